@@ -1,0 +1,46 @@
+"""The closed sets of the contract: error codes, methods, event types, error types."""
+
+from enum import Enum
+
+
+class ErrorCode(str, Enum):
+    """Stable code of a failure; part of the contract, so a member is never renamed or removed."""
+
+    INVALID_JOB = "INVALID_JOB"
+    UNSUPPORTED_SCHEMA_VERSION = "UNSUPPORTED_SCHEMA_VERSION"
+    JOB_ID_CONFLICT = "JOB_ID_CONFLICT"
+    AUDIO_NOT_FOUND = "AUDIO_NOT_FOUND"
+    AUDIO_FORBIDDEN = "AUDIO_FORBIDDEN"
+    AUDIO_TOO_LARGE = "AUDIO_TOO_LARGE"
+    AUDIO_TOO_LONG = "AUDIO_TOO_LONG"
+    AUDIO_UNDECODABLE = "AUDIO_UNDECODABLE"
+    STORAGE_SERVICE_ERROR = "STORAGE_SERVICE_ERROR"
+    GPU_NOT_AVAILABLE = "GPU_NOT_AVAILABLE"
+    GPU_MEMORY_ERROR = "GPU_MEMORY_ERROR"
+    MODEL_LOADING_ERROR = "MODEL_LOADING_ERROR"
+    TRANSCRIPTION_TIMEOUT = "TRANSCRIPTION_TIMEOUT"
+    TRANSCRIPTION_SERVICE_ERROR = "TRANSCRIPTION_SERVICE_ERROR"
+    DEEPGRAM_QUOTA_ERROR = "DEEPGRAM_QUOTA_ERROR"
+    DEEPGRAM_AUTH_ERROR = "DEEPGRAM_AUTH_ERROR"
+    FALLBACK_BUDGET_EXHAUSTED = "FALLBACK_BUDGET_EXHAUSTED"
+    TRANSCRIPTION_FALLBACK_FAILED = "TRANSCRIPTION_FALLBACK_FAILED"
+    ATTEMPTS_EXHAUSTED = "ATTEMPTS_EXHAUSTED"
+    INTERNAL_ERROR = "INTERNAL_ERROR"
+
+
+class Method(str, Enum):
+    """How a job may ask to be transcribed, and how it was."""
+
+    AUTO = "auto"
+    PARAKEET = "parakeet"
+    DEEPGRAM = "deepgram"
+    HYBRID = "hybrid"
+
+
+class EventType(str, Enum):
+    """What an event on the completion topic says."""
+
+    COMPLETED = "transcription.completed"
+    FAILED = "transcription.failed"
+    COST = "transcription.cost"
+    PROGRESS = "transcription.progress"

@@ -1,0 +1,1 @@
+"""NVIDIA Parakeet TDT through NeMo, in a process of its own."""

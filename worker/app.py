@@ -1,0 +1,1 @@
+"""The only wiring: Settings to adapters to core."""

@@ -1,0 +1,1 @@
+"""Decisions and recipes; knows no vendor and no environment."""

@@ -1,0 +1,1 @@
+"""Messages: pulled into free slots, kept leased, settled. Knows nothing of speech."""

@@ -1,0 +1,1 @@
+"""Development servers for demo, emulators and tests; not for production."""

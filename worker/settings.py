@@ -1,0 +1,104 @@
+"""The environment, read once into one frozen `Settings`. Read in cli.py and app.py only.
+
+Names and meanings are the contract's (section 4); the reason for a default stands beside it.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from schemas.codes import Method
+
+
+class ParakeetDevice(StrEnum):
+    """Where Parakeet runs. `cuda` without a GPU refuses to start rather than crawl on a CPU unnoticed."""
+
+    CUDA = "cuda"
+    CPU = "cpu"
+    AUTO = "auto"
+
+
+class Settings(BaseSettings):
+    """Every setting of the worker. Constructing it raises pydantic's `ValidationError` naming each bad variable."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    # Google Cloud names
+    project_id: str = Field("klipstream", description="Google Cloud project of the topics and subscriptions")
+    jobs_subscription: str = Field("transcription-jobs-worker", description="subscription the jobs are pulled from")
+    completion_topic: str = Field("transcription-completions", description="topic of the result and cost events")
+    dead_letter_topic: str = Field("transcription-dead-letters", description="topic of the worker's own dead letters")
+    output_bucket: str = Field("", description="bucket of the artefacts where a job names no output_uri_prefix")
+    state_bucket: str = Field("", description="bucket of claims, checkpoints and result markers")
+    input_buckets: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(), description="buckets jobs may read, comma-separated; empty: any"
+    )
+    output_buckets: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(), description="buckets jobs may write, comma-separated; empty: only OUTPUT_BUCKET"
+    )
+
+    # engines
+    enable_gpu_transcription: bool = Field(True, description="false: Parakeet is never used")
+    parakeet_device: ParakeetDevice = Field(ParakeetDevice.CUDA, description="cuda, cpu or auto")
+    parakeet_model_name: str = Field("nvidia/parakeet-tdt-0.6b-v2", description="a hub name, or a path to a .nemo file")
+    transcription_method: Method = Field(Method.AUTO, description="method where the job does not force one")
+    # 8 windows of 30 s are 3,000 encoder frames: on an L4 their activations stay in the 48 MB L2 cache.
+    gpu_batch_size: int = Field(8, ge=1, le=256, description="most windows in one encoder batch")
+    gpu_memory_limit_gb: float = Field(20, gt=0, description="hard cap on the process's GPU memory, GiB")
+    enable_fallback: bool = Field(True, description="false: a chunk Parakeet cannot do fails the job")
+    deepgram_api_key: SecretStr | None = Field(None, description="without it the fallback is off")
+    deepgram_model: str = Field("nova-3", description="Deepgram model of the fallback")
+
+    # routing
+    cost_optimization: bool = Field(True, description="auto picks the cheapest healthy method")
+    short_file_threshold_hours: float = Field(2, ge=0, description="shorter goes to Parakeet")
+    long_file_threshold_hours: float = Field(4, ge=0, description="at or above goes to Deepgram")
+    parakeet_rollout_percent: float = Field(100, ge=0, le=100, description="share of videos that may use Parakeet")
+    fallback_budget_usd_per_day: float | None = Field(None, ge=0, description="every Deepgram dollar of the pool a day")
+
+    # the way of a job
+    # 10 minutes: a kill costs seconds of GPU time, and a long file has few enough checkpoints.
+    chunk_duration_minutes: float = Field(10, gt=0, le=60, description="unit of checkpoint, retry and fallback")
+    chunks_in_flight: int = Field(2, ge=1, le=16, description="chunks of one job worked on at once")
+    enable_batch_processing: bool = Field(True, description="false: one job at a time")
+    max_concurrent_jobs: int = Field(4, ge=1, le=64, description="job slots")
+    max_parked: int = Field(4, ge=0, le=64, description="deliveries held while another worker does their job")
+    max_file_size_gb: float = Field(2, gt=0, description="above: AUDIO_TOO_LARGE")
+    max_audio_hours: float = Field(12, gt=0, description="above: AUDIO_TOO_LONG")
+    max_job_attempts: int = Field(5, ge=1, description="failures with a verdict")
+    max_crashes: int = Field(10, ge=1, description="starts that ended without verdict or new checkpoint")
+    claim_ttl_seconds: float = Field(30, gt=0, description="a claim that stands still this long is stale")
+    temp_dir: Path = Field(Path("/tmp"), description="where audio is downloaded to; memory on Cloud Run")  # noqa: S108
+
+    # watching it
+    enable_performance_metrics: bool = Field(True, description="metrics on or off")
+    log_transcription_costs: bool = Field(True, description="one cost log event a job")
+    progress_events: bool = Field(False, description="publish transcription.progress, at most one in 10 s a job")
+    health_port: int = Field(8080, ge=0, le=65535, description="port of the health endpoints")
+    log_format: str = Field("auto", pattern="^(auto|json|console)$", description="auto: console on a terminal")
+
+    # money: the price book's figures where these are unset
+    instance_vcpus: float = Field(4, gt=0, description="vCPUs of the instance that runs the worker")
+    instance_memory_gib: float = Field(16, gt=0, description="memory of that instance")
+    gpu_usd_per_second: float | None = Field(None, ge=0, description="overrides the price book")
+    vcpu_usd_per_second: float | None = Field(None, ge=0, description="overrides the price book")
+    gib_usd_per_second: float | None = Field(None, ge=0, description="overrides the price book")
+    deepgram_usd_per_minute: float | None = Field(None, ge=0, description="overrides the price book")
+
+    @field_validator("input_buckets", "output_buckets", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return frozenset(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+    @property
+    def writable_buckets(self) -> frozenset[str]:
+        """The buckets an output prefix may name."""
+        return self.output_buckets or frozenset({self.output_bucket})
+
+    @property
+    def job_slots(self) -> int:
+        """How many jobs run at once."""
+        return self.max_concurrent_jobs if self.enable_batch_processing else 1
