@@ -41,6 +41,22 @@ class ParkingFull(Deferred):
         super().__init__(f"all {limit} parking places are taken")
 
 
+class ClaimHeld(Deferred):
+    """Another worker holds the claim on this job, or concluded the job just now."""
+
+    def __init__(self, job_id: str, owner: str) -> None:
+        self.job_id, self.owner = job_id, owner
+        super().__init__(f"job {job_id!r} is held by {owner}")
+
+
+class ClaimLost(Deferred):
+    """This worker's claim on the job ended under its hands: another worker has it, or heartbeats failed."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"the claim on job {job_id!r} was lost")
+
+
 class InvalidJob(PermanentError):
     """The message is not a job of the contract; `violations` lists every one as `field: what is wrong (got value)`."""
 

@@ -1,0 +1,82 @@
+"""What a job leaves in the state bucket: its claim, the checkpoints of its chunks, its result marker.
+
+Written and read by workers only, of this version and of neighbouring ones during a roll-out: fields are added with a
+default, never renamed. Every object is far below 8 MiB.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.codes import ErrorCode
+from schemas.speech import WindowTranscript
+
+
+class _State(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ClaimRecord(_State):
+    """Who works on a job, and how often that went wrong; one object, changed by compare-and-swap only.
+
+    `claim_id` and `beat` make every write differ from every other, so that a writer recognises its own.
+    """
+
+    schema_version: Literal[1] = 1
+    job_id: str
+    fingerprint: str
+    run: int = Field(ge=0)
+    owner: str
+    claim_id: str
+    beat: int = 0
+    held: bool
+    progressed: bool = False
+    """A verdict or a new checkpoint came out of this claim: its death is not a crash of the job."""
+    failures: int = 0
+    crashes: int = 0
+    deliveries: int = 0
+    first_seen: datetime
+    heartbeat_at: datetime
+    """For people; staleness is judged by the reader's own clock."""
+
+
+class Checkpoint(_State):
+    """What one chunk came to: all that a resumed job needs of it."""
+
+    schema_version: Literal[1] = 1
+    index: int = Field(ge=0)
+    start_sample: int = Field(ge=0)
+    end_sample: int = Field(ge=0)
+    engine: Literal["parakeet", "deepgram"]
+    windows: tuple[WindowTranscript, ...]
+    engine_seconds: float
+    audio_seconds: float
+    fallback_reason: ErrorCode | None = None
+    deepgram_request_id: str | None = None
+
+
+class StoredMessage(_State):
+    """A message exactly as it was published."""
+
+    topic: Literal["completion", "dead_letter"]
+    data: str
+    """JSON text; published as UTF-8."""
+    attributes: dict[str, str]
+
+
+class ResultMarker(_State):
+    """A job's run is over, and these messages said so; a redelivery publishes them again byte for byte."""
+
+    schema_version: Literal[1] = 1
+    job_id: str
+    fingerprint: str
+    run: int = Field(ge=0)
+    outcome: Literal["completed", "failed"]
+    code: ErrorCode | None = None
+    messages: tuple[StoredMessage, ...]
+    concluded_at: datetime
+
+    def settles(self, run: int) -> bool:
+        """No work is left for that run: a completed job stays completed, a failure stands for runs up to its own."""
+        return self.outcome == "completed" or self.run >= run
