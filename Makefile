@@ -1,0 +1,55 @@
+# `make demo` and `make test` are all a newcomer needs; each installs what it needs into .venv first.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+# Pinned, but installed first and by itself: its CPU and CUDA builds are different files under one version.
+TORCH ?= torch==2.13.0
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format bench schemas lock clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed ## everything into .venv, from the lock file
+
+$(VENV)/.installed: requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q '$(TORCH)'
+	$(PIP) install -q --no-deps --require-hashes -r requirements-dev.txt
+	$(PIP) install -q --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install ## three jobs through the whole worker on this machine, with a tiny model
+	$(BIN)/klipstream-worker demo
+
+lint: install ## style, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test: lint ## lint, then every test
+	$(BIN)/pytest
+
+format: install ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install ## the measurements of the README
+	$(BIN)/python -m tests.bench.accuracy
+
+schemas: install ## write schemas/json again from the models
+	$(BIN)/python -m schemas.generate
+
+lock: install ## resolve the dependencies anew (needs a CPU build of torch to be found)
+	echo '$(TORCH)' > $(VENV)/constraint.txt
+	$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-package torch --no-header --upgrade \
+	  -c $(VENV)/constraint.txt --extra worker --extra parakeet --extra embedded --extra dev pyproject.toml -o requirements-dev.txt
+	$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-package torch --no-header \
+	  -c $(VENV)/constraint.txt -c requirements-dev.txt --extra worker --extra parakeet pyproject.toml -o requirements-worker.txt
+
+clean: ## remove what make made
+	rm -rf $(VENV) demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,122 @@
+"""Which method transcribes a job, and why: the first rule of the contract's order that decides.
+
+Rules are small pure functions of `Situation`; each returns a `Route` or None for "not mine to say".
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from schemas.codes import Method
+from schemas.job import TranscriptionJob
+
+Engine = Literal["parakeet", "deepgram", "hybrid"]
+SECONDS_PER_HOUR = 3600
+BUCKETS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutingPolicy:
+    """What the settings say; see CONTRACT section 4 for the meaning of each."""
+
+    method: Method = Method.AUTO
+    gpu_enabled: bool = True
+    fallback_enabled: bool = True
+    rollout_percent: float = 100
+    cost_optimization: bool = True
+    short_file_seconds: float = 2 * SECONDS_PER_HOUR
+    long_file_seconds: float = 4 * SECONDS_PER_HOUR
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """What a decision is made from. `duration_seconds` is None where nobody knows it before decoding."""
+
+    job: TranscriptionJob
+    policy: RoutingPolicy
+    gpu_healthy: bool
+    model_languages: frozenset[str]
+    duration_seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """The method a job takes, and the name of the rule that decided (goes into log and events)."""
+
+    method: Engine
+    reason: str
+
+
+def route(situation: Situation) -> Route:
+    """Decide. Never fails: whether the chosen engine can be used at all is the caller's to check."""
+    return next(found for rule in RULES if (found := rule(situation)) is not None)
+
+
+def in_rollout(video_id: str, percent: float) -> bool:
+    """Whether this video may use Parakeet at that rollout percentage; a video let in stays in as the share grows."""
+    bucket = int.from_bytes(hashlib.sha256(video_id.encode()).digest()[:8], "big") % BUCKETS
+    return bucket < percent * BUCKETS / 100
+
+
+def _forced_by_job(situation: Situation) -> Route | None:
+    return _as_asked(situation.job.method, "force_method")
+
+
+def _set_by_worker(situation: Situation) -> Route | None:
+    return _as_asked(situation.policy.method, "transcription_method")
+
+
+def _language(situation: Situation) -> Route | None:
+    primary = situation.job.language.split("-")[0].lower()
+    return None if primary in situation.model_languages else Route(method="deepgram", reason="language_not_in_model")
+
+
+def _gpu(situation: Situation) -> Route | None:
+    if not situation.policy.gpu_enabled or situation.job.transcription_config.enable_gpu is False:
+        return Route(method="deepgram", reason="gpu_disabled")
+    return None if situation.gpu_healthy else Route(method="deepgram", reason="gpu_unhealthy")
+
+
+def _rollout(situation: Situation) -> Route | None:
+    inside = in_rollout(situation.job.video_id, situation.policy.rollout_percent)
+    return None if inside else Route(method="deepgram", reason="rollout_percent")
+
+
+def _cheapest(situation: Situation) -> Route | None:
+    wanted = situation.policy.cost_optimization and situation.job.transcription_config.cost_optimization is not False
+    return Route(method="parakeet", reason="cost_optimization") if wanted else None
+
+
+def _thresholds(situation: Situation) -> Route | None:
+    seconds, policy = situation.duration_seconds, situation.policy
+    if seconds is None:
+        return Route(method="parakeet", reason="duration_unknown")
+    if seconds < policy.short_file_seconds:
+        return Route(method="parakeet", reason="short_file")
+    if seconds >= policy.long_file_seconds:
+        return Route(method="deepgram", reason="long_file")
+    return Route(method="hybrid", reason="between_thresholds")
+
+
+def _as_asked(method: Method, reason: str) -> Route | None:
+    match method:
+        case Method.AUTO:
+            return None
+        case Method.PARAKEET:
+            return Route(method="parakeet", reason=reason)
+        case Method.DEEPGRAM:
+            return Route(method="deepgram", reason=reason)
+        case Method.HYBRID:
+            return Route(method="hybrid", reason=reason)
+
+
+RULES: tuple[Callable[[Situation], Route | None], ...] = (
+    _forced_by_job,
+    _set_by_worker,
+    _language,
+    _gpu,
+    _rollout,
+    _cheapest,
+    _thresholds,
+)
