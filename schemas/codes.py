@@ -44,3 +44,17 @@ class EventType(str, Enum):
     FAILED = "transcription.failed"
     COST = "transcription.cost"
     PROGRESS = "transcription.progress"
+
+
+class ErrorType(str, Enum):
+    """Whether a later attempt at the same job could have ended otherwise."""
+
+    PERMANENT = "permanent"
+    TRANSIENT = "transient"
+
+
+class CaptionFormat(str, Enum):
+    """What a job may ask for besides the three artefacts that are always written."""
+
+    SRT = "srt"
+    VTT = "vtt"

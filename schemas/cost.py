@@ -1,0 +1,61 @@
+"""What a job cost, engine by engine: the body of the cost event."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from schemas.wire import Count, Seconds, Usd, WireModel
+
+
+class ParakeetRates(WireModel):
+    """Dollars a second of the instance that ran Parakeet, as the price book had them."""
+
+    gpu_usd_per_second: float
+    vcpu_usd_per_second: float
+    gib_usd_per_second: float
+
+
+class ParakeetCost(WireModel):
+    """Parakeet's part of a job."""
+
+    engine: Literal["parakeet"] = "parakeet"
+    audio_seconds: Seconds
+    gpu_seconds: Seconds
+    """The job's share of every batch it took part in."""
+    usd: Usd
+    rates: ParakeetRates
+
+
+class DeepgramRates(WireModel):
+    """Dollars a minute of audio."""
+
+    usd_per_minute: float
+
+
+class DeepgramCost(WireModel):
+    """Deepgram's part of a job."""
+
+    engine: Literal["deepgram"] = "deepgram"
+    audio_seconds: Seconds
+    requests: Count
+    request_ids: tuple[str, ...]
+    usd: Usd
+    rates: DeepgramRates
+
+
+class OtherEngineCost(WireModel):
+    """An engine that this version of the schemas does not know."""
+
+    engine: str
+    audio_seconds: Seconds
+    usd: Usd
+
+
+EngineCost = Annotated[ParakeetCost | DeepgramCost | OtherEngineCost, Field(union_mode="left_to_right")]
+
+
+class Baseline(WireModel):
+    """What the same audio would have cost the way the pipeline did it before."""
+
+    engine: str = "deepgram"
+    usd: Usd

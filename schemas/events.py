@@ -1,0 +1,252 @@
+"""The events on the completion topic (contract, sections 3 and 6), and their CloudEvents attributes.
+
+A newer worker must not break an older reader: unknown fields are ignored, and where a closed set may grow (`ErrorCode`
+and the like) a member this version does not know is read as a plain string.
+"""
+
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from schemas.codes import EventType
+from schemas.cost import Baseline, EngineCost
+from schemas.decoding import load_object, violations
+from schemas.job import JobEcho
+from schemas.wire import (
+    Count,
+    ErrorCodeOrNewer,
+    ErrorTypeOrNewer,
+    MethodOrNewer,
+    Percent,
+    Ratio,
+    Seconds,
+    Usd,
+    UtcTime,
+    WireModel,
+)
+
+EVENT_SOURCE = "/klipstream/transcription-worker"
+"""One for all workers: with `ce-id` it names an event, whichever worker sent it."""
+
+Outcome = Literal["completed", "failed"]
+
+
+class StoredArtefact(WireModel):
+    """An object as it was written: durable before the event was published."""
+
+    uri: str
+    generation: int
+    crc32c: str
+    """Base64 of the big-endian checksum, as Cloud Storage writes it."""
+    bytes: Count
+
+
+class Artefacts(WireModel):
+    """What a completed job left; captions only where they were asked for."""
+
+    words: StoredArtefact
+    paragraphs: StoredArtefact
+    transcript: StoredArtefact
+    srt: StoredArtefact | None = None
+    vtt: StoredArtefact | None = None
+
+
+class Flags(WireModel):
+    """What a reader of a completed job should know before it takes the transcript for a failure."""
+
+    no_speech: bool = False
+    shorter_than_analysis_window: bool = False
+    """The speech ends before 59 s."""
+    truncated_audio: bool = False
+
+
+class TranscriptionMetadata(WireModel):
+    """How a completed job was done."""
+
+    method_requested: MethodOrNewer
+    method_used: MethodOrNewer
+    routing_reason: str
+    model_name: str
+    gpu_used: bool
+    device_used: str | None
+    """Null where no device of ours took part."""
+    fallback_used: bool
+    fallback_reasons: dict[str, int]
+    """Error code -> chunks."""
+    chunks_total: Count
+    chunks_fallback: Count
+    chunks_resumed: Count
+    words_count: Count
+    paragraphs_count: Count
+    audio_duration_seconds: Seconds
+    processing_time_seconds: Seconds
+    queue_time_seconds: Seconds
+    processing_speed_ratio: Ratio
+    cost_estimate_usd: Usd
+    deliveries: Count
+    worker: str
+
+
+class PartialMetadata(WireModel):
+    """What is known of a failed job; null where it did not come so far."""
+
+    method_requested: MethodOrNewer | None = None
+    method_used: MethodOrNewer | None = None
+    routing_reason: str | None = None
+    model_name: str | None = None
+    gpu_used: bool | None = None
+    device_used: str | None = None
+    fallback_used: bool | None = None
+    fallback_reasons: dict[str, int] = Field(default_factory=dict)
+    chunks_total: Count | None = None
+    chunks_fallback: Count | None = None
+    chunks_resumed: Count | None = None
+    audio_duration_seconds: Seconds | None = None
+    processing_time_seconds: Seconds | None = None
+    queue_time_seconds: Seconds | None = None
+    cost_estimate_usd: Usd | None = None
+    deliveries: Count | None = None
+    worker: str | None = None
+
+
+class Failure(WireModel):
+    """Why a job's run ended without artefacts."""
+
+    error_type: ErrorTypeOrNewer
+    error_code: ErrorCodeOrNewer
+    error_message: str
+    is_retryable: bool
+    """A replay without any change may succeed."""
+    suggested_action: str
+    support_reference: str
+    """The dead letter's id."""
+    violations: tuple[str, ...] = ()
+
+
+class _EventHead(WireModel):
+    schema_version: int = 1
+    event_id: str
+    event_type: EventType
+    occurred_at: UtcTime
+    run: Count
+    job: JobEcho
+
+
+class CompletedEvent(_EventHead):
+    """The artefacts are durable."""
+
+    event_type: Literal[EventType.COMPLETED] = EventType.COMPLETED
+    artefacts: Artefacts
+    flags: Flags
+    transcription_metadata: TranscriptionMetadata
+
+    @property
+    def status(self) -> str:
+        """For subscription filters."""
+        return "completed"
+
+
+class FailedEvent(_EventHead):
+    """The job's run ended without artefacts."""
+
+    event_type: Literal[EventType.FAILED] = EventType.FAILED
+    error: Failure
+    transcription_metadata: PartialMetadata = PartialMetadata()
+
+    @property
+    def status(self) -> str:
+        """For subscription filters."""
+        return "failed"
+
+
+class CostEvent(_EventHead):
+    """What a run cost; comes with every completed and failed event."""
+
+    event_type: Literal[EventType.COST] = EventType.COST
+    outcome: Outcome
+    audio_seconds: Seconds
+    price_book: str
+    usd_total: Usd
+    engines: tuple[EngineCost, ...]
+    baseline: Baseline
+    savings_usd: Usd
+    savings_percent: Percent
+
+    @property
+    def status(self) -> str:
+        """For subscription filters: the outcome of the run."""
+        return self.outcome
+
+
+class ProgressEvent(_EventHead):
+    """A job is under way."""
+
+    event_type: Literal[EventType.PROGRESS] = EventType.PROGRESS
+    chunks_done: Count
+    chunks_total: Count | None
+    """Null until known."""
+    audio_seconds_done: Seconds
+    method: MethodOrNewer
+    eta_seconds: Seconds | None
+
+    @property
+    def status(self) -> str:
+        """For subscription filters."""
+        return "in_progress"
+
+
+Event = CompletedEvent | FailedEvent | CostEvent | ProgressEvent
+
+
+_MODELS: dict[object, type[Event]] = {
+    EventType.COMPLETED: CompletedEvent,
+    EventType.FAILED: FailedEvent,
+    EventType.COST: CostEvent,
+    EventType.PROGRESS: ProgressEvent,
+}
+
+
+class EventUnreadable(ValueError):
+    """The message is not an event that this version knows; says why."""
+
+
+def encode(event: Event) -> bytes:
+    """The event's message data: JSON, nulls and all."""
+    return event.model_dump_json().encode()
+
+
+def event_attributes(event: Event) -> dict[str, str]:
+    """The event's message attributes: CloudEvents 1.0 in the Pub/Sub binding, and the ones filters are made of.
+
+    `ce-subject` and `video_id` are left out where the message that failed had no readable ids.
+    """
+    head = event.model_dump(mode="json", include={"event_id", "event_type", "occurred_at", "run"})
+    attributes = {
+        "ce-specversion": "1.0",
+        "ce-id": event.event_id,
+        "ce-type": head["event_type"],
+        "ce-source": EVENT_SOURCE,
+        "ce-time": head["occurred_at"],
+        "ce-subject": event.job.job_id,
+        "content-type": "application/json",
+        "event_type": head["event_type"],
+        "status": event.status,
+        "video_id": event.job.video_id,
+        "run": str(event.run),
+    }
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def parse_event(data: bytes) -> Event:
+    """Read an event's message data. Raises `EventUnreadable`, also for a type of event that came after this version."""
+    try:
+        document = load_object(data)
+    except ValueError as exc:
+        raise EventUnreadable(f"not a JSON object: {exc}") from exc
+    model = _MODELS.get(document.get("event_type"))
+    if model is None:
+        raise EventUnreadable(f"event_type {document.get('event_type')!r} is none that this version knows")
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as exc:
+        raise EventUnreadable("; ".join(violations(exc))) from exc

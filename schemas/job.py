@@ -1,0 +1,233 @@
+"""The job message: what a publisher asks for (contract, section 1).
+
+`parse_job` is the only door for bytes from the queue. It accepts unknown fields, takes `null` for a field left out,
+and refuses everything else that is not a job with every violation at once.
+"""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from schemas.codes import CaptionFormat, ErrorCode, Method
+from schemas.decoding import load_object, violations
+from schemas.uris import GcsUri
+from schemas.wire import TolerantModel
+
+NEWEST_SCHEMA_VERSION = 1
+MAX_JOB_BYTES = 1024 * 1024
+"""Far above any real job, and low enough for its echo and its dead letter to fit into a Pub/Sub message."""
+
+_ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_LANGUAGE_PATTERN = (
+    "[A-Za-z]{2,3}(-[A-Za-z]{3}){0,3}"  # language, extended language
+    "(-[A-Za-z]{4})?(-([A-Za-z]{2}|[0-9]{3}))?"  # script, region
+    "(-([A-Za-z0-9]{5,8}|[0-9][A-Za-z0-9]{3}))*"  # variants
+    "(-[A-WYZa-wyz0-9](-[A-Za-z0-9]{2,8})+)*(-[Xx](-[A-Za-z0-9]{1,8})+)?"  # extensions, private use
+)
+
+
+def _id(text: str) -> str:
+    if not re.fullmatch(_ID_PATTERN, text):
+        raise ValueError("must be 1 to 128 characters of A-Z a-z 0-9 . _ - and start with a letter or digit")
+    return text
+
+
+def _language(text: str) -> str:
+    if not re.fullmatch(_LANGUAGE_PATTERN, text):
+        raise ValueError("must be a BCP-47 tag such as 'en' or 'pt-BR'")
+    return text
+
+
+def _object_uri(text: str) -> str:
+    GcsUri.parse(text)
+    return text
+
+
+def _prefix_uri(text: str) -> str:
+    GcsUri.parse_prefix(text)
+    return text
+
+
+def _pattern(expression: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": f"^{expression}$"})
+
+
+Id = Annotated[str, AfterValidator(_id), _pattern(_ID_PATTERN)]
+Language = Annotated[str, AfterValidator(_language), _pattern(_LANGUAGE_PATTERN)]
+ObjectUri = Annotated[str, AfterValidator(_object_uri), _pattern("gs://[^/]+/.*[^/]")]
+PrefixUri = Annotated[str, AfterValidator(_prefix_uri), _pattern("gs://[^/]+/(.*/)?")]
+_NotStrict = Field(strict=False)  # an enum is written as its value, a tuple as a list
+
+
+class JobEcho(TolerantModel):
+    """What every event repeats of its job, unchanged.
+
+    `job_id` and `video_id` are null only in events about a message that was no job and whose ids could not be read.
+    """
+
+    job_id: Id | None = None
+    video_id: Id | None = None
+    created_at: JsonValue = None
+    priority: JsonValue = None
+    convex_video_id: JsonValue = None
+    team_id: JsonValue = None
+    callback_url: JsonValue = None
+    """Never called by the worker."""
+    metadata: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class TranscriptionConfig(TolerantModel):
+    """Per job restrictions; true allows no more than the worker's own settings do."""
+
+    model_config = ConfigDict(strict=True)
+
+    enable_gpu: bool = True
+    enable_fallback: bool = True
+    cost_optimization: bool = True
+    method: Annotated[Method, _NotStrict] | None = None
+    """Alias of the job's `force_method`, which is where to read it."""
+
+
+class TranscriptionJob(TolerantModel):
+    """One file to transcribe. Read `force_method`: the alias in `transcription_config` is folded into it."""
+
+    model_config = ConfigDict(strict=True)
+
+    schema_version: Annotated[int, Field(ge=1, le=NEWEST_SCHEMA_VERSION)] = NEWEST_SCHEMA_VERSION
+    job_id: Id
+    """Idempotency key: the same id with another request is refused."""
+    video_id: Id
+    """Names the artefacts."""
+    audio_uri: ObjectUri
+    audio_generation: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
+    """Pins the object's generation."""
+    output_uri_prefix: PrefixUri | None = None
+    """Where the artefacts go; left out: `gs://{OUTPUT_BUCKET}/{video_id}/`."""
+    language: Language = "en"
+    force_method: Annotated[Method, _NotStrict] = Method.AUTO
+    """Beats every other routing rule."""
+    transcription_config: TranscriptionConfig = TranscriptionConfig()
+    outputs: Annotated[tuple[Annotated[CaptionFormat, _NotStrict], ...], _NotStrict] = ()
+    """Captions besides the three artefacts that are always written; held in order, each once."""
+    duration_seconds: Annotated[float, Field(ge=0)] | None = None
+    """A hint for routing; the decoded audio is the truth."""
+    created_at: JsonValue = None
+    priority: JsonValue = None
+    convex_video_id: JsonValue = None
+    team_id: JsonValue = None
+    callback_url: JsonValue = None
+    """Never called by the worker."""
+    metadata: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_method_from_its_alias(cls, values: Any) -> Any:
+        config = values.get("transcription_config") if isinstance(values, dict) else None
+        alias = config.get("method") if isinstance(config, dict) else getattr(config, "method", None)
+        if alias not in tuple(Method) or values.get("force_method") is not None:
+            return values
+        return {**values, "force_method": alias}
+
+    @field_validator("transcription_config")
+    @classmethod
+    def _same_method(cls, config: TranscriptionConfig, info: ValidationInfo) -> TranscriptionConfig:
+        forced = info.data.get("force_method")
+        if config.method is not None and forced is not None and config.method is not forced:
+            raise ValueError(f"method {config.method.value!r} must equal force_method {forced.value!r} or be left out")
+        return config
+
+    @field_validator("outputs")
+    @classmethod
+    def _in_order_each_once(cls, outputs: tuple[CaptionFormat, ...]) -> tuple[CaptionFormat, ...]:
+        return tuple(sorted(set(outputs)))
+
+    @property
+    def audio(self) -> GcsUri:
+        """The audio object's address."""
+        return GcsUri.parse(self.audio_uri)
+
+    @property
+    def output_prefix(self) -> GcsUri | None:
+        """The artefacts' folder where the job names one; see `schemas.artefacts.output_prefix` for the default."""
+        return GcsUri.parse_prefix(self.output_uri_prefix) if self.output_uri_prefix else None
+
+    def echo(self) -> JobEcho:
+        """The part that every event repeats."""
+        return JobEcho.model_validate({name: getattr(self, name) for name in JobEcho.model_fields})
+
+
+class JobRejected(ValueError):
+    """The message is not a job this version can do.
+
+    `violations` lists everything that is wrong with it. `unsupported_version` is the message's `schema_version` where
+    that is newer than `NEWEST_SCHEMA_VERSION`, which is then the only violation, and otherwise None. `job` holds the
+    ids and echoed fields that are valid by themselves, so that a failure can be addressed.
+    """
+
+    def __init__(
+        self, violations: tuple[str, ...], job: JobEcho | None = None, unsupported_version: int | None = None
+    ) -> None:
+        self.violations = violations
+        self.job = job or JobEcho()
+        self.unsupported_version = unsupported_version
+        super().__init__("; ".join(violations))
+
+    @property
+    def code(self) -> ErrorCode:
+        """`UNSUPPORTED_SCHEMA_VERSION` or `INVALID_JOB`."""
+        newer = self.unsupported_version is not None
+        return ErrorCode.UNSUPPORTED_SCHEMA_VERSION if newer else ErrorCode.INVALID_JOB
+
+
+def parse_job(data: bytes) -> tuple[TranscriptionJob, frozenset[str]]:
+    """Read a job message; returns it and the names of the fields that were ignored. Raises `JobRejected` only."""
+    if len(data) > MAX_JOB_BYTES:
+        raise JobRejected((f"message: must have at most {MAX_JOB_BYTES} bytes (got {len(data)})",))
+    try:
+        document = load_object(data)
+    except ValueError as exc:
+        raise JobRejected((f"message: {exc}",)) from exc
+    _check_version(document)
+    try:
+        job = TranscriptionJob.model_validate(document)
+    except ValidationError as exc:
+        raise JobRejected(violations(exc), _salvage(document)) from exc
+    return job, _unknown_fields(document)
+
+
+def encode_job(job: TranscriptionJob) -> bytes:
+    """The message of a job: the fields that were set, which `parse_job` reads back as an equal job."""
+    versioned = job.model_copy(update={"schema_version": job.schema_version})  # an updated field counts as set
+    return versioned.model_dump_json(exclude_unset=True).encode()
+
+
+def _check_version(document: dict[str, Any]) -> None:
+    version = document.get("schema_version")
+    if type(version) is int and version > NEWEST_SCHEMA_VERSION:
+        violation = f"schema_version: must be at most {NEWEST_SCHEMA_VERSION} (got {version})"
+        raise JobRejected((violation,), _salvage(document), version)
+
+
+def _salvage(document: dict[str, Any]) -> JobEcho:
+    try:
+        return JobEcho.model_validate(document)
+    except ValidationError as exc:
+        unreadable = {details["loc"][0] for details in exc.errors()}
+        return JobEcho.model_validate({name: value for name, value in document.items() if name not in unreadable})
+
+
+def _unknown_fields(document: dict[str, Any]) -> frozenset[str]:
+    config = document.get("transcription_config") or {}
+    nested = {f"transcription_config.{name}" for name in config.keys() - TranscriptionConfig.model_fields.keys()}
+    return frozenset((document.keys() - TranscriptionJob.model_fields.keys()) | nested)

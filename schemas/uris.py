@@ -1,0 +1,76 @@
+"""`gs://` addresses, and the one place that keeps them inside their bucket and prefix.
+
+Cloud Storage itself gives `.` and `..` no meaning, but file-backed servers and people's tools do, so such names are
+refused. Names are never normalised: what was written is what is read.
+"""
+
+import re
+from dataclasses import dataclass
+
+MAX_NAME_BYTES = 1024
+MAX_PREFIX_BYTES = 768
+"""Leaves room for the longest artefact name, `audio_{128 characters}_paragraphs.csv`."""
+
+_URI = re.compile(r"gs://([^/]*)/(.*)", re.DOTALL)
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class GcsUri:
+    """An object, or with a name that is empty or ends in `/` a prefix, in a Cloud Storage bucket."""
+
+    bucket: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> "GcsUri":
+        """Read the address of an object. Raises `ValueError` saying what is wrong."""
+        uri = cls._split(text, "gs://bucket/object")
+        if not uri.name or uri.name.endswith("/"):
+            raise ValueError("must name an object: gs://bucket/object")
+        _check_name(uri.name, MAX_NAME_BYTES)
+        return uri
+
+    @classmethod
+    def parse_prefix(cls, text: str) -> "GcsUri":
+        """Read the address of a folder; the bucket's root, `gs://bucket/`, is one. Raises `ValueError`."""
+        uri = cls._split(text, "gs://bucket/prefix/")
+        if uri.name and not uri.name.endswith("/"):
+            raise ValueError("must end with '/': gs://bucket/prefix/")
+        if uri.name.startswith("/") or "//" in uri.name:
+            raise ValueError("must not hold an empty path segment ('//')")
+        _check_name(uri.name, MAX_PREFIX_BYTES)
+        return uri
+
+    @classmethod
+    def _split(cls, text: str, form: str) -> "GcsUri":
+        match = _URI.fullmatch(text)
+        if match is None:
+            raise ValueError(f"must have the form {form}")
+        bucket, name = match.groups()
+        if not _BUCKET.fullmatch(bucket) or ".." in bucket:
+            raise ValueError(
+                "must name a bucket of 3 to 222 characters of a-z 0-9 . _ - that a letter or digit encloses"
+            )
+        return cls(bucket, name)
+
+    def child(self, name: str) -> "GcsUri":
+        """The object of that name right below this prefix. Raises `ValueError` for a name that would leave it."""
+        if self.name and not self.name.endswith("/"):
+            raise ValueError(f"{self} is an object, not a prefix")
+        if not name or "/" in name or name in {".", ".."}:
+            raise ValueError(f"{name!r} is not the name of an object below a prefix")
+        return GcsUri(self.bucket, self.name + name)
+
+    def __str__(self) -> str:
+        return f"gs://{self.bucket}/{self.name}"
+
+
+def _check_name(name: str, limit_bytes: int) -> None:
+    if len(name.encode()) > limit_bytes:
+        raise ValueError(f"must have at most {limit_bytes} bytes after the bucket")
+    if _CONTROL.search(name):
+        raise ValueError("must not hold control characters")
+    if not {".", ".."}.isdisjoint(name.split("/")):
+        raise ValueError("must not hold '.' or '..' as a path segment")
