@@ -1,0 +1,90 @@
+"""Asks the subscription for as many messages as there are free slots, one pull at a time.
+
+A pull runs in a task of its own, so that stopping the intake does not cut it off: an abandoned pull may already have
+taken messages, which would then lie idle until their ack deadline.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from worker.core.delivery.fuse import Fuse
+from worker.core.delivery.slots import Slots
+from worker.core.delivery.timing import abandon, backoff_seconds, first_of
+from worker.errors import QueueServiceError
+from worker.ports import Clock, Delivery, Subscription
+
+# A server that answers "nothing" without waiting must not be asked in a tight loop.
+EMPTY_PULL_PAUSE_SECONDS = 0.1
+FIRST_BACKOFF_SECONDS = 0.5
+LONGEST_BACKOFF_SECONDS = 30.0
+
+log = structlog.get_logger()
+
+
+class Intake:
+    """The pulling half of the consumer. `run` goes on for ever, in a task of its owner."""
+
+    def __init__(self, subscription: Subscription, slots: Slots, fuse: Fuse, clock: Clock, rng: random.Random) -> None:
+        self._subscription = subscription
+        self._slots = slots
+        self._fuse = fuse
+        self._clock = clock
+        self._rng = rng
+        self._under_way: asyncio.Task[Sequence[Delivery]] | None = None
+        self._failures = 0
+
+    @property
+    def failures_in_a_row(self) -> int:
+        """Pulls that failed since the last one that did not."""
+        return self._failures
+
+    async def run(self, accept: Callable[[Sequence[Delivery]], None]) -> None:
+        """Hand what is pulled to `accept`; transport errors are waited out, `QueueNotFound` is raised."""
+        while True:
+            await self._fuse.wait_closed()
+            free = await self._slots.wait_free()
+            if self._fuse.is_closed:
+                await self._pull(free, accept)
+
+    async def finish(self, grace: Callable[[], Awaitable[None]]) -> Sequence[Delivery]:
+        """After `run` was cancelled: what the pull under way brings before `grace` is over; then it is abandoned."""
+        pull, self._under_way = self._under_way, None
+        if pull is None:
+            return ()
+        await first_of(asyncio.wait({pull}), grace())
+        if not pull.done():
+            abandon(pull)
+            log.warning("pull.abandoned")
+            return ()
+        if error := pull.exception():
+            log.warning("pull.failed", reason=str(error))
+            return ()
+        return pull.result()
+
+    async def _pull(self, max_messages: int, accept: Callable[[Sequence[Delivery]], None]) -> None:
+        pull = self._under_way = asyncio.create_task(self._fetch(max_messages), name="pull")
+        await asyncio.wait({pull})
+        self._under_way = None
+        try:
+            deliveries = pull.result()
+        except QueueServiceError as exc:
+            await self._wait_out(exc)
+            return
+        self._failures = 0
+        accept(deliveries)
+        if not deliveries:
+            await self._clock.sleep(EMPTY_PULL_PAUSE_SECONDS)
+
+    async def _fetch(self, max_messages: int) -> Sequence[Delivery]:
+        return await self._subscription.pull(max_messages)
+
+    async def _wait_out(self, error: QueueServiceError) -> None:
+        self._failures += 1
+        seconds = backoff_seconds(
+            self._failures, base=FIRST_BACKOFF_SECONDS, most=LONGEST_BACKOFF_SECONDS, rng=self._rng
+        )
+        log.warning("pull.failed", reason=str(error), failures_in_a_row=self._failures, retry_in_seconds=seconds)
+        await self._clock.sleep(seconds)

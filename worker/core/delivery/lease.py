@@ -1,0 +1,155 @@
+"""Keeps deliveries leased while their jobs run; a job whose lease is lost is cancelled.
+
+One keeper for all deliveries rather than a task each: one request extends every live lease, and one timer watches the
+deadlines. The timer is apart from the requests, so a hung request cannot hide that a deadline has passed.
+
+A lease counts from the moment before the request that confirmed it was sent. A pull may have waited for minutes
+before it was answered, so that moment says nothing of a new delivery: its lease counts from its receipt, provisionally,
+and is extended at once, which turns the guess into a confirmed deadline.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from worker.core.delivery.timing import bounded, first_of
+from worker.errors import Deferred, QueueServiceError
+from worker.ports import Clock, Delivery, Subscription
+
+MAX_REQUEST_SECONDS = 10.0
+MAX_RETRY_SECONDS = 5.0
+
+log = structlog.get_logger()
+
+
+class LeaseLost(Deferred):
+    """The message may be with another worker by now: nothing is settled and nothing counted."""
+
+    def __init__(self, message_id: str, reason: str) -> None:
+        self.message_id, self.reason = message_id, reason
+        super().__init__(f"lost the lease of message {message_id}: {reason}")
+
+
+@dataclass(kw_only=True, slots=True)
+class _Lease:
+    message_id: str
+    task: asyncio.Task[object]
+    deadline: float
+    """On the monotonic clock: when the last confirmed extension ends."""
+    lost: str | None = None
+
+
+class LeaseKeeper:
+    """The leases of one worker. `renew` and `watch` run for ever, each in a task of its owner.
+
+    `seconds` is the length of an extension: the subscription's ack deadline (10 to 600). `on_lost` is told the ack id
+    of a lost lease at once, while its job still has to let go.
+    """
+
+    def __init__(
+        self, subscription: Subscription, *, seconds: int, clock: Clock, on_lost: Callable[[str], object]
+    ) -> None:
+        self._subscription = subscription
+        self._seconds = seconds
+        self._clock = clock
+        self._on_lost = on_lost
+        self._renew_at = clock.monotonic()
+        self._leases: dict[str, _Lease] = {}
+        self._received = asyncio.Event()
+        self._requests = asyncio.Lock()
+
+    @contextmanager
+    def hold(self, delivery: Delivery) -> Iterator[None]:
+        """Keep the delivery leased for the length of the block, which the current task has just received.
+
+        When the lease is lost the task is cancelled, and the block ends with `LeaseLost` once it has let go. A block
+        that gets done all the same ends normally.
+        """
+        lease = self._leases[delivery.ack_id] = self._receive(delivery)
+        cancellations = lease.task.cancelling()
+        try:
+            yield
+        except asyncio.CancelledError as exc:
+            if lease.lost and lease.task.uncancel() <= cancellations:
+                raise LeaseLost(delivery.message_id, lease.lost) from exc
+            raise
+        else:
+            if lease.lost:
+                lease.task.uncancel()
+        finally:
+            self._leases.pop(delivery.ack_id, None)
+
+    async def release(self, ack_ids: Iterable[str]) -> None:
+        """Nack them in one request, so that they are delivered again as soon as the subscription's backoff allows.
+
+        Waits for an extension under way, which would otherwise take the nack back.
+        """
+        async with self._requests:
+            await self._subscription.extend(list(ack_ids), 0)
+
+    async def renew(self) -> None:
+        """Extend every lease at half time, and a new one at once. Raises `QueueNotFound`."""
+        while True:
+            await first_of(self._received.wait(), self._clock.sleep(self._renew_at - self._clock.monotonic()))
+            self._received.clear()
+            async with self._requests:
+                await self._extend_all()
+
+    async def watch(self) -> None:
+        """Cancel the jobs whose last confirmed deadline has passed."""
+        while True:
+            # Never too late for a lease that is received meanwhile: none ends later than `seconds` from now.
+            now = self._clock.monotonic()
+            await self._clock.sleep(
+                min((lease.deadline - now for lease in self._leases.values()), default=self._seconds)
+            )
+            for ack_id, lease in list(self._leases.items()):
+                if lease.deadline <= self._clock.monotonic():
+                    self._lose(ack_id, "the last confirmed deadline has passed")
+
+    def _receive(self, delivery: Delivery) -> _Lease:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a lease is held by a task")
+        self._received.set()
+        deadline = self._clock.monotonic() + self._seconds
+        return _Lease(message_id=delivery.message_id, task=task, deadline=deadline)
+
+    async def _extend_all(self) -> None:
+        sent_at = self._clock.monotonic()
+        self._renew_at = sent_at + self._seconds / 2
+        ack_ids = list(self._leases)
+        if not ack_ids:
+            return
+        try:
+            expired = await self._extend(ack_ids)
+        except (QueueServiceError, TimeoutError) as exc:
+            self._renew_at = self._clock.monotonic() + min(MAX_RETRY_SECONDS, self._seconds / 30)
+            log.warning("lease.extension_failed", leases=len(ack_ids), reason=str(exc))
+            return
+        for ack_id in ack_ids:
+            self._confirm(ack_id, deadline=sent_at + self._seconds, expired=ack_id in expired)
+        log.debug("lease.extended", leases=len(ack_ids))
+
+    async def _extend(self, ack_ids: list[str]) -> frozenset[str]:
+        # Three tries fit into the half of a lease that is left when its extension is due.
+        patience_seconds = min(MAX_REQUEST_SECONDS, self._seconds / 6)
+        request = self._subscription.extend(ack_ids, self._seconds)
+        return await bounded(request, patience_seconds, self._clock)
+
+    def _confirm(self, ack_id: str, *, deadline: float, expired: bool) -> None:
+        if expired:
+            self._lose(ack_id, "the subscription says that it has expired")
+        elif ack_id in self._leases:
+            self._leases[ack_id].deadline = deadline
+
+    def _lose(self, ack_id: str, reason: str) -> None:
+        lease = self._leases.pop(ack_id, None)
+        if lease is not None:
+            lease.lost = reason
+            lease.task.cancel()
+            self._on_lost(ack_id)
+            log.warning("lease.lost", message_id=lease.message_id, reason=reason)

@@ -1,0 +1,18 @@
+"""What health endpoints see of the consumer."""
+
+from dataclasses import dataclass
+
+from worker.core.delivery.fuse import FuseStatus
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConsumerSnapshot:
+    """What the consumer is doing, for health endpoints. `unsettled` are all deliveries held, parked ones included."""
+
+    jobs: int
+    parked: int
+    free_slots: int
+    unsettled: int
+    pull_failures_in_a_row: int
+    fuse: FuseStatus
+    stopping: bool
