@@ -1,0 +1,70 @@
+"""The files of a finished job, rendered from its timeline: a pure function, byte for byte."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from schemas.artefacts import Artefact
+from schemas.speech import Word
+from worker.core.transcript import captions, deepgram_json, tables
+from worker.core.transcript.paragraphs import paragraphs_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArtefactFile:
+    """One file: its name under the output prefix and its bytes."""
+
+    kind: Artefact
+    file_name: str
+    content_type: str
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArtefactInfo:
+    """What the files say besides the words. Nothing of the run: two runs of one job render the same bytes."""
+
+    video_id: str
+    request_id: str
+    """A function of the job id, see `schemas.ids.request_id`."""
+    created_at: datetime
+    """When the audio object was created; timezone-aware."""
+    audio_sha256: str
+    """Hexadecimal, of the audio as submitted."""
+    duration_seconds: float
+    model_name: str
+    model_version: str
+    """What tells one build of the model from another, such as its fingerprint."""
+    model_arch: str
+    extra_outputs: frozenset[Artefact] = frozenset()
+    """`SRT`, `VTT` or both."""
+
+
+def render_artefacts(words: Sequence[Word], info: ArtefactInfo) -> tuple[ArtefactFile, ...]:
+    """Render a timeline (see `merging.merge`) to the three standard files and the extra ones asked for."""
+    paragraphs = paragraphs_of(words)
+    contents = {
+        Artefact.WORDS: tables.words_csv(words),
+        Artefact.PARAGRAPHS: tables.paragraphs_csv(paragraphs),
+        Artefact.TRANSCRIPT: deepgram_json.transcript_json(words, paragraphs, _metadata(info)),
+    }
+    if Artefact.SRT in info.extra_outputs:
+        contents[Artefact.SRT] = captions.srt(words)
+    if Artefact.VTT in info.extra_outputs:
+        contents[Artefact.VTT] = captions.vtt(words)
+    return tuple(
+        ArtefactFile(kind=kind, file_name=kind.file_name(info.video_id), content_type=kind.content_type, data=data)
+        for kind, data in contents.items()
+    )
+
+
+def _metadata(info: ArtefactInfo) -> deepgram_json.Metadata:
+    return deepgram_json.Metadata(
+        request_id=info.request_id,
+        sha256=info.audio_sha256,
+        created_at=info.created_at,
+        duration_seconds=info.duration_seconds,
+        model_name=info.model_name,
+        model_version=info.model_version,
+        model_arch=info.model_arch,
+    )

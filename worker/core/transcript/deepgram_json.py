@@ -1,0 +1,94 @@
+"""The transcript in the shape of Deepgram's pre-recorded response, whichever engine heard the words."""
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from schemas.speech import Word
+from worker.core.transcript.paragraphs import Paragraph, Sentence
+from worker.core.transcript.spelling import raw_word
+
+_Json = dict[str, object]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metadata:
+    """What the response says about the request and the model."""
+
+    request_id: str
+    sha256: str
+    created_at: datetime
+    duration_seconds: float
+    model_name: str
+    model_version: str
+    model_arch: str
+
+
+def transcript_json(words: Sequence[Word], paragraphs: Sequence[Paragraph], metadata: Metadata) -> bytes:
+    """UTF-8 JSON in a fixed order of keys, with every field that deepgram-sdk's response model requires."""
+    response = {"metadata": _metadata(metadata), "results": {"channels": [_channel(words, paragraphs)]}}
+    return json.dumps(response, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _metadata(metadata: Metadata) -> _Json:
+    # Deepgram names a model by a UUID; ours is a function of what the model is.
+    model = str(uuid.uuid5(uuid.NAMESPACE_URL, f"klipstream:model:{metadata.model_name}:{metadata.model_version}"))
+    created = metadata.created_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    info = {"name": metadata.model_name, "version": metadata.model_version, "arch": metadata.model_arch}
+    return {
+        "transaction_key": "deprecated",
+        "request_id": metadata.request_id,
+        "sha256": metadata.sha256,
+        "created": created,
+        "duration": _rounded(metadata.duration_seconds),
+        "channels": 1,
+        "models": [model],
+        "model_info": {model: info},
+    }
+
+
+def _channel(words: Sequence[Word], paragraphs: Sequence[Paragraph]) -> _Json:
+    mean = sum(word.confidence for word in words) / len(words) if words else 0.0
+    alternative = {
+        "transcript": " ".join(word.text for word in words),
+        "confidence": _rounded(mean),
+        "words": [_word(word) for word in words],
+        "paragraphs": {
+            "transcript": "".join(f"\n{paragraph.text}\n" for paragraph in paragraphs).removesuffix("\n"),
+            "paragraphs": [_paragraph(paragraph) for paragraph in paragraphs],
+        },
+    }
+    return {"alternatives": [alternative]}
+
+
+def _word(word: Word) -> _Json:
+    return {
+        "word": raw_word(word.text),
+        "start": _rounded(word.start_seconds),
+        "end": _rounded(word.end_seconds),
+        "confidence": _rounded(word.confidence),
+        "punctuated_word": word.text,
+    }
+
+
+def _paragraph(paragraph: Paragraph) -> _Json:
+    return {
+        "sentences": [_sentence(sentence) for sentence in paragraph.sentences],
+        "start": _rounded(paragraph.start_seconds),
+        "end": _rounded(paragraph.end_seconds),
+        "num_words": paragraph.word_count,
+    }
+
+
+def _sentence(sentence: Sentence) -> _Json:
+    return {
+        "text": sentence.text,
+        "start": _rounded(sentence.start_seconds),
+        "end": _rounded(sentence.end_seconds),
+    }
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 3)

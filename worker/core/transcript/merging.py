@@ -1,0 +1,168 @@
+"""The words of many windows -> one timeline of the whole file.
+
+All arithmetic is in whole milliseconds of the file, so that nothing drifts and rounding cannot break the order.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from schemas.speech import WindowSpan, WindowTranscript, Word
+from worker.core.transcript.spelling import clean, is_spoken
+
+_SAMPLES_PER_MS = 16
+# Two engines' windows time one word alike within a few frames of 80 ms.
+_SAME_WORD_MS = 400
+# No syllable is shorter: keeps words apart that a transducer emitted on one frame.
+_LEAST_WORD_MS = 20
+# An unhurried word ends within this; a transducer's last token may stretch over the pause after it.
+_LONGEST_WORD_MS = 1000
+_PER_LETTER_MS = 100
+_PER_DIGIT_MS = 500  # a digit may be a word of its own when spoken
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Timed:
+    """A word on the clock of the file."""
+
+    text: str
+    start: int
+    end: int
+    latest_end: int
+    confidence: float
+
+    @property
+    def centre(self) -> float:
+        return (self.start + self.end) / 2
+
+
+def merge(transcripts: Iterable[WindowTranscript]) -> tuple[Word, ...]:
+    """One timeline, in seconds of the file with three decimals, whatever the engine said.
+
+    `start[i] < start[i + 1]`, `end[i] <= start[i + 1]`, `end > start`; no word is empty or punctuation alone; each
+    lies in its window (where that is long enough for its words); what two windows both heard stands once.
+    """
+    timeline: list[_Timed] = []
+    heard_to = 0
+    for transcript in sorted(transcripts, key=lambda one: (one.span.start_sample, one.span.end_sample)):
+        words = _join_punctuation(_on_file_clock(transcript))
+        begin = _ms(transcript.span.start_sample)
+        timeline = _seam(timeline, words, begin, min(heard_to, _ms(transcript.span.end_sample)))
+        heard_to = max(heard_to, _ms(transcript.span.end_sample))
+    return tuple(
+        Word(word.text, word.start / 1000, word.end / 1000, word.confidence) for word in _in_strict_order(timeline)
+    )
+
+
+def _ms(samples: int) -> int:
+    return samples // _SAMPLES_PER_MS
+
+
+def _on_file_clock(transcript: WindowTranscript) -> list[_Timed]:
+    """The window's words by start, cleaned, clamped to the window."""
+    words = (_timed(word, transcript.span) for word in transcript.words)
+    return sorted((word for word in words if word.text), key=lambda word: word.start)
+
+
+def _timed(word: Word, span: WindowSpan) -> _Timed:
+    first, last = _ms(span.start_sample), max(_ms(span.end_sample), _ms(span.start_sample) + 1)
+    offset = span.start_sample / _SAMPLES_PER_MS
+    start = min(_whole(offset + word.start_seconds * 1000, first, last), last - 1)
+    end = max(_whole(offset + word.end_seconds * 1000, first, last), start + 1)
+    text = clean(word.text)
+    return _Timed(
+        text=text,
+        start=start,
+        end=min(end, start + _longest_ms(text)),
+        latest_end=last,
+        confidence=min(max(word.confidence, 0.0), 1.0) if math.isfinite(word.confidence) else 0.0,
+    )
+
+
+def _whole(ms: float, first: int, last: int) -> int:
+    return first if math.isnan(ms) else round(min(max(ms, first), last))
+
+
+def _longest_ms(text: str) -> int:
+    digits = sum(char.isdigit() for char in text)
+    return _LONGEST_WORD_MS + _PER_LETTER_MS * (len(text) - digits) + _PER_DIGIT_MS * digits
+
+
+def _join_punctuation(words: Sequence[_Timed]) -> list[_Timed]:
+    """Append tokens without a letter or digit to the word before; those before any word say nothing and go."""
+    joined: list[_Timed] = []
+    for word in words:
+        if is_spoken(word.text):
+            joined.append(word)
+        elif joined:
+            joined[-1] = replace(joined[-1], text=joined[-1].text + word.text)
+    return joined
+
+
+def _seam(before: list[_Timed], after: list[_Timed], begin: int, end: int) -> list[_Timed]:
+    """Put two runs of words together that both heard `[begin, end)`, an empty stretch where they do not overlap."""
+    if begin >= end:
+        return before + after
+    keep, skip = _common_word(before, after, begin, end) or _middle(before, after, (begin + end) / 2)
+    return before[:keep] + after[skip:]
+
+
+def _common_word(before: list[_Timed], after: list[_Timed], begin: int, end: int) -> tuple[int, int] | None:
+    """How many words to keep and to skip so that the runs meet after a word both heard, the nearest to the middle.
+
+    Near the middle each window heard enough on both sides of the word.
+    """
+    middle = (begin + end) / 2
+    pairs = [
+        (abs(left.centre - middle), i + 1, j + 1)
+        for i, left in _from(before, begin - _SAME_WORD_MS)
+        for j, right in enumerate(after)
+        if right.start <= end + _SAME_WORD_MS
+        and abs(left.start - right.start) <= _SAME_WORD_MS
+        and _token(left.text) == _token(right.text)
+    ]
+    return min(pairs)[1:] if pairs else None
+
+
+def _from(words: list[_Timed], begin: int) -> Iterator[tuple[int, _Timed]]:
+    """The words that end after `begin`, with their places; looks at no more than those and one."""
+    for i in range(len(words) - 1, -1, -1):
+        if words[i].end < begin:
+            return
+        yield i, words[i]
+
+
+def _token(text: str) -> str:
+    return "".join(char for char in text.casefold() if char.isalnum())
+
+
+def _middle(before: list[_Timed], after: list[_Timed], middle: float) -> tuple[int, int]:
+    """How many to keep and to skip so that the runs meet in the middle and no word is dropped from both."""
+    keep = len(before)
+    while keep and before[keep - 1].centre >= middle:
+        keep -= 1
+    said_to = before[keep - 1].end if keep else 0
+    return keep, sum(word.centre < min(middle, said_to) for word in after)
+
+
+def _in_strict_order(words: Sequence[_Timed]) -> list[_Timed]:
+    """Move starts apart, later ones first into what follows, then back from the window's end; then bound the ends."""
+    starts = _apart([word.start for word in words], _LEAST_WORD_MS)
+    latest = math.inf
+    for i in range(len(words) - 1, -1, -1):
+        latest = min(latest - 1, words[i].latest_end - 1)
+        starts[i] = int(min(starts[i], latest))
+    starts = _apart(starts, 1)
+    following = [*starts[1:], math.inf]
+    return [
+        replace(word, start=start, end=int(min(max(word.end, start + 1), limit)))
+        for word, start, limit in zip(words, starts, following, strict=True)
+    ]
+
+
+def _apart(starts: Sequence[int], least: int) -> list[int]:
+    spread = [max(start, 0) for start in starts]
+    for i, j in pairwise(range(len(spread))):
+        spread[j] = max(spread[j], spread[i] + least)
+    return spread

@@ -1,0 +1,153 @@
+"""Audio as it arrives -> chunks, the unit of checkpoint, cut into windows, the unit of a batch; both end at pauses."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from schemas.speech import WindowSpan
+from worker.core.transcript import cutting
+from worker.core.transcript.cutting import WindowRules
+from worker.core.transcript.loudness import (
+    FRAME_SAMPLES,
+    FRAMES_PER_SECOND,
+    SAMPLE_RATE_HZ,
+    Flags,
+    Loudness,
+    Pcm,
+    SilenceRules,
+    measure,
+)
+
+_PAUSE_SEARCH_FRAMES = 30 * FRAMES_PER_SECOND
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Chunk:
+    """A stretch of the file and its windows. Positions are samples in the whole file.
+
+    The owned stretches `[start_sample, end_sample)` of a file's chunks tile it. Windows may reach over them by the
+    overlap of a forced cut; what lies in no window is silence.
+    """
+
+    index: int
+    start_sample: int
+    end_sample: int
+    windows: tuple[WindowSpan, ...]
+    samples: Pcm
+    """The owned samples with what the windows need before and after."""
+    first_sample: int
+    """Where `samples` begins in the file."""
+    active: Flags
+    """One flag for each whole 20 ms from `start_sample` on: it rises above the noise floor."""
+
+    def samples_of(self, span: WindowSpan) -> Pcm:
+        """A view of the audio of one of `windows`."""
+        return self.samples[span.start_sample - self.first_sample : span.end_sample - self.first_sample]
+
+
+class ChunkCutter:
+    """Cuts a stream of samples into chunks of at most `chunk_seconds`, each ending at a pause where there is one.
+
+    The chunks are a function of the audio alone, however it is split into blocks. Holds about one chunk of audio;
+    `chunk_seconds` must be at least 4.
+    """
+
+    def __init__(
+        self,
+        chunk_seconds: float,
+        *,
+        window_rules: WindowRules | None = None,
+        silence_rules: SilenceRules | None = None,
+    ) -> None:
+        self._window_rules = window_rules or WindowRules()
+        self._silence_rules = silence_rules or SilenceRules()
+        self._chunk_frames = int(chunk_seconds * FRAMES_PER_SECOND)
+        if self._chunk_frames < 4 * FRAMES_PER_SECOND:
+            raise ValueError(f"chunk_seconds must be at least 4, got {chunk_seconds}")
+        self._margin = self._window_rules.forced_margin_frames * FRAME_SAMPLES
+        self._index = 0
+        self._start = 0
+        self._forced_start = False
+        self._last_window_end = 0
+        self._lead_in = 0
+        self._buffer = self._new_buffer()
+        self._filled = 0
+
+    @property
+    def total_samples(self) -> int:
+        """How many samples were pushed so far."""
+        return self._start - self._lead_in + self._filled
+
+    def push(self, block: Pcm) -> tuple[Chunk, ...]:
+        """Take the next samples (copied) and return the chunks they complete, usually none."""
+        return tuple(self._push(block))
+
+    def finish(self) -> tuple[Chunk, ...]:
+        """The last chunk; none where every sample has gone out before, as with empty audio."""
+        owned = self._filled - self._lead_in
+        if not owned:
+            return ()
+        loudness = measure(self._owned(owned), self._silence_rules)
+        return (self._chunk(loudness, owned, forced_end=False),)
+
+    def _push(self, block: Pcm) -> Iterator[Chunk]:
+        while len(block):
+            taken = block[: len(self._buffer) - self._filled]
+            self._buffer[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            block = block[len(taken) :]
+            if self._filled == len(self._buffer):
+                yield self._cut()
+
+    def _cut(self) -> Chunk:
+        loudness = measure(self._owned(self._chunk_frames * FRAME_SAMPLES), self._silence_rules)
+        search = min(_PAUSE_SEARCH_FRAMES, self._chunk_frames // 2)
+        end = cutting.best_pause(loudness, self._chunk_frames - search, self._chunk_frames)
+        forced = bool(loudness.in_voice[min(end, self._chunk_frames - 1)])
+        chunk = self._chunk(loudness, end * FRAME_SAMPLES, forced_end=forced)
+        self._carry_over(chunk, forced=forced)
+        return chunk
+
+    def _chunk(self, loudness: Loudness, owned: int, *, forced_end: bool) -> Chunk:
+        frames = owned // FRAME_SAMPLES
+        found = cutting.windows(
+            loudness, frames, self._window_rules, forced_start=self._forced_start, forced_end=forced_end
+        )
+        return Chunk(
+            index=self._index,
+            start_sample=self._start,
+            end_sample=self._start + owned,
+            windows=tuple(self._spans(found, frames, owned)),
+            samples=self._buffer[: self._filled],
+            first_sample=self._start - self._lead_in,
+            active=~loudness.silent[:frames],
+        )
+
+    def _spans(self, found: tuple[cutting.FrameWindow, ...], frames: int, owned: int) -> Iterator[WindowSpan]:
+        for window in found:
+            start = self._start + window.first * FRAME_SAMPLES
+            end = self._start + (owned if window.last == frames else window.last * FRAME_SAMPLES)
+            yield WindowSpan(start, end, overlaps_previous=start < self._last_window_end)
+            self._last_window_end = end
+
+    def _carry_over(self, chunk: Chunk, *, forced: bool) -> None:
+        self._index += 1
+        self._start = chunk.end_sample
+        self._forced_start = forced
+        self._lead_in = min(self._margin, self._start)
+        rest = self._buffer[self._start - self._lead_in - chunk.first_sample :]
+        self._buffer = self._new_buffer()
+        self._buffer[: len(rest)] = rest
+        self._filled = len(rest)
+
+    def _owned(self, samples: int) -> Pcm:
+        return self._buffer[self._lead_in : self._lead_in + samples]
+
+    def _new_buffer(self) -> Pcm:
+        return np.empty(self._lead_in + self._chunk_frames * FRAME_SAMPLES + self._margin, np.int16)
+
+
+def seconds(samples: int) -> float:
+    """The exact time of a sample position."""
+    return samples / SAMPLE_RATE_HZ
