@@ -35,9 +35,10 @@ def load_object(data: bytes) -> dict[str, Any]:
 
     Raises `ValueError` saying what is wrong, whatever the bytes are.
     """
-    from_json(
-        data
-    )  # syntax, UTF-8, surrogates, nesting and length of integers: bounded, and it never recurses in Python
+    try:
+        from_json(data)  # bounds nesting and integers, refuses bad UTF-8 and lone surrogates; json alone does not
+    except ValueError as exc:
+        raise ValueError(f"is not valid JSON: {exc}") from exc
     document = json.loads(data, parse_float=_finite, object_pairs_hook=_unique)
     if not isinstance(document, dict):
         raise ValueError(f"must be a JSON object (got {_shorten(document)})")  # noqa: TRY004 - one class for callers

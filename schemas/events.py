@@ -7,6 +7,7 @@ and the like) a member this version does not know is read as a plain string.
 from typing import Literal
 
 from pydantic import Field, ValidationError
+from typing_extensions import assert_never
 
 from schemas.codes import EventType
 from schemas.cost import Baseline, EngineCost
@@ -140,11 +141,6 @@ class CompletedEvent(_EventHead):
     flags: Flags
     transcription_metadata: TranscriptionMetadata
 
-    @property
-    def status(self) -> str:
-        """For subscription filters."""
-        return "completed"
-
 
 class FailedEvent(_EventHead):
     """The job's run ended without artefacts."""
@@ -152,11 +148,6 @@ class FailedEvent(_EventHead):
     event_type: Literal[EventType.FAILED] = EventType.FAILED
     error: Failure
     transcription_metadata: PartialMetadata = PartialMetadata()
-
-    @property
-    def status(self) -> str:
-        """For subscription filters."""
-        return "failed"
 
 
 class CostEvent(_EventHead):
@@ -172,11 +163,6 @@ class CostEvent(_EventHead):
     savings_usd: Usd
     savings_percent: Percent
 
-    @property
-    def status(self) -> str:
-        """For subscription filters: the outcome of the run."""
-        return self.outcome
-
 
 class ProgressEvent(_EventHead):
     """A job is under way."""
@@ -188,11 +174,6 @@ class ProgressEvent(_EventHead):
     audio_seconds_done: Seconds
     method: MethodOrNewer
     eta_seconds: Seconds | None
-
-    @property
-    def status(self) -> str:
-        """For subscription filters."""
-        return "in_progress"
 
 
 Event = CompletedEvent | FailedEvent | CostEvent | ProgressEvent
@@ -230,11 +211,25 @@ def event_attributes(event: Event) -> dict[str, str]:
         "ce-subject": event.job.job_id,
         "content-type": "application/json",
         "event_type": head["event_type"],
-        "status": event.status,
+        "status": _status(event),
         "video_id": event.job.video_id,
         "run": str(event.run),
     }
     return {name: value for name, value in attributes.items() if value is not None}
+
+
+def _status(event: Event) -> str:
+    match event:
+        case CompletedEvent():
+            return "completed"
+        case FailedEvent():
+            return "failed"
+        case CostEvent():
+            return event.outcome
+        case ProgressEvent():
+            return "in_progress"
+        case _:
+            assert_never(event)
 
 
 def parse_event(data: bytes) -> Event:
