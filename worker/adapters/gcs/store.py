@@ -1,0 +1,286 @@
+"""Cloud Storage as the worker's object store.
+
+For the operator. Credentials are Google's application default ones. The worker's service account needs:
+
+- `roles/storage.objectViewer` on every input bucket;
+- `roles/storage.objectUser` on the output buckets and on the state bucket (read, list, create, overwrite, delete).
+
+No bucket needs versioning, and none may have a retention policy: artefacts and state are overwritten. With
+`STORAGE_EMULATOR_HOST` set the same client talks to that server, without credentials.
+
+Every request has a timeout and is retried here and nowhere else: 408, 429, 5xx and broken connections, with random
+exponential waits. Calls run in threads of the store's own: few for downloads, others for everything else, so that a
+heartbeat never waits behind audio.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import requests.exceptions
+import tenacity
+import urllib3.exceptions
+from google.api_core import exceptions as google_errors
+from google.auth import exceptions as auth_errors
+from google.cloud.storage import Blob, Client
+from google.cloud.storage import exceptions as storage_errors
+
+from schemas.uris import GcsUri
+from worker.adapters.gcs.partial_file import DamagedDownload, PartialFile
+from worker.errors import InvalidJob, ObjectForbidden, ObjectNotFound, PreconditionFailed, StorageServiceError
+from worker.ports import ObjectFacts, ObjectRef
+
+T = TypeVar("T")
+
+SMALL_THREADS = 6
+DOWNLOAD_THREADS = 4
+"""Ten in all: the connections that the client's session keeps for one host."""
+
+TIMEOUT_SECONDS = (5.0, 10.0)
+"""To connect, and between two reads; what a stalled transfer costs before it is taken up again."""
+
+VENDOR_ERRORS = (
+    google_errors.GoogleAPICallError,
+    auth_errors.GoogleAuthError,
+    storage_errors.InvalidResponse,
+    storage_errors.DataCorruption,
+    requests.exceptions.RequestException,
+    urllib3.exceptions.HTTPError,
+    ConnectionError,
+    DamagedDownload,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retries:
+    """How often and how fast a request is repeated; the waits are random below a doubling bound."""
+
+    attempts: int = 6
+    first_wait_seconds: float = 0.3
+    longest_wait_seconds: float = 8.0
+
+
+@asynccontextmanager
+async def open_object_store(*, project: str, retries: Retries | None = None) -> AsyncIterator["GcsObjectStore"]:
+    """A store for the life of the context. Raises `StorageServiceError` when there are no usable credentials.
+
+    Leaving does not wait for requests that were cancelled; their threads end within `TIMEOUT_SECONDS`.
+    """
+    small = ThreadPoolExecutor(SMALL_THREADS, "gcs")
+    downloads = ThreadPoolExecutor(DOWNLOAD_THREADS, "gcs-download")
+    try:
+        client = await asyncio.get_running_loop().run_in_executor(small, _client, project)
+        try:
+            yield GcsObjectStore(client, small, downloads, retries or Retries())
+        finally:
+            client.close()
+    finally:
+        small.shutdown(wait=False, cancel_futures=True)
+        downloads.shutdown(wait=False, cancel_futures=True)
+
+
+def _client(project: str) -> Client:
+    try:
+        client = Client(project=project)
+    except auth_errors.GoogleAuthError as exc:
+        raise StorageServiceError("sign in to", "gs://", str(exc)) from exc
+    # A cache for traces: it would look up the bucket behind our back, and again after every 404.
+    client._bucket_metadata_cache = None  # noqa: SLF001
+    return client
+
+
+class GcsObjectStore:
+    """`worker.ports.ObjectStore` on google-cloud-storage; made by `open_object_store`.
+
+    A conditional write is repeated after a lost reply as well. If it then meets a failed precondition and the bytes
+    that stand there are its own, it was applied: so writers that must be told apart put something of their own in.
+    """
+
+    def __init__(self, client: Client, small: Executor, downloads: Executor, retries: Retries) -> None:
+        self._client, self._small, self._downloads, self._retries = client, small, downloads, retries
+
+    async def stat(self, ref: ObjectRef, generation: int | None = None) -> ObjectFacts:
+        """Describe the live object, or that generation of it: one request."""
+        return await self._retried("describe", ref, lambda: self._stat(ref, generation))
+
+    async def read(self, ref: ObjectRef) -> tuple[bytes, ObjectFacts]:
+        """The live content of a small object, checksum-verified, and the facts of that generation: two requests."""
+        return await self._retried("read", ref, lambda: self._read(ref))
+
+    async def write(
+        self, ref: ObjectRef, data: bytes, *, content_type: str, if_generation: int | None = None
+    ) -> ObjectFacts:
+        """Write `data` with its checksum; above 8 MiB in several requests."""
+        attempts = 0
+
+        def put() -> ObjectFacts:
+            nonlocal attempts
+            attempts += 1
+            try:
+                return self._put(ref, data, content_type, if_generation)
+            except google_errors.PreconditionFailed:
+                if attempts == 1 or (applied := self._standing(ref, data)) is None:
+                    raise
+                return applied
+
+        return await self._retried("write", ref, put, if_generation=if_generation)
+
+    async def upload_file(self, path: Path, ref: ObjectRef, content_type: str) -> ObjectFacts:
+        """Write a file of any size with its checksum, over what stands there; memory stays flat."""
+        return await self._retried("upload", ref, lambda: self._put_file(path, ref, content_type), pool=self._downloads)
+
+    async def delete(self, ref: ObjectRef, *, if_generation: int | None = None) -> None:
+        """Remove the object; one that is already gone is fine."""
+        with contextlib.suppress(ObjectNotFound):
+            await self._retried("delete", ref, lambda: self._delete(ref, if_generation), if_generation=if_generation)
+
+    async def list(self, bucket: str, prefix: str) -> Sequence[ObjectFacts]:
+        """Every live object whose name starts with `prefix`, by name."""
+        return await self._retried("list", ObjectRef(bucket, f"{prefix}*"), lambda: self._list(bucket, prefix))
+
+    async def download(self, facts: ObjectFacts, destination: Path) -> None:
+        """Stream that generation to a new file; a broken transfer goes on where it stopped."""
+        partial = PartialFile(destination, facts)
+        try:
+            await self._retried("download", facts.ref, lambda: self._fetch(partial), pool=self._downloads)
+        except BaseException:
+            partial.discard()
+            raise
+
+    async def _retried(
+        self,
+        operation: str,
+        ref: ObjectRef,
+        call: Callable[[], T],
+        *,
+        if_generation: int | None = None,
+        pool: Executor | None = None,
+    ) -> T:
+        _refuse_unsafe(ref)
+        loop = asyncio.get_running_loop()
+        with _translated(operation, ref, if_generation):
+            async for attempt in self._attempts():
+                with attempt:
+                    return await loop.run_in_executor(pool or self._small, call)
+        raise AssertionError("tenacity returns or raises")
+
+    def _attempts(self) -> tenacity.AsyncRetrying:
+        return tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(_is_transient),
+            stop=tenacity.stop_after_attempt(self._retries.attempts),
+            wait=tenacity.wait_random_exponential(
+                multiplier=self._retries.first_wait_seconds, max=self._retries.longest_wait_seconds
+            ),
+            reraise=True,
+        )
+
+    # What follows blocks, and runs in a thread.
+
+    def _blob(self, ref: ObjectRef, generation: int | None = None) -> Blob:
+        return self._client.bucket(ref.bucket).blob(ref.name, generation=generation)
+
+    def _stat(self, ref: ObjectRef, generation: int | None) -> ObjectFacts:
+        blob = self._blob(ref, generation)
+        blob.reload(timeout=TIMEOUT_SECONDS, retry=None)
+        return _facts(blob)
+
+    def _read(self, ref: ObjectRef) -> tuple[bytes, ObjectFacts]:
+        facts = self._stat(ref, None)
+        try:
+            data = self._blob(ref, facts.generation).download_as_bytes(
+                raw_download=True, checksum="crc32c", timeout=TIMEOUT_SECONDS, retry=None
+            )
+        except google_errors.NotFound as exc:
+            raise ConnectionError("the object was replaced between two requests") from exc
+        return data, facts
+
+    def _put(self, ref: ObjectRef, data: bytes, content_type: str, if_generation: int | None) -> ObjectFacts:
+        blob = self._blob(ref)
+        blob.upload_from_string(
+            data,
+            content_type=content_type,
+            if_generation_match=if_generation,
+            checksum="crc32c",
+            timeout=TIMEOUT_SECONDS,
+            retry=None,
+        )
+        return _facts(blob)
+
+    def _put_file(self, path: Path, ref: ObjectRef, content_type: str) -> ObjectFacts:
+        blob = self._blob(ref)
+        blob.upload_from_filename(
+            str(path), content_type=content_type, checksum="crc32c", timeout=TIMEOUT_SECONDS, retry=None
+        )
+        return _facts(blob)
+
+    def _standing(self, ref: ObjectRef, data: bytes) -> ObjectFacts | None:
+        try:
+            standing, facts = self._read(ref)
+        except google_errors.NotFound:
+            return None
+        return facts if standing == data else None
+
+    def _delete(self, ref: ObjectRef, if_generation: int | None) -> None:
+        self._blob(ref).delete(if_generation_match=if_generation, timeout=TIMEOUT_SECONDS, retry=None)
+
+    def _list(self, bucket: str, prefix: str) -> Sequence[ObjectFacts]:
+        blobs = self._client.list_blobs(bucket, prefix=prefix, timeout=TIMEOUT_SECONDS, retry=None)
+        return tuple(_facts(blob) for blob in blobs)
+
+    def _fetch(self, partial: PartialFile) -> None:
+        facts = partial.facts
+        with partial.filling() as received:
+            self._blob(facts.ref, facts.generation).download_to_file(
+                partial,
+                start=received or None,
+                raw_download=True,
+                checksum=None,  # of the whole file, not of one transfer: `PartialFile` sums
+                timeout=TIMEOUT_SECONDS,
+                retry=None,
+            )
+
+
+def _facts(blob: Blob) -> ObjectFacts:
+    return ObjectFacts(
+        ref=ObjectRef(blob.bucket.name, blob.name),
+        generation=int(blob.generation),
+        size_bytes=int(blob.size),
+        crc32c=blob.crc32c,
+        created_at=blob.time_created,
+    )
+
+
+def _refuse_unsafe(ref: ObjectRef) -> None:
+    try:
+        GcsUri.parse(ref.uri)
+    except ValueError as exc:
+        raise InvalidJob((f"{ref.uri}: {exc}",)) from exc
+
+
+@contextlib.contextmanager
+def _translated(operation: str, ref: ObjectRef, if_generation: int | None) -> Iterator[None]:
+    try:
+        yield
+    except google_errors.NotFound as exc:
+        raise ObjectNotFound(ref.uri) from exc
+    except (google_errors.Forbidden, google_errors.Unauthorized) as exc:
+        raise ObjectForbidden(operation, ref.uri) from exc
+    except google_errors.PreconditionFailed as exc:
+        raise PreconditionFailed(ref.uri, if_generation) from exc
+    except VENDOR_ERRORS as exc:
+        raise StorageServiceError(operation, ref.uri, f"{type(exc).__name__}: {exc}"[:500]) from exc
+
+
+def _is_transient(error: BaseException) -> bool:
+    match error:
+        case google_errors.GoogleAPICallError():
+            return error.code is None or error.code in {408, 429} or error.code >= 500  # noqa: PLR2004 - HTTP's numbers
+        case auth_errors.GoogleAuthError():
+            return bool(error.retryable)
+        case _:
+            return isinstance(error, VENDOR_ERRORS)
