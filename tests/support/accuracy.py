@@ -1,0 +1,81 @@
+"""How right a transcript is: word error rate, and how far its word starts are from the truth.
+
+A word is what stands between blanks. Two counts are kept apart, as the papers do: `written` compares the words as they
+are, with case and punctuation; `spoken` compares them in lower case with letters, digits and apostrophes alone, as
+words.csv holds them. A word error is a substitution, a deletion or an insertion; the rate is errors per word said.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import jiwer
+
+from tests.support.speech import Reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordErrorRate:
+    """In per cent."""
+
+    written: float
+    spoken: float
+
+
+@dataclass(frozen=True)
+class HeardWord:
+    """A word of a transcript and its start in the file."""
+
+    text: str
+    start_seconds: float
+
+
+@dataclass(frozen=True)
+class StartError:
+    """Where a rightly heard word starts in truth, and how much later the transcript says it starts."""
+
+    at_seconds: float
+    error_seconds: float
+
+
+def as_spoken(text: str) -> str:
+    """Lower case, letters, digits and apostrophes, single blanks."""
+    return " ".join(re.sub(r"[^a-z0-9' ]", "", text.lower()).split())
+
+
+def word_error_rate(said: Sequence[str], heard: Sequence[str]) -> WordErrorRate:
+    """Of texts taken pairwise: the errors of all by the words of all."""
+    return WordErrorRate(
+        written=_rate(said, heard),
+        spoken=_rate([as_spoken(text) for text in said], [as_spoken(text) for text in heard]),
+    )
+
+
+def start_errors(reference: Reference, heard: Sequence[HeardWord]) -> list[StartError]:
+    """One for every rightly heard word whose true start is known, in the order of the file."""
+    truth = list(_starts(reference))
+    heard = [word for word in heard if as_spoken(word.text)]
+    said = [as_spoken(word) for word in reference.text.split()]
+    output = jiwer.process_words(" ".join(said), " ".join(as_spoken(word.text) for word in heard))
+    pairs = [
+        (truth[chunk.ref_start_idx + offset], heard[chunk.hyp_start_idx + offset].start_seconds)
+        for chunk in output.alignments[0]
+        if chunk.type == "equal"
+        for offset in range(chunk.ref_end_idx - chunk.ref_start_idx)
+    ]
+    return [StartError(start, guess - start) for start, guess in pairs if start is not None]
+
+
+def median_start_error(errors: Iterable[StartError], from_seconds: float, to_seconds: float) -> float:
+    """The middle one of the errors in that part of the file, with its sign."""
+    return median(error.error_seconds for error in errors if from_seconds <= error.at_seconds < to_seconds)
+
+
+def _rate(said: Sequence[str], heard: Sequence[str]) -> float:
+    return 100 * float(jiwer.wer(list(said), list(heard)))
+
+
+def _starts(reference: Reference) -> Iterable[float | None]:
+    for utterance in reference.utterances:
+        yield from utterance.word_starts or [None] * len(utterance.text.split())

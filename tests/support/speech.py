@@ -1,0 +1,148 @@
+"""Long speech files with known words, built from the bank of single utterances in tests/data/speech."""
+
+import json
+import random
+import subprocess
+import wave
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imageio_ffmpeg
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.ports import SAMPLE_RATE_HZ, Pcm
+
+BANK = Path(__file__).parents[1] / "data" / "speech"
+PIPELINE_MP3 = ("-ar", "8000", "-ac", "1", "-c:a", "libmp3lame", "-b:a", "32k")
+
+LONG_SILENCES = 0.02  # of all pauses
+NOISE_LEVELS = (0.0, 0.0, 0.0005, 0.002)  # root mean square of full scale: none, none, -66 dB, -54 dB
+NOISE_SECONDS = 60  # the background changes that often
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """`samples[start_sample:end_sample]` of its file; `word_starts` in seconds from the start of that file.
+
+    `word_starts` has one entry a word of `text`, or none where the synthesiser does not tell.
+    """
+
+    text: str
+    speaker: str
+    start_sample: int
+    end_sample: int
+    word_starts: tuple[float, ...]
+
+    def moved(self, start_sample: int) -> "Utterance":
+        """The same utterance at another place."""
+        shift = (start_sample - self.start_sample) / SAMPLE_RATE_HZ
+        return Utterance(
+            text=self.text,
+            speaker=self.speaker,
+            start_sample=start_sample,
+            end_sample=start_sample + self.end_sample - self.start_sample,
+            word_starts=tuple(start + shift for start in self.word_starts),
+        )
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One utterance of the bank and its audio."""
+
+    utterance: Utterance
+    samples: Pcm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What is said in a built file, and where."""
+
+    utterances: tuple[Utterance, ...]
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """Everything said, with case and punctuation."""
+        return " ".join(utterance.text for utterance in self.utterances)
+
+
+def bank() -> tuple[Clip, ...]:
+    """Every utterance: 28 by each of eight voices, none of them met by the model, 13 minutes in all."""
+    index = json.loads((BANK / "index.json").read_text("utf-8"))
+    audio = {speaker: decode(BANK / file) for speaker, file in index["files"].items()}
+    utterances = [_utterance(row) for row in index["utterances"]]
+    return tuple(Clip(one, audio[one.speaker][one.start_sample : one.end_sample]) for one in utterances)
+
+
+def build_long_file(seed: int, seconds: float, path: Path) -> Reference:
+    """Write a 16-bit WAV of about `seconds`, a pure function of the seed.
+
+    All of the bank in random order, and again until the time is full, with pauses of 0.3-2.5 s, now and then 10-40 s of
+    silence, each utterance at its own level, and light noise behind some of it.
+    """
+    pieces, utterances, length = [], [], 0
+    for clip, pause_samples, gain in _programme(bank(), random.Random(seed)):
+        if length >= seconds * SAMPLE_RATE_HZ:
+            break
+        utterances.append(clip.utterance.moved(length + pause_samples))
+        pieces += [np.zeros(pause_samples, dtype=np.float32), clip.samples * np.float32(gain)]
+        length = utterances[-1].end_sample
+    _write_wave(path, _with_noise(np.concatenate(pieces), seed))
+    return Reference(utterances=tuple(utterances), seconds=length / SAMPLE_RATE_HZ)
+
+
+def decode(path: Path) -> Pcm:
+    """The whole file at 16 kHz mono, by ffmpeg and none of our own code."""
+    output = _ffmpeg("-i", str(path), "-f", "s16le", "-ar", str(SAMPLE_RATE_HZ), "-ac", "1", "-")
+    return np.frombuffer(output, dtype=np.int16)
+
+
+def transcode(source: Path, destination: Path, options: Sequence[str] = PIPELINE_MP3) -> None:
+    """Write `source` again in another format."""
+    _ffmpeg("-i", str(source), *options, str(destination))
+
+
+def _ffmpeg(*arguments: str) -> bytes:
+    quiet = ("-hide_banner", "-loglevel", "error", "-nostdin", "-y")
+    return subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), *quiet, *arguments], check=True, capture_output=True).stdout
+
+
+def _utterance(row: Mapping[str, Any]) -> Utterance:
+    starts = tuple(start for _, start in row["word_starts"])
+    complete = len(starts) == len(row["text"].split())
+    return Utterance(
+        text=row["text"],
+        speaker=row["speaker"],
+        start_sample=row["start_sample"],
+        end_sample=row["end_sample"],
+        word_starts=starts if complete else (),
+    )
+
+
+def _programme(clips: Sequence[Clip], rng: random.Random) -> Iterator[tuple[Clip, int, float]]:
+    """Clips without end, each with the pause before it in samples and its level."""
+    while True:
+        for clip in rng.sample(clips, len(clips)):
+            pause_seconds = rng.uniform(10, 40) if rng.random() < LONG_SILENCES else rng.uniform(0.3, 2.5)
+            yield clip, round(pause_seconds * SAMPLE_RATE_HZ), rng.uniform(0.4, 1.0)
+
+
+def _with_noise(samples: NDArray[np.float32], seed: int) -> Pcm:
+    """`samples` (at the scale of int16) over noise whose level changes by the minute."""
+    generator = np.random.default_rng(seed)
+    step = NOISE_SECONDS * SAMPLE_RATE_HZ
+    for start in range(0, len(samples), step):
+        part = samples[start : start + step]
+        part += generator.choice(NOISE_LEVELS) * 32767 * generator.standard_normal(len(part), dtype=np.float32)
+    return np.clip(samples, -32768, 32767).astype(np.int16)
+
+
+def _write_wave(path: Path, samples: Pcm) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(samples.itemsize)
+        file.setframerate(SAMPLE_RATE_HZ)
+        file.writeframes(samples.tobytes())
