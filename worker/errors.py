@@ -204,17 +204,6 @@ class QueueNotFound(PermanentError):
         super().__init__(f"no such Pub/Sub resource: {resource}")
 
 
-class OutputForbidden(PermanentError):
-    """The worker may not write to that bucket, by its settings or by IAM."""
-
-    code = ErrorCode.INVALID_JOB
-    suggested_action = "list the bucket in OUTPUT_BUCKETS and grant the worker's service account write access"
-
-    def __init__(self, uri: str, reason: str) -> None:
-        self.uri, self.reason = uri, reason
-        super().__init__(f"may not write {uri}: {reason}")
-
-
 class GpuNotAvailable(TransientError):
     """Parakeet was asked for and cannot run: GPU transcription is off, or there is no healthy GPU."""
 
@@ -279,6 +268,17 @@ class EngineFailure(TransientError):
     def __init__(self, engine: str, reason: str) -> None:
         self.engine, self.reason = engine, reason
         super().__init__(f"{engine} failed: {reason}")
+
+
+class DeepgramNotConfigured(PermanentError):
+    """The job can only go to Deepgram, and this worker has no key for it."""
+
+    code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
+    suggested_action = "set DEEPGRAM_API_KEY, then replay; or replay with force_method=parakeet"
+
+    def __init__(self, routing_reason: str) -> None:
+        self.routing_reason = routing_reason
+        super().__init__(f"the job must go to Deepgram ({routing_reason}), and DEEPGRAM_API_KEY is not set")
 
 
 class AttemptsExhausted(PermanentError):

@@ -80,6 +80,14 @@ class Subscription(Protocol):
         ...
 
 
+class JobSlot(Protocol):
+    """The place among the working jobs that a delivery holds."""
+
+    def parked(self) -> AbstractAsyncContextManager[None]:
+        """Give the place up for the length of the block and hold one again after it. Raises `ParkingFull`."""
+        ...
+
+
 class Topic(Protocol):
     """A topic to publish to."""
 

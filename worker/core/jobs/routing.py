@@ -60,7 +60,7 @@ def in_rollout(video_id: str, percent: float) -> bool:
 
 
 def _forced_by_job(situation: Situation) -> Route | None:
-    return _as_asked(situation.job.method, "force_method")
+    return _as_asked(situation.job.force_method, "force_method")
 
 
 def _set_by_worker(situation: Situation) -> Route | None:
@@ -73,7 +73,7 @@ def _language(situation: Situation) -> Route | None:
 
 
 def _gpu(situation: Situation) -> Route | None:
-    if not situation.policy.gpu_enabled or situation.job.transcription_config.enable_gpu is False:
+    if not situation.policy.gpu_enabled or not situation.job.transcription_config.enable_gpu:
         return Route(method="deepgram", reason="gpu_disabled")
     return None if situation.gpu_healthy else Route(method="deepgram", reason="gpu_unhealthy")
 
@@ -84,7 +84,7 @@ def _rollout(situation: Situation) -> Route | None:
 
 
 def _cheapest(situation: Situation) -> Route | None:
-    wanted = situation.policy.cost_optimization and situation.job.transcription_config.cost_optimization is not False
+    wanted = situation.policy.cost_optimization and situation.job.transcription_config.cost_optimization
     return Route(method="parakeet", reason="cost_optimization") if wanted else None
 
 

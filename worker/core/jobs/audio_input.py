@@ -1,0 +1,97 @@
+"""From a job's `audio_uri` to a verified file on this machine, gone again when the job ends."""
+
+import asyncio
+import hashlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from schemas.job import TranscriptionJob
+from worker.errors import (
+    AudioForbidden,
+    AudioNotFound,
+    AudioTooLarge,
+    AudioUndecodable,
+    ObjectForbidden,
+    ObjectNotFound,
+)
+from worker.ports import ObjectFacts, ObjectRef, ObjectStore
+
+FOLDER_PREFIX = "klipstream-job-"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioInput:
+    """The downloaded audio: `facts` of the object it is, and its SHA-256 in hexadecimal."""
+
+    facts: ObjectFacts
+    path: Path
+    sha256: str
+
+
+class AudioIntake:
+    """Downloads audio into folders of its own below `folder`; reads `input_buckets` only, where that is not empty."""
+
+    def __init__(self, store: ObjectStore, folder: Path, *, input_buckets: frozenset[str], max_bytes: int) -> None:
+        self._store, self._folder = store, folder
+        self._input_buckets, self._max_bytes = input_buckets, max_bytes
+
+    def check_bucket(self, job: TranscriptionJob) -> None:
+        """Raises `AudioForbidden` where the settings do not allow the job's bucket."""
+        if self._input_buckets and job.audio.bucket not in self._input_buckets:
+            raise AudioForbidden(job.audio_uri, f"INPUT_BUCKETS allows {', '.join(sorted(self._input_buckets))}")
+
+    @asynccontextmanager
+    async def fetch(self, job: TranscriptionJob) -> AsyncIterator[AudioInput]:
+        """The job's audio as a file, for the length of the block.
+
+        Raises `AudioNotFound`, `AudioForbidden`, `AudioTooLarge` (before the download), `AudioUndecodable` for an
+        empty object, `StorageServiceError`.
+        """
+        facts = await self._locate(job)
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=FOLDER_PREFIX, dir=self._folder))
+        try:
+            path = folder / "audio"
+            await self._store.download(facts, path)
+            sha256 = await asyncio.to_thread(_sha256, path)
+            log.info("audio.downloaded", uri=job.audio_uri, generation=facts.generation, bytes=facts.size_bytes)
+            yield AudioInput(facts=facts, path=path, sha256=sha256)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def _locate(self, job: TranscriptionJob) -> ObjectFacts:
+        ref = ObjectRef(job.audio.bucket, job.audio.name)
+        try:
+            facts = await self._store.stat(ref, job.audio_generation)
+        except ObjectNotFound as exc:
+            raise AudioNotFound(job.audio_uri, job.audio_generation) from exc
+        except ObjectForbidden as exc:
+            raise AudioForbidden(job.audio_uri, "the worker's service account may not read it") from exc
+        if facts.size_bytes > self._max_bytes:
+            raise AudioTooLarge(facts.size_bytes, self._max_bytes)
+        if facts.size_bytes == 0:
+            raise AudioUndecodable("the object is empty")
+        return facts
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Remove what killed workers left in `folder` and return how many jobs' audio that was.
+
+    For the start of a worker that has `folder` to itself.
+    """
+    leftovers = list(folder.glob(f"{FOLDER_PREFIX}*"))
+    for leftover in leftovers:
+        shutil.rmtree(leftover, ignore_errors=True)
+    return len(leftovers)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

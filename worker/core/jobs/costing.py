@@ -1,0 +1,126 @@
+"""What a job cost, what Deepgram would have charged for it, and the difference.
+
+Parakeet's seconds are priced at the whole instance for that time: its GPU, its vCPUs and its memory. They are
+apportioned by share of each batch before they come here. The schemas round; nothing here does.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from schemas.cost import Baseline, DeepgramCost, DeepgramRates, EngineCost, ParakeetCost, ParakeetRates
+from schemas.state import Checkpoint
+
+SECONDS_PER_MINUTE = 60
+PERCENT = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriceBook:
+    """A dated table of prices in USD."""
+
+    version: str
+    gpu_usd_per_second: float
+    vcpu_usd_per_second: float
+    gib_usd_per_second: float
+    deepgram_usd_per_minute: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prices:
+    """What this worker's seconds and Deepgram's minutes cost: the book's prices or the settings', times its shape."""
+
+    book_version: str
+    rates: ParakeetRates
+    vcpus: float
+    memory_gib: float
+    deepgram_usd_per_minute: float
+
+    @property
+    def instance_usd_per_second(self) -> float:
+        """The whole instance for one second."""
+        rates = self.rates
+        return (
+            rates.gpu_usd_per_second
+            + self.vcpus * rates.vcpu_usd_per_second
+            + self.memory_gib * rates.gib_usd_per_second
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """A job's bill: the body of its cost event."""
+
+    price_book: str
+    audio_seconds: float
+    engines: tuple[EngineCost, ...]
+    baseline: Baseline
+
+    @property
+    def usd(self) -> float:
+        """What was spent."""
+        return sum(engine.usd for engine in self.engines)
+
+    @property
+    def savings_usd(self) -> float:
+        """What was not spent, against Deepgram for all of the audio; negative where it cost more."""
+        return self.baseline.usd - self.usd
+
+    @property
+    def savings_percent(self) -> float:
+        """The same in per cent of the baseline; 0 where there was nothing to pay for."""
+        return PERCENT * self.savings_usd / self.baseline.usd if self.baseline.usd else 0.0
+
+
+def price_book() -> PriceBook:
+    """The table that ships with this version of the worker."""
+    table = tomllib.loads((files(__package__) / "price_book.toml").read_text())
+    return PriceBook(
+        version=table["version"],
+        gpu_usd_per_second=table["gpu"]["usd_per_second"],
+        vcpu_usd_per_second=table["vcpu"]["usd_per_second"],
+        gib_usd_per_second=table["memory"]["usd_per_gib_second"],
+        deepgram_usd_per_minute={model: row["usd_per_minute"] for model, row in table["deepgram"].items()},
+    )
+
+
+def bill(chunks: Sequence[Checkpoint], audio_seconds: float, prices: Prices) -> Cost:
+    """Add up the chunks that were done, whichever run or worker did them, and compare with Deepgram for all of it."""
+    return Cost(
+        price_book=prices.book_version,
+        audio_seconds=audio_seconds,
+        engines=(*_parakeet(chunks, prices), *_deepgram(chunks, prices)),
+        baseline=Baseline(usd=audio_seconds / SECONDS_PER_MINUTE * prices.deepgram_usd_per_minute),
+    )
+
+
+def _parakeet(chunks: Sequence[Checkpoint], prices: Prices) -> tuple[ParakeetCost, ...]:
+    seconds = sum(chunk.engine_seconds for chunk in chunks)
+    heard = [chunk for chunk in chunks if chunk.engine == "parakeet"]
+    if not heard and not seconds:
+        return ()
+    return (
+        ParakeetCost(
+            audio_seconds=sum(chunk.audio_seconds for chunk in heard),
+            gpu_seconds=seconds,
+            usd=seconds * prices.instance_usd_per_second,
+            rates=prices.rates,
+        ),
+    )
+
+
+def _deepgram(chunks: Sequence[Checkpoint], prices: Prices) -> tuple[DeepgramCost, ...]:
+    sent = [chunk for chunk in chunks if chunk.engine == "deepgram"]
+    if not sent:
+        return ()
+    seconds = sum(chunk.audio_seconds for chunk in sent)
+    return (
+        DeepgramCost(
+            audio_seconds=seconds,
+            requests=len(sent),
+            request_ids=tuple(chunk.deepgram_request_id for chunk in sent if chunk.deepgram_request_id),
+            usd=seconds / SECONDS_PER_MINUTE * prices.deepgram_usd_per_minute,
+            rates=DeepgramRates(usd_per_minute=prices.deepgram_usd_per_minute),
+        ),
+    )

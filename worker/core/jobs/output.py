@@ -1,0 +1,102 @@
+"""From a transcribed file to durable artefacts under the job's output prefix."""
+
+import asyncio
+
+from schemas.artefacts import Artefact, output_prefix
+from schemas.codes import CaptionFormat
+from schemas.events import Artefacts, Flags, StoredArtefact
+from schemas.ids import request_id
+from schemas.job import TranscriptionJob
+from worker.core.jobs.audio_input import AudioInput
+from worker.core.jobs.reporting import Outcomes
+from worker.core.jobs.transcription import Transcribed
+from worker.core.transcript.artefacts import ArtefactFile, ArtefactInfo, render_artefacts
+from worker.core.transcript.paragraphs import paragraphs_of
+from worker.errors import ClaimLost, ObjectNotFound, PreconditionFailed
+from worker.ports import EngineFacts, ObjectFacts, ObjectRef, ObjectStore
+
+ANALYSIS_WINDOW_SECONDS = 59
+"""The pipeline analyses windows of 60 s; speech that ends before this fills none."""
+
+MODEL_ARCHITECTURE = "parakeet-tdt"
+CAPTIONS = {CaptionFormat.SRT: Artefact.SRT, CaptionFormat.VTT: Artefact.VTT}
+
+
+class OutputWriter:
+    """Writes artefacts into `writable_buckets` only; `output_bucket` is where a job that names no prefix gets them."""
+
+    def __init__(self, store: ObjectStore, *, output_bucket: str, writable_buckets: frozenset[str]) -> None:
+        self._store, self._output_bucket, self._writable = store, output_bucket, writable_buckets
+
+    def violations(self, job: TranscriptionJob) -> tuple[str, ...]:
+        """Empty where the job's output may be written, else what is wrong with it."""
+        prefix = output_prefix(job, self._output_bucket)
+        if prefix.bucket in self._writable:
+            return ()
+        allowed = ", ".join(sorted(self._writable))
+        return (f"output_uri_prefix: must be in a bucket of OUTPUT_BUCKETS ({allowed}) (got {str(prefix)!r})",)
+
+    async def write(
+        self, job: TranscriptionJob, audio: AudioInput, transcribed: Transcribed, engine: EngineFacts
+    ) -> Outcomes:
+        """Render and write every artefact; all are durable on return.
+
+        Raises `StorageServiceError`, or `ClaimLost` where somebody else keeps writing to the same names.
+        """
+        files = await asyncio.to_thread(render_artefacts, transcribed.words, _info(job, audio, transcribed, engine))
+        prefix = output_prefix(job, self._output_bucket)
+        written = {file.kind: await self._put(file, prefix.bucket, prefix.name, job.job_id) for file in files}
+        return Outcomes(
+            artefacts=Artefacts(
+                words=written[Artefact.WORDS],
+                paragraphs=written[Artefact.PARAGRAPHS],
+                transcript=written[Artefact.TRANSCRIPT],
+                srt=written.get(Artefact.SRT),
+                vtt=written.get(Artefact.VTT),
+            ),
+            flags=_flags(transcribed),
+            words_count=len(transcribed.words),
+            paragraphs_count=len(paragraphs_of(transcribed.words)),
+        )
+
+    async def _put(self, file: ArtefactFile, bucket: str, prefix: str, job_id: str) -> StoredArtefact:
+        ref = ObjectRef(bucket, prefix + file.file_name)
+        before = await self._standing(ref)
+        try:
+            facts = await self._store.write(
+                ref, file.data, content_type=file.content_type, if_generation=before.generation if before else 0
+            )
+        except PreconditionFailed as exc:
+            raise ClaimLost(job_id) from exc
+        return StoredArtefact(
+            uri=facts.ref.uri, generation=facts.generation, crc32c=facts.crc32c, bytes=facts.size_bytes
+        )
+
+    async def _standing(self, ref: ObjectRef) -> ObjectFacts | None:
+        try:
+            return await self._store.stat(ref)
+        except ObjectNotFound:
+            return None
+
+
+def _info(job: TranscriptionJob, audio: AudioInput, transcribed: Transcribed, engine: EngineFacts) -> ArtefactInfo:
+    return ArtefactInfo(
+        video_id=job.video_id,
+        request_id=request_id(job.job_id),
+        created_at=audio.facts.created_at,
+        audio_sha256=audio.sha256,
+        duration_seconds=transcribed.duration_seconds,
+        model_name=engine.model_name,
+        model_version=engine.model_fingerprint,
+        model_arch=MODEL_ARCHITECTURE,
+        extra_outputs=frozenset(CAPTIONS[wanted] for wanted in job.outputs),
+    )
+
+
+def _flags(transcribed: Transcribed) -> Flags:
+    words = transcribed.words
+    return Flags(
+        no_speech=not words,
+        shorter_than_analysis_window=bool(words) and words[-1].end_seconds < ANALYSIS_WINDOW_SECONDS,
+        truncated_audio=transcribed.truncated,
+    )

@@ -1,0 +1,70 @@
+"""Progress events: the newest state of a job, at most one in ten seconds."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from worker.core.jobs import reporting
+from worker.core.jobs.reporting import Account, Subject
+from worker.core.jobs.transcription import Progress, together
+from worker.errors import QueueServiceError
+from worker.ports import Clock, Topic
+
+SECONDS_BETWEEN_EVENTS = 10.0
+
+log = structlog.get_logger(__name__)
+
+
+class ProgressReporter:
+    """Publishes what `update` was last told. An event that cannot be published is dropped: the next one says more."""
+
+    def __init__(self, topic: Topic, subject: Subject, account: Account, clock: Clock) -> None:
+        self._topic, self._subject, self._account, self._clock = topic, subject, account, clock
+        self._started_at = clock.monotonic()
+        self._news = asyncio.Event()
+        self._latest: Progress | None = None
+
+    def update(self, progress: Progress) -> None:
+        """Take note; returns at once."""
+        self._latest = progress
+        self._news.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Publish for the length of the block; nothing is published after it."""
+        async with together() as group:
+            publishing = group.create_task(self._publish(), name="progress")
+            yield
+            publishing.cancel()
+
+    async def _publish(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            if self._latest is not None:
+                await self._say(self._latest)
+            await self._clock.sleep(SECONDS_BETWEEN_EVENTS)
+
+    async def _say(self, progress: Progress) -> None:
+        message = reporting.progress(
+            self._subject,
+            self._account.route.method if self._account.route else "auto",
+            done=progress.chunks_done,
+            total=progress.chunks_total,
+            seconds=progress.audio_seconds_done,
+            eta=self._eta_seconds(progress),
+            now=self._clock.now(),
+        )
+        try:
+            await self._topic.publish(message.data.encode(), message.attributes)
+        except QueueServiceError as exc:
+            log.info("progress.dropped", reason=str(exc))
+
+    def _eta_seconds(self, progress: Progress) -> float | None:
+        expected, done = self._account.expected_seconds, progress.audio_seconds_done
+        if not expected or not done:
+            return None
+        elapsed = self._clock.monotonic() - self._started_at
+        return max(0.0, (expected - done) * elapsed / done)

@@ -1,0 +1,185 @@
+"""The chunk loop: audio in, finished chunks out, each checkpointed as it is done.
+
+    samples -> chunks cut at pauses -> (checkpoint? take it : hear its windows -> checkpoint) -> words on one timeline
+
+At most `chunks_in_flight` chunks are held in memory and worked on at once; that is also what a kill can cost.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from schemas.speech import WindowSpan, WindowTranscript, Word
+from schemas.state import Checkpoint
+from worker.core.transcript.merging import merge
+from worker.core.transcript.planning import Chunk, ChunkCutter
+from worker.ports import SAMPLE_RATE_HZ, AudioDecoder, Pcm, PcmStream, WindowRecogniser
+
+PLANNING_VERSION = 1
+"""Part of every checkpoint's key: raised when the same audio would be cut into other windows than before."""
+
+log = structlog.get_logger(__name__)
+
+
+class ChunkStore(Protocol):
+    """Where finished chunks are kept, under one key for the audio, model and settings they depend on."""
+
+    async def load(self, key: str, index: int) -> Checkpoint | None:
+        """The finished chunk, or None."""
+        ...
+
+    async def save(self, key: str, checkpoint: Checkpoint) -> None:
+        """Keep a finished chunk; durable on return."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a job is. `chunks_total` is None until the whole file has been decoded."""
+
+    chunks_done: int
+    chunks_total: int | None
+    audio_seconds_done: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transcribed:
+    """A whole file, heard."""
+
+    words: tuple[Word, ...]
+    chunks: tuple[Checkpoint, ...]
+    duration_seconds: float
+    """Of the decoded audio: exact sample count over the rate."""
+    truncated: bool
+
+
+class Transcription:
+    """The transcription of one job's audio file."""
+
+    def __init__(
+        self,
+        *,
+        decoder: AudioDecoder,
+        recogniser: WindowRecogniser,
+        store: ChunkStore,
+        key: str,
+        job_id: str,
+        chunk_seconds: float,
+        chunks_in_flight: int,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._decoder, self._recogniser, self._store, self._key = decoder, recogniser, store, key
+        self._job_id, self._chunk_seconds, self._on_progress = job_id, chunk_seconds, on_progress
+        self._room = asyncio.Semaphore(chunks_in_flight)
+        self._done: list[Checkpoint] = []
+        self._resumed = 0
+        self._chunks_total: int | None = None
+
+    @property
+    def done(self) -> tuple[Checkpoint, ...]:
+        """The chunks finished so far, taken from checkpoints or heard, in the order they were finished."""
+        return tuple(self._done)
+
+    @property
+    def resumed(self) -> int:
+        """How many of them were taken from checkpoints."""
+        return self._resumed
+
+    async def run(self, path: Path) -> Transcribed:
+        """Hear the whole file. Raises the first error of decoder, engine or store; finished chunks stay kept."""
+        cutter = ChunkCutter(chunk_seconds=self._chunk_seconds)
+        async with self._decoder.decode(path) as stream:
+            async with together() as group:
+                async for chunk in self._admitted(cutter, stream):
+                    group.create_task(self._work(chunk))
+            truncated = stream.truncated
+        chunks = tuple(sorted(self._done, key=lambda chunk: chunk.index))
+        return Transcribed(
+            words=await asyncio.to_thread(merge, [window for chunk in chunks for window in chunk.windows]),
+            chunks=chunks,
+            duration_seconds=cutter.total_samples / SAMPLE_RATE_HZ,
+            truncated=truncated,
+        )
+
+    async def _admitted(self, cutter: ChunkCutter, stream: PcmStream) -> AsyncIterator[Chunk]:
+        """Chunks as the audio arrives; waits for room before decoding on, so that memory stays flat."""
+        count = 0
+        async for chunk in chunks_of(cutter, stream):
+            await self._room.acquire()
+            count += 1
+            yield chunk
+        self._chunks_total = count
+
+    async def _work(self, chunk: Chunk) -> None:
+        try:
+            saved = await self._store.load(self._key, chunk.index)
+            if saved is None:
+                saved = await self._hear(chunk)
+                await self._store.save(self._key, saved)
+                log.info("chunk.done", chunk=chunk.index, windows=len(chunk.windows), engine=saved.engine)
+            else:
+                self._resumed += 1
+                log.info("chunk.skipped", chunk=chunk.index, engine=saved.engine)
+            self._finish(saved)
+        finally:
+            self._room.release()
+
+    async def _hear(self, chunk: Chunk) -> Checkpoint:
+        async with together() as group:
+            hearing = [group.create_task(self._hear_window(chunk, span)) for span in chunk.windows]
+        heard = [task.result() for task in hearing]
+        return Checkpoint(
+            index=chunk.index,
+            start_sample=chunk.start_sample,
+            end_sample=chunk.end_sample,
+            engine="parakeet",
+            windows=tuple(transcript for transcript, _ in heard),
+            engine_seconds=sum(seconds for _, seconds in heard),
+            audio_seconds=(chunk.end_sample - chunk.start_sample) / SAMPLE_RATE_HZ,
+        )
+
+    async def _hear_window(self, chunk: Chunk, span: WindowSpan) -> tuple[WindowTranscript, float]:
+        recognition = await self._recogniser.recognise(chunk.samples_of(span), self._job_id)
+        return WindowTranscript(span, recognition.words), recognition.engine_seconds
+
+    def _finish(self, checkpoint: Checkpoint) -> None:
+        self._done.append(checkpoint)
+        self._on_progress(
+            Progress(
+                chunks_done=len(self._done),
+                chunks_total=self._chunks_total,
+                audio_seconds_done=sum(chunk.audio_seconds for chunk in self._done),
+            )
+        )
+
+
+async def chunks_of(cutter: ChunkCutter, stream: PcmStream) -> AsyncIterator[Chunk]:
+    """Cut a decode under way; the arithmetic runs in a thread, since it takes a tenth of a second a chunk."""
+    async for block in stream:
+        for chunk in await asyncio.to_thread(_push, cutter, block):
+            yield chunk
+    for chunk in await asyncio.to_thread(_finish, cutter):
+        yield chunk
+
+
+def _push(cutter: ChunkCutter, block: Pcm) -> list[Chunk]:
+    return list(cutter.push(block))
+
+
+def _finish(cutter: ChunkCutter) -> list[Chunk]:
+    return list(cutter.finish())
+
+
+@asynccontextmanager
+async def together() -> AsyncIterator[asyncio.TaskGroup]:
+    """A task group whose first error cancels the rest and is raised as it is, not in a group."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
