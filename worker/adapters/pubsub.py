@@ -1,0 +1,258 @@
+"""Google Cloud Pub/Sub as `worker.ports.Subscription` and `worker.ports.Topic`.
+
+For the operator. What must exist: the pull subscription (ack deadline 30 to 60 s, so that a delivery lost with a dying
+worker comes back soon; a retry policy; a dead-letter policy as the backstop; no filter, no push), the topics that are
+published to, and a subscription on each of them, for a topic without one loses messages. Exactly-once delivery may be
+on; nothing relies on it. The worker's service account needs roles/pubsub.subscriber and roles/pubsub.viewer on the
+subscription, and roles/pubsub.publisher and roles/pubsub.viewer on the topics. For dead-letter forwarding Pub/Sub's own
+account, service-PROJECT_NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com, needs roles/pubsub.publisher on the dead-letter
+topic and roles/pubsub.subscriber on the subscription.
+
+Credentials are the application default ones. With an emulator's `host:port` there are none, and no TLS.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC
+from functools import partial
+from typing import Any, TypeVar
+
+import grpc
+import tenacity
+from google.api_core import exceptions as vendor
+from google.pubsub_v1 import PublisherAsyncClient, SubscriberAsyncClient, types
+from google.pubsub_v1.services.publisher.transports import PublisherGrpcAsyncIOTransport
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcAsyncIOTransport
+
+from worker.errors import QueueNotFound, QueueServiceError
+from worker.ports import Delivery, SubscriptionFacts
+
+Answer = TypeVar("Answer")
+
+# A request may have 512 KiB, an ack id about 250 bytes.
+_ACK_IDS_PER_REQUEST = 1000
+
+# What the clients set on channels of their own: a 10 MB message does not fit gRPC's default limit of 4 MB.
+_CHANNEL_OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),
+]
+
+# How an exactly-once subscription begins its word on a single ack id.
+_TRY_AGAIN, _FOR_GOOD = "TRANSIENT_FAILURE", "PERMANENT_FAILURE"
+
+_TRANSIENT = (
+    vendor.Aborted,
+    vendor.Cancelled,
+    vendor.DeadlineExceeded,
+    vendor.InternalServerError,
+    vendor.ResourceExhausted,
+    vendor.ServiceUnavailable,
+    vendor.Unknown,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patience:
+    """How long to wait for the service, in seconds."""
+
+    # The service holds an empty pull for up to 100 s or more. Each pull that we cut off may strand a message.
+    pull: float = 60.0
+    # One try of any other call, and all tries together: an extension that starts at half of a 60 s lease ends in time.
+    call: float = 8.0
+    give_up: float = 25.0
+
+
+class PubSub:
+    """The clients of one project; `open_pubsub` owns their lifetime. Names are short, or full `projects/...` paths."""
+
+    def __init__(
+        self, project_id: str, subscriber: SubscriberAsyncClient, publisher: PublisherAsyncClient, patience: Patience
+    ) -> None:
+        self._project_id, self._patience = project_id, patience
+        self._subscriber, self._publisher = subscriber, publisher
+
+    def subscription(self, name: str) -> "PubSubSubscription":
+        """A subscription to pull from; whether it exists shows at the first call."""
+        return PubSubSubscription(self._subscriber, _path(self._project_id, "subscriptions", name), self._patience)
+
+    def topic(self, name: str) -> "PubSubTopic":
+        """A topic to publish to; whether it exists shows at the first call."""
+        return PubSubTopic(self._publisher, _path(self._project_id, "topics", name), self._patience)
+
+
+@asynccontextmanager
+async def open_pubsub(
+    project_id: str, *, emulator_host: str | None = None, patience: Patience | None = None
+) -> AsyncIterator[PubSub]:
+    """Open the clients; leaving the context closes their connections and fails the calls under way.
+
+    `emulator_host` is the value of PUBSUB_EMULATOR_HOST, which these clients do not read themselves. Without it, raises
+    `google.auth.exceptions.DefaultCredentialsError` where there are no credentials.
+    """
+    async with AsyncExitStack() as stack:
+        subscriber = await stack.enter_async_context(_subscriber(emulator_host))
+        publisher = await stack.enter_async_context(_publisher(emulator_host))
+        yield PubSub(project_id, subscriber, publisher, patience or Patience())
+
+
+class PubSubSubscription:
+    """`worker.ports.Subscription` by unary calls: the worker owns slots and leases, so there is no streaming pull."""
+
+    def __init__(self, client: SubscriberAsyncClient, path: str, patience: Patience) -> None:
+        self._client, self._path, self._patience = client, path, patience
+        self._calls = _Calls(path, patience)
+
+    async def facts(self) -> SubscriptionFacts:
+        """Describe the subscription as it stands."""
+        request = types.GetSubscriptionRequest(subscription=self._path)
+        config = await self._calls.retried("describe", partial(self._client.get_subscription, request))
+        policy = config.dead_letter_policy
+        return SubscriptionFacts(
+            name=config.name,
+            ack_deadline_seconds=config.ack_deadline_seconds,
+            exactly_once=config.enable_exactly_once_delivery,
+            dead_letter_topic=policy.dead_letter_topic or None,
+            max_delivery_attempts=policy.max_delivery_attempts or None,
+        )
+
+    async def pull(self, max_messages: int) -> Sequence[Delivery]:
+        """Wait up to `Patience.pull` and return what came; never retried, for a lost reply may have held messages."""
+        request = types.PullRequest(subscription=self._path, max_messages=max_messages)
+        try:
+            response = await self._client.pull(request, retry=None, timeout=self._patience.pull)
+        except vendor.DeadlineExceeded:
+            return ()
+        except vendor.GoogleAPICallError as exc:
+            raise self._calls.translated("pull from", exc) from exc
+        return tuple(_delivery(message) for message in response.received_messages)
+
+    async def extend(self, ack_ids: Sequence[str], seconds: int) -> frozenset[str]:
+        """Give each lease `seconds` from now; 0 is a nack. Returns the ack ids known to be expired."""
+
+        def modify(ids: Sequence[str], **options: Any) -> Awaitable[None]:
+            request = types.ModifyAckDeadlineRequest(subscription=self._path, ack_ids=ids, ack_deadline_seconds=seconds)
+            return self._client.modify_ack_deadline(request, **options)
+
+        starts = range(0, len(ack_ids), _ACK_IDS_PER_REQUEST)
+        batches = (ack_ids[start : start + _ACK_IDS_PER_REQUEST] for start in starts)
+        return frozenset().union(*[await self._calls.settled("extend leases on", modify, batch) for batch in batches])
+
+    async def ack(self, ack_id: str) -> None:
+        """Settle for good. On an exactly-once subscription a lost reply shows as an expired id, which is no error."""
+
+        def acknowledge(ids: Sequence[str], **options: Any) -> Awaitable[None]:
+            return self._client.acknowledge(types.AcknowledgeRequest(subscription=self._path, ack_ids=ids), **options)
+
+        await self._calls.settled("ack on", acknowledge, [ack_id])
+
+
+class PubSubTopic:
+    """`worker.ports.Topic`, one message a request: every publish of the worker is awaited by itself."""
+
+    def __init__(self, client: PublisherAsyncClient, path: str, patience: Patience) -> None:
+        self._client, self._path = client, path
+        self._calls = _Calls(path, patience)
+
+    async def verify(self) -> None:
+        """For start-up: raises `QueueNotFound` where the topic does not exist, `QueueServiceError` without access."""
+        await self._calls.retried("describe", partial(self._client.get_topic, types.GetTopicRequest(topic=self._path)))
+
+    async def publish(self, data: bytes, attributes: Mapping[str, str], ordering_key: str = "") -> str:
+        """Return the message id once the service confirmed it; retried, so a duplicate is possible."""
+        message = types.PubsubMessage(data=data, attributes=dict(attributes), ordering_key=ordering_key)
+        request = types.PublishRequest(topic=self._path, messages=[message])
+        response = await self._calls.retried("publish to", partial(self._client.publish, request))
+        return response.message_ids[0]
+
+
+class _Calls:
+    """The one owner of deadlines and retries of the calls on one resource, and the translator of their errors."""
+
+    def __init__(self, resource: str, patience: Patience) -> None:
+        self._resource, self._patience = resource, patience
+
+    async def retried(self, operation: str, call: Callable[..., Awaitable[Answer]]) -> Answer:
+        """Try until it works, fails for good or `Patience.give_up` is over; the client's own retry is off."""
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type((*_TRANSIENT, _SomeIdsFailed)),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
+            stop=tenacity.stop_before_delay(self._patience.give_up),
+            reraise=True,
+        )
+        try:
+            return await retrying(call, retry=None, timeout=self._patience.call)
+        except (vendor.GoogleAPICallError, _SomeIdsFailed) as exc:
+            raise self.translated(operation, exc) from exc
+
+    async def settled(
+        self, operation: str, send: Callable[..., Awaitable[None]], ack_ids: Sequence[str]
+    ) -> frozenset[str]:
+        """Send the ids until each is answered for; returns those that an exactly-once answer calls expired."""
+        open_ids, expired = list(ack_ids), set[str]()
+
+        async def attempt(**options: Any) -> None:
+            try:
+                await send(open_ids, **options)
+            except vendor.GoogleAPICallError as exc:
+                verdicts = _verdicts(exc)
+                if not verdicts:
+                    raise
+                open_ids[:] = [ack_id for ack_id, verdict in verdicts.items() if verdict.startswith(_TRY_AGAIN)]
+                expired.update(verdicts.keys() - set(open_ids))
+                if open_ids:
+                    raise _SomeIdsFailed(", ".join(sorted(set(verdicts.values())))) from exc
+
+        await self.retried(operation, attempt)
+        return frozenset(expired)
+
+    def translated(self, operation: str, exc: Exception) -> QueueNotFound | QueueServiceError:
+        """Ours for theirs."""
+        if isinstance(exc, vendor.NotFound):
+            return QueueNotFound(self._resource)
+        return QueueServiceError(operation, self._resource, str(exc))
+
+
+class _SomeIdsFailed(Exception):
+    """The service could not handle some ack ids for now; those are to be sent again."""
+
+
+def _verdicts(exc: vendor.GoogleAPICallError) -> dict[str, str]:
+    """What the error says of single ack ids; an id it does not name was handled."""
+    facts: Mapping[str, str] = exc.metadata or {}
+    return {key: value for key, value in facts.items() if value.startswith((_TRY_AGAIN, _FOR_GOOD))}
+
+
+def _subscriber(emulator_host: str | None) -> SubscriberAsyncClient:
+    if not emulator_host:
+        return SubscriberAsyncClient()
+    return SubscriberAsyncClient(transport=SubscriberGrpcAsyncIOTransport(channel=_insecure(emulator_host)))
+
+
+def _publisher(emulator_host: str | None) -> PublisherAsyncClient:
+    if not emulator_host:
+        return PublisherAsyncClient()
+    return PublisherAsyncClient(transport=PublisherGrpcAsyncIOTransport(channel=_insecure(emulator_host)))
+
+
+def _insecure(target: str) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+
+
+def _path(project_id: str, collection: str, name: str) -> str:
+    return name if "/" in name else f"projects/{project_id}/{collection}/{name}"
+
+
+def _delivery(received: types.ReceivedMessage) -> Delivery:
+    message = received.message
+    return Delivery(
+        ack_id=received.ack_id,
+        message_id=message.message_id,
+        data=message.data,
+        attributes=dict(message.attributes),
+        publish_time=types.PubsubMessage.pb(message).publish_time.ToDatetime(tzinfo=UTC),
+        ordering_key=message.ordering_key,
+        delivery_attempt=received.delivery_attempt or None,
+    )

@@ -1,0 +1,109 @@
+"""The server's life: listen, serve, stop."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Self
+
+import grpc
+import structlog
+
+from worker.embedded.pubsub.broker import Broker
+from worker.embedded.pubsub.rpc import handlers
+from worker.ports import Clock
+
+_log = structlog.get_logger(__name__)
+
+# Size limits are the service's to enforce, with its own status; SO_REUSEPORT would let two servers share a port.
+_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0)]
+
+
+class EmbeddedPubSub:
+    """A Pub/Sub server for development and tests: in memory, one process, no IAM, no TLS; gone when it stops.
+
+    Serves google.pubsub.v1 Publisher and Subscriber over gRPC to any official client. It does not do push and export
+    subscriptions, snapshots, schemas, message transforms, or retention of unacknowledged messages by age.
+
+    `async with EmbeddedPubSub() as server:` listens on `server.target`. Raises `OSError` when the port is taken.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        clock: Clock | None = None,
+        pull_hold_seconds: float = 30.0,
+    ) -> None:
+        self.host, self.port = host, port
+        self._clock: Clock = clock or _MachineClock()
+        self._pull_hold_seconds = pull_hold_seconds
+
+    @property
+    def target(self) -> str:
+        """What belongs into PUBSUB_EMULATOR_HOST."""
+        return f"{self.host}:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        broker = Broker(self._clock)
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server.add_generic_rpc_handlers(handlers(broker, self._clock, self._pull_hold_seconds))
+        self.port = _bind(self._server, self.target)
+        await self._server.start()
+        self._timekeeper = asyncio.create_task(broker.keep_time(), name="embedded-pubsub-time")
+        _log.warning("embedded_pubsub.started", target=self.target, purpose="development and tests only, in memory")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._timekeeper.cancel()
+        await asyncio.gather(self._timekeeper, return_exceptions=True)
+        await self._server.stop(grace=None)
+
+
+@contextmanager
+def pubsub_in_thread(server: EmbeddedPubSub) -> Iterator[EmbeddedPubSub]:
+    """Run the server on an event loop of its own, for synchronous callers; leaving the context stops it."""
+    started: Future[Callable[[], object]] = Future()
+
+    async def serve() -> None:
+        stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+        async with server:
+            started.set_result(lambda: loop.call_soon_threadsafe(stopping.set))
+            await stopping.wait()
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except OSError as exc:
+            started.set_exception(exc)
+
+    thread = threading.Thread(target=run, name="embedded-pubsub", daemon=True)
+    thread.start()
+    stop = started.result()
+    try:
+        yield server
+    finally:
+        stop()
+        thread.join()
+
+
+class _MachineClock:
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+def _bind(server: grpc.aio.Server, target: str) -> int:
+    try:
+        return server.add_insecure_port(target)
+    except RuntimeError as exc:  # grpc's own word for an address that cannot be bound
+        raise OSError(f"cannot listen on {target}") from exc
