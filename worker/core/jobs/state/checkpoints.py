@@ -1,33 +1,78 @@
 """Finished chunks of a job, so that the next worker does not do them again."""
 
+import asyncio
+import hashlib
+import json
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
+
+import structlog
 
 from schemas.state import Checkpoint
-from worker.ports import ObjectFacts
+from worker.core.jobs.state.files import ABSENT, StateFiles
+from worker.errors import ClaimLost, PreconditionFailed
+from worker.ports import ObjectFacts, ObjectRef
 
 SettingValue: TypeAlias = str | int | float | bool | None
+
+log = structlog.get_logger()
 
 
 def checkpoint_key(*, audio: ObjectFacts, model_fingerprint: str, settings: Mapping[str, SettingValue]) -> str:
     """Name of everything a chunk's words depend on: two chunks of equal key and index are interchangeable."""
-    raise NotImplementedError
+    parts = [audio.ref.uri, audio.generation, audio.crc32c, model_fingerprint, dict(settings)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class Holder(Protocol):
+    """What checkpoints need of the claim they are made under."""
+
+    lost: asyncio.Event
+
+    async def note_progress(self) -> None:
+        """Remember that this claim brought the job forward."""
+        ...
 
 
 class Checkpoints:
     """The checkpoints of one claimed job."""
 
+    def __init__(self, files: StateFiles, job_id: str, holder: Holder) -> None:
+        self._files, self._job_id, self._holder = files, job_id, holder
+
     async def load(self, key: str, index: int) -> Checkpoint | None:
         """The finished chunk, or None; content that is not a checkpoint of that chunk is logged and ignored."""
-        raise NotImplementedError
+        return await self._sound(self._files.checkpoint(self._job_id, key, index), index)
 
     async def save(self, key: str, checkpoint: Checkpoint) -> None:
         """Keep a finished chunk; durable on return. One that is there already stays.
 
         Raises `ClaimLost` when the job is no longer ours, `StorageServiceError`.
         """
-        raise NotImplementedError
+        if self._holder.lost.is_set():
+            raise ClaimLost(self._job_id)
+        ref = self._files.checkpoint(self._job_id, key, checkpoint.index)
+        try:
+            await self._files.save(ref, checkpoint, if_generation=ABSENT)
+        except PreconditionFailed:
+            if await self._sound(ref, checkpoint.index):
+                return
+            await self._files.save(ref, checkpoint, if_generation=None)
+        await self._holder.note_progress()
 
     async def clear(self) -> None:
         """Remove every checkpoint of the job, of all keys. For after the result marker stands."""
-        raise NotImplementedError
+        await clear_checkpoints(self._files, self._job_id)
+
+    async def _sound(self, ref: ObjectRef, index: int) -> Checkpoint | None:
+        found = (await self._files.load(ref, Checkpoint)).content
+        if found is not None and found.index != index:
+            log.warning("checkpoint.foreign", uri=ref.uri, index=found.index)
+            return None
+        return found
+
+
+async def clear_checkpoints(files: StateFiles, job_id: str) -> None:
+    """Remove every checkpoint of the job, of all keys. Raises `StorageServiceError`."""
+    standing = await files.checkpoints(job_id)
+    await asyncio.gather(*(files.store.delete(facts.ref) for facts in standing))

@@ -1,34 +1,186 @@
 """Holding a job: compare-and-swap, heartbeat, counters, release."""
 
 import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
 
 from schemas.state import ClaimRecord, ResultMarker
 from worker.core.jobs.state.checkpoints import Checkpoints
+from worker.core.jobs.state.files import ABSENT, StateFiles
+from worker.errors import ClaimHeld, ClaimLost, JobIdConflict, ObjectForbidden, PreconditionFailed, StorageServiceError
+from worker.ports import Clock
+
+BEATS_PER_TTL = 3
+RELEASE_SECONDS = 3.0
+"""Of the eight that a worker has after SIGTERM."""
+
+log = structlog.get_logger()
+
+
+def successor(previous: ClaimRecord | None, fresh: ClaimRecord) -> ClaimRecord:
+    """The record of a new claim, with the counters of the run so far.
+
+    A claim that is still held is taken over from a dead worker: that is a crash of the job, unless a verdict or a new
+    checkpoint had come out of it. Another run counts from zero.
+    """
+    if previous is None or previous.run != fresh.run:
+        return fresh.model_copy(update={"deliveries": 1})
+    crashed = previous.held and not previous.progressed
+    return fresh.model_copy(
+        update={
+            "failures": previous.failures,
+            "crashes": previous.crashes + crashed,
+            "deliveries": previous.deliveries + 1,
+            "first_seen": previous.first_seen,
+        }
+    )
 
 
 class Claim:
-    """A job held by this worker; made by `JobStates.claim` and good inside its context only."""
+    """A job held by this worker; made by `JobStates.claim` and good inside its context only.
+
+    Every write is shielded and they go one after the other, so that a cancelled caller never leaves the claim at a
+    generation we do not know.
+    """
 
     lost: asyncio.Event
     """Set once another writer's generation stands there, or no heartbeat could be written for the ttl."""
     checkpoints: Checkpoints
 
+    def __init__(self, files: StateFiles, clock: Clock, ttl_seconds: float, record: ClaimRecord) -> None:
+        self._files, self._clock, self._ttl_seconds, self._record = files, clock, ttl_seconds, record
+        self._ref = files.claim(record.job_id)
+        self._generation = self._marker_generation = ABSENT
+        self._held = self._concluded = False
+        self._confirmed = clock.monotonic()
+        self._writing = asyncio.Lock()
+        self.lost = asyncio.Event()
+        self.checkpoints = Checkpoints(files, record.job_id, self)
+
     @property
     def record(self) -> ClaimRecord:
         """As last written: `failures`, `crashes` and `deliveries` of this run (this one included), `first_seen`."""
-        raise NotImplementedError
+        return self._record
 
     async def verify(self) -> None:
         """Prove by a write that the job is still ours, now. Raises `ClaimLost`, `StorageServiceError`."""
-        raise NotImplementedError
+        await self._write()
 
     async def record_failure(self) -> int:
         """Count a failure with a verdict and return the new total. Raises `ClaimLost`, `StorageServiceError`."""
-        raise NotImplementedError
+        await self._write(failures=self._record.failures + 1, progressed=True)
+        return self._record.failures
+
+    async def note_progress(self) -> None:
+        """Remember that this claim brought the job forward. Raises `ClaimLost`, `StorageServiceError`."""
+        if not self._record.progressed:
+            await self._write(progressed=True)
 
     async def conclude(self, marker: ResultMarker) -> None:
-        """Verify, then write the result marker over the one read at the start. Ends heartbeats and counting.
+        """Verify, then write the result marker over the earlier one. Nothing is left to claim after that.
 
         Raises `ClaimLost` when another worker owns or has concluded the job, `StorageServiceError`.
         """
-        raise NotImplementedError
+        await self.verify()
+        ref = self._files.result(marker.job_id)
+        try:
+            await self._files.save(ref, marker, if_generation=self._marker_generation)
+        except PreconditionFailed as exc:
+            raise ClaimLost(marker.job_id) from exc
+        self._concluded = True
+
+    @asynccontextmanager
+    async def held(self, over_generation: int) -> AsyncIterator[None]:
+        """Put the claim over what stands there, keep it alive, give it back.
+
+        Entering raises `ClaimHeld` when another worker was first, or when the job has been concluded.
+        """
+        self._generation = over_generation
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            await self._enter()
+            tasks += [
+                asyncio.create_task(self._beat(), name=f"claim-beat:{self._record.job_id}"),
+                asyncio.create_task(self._watch(), name=f"claim-watch:{self._record.job_id}"),
+            ]
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await self._give_back()
+            await _ended(tasks)
+
+    async def _enter(self) -> None:
+        try:
+            await self._write()
+        except ClaimLost as exc:
+            raise ClaimHeld(self._record.job_id, "another worker") from exc
+        marker = await self._files.load(self._files.result(self._record.job_id), ResultMarker)
+        self._marker_generation = marker.generation
+        standing = marker.content
+        if standing and (standing.fingerprint != self._record.fingerprint or standing.settles(self._record.run)):
+            self._concluded = True  # so the claim we just made is removed again
+            refuse_conflict(standing, self._record.fingerprint)
+            raise ClaimHeld(self._record.job_id, "nobody any more: it is concluded")
+
+    async def _write(self, **changes: bool | int) -> None:
+        await asyncio.shield(asyncio.create_task(self._swap(changes), name=f"claim-write:{self._record.job_id}"))
+
+    async def _swap(self, changes: Mapping[str, bool | int]) -> None:
+        async with self._writing:
+            if self.lost.is_set():
+                raise ClaimLost(self._record.job_id)
+            began = self._clock.monotonic()
+            update = {**changes, "beat": self._record.beat + 1, "heartbeat_at": self._clock.now()}
+            record = self._record.model_copy(update=update)
+            try:
+                self._generation = await self._files.save(self._ref, record, if_generation=self._generation)
+            except PreconditionFailed as exc:
+                self.lost.set()
+                raise ClaimLost(self._record.job_id) from exc
+            self._record, self._confirmed, self._held = record, began, record.held
+
+    async def _beat(self) -> None:
+        while not self._concluded:
+            await self._clock.sleep(self._ttl_seconds / BEATS_PER_TTL)
+            try:
+                await self._write()
+            except ClaimLost:
+                log.warning("claim.lost", job_id=self._record.job_id, reason="another worker has it")
+                return
+            except (StorageServiceError, ObjectForbidden) as exc:
+                log.warning("claim.heartbeat_failed", job_id=self._record.job_id, reason=str(exc))
+
+    async def _watch(self) -> None:
+        while (left := self._confirmed + self._ttl_seconds - self._clock.monotonic()) > 0:
+            await self._clock.sleep(left)
+        log.warning("claim.lost", job_id=self._record.job_id, reason="no heartbeat for the ttl")
+        self.lost.set()
+
+    async def _give_back(self) -> None:
+        try:
+            async with asyncio.timeout(RELEASE_SECONDS):
+                async with self._writing:  # a write under way decides whether there is anything to give back
+                    ours = self._held and not self.lost.is_set()
+                if ours and self._concluded:
+                    await self._files.store.delete(self._ref, if_generation=self._generation)
+                elif ours:
+                    await self._write(held=False)
+        except (PreconditionFailed, ClaimLost):
+            log.info("claim.taken", job_id=self._record.job_id)
+        except (TimeoutError, StorageServiceError, ObjectForbidden) as exc:
+            log.warning("claim.not_released", job_id=self._record.job_id, reason=repr(exc))
+
+
+def refuse_conflict(state: ClaimRecord | ResultMarker, fingerprint: str) -> None:
+    """Raise `JobIdConflict` when another request left this state."""
+    if state.fingerprint != fingerprint:
+        raise JobIdConflict(state.job_id)
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
