@@ -19,7 +19,7 @@ from worker.core.delivery.lifetime import Lifetime
 from worker.core.delivery.slots import Slot, Slots
 from worker.core.delivery.snapshot import ConsumerSnapshot
 from worker.core.delivery.timing import backoff_seconds, bounded, first_of
-from worker.errors import PermanentError, QueueNotFound, QueueServiceError
+from worker.errors import PermanentError, QueueNotFound, QueueServiceError, WorkerError
 from worker.ports import Clock, Delivery, Subscription
 
 # Cloud Run kills 10 s after SIGTERM. The grace of pull and jobs runs at once, then comes one nack: below 6 s in all.
@@ -159,7 +159,8 @@ class Consumer:
         if not is_verdict(error):
             log.info("delivery.deferred", reason=str(error))
             return Disposition.RETRY
-        log.warning("delivery.failed", reason=str(error), exc_info=error)
+        is_unexpected = not isinstance(error, WorkerError)
+        log.warning("delivery.failed", reason=str(error), exc_info=error if is_unexpected else None)
         self._fuse.record_failure(error)
         return await self._judge(delivery, error)
 

@@ -1,0 +1,20 @@
+"""Take a decode's whole output."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from worker.ports import AudioDecoder, Pcm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    samples: Pcm
+    truncated: bool
+
+
+async def decode_all(decoder: AudioDecoder, path: Path) -> Decoded:
+    async with decoder.decode(path) as stream:
+        blocks = [block async for block in stream]
+    return Decoded(samples=np.concatenate(blocks), truncated=stream.truncated)

@@ -1,0 +1,115 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.delivery import Room, room
+from worker.core.delivery.fuse import Fuse, FuseState
+from worker.errors import AudioNotFound, StorageServiceError
+
+PERMANENT = AudioNotFound("gs://b/o")
+TRANSIENT = StorageServiceError("read", "gs://b/o", "503")
+
+
+async def fail_in_turn(r: Room, *names: str) -> None:
+    for name in names:
+        await r.deliver(name)
+        await r.fail(name, PERMANENT)
+
+
+async def test_failures_in_a_row_of_any_kind_pause_the_intake_for_a_self_test() -> None:
+    async with room(slots=1, fuse_threshold=2) as r:
+        await r.deliver("m1")
+        await r.fail("m1", PERMANENT)
+        await r.deliver("m2")
+        pulls = len(r.subscription.pulls)
+
+        await r.fail("m2", TRANSIENT)
+
+        status = r.consumer.snapshot.fuse
+        assert (status.state, r.self_test.runs, len(r.subscription.pulls)) == (FuseState.TESTING, 1, pulls)
+        assert "503" in status.reason
+
+
+async def test_a_success_between_failures_starts_the_count_afresh() -> None:
+    async with room(slots=1, fuse_threshold=2) as r:
+        await fail_in_turn(r, "m1")
+        await r.deliver("m2")
+        await r.finish("m2")
+
+        await fail_in_turn(r, "m3")
+
+        assert r.self_test.runs == 0
+
+
+async def test_a_passed_self_test_goes_on_and_is_not_repeated_before_as_many_failures_again() -> None:
+    async with room(slots=1, fuse_threshold=2) as r:
+        await fail_in_turn(r, "m1", "m2")
+
+        r.self_test.end()
+        await fail_in_turn(r, "m3")
+        assert (r.consumer.snapshot.fuse.state, r.self_test.runs) == (FuseState.CLOSED, 1)
+        await fail_in_turn(r, "m4")
+
+        assert r.self_test.runs == 2
+
+
+async def test_a_failed_self_test_stops_the_intake_until_a_later_one_passes() -> None:
+    async with room(slots=1, fuse_threshold=1) as r:
+        await fail_in_turn(r, "m1")
+        pulls = len(r.subscription.pulls)
+        r.self_test.end(RuntimeError("no kernel image"))
+        await r.clock.rest()
+        status = r.consumer.snapshot.fuse
+        assert (status.state, status.reason) == (FuseState.OPEN, "the self-test failed: RuntimeError: no kernel image")
+
+        await r.clock.advance(2)
+        assert (r.self_test.runs, len(r.subscription.pulls)) == (2, pulls)
+        r.self_test.end()
+        await r.clock.rest()
+
+        assert r.consumer.snapshot.fuse.state is FuseState.CLOSED
+        assert len(r.subscription.pulls) == pulls + 1
+
+
+async def test_a_self_test_that_hangs_has_failed() -> None:
+    async with room(slots=1, fuse_threshold=1) as r:
+        await fail_in_turn(r, "m1")
+
+        await r.clock.advance(300)
+
+        assert r.consumer.snapshot.fuse.state is FuseState.OPEN
+
+
+async def test_what_a_pull_under_way_brings_after_the_fuse_blew_is_nacked() -> None:
+    async with room(slots=2, fuse_threshold=1) as r:
+        await fail_in_turn(r, "m1")
+
+        await r.deliver("m2")
+
+        assert r.handler.started == ["m1"]
+        assert r.subscription.nacks == [("ack-m2",)]
+
+
+async def test_jobs_that_were_running_go_on_while_the_intake_stands_still() -> None:
+    async with room(slots=2, fuse_threshold=1) as r:
+        await r.deliver("m1", "m2")
+        await r.fail("m1", PERMANENT)
+
+        await r.finish("m2")
+
+        assert r.subscription.acks == ["ack-m1", "ack-m2"]
+        assert r.consumer.snapshot.fuse.state is FuseState.TESTING
+
+
+@given(threshold=st.integers(1, 5), verdicts=st.lists(st.booleans()))
+def test_it_blows_exactly_when_the_threshold_is_reached_in_a_row(threshold: int, verdicts: list[bool]) -> None:
+    fuse = Fuse(threshold)
+    failures = 0
+    for is_success in verdicts:
+        failures = 0 if is_success else failures + 1
+
+        _ = fuse.record_success() if is_success else fuse.record_failure(PERMANENT)
+
+        assert fuse.is_closed == (failures < threshold)
+        if failures == threshold:
+            fuse.self_test_passed()
+            failures = 0
