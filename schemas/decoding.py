@@ -36,7 +36,7 @@ def load_object(data: bytes) -> dict[str, Any]:
     Raises `ValueError` saying what is wrong, whatever the bytes are.
     """
     try:
-        from_json(data)  # bounds nesting and integers, refuses bad UTF-8 and lone surrogates; json alone does not
+        from_json(data, allow_inf_nan=False)  # bounds nesting, refuses lone surrogates: json does not
     except ValueError as exc:
         raise ValueError(f"is not valid JSON: {exc}") from exc
     document = json.loads(data, parse_float=_finite, object_pairs_hook=_unique)

@@ -179,7 +179,7 @@ class ProgressEvent(_EventHead):
 Event = CompletedEvent | FailedEvent | CostEvent | ProgressEvent
 
 
-_MODELS: dict[object, type[Event]] = {
+_MODELS: dict[EventType, type[Event]] = {
     EventType.COMPLETED: CompletedEvent,
     EventType.FAILED: FailedEvent,
     EventType.COST: CostEvent,
@@ -238,9 +238,10 @@ def parse_event(data: bytes) -> Event:
         document = load_object(data)
     except ValueError as exc:
         raise EventUnreadable(f"not a JSON object: {exc}") from exc
-    model = _MODELS.get(document.get("event_type"))
-    if model is None:
-        raise EventUnreadable(f"event_type {document.get('event_type')!r} is none that this version knows")
+    try:
+        model = _MODELS[EventType(document.get("event_type"))]
+    except ValueError as exc:
+        raise EventUnreadable(f"not an event that this version knows: {exc}") from exc
     try:
         return model.model_validate_json(data)
     except ValidationError as exc:

@@ -122,6 +122,9 @@ completed_events = st.builds(
         method_requested=methods,
         method_used=methods,
         fallback_reasons=st.dictionaries(text, counts, max_size=3),
+        audio_duration_seconds=amounts,
+        processing_time_seconds=amounts,
+        queue_time_seconds=amounts,
         processing_speed_ratio=amounts,
         cost_estimate_usd=money,
     ),
@@ -132,19 +135,32 @@ failed_events = st.builds(
     error=st.builds(Failure, error_code=st.sampled_from(ErrorCode) | text, error_type=st.sampled_from(ErrorType)),
     transcription_metadata=st.builds(PartialMetadata, method_requested=st.none() | methods, worker=st.none() | text),
 )
-_engines = st.builds(
-    ParakeetCost, audio_seconds=amounts, gpu_seconds=amounts, usd=money, rates=st.builds(ParakeetRates)
-) | st.builds(DeepgramCost, audio_seconds=amounts, usd=money, rates=st.builds(DeepgramRates))
+_engine = {"audio_seconds": amounts, "usd": money}
+_parakeet_rates = st.builds(
+    ParakeetRates, gpu_usd_per_second=amounts, vcpu_usd_per_second=amounts, gib_usd_per_second=amounts
+)
+_deepgram_rates = st.builds(DeepgramRates, usd_per_minute=amounts)
+_engines = st.builds(ParakeetCost, **_engine, gpu_seconds=amounts, rates=_parakeet_rates) | st.builds(
+    DeepgramCost, **_engine, rates=_deepgram_rates
+)
 cost_events = st.builds(
     CostEvent,
     **_heads,
+    audio_seconds=amounts,
     usd_total=money,
     engines=st.lists(_engines, max_size=2).map(tuple),
     baseline=st.builds(Baseline, usd=money),
     savings_usd=money,
     savings_percent=money,
 )
-progress_events = st.builds(ProgressEvent, **_heads, method=methods, chunks_total=st.none() | counts)
+progress_events = st.builds(
+    ProgressEvent,
+    **_heads,
+    chunks_total=st.none() | counts,
+    audio_seconds_done=amounts,
+    method=methods,
+    eta_seconds=st.none() | amounts,
+)
 events = completed_events | failed_events | cost_events | progress_events
 
 dead_letters = st.builds(

@@ -1,0 +1,187 @@
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.codes import CaptionFormat, ErrorCode, Method
+from schemas.job import (
+    MAX_JOB_BYTES,
+    JobEcho,
+    JobRejected,
+    TranscriptionConfig,
+    TranscriptionJob,
+    encode_job,
+    parse_job,
+)
+from schemas.uris import GcsUri
+from tests.support.messages import job_document, jobs, json_values, text
+
+
+def parse(**changes: object) -> TranscriptionJob:
+    return parse_job(json.dumps(job_document(**changes)).encode())[0]
+
+
+def rejection(**changes: object) -> JobRejected:
+    with pytest.raises(JobRejected) as caught:
+        parse(**changes)
+    return caught.value
+
+
+def test_a_job_of_three_fields_has_every_default() -> None:
+    job = parse()
+
+    assert job.schema_version == 1
+    assert job.audio == GcsUri("audio-bucket", "1.mp3")
+    assert job.output_prefix is None
+    assert job.language == "en"
+    assert job.force_method is Method.AUTO
+    assert job.transcription_config == TranscriptionConfig()
+    assert job.outputs == ()
+    assert job.metadata == {}
+
+
+def test_fields_nobody_knows_are_ignored_and_named() -> None:
+    data = json.dumps(job_document(colour="red", transcription_config={"beam": 4})).encode()
+
+    _, unknown = parse_job(data)
+
+    assert unknown == {"colour", "transcription_config.beam"}
+
+
+def test_null_means_left_out() -> None:
+    nulls = {
+        name: None
+        for name in TranscriptionJob.model_fields
+        if name not in {"job_id", "video_id", "audio_uri", "metadata"}
+    }
+
+    assert parse(**nulls, metadata=None) == parse()
+
+
+def test_the_alias_of_force_method_is_folded_into_it() -> None:
+    assert parse(transcription_config={"method": "deepgram"}).force_method is Method.DEEPGRAM
+    assert parse(force_method=None, transcription_config={"method": "hybrid"}).force_method is Method.HYBRID
+    assert parse(force_method="parakeet", transcription_config={"method": "parakeet"}).force_method is Method.PARAKEET
+
+
+def test_the_alias_is_folded_for_a_job_made_in_python_too() -> None:
+    job = TranscriptionJob(**job_document(transcription_config=TranscriptionConfig(method=Method.DEEPGRAM)))
+
+    assert job.force_method is Method.DEEPGRAM
+
+
+def test_two_different_methods_are_refused_beside_other_violations() -> None:
+    error = rejection(force_method="auto", transcription_config={"method": "parakeet"}, duration_seconds="12")
+
+    conflict, other = error.violations
+    assert conflict.startswith("transcription_config: method 'parakeet' must equal force_method 'auto' or be left out")
+    assert other == "duration_seconds: must be a number (got '12')"
+
+
+def test_outputs_are_held_in_order_and_each_once() -> None:
+    assert parse(outputs=["vtt", "srt", "vtt"]).outputs == (CaptionFormat.SRT, CaptionFormat.VTT)
+
+
+def test_a_version_above_the_newest_is_told_apart_and_is_the_only_violation() -> None:
+    error = rejection(schema_version=2, job_id="vod-2", audio_uri=7)
+
+    assert error.code is ErrorCode.UNSUPPORTED_SCHEMA_VERSION
+    assert error.unsupported_version == 2
+    assert error.violations == ("schema_version: must be at most 1 (got 2)",)
+    assert error.job == JobEcho(job_id="vod-2", video_id="1")
+
+
+@pytest.mark.parametrize("version", [0, -1, True, 1.0, "1", "2", [2]])
+def test_a_version_that_is_none_is_an_invalid_job(version: object) -> None:
+    error = rejection(schema_version=version)
+
+    assert error.code is ErrorCode.INVALID_JOB
+    assert error.unsupported_version is None
+
+
+@pytest.mark.parametrize("bad_id", ["", ".", "..", "../x", "a/b", "-a", "a" * 129, "ä", "a b", "a\n", "a\x00"])
+def test_an_id_that_could_leave_its_folder_or_log_line_is_refused(bad_id: str) -> None:
+    error = rejection(video_id=bad_id)
+
+    assert error.violations[0].startswith("video_id: must be 1 to 128 characters")
+    assert error.job == JobEcho(job_id="vod-1")
+
+
+@pytest.mark.parametrize("language", ["en", "EN", "en-US", "zh-Hant-TW", "sl-rozaj-biske-1994", "de-x-mine", "es-419"])
+def test_a_language_tag_is_taken_as_it_is(language: str) -> None:
+    assert parse(language=language).language == language
+
+
+@pytest.mark.parametrize("language", ["", "english", "en_US", "e", "en-", "en-US\n", "*", "multi"])
+def test_what_is_no_language_tag_is_refused(language: str) -> None:
+    assert rejection(language=language).violations[0].startswith("language: must be a BCP-47 tag")
+
+
+def test_a_rejection_keeps_what_is_valid_by_itself() -> None:
+    error = rejection(audio_uri=None, job_id=7, metadata=[], priority={"level": 3}, team_id="t")
+
+    assert error.job == JobEcho(video_id="1", priority={"level": 3}, team_id="t")
+
+
+def test_a_long_value_is_quoted_short() -> None:
+    (violation,) = rejection(audio_uri="x" * 100_000).violations
+
+    assert violation.startswith("audio_uri: must have the form gs://bucket/object (got 'xxxx")
+    assert len(violation) < 200
+
+
+def test_violations_without_end_are_counted_instead_of_listed() -> None:
+    violations = rejection(outputs=["docx"] * 1000).violations
+
+    assert len(violations) == 51
+    assert violations[-1] == "message: 950 more"
+
+
+def test_a_message_far_larger_than_any_job_is_not_read() -> None:
+    data = json.dumps(job_document(metadata={"padding": "x" * MAX_JOB_BYTES})).encode()
+
+    with pytest.raises(JobRejected, match="must have at most 1048576 bytes"):
+        parse_job(data)
+
+
+def test_echoed_fields_come_back_unchanged() -> None:
+    echoed = {"created_at": 1763800000, "priority": [1, "a"], "callback_url": "x", "metadata": {"a": {"b": None}}}
+
+    echo = parse(**echoed).echo()
+
+    assert {name: getattr(echo, name) for name in echoed} == echoed
+    assert (echo.job_id, echo.video_id, echo.team_id) == ("vod-1", "1", None)
+
+
+def test_an_encoded_job_says_its_version_and_only_what_was_set() -> None:
+    job = TranscriptionJob(**job_document(transcription_config={"enable_gpu": False}))
+
+    assert json.loads(encode_job(job)) == {
+        "schema_version": 1,
+        **job_document(),
+        "transcription_config": {"enable_gpu": False},
+    }
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(jobs)
+def test_any_job_reads_back_as_it_was_encoded(job: TranscriptionJob) -> None:
+    assert parse_job(encode_job(job)) == (job, frozenset())
+
+
+@settings(deadline=None, derandomize=True, max_examples=150)
+@given(st.dictionaries(st.sampled_from(sorted(TranscriptionJob.model_fields.keys() - {"job_id"})) | text, json_values))
+def test_any_json_object_without_a_job_id_is_rejected_for_it(document: dict[str, object]) -> None:
+    document.pop("schema_version", None)
+    document.pop("job_id", None)
+
+    with pytest.raises(JobRejected, match="job_id: is required"):
+        parse_job(json.dumps(document).encode())
+
+
+@settings(deadline=None, derandomize=True, max_examples=150)
+@given(st.binary() | st.text().map(lambda characters: characters.encode("utf-8", "surrogatepass")))
+def test_any_bytes_are_rejected_in_words(data: bytes) -> None:
+    with pytest.raises(JobRejected, match=r"^message: |is required"):
+        parse_job(data)
