@@ -1,5 +1,7 @@
 """What tests of job state share: workers on one bucket, each with a clock of its own, and things to store."""
 
+import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
 
@@ -10,7 +12,8 @@ from tests.support.clock import FakeClock
 from worker.adapters.memory.store import MemoryObjectStore
 from worker.core.jobs.state import JobStates
 from worker.core.jobs.state.files import StateFiles, Stored
-from worker.ports import ObjectStore
+from worker.errors import StorageServiceError
+from worker.ports import ObjectFacts, ObjectRef, ObjectStore
 
 BUCKET = "state-bucket"
 TTL = 30.0
@@ -64,3 +67,21 @@ def checkpoint(index: int = 0, words: int = 3) -> Checkpoint:
         engine_seconds=1.5,
         audio_seconds=30.0,
     )
+
+
+class BrokenWrites(MemoryObjectStore):
+    """A store whose writes fail while `broken`, and wait while the gate is closed."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        super().__init__(now)
+        self.broken = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def write(
+        self, ref: ObjectRef, data: bytes, *, content_type: str, if_generation: int | None = None
+    ) -> ObjectFacts:
+        await self.gate.wait()
+        if self.broken:
+            raise StorageServiceError("write", ref.uri, "broken")
+        return await super().write(ref, data, content_type=content_type, if_generation=if_generation)

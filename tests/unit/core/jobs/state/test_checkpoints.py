@@ -1,0 +1,125 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+import structlog
+
+from schemas.codes import ErrorCode
+from schemas.state import Checkpoint
+from tests.support.state import BUCKET, FINGERPRINT, JOB, Bucket, checkpoint
+from worker.core.jobs.state import checkpoint_key
+from worker.errors import ClaimLost
+from worker.ports import ObjectFacts, ObjectRef
+
+AUDIO = ObjectFacts(
+    ref=ObjectRef("input", "a.mp3"),
+    generation=7,
+    size_bytes=9,
+    crc32c="AAAAAA==",
+    created_at=datetime(2026, 11, 22, tzinfo=UTC),
+)
+
+
+async def test_a_checkpoint_is_found_again_by_the_next_worker_with_every_word(bucket: Bucket) -> None:
+    saved = checkpoint(3).model_copy(update={"fallback_reason": ErrorCode.GPU_MEMORY_ERROR})
+    async with bucket.worker("a").claim(JOB, FINGERPRINT, 0) as claim:
+        await claim.checkpoints.save("key", saved)
+
+    async with bucket.worker("b").claim(JOB, FINGERPRINT, 0) as claim:
+        assert await claim.checkpoints.load("key", 3) == saved
+        assert await claim.checkpoints.load("key", 2) is None
+        assert await claim.checkpoints.load("other", 3) is None
+
+
+async def test_the_first_checkpoint_of_a_claim_is_progress_at_once(bucket: Bucket) -> None:
+    async with bucket.worker("a").claim(JOB, FINGERPRINT, 0) as claim:
+        await claim.checkpoints.save("key", checkpoint(0))
+        first = await bucket.claim()
+        await claim.checkpoints.save("key", checkpoint(1))
+        second = await bucket.claim()
+
+    assert first.content
+    assert first.content.progressed
+    assert second.generation == first.generation
+
+
+async def test_saving_what_is_there_already_changes_nothing_and_is_no_progress(bucket: Bucket) -> None:
+    async with bucket.worker("a").claim(JOB, FINGERPRINT, 0) as claim:
+        await claim.checkpoints.save("key", checkpoint(words=3))
+    before = await bucket.store.list(BUCKET, "checkpoints/")
+
+    async with bucket.worker("b").claim(JOB, FINGERPRINT, 0) as claim:
+        await claim.checkpoints.save("key", checkpoint(words=3))
+
+        assert not claim.record.progressed
+    assert await bucket.store.list(BUCKET, "checkpoints/") == before
+
+
+@pytest.mark.parametrize("content", [b"", b"not json", b"{}", checkpoint(5).model_dump_json().encode()])
+async def test_what_is_not_a_checkpoint_of_that_chunk_is_logged_ignored_and_replaced(
+    bucket: Bucket, content: bytes
+) -> None:
+    ref = bucket.files.checkpoint(JOB, "key", 0)
+    await bucket.store.write(ref, content, content_type="text/plain")
+
+    async with bucket.worker("a").claim(JOB, FINGERPRINT, 0) as claim:
+        with structlog.testing.capture_logs() as events:
+            found = await claim.checkpoints.load("key", 0)
+        await claim.checkpoints.save("key", checkpoint(0))
+        healed = await claim.checkpoints.load("key", 0)
+
+    assert found is None
+    assert [event["event"] for event in events] in (["state.unreadable"], ["checkpoint.foreign"])
+    assert healed == checkpoint(0)
+
+
+async def test_a_worker_that_lost_the_job_saves_no_checkpoint(bucket: Bucket) -> None:
+    async with bucket.worker("a").claim(JOB, FINGERPRINT, 0) as claim:
+        claim.lost.set()
+
+        with pytest.raises(ClaimLost):
+            await claim.checkpoints.save("key", checkpoint())
+
+    assert await bucket.store.list(BUCKET, "checkpoints/") == []
+
+
+async def test_clearing_removes_the_checkpoints_of_every_key_of_this_job_only(bucket: Bucket) -> None:
+    async with bucket.worker("a").claim("job-10", FINGERPRINT, 0) as neighbour:
+        await neighbour.checkpoints.save("k1", checkpoint())
+    async with bucket.worker("a").claim(JOB, FINGERPRINT, 0) as claim:
+        await claim.checkpoints.save("k1", checkpoint(0))
+        await claim.checkpoints.save("k2", checkpoint(1))
+
+        await claim.checkpoints.clear()
+
+    assert [facts.ref.name for facts in await bucket.store.list(BUCKET, "checkpoints/")] == [
+        "checkpoints/job-10/k1/00000.json"
+    ]
+
+
+async def test_an_hour_of_fast_speech_stays_far_below_the_limit_of_one_request() -> None:
+    hour = checkpoint(words=60 * 240)
+
+    encoded = hour.model_dump_json().encode()
+
+    assert len(encoded) < (8 << 20) / 4
+    assert Checkpoint.model_validate_json(encoded) == hour
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"audio": replace(AUDIO, generation=8)},
+        {"audio": replace(AUDIO, crc32c="BBBBBB==")},
+        {"model_fingerprint": "m2"},
+        {"settings": {"chunk_duration_minutes": 5, "language": "en"}},
+        {"settings": {"chunk_duration_minutes": 10}},
+    ],
+)
+def test_a_checkpoint_key_changes_with_everything_the_words_depend_on(other: dict[str, object]) -> None:
+    same = {"audio": AUDIO, "model_fingerprint": "m1", "settings": {"language": "en", "chunk_duration_minutes": 10}}
+
+    key = checkpoint_key(**same)
+
+    assert key == checkpoint_key(**{**same, "settings": {"chunk_duration_minutes": 10, "language": "en"}})
+    assert key != checkpoint_key(**{**same, **other})
