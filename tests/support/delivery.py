@@ -8,8 +8,7 @@ from contextlib import asynccontextmanager
 from tests.support.clock import FakeClock
 from tests.support.subscription import ScriptedSubscription, make_delivery
 from worker.core.delivery.consumer import Consumer
-from worker.core.delivery.slots import Slot
-from worker.ports import Delivery
+from worker.ports import Delivery, JobSlot
 
 
 class ScriptedHandler:
@@ -21,7 +20,6 @@ class ScriptedHandler:
         self.cancelled: list[str] = []
         self.recorded: list[str] = []
         self.given_up: list[tuple[str, type[Exception], int]] = []
-        self.slots: dict[str, Slot] = {}
         self.attempts_before = 0
         self.record_error: Exception | None = None
         self.give_up_error: Exception | None = None
@@ -30,8 +28,10 @@ class ScriptedHandler:
         self._ends: dict[str, asyncio.Future[Exception | None]] = {}
         self._parking: dict[str, asyncio.Event] = {}
 
-    async def handle(self, delivery: Delivery, slot: Slot) -> None:
-        name = delivery.message_id
+    def attempt(self, delivery: Delivery) -> "ScriptedAttempt":
+        return ScriptedAttempt(self, delivery.message_id)
+
+    async def handle(self, name: str, slot: JobSlot) -> None:
         self.started.append(name)
         try:
             if name.startswith("parked"):
@@ -42,7 +42,7 @@ class ScriptedHandler:
             await self._linger()
             raise
 
-    async def _park(self, name: str, slot: Slot) -> None:
+    async def _park(self, name: str, slot: JobSlot) -> None:
         self._parking[name] = asyncio.Event()
         async with slot.parked():
             await self._parking[name].wait()
@@ -64,16 +64,16 @@ class ScriptedHandler:
         if self.error_on_cancel is not None:
             raise self.error_on_cancel
 
-    async def record_failure(self, delivery: Delivery, error: Exception) -> int:  # noqa: ARG002
+    async def record_failure(self, name: str) -> int:
         if self.record_error is not None:
             raise self.record_error
-        self.recorded.append(delivery.message_id)
-        return self.attempts_before + self.recorded.count(delivery.message_id)
+        self.recorded.append(name)
+        return self.attempts_before + self.recorded.count(name)
 
-    async def give_up(self, delivery: Delivery, error: Exception, attempts: int) -> None:
+    async def give_up(self, name: str, error: Exception, attempts: int) -> None:
         if self.give_up_error is not None:
             raise self.give_up_error
-        self.given_up.append((delivery.message_id, type(error), attempts))
+        self.given_up.append((name, type(error), attempts))
 
     def finish(self, name: str) -> None:
         self._ends[name].set_result(None)
@@ -83,6 +83,22 @@ class ScriptedHandler:
 
     def unpark(self, name: str) -> None:
         self._parking[name].set()
+
+
+class ScriptedAttempt:
+    """An attempt at the job of that name."""
+
+    def __init__(self, handler: ScriptedHandler, name: str) -> None:
+        self._handler, self._name = handler, name
+
+    async def handle(self, slot: JobSlot) -> None:
+        await self._handler.handle(self._name, slot)
+
+    async def record_failure(self) -> int:
+        return await self._handler.record_failure(self._name)
+
+    async def give_up(self, error: Exception, attempts: int) -> None:
+        await self._handler.give_up(self._name, error, attempts)
 
 
 class ScriptedSelfTest:

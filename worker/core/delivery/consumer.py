@@ -12,7 +12,7 @@ import structlog
 
 from worker.core.delivery.disposition import Disposition, decide, is_verdict
 from worker.core.delivery.fuse import Fuse
-from worker.core.delivery.handler import JobHandler
+from worker.core.delivery.handler import JobAttempt, JobHandler
 from worker.core.delivery.intake import Intake
 from worker.core.delivery.lease import LeaseKeeper, LeaseLost
 from worker.core.delivery.lifetime import Lifetime
@@ -149,7 +149,8 @@ class Consumer:
         return disposition.value
 
     async def _work(self, delivery: Delivery, slot: Slot) -> Disposition:
-        error = await caught(self._handler.handle(delivery, slot))
+        attempt = self._handler.attempt(delivery)
+        error = await caught(attempt.handle(slot))
         if error is None:
             self._fuse.record_success()
             return Disposition.ACK
@@ -162,22 +163,22 @@ class Consumer:
         is_unexpected = not isinstance(error, WorkerError)
         log.warning("delivery.failed", reason=str(error), exc_info=error if is_unexpected else None)
         self._fuse.record_failure(error)
-        return await self._judge(delivery, error)
+        return await self._judge(attempt, error)
 
-    async def _judge(self, delivery: Delivery, error: Exception) -> Disposition:
-        disposition = await caught(self._record_verdict(delivery, error))
+    async def _judge(self, attempt: JobAttempt, error: Exception) -> Disposition:
+        disposition = await caught(self._record_verdict(attempt, error))
         if isinstance(disposition, Exception):
             raise_if_cancelled()
             log.error("delivery.verdict_unrecorded", reason=str(disposition), exc_info=disposition)
             return Disposition.RETRY
         return disposition
 
-    async def _record_verdict(self, delivery: Delivery, error: Exception) -> Disposition:
+    async def _record_verdict(self, attempt: JobAttempt, error: Exception) -> Disposition:
         is_counted = not isinstance(error, PermanentError)
-        attempts = await self._handler.record_failure(delivery, error) if is_counted else 1
+        attempts = await attempt.record_failure() if is_counted else 1
         disposition = decide(error, attempts, self._max_attempts)
         if disposition is Disposition.DEAD_LETTER:
-            await self._handler.give_up(delivery, error, attempts)
+            await attempt.give_up(error, attempts)
         return disposition
 
     async def _settle(self, delivery: Delivery, disposition: Disposition) -> None:

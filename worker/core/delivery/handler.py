@@ -2,19 +2,18 @@
 
 from typing import Protocol
 
-from worker.core.delivery.slots import Slot
-from worker.ports import Delivery
+from worker.ports import Delivery, JobSlot
 
 
-class JobHandler(Protocol):
-    """Does the job of one delivery; returning means done, the class of a raised error is the policy.
+class JobAttempt(Protocol):
+    """One try at the job of one delivery; returning means done, the class of a raised error is the policy.
 
     Any of the three may be cancelled, at shutdown or because the lease was lost: whatever must still be written is
     then written in the method's own `finally`, shielded and within two seconds, and the cancellation is re-raised.
     The same message may be delivered again at any time, also after `handle` or `give_up` succeeded.
     """
 
-    async def handle(self, delivery: Delivery, slot: Slot) -> None:
+    async def handle(self, slot: JobSlot) -> None:
         """Do the job; on return everything it owes is durable and published, and the message is acked.
 
         Raises `PermanentError` (given up at once), `Deferred` (handed back, nothing counted), `QueueNotFound` (handed
@@ -22,14 +21,22 @@ class JobHandler(Protocol):
         """
         ...
 
-    async def record_failure(self, delivery: Delivery, error: Exception) -> int:
+    async def record_failure(self) -> int:
         """Count a verdict durably; return how many this job has now, this one included."""
         ...
 
-    async def give_up(self, delivery: Delivery, error: Exception, attempts: int) -> None:
+    async def give_up(self, error: Exception, attempts: int) -> None:
         """Write the dead letter, the failed and cost events and the failure marker, all durable on return.
 
         `attempts` is `record_failure`'s answer, or 1 for a permanent error, which is not counted. The consumer acks
-        afterwards; if this raises, the message is handed back and it will be called again.
+        afterwards; if this raises, the message is handed back and the next attempt will be asked again.
         """
+        ...
+
+
+class JobHandler(Protocol):
+    """Begins the attempts."""
+
+    def attempt(self, delivery: Delivery) -> JobAttempt:
+        """Begin one; never raises, reads or waits for nothing."""
         ...

@@ -3,7 +3,8 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,9 +13,8 @@ from hypothesis import strategies as st
 from tests.support.clock import FakeClock
 from worker.adapters.memory.pubsub import MemoryPubSub
 from worker.core.delivery.consumer import Consumer
-from worker.core.delivery.slots import Slot
 from worker.errors import AudioNotFound, Deferred, StorageServiceError
-from worker.ports import Delivery
+from worker.ports import Delivery, JobSlot
 
 OUTCOMES: Mapping[str, Exception | None] = {
     "done": None,
@@ -28,34 +28,46 @@ class TimedHandler:
     """Each job lasts `seconds` and ends as its message's next outcome says, at last with success."""
 
     def __init__(self, clock: FakeClock, outcomes: Mapping[str, list[str]], seconds: float) -> None:
-        self._clock, self._seconds = clock, seconds
-        self._outcomes = {name: list(each) for name, each in outcomes.items()}
-        self.starts = Counter[str]()
-        self.done, self.given_up, self.recorded = Counter[str](), Counter[str](), Counter[str]()
+        self.clock, self.seconds = clock, seconds
+        self.outcomes = {name: list(each) for name, each in outcomes.items()}
+        self.starts, self.done = Counter[str](), Counter[str]()
+        self.recorded, self.given_up = Counter[str](), Counter[str]()
         self.most_at_once = self._at_once = 0
 
-    async def handle(self, delivery: Delivery, slot: Slot) -> None:
-        name = delivery.data.decode()
+    def attempt(self, delivery: Delivery) -> "TimedAttempt":
+        return TimedAttempt(self, delivery.data.decode())
+
+    @contextmanager
+    def counted(self, name: str) -> Iterator[None]:
         self.starts[name] += 1
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         try:
-            async with slot.parked():
-                await self._clock.sleep(0)
-            await self._clock.sleep(self._seconds)
+            yield
         finally:
             self._at_once -= 1
-        outcomes = self._outcomes[name]
+
+
+class TimedAttempt:
+    def __init__(self, handler: TimedHandler, name: str) -> None:
+        self._handler, self._name = handler, name
+
+    async def handle(self, slot: JobSlot) -> None:
+        with self._handler.counted(self._name):
+            async with slot.parked():
+                await self._handler.clock.sleep(0)
+            await self._handler.clock.sleep(self._handler.seconds)
+        outcomes = self._handler.outcomes[self._name]
         if (error := OUTCOMES[outcomes.pop(0) if outcomes else "done"]) is not None:
             raise error
-        self.done[name] += 1
+        self._handler.done[self._name] += 1
 
-    async def record_failure(self, delivery: Delivery, error: Exception) -> int:  # noqa: ARG002
-        self.recorded[delivery.data.decode()] += 1
-        return self.recorded[delivery.data.decode()]
+    async def record_failure(self) -> int:
+        self._handler.recorded[self._name] += 1
+        return self._handler.recorded[self._name]
 
-    async def give_up(self, delivery: Delivery, error: Exception, attempts: int) -> None:  # noqa: ARG002
-        self.given_up[delivery.data.decode()] += 1
+    async def give_up(self, error: Exception, attempts: int) -> None:  # noqa: ARG002
+        self._handler.given_up[self._name] += 1
 
 
 class World:
