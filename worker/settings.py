@@ -5,7 +5,7 @@ Names and meanings are the contract's (section 4); the reason for a default stan
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     dead_letter_topic: str = Field("transcription-dead-letters", description="topic of the worker's own dead letters")
     output_bucket: str = Field("", description="bucket of the artefacts where a job names no output_uri_prefix")
     state_bucket: str = Field("", description="bucket of claims, checkpoints and result markers")
+    pubsub_emulator_host: str | None = Field(None, description="host:port of a development server instead of Pub/Sub")
+    storage_emulator_host: str | None = Field(None, description="URL of a development server instead of Cloud Storage")
     input_buckets: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), description="buckets jobs may read, comma-separated; empty: any"
     )
@@ -78,7 +80,7 @@ class Settings(BaseSettings):
     log_transcription_costs: bool = Field(True, description="one cost log event a job")
     progress_events: bool = Field(False, description="publish transcription.progress, at most one in 10 s a job")
     health_port: int = Field(8080, ge=0, le=65535, description="port of the health endpoints")
-    log_format: str = Field("auto", pattern="^(auto|json|console)$", description="auto: console on a terminal")
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
 
     # money: the price book's figures where these are unset
     instance_vcpus: float = Field(4, gt=0, description="vCPUs of the instance that runs the worker")
@@ -97,6 +99,10 @@ class Settings(BaseSettings):
     def writable_buckets(self) -> frozenset[str]:
         """The buckets an output prefix may name."""
         return self.output_buckets or frozenset({self.output_bucket})
+
+    def masked(self) -> dict[str, object]:
+        """Every setting as it is in effect, secrets hidden; for the log."""
+        return self.model_dump(mode="json")
 
     @property
     def job_slots(self) -> int:

@@ -22,8 +22,6 @@ from worker.errors import (
 )
 from worker.ports import ObjectFacts, ObjectRef, ObjectStore
 
-FOLDER_PREFIX = "klipstream-job-"
-
 log = structlog.get_logger(__name__)
 
 
@@ -56,7 +54,7 @@ class AudioIntake:
         empty object, `StorageServiceError`.
         """
         facts = await self._locate(job)
-        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=FOLDER_PREFIX, dir=self._folder))
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="job-", dir=self._folder))
         try:
             path = folder / "audio"
             await self._store.download(facts, path)
@@ -79,17 +77,6 @@ class AudioIntake:
         if facts.size_bytes == 0:
             raise AudioUndecodable("the object is empty")
         return facts
-
-
-def remove_leftovers(folder: Path) -> int:
-    """Remove what killed workers left in `folder` and return how many jobs' audio that was.
-
-    For the start of a worker that has `folder` to itself.
-    """
-    leftovers = list(folder.glob(f"{FOLDER_PREFIX}*"))
-    for leftover in leftovers:
-        shutil.rmtree(leftover, ignore_errors=True)
-    return len(leftovers)
 
 
 def _sha256(path: Path) -> str:

@@ -6,8 +6,8 @@ At most `chunks_in_flight` chunks are held in memory and worked on at once; that
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -158,7 +158,7 @@ class Transcription:
         )
 
 
-async def chunks_of(cutter: ChunkCutter, stream: PcmStream) -> AsyncIterator[Chunk]:
+async def chunks_of(cutter: ChunkCutter, stream: PcmStream) -> AsyncGenerator[Chunk]:
     """Cut a decode under way; the arithmetic runs in a thread, since it takes a tenth of a second a chunk."""
     async for block in stream:
         for chunk in await asyncio.to_thread(_push, cutter, block):
@@ -183,3 +183,21 @@ async def together() -> AsyncIterator[asyncio.TaskGroup]:
             yield group
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
+
+
+class SampleNotRecognised(Exception):
+    """The engine heard nothing in audio that is known to hold speech."""
+
+
+async def recognise_sample(decoder: AudioDecoder, recogniser: WindowRecogniser, path: Path) -> int:
+    """Decode, cut and hear the first chunk of a known sample; returns how many words there were.
+
+    Raises what decoder and recogniser raise, or `SampleNotRecognised`.
+    """
+    async with decoder.decode(path) as stream, aclosing(chunks_of(ChunkCutter(chunk_seconds=60), stream)) as chunks:
+        async for chunk in chunks:
+            heard = [await recogniser.recognise(chunk.samples_of(span), "self-test") for span in chunk.windows[:1]]
+            if words := sum(len(recognition.words) for recognition in heard):
+                return words
+            break
+    raise SampleNotRecognised(f"no words in {path.name}")

@@ -1,0 +1,224 @@
+"""`demo`: the whole worker on this machine, from three published jobs to transcripts, events and costs.
+
+Nothing is faked but the cloud: the servers are the embedded ones, the worker is the command `run` in a process of its
+own, the jobs go in and the events come out through `worker.client`, as they do for the pipeline.
+"""
+
+import asyncio
+import csv
+import mimetypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, ProgressEvent, StoredArtefact
+from worker import client
+from worker.adapters.gcs import open_object_store
+from worker.commands.console import fail, out
+from worker.commands.submit import describe
+from worker.embedded.local_cloud import (
+    AUDIO_BUCKET,
+    COMPLETION_SUBSCRIPTION,
+    JOBS_TOPIC,
+    OUTPUT_BUCKET,
+    PROJECT,
+    LocalCloud,
+    local_cloud,
+)
+from worker.embedded.samples import samples, tiny_model
+from worker.ports import ObjectRef
+from worker.telemetry import configure_logging
+
+MOST_SECONDS = 600.0
+POLL_SECONDS = 2.0
+BEGINNING_CHARACTERS = 240
+
+
+@dataclass
+class Outcome:
+    """What came back about one job."""
+
+    source: Path
+    job_id: str
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def ended(self) -> CompletedEvent | FailedEvent | None:
+        """Its terminal event, once it is there."""
+        return next((event for event in self.events if isinstance(event, CompletedEvent | FailedEvent)), None)
+
+    @property
+    def cost(self) -> CostEvent | None:
+        """Its cost event, once it is there."""
+        return next((event for event in self.events if isinstance(event, CostEvent)), None)
+
+
+def demo(audio: Path | None, folder: Path) -> None:
+    """Run it. Exit 1 when a job failed."""
+    configure_logging("json")
+    sources = [audio] if audio else [sample.path for sample in samples()]
+    started = time.monotonic()
+    out().print(
+        f"[b]klipstream-worker demo[/]: {len(sources)} job(s), tiny synthetic-English model, CPU, local servers"
+    )
+    with _local(folder) as cloud, _worker(cloud, folder) as worker:
+        asyncio.run(_upload(sources))
+        outcomes = _submit(sources)
+        _follow(outcomes, worker, folder)
+        asyncio.run(_fetch(outcomes, folder))
+    _report(list(outcomes.values()), folder, time.monotonic() - started)
+    if not all(isinstance(outcome.ended, CompletedEvent) for outcome in outcomes.values()):
+        fail("not every job completed; see worker.log")
+
+
+@contextmanager
+def _local(folder: Path) -> Iterator[LocalCloud]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with local_cloud(folder / "gcs") as cloud:
+        os.environ.update(cloud.environment)  # for the clients of this process; the worker inherits them
+        yield cloud
+
+
+@contextmanager
+def _worker(cloud: LocalCloud, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    environment = {
+        "PARAKEET_MODEL_NAME": str(tiny_model()),
+        "PARAKEET_DEVICE": "cpu",
+        "PROGRESS_EVENTS": "true",
+        "CHUNK_DURATION_MINUTES": "1",
+        "LOG_FORMAT": "json",
+        **os.environ,
+        **cloud.environment,
+    }
+    with (folder / "worker.log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "worker", "run"], env=environment, stderr=log)
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+async def _upload(sources: Sequence[Path]) -> None:
+    async with open_object_store(project=PROJECT) as store:
+        for source in sources:
+            media_type = mimetypes.guess_type(source.name)[0] or "application/octet-stream"
+            await store.upload_file(source, ObjectRef(AUDIO_BUCKET, source.name), media_type)
+
+
+def _submit(sources: Sequence[Path]) -> dict[str, Outcome]:
+    run = time.strftime("%H%M%S")
+    outcomes = {}
+    for number, source in enumerate(sources, 1):
+        job_id = f"demo-{run}-{number}"
+        job = {"job_id": job_id, "video_id": f"video-{number}", "audio_uri": f"gs://{AUDIO_BUCKET}/{source.name}"}
+        client.submit({**job, "outputs": ["srt", "vtt"]}, project_id=PROJECT, topic=JOBS_TOPIC)
+        outcomes[job_id] = Outcome(source=source, job_id=job_id)
+    out().print(f"published {len(sources)} job(s); the worker is loading the model")
+    return outcomes
+
+
+def _follow(outcomes: dict[str, Outcome], worker: subprocess.Popen[bytes], folder: Path) -> None:
+    deadline = time.monotonic() + MOST_SECONDS
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[says]}"), TimeElapsedColumn()
+    with Progress(*columns, console=out()) as bars:
+        rows = {job_id: bars.add_task(outcome.source.name, total=None, says="") for job_id, outcome in outcomes.items()}
+        while not all(outcome.ended and outcome.cost for outcome in outcomes.values()):
+            if worker.poll() is not None or time.monotonic() > deadline:
+                bars.stop()
+                fail(f"the worker ended early or took too long; its log: {folder / 'worker.log'}")
+            for event in _next_events():
+                if event.job.job_id in outcomes:
+                    outcomes[event.job.job_id].events.append(event)
+                    _advance(bars, rows[event.job.job_id], event)
+
+
+def _next_events() -> Iterator[Event]:
+    with client.completions(
+        project_id=PROJECT, subscription=COMPLETION_SUBSCRIPTION, timeout_seconds=POLL_SECONDS
+    ) as events:
+        yield from events
+
+
+def _advance(bars: Progress, row: TaskID, event: Event) -> None:
+    match event:
+        case ProgressEvent(chunks_total=total, chunks_done=done):
+            bars.update(row, total=total, completed=done, says=f"{event.audio_seconds_done:.0f} s of audio")
+        case CompletedEvent():
+            bars.update(row, total=1, completed=1, says="completed")
+        case FailedEvent():
+            bars.update(row, total=1, completed=0, says="failed")
+        case CostEvent():
+            pass
+
+
+async def _fetch(outcomes: dict[str, Outcome], folder: Path) -> None:
+    async with open_object_store(project=PROJECT) as store:
+        for outcome in outcomes.values():
+            for artefact in _artefacts(outcome):
+                name = artefact.uri.removeprefix(f"gs://{OUTPUT_BUCKET}/")
+                path = folder / "artefacts" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes((await store.read(ObjectRef(OUTPUT_BUCKET, name)))[0])
+
+
+def _artefacts(outcome: Outcome) -> list[StoredArtefact]:
+    if not isinstance(outcome.ended, CompletedEvent):
+        return []
+    made = outcome.ended.artefacts
+    return [artefact for artefact in (made.words, made.paragraphs, made.transcript, made.srt, made.vtt) if artefact]
+
+
+def _report(outcomes: Sequence[Outcome], folder: Path, seconds: float) -> None:
+    for outcome in outcomes:
+        if isinstance(outcome.ended, CompletedEvent):
+            out().print(Panel(escape(_beginning(outcome.ended, folder)), title=outcome.source.name, title_align="left"))
+    out().print("\n[b]events[/]")
+    for event in sorted(
+        (event for outcome in outcomes for event in outcome.events), key=lambda event: event.occurred_at
+    ):
+        out().print(f"  {describe(event)}")
+    out().print()
+    out().print(_costs([outcome.cost for outcome in outcomes if outcome.cost]))
+    out().print(f"artefacts: {folder / 'artefacts'}   worker's log: {folder / 'worker.log'}   took {seconds:.0f} s")
+
+
+def _beginning(event: CompletedEvent, folder: Path) -> str:
+    path = folder / "artefacts" / event.artefacts.paragraphs.uri.removeprefix(f"gs://{OUTPUT_BUCKET}/")
+    with path.open(newline="", encoding="utf-8") as file:
+        text = " ".join(row["text"] for row in csv.DictReader(file))
+    return text[:BEGINNING_CHARACTERS] + ("…" if len(text) > BEGINNING_CHARACTERS else "")
+
+
+def _costs(events: Sequence[CostEvent]) -> Table:
+    table = Table(
+        "job",
+        "audio s",
+        "engine s",
+        "USD",
+        "Deepgram USD",
+        "saved",
+        title="costs (this CPU at L4 instance prices, no GPU)",
+    )
+    for event in events:
+        seconds = sum(getattr(engine, "gpu_seconds", 0.0) for engine in event.engines)
+        table.add_row(
+            event.job.job_id,
+            f"{event.audio_seconds:.1f}",
+            f"{seconds:.2f}",
+            f"{event.usd_total:.6f}",
+            f"{event.baseline.usd:.6f}",
+            f"{event.savings_percent:.1f} %",
+        )
+    return table

@@ -1,0 +1,98 @@
+"""`submit` and `watch`: publish a job, see what becomes of it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from google.api_core.exceptions import GoogleAPICallError
+from google.auth.exceptions import GoogleAuthError
+from rich.markup import escape
+
+from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, ProgressEvent
+from schemas.job import JobRejected
+from worker import client
+from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, out, required
+
+
+def submit(job: dict[str, Any], *, wait: bool, timeout_seconds: float, as_json: bool) -> None:
+    """Publish; with `wait`, print the job's events until it has ended. Exit 1 when it failed or took too long."""
+    settings = load_settings()
+    project, topic = settings.project_id, required("JOBS_TOPIC", "transcription-jobs")
+    with _friendly():
+        if not wait:
+            message_id = client.submit(job, project_id=project, topic=topic)
+            _print(as_json, {"job_id": job["job_id"], "message_id": message_id}, f"published {job['job_id']}")
+            return
+        with client.own_subscription(project_id=project, topic=settings.completion_topic) as subscription:
+            client.submit(job, project_id=project, topic=topic)
+            _print(as_json, {"job_id": job["job_id"]}, f"published {job['job_id']}")
+            ended = _follow(project, subscription, job["job_id"], timeout_seconds, as_json=as_json)
+    if not isinstance(ended, CompletedEvent):
+        raise SystemExit(EXIT_FAILED)
+
+
+def watch(*, as_json: bool) -> None:
+    """Print events as they come, until Ctrl-C, from a subscription of this command's own."""
+    settings = load_settings()
+    with (
+        _friendly(),
+        client.own_subscription(project_id=settings.project_id, topic=settings.completion_topic) as subscription,
+        client.completions(project_id=settings.project_id, subscription=subscription) as events,
+    ):
+        for event in events:
+            show(event, as_json=as_json)
+
+
+def show(event: Event, *, as_json: bool) -> None:
+    """One event as one line."""
+    _print(as_json, event.model_dump(mode="json"), describe(event))
+
+
+def describe(event: Event) -> str:
+    """What an event says, in one line of rich's markup."""
+    head = f"{event.occurred_at:%H:%M:%S} {escape(event.job.job_id or '(no job id)')}"
+    match event:
+        case CompletedEvent(transcription_metadata=told):
+            return (
+                f"{head} [green]completed[/] {told.words_count} words in {told.audio_duration_seconds:.0f} s of audio, "
+                f"{told.processing_speed_ratio:.0f}x real time, by {told.method_used}: {event.artefacts.words.uri}"
+            )
+        case FailedEvent(error=error):
+            return f"{head} [red]failed[/] {error.error_code} {escape(error.error_message)}"
+        case CostEvent():
+            return f"{head} [cyan]cost[/] ${event.usd_total:.6f}, {event.savings_percent:.1f} % below Deepgram"
+        case ProgressEvent():
+            return f"{head} progress {event.audio_seconds_done:.0f} s of audio done"
+
+
+def _follow(
+    project: str, subscription: str, job_id: str, timeout_seconds: float, *, as_json: bool
+) -> CompletedEvent | FailedEvent:
+    with client.completions(
+        project_id=project, subscription=subscription, job_id=job_id, timeout_seconds=timeout_seconds
+    ) as events:
+        for event in events:
+            show(event, as_json=as_json)
+            if isinstance(event, CompletedEvent | FailedEvent):
+                return event
+    return fail(f"{job_id} has not ended within {timeout_seconds:g} s; it goes on all the same")
+
+
+@contextmanager
+def _friendly() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SystemExit(0) from None
+    except JobRejected as exc:
+        fail("not a valid job: " + escape("; ".join(exc.violations)), EXIT_USAGE)
+    except (GoogleAPICallError, GoogleAuthError, TimeoutError) as exc:
+        fail(escape(f"Pub/Sub: {exc}"))
+
+
+def _print(as_json: bool, data: dict[str, Any], text: str) -> None:
+    if as_json:
+        print(json.dumps(data), flush=True)
+    else:
+        out().print(text)

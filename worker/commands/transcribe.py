@@ -1,0 +1,150 @@
+"""`transcribe`: local files through the worker's decoder, engine and artefacts."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from schemas.artefacts import Artefact
+from schemas.codes import CaptionFormat
+from schemas.ids import request_id
+from schemas.job import Id
+from schemas.state import Checkpoint
+from worker.app import make_decoder, make_engine
+from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, out
+from worker.core.jobs import transcription
+from worker.core.jobs.output import CAPTIONS, MODEL_ARCHITECTURE
+from worker.core.transcript.artefacts import ArtefactInfo, render_artefacts
+from worker.errors import GpuNotAvailable, ModelLoadingError, WorkerError
+from worker.ports import AudioDecoder, EngineFacts, WindowRecogniser
+from worker.settings import Settings
+from worker.telemetry import configure_logging
+
+
+def transcribe(
+    files: Sequence[Path], folder: Path, *, video_id: str | None, captions: Sequence[CaptionFormat], as_json: bool
+) -> None:
+    """Write each file's artefacts to `folder`. Exit 1 when a file failed; the others are done all the same."""
+    settings = load_settings()
+    configure_logging("json" if as_json else "auto")
+    named = _named(files, video_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    extra = frozenset(CAPTIONS[wanted] for wanted in captions)
+    try:
+        failed = asyncio.run(_transcribe_all(settings, named, folder, extra, as_json=as_json))
+    except (GpuNotAvailable, ModelLoadingError) as exc:
+        fail(f"{exc}: {exc.suggested_action}")
+    if failed:
+        raise SystemExit(EXIT_FAILED)
+
+
+def _named(files: Sequence[Path], video_id: str | None) -> dict[str, Path]:
+    if video_id is not None and len(files) > 1:
+        fail("--video-id names the artefacts of one file; leave it out for several", EXIT_USAGE)
+    named = {video_id or file.stem: file for file in files}
+    if len(named) < len(files):
+        fail("two files have the same name, and so would their artefacts", EXIT_USAGE)
+    for name in named:
+        try:
+            TypeAdapter(Id).validate_python(name)
+        except ValidationError as exc:
+            fail(f"{name!r} cannot be a video id: {exc.errors()[0]['msg']}; give one by --video-id", EXIT_USAGE)
+    return named
+
+
+async def _transcribe_all(
+    settings: Settings, named: dict[str, Path], folder: Path, extra: frozenset[Artefact], *, as_json: bool
+) -> int:
+    failed = 0
+    decoder = make_decoder(settings)
+    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), disable=as_json) as bars:
+        loading = bars.add_task(f"loading {settings.parakeet_model_name}", total=None)
+        async with make_engine(settings) as engine:
+            bars.remove_task(loading)
+            for name, file in named.items():
+                bar = partial(bars.update, bars.add_task(name, total=None))
+                try:
+                    heard = await _hear(settings, decoder, engine, file, bar)
+                except WorkerError as exc:
+                    failed += 1
+                    told: dict[str, object] = {"file": str(file), "error_code": exc.code.value, "error": str(exc)}
+                    _say(as_json, told, f"[red]failed[/] {escape(f'{file}: {exc}')}")
+                    continue
+                written = _write(name, file, heard, engine.facts, folder, extra)
+                told = {"file": str(file), "words": len(heard.words), "artefacts": written}
+                _say(as_json, told, escape(f"{file}: {len(heard.words)} words"))
+    return failed
+
+
+async def _hear(
+    settings: Settings,
+    decoder: AudioDecoder,
+    engine: WindowRecogniser,
+    file: Path,
+    bar: Callable[..., None],
+) -> transcription.Transcribed:
+    bar(total=(await decoder.probe(file)).duration_seconds)
+    return await transcription.Transcription(
+        decoder=decoder,
+        recogniser=engine,
+        store=_NoStore(),
+        key="",
+        job_id=file.name,
+        chunk_seconds=settings.chunk_duration_minutes * 60,
+        chunks_in_flight=settings.chunks_in_flight,
+        on_progress=lambda progress: bar(completed=progress.audio_seconds_done),
+    ).run(file)
+
+
+def _write(
+    video_id: str,
+    file: Path,
+    heard: transcription.Transcribed,
+    engine: EngineFacts,
+    folder: Path,
+    extra: frozenset[Artefact],
+) -> list[str]:
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    info = ArtefactInfo(
+        video_id=video_id,
+        request_id=request_id(video_id),
+        created_at=datetime.fromtimestamp(file.stat().st_mtime, UTC),
+        audio_sha256=sha256,
+        duration_seconds=heard.duration_seconds,
+        model_name=engine.model_name,
+        model_version=engine.model_fingerprint,
+        model_arch=MODEL_ARCHITECTURE,
+        extra_outputs=extra,
+    )
+    written = []
+    for artefact in render_artefacts(heard.words, info):
+        path = folder / artefact.file_name
+        path.with_suffix(".partial").write_bytes(artefact.data)
+        path.with_suffix(".partial").replace(path)
+        written.append(str(path))
+    return written
+
+
+def _say(as_json: bool, data: dict[str, object], text: str) -> None:
+    if as_json:
+        print(json.dumps(data), flush=True)
+    else:
+        out().print(text)
+
+
+class _NoStore:
+    """Nothing is resumed here: a local file is done in one go or again from the start."""
+
+    async def load(self, key: str, index: int) -> Checkpoint | None:  # noqa: ARG002
+        return None
+
+    async def save(self, key: str, checkpoint: Checkpoint) -> None:
+        pass

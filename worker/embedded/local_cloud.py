@@ -1,0 +1,71 @@
+"""Pub/Sub and Cloud Storage on this machine, with the names the worker needs: for `demo`, `emulators` and tests."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.embedded.gcs import EmbeddedGcs
+from worker.embedded.pubsub.provision import SubscriptionPlan, provision
+from worker.embedded.pubsub.server import EmbeddedPubSub, pubsub_in_thread
+
+PROJECT = "local"
+JOBS_TOPIC = "transcription-jobs"
+JOBS_SUBSCRIPTION = "transcription-jobs-worker"
+COMPLETION_TOPIC = "transcription-completions"
+COMPLETION_SUBSCRIPTION = "transcription-completions-pipeline"
+DEAD_LETTER_TOPIC = "transcription-dead-letters"
+AUDIO_BUCKET = "local-audio"
+OUTPUT_BUCKET = "local-transcripts"
+STATE_BUCKET = "local-worker-state"
+
+PLANS = (
+    SubscriptionPlan(
+        name=JOBS_SUBSCRIPTION,
+        topic=JOBS_TOPIC,
+        min_backoff_seconds=1,
+        max_backoff_seconds=60,
+        dead_letter_topic=DEAD_LETTER_TOPIC,
+    ),
+    SubscriptionPlan(name=COMPLETION_SUBSCRIPTION, topic=COMPLETION_TOPIC),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalCloud:
+    """Running servers. `root` is where the objects lie, as files below a folder for each bucket."""
+
+    pubsub_target: str
+    storage_url: str
+    root: Path
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What a worker and a publisher on this machine must have in their environment."""
+        return {
+            "PUBSUB_EMULATOR_HOST": self.pubsub_target,
+            "STORAGE_EMULATOR_HOST": self.storage_url,
+            "PROJECT_ID": PROJECT,
+            "JOBS_TOPIC": JOBS_TOPIC,
+            "JOBS_SUBSCRIPTION": JOBS_SUBSCRIPTION,
+            "COMPLETION_TOPIC": COMPLETION_TOPIC,
+            "COMPLETION_SUBSCRIPTION": COMPLETION_SUBSCRIPTION,
+            "DEAD_LETTER_TOPIC": DEAD_LETTER_TOPIC,
+            "AUDIO_BUCKET": AUDIO_BUCKET,
+            "OUTPUT_BUCKET": OUTPUT_BUCKET,
+            "STATE_BUCKET": STATE_BUCKET,
+        }
+
+
+@contextmanager
+def local_cloud(root: Path, *, pubsub_port: int = 0, storage_port: int = 0) -> Iterator[LocalCloud]:
+    """Start both servers with topics, subscriptions and buckets; objects below `root` survive, messages do not.
+
+    Raises `OSError` or `EmbeddedServerFailed` when a server cannot start.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with pubsub_in_thread(EmbeddedPubSub(port=pubsub_port)) as pubsub, EmbeddedGcs(root, storage_port) as storage:
+        storage.create_buckets([AUDIO_BUCKET, OUTPUT_BUCKET, STATE_BUCKET])
+        asyncio.run(provision(pubsub.target, PROJECT, *PLANS))
+        yield LocalCloud(pubsub_target=pubsub.target, storage_url=storage.url, root=root)

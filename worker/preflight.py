@@ -1,0 +1,115 @@
+"""Everything `run` needs, verified before the first pull: each check says what it found or what to do."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from worker.adapters.audio import FfmpegMissing, ffmpeg_version, find_ffmpeg
+from worker.adapters.gcs import GcsObjectStore
+from worker.adapters.pubsub import PubSub
+from worker.errors import ObjectForbidden, ObjectNotFound, QueueNotFound, QueueServiceError, WorkerError
+from worker.ports import ObjectRef
+from worker.settings import Settings
+
+# A pull that was cut off may have taken messages; they come back after this.
+LONGEST_ACK_DEADLINE_SECONDS = 60
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one check came to. `detail` says what was found, or what is wrong and what to do about it."""
+
+    name: str
+    ok: bool
+    detail: str
+    advice: bool = False
+    """Not needed to run, but worth an operator's attention."""
+
+
+class NotReady(Exception):
+    """The worker refuses to start; `findings` are the checks that failed."""
+
+    def __init__(self, findings: tuple[Finding, ...]) -> None:
+        self.findings = findings
+        super().__init__("; ".join(f"{finding.name}: {finding.detail}" for finding in findings))
+
+
+async def demand(findings: AsyncIterator[Finding]) -> None:
+    """Log every finding. Raises `NotReady` with all that failed."""
+    failed = []
+    async for finding in findings:
+        say = log.info if finding.ok and not finding.advice else log.warning
+        say("check.done", check=finding.name, ok=finding.ok, detail=finding.detail)
+        if not finding.ok:
+            failed.append(finding)
+    if failed:
+        raise NotReady(tuple(failed))
+
+
+async def findings(settings: Settings, pubsub: PubSub, store: GcsObjectStore) -> AsyncIterator[Finding]:
+    """Check everything but the engine, in the order an operator would."""
+    yield await _ffmpeg()
+    async for finding in _subscription(settings, pubsub):
+        yield finding
+    for name in (settings.completion_topic, settings.dead_letter_topic):
+        yield await _found(f"topic {name}", pubsub.topic(name).verify)
+    for variable, bucket in (("OUTPUT_BUCKET", settings.output_bucket), ("STATE_BUCKET", settings.state_bucket)):
+        yield await _bucket(variable, bucket, store)
+
+
+async def _ffmpeg() -> Finding:
+    try:
+        program = find_ffmpeg()
+        return Finding(name="ffmpeg", ok=True, detail=f"{await ffmpeg_version(program)} at {program}")
+    except (FfmpegMissing, OSError) as exc:
+        return Finding(name="ffmpeg", ok=False, detail=str(exc))
+
+
+async def _subscription(settings: Settings, pubsub: PubSub) -> AsyncIterator[Finding]:
+    name = f"subscription {settings.jobs_subscription}"
+    try:
+        facts = await pubsub.subscription(settings.jobs_subscription).facts()
+    except (QueueNotFound, QueueServiceError) as exc:
+        yield Finding(name=name, ok=False, detail=_with_action(exc))
+        return
+    deadline, exactly_once = facts.ack_deadline_seconds, "on" if facts.exactly_once else "off"
+    yield Finding(name=name, ok=True, detail=f"ack deadline {deadline} s, exactly-once {exactly_once}")
+    if deadline > LONGEST_ACK_DEADLINE_SECONDS:
+        detail = (
+            f"the ack deadline of {deadline} s delays redelivery: at most {LONGEST_ACK_DEADLINE_SECONDS} s is better"
+        )
+        yield Finding(name=name, ok=True, advice=True, detail=detail)
+    if facts.dead_letter_topic is None:
+        detail = "no dead-letter policy: a message that kills every worker would be delivered for ever"
+        yield Finding(name=name, ok=True, advice=True, detail=detail)
+
+
+async def _bucket(variable: str, bucket: str, store: GcsObjectStore) -> Finding:
+    name = f"bucket {bucket or variable}"
+    if not bucket:
+        return Finding(name=name, ok=False, detail=f"{variable} is not set")
+    return await _found(name, lambda: _touch(store, ObjectRef(bucket, ".klipstream-worker-check")))
+
+
+async def _touch(store: GcsObjectStore, ref: ObjectRef) -> None:
+    await store.write(ref, b"may be deleted at any time\n", content_type="text/plain")
+    await store.delete(ref)
+
+
+async def _found(name: str, check: Callable[[], Awaitable[object]]) -> Finding:
+    try:
+        await check()
+    except ObjectNotFound as exc:
+        return Finding(name=name, ok=False, detail=f"{exc}: create the bucket, or correct the setting that names it")
+    except ObjectForbidden as exc:
+        return Finding(name=name, ok=False, detail=f"{exc}: grant the worker's account roles/storage.objectUser")
+    except WorkerError as exc:
+        return Finding(name=name, ok=False, detail=_with_action(exc))
+    return Finding(name=name, ok=True, detail="ok")
+
+
+def _with_action(error: WorkerError) -> str:
+    return f"{error}: {error.suggested_action}"
