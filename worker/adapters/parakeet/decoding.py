@@ -1,0 +1,114 @@
+"""Greedy TDT decoding of a batch: every row advances by its own predicted durations.
+
+NeMo 3.0's own eager loop returns durations that depend on the neighbours: seeking the next label of some rows it
+overwrites the durations of all. Hence this one; a test holds its tokens to NeMo's, one window at a time.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Steps:
+    """What each decoding step gave to each row, every tensor of shape (steps, rows).
+
+    Only entries where `emitted` is true are tokens; the others are blanks and idle steps of finished rows.
+    """
+
+    emitted: Tensor
+    labels: Tensor
+    frames: Tensor
+    durations: Tensor
+    confidences: Tensor
+
+
+@dataclass(kw_only=True, slots=True)
+class _Rows:
+    """Where every row stands: the frame it looks at, tokens emitted there without advancing, prediction network."""
+
+    encoded: Tensor
+    lengths: Tensor
+    frame: Tensor
+    symbols: Tensor
+    prediction: Tensor
+    state: list[Tensor]
+
+
+class GreedyTdt:
+    """The decoding loop over a NeMo transducer's prediction and joint networks.
+
+    A step does the same arithmetic whatever the rows hold, and no row looks at another. `steps_per_poll` steps run
+    between two looks at whether all rows are done, since each look makes the host wait for the device.
+    """
+
+    def __init__(self, model: Any, *, steps_per_poll: int) -> None:
+        self._decoder, self._joint = model.decoder, model.joint
+        self._joint.log_softmax = False  # NeMo normalises on the CPU only, and neither the maximum nor we need it
+        self._blank: int = self._decoder.blank_idx
+        device = next(model.decoder.parameters()).device
+        self._durations = torch.tensor(list(model.cfg.decoding.durations), device=device)
+        self._max_symbols: int = model.cfg.decoding.greedy.max_symbols
+        self._steps_per_poll = steps_per_poll
+
+    def __call__(self, encoded: Tensor, lengths: Tensor) -> Steps:
+        """Decode encoder output of shape (rows, frames, features), of whose frames `lengths` count in each row."""
+        rows = self._start(encoded, lengths)
+        history: list[tuple[Tensor, ...]] = []
+        while bool((rows.frame < rows.lengths).any()):
+            history += [self._step(rows) for _ in range(self._steps_per_poll)]
+        return self._steps(history, lengths)
+
+    def _start(self, encoded: Tensor, lengths: Tensor) -> _Rows:
+        prediction, state = self._predict(torch.full_like(lengths, self._blank), None)
+        nothing = torch.zeros_like(lengths)
+        projected = self._joint.project_encoder(encoded)
+        return _Rows(
+            encoded=projected, lengths=lengths, frame=nothing, symbols=nothing, prediction=prediction, state=state
+        )
+
+    def _step(self, rows: _Rows) -> tuple[Tensor, ...]:
+        labels, durations, confidences = self._look(rows)
+        emitted = (rows.frame < rows.lengths) & (labels != self._blank)
+        step = (emitted, labels, rows.frame, durations, confidences)
+        self._advance(rows, emitted, durations)
+        self._hear(rows, emitted, labels)
+        return step
+
+    def _look(self, rows: _Rows) -> tuple[Tensor, Tensor, Tensor]:
+        at = torch.minimum(rows.frame, (rows.lengths - 1).clamp(min=0))
+        seen = rows.encoded[torch.arange(len(at), device=at.device), at].unsqueeze(1)
+        logits = self._joint.joint_after_projection(seen, rows.prediction).flatten(1).float()
+        tokens, durations = logits[:, : self._blank + 1], logits[:, self._blank + 1 :]
+        best, labels = tokens.max(dim=-1)
+        return labels, self._durations[durations.argmax(dim=-1)], (best - tokens.logsumexp(dim=-1)).exp()
+
+    def _advance(self, rows: _Rows, emitted: Tensor, durations: Tensor) -> None:
+        rows.symbols = torch.where(emitted & (durations == 0), rows.symbols + 1, 0)
+        must_move = ~emitted | (rows.symbols >= self._max_symbols)
+        moved = torch.where(must_move, durations.clamp(min=1), durations)
+        rows.frame = torch.minimum(rows.frame + moved, rows.lengths)
+
+    def _hear(self, rows: _Rows, emitted: Tensor, labels: Tensor) -> None:
+        prediction, state = self._predict(labels, rows.state)
+        rows.prediction = torch.where(emitted[:, None, None], prediction, rows.prediction)
+        rows.state = [torch.where(emitted[None, :, None], new, old) for new, old in zip(state, rows.state, strict=True)]
+
+    def _predict(self, labels: Tensor, state: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
+        output, new_state = self._decoder.predict(labels.unsqueeze(1), state, add_sos=False, batch_size=len(labels))
+        return self._joint.project_prednet(output), list(new_state)
+
+    @staticmethod
+    def _steps(history: list[tuple[Tensor, ...]], lengths: Tensor) -> Steps:
+        none = lengths.new_zeros((0, len(lengths)))
+        columns = [torch.stack(column) for column in zip(*history, strict=True)] or [
+            none.bool(),
+            none,
+            none,
+            none,
+            none,
+        ]
+        emitted, labels, frames, durations, confidences = columns
+        return Steps(emitted=emitted, labels=labels, frames=frames, durations=durations, confidences=confidences)

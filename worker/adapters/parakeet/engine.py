@@ -1,0 +1,226 @@
+"""Parakeet as a `WindowRecogniser`: one inference process, supervised, behind a batcher shared by all jobs."""
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from worker.adapters.parakeet.batcher import Batcher
+from worker.adapters.parakeet.handle import InferenceProcess
+from worker.adapters.parakeet.messages import EngineOptions
+from worker.adapters.parakeet.waiting import Window
+from worker.errors import EngineFailure, GpuNotAvailable, ModelLoadingError, TranscriptionTimeout, WorkerError
+from worker.ports import EngineFacts, Pcm, Recognition
+from worker.telemetry import LogFormat
+
+log = structlog.get_logger()
+
+
+class EngineState(StrEnum):
+    """Where the engine is; it serves only when `ready`, and tries to come back from `failed` for ever."""
+
+    LOADING = "loading"
+    READY = "ready"
+    REPLACING = "replacing"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineHealth:
+    """The engine's condition at one moment."""
+
+    state: EngineState
+    state_seconds: float
+    """For how long it has been in that state."""
+    reason: str | None
+    """Why it is not ready."""
+    restarts: int
+    heartbeat_age_seconds: float
+    device_memory_bytes: int
+    """The most that the process has reserved on the GPU; 0 on a CPU."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patience:
+    """How long the engine waits before it takes its process for lost, and before it tries again."""
+
+    start_seconds: float = 300  # a first download of the real model; loading alone takes 30 s
+    heartbeat_seconds: float = 0.5
+    silence_seconds: float = 5  # a process that computes keeps beating: that is a thread of its own
+    batch_seconds: float = 30
+    """For a batch of no audio; to it comes the audio's own length on a CPU, a tenth of it on a GPU."""
+    first_backoff_seconds: float = 0.5
+    longest_backoff_seconds: float = 30
+    starts_to_fail: int = 3
+    """Failed starts in a row after which windows are refused rather than kept waiting."""
+
+
+class ParakeetEngine:
+    """A Parakeet TDT model, from a hub name or a `.nemo` file, that hears windows of all jobs in shared batches.
+
+    Entering waits for the model and raises `ModelLoadingError` or `GpuNotAvailable`; leaving kills the process and
+    refuses what still waits. In between a process that dies, hangs or falls silent is replaced and its batches are
+    tried again. `device` is cuda, cpu or auto; `cuda` without a GPU never falls back to the CPU.
+    """
+
+    def __init__(
+        self,
+        *,
+        model_name: str,
+        device: str,
+        batch_size: int,
+        memory_limit_gib: float,
+        torch_threads: int = 1,
+        log_format: LogFormat = "auto",
+        patience: Patience | None = None,
+    ) -> None:
+        self._patience = patience or Patience()
+        self._options = EngineOptions(
+            model_name=model_name,
+            device=device,
+            batch_size=batch_size,
+            memory_limit_gib=memory_limit_gib,
+            torch_threads=torch_threads,
+            heartbeat_seconds=self._patience.heartbeat_seconds,
+            log_format=log_format,
+        )
+        self._facts: EngineFacts | None = None
+        self._state = EngineState.LOADING
+        self._reason: str | None = None
+        self._restarts = 0
+
+    async def __aenter__(self) -> Self:
+        self._clock = asyncio.get_running_loop().time
+        self._batcher = Batcher(self._options.batch_size, self._clock)
+        self._enter(EngineState.LOADING, None)
+        self._process = InferenceProcess(self._options, self._batcher.settle)
+        try:
+            self._facts = await self._process.until_ready(self._patience.start_seconds)
+        except BaseException:
+            await self._process.kill()
+            raise
+        self._serve()
+        self._supervisor = asyncio.create_task(self._supervise(), name="parakeet-supervisor")
+        self._supervisor.add_done_callback(self._unsupervised)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._supervisor.cancel()
+        await self._process.kill()
+        await asyncio.wait([self._supervisor])
+
+    @property
+    def facts(self) -> EngineFacts:
+        """What runs; the same for every process of this engine."""
+        if self._facts is None:
+            raise RuntimeError("the engine has not been entered")
+        return self._facts
+
+    @property
+    def pid(self) -> int | None:
+        """The inference process of the moment."""
+        return self._process.pid
+
+    @property
+    def health(self) -> EngineHealth:
+        """The condition of the moment."""
+        return EngineHealth(
+            state=self._state,
+            state_seconds=self._clock() - self._since,
+            reason=self._reason,
+            restarts=self._restarts,
+            heartbeat_age_seconds=self._clock() - self._process.last_beat,
+            device_memory_bytes=self._process.device_memory_bytes,
+        )
+
+    async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
+        """Hear one window, as the port has it. ValueError above 40 s."""
+        if self._state is EngineState.FAILED:
+            raise GpuNotAvailable(str(self._reason))
+        if not len(samples):
+            return Recognition(words=(), engine_seconds=0.0)
+        answer: asyncio.Future[Recognition] = asyncio.get_running_loop().create_future()
+        self._batcher.add(Window(samples=samples, job_id=job_id, answer=answer))
+        return await answer
+
+    async def _supervise(self) -> None:
+        while True:
+            error = await self._lost()
+            log.error("engine.process_lost", reason=str(error), pid=self.pid)
+            self._enter(EngineState.REPLACING, str(error))
+            await self._process.kill()
+            self._batcher.lose(error)
+            await self._replace()
+            self._restarts += 1
+            log.info("engine.replaced", reason=str(error), pid=self.pid, restarts=self._restarts)
+            self._serve()
+
+    async def _lost(self) -> WorkerError:
+        """Wait until the process is of no more use, and say why.
+
+        Silence is counted in rounds of this loop, not by the clock: after a pause of the whole worker the process must
+        get its chance to beat.
+        """
+        process, silent_rounds, beats = self._process, 0, self._process.beats
+        while silent_rounds * self._patience.heartbeat_seconds < self._patience.silence_seconds:
+            try:
+                async with asyncio.timeout(self._patience.heartbeat_seconds):
+                    await process.ended.wait()
+                return EngineFailure("parakeet", f"its process ended: {process.failure}")
+            except TimeoutError:
+                silent_rounds = silent_rounds + 1 if process.beats == beats else 0
+                beats = process.beats
+            if (limit := self._overdue()) is not None:
+                return TranscriptionTimeout("parakeet", limit)
+        return TranscriptionTimeout("parakeet", self._patience.silence_seconds)
+
+    def _overdue(self) -> float | None:
+        if (running := self._batcher.running) is None:
+            return None
+        slowest = 0.1 if self.facts.uses_gpu else 1.0
+        limit = self._patience.batch_seconds + running.audio_seconds * slowest
+        return limit if self._clock() - running.since > limit else None
+
+    async def _replace(self) -> None:
+        failures = 0
+        while not await self._started_again():
+            failures += 1
+            if failures == self._patience.starts_to_fail:
+                self._enter(EngineState.FAILED, self._reason)
+                self._batcher.refuse_all(lambda: GpuNotAvailable(str(self._reason)))
+            backoff = self._patience.first_backoff_seconds * 2 ** min(failures, 10)
+            await asyncio.sleep(min(backoff, self._patience.longest_backoff_seconds))
+
+    async def _started_again(self) -> bool:
+        self._process = InferenceProcess(self._options, self._batcher.settle)
+        try:
+            self._require_same(await self._process.until_ready(self._patience.start_seconds))
+        except (ModelLoadingError, GpuNotAvailable) as exc:
+            self._reason = str(exc)
+            log.warning("engine.start_failed", reason=self._reason)
+            await self._process.kill()
+            return False
+        return True
+
+    def _require_same(self, facts: EngineFacts) -> None:
+        if facts != self._facts:  # checkpoints are keyed by the fingerprint that the worker started with
+            raise ModelLoadingError(self._options.model_name, "the model changed under the running worker")
+
+    def _serve(self) -> None:
+        self._enter(EngineState.READY, None)
+        self._batcher.attach(self._process.submit)
+
+    def _enter(self, state: EngineState, reason: str | None) -> None:
+        self._state, self._reason, self._since = state, reason, self._clock()
+
+    def _unsupervised(self, supervisor: asyncio.Task[None]) -> None:
+        """Leave nobody waiting when the supervisor ends: by leaving the engine, or by an error of ours."""
+        if not supervisor.cancelled():
+            log.error("engine.supervisor_failed", exc_info=supervisor.exception())
+        self._enter(EngineState.FAILED, "it is closed")
+        self._batcher.refuse_all(lambda: EngineFailure("parakeet", "it is closed"))

@@ -1,0 +1,108 @@
+"""Windows in, words out: spectrogram, encoder, decoding, all as tensors; no file and no data loader."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import structlog
+import torch
+from torch import Tensor
+
+from schemas.speech import Word
+from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES, bucket_of
+from worker.adapters.parakeet.decoding import GreedyTdt, Steps
+from worker.adapters.parakeet.model import LoadedModel
+from worker.adapters.parakeet.words import Token, words_of
+from worker.ports import SAMPLE_RATE_HZ, Pcm
+
+log = structlog.get_logger()
+
+_Result = TypeVar("_Result")
+
+
+class WindowsToWords:
+    """A loaded model that turns windows of one bucket into words; one caller at a time.
+
+    A window's words are bit for bit the same whatever shares its batch: every tensor has a fixed shape per bucket, with
+    rows of silence where windows are missing. On a GPU the encoder takes `batch_size` rows at once; on a CPU it takes
+    one, which is faster there. The decoder always takes `batch_size`, being bound by its number of steps.
+    """
+
+    def __init__(self, model: LoadedModel, batch_size: int) -> None:
+        self._network, self._device, self._dtype = model.network, model.device, model.dtype
+        self._on_gpu = model.device.type == "cuda"
+        self._batch_size = batch_size
+        self._encoder_rows = batch_size if self._on_gpu else 1
+        self._decode = GreedyTdt(self._network, steps_per_poll=8 if self._on_gpu else 1)
+        self._frame_seconds = self._network.encoder.subsampling_factor * self._network.cfg.preprocessor.window_stride
+        self._pieces: list[str] = self._network.tokenizer.ids_to_tokens(list(range(self._network.decoder.blank_idx)))
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Pay now what the first batch would pay: on a GPU for every shape, the biggest first to see that it fits."""
+        shapes = reversed(BUCKETS_SAMPLES) if self._on_gpu else BUCKETS_SAMPLES[:1]
+        for samples in shapes:
+            encoded, lengths = self._encode((), samples)
+            self._decode(encoded, lengths)
+
+    @torch.inference_mode()
+    def __call__(self, windows: Sequence[Pcm]) -> tuple[tuple[Word, ...], ...]:
+        """The words of each window (1 to `batch_size`, all of one bucket), in order.
+
+        Raises `torch.OutOfMemoryError` when not even one row at a time fits.
+        """
+        encoded, lengths = self._encode(windows, bucket_of(max(len(window) for window in windows)))
+        tokens = _tokens_by_row(self._decode(encoded, lengths), self._pieces)
+        return tuple(
+            words_of(row, frame_seconds=self._frame_seconds, window_seconds=len(window) / SAMPLE_RATE_HZ)
+            for row, window in zip(tokens, windows, strict=False)  # the rest are filler rows
+        )
+
+    def _encode(self, windows: Sequence[Pcm], samples: int) -> tuple[Tensor, Tensor]:
+        """Encoder output of shape (batch_size, frames, features) and its valid lengths, 0 in filler rows."""
+
+        def in_passes(rows: int) -> list[tuple[Tensor, Tensor]]:
+            starts = range(0, max(1, len(windows)), rows)
+            return [self._encode_pass(windows[start : start + rows], rows, samples) for start in starts]
+
+        passes, self._encoder_rows = fitting(in_passes, self._encoder_rows)
+        encoded = torch.cat([encoded for encoded, _ in passes])[: self._batch_size]
+        lengths = torch.cat([lengths for _, lengths in passes])[: self._batch_size]
+        lengths[len(windows) :] = 0
+        missing = self._batch_size - len(encoded)
+        pad = torch.nn.functional.pad
+        return pad(encoded, (0, 0, 0, 0, 0, missing)), pad(lengths, (0, missing))
+
+    def _encode_pass(self, windows: Sequence[Pcm], rows: int, samples: int) -> tuple[Tensor, Tensor]:
+        signal = torch.zeros(rows, samples, dtype=torch.int16)
+        lengths = torch.full((rows,), samples)  # filler rows are silence of full length: no row without frames
+        for row, window in enumerate(windows):
+            signal[row, : len(window)] = torch.from_numpy(window)
+            lengths[row] = len(window)
+        wave = signal.to(self._device).float() / 32768
+        features, frames = self._network.preprocessor(input_signal=wave, length=lengths.to(self._device))
+        encoded, frames = self._network.encoder(audio_signal=features.to(self._dtype), length=frames)
+        return encoded.transpose(1, 2), frames
+
+
+def fitting(run: Callable[[int], _Result], rows: int) -> tuple[_Result, int]:
+    """`run(rows)`, halving `rows` while device memory runs out; and the number of rows that fitted.
+
+    Raises `torch.OutOfMemoryError` when one row does not fit.
+    """
+    while True:
+        try:
+            return run(rows), rows
+        except torch.OutOfMemoryError:
+            if rows == 1:
+                raise
+        # Only here, past the handler, is the traceback gone that kept the tensors of the failed try alive.
+        torch.cuda.empty_cache()
+        rows //= 2
+        log.warning("engine.rows_halved", rows=rows)
+
+
+def _tokens_by_row(steps: Steps, pieces: Sequence[str]) -> Iterator[list[Token]]:
+    columns = (steps.emitted, steps.labels, steps.frames, steps.durations, steps.confidences)
+    for emitted, *values in zip(*(column.T.cpu() for column in columns), strict=True):
+        rows = zip(*(value[emitted].tolist() for value in values), strict=True)
+        yield [Token(pieces[label], frame, frames, confidence) for label, frame, frames, confidence in rows]

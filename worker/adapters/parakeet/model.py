@@ -1,0 +1,105 @@
+"""Loading a Parakeet TDT model through NeMo, whose import costs 10 s and 0.7 GB: for the inference process only."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from nemo.collections.asr.models import ASRModel
+
+from worker.adapters.parakeet.messages import EngineOptions
+from worker.errors import GpuNotAvailable, ModelLoadingError
+from worker.ports import EngineFacts
+
+# Part of every model fingerprint: raise it when a change of ours can give the same audio other words.
+DECODING_VERSION = "1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedModel:
+    """A frozen model on its device, and what it is."""
+
+    network: Any
+    device: torch.device
+    dtype: torch.dtype
+    facts: EngineFacts
+
+
+def load_model(options: EngineOptions) -> LoadedModel:
+    """Load the model, from the hub's cache where it is a hub name, and make it ready for repeatable inference.
+
+    Raises `GpuNotAvailable` or `ModelLoadingError` for what is checked here; what NeMo and its hub client raise besides
+    is open-ended and passes through.
+    """
+    device = _device(options)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    path = _model_file(options.model_name)
+    network = ASRModel.restore_from(str(path), map_location="cpu")
+    _require_tdt(options.model_name, network)
+    _settle(network, device, dtype)
+    facts = EngineFacts(
+        model_name=options.model_name,
+        model_fingerprint=_fingerprint(path, dtype, options),
+        device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        uses_gpu=device.type == "cuda",
+        languages=_languages(network),
+    )
+    return LoadedModel(network=network, device=device, dtype=dtype, facts=facts)
+
+
+def _device(options: EngineOptions) -> torch.device:
+    torch.set_num_threads(options.torch_threads)
+    has_gpu = torch.cuda.is_available()
+    if options.device == "cpu" or (options.device == "auto" and not has_gpu):
+        return torch.device("cpu")
+    if not has_gpu:
+        raise GpuNotAvailable("CUDA finds no device; PARAKEET_DEVICE=cpu runs without one, slowly")
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    total_bytes = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, options.memory_limit_gib * 2**30 / total_bytes), 0)
+    return torch.device("cuda", 0)
+
+
+def _model_file(name: str) -> Path:
+    if name.endswith(".nemo"):
+        path = Path(name)
+        if not path.is_file():
+            raise ModelLoadingError(name, f"there is no file {path.absolute()}")
+        return path
+    if name.startswith((".", "/")) or name.count("/") != 1:
+        raise ModelLoadingError(name, "neither a path to a .nemo file nor a hub name like nvidia/parakeet-tdt-0.6b-v2")
+    cached = Path(ASRModel.from_pretrained(name, return_model_file=True))
+    if not cached.is_file():
+        raise ModelLoadingError(name, "the hub repository holds no .nemo file")
+    return cached
+
+
+def _require_tdt(name: str, network: Any) -> None:
+    if not network.cfg.get("decoding", {}).get("durations") or not network.decoder.blank_as_pad:
+        raise ModelLoadingError(
+            name, f"a {type(network).__name__} without token durations; it must be a TDT transducer"
+        )
+
+
+def _settle(network: Any, device: torch.device, dtype: torch.dtype) -> None:
+    network.freeze()
+    network.to(device)
+    for module in (network.encoder, network.decoder, network.joint):
+        module.to(dtype)  # not autocast: attention would then run in float32
+    featurizer = network.preprocessor.featurizer
+    featurizer.dither, featurizer.pad_to = 0.0, 0
+
+
+def _fingerprint(path: Path, dtype: torch.dtype, options: EngineOptions) -> str:
+    with path.open("rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    # Batch size and threads shape the matrix products, and with them the last bits.
+    shape = f"{dtype},{options.batch_size} rows,{options.torch_threads} threads"
+    return hashlib.sha256(f"{weights},{DECODING_VERSION},{shape}".encode()).hexdigest()
+
+
+def _languages(network: Any) -> frozenset[str]:
+    # One tokenizer a language where the model tells them apart; plain English otherwise.
+    return frozenset(getattr(network.tokenizer, "tokenizers_dict", None) or {"en"})

@@ -1,0 +1,122 @@
+"""The inference process: what runs in the child. NeMo is imported only once it runs, so the parent never has it."""
+
+import contextlib
+import ctypes
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from types import TracebackType
+
+import structlog
+
+from schemas.codes import ErrorCode
+from worker.adapters.parakeet.messages import Answer, Batch, Beat, EngineOptions, Failed
+from worker.errors import WorkerError
+from worker.telemetry import configure_logging
+
+log = structlog.get_logger()
+
+PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""A terminal and a platform send these to the whole process group; only the parent acts on them."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(pipe: Connection, parent_pid: int, options: EngineOptions) -> None:
+    """Load the model, answer `Ready`, then a `Done` for every `Batch`; a `Beat` now and then; `Failed` before a death.
+
+    Ends by SIGKILL, by the end of the pipe or by an error, and never outlives the parent. Expects to be started with
+    `PARENTS_SIGNALS` blocked.
+    """
+    _die_with(parent_pid)
+    _quiet(options)
+    channel = _Channel(pipe, options.heartbeat_seconds)
+    with _LastWords(channel):
+        from worker.adapters.parakeet.serving import open_model  # noqa: PLC0415  10 s and 0.7 GB, for this process only
+
+        serving = open_model(options)
+        channel.send(serving.ready())
+        while True:
+            channel.send(serving.answer(channel.next_batch()))
+
+
+def _die_with(parent_pid: int) -> None:
+    for number in PARENTS_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # it died before it could be watched
+        os._exit(0)
+
+
+def _quiet(options: EngineOptions) -> None:
+    """Leave stderr to our own events, and stdout to whoever reads the parent's."""
+    os.dup2(2, 1)
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    configure_logging(options.log_format)
+
+
+class _Channel:
+    """The pipe: batches come in ahead of their time, answers and heartbeats go out; its end ends the process."""
+
+    def __init__(self, pipe: Connection, heartbeat_seconds: float) -> None:
+        self._pipe, self._heartbeat_seconds = pipe, heartbeat_seconds
+        self._sending = threading.Lock()
+        self._batches: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+        for work in (self._receive, self._beat):
+            threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True).start()
+
+    def next_batch(self) -> Batch:
+        """Wait for the next batch."""
+        return self._batches.get()
+
+    def send(self, answer: Answer) -> None:
+        """Hand the answer to the parent; returns once it is in the pipe."""
+        with _ending_with_the_pipe(), self._sending:
+            self._pipe.send(answer)
+
+    def _receive(self) -> None:
+        with _ending_with_the_pipe():
+            while True:
+                self._batches.put(self._pipe.recv())
+
+    def _beat(self) -> None:
+        while True:
+            self.send(Beat())
+            time.sleep(self._heartbeat_seconds)
+
+
+@contextlib.contextmanager
+def _ending_with_the_pipe() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, OSError):
+        os._exit(0)  # the parent is gone, and what this process still computes is for nobody
+
+
+class _LastWords:
+    """Turns any error into an event, a `Failed` and exit code 1.
+
+    What NeMo, its hub client and CUDA raise is open-ended, and after a CUDA error the process is of no more use.
+    """
+
+    def __init__(self, channel: _Channel) -> None:
+        self._channel = channel
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        code = error.code if isinstance(error, WorkerError) else ErrorCode.MODEL_LOADING_ERROR
+        reason = getattr(error, "reason", f"{type(error).__name__}: {error}")
+        log.error("engine.process_failed", code=code.value, exc_info=error)
+        self._channel.send(Failed(code=code, reason=reason))
+        os._exit(1)

@@ -1,0 +1,58 @@
+"""The inference process's answers: a loaded model behind the messages of the pipe."""
+
+import contextlib
+import os
+import time
+
+import structlog
+import torch
+
+from schemas.speech import Word
+from worker.adapters.parakeet.inference import WindowsToWords
+from worker.adapters.parakeet.messages import Batch, Done, EngineOptions, Ready
+from worker.adapters.parakeet.model import load_model
+from worker.ports import EngineFacts
+
+log = structlog.get_logger()
+
+
+class Serving:
+    """Answers batches with a model that is warm."""
+
+    def __init__(self, model: WindowsToWords, facts: EngineFacts) -> None:
+        self._model, self._facts = model, facts
+
+    def ready(self) -> Ready:
+        """Say what was loaded."""
+        return Ready(facts=self._facts, device_memory_bytes=self._device_memory())
+
+    def answer(self, batch: Batch) -> Done:
+        """Recognise the batch, and say how long that took, failed tries included."""
+        started = time.perf_counter()
+        words: tuple[tuple[Word, ...], ...] | None = None
+        with contextlib.suppress(torch.OutOfMemoryError):
+            words = self._model(batch.windows)
+        seconds = time.perf_counter() - started
+        return Done(words=words, seconds=seconds, device_memory_bytes=self._device_memory())
+
+    def _device_memory(self) -> int:
+        return torch.cuda.max_memory_reserved() if self._facts.uses_gpu else 0
+
+
+def open_model(options: EngineOptions) -> Serving:
+    """Load and warm up the model. Raises what `load_model` raises, and what the first inference may."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS then repeats itself bit for bit
+    started = time.perf_counter()
+    loaded = load_model(options)
+    restored = time.perf_counter()
+    model = WindowsToWords(loaded, options.batch_size)
+    model.warm_up()
+    warm = time.perf_counter()
+    log.info(
+        "engine.loaded",
+        model=options.model_name,
+        device=loaded.facts.device_name,
+        load_seconds=round(restored - started, 2),
+        warm_up_seconds=round(warm - restored, 2),
+    )
+    return Serving(model, loaded.facts)
