@@ -1,6 +1,6 @@
 """Messages to test with: one of each kind, and hypothesis strategies for any."""
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from hypothesis import strategies as st
@@ -22,7 +22,7 @@ from schemas.events import (
 )
 from schemas.job import JobEcho, TranscriptionConfig, TranscriptionJob
 
-TEN_O_CLOCK = datetime(2026, 11, 22, 10, tzinfo=UTC)
+TEN_O_CLOCK = datetime(2026, 11, 22, 10, tzinfo=timezone.utc)
 
 
 def job_document(**changes: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ ids = st.from_regex("[A-Za-z0-9][A-Za-z0-9._-]{0,127}", fullmatch=True)
 counts = st.integers(0, 2**53)
 amounts = st.floats(0, 1e9)
 money = st.floats(-1e6, 1e6)
-moments = st.datetimes(datetime(1970, 1, 2), datetime(9999, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - bounds are naive
+moments = st.datetimes(datetime(1970, 1, 2), datetime(9999, 1, 1), timezones=st.just(timezone.utc))  # noqa: DTZ001 - bounds are naive
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64) | st.floats(allow_nan=False, allow_infinity=False) | text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),

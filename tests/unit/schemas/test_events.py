@@ -1,5 +1,5 @@
 import json
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given, settings
@@ -105,7 +105,7 @@ def test_times_are_cut_to_milliseconds_of_utc() -> None:
 
     event = ProgressEvent(**{**progress_event().model_dump(), "occurred_at": moment})
 
-    assert event.occurred_at == datetime(2026, 11, 22, 10, 0, 0, 999_000, tzinfo=UTC)
+    assert event.occurred_at == datetime(2026, 11, 22, 10, 0, 0, 999_000, tzinfo=timezone.utc)
 
 
 def test_a_time_without_a_zone_is_refused() -> None:

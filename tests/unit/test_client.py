@@ -1,0 +1,161 @@
+import json
+import subprocess
+import sys
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from schemas.events import Event
+from schemas.job import JobRejected, TranscriptionJob, parse_job
+from tests.support.inbox import ScriptedSubscriber
+from tests.support.messages import failed_event, job_document, progress_event
+from worker.client import completions, own_subscription, submit, wait_for
+
+WHERE = {"project_id": "p", "subscription": "s"}
+
+
+class RecordingPublisher:
+    """Confirms every message, or none."""
+
+    def __init__(self, *, confirms: bool = True) -> None:
+        self._confirms = confirms
+        self.published: list[tuple[str, bytes]] = []
+
+    def publish(self, topic: str, data: bytes) -> "Future[str]":
+        self.published.append((topic, data))
+        future: Future[str] = Future()
+        if self._confirms:
+            future.set_result("message-1")
+        return future
+
+
+class SubscriptionKeeper:
+    """Remembers what was created and deleted."""
+
+    def __init__(self) -> None:
+        self.created: list[dict[str, Any]] = []
+        self.deleted: list[str] = []
+
+    def create_subscription(self, *, request: dict[str, Any]) -> None:
+        self.created.append(request)
+
+    def delete_subscription(self, *, request: dict[str, Any]) -> None:
+        self.deleted.append(request["subscription"])
+
+
+def test_a_job_is_published_to_the_topic_and_its_message_id_returned() -> None:
+    publisher = RecordingPublisher()
+    job = TranscriptionJob(**job_document(team_id="t"))
+
+    message_id = submit(job, project_id="p", topic="jobs", publisher=publisher)
+
+    ((topic, data),) = publisher.published
+    assert message_id == "message-1"
+    assert topic == "projects/p/topics/jobs"
+    assert parse_job(data) == (job, frozenset())
+
+
+def test_a_job_may_be_a_mapping_and_travels_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    publisher = RecordingPublisher()
+
+    submit(job_document(force_metod="parakeet"), project_id="p", topic="jobs", publisher=publisher)
+
+    assert json.loads(publisher.published[0][1]) == job_document(force_metod="parakeet")
+    assert "the worker will ignore these fields of the job: force_metod" in caplog.text
+
+
+def test_what_is_no_job_is_never_published() -> None:
+    publisher = RecordingPublisher()
+
+    with pytest.raises(JobRejected, match="audio_uri: must have the form"):
+        submit(job_document(audio_uri="1.mp3"), project_id="p", topic="jobs", publisher=publisher)
+
+    assert publisher.published == []
+
+
+def test_a_publish_without_confirmation_times_out() -> None:
+    publisher = RecordingPublisher(confirms=False)
+
+    with pytest.raises(TimeoutError, match="no confirmation"):
+        submit(job_document(), project_id="p", topic="jobs", publisher=publisher, timeout_seconds=0)
+
+
+def test_leaving_the_block_acks_the_event_in_hand() -> None:
+    subscriber = ScriptedSubscriber(failed_event("e1"))
+
+    with completions(**WHERE, subscriber=subscriber) as events:
+        next(events)
+
+    assert (subscriber.acked, subscriber.given_back) == (["ack-1"], [])
+
+
+def test_breaking_out_of_the_loop_acks_the_event_in_hand() -> None:
+    subscriber = ScriptedSubscriber(failed_event("e1"), failed_event("e2"))
+
+    with completions(**WHERE, subscriber=subscriber) as events:
+        for _ in events:
+            break
+
+    assert (subscriber.acked, subscriber.given_back) == (["ack-1"], [])
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_exception_gives_the_event_in_hand_back(error: type[BaseException]) -> None:
+    subscriber = ScriptedSubscriber(failed_event("e1"))
+
+    def handle(_: Event) -> None:
+        raise error
+
+    with pytest.raises(error), completions(**WHERE, subscriber=subscriber) as events:
+        handle(next(events))
+
+    assert (subscriber.acked, subscriber.given_back) == ([], ["ack-1"])
+
+
+def test_waiting_for_a_job_skips_its_progress_and_returns_its_end() -> None:
+    subscriber = ScriptedSubscriber(
+        failed_event("e0", job_id="other"), progress_event("p1"), failed_event("e1"), failed_event("e2")
+    )
+
+    event = wait_for("vod-1", **WHERE, timeout_seconds=5, subscriber=subscriber)
+
+    assert event.event_id == "e1"
+    assert subscriber.acked == ["ack-2", "ack-3"]
+    assert subscriber.given_back == ["ack-1"]
+
+
+def test_waiting_in_vain_times_out() -> None:
+    with pytest.raises(TimeoutError, match="vod-1 has not ended within 0 s"):
+        wait_for("vod-1", **WHERE, timeout_seconds=0, subscriber=ScriptedSubscriber())
+
+
+def test_an_own_subscription_is_made_for_the_block_and_removed_after_it() -> None:
+    keeper = SubscriptionKeeper()
+
+    with own_subscription(project_id="p", topic="done", video_id="1", subscriber=keeper) as name:
+        made = list(keeper.created)
+
+    path = f"projects/p/subscriptions/{name}"
+    assert [(request["name"], request["topic"], request["filter"]) for request in made] == [
+        (path, "projects/p/topics/done", 'attributes.video_id = "1"')
+    ]
+    assert keeper.deleted == [path]
+
+
+def test_an_own_subscription_is_removed_after_an_error_too() -> None:
+    keeper = SubscriptionKeeper()
+
+    with pytest.raises(RuntimeError), own_subscription(project_id="p", topic="done", subscriber=keeper):
+        raise RuntimeError
+
+    assert keeper.created[0]["filter"] == ""
+    assert len(keeper.deleted) == 1
+
+
+def test_importing_the_client_loads_nothing_of_google_s() -> None:
+    program = "import sys, worker.client; print([name for name in sys.modules if name.partition('.')[0] == 'google'])"
+
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+
+    assert loaded.stdout.strip() == "[]"
