@@ -17,7 +17,7 @@ from schemas.cost import ParakeetRates
 from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.adapters.clock import SystemClock
 from worker.adapters.gcs import GcsObjectStore, open_object_store
-from worker.adapters.parakeet import ParakeetEngine
+from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.adapters.pubsub import PubSub, open_pubsub
 from worker.adapters.workspace import workspace
 from worker.core.delivery.consumer import Consumer

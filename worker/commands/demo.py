@@ -183,7 +183,8 @@ def _artefacts(outcome: Outcome) -> list[StoredArtefact]:
 def _report(outcomes: Sequence[Outcome], folder: Path, seconds: float) -> None:
     for outcome in outcomes:
         if isinstance(outcome.ended, CompletedEvent):
-            out().print(Panel(escape(_beginning(outcome.ended, folder)), title=outcome.source.name, title_align="left"))
+            beginning = escape(_beginning(outcome.ended, folder))
+            out().print(Panel(beginning, title=outcome.source.name, title_align="left"), soft_wrap=False)
     out().print("\n[b]events[/]")
     for event in sorted(
         (event for outcome in outcomes for event in outcome.events), key=lambda event: event.occurred_at

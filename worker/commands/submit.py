@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from typing import Any
 
 from google.api_core.exceptions import GoogleAPICallError
@@ -56,14 +57,18 @@ def describe(event: Event) -> str:
         case CompletedEvent(transcription_metadata=told):
             return (
                 f"{head} [green]completed[/] {told.words_count} words in {told.audio_duration_seconds:.0f} s of audio, "
-                f"{told.processing_speed_ratio:.0f}x real time, by {told.method_used}: {event.artefacts.words.uri}"
+                f"{told.processing_speed_ratio:.0f}x real time, by {_plain(told.method_used)}: {event.artefacts.words.uri}"
             )
         case FailedEvent(error=error):
-            return f"{head} [red]failed[/] {error.error_code} {escape(error.error_message)}"
+            return f"{head} [red]failed[/] {_plain(error.error_code)} {escape(error.error_message)}"
         case CostEvent():
             return f"{head} [cyan]cost[/] ${event.usd_total:.6f}, {event.savings_percent:.1f} % below Deepgram"
         case ProgressEvent():
             return f"{head} progress {event.audio_seconds_done:.0f} s of audio done"
+
+
+def _plain(member: Enum | str) -> str:
+    return member.value if isinstance(member, Enum) else member
 
 
 def _follow(
