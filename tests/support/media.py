@@ -2,6 +2,7 @@
 
 import struct
 import subprocess
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def float_wav(samples: NDArray[np.float32], rate: int = SAMPLE_RATE_HZ) -> bytes
 
 @dataclass(frozen=True, kw_only=True)
 class MediaKit:
-    """Writes files into `directory`; a name is written once a test session and shared, so never change one."""
+    """Writes files into `directory`. What was encoded once is shared by the tests, so never change such a file."""
 
     directory: Path
     ffmpeg: Path
@@ -73,10 +74,11 @@ class MediaKit:
 
     def encode(self, name: str, samples: Pcm, *options: str, before: tuple[str, ...] = ()) -> Path:
         """Encode `samples` to `name`; `before` holds further inputs, which stand first, or options of the input."""
-        path = self.directory / name
+        piped = samples.astype("<i2").tobytes()
+        path = self.directory / f"{zlib.crc32(piped + repr((before, options)).encode()):08x}-{name}"
         if not path.exists():
             source = ("-f", "s16le", "-ar", str(SAMPLE_RATE_HZ), "-ac", "1", "-i", "pipe:0")
-            self.run(*before, *source, *options, str(path), piped=samples.astype("<i2").tobytes())
+            self.run(*before, *source, *options, str(path), piped=piped)
         return path
 
     def run(self, *arguments: str, piped: bytes = b"") -> None:

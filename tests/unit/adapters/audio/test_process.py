@@ -1,0 +1,197 @@
+"""The process behind a decode: held back, limited, and gone afterwards, however it ends."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.support.decoding import decode_all
+from tests.support.media import MediaKit
+from tests.support.waiting import eventually
+from worker.adapters.audio import FfmpegDecoder, Limits
+from worker.errors import AudioUndecodable, EngineFailure, TranscriptionTimeout
+from worker.ports import SAMPLE_RATE_HZ
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes by Linux's means")
+
+MINUTES = 5
+LIMITS = Limits(max_seconds=3600, stall_seconds=10)
+PARENT = """
+import asyncio, pathlib, sys
+from worker.adapters.audio import FfmpegDecoder, Limits
+
+async def main():
+    decoder = FfmpegDecoder(ffmpeg=pathlib.Path(sys.argv[1]), limits=Limits(max_seconds=3600))
+    async with decoder.decode(pathlib.Path(sys.argv[2])) as stream:
+        await anext(aiter(stream))
+        print("decoding", flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="session")
+def long(media: MediaKit) -> Path:
+    return media.encode("minutes.flac", np.zeros(MINUTES * 60 * SAMPLE_RATE_HZ, np.int16))
+
+
+@pytest.fixture
+def decoder(media: MediaKit) -> FfmpegDecoder:
+    return FfmpegDecoder(ffmpeg=media.ffmpeg, limits=LIMITS)
+
+
+def _children(pid: int | None = None) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+async def _one_runs() -> bool:
+    return len(_children()) == 1
+
+
+def _stand_in(folder: Path, script: str) -> Path:
+    path = folder / "ffmpeg"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+async def test_leaving_early_leaves_no_process(decoder: FfmpegDecoder, long: Path) -> None:
+    async with decoder.decode(long) as stream:
+        await anext(aiter(stream))
+        during = len(_children())
+
+    assert during == 1
+    assert _children() == []
+
+
+async def test_leaving_without_a_look_leaves_no_process(decoder: FfmpegDecoder, long: Path) -> None:
+    async with decoder.decode(long):
+        pass
+
+    assert _children() == []
+
+
+async def test_cancelling_a_decode_leaves_no_process(long: Path, tmp_path: Path) -> None:
+    hung = FfmpegDecoder(ffmpeg=_stand_in(tmp_path, "exec sleep 60"), limits=LIMITS)
+    decoding = asyncio.create_task(decode_all(hung, long))
+    await eventually(_one_runs)
+
+    decoding.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await decoding
+    assert _children() == []
+
+
+async def test_ffmpeg_waits_while_nobody_reads(decoder: FfmpegDecoder, long: Path) -> None:
+    async with decoder.decode(long) as stream:
+        await anext(aiter(stream))
+        (ffmpeg,) = _children()
+
+        written = [0]
+
+        async def no_more_comes() -> bool:
+            written.append(ffmpeg.io_counters().write_chars)
+            return written[-1] == written[-2]
+
+        await eventually(no_more_comes)
+        rest = [block.size async for block in stream]
+
+    assert written[-1] < 2 * 5 * SAMPLE_RATE_HZ * 4
+    assert sum(rest) == (MINUTES * 60 - 5) * SAMPLE_RATE_HZ
+
+
+async def test_many_decodes_run_side_by_side(decoder: FfmpegDecoder, long: Path) -> None:
+    decoded = await asyncio.gather(*(decode_all(decoder, long) for _ in range(4)))
+
+    assert {one.samples.size for one in decoded} == {MINUTES * 60 * SAMPLE_RATE_HZ}
+    assert _children() == []
+
+
+async def test_a_decode_is_confined(decoder: FfmpegDecoder, long: Path) -> None:
+    async with decoder.decode(long) as stream:
+        await anext(aiter(stream))
+        (ffmpeg,) = _children()
+        memory, processor = ffmpeg.rlimit(psutil.RLIMIT_DATA), ffmpeg.rlimit(psutil.RLIMIT_CPU)
+        written, opened = ffmpeg.rlimit(psutil.RLIMIT_FSIZE), ffmpeg.rlimit(psutil.RLIMIT_NOFILE)
+        session, environment, folder = os.getsid(ffmpeg.pid), ffmpeg.environ(), ffmpeg.cwd()
+
+    assert memory == (LIMITS.memory_bytes, LIMITS.memory_bytes)
+    assert processor == (240, 245)
+    assert (written, opened) == ((0, 0), (64, 64))
+    assert session != os.getsid(0)
+    assert (environment, folder) == ({"LC_ALL": "C"}, "/")
+
+
+async def test_a_file_that_needs_too_much_memory_is_refused(media: MediaKit, long: Path) -> None:
+    poor = FfmpegDecoder(ffmpeg=media.ffmpeg, limits=Limits(max_seconds=3600, memory_bytes=16 << 20))
+
+    with pytest.raises(AudioUndecodable):
+        await decode_all(poor, long)
+
+
+async def test_a_file_that_takes_too_much_processor_time_is_refused(long: Path, tmp_path: Path) -> None:
+    busy = FfmpegDecoder(ffmpeg=_stand_in(tmp_path, "kill -XCPU $$"), limits=LIMITS)
+
+    with pytest.raises(AudioUndecodable, match="more than 240 s of CPU time"):
+        await decode_all(busy, long)
+
+
+async def test_a_decoder_that_hangs_is_a_fault_of_the_machine(long: Path, tmp_path: Path) -> None:
+    limits = Limits(max_seconds=3600, stall_seconds=0.05)
+    hung = FfmpegDecoder(ffmpeg=_stand_in(tmp_path, "exec sleep 60"), limits=limits)
+
+    with pytest.raises(TranscriptionTimeout):
+        await decode_all(hung, long)
+    with pytest.raises(TranscriptionTimeout):
+        await hung.probe(long)
+
+    assert _children() == []
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+async def test_a_decoder_stopped_from_outside_is_never_taken_for_the_end_of_the_audio(
+    decoder: FfmpegDecoder, long: Path, stop: signal.Signals
+) -> None:
+    async with decoder.decode(long) as stream:
+        blocks = aiter(stream)
+        await anext(blocks)
+        (ffmpeg,) = _children()
+        ffmpeg.send_signal(stop)
+
+        with pytest.raises(EngineFailure):
+            _ = [block async for block in blocks]
+
+    assert not stream.truncated
+
+
+async def test_a_flood_on_stderr_is_listened_to_but_not_kept(long: Path, tmp_path: Path) -> None:
+    flood = "head -c 20000000 /dev/zero >&2; echo >&2; echo '[error] enough' >&2; exit 1"
+    loud = FfmpegDecoder(ffmpeg=_stand_in(tmp_path, flood), limits=LIMITS)
+
+    with pytest.raises(AudioUndecodable, match="enough"):
+        await decode_all(loud, long)
+
+
+async def test_kill_9_of_the_parent_takes_ffmpeg_with_it(media: MediaKit, long: Path) -> None:
+    parent = subprocess.Popen(  # noqa: ASYNC220  # started once, before anything waits
+        [sys.executable, "-c", PARENT, media.ffmpeg, long], stdout=subprocess.PIPE, text=True
+    )
+    with parent:
+        assert parent.stdout
+        assert parent.stdout.readline() == "decoding\n"
+        (ffmpeg,) = _children(parent.pid)
+
+        parent.kill()
+
+        async def gone() -> bool:
+            return not ffmpeg.is_running() or ffmpeg.status() == psutil.STATUS_ZOMBIE
+
+        await eventually(gone)
