@@ -1,6 +1,7 @@
 """Parakeet as a `WindowRecogniser`: one inference process, supervised, behind a batcher shared by all jobs."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
@@ -8,8 +9,9 @@ from typing import Self
 
 import structlog
 
+from worker.adapters.parakeet import process
 from worker.adapters.parakeet.batcher import Batcher
-from worker.adapters.parakeet.handle import InferenceProcess
+from worker.adapters.parakeet.handle import InferenceProcess, Program
 from worker.adapters.parakeet.messages import EngineOptions
 from worker.adapters.parakeet.waiting import Window
 from worker.errors import EngineFailure, GpuNotAvailable, ModelLoadingError, TranscriptionTimeout, WorkerError
@@ -76,8 +78,9 @@ class ParakeetEngine:
         torch_threads: int = 1,
         log_format: LogFormat = "auto",
         patience: Patience | None = None,
+        program: Program = process.main,
     ) -> None:
-        self._patience = patience or Patience()
+        self._patience, self._program = patience or Patience(), program
         self._options = EngineOptions(
             model_name=model_name,
             device=device,
@@ -96,12 +99,11 @@ class ParakeetEngine:
         self._clock = asyncio.get_running_loop().time
         self._batcher = Batcher(self._options.batch_size, self._clock)
         self._enter(EngineState.LOADING, None)
-        self._process = InferenceProcess(self._options, self._batcher.settle)
-        try:
+        self._process = self._spawn()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._process.kill)
             self._facts = await self._process.until_ready(self._patience.start_seconds)
-        except BaseException:
-            await self._process.kill()
-            raise
+            stack.pop_all()
         self._serve()
         self._supervisor = asyncio.create_task(self._supervise(), name="parakeet-supervisor")
         self._supervisor.add_done_callback(self._unsupervised)
@@ -166,15 +168,15 @@ class ParakeetEngine:
         Silence is counted in rounds of this loop, not by the clock: after a pause of the whole worker the process must
         get its chance to beat.
         """
-        process, silent_rounds, beats = self._process, 0, self._process.beats
+        child, silent_rounds, beats = self._process, 0, self._process.beats
         while silent_rounds * self._patience.heartbeat_seconds < self._patience.silence_seconds:
             try:
                 async with asyncio.timeout(self._patience.heartbeat_seconds):
-                    await process.ended.wait()
-                return EngineFailure("parakeet", f"its process ended: {process.failure}")
+                    await child.ended.wait()
+                return EngineFailure("parakeet", f"its process ended: {child.failure}")
             except TimeoutError:
-                silent_rounds = silent_rounds + 1 if process.beats == beats else 0
-                beats = process.beats
+                silent_rounds = silent_rounds + 1 if child.beats == beats else 0
+                beats = child.beats
             if (limit := self._overdue()) is not None:
                 return TranscriptionTimeout("parakeet", limit)
         return TranscriptionTimeout("parakeet", self._patience.silence_seconds)
@@ -197,7 +199,7 @@ class ParakeetEngine:
             await asyncio.sleep(min(backoff, self._patience.longest_backoff_seconds))
 
     async def _started_again(self) -> bool:
-        self._process = InferenceProcess(self._options, self._batcher.settle)
+        self._process = self._spawn()
         try:
             self._require_same(await self._process.until_ready(self._patience.start_seconds))
         except (ModelLoadingError, GpuNotAvailable) as exc:
@@ -210,6 +212,9 @@ class ParakeetEngine:
     def _require_same(self, facts: EngineFacts) -> None:
         if facts != self._facts:  # checkpoints are keyed by the fingerprint that the worker started with
             raise ModelLoadingError(self._options.model_name, "the model changed under the running worker")
+
+    def _spawn(self) -> InferenceProcess:
+        return InferenceProcess(self._options, self._batcher.settle, self._program)
 
     def _serve(self) -> None:
         self._enter(EngineState.READY, None)

@@ -10,7 +10,8 @@ import signal
 import threading
 from collections.abc import Callable
 from multiprocessing import resource_tracker
-from typing import assert_never
+from multiprocessing.connection import Connection
+from typing import TypeAlias, assert_never
 
 from schemas.codes import ErrorCode
 from worker.adapters.parakeet import process
@@ -18,16 +19,19 @@ from worker.adapters.parakeet.messages import Answer, Batch, Beat, Done, EngineO
 from worker.errors import GpuNotAvailable, ModelLoadingError, WorkerError
 from worker.ports import EngineFacts
 
+Program: TypeAlias = Callable[[Connection, int, EngineOptions], None]
+
 
 class InferenceProcess:
     """A child process with a model, from its start to its SIGKILL. Belongs to one event loop.
 
     Start it in a thread that lives as long as the worker: Linux kills the child when that thread ends. `on_done` is
-    called on the event loop for every answered batch, in the order of `submit`, and never after `kill`.
+    called on the event loop for every answered batch, in the order of `submit`, and never after `kill`. `program` is
+    what the child runs, `process.main` or one that keeps its promises.
     """
 
-    def __init__(self, options: EngineOptions, on_done: Callable[[Done], None]) -> None:
-        self._options, self._on_done = options, on_done
+    def __init__(self, options: EngineOptions, on_done: Callable[[Done], None], program: Program) -> None:
+        self._options, self._on_done, self._program = options, on_done, program
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[EngineFacts] = self._loop.create_future()
         self._outbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
@@ -68,7 +72,7 @@ class InferenceProcess:
         context = multiprocessing.get_context("spawn")
         self._pipe, childs_end = context.Pipe()
         self._process = context.Process(
-            target=process.main, args=(childs_end, os.getpid(), self._options), name="parakeet", daemon=True
+            target=self._program, args=(childs_end, os.getpid(), self._options), name="parakeet", daemon=True
         )
         resource_tracker.ensure_running()  # its own start unblocks the signals
         signal.pthread_sigmask(signal.SIG_BLOCK, process.PARENTS_SIGNALS)  # the child inherits the mask

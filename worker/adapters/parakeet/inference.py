@@ -1,7 +1,8 @@
 """Windows in, words out: spectrogram, encoder, decoding, all as tensors; no file and no data loader."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import structlog
 import torch
@@ -10,13 +11,21 @@ from torch import Tensor
 from schemas.speech import Word
 from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES, bucket_of
 from worker.adapters.parakeet.decoding import GreedyTdt, Steps
-from worker.adapters.parakeet.model import LoadedModel
 from worker.adapters.parakeet.words import Token, words_of
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 log = structlog.get_logger()
 
 _Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedModel:
+    """A frozen NeMo transducer on its device; `dtype` is that of its encoder, decoder and joint."""
+
+    network: Any
+    device: torch.device
+    dtype: torch.dtype
 
 
 class WindowsToWords:

@@ -1,13 +1,13 @@
 """Loading a Parakeet TDT model through NeMo, whose import costs 10 s and 0.7 GB: for the inference process only."""
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from nemo.collections.asr.models import ASRModel
 
+from worker.adapters.parakeet.inference import LoadedModel
 from worker.adapters.parakeet.messages import EngineOptions
 from worker.errors import GpuNotAvailable, ModelLoadingError
 from worker.ports import EngineFacts
@@ -16,17 +16,7 @@ from worker.ports import EngineFacts
 DECODING_VERSION = "1"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoadedModel:
-    """A frozen model on its device, and what it is."""
-
-    network: Any
-    device: torch.device
-    dtype: torch.dtype
-    facts: EngineFacts
-
-
-def load_model(options: EngineOptions) -> LoadedModel:
+def load_model(options: EngineOptions) -> tuple[LoadedModel, EngineFacts]:
     """Load the model, from the hub's cache where it is a hub name, and make it ready for repeatable inference.
 
     Raises `GpuNotAvailable` or `ModelLoadingError` for what is checked here; what NeMo and its hub client raise besides
@@ -37,7 +27,7 @@ def load_model(options: EngineOptions) -> LoadedModel:
     path = _model_file(options.model_name)
     network = ASRModel.restore_from(str(path), map_location="cpu")
     _require_tdt(options.model_name, network)
-    _settle(network, device, dtype)
+    settle(network, device, dtype)
     facts = EngineFacts(
         model_name=options.model_name,
         model_fingerprint=_fingerprint(path, dtype, options),
@@ -45,7 +35,7 @@ def load_model(options: EngineOptions) -> LoadedModel:
         uses_gpu=device.type == "cuda",
         languages=_languages(network),
     )
-    return LoadedModel(network=network, device=device, dtype=dtype, facts=facts)
+    return LoadedModel(network=network, device=device, dtype=dtype), facts
 
 
 def _device(options: EngineOptions) -> torch.device:
@@ -83,7 +73,8 @@ def _require_tdt(name: str, network: Any) -> None:
         )
 
 
-def _settle(network: Any, device: torch.device, dtype: torch.dtype) -> None:
+def settle(network: Any, device: torch.device, dtype: torch.dtype) -> None:
+    """Freeze the model on its device; the spectrogram stays float32, and without dither, so that it can be repeated."""
     network.freeze()
     network.to(device)
     for module in (network.encoder, network.decoder, network.joint):

@@ -10,14 +10,15 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from types import TracebackType
+from typing import Protocol
 
 import structlog
 
 from schemas.codes import ErrorCode
-from worker.adapters.parakeet.messages import Answer, Batch, Beat, EngineOptions, Failed
+from worker.adapters.parakeet.messages import Answer, Batch, Beat, Done, EngineOptions, Failed, Ready
 from worker.errors import WorkerError
 from worker.telemetry import configure_logging
 
@@ -29,8 +30,27 @@ PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1
 
 
+class Model(Protocol):
+    """What the process serves; see `worker.adapters.parakeet.serving`."""
+
+    def ready(self) -> Ready:
+        """What was loaded."""
+        ...
+
+    def answer(self, batch: Batch) -> Done:
+        """The batch's words. What it raises ends the process."""
+        ...
+
+
 def main(pipe: Connection, parent_pid: int, options: EngineOptions) -> None:
-    """Load the model, answer `Ready`, then a `Done` for every `Batch`; a `Beat` now and then; `Failed` before a death.
+    """The program of the child: `serve` with a Parakeet model."""
+    serve(pipe, parent_pid, options, _open_parakeet)
+
+
+def serve(
+    pipe: Connection, parent_pid: int, options: EngineOptions, open_model: Callable[[EngineOptions], Model]
+) -> None:
+    """Answer `Ready`, then a `Done` for every `Batch`; a `Beat` now and then; `Failed` before a death by an error.
 
     Ends by SIGKILL, by the end of the pipe or by an error, and never outlives the parent. Expects to be started with
     `PARENTS_SIGNALS` blocked.
@@ -39,12 +59,16 @@ def main(pipe: Connection, parent_pid: int, options: EngineOptions) -> None:
     _quiet(options)
     channel = _Channel(pipe, options.heartbeat_seconds)
     with _LastWords(channel):
-        from worker.adapters.parakeet.serving import open_model  # noqa: PLC0415  10 s and 0.7 GB, for this process only
-
-        serving = open_model(options)
-        channel.send(serving.ready())
+        model = open_model(options)
+        channel.send(model.ready())
         while True:
-            channel.send(serving.answer(channel.next_batch()))
+            channel.send(model.answer(channel.next_batch()))
+
+
+def _open_parakeet(options: EngineOptions) -> Model:
+    from worker.adapters.parakeet.serving import open_model  # noqa: PLC0415  10 s and 0.7 GB, for this process only
+
+    return open_model(options)
 
 
 def _die_with(parent_pid: int) -> None:

@@ -43,7 +43,7 @@ def open_model(options: EngineOptions) -> Serving:
     """Load and warm up the model. Raises what `load_model` raises, and what the first inference may."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS then repeats itself bit for bit
     started = time.perf_counter()
-    loaded = load_model(options)
+    loaded, facts = load_model(options)
     restored = time.perf_counter()
     model = WindowsToWords(loaded, options.batch_size)
     model.warm_up()
@@ -51,8 +51,8 @@ def open_model(options: EngineOptions) -> Serving:
     log.info(
         "engine.loaded",
         model=options.model_name,
-        device=loaded.facts.device_name,
+        device=facts.device_name,
         load_seconds=round(restored - started, 2),
         warm_up_seconds=round(warm - restored, 2),
     )
-    return Serving(model, loaded.facts)
+    return Serving(model, facts)
