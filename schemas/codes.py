@@ -3,7 +3,13 @@
 from enum import Enum
 
 
-class ErrorCode(str, Enum):
+class _Word(str, Enum):
+    """A member prints as its value on every Python; `str` and f-strings of a plain `(str, Enum)` differ by version."""
+
+    __str__ = str.__str__
+
+
+class ErrorCode(_Word):
     """Stable code of a failure; part of the contract, so a member is never renamed or removed."""
 
     INVALID_JOB = "INVALID_JOB"
@@ -28,7 +34,7 @@ class ErrorCode(str, Enum):
     INTERNAL_ERROR = "INTERNAL_ERROR"
 
 
-class Method(str, Enum):
+class Method(_Word):
     """How a job may ask to be transcribed, and how it was."""
 
     AUTO = "auto"
@@ -37,7 +43,7 @@ class Method(str, Enum):
     HYBRID = "hybrid"
 
 
-class EventType(str, Enum):
+class EventType(_Word):
     """What an event on the completion topic says."""
 
     COMPLETED = "transcription.completed"
@@ -46,14 +52,14 @@ class EventType(str, Enum):
     PROGRESS = "transcription.progress"
 
 
-class ErrorType(str, Enum):
+class ErrorType(_Word):
     """Whether a later attempt at the same job could have ended otherwise."""
 
     PERMANENT = "permanent"
     TRANSIENT = "transient"
 
 
-class CaptionFormat(str, Enum):
+class CaptionFormat(_Word):
     """What a job may ask for besides the three artefacts that are always written."""
 
     SRT = "srt"

@@ -6,7 +6,6 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from schemas.codes import ErrorCode
 from schemas.decoding import load_object, violations
 from schemas.job import JobEcho
 from schemas.wire import Count, ErrorCodeOrNewer, UtcTime, WireModel
@@ -77,7 +76,7 @@ def dead_letter_attributes(letter: DeadLetter, job: JobEcho) -> dict[str, str]:
     attributes = {
         "envelope": "1",
         "dead_letter_id": letter.dead_letter_id,
-        "code": letter.code.value if isinstance(letter.code, ErrorCode) else letter.code,
+        "code": str(letter.code),
         "job_id": job.job_id,
         "video_id": job.video_id,
     }
