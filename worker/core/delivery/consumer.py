@@ -154,9 +154,7 @@ class Consumer:
         if error is None:
             self._fuse.record_success()
             return Disposition.ACK
-        raise_if_cancelled()
-        if isinstance(error, QueueNotFound):
-            self._lifetime.die(error, "handler")
+        self._check(error)
         if not is_verdict(error):
             log.info("delivery.deferred", reason=str(error))
             return Disposition.RETRY
@@ -168,7 +166,7 @@ class Consumer:
     async def _judge(self, attempt: JobAttempt, error: Exception) -> Disposition:
         disposition = await caught(self._record_verdict(attempt, error))
         if isinstance(disposition, Exception):
-            raise_if_cancelled()
+            self._check(disposition)
             log.error("delivery.verdict_unrecorded", reason=str(disposition), exc_info=disposition)
             return Disposition.RETRY
         return disposition
@@ -180,6 +178,14 @@ class Consumer:
         if disposition is Disposition.DEAD_LETTER:
             await attempt.give_up(error, attempts)
         return disposition
+
+    def _check(self, error: Exception) -> None:
+        """An error of a job that was told to stop is no verdict; a missing topic is the worker's own end."""
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError from error
+        if isinstance(error, QueueNotFound):
+            self._lifetime.die(error, "handler")
 
     async def _settle(self, delivery: Delivery, disposition: Disposition) -> None:
         # From here on a shutdown neither cancels this task nor nacks the message.
@@ -249,10 +255,3 @@ async def caught(work: Awaitable[T]) -> T | Exception:
         return await work
     except Exception as exc:  # noqa: BLE001
         return exc
-
-
-def raise_if_cancelled() -> None:
-    """An error raised by a job that was told to stop is no verdict: stop, as if it had re-raised its cancellation."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

@@ -207,6 +207,19 @@ async def test_a_handler_that_misses_a_topic_stops_the_worker_and_the_job_is_not
         assert r.subscription.nacks == [("ack-m1",)]
 
 
+async def test_a_dead_letter_topic_that_is_gone_stops_the_worker_and_loses_no_message() -> None:
+    async with room() as r:
+        r.handler.give_up_error = QueueNotFound("dead-letters")
+        await r.deliver("m1")
+
+        await r.fail("m1", PERMANENT)
+        await r.clock.advance(6)
+
+        with pytest.raises(QueueNotFound):
+            await r.run
+        assert r.subscription.nacks == [("ack-m1",)]
+
+
 async def test_an_unexpected_error_in_a_background_task_stops_the_worker() -> None:
     async with room() as r:
         await r.deliver("m1")
