@@ -57,7 +57,7 @@ def describe(event: Event) -> str:
         case CompletedEvent(transcription_metadata=told):
             return (
                 f"{head} [green]completed[/] {told.words_count} words in {told.audio_duration_seconds:.0f} s of audio, "
-                f"{told.processing_speed_ratio:.0f}x real time, by {_plain(told.method_used)}: {event.artefacts.words.uri}"
+                f"{told.processing_speed_ratio:.0f}x real time, {_plain(told.method_used)}: {event.artefacts.words.uri}"
             )
         case FailedEvent(error=error):
             return f"{head} [red]failed[/] {_plain(error.error_code)} {escape(error.error_message)}"

@@ -154,7 +154,7 @@ def _in_strict_order(words: Sequence[_Timed]) -> list[_Timed]:
         latest = min(latest - 1, words[i].latest_end - 1)
         starts[i] = int(min(starts[i], latest))
     starts = _apart(starts, 1)
-    following = [*starts[1:], math.inf]
+    following = [*starts, math.inf][1:]
     return [
         replace(word, start=start, end=int(min(max(word.end, start + 1), limit)))
         for word, start, limit in zip(words, starts, following, strict=True)

@@ -1,0 +1,93 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.codes import Method
+from schemas.job import TranscriptionJob
+from worker.core.jobs.routing import SECONDS_PER_HOUR, RoutingPolicy, Situation, in_rollout, route
+
+BY_LENGTH = RoutingPolicy(cost_optimization=False)
+
+
+def job(**fields: object) -> TranscriptionJob:
+    return TranscriptionJob.model_validate({"job_id": "j", "video_id": "v", "audio_uri": "gs://bucket/a.mp3", **fields})
+
+
+def situation(**changes: object) -> Situation:
+    usual = Situation(
+        job=job(), policy=RoutingPolicy(), gpu_healthy=True, model_languages=frozenset({"en"}), duration_seconds=60.0
+    )
+    return replace(usual, **changes)
+
+
+@pytest.mark.parametrize(
+    ("case", "method", "reason"),
+    [
+        (situation(), "parakeet", "cost_optimization"),
+        (situation(job=job(force_method="deepgram")), "deepgram", "force_method"),
+        (situation(job=job(transcription_config={"method": "hybrid"})), "hybrid", "force_method"),
+        (situation(policy=RoutingPolicy(method=Method.DEEPGRAM)), "deepgram", "transcription_method"),
+        (situation(job=job(language="fr")), "deepgram", "language_not_in_model"),
+        (situation(job=job(language="en-GB")), "parakeet", "cost_optimization"),
+        (situation(policy=RoutingPolicy(gpu_enabled=False)), "deepgram", "gpu_disabled"),
+        (situation(job=job(transcription_config={"enable_gpu": False})), "deepgram", "gpu_disabled"),
+        (situation(gpu_healthy=False), "deepgram", "gpu_unhealthy"),
+        (situation(policy=RoutingPolicy(rollout_percent=0)), "deepgram", "rollout_percent"),
+        (situation(policy=BY_LENGTH), "parakeet", "short_file"),
+        (situation(policy=BY_LENGTH, duration_seconds=2.0 * SECONDS_PER_HOUR), "hybrid", "between_thresholds"),
+        (situation(policy=BY_LENGTH, duration_seconds=4.0 * SECONDS_PER_HOUR - 1), "hybrid", "between_thresholds"),
+        (situation(policy=BY_LENGTH, duration_seconds=4.0 * SECONDS_PER_HOUR), "deepgram", "long_file"),
+        (situation(policy=BY_LENGTH, duration_seconds=None), "parakeet", "duration_unknown"),
+        (situation(job=job(transcription_config={"cost_optimization": False})), "parakeet", "short_file"),
+    ],
+)
+def test_each_rule_decides_where_it_applies(case: Situation, method: str, reason: str) -> None:
+    found = route(case)
+
+    assert (found.method, found.reason) == (method, reason)
+
+
+def test_every_rule_beats_those_after_it() -> None:
+    everything_at_once = situation(
+        job=job(force_method="parakeet", language="fr"),
+        policy=replace(BY_LENGTH, method=Method.HYBRID, gpu_enabled=False, rollout_percent=0),
+        gpu_healthy=False,
+        duration_seconds=5.0 * SECONDS_PER_HOUR,
+    )
+    steps = [
+        ("force_method", {"job": job(language="fr")}),
+        ("transcription_method", {"policy": replace(BY_LENGTH, gpu_enabled=False, rollout_percent=0)}),
+        ("language_not_in_model", {"job": job()}),
+        ("gpu_disabled", {"policy": replace(BY_LENGTH, rollout_percent=0)}),
+        ("gpu_unhealthy", {"gpu_healthy": True}),
+        ("rollout_percent", {"policy": BY_LENGTH}),
+        ("long_file", {"policy": RoutingPolicy()}),
+        ("cost_optimization", {}),
+    ]
+
+    reasons, left = [], everything_at_once
+    for _, change in steps:
+        reasons.append(route(left).reason)
+        left = replace(left, **change)
+
+    assert reasons == [reason for reason, _ in steps]
+
+
+@given(video_id=st.text(min_size=1), small=st.floats(0, 100), more=st.floats(0, 100))
+def test_a_video_that_is_let_in_stays_in_as_the_share_grows(video_id: str, small: float, more: float) -> None:
+    if in_rollout(video_id, min(small, more)):
+        assert in_rollout(video_id, max(small, more))
+
+
+@pytest.mark.parametrize("percent", [10, 50])
+def test_the_rollout_share_is_the_share_of_videos(percent: float) -> None:
+    inside = sum(in_rollout(str(number), percent) for number in range(10_000))
+
+    assert inside / 100 == pytest.approx(percent, abs=1.5)
+
+
+def test_the_ends_of_the_rollout_are_nobody_and_everybody() -> None:
+    assert not any(in_rollout(str(number), 0) for number in range(1000))
+    assert all(in_rollout(str(number), 100) for number in range(1000))
