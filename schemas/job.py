@@ -28,6 +28,9 @@ NEWEST_SCHEMA_VERSION = 1
 MAX_JOB_BYTES = 1024 * 1024
 """Far above any real job, and low enough for its echo and its dead letter to fit into a Pub/Sub message."""
 
+MAX_ECHO_DEPTH = 32
+"""JSON parsers give up at some depth, and an event nests its job's fields deeper than the job did."""
+
 _ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _LANGUAGE_PATTERN = (
     "[A-Za-z]{2,3}(-[A-Za-z]{3}){0,3}"  # language, extended language
@@ -59,6 +62,19 @@ def _prefix_uri(text: str) -> str:
     return text
 
 
+def _shallow(value: JsonValue) -> JsonValue:
+    if _depth(value) > MAX_ECHO_DEPTH:
+        raise ValueError(f"must be nested at most {MAX_ECHO_DEPTH} deep")
+    return value
+
+
+def _depth(value: JsonValue) -> int:
+    if not isinstance(value, dict | list):
+        return 0
+    members = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(_depth, members), default=0)
+
+
 def _pattern(expression: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": f"^{expression}$"})
 
@@ -67,6 +83,8 @@ Id = Annotated[str, AfterValidator(_id), _pattern(_ID_PATTERN)]
 Language = Annotated[str, AfterValidator(_language), _pattern(_LANGUAGE_PATTERN)]
 ObjectUri = Annotated[str, AfterValidator(_object_uri), _pattern("gs://[^/]+/.*[^/]")]
 PrefixUri = Annotated[str, AfterValidator(_prefix_uri), _pattern("gs://[^/]+/(.*/)?")]
+Echoed = Annotated[JsonValue, AfterValidator(_shallow)]
+Metadata = Annotated[dict[str, JsonValue], AfterValidator(_shallow)]
 _NotStrict = Field(strict=False)  # an enum is written as its value, a tuple as a list
 
 
@@ -78,13 +96,13 @@ class JobEcho(TolerantModel):
 
     job_id: Id | None = None
     video_id: Id | None = None
-    created_at: JsonValue = None
-    priority: JsonValue = None
-    convex_video_id: JsonValue = None
-    team_id: JsonValue = None
-    callback_url: JsonValue = None
+    created_at: Echoed = None
+    priority: Echoed = None
+    convex_video_id: Echoed = None
+    team_id: Echoed = None
+    callback_url: Echoed = None
     """Never called by the worker."""
-    metadata: dict[str, JsonValue] = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
 
 
 class TranscriptionConfig(TolerantModel):
@@ -122,13 +140,13 @@ class TranscriptionJob(TolerantModel):
     """Captions besides the three artefacts that are always written; held in order, each once."""
     duration_seconds: Annotated[float, Field(ge=0)] | None = None
     """A hint for routing; the decoded audio is the truth."""
-    created_at: JsonValue = None
-    priority: JsonValue = None
-    convex_video_id: JsonValue = None
-    team_id: JsonValue = None
-    callback_url: JsonValue = None
+    created_at: Echoed = None
+    priority: Echoed = None
+    convex_video_id: Echoed = None
+    team_id: Echoed = None
+    callback_url: Echoed = None
     """Never called by the worker."""
-    metadata: dict[str, JsonValue] = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod

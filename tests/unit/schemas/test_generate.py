@@ -1,4 +1,5 @@
 import json
+from functools import cache
 
 from hypothesis import given, settings
 from jsonschema import Draft202012Validator
@@ -9,6 +10,7 @@ from schemas.job import TranscriptionJob, encode_job
 from tests.support.messages import events, jobs
 
 
+@cache
 def validator(name: str) -> Draft202012Validator:
     return Draft202012Validator(json.loads(schema_files()[f"{name}.schema.json"]))
 
