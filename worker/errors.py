@@ -270,6 +270,50 @@ class EngineFailure(TransientError):
         super().__init__(f"{engine} failed: {reason}")
 
 
+class DeepgramQuotaError(TransientError):
+    """Deepgram takes no more for now: out of credit (402), or too many requests (429) after waiting as it asked."""
+
+    code = ErrorCode.DEEPGRAM_QUOTA_ERROR
+    suggested_action = "check the Deepgram project's balance and rate limit, then replay"
+
+    def __init__(self, status: int, reason: str) -> None:
+        self.status, self.reason = status, reason
+        super().__init__(f"Deepgram's quota is used up ({status}): {reason}")
+
+
+class DeepgramAuthError(PermanentError):
+    """Deepgram does not accept the API key, or the key may not use the model (401, 403)."""
+
+    code = ErrorCode.DEEPGRAM_AUTH_ERROR
+    suggested_action = "set a valid DEEPGRAM_API_KEY that may use DEEPGRAM_MODEL, then replay"
+
+    def __init__(self, status: int, reason: str) -> None:
+        self.status, self.reason = status, reason
+        super().__init__(f"Deepgram refuses the API key ({status}): {reason}")
+
+
+class DeepgramRejected(PermanentError):
+    """Deepgram says that this request can never succeed (400, 404, 413, 422)."""
+
+    code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
+    suggested_action = "look at the reason; the audio or DEEPGRAM_MODEL does not suit Deepgram"
+
+    def __init__(self, status: int, reason: str) -> None:
+        self.status, self.reason = status, reason
+        super().__init__(f"Deepgram rejects the request ({status}): {reason}")
+
+
+class DeepgramUnavailable(TransientError):
+    """Deepgram failed on its side, or its answer was no transcript (5xx, resets, malformed bodies)."""
+
+    code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
+    suggested_action = "check Deepgram's status page, then replay"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"Deepgram did not transcribe: {reason}")
+
+
 class DeepgramNotConfigured(PermanentError):
     """The job can only go to Deepgram, and this worker has no key for it."""
 

@@ -250,6 +250,33 @@ class WindowRecogniser(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CloudRecognition:
+    """What a paid service heard in one chunk, timed from the chunk's first sample."""
+
+    words: tuple[Word, ...]
+    request_id: str
+    """The service's own name for the paid request; kept, so that nobody pays for the chunk again."""
+    billed_seconds: float
+
+
+class CloudRecogniser(Protocol):
+    """A speech service that is paid by the audio minute and takes whole chunks, one request each."""
+
+    @property
+    def model_name(self) -> str:
+        """The service's model, as it is asked for."""
+        ...
+
+    async def recognise(self, samples: Pcm, *, language: str, job_id: str) -> CloudRecognition:
+        """Send one chunk and return its words. Retries inside what is worth retrying.
+
+        Raises `DeepgramQuotaError`, `DeepgramAuthError`, `DeepgramRejected`, `DeepgramUnavailable` or
+        `TranscriptionTimeout`. A request that was sent is paid for even where no answer came: cancelling saves nothing.
+        """
+        ...
+
+
 # --- time -------------------------------------------------------------------------------------------------------------
 
 
