@@ -43,9 +43,9 @@ class Signal:
         self._event.set()
         self._event = asyncio.Event()
 
-    async def wait(self) -> None:
-        """Return at the next `notify`."""
-        await self._event.wait()
+    def wait(self) -> Coroutine[Any, Any, object]:
+        """Return at the next `notify` after this call, also where that comes before the result is awaited."""
+        return self._event.wait()
 
 
 @dataclass(kw_only=True, eq=False)
@@ -243,7 +243,7 @@ def _merged(old: Resource, new: Resource, mask: field_mask_pb2.FieldMask) -> Res
     return merged
 
 
-async def first_of(*waits: Coroutine[Any, Any, None]) -> None:
+async def first_of(*waits: Coroutine[Any, Any, object]) -> None:
     """Return when the first has ended; the others are cancelled. What it raised is raised here."""
     tasks = [asyncio.create_task(wait) for wait in waits]
     try:

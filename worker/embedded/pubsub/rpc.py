@@ -92,7 +92,7 @@ def _streaming_pull(broker: Broker) -> _Handler:
             first = await anext(requests, None)
             if first is None:
                 raise invalid("The stream's first request must name a subscription")
-            await StreamingPull(broker, first).serve(requests, context)
+            await StreamingPull(broker, first, context).serve(requests)
         except Refused as refused:
             await context.abort(refused.code, refused.message, refused.trailing_metadata)
 

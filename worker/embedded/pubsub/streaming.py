@@ -17,7 +17,7 @@ _MAX_MESSAGES_PER_RESPONSE = 1000
 
 
 class Sink(Protocol):
-    """Where a stream's responses go."""
+    """Where a stream's responses go, one at a time."""
 
     async def write(self, message: types.StreamingPullResponse) -> None:
         """Return when the transport took it."""
@@ -27,22 +27,23 @@ class Sink(Protocol):
 class StreamingPull:
     """One stream. A message it holds when it breaks comes back when its lease expires."""
 
-    def __init__(self, broker: Broker, first: types.StreamingPullRequest) -> None:
+    def __init__(self, broker: Broker, first: types.StreamingPullRequest, sink: Sink) -> None:
         self._broker, self._attachment = broker, broker.usable(first.subscription)
+        self._sink, self._writing = sink, asyncio.Lock()
         rules.check_stream_deadline(first.stream_ack_deadline_seconds)
         self._lease_seconds = first.stream_ack_deadline_seconds
         self._max_messages = first.max_outstanding_messages if first.max_outstanding_messages > 0 else _UNLIMITED
         self._max_bytes = first.max_outstanding_bytes if first.max_outstanding_bytes > 0 else _UNLIMITED
         self._outstanding: dict[str, int] = {}
 
-    async def serve(self, requests: AsyncIterator[types.StreamingPullRequest], sink: Sink) -> None:
+    async def serve(self, requests: AsyncIterator[types.StreamingPullRequest]) -> None:
         """Send messages and settle what the client settles, until the client closes its side."""
-        reading = asyncio.create_task(self._read(requests, sink))
+        reading = asyncio.create_task(self._read(requests))
         try:
             while not reading.done():
                 self._attachment.check_usable()
                 if entries := self._take():
-                    await sink.write(self._response(entries))
+                    await self._write(self._response(entries))
                 else:
                     await first_of(self._attachment.changed.wait(), _ended(reading))
             await reading
@@ -62,12 +63,16 @@ class StreamingPull:
             self._broker.touched(self._attachment)
         return entries
 
-    async def _read(self, requests: AsyncIterator[types.StreamingPullRequest], sink: Sink) -> None:
+    async def _write(self, response: types.StreamingPullResponse) -> None:
+        async with self._writing:
+            await self._sink.write(response)
+
+    async def _read(self, requests: AsyncIterator[types.StreamingPullRequest]) -> None:
         async for request in requests:
             response = self._settle(request)
             self._lease_seconds = request.stream_ack_deadline_seconds or self._lease_seconds
             if response is not None:
-                await sink.write(response)
+                await self._write(response)
 
     def _settle(self, request: types.StreamingPullRequest) -> types.StreamingPullResponse | None:
         """Apply the request's acks and new deadlines; an exactly-once subscription is told what became of them."""
