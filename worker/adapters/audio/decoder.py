@@ -1,10 +1,11 @@
 """`FfmpegDecoder`: files in, blocks of int16 samples out.
 
 Times. Sample 0 is the container's first moment, the earliest start among its audio and video tracks: audio that
-starts later than the video gets leading silence, a gap above 0.1 s inside becomes silence, encoder delay and padding
-are cut where the file states them. Exact to the sample at 16 kHz against the encoded audio: WAV, AIFF, FLAC, Ogg, and
-MP3 with a LAME header; MP4 starts exactly and may end up to one AAC frame late; MP3 without a header, ADTS and
-Matroska keep their encoder's delay (up to 50 ms; 1105 samples of an MP3's own rate, 138 ms at 8 kHz).
+starts later than the video gets leading silence, a gap above 0.1 s inside becomes silence (up to some 50 minutes, what
+the memory limit holds; beyond, the audio ends there, truncated), encoder delay and padding are cut where the file
+states them. Exact to the sample at 16 kHz against the encoded audio: WAV, AIFF, FLAC, Ogg, and MP3 with a LAME header;
+MP4 starts exactly and may end up to one AAC frame late; MP3 without a header, ADTS and Matroska keep their encoder's
+delay (up to 50 ms; 1105 samples of an MP3's own rate, 138 ms at 8 kHz).
 
 Truncated. Set when ffmpeg complained of damage or an early end, when WAV, AIFF, FLAC or MP3 headers state more than
 came out, or when an Ogg file lacks its end. Not to be known, and so never set: a cut between two frames of ADTS or of

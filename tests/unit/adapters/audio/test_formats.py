@@ -84,6 +84,21 @@ async def test_audio_that_starts_after_the_video_is_timed_from_the_start_of_the_
     assert not decoded.truncated
 
 
+async def test_a_gap_in_the_audio_is_silence_so_that_times_stay_true(
+    media: MediaKit, decoder: FfmpegDecoder, talk: Pcm
+) -> None:
+    gap = "asetpts='if(gte(T,1.5),PTS+2/TB,PTS)'"
+    path = media.encode("gap.mkv", talk, "-af", gap, "-c:a", "flac")
+
+    decoded = await decode_all(decoder, path)
+
+    silent = np.flatnonzero(np.convolve(np.abs(decoded.samples.astype(int)), np.ones(1600), "valid") == 0)
+    later = decoded.samples[silent[-1] + 1600 :]
+    assert lag_samples(later, talk[-later.size :]) == 0
+    assert decoded.samples.size == pytest.approx(5 * SAMPLE_RATE_HZ, abs=16)
+    assert not decoded.truncated
+
+
 @pytest.mark.parametrize("name", ["art.mp3", "art.m4a"])
 async def test_album_art_is_no_problem(media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, name: str) -> None:
     cover = ("-f", "lavfi", "-i", "color=red:size=64x64:duration=1:rate=1")
