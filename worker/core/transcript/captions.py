@@ -1,18 +1,25 @@
 """Captions: at most two lines of 42 characters for at most 7 s, one after the other."""
 
 import html
+import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from pysubs2 import SSAEvent, SSAFile
 
 from schemas.speech import Word
-from worker.core.transcript.paragraphs import PAUSE_SECONDS, ends_sentence
+from worker.core.transcript.paragraphs import ends_sentence, is_pause
 
 LINE_CHARACTERS = 42
 LINES = 2
 LONGEST_MS = 7000
+# Less cannot be read; a caption stays this long unless the next one begins.
+SHORTEST_MS = 1000
+
+# pysubs2 would take these for line breaks; a word joiner, which nobody sees, keeps the letters apart.
+_LINE_BREAK_CODE = re.compile(r"\\(?=[nNh])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,9 @@ def vtt(words: Sequence[Word]) -> bytes:
 
 def captions_of(words: Sequence[Word]) -> tuple[Caption, ...]:
     """Break a timeline (see `merging.merge`) into captions at sentence ends and pauses, and where one is full."""
-    return tuple(_caption(run) for run in _runs(list(_short_words(words))))
+    runs = list(_runs(list(_short_words(words))))
+    following = [_ms(run[0].start_seconds) for run in runs[1:]]
+    return tuple(_caption(run, limit) for run, limit in zip_longest(runs, following))
 
 
 def _short_words(words: Sequence[Word]) -> Iterator[Word]:
@@ -61,7 +70,7 @@ def _runs(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
 def _breaks(run: Sequence[Word], following: Word) -> bool:
     return (
         ends_sentence(run[-1].text, following.text)
-        or following.start_seconds - run[-1].end_seconds >= PAUSE_SECONDS
+        or is_pause(run[-1], following)
         or _ms(following.end_seconds) - _ms(run[0].start_seconds) > LONGEST_MS
         or len(_lines([*run, following])) > LINES
     )
@@ -72,9 +81,10 @@ def _lines(run: Sequence[Word]) -> list[str]:
     return textwrap.wrap(text, LINE_CHARACTERS, break_on_hyphens=False)
 
 
-def _caption(run: Sequence[Word]) -> Caption:
+def _caption(run: Sequence[Word], next_start_ms: int | None) -> Caption:
     start = _ms(run[0].start_seconds)
-    return Caption(start, min(_ms(run[-1].end_seconds), start + LONGEST_MS), tuple(_lines(run)))
+    end = min(max(_ms(run[-1].end_seconds), start + SHORTEST_MS), start + LONGEST_MS)
+    return Caption(start, end if next_start_ms is None else min(end, next_start_ms), tuple(_lines(run)))
 
 
 def _ms(seconds: float) -> int:
@@ -84,7 +94,6 @@ def _ms(seconds: float) -> int:
 def _render(captions: Sequence[Caption], format_name: str, escape: Callable[[str], str]) -> bytes:
     file = SSAFile()
     for caption in captions:
-        # pysubs2 takes \N for a line break; tags are kept as text, since nothing here is markup.
-        text = r"\N".join(escape(line) for line in caption.lines)
+        text = r"\N".join(_LINE_BREAK_CODE.sub("\\\\\u2060", escape(line)) for line in caption.lines)
         file.append(SSAEvent(start=caption.start_ms, end=caption.end_ms, text=text))
-    return file.to_string(format_name, keep_ssa_tags=True).encode()
+    return file.to_string(format_name, keep_ssa_tags=True).encode()  # braces are text here, not markup

@@ -24,6 +24,7 @@ Costs = NDArray[np.int32]
 """What a cut at the frame's start would hurt, 0 (a long pause) to 1000 (full voice); shape (frames,)."""
 
 _BATCH_FRAMES = 512  # 1.3 MB of float64 at a time stays in the cache
+_SMOOTHED_FRAMES = 5  # 100 ms: noise flickers less, and no syllable is shorter
 _BLOCK_FRAMES = 50
 _HOP_FRAMES = 25
 _NEIGHBOURHOOD_BLOCKS = 61  # 30 s around
@@ -35,7 +36,7 @@ class SilenceRules:
     """What counts as silence. Conservative: only sound as steady as a noise floor is ever called silent."""
 
     # Noise alone stays within 3 dB of its own 20 % quantile; the syllables of speech at 3 dB SNR rise by 5 and more.
-    headroom_millibels: int = 500
+    headroom_millibels: int = 300
     # Nobody records with a noise floor above -30 dBFS: steady sound as loud as that is kept.
     loudest_floor_millibels: int = 6000
     # Below 1.5 s nothing can be told to be steady, so only what lies under -70 dBFS is silent.
@@ -74,7 +75,7 @@ _PAUSE_HEIGHT = 300  # a pause keeps below this share (per mille) of the way fro
 
 
 def frame_levels(samples: Pcm) -> Levels:
-    """The level of every whole frame, smoothed over three."""
+    """The level of every whole frame, smoothed over 100 ms."""
     frames = len(samples) // FRAME_SAMPLES
     power = np.empty((2, frames))
     for first in range(0, frames, _BATCH_FRAMES):
@@ -85,8 +86,8 @@ def frame_levels(samples: Pcm) -> Levels:
         power[1, first:last] = np.einsum("fs,fs->f", slope, slope)
     if not frames:
         return np.empty((2, 0), np.int32)
-    padded = np.pad(power, ((0, 0), (1, 1)), mode="edge")
-    smooth = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]) / (3 * FRAME_SAMPLES)
+    padded = np.pad(power, ((0, 0), (_SMOOTHED_FRAMES // 2, _SMOOTHED_FRAMES // 2)), mode="edge")
+    smooth = sliding_window_view(padded, _SMOOTHED_FRAMES, axis=1).sum(axis=2) / (_SMOOTHED_FRAMES * FRAME_SAMPLES)
     levels: Levels = np.rint(1000 * np.log10(smooth + 1)).astype(np.int32)
     return levels
 

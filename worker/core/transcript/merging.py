@@ -4,8 +4,9 @@ All arithmetic is in whole milliseconds of the file, so that nothing drifts and 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from itertools import pairwise
 
 from schemas.speech import WindowSpan, WindowTranscript, Word
@@ -47,9 +48,10 @@ def merge(transcripts: Iterable[WindowTranscript]) -> tuple[Word, ...]:
     heard_to = 0
     for transcript in sorted(transcripts, key=lambda one: (one.span.start_sample, one.span.end_sample)):
         words = _join_punctuation(_on_file_clock(transcript))
-        begin = _ms(transcript.span.start_sample)
-        timeline = _seam(timeline, words, begin, min(heard_to, _ms(transcript.span.end_sample)))
-        heard_to = max(heard_to, _ms(transcript.span.end_sample))
+        begin, end = _ms(transcript.span.start_sample), _ms(transcript.span.end_sample)
+        keep, skip = _seam(timeline, words, begin, min(heard_to, end))
+        timeline[keep:] = words[skip:]
+        heard_to = max(heard_to, end)
     return tuple(
         Word(word.text, word.start / 1000, word.end / 1000, word.confidence) for word in _in_strict_order(timeline)
     )
@@ -100,50 +102,48 @@ def _join_punctuation(words: Sequence[_Timed]) -> list[_Timed]:
     return joined
 
 
-def _seam(before: list[_Timed], after: list[_Timed], begin: int, end: int) -> list[_Timed]:
-    """Put two runs of words together that both heard `[begin, end)`, an empty stretch where they do not overlap."""
+def _seam(before: Sequence[_Timed], after: Sequence[_Timed], begin: int, end: int) -> tuple[int, int]:
+    """How many words to keep of the earlier run and to skip of the later one, which both heard `[begin, end)`."""
     if begin >= end:
-        return before + after
-    keep, skip = _common_word(before, after, begin, end) or _middle(before, after, (begin + end) / 2)
-    return before[:keep] + after[skip:]
+        return len(before), 0
+    return _common_word(before, after, begin, end) or _middle(before, after, (begin + end) / 2)
 
 
-def _common_word(before: list[_Timed], after: list[_Timed], begin: int, end: int) -> tuple[int, int] | None:
-    """How many words to keep and to skip so that the runs meet after a word both heard, the nearest to the middle.
-
-    Near the middle each window heard enough on both sides of the word.
-    """
+def _common_word(before: Sequence[_Timed], after: Sequence[_Timed], begin: int, end: int) -> tuple[int, int] | None:
+    """A seam after a word that both heard, the nearest to the middle, where each window knows both sides of it."""
+    first = _count_before(before, begin - _SAME_WORD_MS)
+    left = before[first:]
+    right = [word for word in after if word.start <= end + _SAME_WORD_MS]
+    blocks = SequenceMatcher(
+        None, [_token(word.text) for word in left], [_token(word.text) for word in right], autojunk=False
+    ).get_matching_blocks()
     middle = (begin + end) / 2
     pairs = [
-        (abs(left.centre - middle), i + 1, j + 1)
-        for i, left in _from(before, begin - _SAME_WORD_MS)
-        for j, right in enumerate(after)
-        if right.start <= end + _SAME_WORD_MS
-        and abs(left.start - right.start) <= _SAME_WORD_MS
-        and _token(left.text) == _token(right.text)
+        (abs(left[i].centre - middle), first + i + 1, j + 1)
+        for block in blocks
+        for i, j in zip(range(block.a, block.a + block.size), range(block.b, block.b + block.size), strict=True)
+        if abs(left[i].start - right[j].start) <= _SAME_WORD_MS
     ]
     return min(pairs)[1:] if pairs else None
 
 
-def _from(words: list[_Timed], begin: int) -> Iterator[tuple[int, _Timed]]:
-    """The words that end after `begin`, with their places; looks at no more than those and one."""
-    for i in range(len(words) - 1, -1, -1):
-        if words[i].end < begin:
-            return
-        yield i, words[i]
+def _count_before(words: Sequence[_Timed], moment: float) -> int:
+    """How many words there are up to the last whose centre lies before the moment."""
+    count = len(words)
+    while count and words[count - 1].centre >= moment:
+        count -= 1
+    return count
 
 
 def _token(text: str) -> str:
     return "".join(char for char in text.casefold() if char.isalnum())
 
 
-def _middle(before: list[_Timed], after: list[_Timed], middle: float) -> tuple[int, int]:
-    """How many to keep and to skip so that the runs meet in the middle and no word is dropped from both."""
-    keep = len(before)
-    while keep and before[keep - 1].centre >= middle:
-        keep -= 1
+def _middle(before: Sequence[_Timed], after: Sequence[_Timed], middle: float) -> tuple[int, int]:
+    """A seam in the middle; words of the later run that the earlier one did not reach are kept."""
+    keep = _count_before(before, middle)
     said_to = before[keep - 1].end if keep else 0
-    return keep, sum(word.centre < min(middle, said_to) for word in after)
+    return keep, _count_before(after, min(middle, said_to))
 
 
 def _in_strict_order(words: Sequence[_Timed]) -> list[_Timed]:

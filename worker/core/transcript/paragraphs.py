@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from schemas.speech import Word
-from worker.core.transcript.spelling import raw_word
+from worker.core.transcript.spelling import closing_marks, raw_word
 
 LONGEST_SECONDS = 60.0
 PAUSE_SECONDS = 0.8
@@ -86,11 +86,12 @@ def _starts_anew(current: Sequence[Sentence], following: Sentence) -> bool:
     return (
         len(current) >= _MOST_SENTENCES
         or following.end_seconds - current[0].start_seconds > _AMPLE_SECONDS
-        or _is_pause(current[-1].words[-1], following.words[0])
+        or is_pause(current[-1].words[-1], following.words[0])
     )
 
 
-def _is_pause(word: Word, following: Word) -> bool:
+def is_pause(word: Word, following: Word) -> bool:
+    """Whether the silence between two neighbours parts paragraphs, by the milliseconds that the files show."""
     return round((following.start_seconds - word.end_seconds) * 1000) >= PAUSE_SECONDS * 1000
 
 
@@ -98,7 +99,7 @@ def _sentences(words: Sequence[Word]) -> Iterator[Sentence]:
     first = 0
     for i, word in enumerate(words):
         following = words[i + 1] if i + 1 < len(words) else None
-        if following is None or ends_sentence(word.text, following.text) or _is_pause(word, following):
+        if following is None or ends_sentence(word.text, following.text) or is_pause(word, following):
             yield from _not_too_long(words[first : i + 1])
             first = i + 1
 
@@ -125,8 +126,7 @@ _EITHER = frozenset("a.m p.m etc inc ltd co corp u.s u.k u.n e.u d.c ph.d".split
 
 def ends_sentence(text: str, following: str) -> bool:
     """Whether a sentence ends with this word, by its punctuation and the word after it."""
-    stem = raw_word(text)
-    marks = text[text.casefold().rfind(stem) + len(stem) :]
+    stem, marks = raw_word(text), closing_marks(text)
     if any(mark in marks for mark in "?!…"):
         return True
     if "." not in marks or stem in _OPENERS or _is_initial(stem):

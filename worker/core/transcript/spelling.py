@@ -21,3 +21,8 @@ def raw_word(text: str) -> str:
     """
     spoken = [i for i, char in enumerate(text) if char.isalnum()]
     return text[spoken[0] : spoken[-1] + 1].lower() if spoken else text
+
+
+def closing_marks(text: str) -> str:
+    """What follows the last letter or digit."""
+    return text[max((i + 1 for i, char in enumerate(text) if char.isalnum()), default=0) :]
