@@ -18,7 +18,7 @@ from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.adapters.clock import SystemClock
 from worker.adapters.gcs import GcsObjectStore, open_object_store
 from worker.adapters.parakeet.engine import ParakeetEngine
-from worker.adapters.pubsub import PubSub, open_pubsub
+from worker.adapters.pubsub import Patience, PubSub, open_pubsub
 from worker.adapters.workspace import workspace
 from worker.core.delivery.consumer import Consumer
 from worker.core.jobs.audio_input import AudioIntake
@@ -29,8 +29,8 @@ from worker.core.jobs.routing import SECONDS_PER_HOUR, RoutingPolicy
 from worker.core.jobs.state import JobStates
 from worker.core.jobs.transcription import SampleNotRecognised, recognise_sample
 from worker.embedded.samples import samples
-from worker.errors import EngineFailure
-from worker.ports import AudioDecoder, WindowRecogniser
+from worker.errors import EngineFailure, GpuNotAvailable
+from worker.ports import AudioDecoder, EngineFacts, Pcm, Recognition, WindowRecogniser
 from worker.preflight import demand, findings
 from worker.settings import Settings
 
@@ -50,11 +50,11 @@ class Cloud:
 
 
 @asynccontextmanager
-async def open_cloud(settings: Settings) -> AsyncIterator[Cloud]:
+async def open_cloud(settings: Settings, *, patience: Patience | None = None) -> AsyncIterator[Cloud]:
     """Connect to what the settings name. Nothing is verified yet."""
     async with (
         open_object_store(project=settings.project_id) as store,
-        open_pubsub(settings.project_id, emulator_host=settings.pubsub_emulator_host) as pubsub,
+        open_pubsub(settings.project_id, emulator_host=settings.pubsub_emulator_host, patience=patience) as pubsub,
     ):
         yield Cloud(pubsub=pubsub, store=store)
 
@@ -85,46 +85,47 @@ async def run_worker(settings: Settings) -> None:
         async with open_cloud(settings) as cloud:
             await demand(findings(settings, cloud.pubsub, cloud.store))
             async with make_engine(settings) as engine:
-                consumer = await _consumer(settings, cloud, engine, folder)
+                consumer = await make_consumer(settings, cloud, engine, folder)
                 signals.stops(consumer)
                 log.info("worker.ready", subscription=settings.jobs_subscription, device=engine.facts.device_name)
                 await consumer.run()
         log.info("worker.stopped")
 
 
-async def _consumer(settings: Settings, cloud: Cloud, engine: ParakeetEngine, folder: Path) -> Consumer:
-    clock = SystemClock()
+async def make_consumer(settings: Settings, cloud: Cloud, engine: WindowRecogniser, folder: Path) -> Consumer:
+    """The consumer of the jobs subscription; downloads go below `folder`. Raises `QueueNotFound`."""
     subscription = cloud.pubsub.subscription(settings.jobs_subscription)
     decoder = make_decoder(settings)
-    tools = JobTools(
-        states=JobStates(cloud.store, settings.state_bucket, clock, worker_name(), settings.claim_ttl_seconds),
-        intake=AudioIntake(
-            cloud.store,
-            folder,
-            input_buckets=settings.input_buckets,
-            max_bytes=int(settings.max_file_size_gb * GIB),
-        ),
-        output=OutputWriter(
-            cloud.store, output_bucket=settings.output_bucket, writable_buckets=settings.writable_buckets
-        ),
-        decoder=decoder,
-        recogniser=engine,
-        completions=cloud.pubsub.topic(settings.completion_topic),
-        dead_letters=cloud.pubsub.topic(settings.dead_letter_topic),
-        clock=clock,
-    )
     return Consumer(
         subscription,
-        Jobs(tools, _rules(settings, uses_gpu=engine.facts.uses_gpu)),
+        make_jobs(settings, cloud, engine, folder),
         slots=settings.job_slots,
         max_parked=settings.max_parked,
         ack_deadline_seconds=(await subscription.facts()).ack_deadline_seconds,
         max_attempts=settings.max_job_attempts,
         self_test=lambda: self_test(decoder, engine),
         fuse_threshold=FUSE_THRESHOLD,
-        clock=clock,
+        clock=SystemClock(),
         rng=random.Random(),  # noqa: S311 - jitter
     )
+
+
+def make_jobs(settings: Settings, cloud: Cloud, engine: WindowRecogniser, folder: Path) -> Jobs:
+    """What does the job of a delivery."""
+    clock = SystemClock()
+    max_bytes = int(settings.max_file_size_gb * GIB)
+    writable = settings.writable_buckets
+    tools = JobTools(
+        states=JobStates(cloud.store, settings.state_bucket, clock, worker_name(), settings.claim_ttl_seconds),
+        intake=AudioIntake(cloud.store, folder, input_buckets=settings.input_buckets, max_bytes=max_bytes),
+        output=OutputWriter(cloud.store, output_bucket=settings.output_bucket, writable_buckets=writable),
+        decoder=make_decoder(settings),
+        recogniser=engine,
+        completions=cloud.pubsub.topic(settings.completion_topic),
+        dead_letters=cloud.pubsub.topic(settings.dead_letter_topic),
+        clock=clock,
+    )
+    return Jobs(tools, _rules(settings, uses_gpu=engine.facts.uses_gpu))
 
 
 async def self_test(decoder: AudioDecoder, engine: WindowRecogniser) -> None:
@@ -155,6 +156,19 @@ def _rules(settings: Settings, *, uses_gpu: bool) -> JobRules:
         progress_events=settings.progress_events,
         log_costs=settings.log_transcription_costs,
     )
+
+
+class NoEngine:
+    """For commands that work on jobs without hearing any."""
+
+    facts = EngineFacts(
+        model_name="none", model_fingerprint="none", device_name="none", uses_gpu=False, languages=frozenset()
+    )
+
+    async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
+        """Raises `GpuNotAvailable`, always."""
+        del samples, job_id
+        raise GpuNotAvailable("this command does not transcribe")
 
 
 def prices(settings: Settings, *, uses_gpu: bool) -> Prices:

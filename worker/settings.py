@@ -29,8 +29,14 @@ class Settings(BaseSettings):
     # Google Cloud names
     project_id: str = Field("klipstream", description="Google Cloud project of the topics and subscriptions")
     jobs_subscription: str = Field("transcription-jobs-worker", description="subscription the jobs are pulled from")
+    jobs_topic: str = Field(
+        "transcription-jobs", description="topic jobs are published to; commands need it, run does not"
+    )
     completion_topic: str = Field("transcription-completions", description="topic of the result and cost events")
     dead_letter_topic: str = Field("transcription-dead-letters", description="topic of the worker's own dead letters")
+    dead_letter_subscription: str = Field(
+        "transcription-dead-letters", description="subscription the dead-letter console reads"
+    )
     output_bucket: str = Field("", description="bucket of the artefacts where a job names no output_uri_prefix")
     state_bucket: str = Field("", description="bucket of claims, checkpoints and result markers")
     pubsub_emulator_host: str | None = Field(None, description="host:port of a development server instead of Pub/Sub")

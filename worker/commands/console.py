@@ -1,6 +1,5 @@
 """How commands speak: people read stdout as text or JSON, and problems go to stderr with what to do about them."""
 
-import os
 from typing import NoReturn
 
 import typer
@@ -34,9 +33,3 @@ def load_settings() -> Settings:
             for error in exc.errors()
         ]
         fail("; ".join(lines), EXIT_USAGE)
-
-
-def required(variable: str, default: str | None = None) -> str:
-    """A name that only commands need, from the environment."""
-    value = os.environ.get(variable) or default
-    return value or fail(f"{variable} is not set", EXIT_USAGE)

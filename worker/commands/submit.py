@@ -13,13 +13,13 @@ from rich.markup import escape
 from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, ProgressEvent
 from schemas.job import JobRejected
 from worker import client
-from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, out, required
+from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, out
 
 
 def submit(job: dict[str, Any], *, wait: bool, timeout_seconds: float, as_json: bool) -> None:
     """Publish; with `wait`, print the job's events until it has ended. Exit 1 when it failed or took too long."""
     settings = load_settings()
-    project, topic = settings.project_id, required("JOBS_TOPIC", "transcription-jobs")
+    project, topic = settings.project_id, settings.jobs_topic
     with _friendly():
         if not wait:
             message_id = client.submit(job, project_id=project, topic=topic)

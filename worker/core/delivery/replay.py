@@ -6,7 +6,7 @@ failure. An interrupted replay is simply done again: the run is the same, so its
 
 import base64
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -94,7 +94,7 @@ def edited(data: bytes, edits: tuple[Edit, ...]) -> bytes:
 
 async def replay(
     holding: Holding, topic: Topic, plans: Iterable[Republish], *, per_second: float, clock: Clock
-) -> AsyncIterator[Republish]:
+) -> AsyncGenerator[Republish]:
     """Republish one after another and yield each that is done; a dead letter is acked once its republish is confirmed.
 
     Raises `QueueServiceError` at the first publish that is not confirmed; what has not been yielded is still held.
@@ -106,7 +106,7 @@ async def replay(
         await clock.sleep(1 / per_second)
 
 
-async def drop(holding: Holding, entries: Iterable[Entry], export: Callable[[str], None]) -> AsyncIterator[Entry]:
+async def drop(holding: Holding, entries: Iterable[Entry], export: Callable[[str], None]) -> AsyncGenerator[Entry]:
     """Ack each dead letter after `export` took it as a line of JSON and returned, which promises that it is durable."""
     for entry in entries:
         export(export_line(entry))
@@ -149,6 +149,9 @@ def _document(data: bytes) -> dict[str, Any]:
 
 
 def _set(document: dict[str, Any], edit: Edit) -> None:
+    config = document.get("transcription_config")
+    if edit.path == ("force_method",) and isinstance(config, dict):
+        config.pop("method", None)  # its alias, which would contradict it
     *way, name = edit.path
     for step in way:
         document = document.setdefault(step, {})

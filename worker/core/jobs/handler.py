@@ -34,6 +34,7 @@ from worker.errors import (
     InvalidJob,
     JobIdConflict,
     ParakeetDisabled,
+    PermanentError,
     UnsupportedSchemaVersion,
 )
 from worker.ports import AudioDecoder, Clock, Delivery, JobSlot, Topic, WindowRecogniser
@@ -114,6 +115,22 @@ class JobAttempt:
             messages = self._failure(error, attempts, claim)
             await claim.conclude(self._marker(self._job, messages, error))
         await self._publish(messages)
+
+    async def adopt(self, deliveries: int) -> None:
+        """For a message that the subscription's own policy gave up on: make it a dead letter of the worker's.
+
+        Publishes the envelope and the terminal events; where the job had ended all the same, says that again. Raises
+        `ClaimHeld` while a worker has the job.
+        """
+        try:
+            job = self._understand()
+        except PermanentError as error:
+            await self.give_up(error, deliveries)
+            return
+        if marker := await self._concluded_before(job):
+            await self._publish(marker.messages)
+        else:
+            await self.give_up(AttemptsExhausted(deliveries, deliveries), deliveries)
 
     # the steps of `handle`, in order
 
