@@ -11,7 +11,6 @@ from worker.core.transcript.cutting import WindowRules
 from worker.core.transcript.loudness import (
     FRAME_SAMPLES,
     FRAMES_PER_SECOND,
-    SAMPLE_RATE_HZ,
     Flags,
     Loudness,
     Pcm,
@@ -88,7 +87,7 @@ class ChunkCutter:
         owned = self._filled - self._lead_in
         if not owned:
             return ()
-        loudness = measure(self._owned(owned), self._silence_rules)
+        loudness = measure(self._buffer[self._lead_in : self._filled], self._silence_rules)
         return (self._chunk(loudness, owned, forced_end=False),)
 
     def _push(self, block: Pcm) -> Iterator[Chunk]:
@@ -101,10 +100,10 @@ class ChunkCutter:
                 yield self._cut()
 
     def _cut(self) -> Chunk:
-        loudness = measure(self._owned(self._chunk_frames * FRAME_SAMPLES), self._silence_rules)
+        loudness = measure(self._buffer[self._lead_in :], self._silence_rules)
         search = min(_PAUSE_SEARCH_FRAMES, self._chunk_frames // 2)
         end = cutting.best_pause(loudness, self._chunk_frames - search, self._chunk_frames)
-        forced = bool(loudness.in_voice[min(end, self._chunk_frames - 1)])
+        forced = bool(loudness.in_voice[end])
         chunk = self._chunk(loudness, end * FRAME_SAMPLES, forced_end=forced)
         self._carry_over(chunk, forced=forced)
         return chunk
@@ -128,8 +127,9 @@ class ChunkCutter:
         for window in found:
             start = self._start + window.first * FRAME_SAMPLES
             end = self._start + (owned if window.last == frames else window.last * FRAME_SAMPLES)
-            yield WindowSpan(start, end, overlaps_previous=start < self._last_window_end)
-            self._last_window_end = end
+            if end > self._last_window_end:  # else the overlap of the window before holds all of it
+                yield WindowSpan(start, end, overlaps_previous=start < self._last_window_end)
+                self._last_window_end = end
 
     def _carry_over(self, chunk: Chunk, *, forced: bool) -> None:
         self._index += 1
@@ -141,13 +141,5 @@ class ChunkCutter:
         self._buffer[: len(rest)] = rest
         self._filled = len(rest)
 
-    def _owned(self, samples: int) -> Pcm:
-        return self._buffer[self._lead_in : self._lead_in + samples]
-
     def _new_buffer(self) -> Pcm:
         return np.empty(self._lead_in + self._chunk_frames * FRAME_SAMPLES + self._margin, np.int16)
-
-
-def seconds(samples: int) -> float:
-    """The exact time of a sample position."""
-    return samples / SAMPLE_RATE_HZ
