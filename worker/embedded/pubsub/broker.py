@@ -1,11 +1,11 @@
 """Topics and subscriptions by name, and the passing of time over all of them. One event loop, no locks, in memory."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import grpc
 from google.protobuf import field_mask_pb2
@@ -15,6 +15,7 @@ from worker.embedded.pubsub import rules
 from worker.embedded.pubsub.backlog import Backlog, Policy
 from worker.embedded.pubsub.filters import Filter, compile_filter
 from worker.embedded.pubsub.refusal import Refused, already_exists, invalid, not_found
+from worker.embedded.pubsub.signals import Signal, first_of
 from worker.embedded.pubsub.wire import as_timestamp, moment
 from worker.ports import Clock
 
@@ -30,22 +31,6 @@ _MUTABLE = {
         }
     ),
 }  # fmt: skip
-
-
-class Signal:
-    """Wakes everyone who waits at that moment."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    def notify(self) -> None:
-        """Wake the waiting ones."""
-        self._event.set()
-        self._event = asyncio.Event()
-
-    def wait(self) -> Coroutine[Any, Any, object]:
-        """Return at the next `notify` after this call, also where that comes before the result is awaited."""
-        return self._event.wait()
 
 
 @dataclass(kw_only=True, eq=False)
@@ -241,16 +226,3 @@ def _merged(old: Resource, new: Resource, mask: field_mask_pb2.FieldMask) -> Res
             raise invalid(f"Invalid update_mask: {path} is not a mutable field of {type(old).__name__}")
         setattr(merged, path, getattr(new, path) if path in new else None)
     return merged
-
-
-async def first_of(*waits: Coroutine[Any, Any, object]) -> None:
-    """Return when the first has ended; the others are cancelled. What it raised is raised here."""
-    tasks = [asyncio.create_task(wait) for wait in waits]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

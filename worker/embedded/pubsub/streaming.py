@@ -8,8 +8,9 @@ from google.pubsub_v1 import types
 
 from worker.embedded.pubsub import rules
 from worker.embedded.pubsub.backlog import Entry
-from worker.embedded.pubsub.broker import Broker, first_of
+from worker.embedded.pubsub.broker import Broker
 from worker.embedded.pubsub.refusal import invalid
+from worker.embedded.pubsub.signals import first_of
 from worker.embedded.pubsub.subscriber import received
 
 _UNLIMITED = 1 << 62

@@ -5,9 +5,10 @@ from google.pubsub_v1 import types
 
 from worker.embedded.pubsub import rules
 from worker.embedded.pubsub.backlog import Entry
-from worker.embedded.pubsub.broker import Attachment, Broker, first_of
+from worker.embedded.pubsub.broker import Attachment, Broker
 from worker.embedded.pubsub.paging import page_of
 from worker.embedded.pubsub.refusal import invalid, stale_ack_ids, unimplemented
+from worker.embedded.pubsub.signals import first_of
 from worker.embedded.pubsub.wire import moment
 from worker.ports import Clock
 
