@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TypeAlias
 from zlib import crc32
 
@@ -68,7 +69,7 @@ class MemoryRecogniser:
 def _words(samples: Pcm) -> Iterator[Word]:
     bursts = list(_bursts(samples))
     opens = True
-    for burst, following in zip(bursts, [*bursts[1:], None], strict=True):
+    for burst, following in zip_longest(bursts, bursts[1:]):
         closes = following is None or following.start - burst.end >= SENTENCE_GAP_FRAMES
         name = _name(samples[burst.start * FRAME_SAMPLES : burst.end * FRAME_SAMPLES])
         yield Word(

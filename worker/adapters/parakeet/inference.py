@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import structlog
 import torch
 from torch import Tensor
@@ -45,13 +46,10 @@ class WindowsToWords:
         self._frame_seconds = self._network.encoder.subsampling_factor * self._network.cfg.preprocessor.window_stride
         self._pieces: list[str] = self._network.tokenizer.ids_to_tokens(list(range(self._network.decoder.blank_idx)))
 
-    @torch.inference_mode()
     def warm_up(self) -> None:
         """Pay now what the first batch would pay: on a GPU for every shape, the biggest first to see that it fits."""
-        shapes = reversed(BUCKETS_SAMPLES) if self._on_gpu else BUCKETS_SAMPLES[:1]
-        for samples in shapes:
-            encoded, lengths = self._encode((), samples)
-            self._decode(encoded, lengths)
+        for samples in reversed(BUCKETS_SAMPLES) if self._on_gpu else BUCKETS_SAMPLES[:1]:
+            self([np.zeros(samples, dtype=np.int16)] * self._encoder_rows)
 
     @torch.inference_mode()
     def __call__(self, windows: Sequence[Pcm]) -> tuple[tuple[Word, ...], ...]:
@@ -70,7 +68,7 @@ class WindowsToWords:
         """Encoder output of shape (batch_size, frames, features) and its valid lengths, 0 in filler rows."""
 
         def in_passes(rows: int) -> list[tuple[Tensor, Tensor]]:
-            starts = range(0, max(1, len(windows)), rows)
+            starts = range(0, len(windows), rows)
             return [self._encode_pass(windows[start : start + rows], rows, samples) for start in starts]
 
         passes, self._encoder_rows = fitting(in_passes, self._encoder_rows)

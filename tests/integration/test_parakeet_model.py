@@ -1,0 +1,201 @@
+"""The tiny model: exact repetition, NeMo as the reference, what loading refuses, and the real process killed."""
+
+import asyncio
+import os
+import random
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import pytest
+
+from schemas.speech import Word
+from tests.support.parakeet import BATCH_SIZE, TINY_OPTIONS
+from tests.support.waiting import eventually
+from worker.adapters.parakeet.buckets import bucket_of
+from worker.adapters.parakeet.engine import EngineState, ParakeetEngine
+from worker.embedded.samples import tiny_model as tiny_model_file
+from worker.errors import GpuNotAvailable, ModelLoadingError
+from worker.ports import Pcm
+
+if TYPE_CHECKING:
+    from worker.adapters.parakeet.inference import LoadedModel, WindowsToWords
+
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore"),  # NeMo's are not ours to mend
+]
+
+
+@pytest.fixture(scope="module")
+def hear(tiny_model: "LoadedModel") -> "WindowsToWords":
+    from worker.adapters.parakeet.inference import WindowsToWords  # noqa: PLC0415  torch
+
+    return WindowsToWords(tiny_model, BATCH_SIZE)
+
+
+@pytest.fixture(scope="module")
+def alone(hear: "WindowsToWords", speech_windows: tuple[Pcm, ...]) -> list[tuple[Word, ...]]:
+    return [hear([window])[0] for window in speech_windows]
+
+
+def text_of(words: tuple[Word, ...]) -> str:
+    return " ".join(word.text for word in words)
+
+
+def test_words_times_and_confidences_are_exactly_the_same_in_any_company(
+    hear: "WindowsToWords", speech_windows: tuple[Pcm, ...], alone: list[tuple[Word, ...]]
+) -> None:
+    rng = random.Random(1)
+
+    for _ in range(12):
+        company = rng.sample(range(len(speech_windows)), rng.randint(1, BATCH_SIZE))
+
+        words = hear([speech_windows[number] for number in company])
+
+        assert words == tuple(alone[number] for number in company)
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_another_process_hears_exactly_the_same(
+    parakeet: ParakeetEngine, speech_windows: tuple[Pcm, ...], alone: list[tuple[Word, ...]]
+) -> None:
+    answers = await asyncio.gather(
+        *(parakeet.recognise(window, f"job-{number}") for number, window in enumerate(speech_windows))
+    )
+
+    assert [answer.words for answer in answers] == alone
+
+
+def test_tokens_frames_and_durations_are_those_of_nemos_own_decoding(
+    hear: "WindowsToWords", tiny_model: "LoadedModel", speech_windows: tuple[Pcm, ...]
+) -> None:
+    _let_nemo_tell_durations(tiny_model.network)
+    windows = speech_windows[:BATCH_SIZE]
+
+    encoded, lengths = hear._encode(windows, bucket_of(len(windows[0])))
+    ours = hear._decode(encoded, lengths)
+
+    for row in range(len(windows)):
+        emitted = ours.emitted[:, row]
+        # One window at a time: in a batch NeMo 3.0 mixes up the durations of neighbours.
+        (theirs,) = tiny_model.network.decoding.rnnt_decoder_predictions_tensor(
+            encoded[row : row + 1].transpose(1, 2), lengths[row : row + 1], return_hypotheses=True
+        )
+        assert ours.labels[emitted, row].tolist() == _list(theirs.y_sequence)
+        assert ours.frames[emitted, row].tolist() == _list(theirs.timestamp)
+        assert ours.durations[emitted, row].tolist() == _list(theirs.token_duration)
+
+
+def _let_nemo_tell_durations(network: Any) -> None:
+    from omegaconf import open_dict  # noqa: PLC0415  comes with NeMo
+
+    decoding = network.cfg.decoding.copy()
+    with open_dict(decoding):
+        decoding.tdt_include_token_duration = True
+    network.change_decoding_strategy(decoding, verbose=False)
+
+
+def _list(values: Any) -> list[int]:
+    return values.tolist() if hasattr(values, "tolist") else list(values)
+
+
+def test_texts_are_those_of_nemos_transcribe(
+    tiny_model: "LoadedModel", speech_windows: tuple[Pcm, ...], alone: list[tuple[Word, ...]]
+) -> None:
+    waves = [window.astype(np.float32) / 32768 for window in speech_windows]
+
+    hypotheses = tiny_model.network.transcribe(waves, batch_size=1, verbose=False)
+
+    assert [hypothesis.text for hypothesis in hypotheses] == [text_of(words) for words in alone]
+
+
+def test_the_arithmetic_of_a_gpu_hears_nearly_the_same(
+    speech_windows: tuple[Pcm, ...], alone: list[tuple[Word, ...]]
+) -> None:
+    import torch  # noqa: PLC0415
+
+    from worker.adapters.parakeet.inference import LoadedModel, WindowsToWords  # noqa: PLC0415
+    from worker.adapters.parakeet.model import load_model, settle  # noqa: PLC0415
+
+    network = load_model(TINY_OPTIONS)[0].network
+    settle(network, torch.device("cpu"), torch.bfloat16)
+    model = LoadedModel(network=network, device=torch.device("cpu"), dtype=torch.bfloat16)
+
+    (words,) = WindowsToWords(model, BATCH_SIZE)(speech_windows[:1])
+
+    heard, expected = text_of(words).split(), text_of(alone[0]).split()
+    assert len(set(heard) & set(expected)) > 0.9 * len(set(expected))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("/nowhere/model.nemo", "there is no file /nowhere/model.nemo"),
+        ("parakeet", "neither a path to a .nemo file nor a hub name"),
+        ("/models/parakeet", "neither a path to a .nemo file nor a hub name"),
+    ],
+)
+def test_a_name_that_is_no_model_is_refused_with_what_would_be_right(name: str, reason: str) -> None:
+    from worker.adapters.parakeet.model import load_model  # noqa: PLC0415
+
+    with pytest.raises(ModelLoadingError, match=reason):
+        load_model(replace(TINY_OPTIONS, model_name=name))
+
+
+def test_cuda_without_a_gpu_is_refused_rather_than_run_on_the_cpu() -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    from worker.adapters.parakeet.model import load_model  # noqa: PLC0415
+
+    with pytest.raises(GpuNotAvailable, match="PARAKEET_DEVICE=cpu"):
+        load_model(replace(TINY_OPTIONS, device="cuda"))
+
+
+def test_what_can_change_the_words_changes_the_fingerprint(tmp_path: Path) -> None:
+    from worker.adapters.parakeet.model import load_model  # noqa: PLC0415
+
+    copy = tmp_path / "copy.nemo"
+    copy.write_bytes(tiny_model_file().read_bytes())
+    first, same, wider = (
+        load_model(options)[1].model_fingerprint
+        for options in (
+            TINY_OPTIONS,
+            replace(TINY_OPTIONS, model_name=str(copy)),
+            replace(TINY_OPTIONS, batch_size=BATCH_SIZE + 1),
+        )
+    )
+
+    assert first == same
+    assert first != wider
+
+
+async def test_a_file_that_is_no_model_ends_the_start_with_nemos_words(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.nemo"
+    damaged.write_bytes(tiny_model_file().read_bytes()[:100_000])
+
+    with pytest.raises(ModelLoadingError, match=r"damaged\.nemo.*ReadError"):
+        async with ParakeetEngine(model_name=str(damaged), device="cpu", batch_size=1, memory_limit_gib=1):
+            pass
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_the_process_killed_in_the_middle_of_a_batch_costs_no_word(
+    parakeet: ParakeetEngine, speech_windows: tuple[Pcm, ...], alone: list[tuple[Word, ...]]
+) -> None:
+    killed, restarts = parakeet.pid, parakeet.health.restarts
+    assert killed is not None
+    calls = [asyncio.create_task(parakeet.recognise(window, "job")) for window in speech_windows]
+    await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)  # one batch done, the next under way
+
+    os.kill(killed, signal.SIGKILL)
+
+    assert [(await call).words for call in calls] == alone
+    assert parakeet.health.restarts == restarts + 1
+    assert parakeet.health.state is EngineState.READY
+    await eventually(lambda: asyncio.sleep(0, not psutil.pid_exists(killed)))

@@ -1,0 +1,75 @@
+"""The tiny Parakeet model: as an engine in a process of its own, and loaded into the test's own process."""
+
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from tests.support.speech import bank
+from worker.adapters.parakeet.engine import ParakeetEngine, Patience
+from worker.adapters.parakeet.messages import EngineOptions
+from worker.embedded.samples import tiny_model as tiny_model_file
+from worker.ports import SAMPLE_RATE_HZ, Pcm
+
+if TYPE_CHECKING:
+    from worker.adapters.parakeet.inference import LoadedModel
+
+BATCH_SIZE = 4
+PAUSE = np.zeros(SAMPLE_RATE_HZ // 3, dtype=np.int16)
+
+TINY_OPTIONS = EngineOptions(
+    model_name=str(tiny_model_file()),
+    device="cpu",
+    batch_size=BATCH_SIZE,
+    memory_limit_gib=4,
+    torch_threads=1,
+    heartbeat_seconds=0.5,
+    log_format="json",
+)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """NeMo's warnings are not ours to mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def parakeet() -> AsyncIterator[ParakeetEngine]:
+    """The engine, shared by the whole session: it loads for 10 s. Tests of it run on the session's loop."""
+    async with ParakeetEngine(
+        model_name=str(tiny_model_file()),
+        device="cpu",
+        batch_size=BATCH_SIZE,
+        memory_limit_gib=4,
+        patience=Patience(silence_seconds=60),  # of a busy machine
+    ) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> "LoadedModel":
+    """The model in this process, which costs 10 s and 0.7 GB once."""
+    with quiet():
+        from worker.adapters.parakeet.model import load_model  # noqa: PLC0415
+
+        return load_model(TINY_OPTIONS)[0]
+
+
+@pytest.fixture(scope="session")
+def speech_windows() -> tuple[Pcm, ...]:
+    """Eight windows of 21 to 25 s, one a speaker, none of whom the model has met."""
+    speakers: dict[str, list[Pcm]] = {}
+    for clip in bank():
+        speakers.setdefault(clip.utterance.speaker, []).append(clip.samples)
+    return tuple(
+        np.concatenate(list(chain.from_iterable((samples, PAUSE) for samples in clips)))[: (42 + number) * 8_000]
+        for number, clips in enumerate(speakers.values())
+    )

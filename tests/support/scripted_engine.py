@@ -1,0 +1,130 @@
+"""A program for the inference process that has no model and does what the windows' first sample says."""
+
+import os
+import signal
+from enum import IntEnum
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from schemas.speech import Word
+from worker.adapters.parakeet.engine import ParakeetEngine, Patience
+from worker.adapters.parakeet.messages import Batch, Done, EngineOptions, Ready
+from worker.adapters.parakeet.process import serve
+from worker.errors import GpuNotAvailable, ModelLoadingError
+from worker.ports import EngineFacts, Pcm
+
+# Starting a Python process on a busy machine may take seconds; whatever is not under test must not run out.
+PATIENT = Patience(start_seconds=60, heartbeat_seconds=0.05, silence_seconds=20, first_backoff_seconds=0.01)
+
+
+class Act(IntEnum):
+    """What a window does to the process; the second sample is its number."""
+
+    SPEAK = 0
+    DIE = 1
+    RAISE = 2
+    HANG = 3
+    HANG_ONCE = 4
+    FILL_THE_MEMORY = 5
+
+
+def window(act: Act, number: int = 7) -> Pcm:
+    """One second that is heard as the word of its number, unless it does something else."""
+    samples = np.zeros(16_000, dtype=np.int16)
+    samples[:2] = act, number
+    return samples
+
+
+class Stage:
+    """The folder through which a test and the processes see each other; it stands where the model's name goes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def engine(self, *, patience: Patience = PATIENT, batch_size: int = 4) -> ParakeetEngine:
+        """An engine whose processes run the scripted program."""
+        return ParakeetEngine(
+            model_name=str(self.folder),
+            device="cpu",
+            batch_size=batch_size,
+            memory_limit_gib=1,
+            log_format="json",
+            patience=patience,
+            program=main,
+        )
+
+    def refuse(self, starts: int, *, with_gpu: bool = True) -> None:
+        """Make the next starts fail: for want of a model, or of a GPU."""
+        for number in range(starts):
+            (self.folder / f"refuse-{number}").write_text("model" if with_gpu else "gpu")
+
+    def change_the_model(self) -> None:
+        """Let the processes to come tell of another model."""
+        (self.folder / "fingerprint").write_text("changed")
+
+    def keep_the_model(self) -> None:
+        """Undo it."""
+        (self.folder / "fingerprint").unlink()
+
+    @property
+    def hanging(self) -> bool:
+        """A process has come to a window that hangs."""
+        return (self.folder / "hanging").exists()
+
+    @property
+    def starts(self) -> list[int]:
+        """The process ids of all starts."""
+        return [int(file.name.removeprefix("start-")) for file in self.folder.glob("start-*")]
+
+
+class ScriptedModel:
+    """The model of the scripted program."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._folder = Path(options.model_name)
+        (self._folder / f"start-{os.getpid()}").touch()
+        print("stray output of a library")  # noqa: T201
+        for refusal in self._folder.glob("refuse-*"):
+            reason = refusal.read_text()
+            refusal.unlink()
+            raise (
+                GpuNotAvailable("as the test has it")
+                if reason == "gpu"
+                else ModelLoadingError("it", "as the test has it")
+            )
+
+    def ready(self) -> Ready:
+        mark = self._folder / "fingerprint"
+        facts = EngineFacts(
+            model_name="scripted",
+            model_fingerprint=mark.read_text() if mark.exists() else "first",
+            device_name="cpu",
+            uses_gpu=False,
+            languages=frozenset({"en"}),
+        )
+        return Ready(facts=facts, device_memory_bytes=0)
+
+    def answer(self, batch: Batch) -> Done:
+        words = tuple(self._perform(Act(samples[0]), int(samples[1])) for samples in batch.windows)
+        fits = not any(samples[0] == Act.FILL_THE_MEMORY for samples in batch.windows)
+        return Done(words=words if fits else None, seconds=0.25, device_memory_bytes=4096)
+
+    def _perform(self, act: Act, number: int) -> tuple[Word, ...]:
+        first_time = not (self._folder / "hanging").exists()
+        match act:
+            case Act.DIE:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case Act.RAISE:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            case Act.HANG | Act.HANG_ONCE if act is Act.HANG or first_time:
+                (self._folder / "hanging").touch()
+                while True:
+                    signal.pause()
+        return (Word(str(number), 0.0, 0.5, 1.0),)
+
+
+def main(pipe: Connection, parent_pid: int, options: EngineOptions) -> None:
+    """The program."""
+    serve(pipe, parent_pid, options, ScriptedModel)

@@ -1,0 +1,209 @@
+import asyncio
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from schemas.speech import Word
+from worker.adapters.parakeet.batcher import Batcher
+from worker.adapters.parakeet.messages import Batch, Done
+from worker.adapters.parakeet.waiting import Window
+from worker.errors import EngineFailure, GpuMemoryError, WorkerError
+from worker.ports import Recognition
+
+
+@dataclass
+class Engine:
+    """What the batcher sends to; answers when told, on a clock that is set by hand."""
+
+    now: float = 100.0
+    sent: list[Batch] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.batcher = Batcher(4, lambda: self.now)
+
+    def attach(self) -> None:
+        self.batcher.attach(self.sent.append)
+
+    def add(self, count: int = 1, *, job_id: str = "job", seconds: float = 4.0) -> list[Window]:
+        loop = asyncio.get_running_loop()
+        samples = np.zeros(round(seconds * 16_000), dtype=np.int16)
+        windows = [Window(samples=samples, job_id=job_id, answer=loop.create_future()) for _ in range(count)]
+        for window in windows:
+            self.batcher.add(window)
+        return windows
+
+    def finish(self, seconds: float = 1.0, *, fits: bool = True) -> None:
+        assert self.batcher.running
+        words = tuple((Word("ja", 0.0, 0.1, 1.0),) for _ in self.batcher.running.windows)
+        self.batcher.settle(Done(words=words if fits else None, seconds=seconds, device_memory_bytes=0))
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(batch.windows) for batch in self.sent]
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+def failure() -> WorkerError:
+    return EngineFailure("parakeet", "it died")
+
+
+async def test_an_idle_engine_gets_a_window_at_once(engine: Engine) -> None:
+    engine.attach()
+
+    engine.add()
+
+    assert engine.sizes == [1]
+
+
+async def test_a_batch_grows_while_the_engine_is_busy(engine: Engine) -> None:
+    engine.attach()
+    engine.add()
+
+    engine.add(3)
+    engine.finish()
+
+    assert engine.sizes == [1, 3]
+
+
+async def test_a_full_batch_waits_in_the_pipe_and_no_third_goes_there(engine: Engine) -> None:
+    engine.attach()
+    engine.add()
+
+    engine.add(9)
+
+    assert engine.sizes == [1, 4]
+
+
+async def test_windows_wait_for_a_process_to_come(engine: Engine) -> None:
+    engine.add(5)
+
+    engine.attach()
+
+    assert engine.sizes == [4]
+
+
+async def test_engine_seconds_are_shared_by_length_of_audio(engine: Engine) -> None:
+    short, long = engine.add(1, seconds=1.0) + engine.add(1, seconds=4.0)
+    engine.attach()
+
+    engine.finish(seconds=0.5)
+
+    assert (await short.answer).engine_seconds == pytest.approx(0.1)
+    assert (await long.answer).engine_seconds == pytest.approx(0.4)
+
+
+async def test_a_failed_try_is_charged_and_the_windows_shares_sum_up(engine: Engine) -> None:
+    windows = engine.add(2)
+    engine.attach()
+    engine.now += 3
+    engine.batcher.lose(failure())
+    engine.attach()
+
+    engine.finish(seconds=0.25)
+    engine.finish(seconds=0.25)
+
+    answers: list[Recognition] = [await window.answer for window in windows]
+    assert sum(answer.engine_seconds for answer in answers) == pytest.approx(3.5)
+
+
+async def test_the_time_of_a_batch_counts_from_when_the_process_could_begin_it(engine: Engine) -> None:
+    engine.add(8)
+    engine.attach()
+    engine.now += 10
+
+    engine.finish(seconds=10)
+
+    assert engine.batcher.running
+    assert engine.batcher.running.since == engine.now
+
+
+async def test_windows_that_do_not_fit_into_memory_say_so(engine: Engine) -> None:
+    windows = engine.add(2)
+    engine.attach()
+
+    engine.finish(fits=False)
+
+    for window in windows:
+        with pytest.raises(GpuMemoryError):
+            await window.answer
+
+
+async def test_a_lost_batch_comes_again_in_halves_and_the_one_behind_it_whole(engine: Engine) -> None:
+    engine.add(8)
+    engine.attach()
+    engine.sent.clear()
+
+    engine.batcher.lose(failure())
+    engine.attach()
+    engine.finish()
+    engine.finish()
+
+    assert engine.sizes == [2, 2, 4]
+
+
+async def test_the_window_that_kills_every_process_is_found_and_the_others_are_heard(engine: Engine) -> None:
+    windows = engine.add(4)
+    culprit = windows[2]
+    engine.attach()
+
+    while engine.batcher.running:
+        if culprit in engine.batcher.running.windows:
+            engine.batcher.lose(failure())
+            engine.attach()
+        else:
+            engine.finish()
+
+    with pytest.raises(EngineFailure, match="it died"):
+        await culprit.answer
+    assert all([(await window.answer).words for window in windows if window is not culprit])
+
+
+async def test_a_window_alone_gets_a_second_process_but_not_a_third(engine: Engine) -> None:
+    (window,) = engine.add()
+    engine.attach()
+
+    engine.batcher.lose(failure())
+    assert not window.answer.done()
+    engine.attach()
+    engine.batcher.lose(failure())
+
+    assert isinstance(window.answer.exception(), EngineFailure)
+
+
+async def test_losing_an_idle_process_loses_nothing(engine: Engine) -> None:
+    engine.attach()
+
+    engine.batcher.lose(failure())
+    windows = engine.add()
+    engine.attach()
+    engine.finish()
+
+    assert (await windows[0].answer).words
+
+
+async def test_a_window_cancelled_under_way_needs_no_answer_and_one_that_waits_is_not_sent(engine: Engine) -> None:
+    engine.attach()
+    first, second, third = engine.add() + engine.add(2)
+    first.answer.cancel()
+    second.answer.cancel()
+
+    engine.finish()
+    engine.finish()
+
+    assert engine.sizes == [1, 1]
+    assert (await third.answer).words
+
+
+async def test_giving_up_refuses_waiting_windows_and_those_under_way(engine: Engine) -> None:
+    engine.attach()
+    windows = engine.add(6)
+
+    engine.batcher.refuse_all(failure)
+
+    assert all(isinstance(window.answer.exception(), EngineFailure) for window in windows)
+    assert engine.batcher.running is None
