@@ -132,8 +132,8 @@ class ObjectStore(Protocol):
 
     Reading raises `ObjectNotFound` or `ObjectForbidden`; writing and deleting raise `PreconditionFailed` when the
     object's generation is not the expected one (`if_generation=0`: it must not exist yet; None: no condition).
-    After a lost reply a conditional write may have been applied although `PreconditionFailed` is raised: callers that
-    need to know compare what stands there with what they wrote.
+    After a lost reply a conditional write counts as applied when the very bytes stand there: writers that must be told
+    apart put something of their own into the data. Names that could leave their bucket are refused with `InvalidJob`.
     """
 
     async def stat(self, ref: ObjectRef, generation: int | None = None) -> ObjectFacts:
@@ -154,7 +154,10 @@ class ObjectStore(Protocol):
     async def write(
         self, ref: ObjectRef, data: bytes, *, content_type: str, if_generation: int | None = None
     ) -> ObjectFacts:
-        """Write a small object (below 8 MiB, one request) and return what stands there; durable on return."""
+        """Write an object held in memory and return what stands there; durable on return.
+
+        Below 8 MiB it is one request; conditions are for such objects only.
+        """
         ...
 
     async def delete(self, ref: ObjectRef, *, if_generation: int | None = None) -> None:

@@ -14,25 +14,23 @@ heartbeat never waits behind audio.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import requests.exceptions
 import tenacity
-import urllib3.exceptions
 from google.api_core import exceptions as google_errors
 from google.auth import exceptions as auth_errors
 from google.cloud.storage import Blob, Client
-from google.cloud.storage import exceptions as storage_errors
 
 from schemas.uris import GcsUri
-from worker.adapters.gcs.partial_file import DamagedDownload, PartialFile
-from worker.errors import InvalidJob, ObjectForbidden, ObjectNotFound, PreconditionFailed, StorageServiceError
+from worker.adapters.gcs.partial_file import PartialFile
+from worker.adapters.gcs.vendor import is_transient, translated
+from worker.errors import InvalidJob, ObjectNotFound, StorageServiceError
 from worker.ports import ObjectFacts, ObjectRef
 
 T = TypeVar("T")
@@ -44,16 +42,7 @@ DOWNLOAD_THREADS = 4
 TIMEOUT_SECONDS = (5.0, 10.0)
 """To connect, and between two reads; what a stalled transfer costs before it is taken up again."""
 
-VENDOR_ERRORS = (
-    google_errors.GoogleAPICallError,
-    auth_errors.GoogleAuthError,
-    storage_errors.InvalidResponse,
-    storage_errors.DataCorruption,
-    requests.exceptions.RequestException,
-    urllib3.exceptions.HTTPError,
-    ConnectionError,
-    DamagedDownload,
-)
+CLOSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,19 +58,25 @@ class Retries:
 async def open_object_store(*, project: str, retries: Retries | None = None) -> AsyncIterator["GcsObjectStore"]:
     """A store for the life of the context. Raises `StorageServiceError` when there are no usable credentials.
 
-    Leaving does not wait for requests that were cancelled; their threads end within `TIMEOUT_SECONDS`.
+    Leaving waits a moment for requests whose callers were cancelled; a stalled one ends within `TIMEOUT_SECONDS`.
     """
     small = ThreadPoolExecutor(SMALL_THREADS, "gcs")
     downloads = ThreadPoolExecutor(DOWNLOAD_THREADS, "gcs-download")
+    client: Client | None = None
     try:
         client = await asyncio.get_running_loop().run_in_executor(small, _client, project)
-        try:
-            yield GcsObjectStore(client, small, downloads, retries or Retries())
-        finally:
-            client.close()
+        yield GcsObjectStore(client, small, downloads, retries or Retries())
     finally:
-        small.shutdown(wait=False, cancel_futures=True)
-        downloads.shutdown(wait=False, cancel_futures=True)
+        closing = threading.Thread(target=_close, args=(client, small, downloads), name="gcs-close", daemon=True)
+        closing.start()
+        await asyncio.to_thread(closing.join, CLOSE_SECONDS)
+
+
+def _close(client: Client | None, *pools: Executor) -> None:
+    for pool in pools:
+        pool.shutdown(cancel_futures=True)
+    if client:
+        client.close()
 
 
 def _client(project: str) -> Client:
@@ -136,7 +131,7 @@ class GcsObjectStore:
 
     async def delete(self, ref: ObjectRef, *, if_generation: int | None = None) -> None:
         """Remove the object; one that is already gone is fine."""
-        with contextlib.suppress(ObjectNotFound):
+        with suppress(ObjectNotFound):
             await self._retried("delete", ref, lambda: self._delete(ref, if_generation), if_generation=if_generation)
 
     async def list(self, bucket: str, prefix: str) -> Sequence[ObjectFacts]:
@@ -163,7 +158,7 @@ class GcsObjectStore:
     ) -> T:
         _refuse_unsafe(ref)
         loop = asyncio.get_running_loop()
-        with _translated(operation, ref, if_generation):
+        with translated(operation, ref, if_generation):
             async for attempt in self._attempts():
                 with attempt:
                     return await loop.run_in_executor(pool or self._small, call)
@@ -171,7 +166,7 @@ class GcsObjectStore:
 
     def _attempts(self) -> tenacity.AsyncRetrying:
         return tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(_is_transient),
+            retry=tenacity.retry_if_exception(is_transient),
             stop=tenacity.stop_after_attempt(self._retries.attempts),
             wait=tenacity.wait_random_exponential(
                 multiplier=self._retries.first_wait_seconds, max=self._retries.longest_wait_seconds
@@ -260,27 +255,3 @@ def _refuse_unsafe(ref: ObjectRef) -> None:
         GcsUri.parse(ref.uri)
     except ValueError as exc:
         raise InvalidJob((f"{ref.uri}: {exc}",)) from exc
-
-
-@contextlib.contextmanager
-def _translated(operation: str, ref: ObjectRef, if_generation: int | None) -> Iterator[None]:
-    try:
-        yield
-    except google_errors.NotFound as exc:
-        raise ObjectNotFound(ref.uri) from exc
-    except (google_errors.Forbidden, google_errors.Unauthorized) as exc:
-        raise ObjectForbidden(operation, ref.uri) from exc
-    except google_errors.PreconditionFailed as exc:
-        raise PreconditionFailed(ref.uri, if_generation) from exc
-    except VENDOR_ERRORS as exc:
-        raise StorageServiceError(operation, ref.uri, f"{type(exc).__name__}: {exc}"[:500]) from exc
-
-
-def _is_transient(error: BaseException) -> bool:
-    match error:
-        case google_errors.GoogleAPICallError():
-            return error.code is None or error.code in {408, 429} or error.code >= 500  # noqa: PLR2004 - HTTP's numbers
-        case auth_errors.GoogleAuthError():
-            return bool(error.retryable)
-        case _:
-            return isinstance(error, VENDOR_ERRORS)
