@@ -1,0 +1,116 @@
+"""The whole worker under test, in two forms: on the test's own event loop with any engine, and as a process.
+
+Both are wired by `worker.app` and talk to real servers. A pytest plugin: the fixture is `cloud`.
+"""
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from tests.support.pipeline import Pipeline, pipeline_of
+from tests.support.pubsub import EMULATOR
+from tests.support.waiting import eventually
+from tests.support.worker_process import WorkerProcess
+from worker.adapters.memory.recogniser import MemoryRecogniser
+from worker.app import make_consumer, open_cloud
+from worker.core.delivery.consumer import Consumer
+from worker.embedded.gcs import EmbeddedGcs
+from worker.embedded.local_cloud import AUDIO_BUCKET, OUTPUT_BUCKET, PLANS, STATE_BUCKET, LocalCloud
+from worker.embedded.pubsub import EmbeddedPubSub
+from worker.embedded.pubsub.provision import provision
+from worker.embedded.pubsub.server import pubsub_in_thread
+from worker.ports import WindowRecogniser
+from worker.settings import Settings
+
+EITHER_PUBSUB = pytest.mark.parametrize("cloud", ["embedded", EMULATOR], indirect=True)
+"""Runs a test on the official Pub/Sub emulator too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cloud:
+    """Servers with a project of the test's own, and a folder for what worker processes leave."""
+
+    local: LocalCloud
+    project: str
+    folder: Path
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What a worker on these servers needs."""
+        here = {"PROJECT_ID": self.project, "TEMP_DIR": str(self.downloads), "HEALTH_PORT": "0"}
+        return {**self.local.environment, **here}
+
+    @property
+    def downloads(self) -> Path:
+        """Where the workers put temporary files."""
+        return self.folder / "downloads"
+
+    @asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[Pipeline]:
+        """The other side, without a worker."""
+        async with pipeline_of(self.local, self.project) as pipeline:
+            yield pipeline
+
+    @asynccontextmanager
+    async def working(self, engine: WindowRecogniser | None = None, **settings: Any) -> AsyncIterator[Pipeline]:
+        """The other side, with a worker on this event loop; leaving waits until it has settled all it holds."""
+        async with self.pipeline() as pipeline, self.worker(engine, **settings) as consumer:
+            yield pipeline
+            await eventually(lambda: asyncio.sleep(0, consumer.snapshot.jobs == consumer.snapshot.unsettled == 0))
+
+    @asynccontextmanager
+    async def worker(self, engine: WindowRecogniser | None = None, **settings: Any) -> AsyncIterator[Consumer]:
+        """A worker on this event loop; leaving ends it at once."""
+        with mock.patch.dict(os.environ, self.environment):
+            effective = Settings(**settings)
+            async with open_cloud(effective) as clients:
+                consumer = await make_consumer(effective, clients, engine or MemoryRecogniser(), self.downloads)
+                async with _running(consumer):
+                    yield consumer
+
+    def process(self, name: str = "worker", **environment: str) -> AbstractContextManager[WorkerProcess]:
+        """A worker process with the tiny model, still starting; leaving kills it and all it started."""
+        return WorkerProcess(self.folder / f"{name}.log", {**self.environment, **environment})
+
+
+@asynccontextmanager
+async def _running(consumer: Consumer) -> AsyncIterator[None]:
+    run = asyncio.create_task(consumer.run(), name="worker")
+    try:
+        yield
+    finally:
+        consumer.stop("the test is over")
+        consumer.stop("and does not wait for the pull under way")
+        await run
+
+
+@pytest.fixture
+def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cloud]:
+    """Fresh servers; Pub/Sub is the official emulator where the test is parametrised so."""
+    server = getattr(request, "param", "embedded")
+    target = None if server == "embedded" else request.getfixturevalue(server)
+    (tmp_path / "downloads").mkdir()
+    with _pubsub(target) as pubsub, EmbeddedGcs(tmp_path / "gcs") as storage:
+        storage.create_buckets([AUDIO_BUCKET, OUTPUT_BUCKET, STATE_BUCKET])
+        project = f"test-{uuid.uuid4().hex[:12]}"
+        # Without a backoff: a message that was given back can be seen at once.
+        asyncio.run(provision(pubsub, project, *(replace(plan, min_backoff_seconds=None) for plan in PLANS)))
+        local = LocalCloud(pubsub_target=pubsub, storage_url=storage.url, root=tmp_path / "gcs")
+        yield Cloud(local=local, project=project, folder=tmp_path)
+
+
+@contextmanager
+def _pubsub(target: str | None) -> Iterator[str]:
+    if target is not None:
+        yield target
+        return
+    with pubsub_in_thread(EmbeddedPubSub()) as server:
+        yield server.target

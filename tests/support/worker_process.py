@@ -1,0 +1,99 @@
+"""A worker process: `python -m worker run` with the tiny model, its log, its family of processes, its end."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+from tests.support.waiting import wait_until
+from worker.embedded.samples import tiny_model
+
+START_SECONDS = 120.0  # importing the model's library alone takes 10 s of a free processor
+TINY = {"PARAKEET_MODEL_NAME": str(tiny_model()), "PARAKEET_DEVICE": "cpu", "LOG_FORMAT": "json"}
+
+
+class WorkerProcess:
+    """Starts on entering, and may still be loading; leaving kills it and everything that it started."""
+
+    def __init__(self, log: Path, environment: Mapping[str, str]) -> None:
+        self._log, self._environment = log, {**os.environ, **TINY, **environment}
+        self._started: dict[int, psutil.Process] = {}
+
+    def __enter__(self) -> Self:
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen([sys.executable, "-m", "worker", "run"], env=self._environment, stderr=log)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for member in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        self._process.wait()
+        wait_until(lambda: not self.family())
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """Every event it has logged."""
+        return [json.loads(line) for line in self._log.read_text("utf-8").splitlines() if line.startswith("{")]
+
+    def logged(self, message: str, **fields: Any) -> list[dict[str, Any]]:
+        """The log events of that name and with these fields."""
+        return [event for event in self.log if event["message"] == message and fields.items() <= event.items()]
+
+    def wait_for(self, message: str, count: int = 1, seconds: float = 60.0, **fields: Any) -> None:
+        """Return once it has logged so many of them; fail when it ends before."""
+
+        def enough() -> bool:
+            assert self._process.poll() is None, f"the worker ended early:\n{self._log.read_text('utf-8')[-4000:]}"
+            return len(self.logged(message, **fields)) >= count
+
+        wait_until(enough, seconds)
+
+    def wait_ready(self) -> None:
+        """Return once it pulls jobs."""
+        self.wait_for("worker.ready", seconds=START_SECONDS)
+
+    def family(self) -> Sequence[psutil.Process]:
+        """The worker and its descendants: those that live now, and those seen by earlier calls that still do."""
+        try:
+            worker = psutil.Process(self.pid)
+            found = [worker, *worker.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            found = []
+        self._started.update({member.pid: member for member in found if member.pid not in self._started})
+        return [member for member in self._started.values() if _lives(member)]
+
+    def inference(self) -> psutil.Process:
+        """The process that holds the model."""
+        (found,) = (member for member in self.family() if "spawn_main" in " ".join(member.cmdline()))
+        return found
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the worker alone a signal."""
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float) -> int:
+        """Its exit status; fails when it takes longer."""
+        return self._process.wait(seconds)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """A zombie that nobody reaps holds nothing any more."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
