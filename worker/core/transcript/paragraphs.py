@@ -118,7 +118,7 @@ def _not_too_long(words: Sequence[Word]) -> Iterator[Sentence]:
 
 # Words that are written with a full stop, and never end a sentence by it ...
 _OPENERS = frozenset(
-    "mr mrs ms dr prof st vs no sr jr gen sgt capt lt col rev hon mt fig approx e.g i.e cf".split()  # noqa: SIM905
+    "mr mrs ms dr prof st vs sr jr gen sgt capt lt col rev hon mt fig approx e.g i.e cf".split()  # noqa: SIM905
 )
 # ... or end one only where the next word is not lower case.
 _EITHER = frozenset("a.m p.m etc inc ltd co corp u.s u.k u.n e.u d.c ph.d".split())  # noqa: SIM905
@@ -129,7 +129,7 @@ def ends_sentence(text: str, following: str) -> bool:
     stem, marks = raw_word(text), closing_marks(text)
     if any(mark in marks for mark in "?!…"):
         return True
-    if "." not in marks or stem in _OPENERS or _is_initial(stem):
+    if "." not in marks or stem in _OPENERS or _is_initial(stem) or (stem == "no" and following[:1].isdigit()):
         return False
     return stem not in _EITHER or not following[:1].islower()
 
