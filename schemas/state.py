@@ -4,7 +4,7 @@ Written and read by workers only, of this version and of neighbouring ones durin
 default, never renamed. Every object is far below 8 MiB.
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -54,6 +54,7 @@ class Checkpoint(_State):
     audio_seconds: float
     fallback_reason: ErrorCode | None = None
     deepgram_request_id: str | None = None
+    deepgram_billed_seconds: float = 0.0
 
 
 class StoredMessage(_State):
@@ -80,3 +81,13 @@ class ResultMarker(_State):
     def settles(self, run: int) -> bool:
         """No work is left for that run: a completed job stays completed, a failure stands for runs up to its own."""
         return self.outcome == "completed" or self.run >= run
+
+
+class BudgetLedger(_State):
+    """How many Deepgram dollars the pool has reserved on one UTC day."""
+
+    schema_version: Literal[1] = 1
+    day: date
+    reserved_usd: float
+    written_by: str
+    """Of this write alone."""

@@ -23,6 +23,7 @@ from worker.adapters.workspace import workspace
 from worker.core.delivery.consumer import Consumer
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.costing import Prices, price_book
+from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.handler import JobRules, Jobs, JobTools
 from worker.core.jobs.output import OutputWriter
 from worker.core.jobs.routing import SECONDS_PER_HOUR, RoutingPolicy
@@ -121,6 +122,8 @@ def make_jobs(settings: Settings, cloud: Cloud, engine: WindowRecogniser, folder
         output=OutputWriter(cloud.store, output_bucket=settings.output_bucket, writable_buckets=writable),
         decoder=make_decoder(settings),
         recogniser=engine,
+        deepgram=None,
+        health=EngineHealth(clock),
         completions=cloud.pubsub.topic(settings.completion_topic),
         dead_letters=cloud.pubsub.topic(settings.dead_letter_topic),
         clock=clock,

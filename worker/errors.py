@@ -325,6 +325,28 @@ class DeepgramNotConfigured(PermanentError):
         super().__init__(f"the job must go to Deepgram ({routing_reason}), and DEEPGRAM_API_KEY is not set")
 
 
+class FallbackBudgetExhausted(PermanentError):
+    """The day's Deepgram dollars are spent, and the job cannot do without Deepgram."""
+
+    code = ErrorCode.FALLBACK_BUDGET_EXHAUSTED
+    suggested_action = "replay on the next UTC day, or raise FALLBACK_BUDGET_USD_PER_DAY and replay"
+
+    def __init__(self, usd_per_day: float, day: str) -> None:
+        self.usd_per_day, self.day = usd_per_day, day
+        super().__init__(f"the Deepgram budget of ${usd_per_day:g} for {day} (UTC) is spent")
+
+
+class TranscriptRejected(TransientError):
+    """Parakeet's words of a chunk failed the quality gates, with other cuts too."""
+
+    code = ErrorCode.TRANSCRIPTION_SERVICE_ERROR
+    suggested_action = "listen to the audio there; replay with force_method=deepgram"
+
+    def __init__(self, gates: tuple[str, ...]) -> None:
+        self.gates = gates
+        super().__init__(f"Parakeet's transcript failed: {', '.join(gates)}")
+
+
 class AttemptsExhausted(PermanentError):
     """Workers kept dying on this job without a verdict."""
 

@@ -18,7 +18,9 @@ from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.costing import Prices
+from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.handler import JobAttempt, JobRules, Jobs, JobTools
+from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.output import OutputWriter
 from worker.core.jobs.routing import RoutingPolicy
 from worker.core.jobs.state import JobStates
@@ -66,12 +68,13 @@ class JobsRoom:
         *,
         recogniser: MemoryRecogniser | None = None,
         store: MemoryObjectStore | None = None,
+        deepgram: Deepgram | None = None,
         **rules: Any,
     ) -> None:
         self.clock = SystemClock()
         self.store = store or MemoryObjectStore(self.clock.now)
         self.completions, self.dead_letters = RecordingTopic(), RecordingTopic()
-        self.folder = folder
+        self.folder, self.deepgram = folder, deepgram
         self.states = JobStates(self.store, "state", self.clock, rules.get("worker", "worker-1"), 0.3)
         self.jobs = Jobs(self._tools(recogniser or MemoryRecogniser()), self._rules(**rules))
 
@@ -82,6 +85,8 @@ class JobsRoom:
             output=OutputWriter(self.store, output_bucket="out", writable_buckets=frozenset({"out"})),
             decoder=MemoryAudioDecoder(max_seconds=3600),
             recogniser=recogniser,
+            deepgram=self.deepgram,
+            health=EngineHealth(self.clock),
             completions=self.completions,
             dead_letters=self.dead_letters,
             clock=self.clock,

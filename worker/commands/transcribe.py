@@ -17,10 +17,14 @@ from schemas.codes import CaptionFormat
 from schemas.ids import request_id
 from schemas.job import Id
 from schemas.state import Checkpoint
+from worker.adapters.clock import SystemClock
 from worker.app import make_decoder, make_engine
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, out
 from worker.core.jobs import transcription
+from worker.core.jobs.engine_health import EngineHealth
+from worker.core.jobs.ladder import Ladder
 from worker.core.jobs.output import CAPTIONS, MODEL_ARCHITECTURE
+from worker.core.jobs.routing import Route
 from worker.core.transcript.artefacts import ArtefactInfo, render_artefacts
 from worker.errors import GpuNotAvailable, ModelLoadingError, WorkerError
 from worker.ports import AudioDecoder, EngineFacts, WindowRecogniser
@@ -93,14 +97,27 @@ async def _hear(
     bar(total=(await decoder.probe(file)).duration_seconds)
     return await transcription.Transcription(
         decoder=decoder,
-        recogniser=engine,
+        hear=_ladder(engine, file.name).hear,
         store=_NoStore(),
         key="",
-        job_id=file.name,
         chunk_seconds=settings.chunk_duration_minutes * 60,
         chunks_in_flight=settings.chunks_in_flight,
         on_progress=lambda progress: bar(completed=progress.audio_seconds_done),
     ).run(file)
+
+
+def _ladder(engine: WindowRecogniser, job_id: str) -> Ladder:
+    """Parakeet alone: a local file costs nothing but time."""
+    return Ladder(
+        recogniser=engine,
+        deepgram=None,
+        health=EngineHealth(SystemClock()),
+        route=Route(method="parakeet", reason="local_file"),
+        may_fall_back=False,
+        may_use_parakeet=True,
+        language="en",
+        job_id=job_id,
+    )
 
 
 def _write(

@@ -114,13 +114,13 @@ def _deepgram(chunks: Sequence[Checkpoint], prices: Prices) -> tuple[DeepgramCos
     sent = [chunk for chunk in chunks if chunk.engine == "deepgram"]
     if not sent:
         return ()
-    seconds = sum(chunk.audio_seconds for chunk in sent)
+    billed_seconds = sum(chunk.deepgram_billed_seconds or chunk.audio_seconds for chunk in sent)
     return (
         DeepgramCost(
-            audio_seconds=seconds,
+            audio_seconds=sum(chunk.audio_seconds for chunk in sent),
             requests=len(sent),
             request_ids=tuple(chunk.deepgram_request_id for chunk in sent if chunk.deepgram_request_id),
-            usd=seconds / SECONDS_PER_MINUTE * prices.deepgram_usd_per_minute,
+            usd=billed_seconds / SECONDS_PER_MINUTE * prices.deepgram_usd_per_minute,
             rates=DeepgramRates(usd_per_minute=prices.deepgram_usd_per_minute),
         ),
     )

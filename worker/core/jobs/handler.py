@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from schemas.codes import Method
 from schemas.dead_letter import OriginalMessage
 from schemas.ids import job_identity, message_identity, request_fingerprint
 from schemas.job import NEWEST_SCHEMA_VERSION, JobEcho, JobRejected, TranscriptionJob, parse_job
@@ -20,20 +21,21 @@ from schemas.state import Checkpoint, ResultMarker, StoredMessage
 from worker.core.jobs import reporting
 from worker.core.jobs.audio_input import AudioInput, AudioIntake
 from worker.core.jobs.costing import Prices, bill
-from worker.core.jobs.output import OutputWriter
+from worker.core.jobs.engine_health import EngineHealth
+from worker.core.jobs.ladder import Deepgram, Ladder
+from worker.core.jobs.output import Author, OutputWriter
 from worker.core.jobs.progress import ProgressReporter
 from worker.core.jobs.reporting import Account, Outcomes, Subject
-from worker.core.jobs.routing import RoutingPolicy, Situation, route
+from worker.core.jobs.routing import RoutingPolicy, Situation, can_use_parakeet, feasible, route
 from worker.core.jobs.state import Claim, JobStates, checkpoint_key
-from worker.core.jobs.transcription import PLANNING_VERSION, Progress, Transcribed, Transcription, together
+from worker.core.jobs.tasks import together
+from worker.core.jobs.transcription import PLANNING_VERSION, Progress, Transcribed, Transcription
 from worker.errors import (
     AttemptsExhausted,
     ClaimHeld,
     ClaimLost,
-    DeepgramNotConfigured,
     InvalidJob,
     JobIdConflict,
-    ParakeetDisabled,
     PermanentError,
     UnsupportedSchemaVersion,
 )
@@ -66,6 +68,8 @@ class JobTools:
     output: OutputWriter
     decoder: AudioDecoder
     recogniser: WindowRecogniser
+    deepgram: Deepgram | None
+    health: EngineHealth
     completions: Topic
     dead_letters: Topic
     clock: Clock
@@ -188,43 +192,42 @@ class JobAttempt:
         if claim.record.crashes >= self._rules.max_crashes:
             raise AttemptsExhausted(claim.record.crashes, self._rules.max_crashes)
         async with while_owned(claim), self._tools.intake.fetch(job) as audio:
-            await self._route(job, audio)
-            transcribed = await self._transcribe(job, audio, claim)
+            situation = await self._route(job, audio)
+            transcribed = await self._transcribe(job, audio, claim, situation)
             await claim.verify()
-            outcomes = await self._tools.output.write(job, audio, transcribed, self._tools.recogniser.facts)
+            outcomes = await self._tools.output.write(job, audio, transcribed, self._author())
             messages = self._completion(transcribed, outcomes)
             marker = self._marker(job, messages)
             await claim.conclude(marker)
         await claim.checkpoints.clear()
         return marker
 
-    async def _route(self, job: TranscriptionJob, audio: AudioInput) -> None:
+    async def _route(self, job: TranscriptionJob, audio: AudioInput) -> Situation:
         facts = await self._tools.decoder.probe(audio.path)
         situation = Situation(
             job=job,
             policy=self._rules.routing,
-            gpu_healthy=True,
+            gpu_healthy=self._tools.health.is_healthy(),
             model_languages=self._tools.recogniser.facts.languages,
             duration_seconds=job.duration_seconds or facts.duration_seconds,
         )
         self._account.expected_seconds = facts.duration_seconds
         self._account.route = found = route(situation)
         log.info("job.routed", method=found.method, reason=found.reason, codec=facts.codec)
-        if found.method == "deepgram":
-            raise DeepgramNotConfigured(found.reason)
-        if not (self._rules.routing.gpu_enabled and job.transcription_config.enable_gpu):
-            raise ParakeetDisabled("ENABLE_GPU_TRANSCRIPTION or the job's enable_gpu is false")
+        self._account.route = feasible(found, situation, deepgram_configured=self._tools.deepgram is not None)
+        return situation
 
-    async def _transcribe(self, job: TranscriptionJob, audio: AudioInput, claim: Claim) -> Transcribed:
+    async def _transcribe(
+        self, job: TranscriptionJob, audio: AudioInput, claim: Claim, situation: Situation
+    ) -> Transcribed:
         self._account.engine = engine = self._tools.recogniser.facts
         settings = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION}
         async with self._reporting_progress() as on_progress:
             transcription = Transcription(
                 decoder=self._tools.decoder,
-                recogniser=self._tools.recogniser,
+                hear=self._ladder(job, situation).hear,
                 store=claim.checkpoints,
                 key=checkpoint_key(audio=audio.facts, model_fingerprint=engine.model_fingerprint, settings=settings),
-                job_id=job.job_id,
                 chunk_seconds=self._rules.chunk_seconds,
                 chunks_in_flight=self._rules.chunks_in_flight,
                 on_progress=on_progress,
@@ -235,6 +238,28 @@ class JobAttempt:
                 self._take_stock(transcription.done, transcription.resumed)
         self._account.audio_seconds = transcribed.duration_seconds
         return transcribed
+
+    def _ladder(self, job: TranscriptionJob, situation: Situation) -> Ladder:
+        tools = self._tools
+        if tools.deepgram is not None:
+            self._account.deepgram_model = tools.deepgram.recogniser.model_name
+        if self._account.route is None:
+            raise AssertionError("a job is routed before it is heard")
+        return Ladder(
+            recogniser=tools.recogniser,
+            deepgram=tools.deepgram,
+            health=tools.health,
+            route=self._account.route,
+            may_fall_back=self._rules.routing.fallback_enabled and job.transcription_config.enable_fallback,
+            may_use_parakeet=job.force_method is not Method.DEEPGRAM and can_use_parakeet(situation),
+            language=job.language,
+            job_id=job.job_id,
+        )
+
+    def _author(self) -> Author:
+        """Whom the transcript names: the model and its version. Deepgram tells no version of its models."""
+        name, engine = self._account.model_name or "", self._tools.recogniser.facts
+        return Author(name=name, version=engine.model_fingerprint if name == engine.model_name else name)
 
     def _take_stock(self, chunks: tuple[Checkpoint, ...], resumed: int) -> None:
         self._account.chunks, self._account.chunks_resumed = chunks, resumed

@@ -1,6 +1,7 @@
 """From a transcribed file to durable artefacts under the job's output prefix."""
 
 import asyncio
+from dataclasses import dataclass
 
 from schemas.artefacts import Artefact, output_prefix
 from schemas.codes import CaptionFormat
@@ -13,13 +14,22 @@ from worker.core.jobs.transcription import Transcribed
 from worker.core.transcript.artefacts import ArtefactFile, ArtefactInfo, render_artefacts
 from worker.core.transcript.paragraphs import paragraphs_of
 from worker.errors import ClaimLost, ObjectNotFound, PreconditionFailed
-from worker.ports import EngineFacts, ObjectFacts, ObjectRef, ObjectStore
+from worker.ports import ObjectFacts, ObjectRef, ObjectStore
 
 ANALYSIS_WINDOW_SECONDS = 59
 """The pipeline analyses windows of 60 s; speech that ends before this fills none."""
 
-MODEL_ARCHITECTURE = "parakeet-tdt"
+MODEL_ARCHITECTURE = "asr"
+"""The same for every engine: no reader shall tell them by the shape."""
 CAPTIONS = {CaptionFormat.SRT: Artefact.SRT, CaptionFormat.VTT: Artefact.VTT}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Author:
+    """Which model heard the words, as the transcript's metadata say it."""
+
+    name: str
+    version: str
 
 
 class OutputWriter:
@@ -37,13 +47,13 @@ class OutputWriter:
         return (f"output_uri_prefix: must be in a bucket of OUTPUT_BUCKETS ({allowed}) (got {str(prefix)!r})",)
 
     async def write(
-        self, job: TranscriptionJob, audio: AudioInput, transcribed: Transcribed, engine: EngineFacts
+        self, job: TranscriptionJob, audio: AudioInput, transcribed: Transcribed, author: Author
     ) -> Outcomes:
         """Render and write every artefact; all are durable on return.
 
         Raises `StorageServiceError`, or `ClaimLost` where somebody else keeps writing to the same names.
         """
-        files = await asyncio.to_thread(render_artefacts, transcribed.words, _info(job, audio, transcribed, engine))
+        files = await asyncio.to_thread(render_artefacts, transcribed.words, _info(job, audio, transcribed, author))
         prefix = output_prefix(job, self._output_bucket)
         written = {file.kind: await self._put(file, prefix.bucket, prefix.name, job.job_id) for file in files}
         return Outcomes(
@@ -79,15 +89,15 @@ class OutputWriter:
             return None
 
 
-def _info(job: TranscriptionJob, audio: AudioInput, transcribed: Transcribed, engine: EngineFacts) -> ArtefactInfo:
+def _info(job: TranscriptionJob, audio: AudioInput, transcribed: Transcribed, author: Author) -> ArtefactInfo:
     return ArtefactInfo(
         video_id=job.video_id,
         request_id=request_id(job.job_id),
         created_at=audio.facts.created_at,
         audio_sha256=audio.sha256,
         duration_seconds=transcribed.duration_seconds,
-        model_name=engine.model_name,
-        model_version=engine.model_fingerprint,
+        model_name=author.name,
+        model_version=author.version,
         model_arch=MODEL_ARCHITECTURE,
         extra_outputs=frozenset(CAPTIONS[wanted] for wanted in job.outputs),
     )

@@ -8,7 +8,8 @@ import structlog
 
 from worker.core.jobs import reporting
 from worker.core.jobs.reporting import Account, Subject
-from worker.core.jobs.transcription import Progress, together
+from worker.core.jobs.tasks import together
+from worker.core.jobs.transcription import Progress
 from worker.errors import QueueServiceError
 from worker.ports import Clock, Topic
 

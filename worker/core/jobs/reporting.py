@@ -68,6 +68,7 @@ class Account:
     method_requested: Method | None = None
     route: Route | None = None
     engine: EngineFacts | None = None
+    deepgram_model: str | None = None
     deliveries: int | None = None
     expected_seconds: float | None = None
     """What the container says; `audio_seconds` is what was decoded."""
@@ -86,6 +87,13 @@ class Account:
         return Method(self.route.method) if self.route else None
 
     @property
+    def model_name(self) -> str | None:
+        """The model that heard the file; Parakeet's where both took part."""
+        if self.method_used is Method.DEEPGRAM:
+            return self.deepgram_model
+        return self.engine.model_name if self.engine else None
+
+    @property
     def fallback_reasons(self) -> dict[str, int]:
         """Error code -> chunks that fell back because of it."""
         counts = Counter(chunk.fallback_reason.value for chunk in self.chunks if chunk.fallback_reason)
@@ -99,7 +107,7 @@ class Account:
             "method_requested": self.method_requested,
             "method_used": self.method_used,
             "routing_reason": self.route.reason if self.route else None,
-            "model_name": self.engine.model_name if self.engine else None,
+            "model_name": self.model_name,
             "gpu_used": by_parakeet and self.engine is not None and self.engine.uses_gpu,
             "device_used": self.engine.device_name if by_parakeet and self.engine else None,
             "fallback_used": bool(reasons),

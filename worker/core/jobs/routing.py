@@ -10,6 +10,7 @@ from typing import Literal
 
 from schemas.codes import Method
 from schemas.job import TranscriptionJob
+from worker.errors import DeepgramNotConfigured, GpuNotAvailable, ParakeetDisabled
 
 Engine = Literal["parakeet", "deepgram", "hybrid"]
 SECONDS_PER_HOUR = 3600
@@ -53,6 +54,36 @@ def route(situation: Situation) -> Route:
     return next(found for rule in RULES if (found := rule(situation)) is not None)
 
 
+def feasible(found: Route, situation: Situation, *, deepgram_configured: bool) -> Route:
+    """The route, or the nearest one that this worker can take.
+
+    Raises `ParakeetDisabled` or `DeepgramNotConfigured` where there is none, `GpuNotAvailable` where there is none now.
+    """
+    allowed = may_use_gpu(situation)
+    if found.method == "parakeet" and not allowed:
+        raise ParakeetDisabled("ENABLE_GPU_TRANSCRIPTION or the job's enable_gpu is false")
+    if found.method == "hybrid" and not allowed:
+        found = Route(method="deepgram", reason="gpu_disabled")
+    if found.method == "parakeet" or deepgram_configured:
+        return found
+    asked_for = found.method == "deepgram" and found.reason in {"force_method", "transcription_method"}
+    if asked_for or not can_use_parakeet(situation):
+        raise DeepgramNotConfigured(found.reason)
+    if not situation.gpu_healthy:
+        raise GpuNotAvailable("the engine failed repeatedly, and there is no DEEPGRAM_API_KEY")
+    return Route(method="parakeet", reason="deepgram_not_configured")
+
+
+def may_use_gpu(situation: Situation) -> bool:
+    """Whether worker and job both allow Parakeet."""
+    return situation.policy.gpu_enabled and situation.job.transcription_config.enable_gpu
+
+
+def can_use_parakeet(situation: Situation) -> bool:
+    """Whether Parakeet may do the job and knows its language."""
+    return may_use_gpu(situation) and _primary_language(situation) in situation.model_languages
+
+
 def in_rollout(video_id: str, percent: float) -> bool:
     """Whether this video may use Parakeet at that rollout percentage; a video let in stays in as the share grows."""
     bucket = int.from_bytes(hashlib.sha256(video_id.encode()).digest()[:8], "big") % BUCKETS
@@ -68,12 +99,12 @@ def _set_by_worker(situation: Situation) -> Route | None:
 
 
 def _language(situation: Situation) -> Route | None:
-    primary = situation.job.language.split("-")[0].lower()
-    return None if primary in situation.model_languages else Route(method="deepgram", reason="language_not_in_model")
+    known = _primary_language(situation) in situation.model_languages
+    return None if known else Route(method="deepgram", reason="language_not_in_model")
 
 
 def _gpu(situation: Situation) -> Route | None:
-    if not situation.policy.gpu_enabled or not situation.job.transcription_config.enable_gpu:
+    if not may_use_gpu(situation):
         return Route(method="deepgram", reason="gpu_disabled")
     return None if situation.gpu_healthy else Route(method="deepgram", reason="gpu_unhealthy")
 
@@ -97,6 +128,10 @@ def _thresholds(situation: Situation) -> Route | None:
     if seconds >= policy.long_file_seconds:
         return Route(method="deepgram", reason="long_file")
     return Route(method="hybrid", reason="between_thresholds")
+
+
+def _primary_language(situation: Situation) -> str:
+    return situation.job.language.split("-")[0].lower()
 
 
 def _as_asked(method: Method, reason: str) -> Route | None:

@@ -6,19 +6,20 @@ At most `chunks_in_flight` chunks are held in memory and worked on at once; that
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
-from schemas.speech import WindowSpan, WindowTranscript, Word
+from schemas.speech import Word
 from schemas.state import Checkpoint
+from worker.core.jobs.tasks import together
 from worker.core.transcript.merging import merge
 from worker.core.transcript.planning import Chunk, ChunkCutter
-from worker.ports import SAMPLE_RATE_HZ, AudioDecoder, Pcm, PcmStream, WindowRecogniser
+from worker.ports import SAMPLE_RATE_HZ, AudioDecoder, PcmStream, WindowRecogniser
 
 PLANNING_VERSION = 1
 """Part of every checkpoint's key: raised when the same audio would be cut into other windows than before."""
@@ -59,22 +60,21 @@ class Transcribed:
 
 
 class Transcription:
-    """The transcription of one job's audio file."""
+    """The transcription of one job's audio file; `hear` turns a chunk into its words, whichever engine does it."""
 
     def __init__(
         self,
         *,
         decoder: AudioDecoder,
-        recogniser: WindowRecogniser,
+        hear: Callable[[Chunk], Awaitable[Checkpoint]],
         store: ChunkStore,
         key: str,
-        job_id: str,
         chunk_seconds: float,
         chunks_in_flight: int,
         on_progress: Callable[[Progress], None],
     ) -> None:
-        self._decoder, self._recogniser, self._store, self._key = decoder, recogniser, store, key
-        self._job_id, self._chunk_seconds, self._on_progress = job_id, chunk_seconds, on_progress
+        self._decoder, self._hear, self._store, self._key = decoder, hear, store, key
+        self._chunk_seconds, self._on_progress = chunk_seconds, on_progress
         self._room = asyncio.Semaphore(chunks_in_flight)
         self._done: list[Checkpoint] = []
         self._resumed = 0
@@ -129,24 +129,6 @@ class Transcription:
         finally:
             self._room.release()
 
-    async def _hear(self, chunk: Chunk) -> Checkpoint:
-        async with together() as group:
-            hearing = [group.create_task(self._hear_window(chunk, span)) for span in chunk.windows]
-        heard = [task.result() for task in hearing]
-        return Checkpoint(
-            index=chunk.index,
-            start_sample=chunk.start_sample,
-            end_sample=chunk.end_sample,
-            engine="parakeet",
-            windows=tuple(transcript for transcript, _ in heard),
-            engine_seconds=sum(seconds for _, seconds in heard),
-            audio_seconds=(chunk.end_sample - chunk.start_sample) / SAMPLE_RATE_HZ,
-        )
-
-    async def _hear_window(self, chunk: Chunk, span: WindowSpan) -> tuple[WindowTranscript, float]:
-        recognition = await self._recogniser.recognise(chunk.samples_of(span), self._job_id)
-        return WindowTranscript(span, recognition.words), recognition.engine_seconds
-
     def _finish(self, checkpoint: Checkpoint) -> None:
         self._done.append(checkpoint)
         self._on_progress(
@@ -161,28 +143,10 @@ class Transcription:
 async def chunks_of(cutter: ChunkCutter, stream: PcmStream) -> AsyncGenerator[Chunk]:
     """Cut a decode under way; the arithmetic runs in a thread, since it takes a tenth of a second a chunk."""
     async for block in stream:
-        for chunk in await asyncio.to_thread(_push, cutter, block):
+        for chunk in await asyncio.to_thread(cutter.push, block):
             yield chunk
-    for chunk in await asyncio.to_thread(_finish, cutter):
+    for chunk in await asyncio.to_thread(cutter.finish):
         yield chunk
-
-
-def _push(cutter: ChunkCutter, block: Pcm) -> list[Chunk]:
-    return list(cutter.push(block))
-
-
-def _finish(cutter: ChunkCutter) -> list[Chunk]:
-    return list(cutter.finish())
-
-
-@asynccontextmanager
-async def together() -> AsyncIterator[asyncio.TaskGroup]:
-    """A task group whose first error cancels the rest and is raised as it is, not in a group."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            yield group
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
 
 
 class SampleNotRecognised(Exception):

@@ -1,4 +1,4 @@
-"""Gates that tell a bad transcript from a good one. (Being written: the names are what core/jobs/ladder.py imports.)"""
+"""Gates that tell a bad transcript from a good one; for now none fires: they are being written."""
 
 from enum import StrEnum
 

@@ -1,0 +1,102 @@
+"""The pool's daily brake on Deepgram spending: one small ledger object a UTC day, changed by compare-and-swap.
+
+Money is reserved before it is spent, in blocks, because one object takes about one write a second. What a worker has
+reserved and not spent when it dies counts as spent: the brake may bite early, never late.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from uuid import uuid4
+
+import structlog
+from pydantic import ValidationError
+
+from schemas.state import BudgetLedger
+from worker.errors import FallbackBudgetExhausted, ObjectNotFound, PreconditionFailed, StorageServiceError
+from worker.ports import Clock, ObjectRef, ObjectStore
+
+BLOCKS_A_DAY = 50
+MOST_TRIES = 50
+# Amounts are sums of floats: a millionth of a dollar is no overdraft.
+TOLERANCE_USD = 1e-6
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(kw_only=True)
+class _Purse:
+    """What this worker has reserved and not yet spent, good for one day only."""
+
+    day: date
+    usd: float = 0.0
+
+
+class FallbackBudget:
+    """Reserves Deepgram dollars for one worker of a pool that shares `usd_per_day` through `bucket`."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        bucket: str,
+        clock: Clock,
+        *,
+        usd_per_day: float,
+        new_id: Callable[[], str] = lambda: uuid4().hex,
+    ) -> None:
+        self._store, self._bucket, self._clock, self._new_id = store, bucket, clock, new_id
+        self._limit = usd_per_day
+        self._purse = _Purse(day=clock.now().date())
+        self._one_at_a_time = asyncio.Lock()
+
+    async def spend(self, usd: float) -> None:
+        """Take that much out of today's budget, before it is spent; there is no way back.
+
+        Raises `FallbackBudgetExhausted` when the day's rest does not reach, `StorageServiceError`.
+        """
+        async with self._one_at_a_time:
+            today = self._clock.now().date()
+            if self._purse.day != today:
+                self._purse = _Purse(day=today)
+            if self._purse.usd + TOLERANCE_USD < usd:
+                self._purse.usd += await self._reserve(today, usd - self._purse.usd)
+            self._purse.usd -= usd
+
+    async def _reserve(self, day: date, least: float) -> float:
+        """Reserve a block, or the day's rest where that is less; returns how much it was, at least `least`."""
+        for _ in range(MOST_TRIES):
+            ledger, generation = await self._read(day)
+            rest = self._limit - ledger.reserved_usd
+            if rest + TOLERANCE_USD < least:
+                raise FallbackBudgetExhausted(self._limit, day.isoformat())
+            block = min(max(self._limit / BLOCKS_A_DAY, least), max(rest, least))
+            try:
+                await self._write(ledger.reserved_usd + block, day, generation)
+            except PreconditionFailed:
+                continue
+            log.info("budget.reserved", usd=round(block, 6), reserved_usd=round(ledger.reserved_usd + block, 6))
+            return block
+        raise StorageServiceError("reserve in", self._ref(day).uri, f"{MOST_TRIES} other writers were faster")
+
+    async def _read(self, day: date) -> tuple[BudgetLedger, int]:
+        try:
+            data, facts = await self._store.read(self._ref(day))
+            return BudgetLedger.model_validate_json(data), facts.generation
+        except ObjectNotFound:
+            return BudgetLedger(day=day, reserved_usd=0.0, written_by=""), 0
+        except ValidationError as exc:
+            raise StorageServiceError("read", self._ref(day).uri, "it is not a budget ledger") from exc
+
+    async def _write(self, reserved_usd: float, day: date, generation: int) -> None:
+        # `written_by` makes every write differ, so that a lost reply is told from another worker's equal sum.
+        ledger = BudgetLedger(day=day, reserved_usd=reserved_usd, written_by=self._new_id())
+        await self._store.write(
+            self._ref(day),
+            ledger.model_dump_json().encode(),
+            content_type="application/json",
+            if_generation=generation,
+        )
+
+    def _ref(self, day: date) -> ObjectRef:
+        return ObjectRef(self._bucket, f"budget/{day.isoformat()}.json")
