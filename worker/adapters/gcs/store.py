@@ -42,6 +42,9 @@ DOWNLOAD_THREADS = 4
 TIMEOUT_SECONDS = (5.0, 10.0)
 """To connect, and between two reads; what a stalled transfer costs before it is taken up again."""
 
+UPLOAD_CHUNK_BYTES = 16 << 20
+"""What an upload of a file holds in memory; the client's own default is 100 MiB."""
+
 CLOSE_SECONDS = 1.0
 
 
@@ -208,6 +211,7 @@ class GcsObjectStore:
 
     def _put_file(self, path: Path, ref: ObjectRef, content_type: str) -> ObjectFacts:
         blob = self._blob(ref)
+        blob.chunk_size = UPLOAD_CHUNK_BYTES
         blob.upload_from_filename(
             str(path), content_type=content_type, checksum="crc32c", timeout=TIMEOUT_SECONDS, retry=None
         )
