@@ -6,12 +6,12 @@ import subprocess
 import wave
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
-from numpy.typing import NDArray
 
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
@@ -20,7 +20,6 @@ PIPELINE_MP3 = ("-ar", "8000", "-ac", "1", "-c:a", "libmp3lame", "-b:a", "32k")
 
 LONG_SILENCES = 0.02  # of all pauses
 NOISE_LEVELS = (0.0, 0.0, 0.0005, 0.002)  # root mean square of full scale: none, none, -66 dB, -54 dB
-NOISE_SECONDS = 60  # the background changes that often
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +79,22 @@ def bank() -> tuple[Clip, ...]:
 def build_long_file(seed: int, seconds: float, path: Path) -> Reference:
     """Write a 16-bit WAV of about `seconds`, a pure function of the seed.
 
-    All of the bank in random order, and again until the time is full, with pauses of 0.3-2.5 s, now and then 10-40 s of
-    silence, each utterance at its own level, and light noise behind some of it.
+    Scenes of 2-5 minutes, in each two or three voices at their own levels over silence or light noise, taking turns of
+    one to four utterances; pauses of 0.3-2.5 s, now and then 10-40 s of silence. A voice repeats itself only after all
+    of its utterances.
     """
+    rng = random.Random(seed)
+    noise = np.random.default_rng(seed)
     pieces, utterances, length = [], [], 0
-    for clip, pause_samples, gain in _programme(bank(), random.Random(seed)):
+    for line in _programme(bank(), rng):
         if length >= seconds * SAMPLE_RATE_HZ:
             break
-        utterances.append(clip.utterance.moved(length + pause_samples))
-        pieces += [np.zeros(pause_samples, dtype=np.float32), clip.samples * np.float32(gain)]
-        length = utterances[-1].end_sample
-    _write_wave(path, _with_noise(np.concatenate(pieces), seed))
+        piece = np.concatenate((np.zeros(line.pause_samples, np.float32), line.clip.samples * np.float32(line.gain)))
+        piece += np.float32(line.noise * 32767) * noise.standard_normal(len(piece), dtype=np.float32)
+        pieces.append(np.clip(piece, -32768, 32767).astype(np.int16))
+        utterances.append(line.clip.utterance.moved(length + line.pause_samples))
+        length += len(piece)
+    _write_wave(path, np.concatenate(pieces))
     return Reference(utterances=tuple(utterances), seconds=length / SAMPLE_RATE_HZ)
 
 
@@ -122,22 +126,39 @@ def _utterance(row: Mapping[str, Any]) -> Utterance:
     )
 
 
-def _programme(clips: Sequence[Clip], rng: random.Random) -> Iterator[tuple[Clip, int, float]]:
-    """Clips without end, each with the pause before it in samples and its level."""
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """One clip in the programme, with the pause before it, and the noise behind both."""
+
+    clip: Clip
+    pause_samples: int
+    gain: float
+    noise: float
+
+
+def _programme(clips: Sequence[Clip], rng: random.Random) -> Iterator[_Line]:
+    """Scenes without end."""
+    speakers = sorted({clip.utterance.speaker for clip in clips})
+    decks = {speaker: _deck([clip for clip in clips if clip.utterance.speaker == speaker], rng) for speaker in speakers}
     while True:
-        for clip in rng.sample(clips, len(clips)):
-            pause_seconds = rng.uniform(10, 40) if rng.random() < LONG_SILENCES else rng.uniform(0.3, 2.5)
-            yield clip, round(pause_seconds * SAMPLE_RATE_HZ), rng.uniform(0.4, 1.0)
+        gains = {speaker: rng.uniform(0.4, 1.0) for speaker in rng.sample(speakers, rng.choice((2, 3)))}
+        noise, seconds_left = rng.choice(NOISE_LEVELS), rng.uniform(120, 300)
+        while seconds_left > 0:
+            speaker = rng.choice(list(gains))
+            for clip in islice(decks[speaker], rng.randint(1, 4)):
+                pause = round(_pause_seconds(rng) * SAMPLE_RATE_HZ)
+                yield _Line(clip=clip, pause_samples=pause, gain=gains[speaker], noise=noise)
+                seconds_left -= (pause + len(clip.samples)) / SAMPLE_RATE_HZ
 
 
-def _with_noise(samples: NDArray[np.float32], seed: int) -> Pcm:
-    """`samples` (at the scale of int16) over noise whose level changes by the minute."""
-    generator = np.random.default_rng(seed)
-    step = NOISE_SECONDS * SAMPLE_RATE_HZ
-    for start in range(0, len(samples), step):
-        part = samples[start : start + step]
-        part += generator.choice(NOISE_LEVELS) * 32767 * generator.standard_normal(len(part), dtype=np.float32)
-    return np.clip(samples, -32768, 32767).astype(np.int16)
+def _deck(clips: Sequence[Clip], rng: random.Random) -> Iterator[Clip]:
+    """All of them in random order, then again in another."""
+    while True:
+        yield from rng.sample(clips, len(clips))
+
+
+def _pause_seconds(rng: random.Random) -> float:
+    return rng.uniform(10, 40) if rng.random() < LONG_SILENCES else rng.uniform(0.3, 2.5)
 
 
 def _write_wave(path: Path, samples: Pcm) -> None:
