@@ -17,7 +17,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -144,11 +144,10 @@ class GcsObjectStore:
     async def download(self, facts: ObjectFacts, destination: Path) -> None:
         """Stream that generation to a new file; a broken transfer goes on where it stopped."""
         partial = PartialFile(destination, facts)
-        try:
+        with ExitStack() as undo:
+            undo.callback(partial.discard)
             await self._retried("download", facts.ref, lambda: self._fetch(partial), pool=self._downloads)
-        except BaseException:
-            partial.discard()
-            raise
+            undo.pop_all()
 
     async def _retried(
         self,
