@@ -6,7 +6,7 @@ import random
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,6 +17,7 @@ from schemas.cost import ParakeetRates
 from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.adapters.clock import SystemClock
 from worker.adapters.gcs import GcsObjectStore, open_object_store
+from worker.adapters.memory.null_engine import null_engine, null_speed
 from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.adapters.pubsub import Patience, PubSub, open_pubsub
 from worker.adapters.workspace import workspace
@@ -30,7 +31,7 @@ from worker.core.jobs.routing import SECONDS_PER_HOUR, RoutingPolicy
 from worker.core.jobs.state import JobStates
 from worker.core.jobs.transcription import SampleNotRecognised, recognise_sample
 from worker.embedded.samples import samples
-from worker.errors import EngineFailure, GpuNotAvailable
+from worker.errors import EngineFailure, GpuNotAvailable, ModelLoadingError
 from worker.ports import AudioDecoder, EngineFacts, Pcm, Recognition, WindowRecogniser
 from worker.preflight import demand, findings
 from worker.settings import Settings
@@ -60,14 +61,25 @@ async def open_cloud(settings: Settings, *, patience: Patience | None = None) ->
         yield Cloud(pubsub=pubsub, store=store)
 
 
-def make_engine(settings: Settings) -> ParakeetEngine:
-    """The engine, to be entered: that loads the model in a process of its own, which takes 10 s and more."""
+def make_engine(settings: Settings) -> AbstractAsyncContextManager[WindowRecogniser]:
+    """The engine, to be entered: that loads the model in a process of its own, which takes 10 s and more.
+
+    Raises `ModelLoadingError` for the null engine anywhere but on development servers.
+    """
+    if (speed := null_speed(settings.parakeet_model_name)) is not None:
+        _refuse_on_a_real_cloud(settings)
+        return nullcontext(null_engine(speed))
     return ParakeetEngine(
         model_name=settings.parakeet_model_name,
         device=settings.parakeet_device.value,
         batch_size=settings.gpu_batch_size,
         memory_limit_gib=settings.gpu_memory_limit_gb,
     )
+
+
+def _refuse_on_a_real_cloud(settings: Settings) -> None:
+    if not (settings.pubsub_emulator_host and settings.storage_emulator_host):
+        raise ModelLoadingError(settings.parakeet_model_name, "it hears nothing: for load tests on emulators only")
 
 
 def make_decoder(settings: Settings) -> FfmpegDecoder:

@@ -51,7 +51,10 @@ class Settings(BaseSettings):
     # engines
     enable_gpu_transcription: bool = Field(True, description="false: Parakeet is never used")
     parakeet_device: ParakeetDevice = Field(ParakeetDevice.CUDA, description="cuda, cpu or auto")
-    parakeet_model_name: str = Field("nvidia/parakeet-tdt-0.6b-v2", description="a hub name, or a path to a .nemo file")
+    parakeet_model_name: str = Field(
+        "nvidia/parakeet-tdt-0.6b-v2",
+        description="a hub name, or a path to a .nemo file; null or null:200x: no speech recognition, for load tests",
+    )
     transcription_method: Method = Field(Method.AUTO, description="method where the job does not force one")
     # 8 windows of 30 s are 3,000 encoder frames: on an L4 their activations stay in the 48 MB L2 cache.
     gpu_batch_size: int = Field(8, ge=1, le=256, description="most windows in one encoder batch")
