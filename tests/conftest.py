@@ -1,1 +1,1 @@
-pytest_plugins = ["tests.support.emulator", "tests.support.parakeet", "tests.support.pubsub", "tests.support.worker"]
+pytest_plugins = ["tests.support.emulator", "tests.support.parakeet", "tests.support.pubsub"]

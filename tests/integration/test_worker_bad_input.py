@@ -193,11 +193,6 @@ DONE = [
 ]
 
 
-@pytest.fixture(scope="session")
-def media(tmp_path_factory: pytest.TempPathFactory) -> MediaKit:
-    return MediaKit.at(tmp_path_factory.mktemp("media"))
-
-
 async def assert_nothing_is_left(cloud: Cloud, pipeline: Pipeline) -> None:
     """No message, no file, and of state the result alone; without one where the message was no job."""
     assert await pipeline.unsettled() == []

@@ -1,6 +1,6 @@
 """The whole worker under test, in two forms: on the test's own event loop with any engine, and as a process.
 
-Both are wired by `worker.app` and talk to real servers. A pytest plugin: the fixture is `cloud`.
+Both are wired by `worker.app` and talk to real servers.
 """
 
 import asyncio
@@ -92,19 +92,17 @@ async def _running(consumer: Consumer) -> AsyncIterator[None]:
         await run
 
 
-@pytest.fixture
-def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cloud]:
-    """Fresh servers; Pub/Sub is the official emulator where the test is parametrised so."""
-    server = getattr(request, "param", "embedded")
-    target = None if server == "embedded" else request.getfixturevalue(server)
-    (tmp_path / "downloads").mkdir()
-    with _pubsub(target) as pubsub, EmbeddedGcs(tmp_path / "gcs") as storage:
+@contextmanager
+def cloud_in(folder: Path, pubsub_target: str | None = None) -> Iterator[Cloud]:
+    """Servers that keep their files there; Pub/Sub is the server at the target where one is given."""
+    (folder / "downloads").mkdir()
+    with _pubsub(pubsub_target) as target, EmbeddedGcs(folder / "gcs") as storage:
         storage.create_buckets([AUDIO_BUCKET, OUTPUT_BUCKET, STATE_BUCKET])
         project = f"test-{uuid.uuid4().hex[:12]}"
         # Without a backoff: a message that was given back can be seen at once.
-        asyncio.run(provision(pubsub, project, *(replace(plan, min_backoff_seconds=None) for plan in PLANS)))
-        local = LocalCloud(pubsub_target=pubsub, storage_url=storage.url, root=tmp_path / "gcs")
-        yield Cloud(local=local, project=project, folder=tmp_path)
+        asyncio.run(provision(target, project, *(replace(plan, min_backoff_seconds=None) for plan in PLANS)))
+        local = LocalCloud(pubsub_target=target, storage_url=storage.url, root=folder / "gcs")
+        yield Cloud(local=local, project=project, folder=folder)
 
 
 @contextmanager

@@ -1,0 +1,27 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.long_audio import speech_file
+from tests.support.media import MediaKit
+from tests.support.worker import Cloud, cloud_in
+
+
+@pytest.fixture
+def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cloud]:
+    """Fresh servers; Pub/Sub is the official emulator where the test is parametrised so."""
+    server = getattr(request, "param", "embedded")
+    with cloud_in(tmp_path, None if server == "embedded" else request.getfixturevalue(server)) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory: pytest.TempPathFactory) -> MediaKit:
+    return MediaKit.at(tmp_path_factory.mktemp("media"))
+
+
+@pytest.fixture(scope="session")
+def ten_minutes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Speech as the pipeline's MP3."""
+    return speech_file(600, tmp_path_factory.mktemp("audio") / "ten-minutes.mp3")
