@@ -29,6 +29,13 @@ class PermanentError(WorkerError):
     """The same input will fail again: dead-letter without another attempt."""
 
 
+class PaidServiceError(WorkerError):
+    """A service that is paid by the request gave no transcript."""
+
+    wasted_requests: int = 0
+    """Requests that the service may bill all the same."""
+
+
 class Deferred(WorkerError):
     """Not a verdict on the job: give the message back and count nothing."""
 
@@ -248,7 +255,7 @@ class ModelLoadingError(TransientError):
         super().__init__(f"cannot load the model {model!r}: {reason}")
 
 
-class TranscriptionTimeout(TransientError):
+class TranscriptionTimeout(PaidServiceError, TransientError):
     """An engine gave no answer in time."""
 
     code = ErrorCode.TRANSCRIPTION_TIMEOUT
@@ -270,7 +277,7 @@ class EngineFailure(TransientError):
         super().__init__(f"{engine} failed: {reason}")
 
 
-class DeepgramQuotaError(TransientError):
+class DeepgramQuotaError(PaidServiceError, TransientError):
     """Deepgram takes no more for now: out of credit (402), or too many requests (429) after waiting as it asked."""
 
     code = ErrorCode.DEEPGRAM_QUOTA_ERROR
@@ -281,7 +288,7 @@ class DeepgramQuotaError(TransientError):
         super().__init__(f"Deepgram's quota is used up ({status}): {reason}")
 
 
-class DeepgramAuthError(PermanentError):
+class DeepgramAuthError(PaidServiceError, PermanentError):
     """Deepgram does not accept the API key, or the key may not use the model (401, 403)."""
 
     code = ErrorCode.DEEPGRAM_AUTH_ERROR
@@ -292,7 +299,7 @@ class DeepgramAuthError(PermanentError):
         super().__init__(f"Deepgram refuses the API key ({status}): {reason}")
 
 
-class DeepgramRejected(PermanentError):
+class DeepgramRejected(PaidServiceError, PermanentError):
     """Deepgram says that this request can never succeed (400, 404, 413, 422)."""
 
     code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
@@ -303,7 +310,7 @@ class DeepgramRejected(PermanentError):
         super().__init__(f"Deepgram rejects the request ({status}): {reason}")
 
 
-class DeepgramUnavailable(TransientError):
+class DeepgramUnavailable(PaidServiceError, TransientError):
     """Deepgram failed on its side, or its answer was no transcript (5xx, resets, malformed bodies)."""
 
     code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED

@@ -261,6 +261,9 @@ class CloudRecognition:
     request_id: str
     """The service's own name for the paid request; kept, so that nobody pays for the chunk again."""
     billed_seconds: float
+    """Audio seconds this request costs."""
+    wasted_requests: int = 0
+    """Earlier tries that the service may bill as well although they brought no transcript."""
 
 
 class CloudRecogniser(Protocol):

@@ -63,10 +63,11 @@ class MemoryRecogniser:
         if seconds > LONGEST_WINDOW_SECONDS:
             raise ValueError(f"a window of {seconds:.1f} s is longer than {LONGEST_WINDOW_SECONDS} s")
         await self._script(samples, job_id)
-        return Recognition(words=tuple(_words(samples)), engine_seconds=seconds / self._speed)
+        return Recognition(words=tuple(words_in(samples)), engine_seconds=seconds / self._speed)
 
 
-def _words(samples: Pcm) -> Iterator[Word]:
+def words_in(samples: Pcm) -> Iterator[Word]:
+    """What the twins hear in samples of any length; a function of the samples alone."""
     bursts = list(_bursts(samples))
     opens = True
     for burst, following in zip_longest(bursts, bursts[1:]):
