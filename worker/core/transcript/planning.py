@@ -39,6 +39,9 @@ class Chunk:
     """Where `samples` begins in the file."""
     active: Flags
     """One flag for each whole 20 ms from `start_sample` on: it rises above the noise floor."""
+    starts_in_voice: bool
+    """No pause was found where it starts: its first window overlaps the one before."""
+    ends_in_voice: bool
 
     def samples_of(self, span: WindowSpan) -> Pcm:
         """A view of the audio of one of `windows`."""
@@ -67,8 +70,8 @@ class ChunkCutter:
         self._margin = self._window_rules.forced_margin_frames * FRAME_SAMPLES
         self._index = 0
         self._start = 0
-        self._forced_start = False
-        self._last_window_end = 0
+        self._starts_in_voice = False
+        self._heard_to = 0
         self._lead_in = 0
         self._buffer = self._new_buffer()
         self._filled = 0
@@ -88,7 +91,7 @@ class ChunkCutter:
         if not owned:
             return ()
         loudness = measure(self._buffer[self._lead_in : self._filled], self._silence_rules)
-        return (self._chunk(loudness, owned, forced_end=False),)
+        return (self._chunk(loudness, owned, ends_in_voice=False),)
 
     def _push(self, block: Pcm) -> Iterator[Chunk]:
         while len(block):
@@ -103,38 +106,30 @@ class ChunkCutter:
         loudness = measure(self._buffer[self._lead_in :], self._silence_rules)
         search = min(_PAUSE_SEARCH_FRAMES, self._chunk_frames // 2)
         end = cutting.best_pause(loudness, self._chunk_frames - search, self._chunk_frames)
-        forced = bool(loudness.in_voice[end])
-        chunk = self._chunk(loudness, end * FRAME_SAMPLES, forced_end=forced)
-        self._carry_over(chunk, forced=forced)
+        chunk = self._chunk(loudness, end * FRAME_SAMPLES, ends_in_voice=bool(loudness.in_voice[end]))
+        self._carry_over(chunk)
         return chunk
 
-    def _chunk(self, loudness: Loudness, owned: int, *, forced_end: bool) -> Chunk:
-        frames = owned // FRAME_SAMPLES
-        found = cutting.windows(
-            loudness, frames, self._window_rules, forced_start=self._forced_start, forced_end=forced_end
-        )
+    def _chunk(self, loudness: Loudness, owned: int, *, ends_in_voice: bool) -> Chunk:
+        place = _Place(self._start, self._start + owned, self._starts_in_voice, ends_in_voice)
+        windows = tuple(_spans(loudness, place, self._heard_to, self._window_rules))
+        self._heard_to = windows[-1].end_sample if windows else self._heard_to
         return Chunk(
             index=self._index,
-            start_sample=self._start,
-            end_sample=self._start + owned,
-            windows=tuple(self._spans(found, frames, owned)),
+            start_sample=place.start_sample,
+            end_sample=place.end_sample,
+            windows=windows,
             samples=self._buffer[: self._filled],
             first_sample=self._start - self._lead_in,
-            active=~loudness.silent[:frames],
+            active=~loudness.silent[: owned // FRAME_SAMPLES],
+            starts_in_voice=place.starts_in_voice,
+            ends_in_voice=place.ends_in_voice,
         )
 
-    def _spans(self, found: tuple[cutting.FrameWindow, ...], frames: int, owned: int) -> Iterator[WindowSpan]:
-        for window in found:
-            start = self._start + window.first * FRAME_SAMPLES
-            end = self._start + (owned if window.last == frames else window.last * FRAME_SAMPLES)
-            if end > self._last_window_end:  # else the overlap of the window before holds all of it
-                yield WindowSpan(start, end, overlaps_previous=start < self._last_window_end)
-                self._last_window_end = end
-
-    def _carry_over(self, chunk: Chunk, *, forced: bool) -> None:
+    def _carry_over(self, chunk: Chunk) -> None:
         self._index += 1
         self._start = chunk.end_sample
-        self._forced_start = forced
+        self._starts_in_voice = chunk.ends_in_voice
         self._lead_in = min(self._margin, self._start)
         rest = self._buffer[self._start - self._lead_in - chunk.first_sample :]
         self._buffer = self._new_buffer()
@@ -143,3 +138,33 @@ class ChunkCutter:
 
     def _new_buffer(self) -> Pcm:
         return np.empty(self._lead_in + self._chunk_frames * FRAME_SAMPLES + self._margin, np.int16)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    start_sample: int
+    end_sample: int
+    starts_in_voice: bool
+    ends_in_voice: bool
+
+
+def _spans(loudness: Loudness, place: _Place, heard_to: int, rules: WindowRules) -> Iterator[WindowSpan]:
+    owned = place.end_sample - place.start_sample
+    frames = owned // FRAME_SAMPLES
+    for window in cutting.windows(
+        loudness, frames, rules, forced_start=place.starts_in_voice, forced_end=place.ends_in_voice
+    ):
+        start = place.start_sample + window.first * FRAME_SAMPLES
+        end = place.start_sample + (owned if window.last == frames else window.last * FRAME_SAMPLES)
+        if end > heard_to:  # else the overlap of the window before holds all of it
+            yield WindowSpan(start, end, overlaps_previous=start < heard_to)
+            heard_to = end
+
+
+def recut(chunk: Chunk, rules: WindowRules) -> tuple[WindowSpan, ...]:
+    """Other windows for a chunk that was cut with the default rules; they overlap its neighbours as before."""
+    loudness = measure(chunk.samples[chunk.start_sample - chunk.first_sample :], SilenceRules())
+    place = _Place(chunk.start_sample, chunk.end_sample, chunk.starts_in_voice, chunk.ends_in_voice)
+    shared = chunk.windows and chunk.windows[0].overlaps_previous
+    heard_to = chunk.start_sample + rules.forced_margin_frames * FRAME_SAMPLES if shared else chunk.first_sample
+    return tuple(_spans(loudness, place, heard_to, rules))

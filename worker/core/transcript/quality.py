@@ -1,23 +1,157 @@
-"""Gates that tell a bad transcript from a good one; for now none fires: they are being written."""
+"""Gates that tell a bad transcript from a good one. Pure, and shy: one that fires costs a second decode, then money."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from statistics import fmean
 
-from schemas.speech import WindowSpan, WindowTranscript
-from worker.core.transcript.planning import Chunk
+from schemas.speech import WindowSpan, WindowTranscript, Word
+from worker.core.transcript.cutting import WindowRules
+from worker.core.transcript.loudness import FRAME_SAMPLES, FRAMES_PER_SECOND, SAMPLE_RATE_HZ, Flags, Pcm
+from worker.core.transcript.planning import Chunk, recut
+from worker.core.transcript.spelling import is_spoken, raw_word
+from worker.core.transcript.voicing import talking_seconds
 
 
 class Gate(StrEnum):
     """What can look wrong with a window's words."""
 
     NO_TEXT = "no_text"
+    """Someone talks, and there is not one word."""
+    GAP = "gap"
+    """Someone talks between two words, or before or after all of them, and no word lies there."""
+    WORD_RATE = "word_rate"
+    """More words than a mouth can say, or a fraction of those that were said."""
+    REPETITION = "repetition"
+    """One word or phrase over and over."""
+    LOW_CONFIDENCE = "low_confidence"
+    """The engine itself did not believe it."""
 
 
-def failed_gates(chunk: Chunk, window: WindowTranscript) -> tuple[Gate, ...]:
-    """The gates that the window's words fail, given the chunk's audio."""
-    del chunk, window
-    return ()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GateRules:
+    """Thresholds. Each leaves room to what people do say; a decoder gone wrong is far beyond."""
+
+    # Voiced, gliding seconds: two are about ten syllables; and music strays into them for under 7 % of its time.
+    talking_seconds: float = 2.0
+    talking_share: float = 0.15
+    # Ten words fit in 4 s; a thoughtful pause with a cough in it does not reach the two limits above.
+    gap_seconds: float = 4.0
+    # Auctioneers and rap reach 6 words a second of sound; conversation has 2 to 4.
+    most_words_per_second: float = 8.0
+    # Slow dictation has 1 word a second of sound; music and games, which are sound too, are told by talking_seconds.
+    least_words_per_second: float = 0.5
+    # Below these a rate or a mean says nothing.
+    least_words: int = 8
+    least_sound_seconds: float = 10.0
+    # "No no no no no", "let's go" five times are normal on a stream; a stuck decoder fills the window.
+    repeated_words: int = 12
+    repeats: int = 4
+    longest_phrase_words: int = 8
+    # Right words have a mean above 0.9, wrong ones about 0.6; a window of noise read as words falls below.
+    least_mean_confidence: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Evidence:
+    """One window: what was said to be in it, and what is."""
+
+    words: Sequence[Word]
+    samples: Pcm
+    active: Flags
+    rules: GateRules
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / SAMPLE_RATE_HZ
+
+    @property
+    def sound_seconds(self) -> float:
+        return int(self.active.sum()) / FRAMES_PER_SECOND
+
+    def talks(self, start_seconds: float, end_seconds: float) -> bool:
+        """Whether that part of the window is, at least for a good part, someone talking."""
+        part = self.samples[int(start_seconds * SAMPLE_RATE_HZ) : int(end_seconds * SAMPLE_RATE_HZ)]
+        enough = max(self.rules.talking_seconds, self.rules.talking_share * (end_seconds - start_seconds))
+        return end_seconds - start_seconds >= enough and talking_seconds(part) >= enough
+
+
+def failed_gates(chunk: Chunk, window: WindowTranscript, rules: GateRules | None = None) -> tuple[Gate, ...]:
+    """The gates that a window of the chunk fails, in the order of `Gate`; none for a good one."""
+    first = max(0, (window.span.start_sample - chunk.start_sample) // FRAME_SAMPLES)
+    last = (window.span.end_sample - chunk.start_sample) // FRAME_SAMPLES
+    evidence = _Evidence(
+        words=sorted((word for word in window.words if is_spoken(word.text)), key=lambda word: word.start_seconds),
+        samples=chunk.samples_of(window.span),
+        active=chunk.active[first:last],
+        rules=rules or GateRules(),
+    )
+    checks = {
+        Gate.NO_TEXT: _no_text,
+        Gate.GAP: _gap,
+        Gate.WORD_RATE: _word_rate,
+        Gate.REPETITION: _repetition,
+        Gate.LOW_CONFIDENCE: _low_confidence,
+    }
+    return tuple(gate for gate, fires in checks.items() if fires(evidence))
 
 
 def other_cuts(chunk: Chunk) -> tuple[WindowSpan, ...]:
-    """Windows of the same chunk, cut at other places."""
-    return chunk.windows
+    """The chunk in windows of at most 20 s: other neighbours in each, and less for a decoder to lose its way in."""
+    return recut(chunk, WindowRules(longest_frames=20 * FRAMES_PER_SECOND, ample_frames=10 * FRAMES_PER_SECOND))
+
+
+def _no_text(evidence: _Evidence) -> bool:
+    return not evidence.words and evidence.talks(0, evidence.seconds)
+
+
+def _gap(evidence: _Evidence) -> bool:
+    return any(evidence.talks(start, end) for start, end in _gaps(evidence))
+
+
+def _gaps(evidence: _Evidence) -> Iterator[tuple[float, float]]:
+    """Long stretches between words, of a window that has some."""
+    if not evidence.words:
+        return
+    clock = [
+        0.0,
+        *(time for word in evidence.words for time in (word.start_seconds, word.end_seconds)),
+        evidence.seconds,
+    ]
+    spoken_to = 0.0
+    for end, start in zip(clock[0::2], clock[1::2], strict=True):
+        spoken_to = max(spoken_to, end)
+        if start - spoken_to >= evidence.rules.gap_seconds:
+            yield spoken_to, start
+
+
+def _word_rate(evidence: _Evidence) -> bool:
+    count, seconds, rules = len(evidence.words), evidence.sound_seconds, evidence.rules
+    if count >= rules.least_words and count > rules.most_words_per_second * max(seconds, 1.0):
+        return True
+    is_scant = 0 < count < rules.least_words_per_second * seconds and seconds >= rules.least_sound_seconds
+    return is_scant and evidence.talks(0, evidence.seconds)
+
+
+def _repetition(evidence: _Evidence) -> bool:
+    tokens = [raw_word(word.text) for word in evidence.words]
+    rules = evidence.rules
+    return any(
+        _longest_run_of_phrase(tokens, size) >= max(rules.repeated_words, rules.repeats * size)
+        for size in range(1, rules.longest_phrase_words + 1)
+    )
+
+
+def _longest_run_of_phrase(tokens: Sequence[str], size: int) -> int:
+    """How many words in a row belong to repeats of a phrase of that many words."""
+    longest = run = 0
+    for token, later in zip(tokens, tokens[size:], strict=False):
+        run = run + 1 if token == later else 0
+        longest = max(longest, run)
+    return longest + size if longest else 0
+
+
+def _low_confidence(evidence: _Evidence) -> bool:
+    if len(evidence.words) < evidence.rules.least_words:
+        return False
+    return fmean(word.confidence for word in evidence.words) < evidence.rules.least_mean_confidence

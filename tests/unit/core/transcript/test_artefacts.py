@@ -77,11 +77,15 @@ def test_the_transcript_has_deepgrams_shape() -> None:
         "paragraphs": [
             {
                 "sentences": [{"text": "Hello, Mr. Núñez.", "start": 0.08, "end": 1.2}],
-                **{"start": 0.08, "end": 1.2, "num_words": 3},
+                "start": 0.08,
+                "end": 1.2,
+                "num_words": 3,
             },
             {
                 "sentences": [{"text": "Don't pay $3.50!", "start": 2.0, "end": 3.123}],
-                **{"start": 2.0, "end": 3.123, "num_words": 3},
+                "start": 2.0,
+                "end": 3.123,
+                "num_words": 3,
             },
         ],
     }
