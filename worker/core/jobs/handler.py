@@ -107,7 +107,7 @@ class JobAttempt:
     async def record_failure(self) -> int:
         """Count a verdict in the job's state."""
         job = self._understand()
-        async with self._claim(job) as claim:
+        async with self._claim(job, deliveries=0) as claim:
             return await claim.record_failure()
 
     async def give_up(self, error: Exception, attempts: int) -> None:
@@ -115,7 +115,7 @@ class JobAttempt:
         if self._job is None or isinstance(error, JobIdConflict):
             await self._publish(self._failure(error, attempts, claim=None))
             return
-        async with self._claim(self._job) as claim:
+        async with self._claim(self._job, deliveries=0) as claim:
             messages = self._failure(error, attempts, claim)
             await claim.conclude(self._marker(self._job, messages, error))
         await self._publish(messages)
@@ -249,6 +249,7 @@ class JobAttempt:
             recogniser=tools.recogniser,
             deepgram=tools.deepgram,
             health=tools.health,
+            clock=tools.clock,
             route=self._account.route,
             may_fall_back=self._rules.routing.fallback_enabled and job.transcription_config.enable_fallback,
             may_use_parakeet=job.force_method is not Method.DEEPGRAM and can_use_parakeet(situation),
@@ -310,9 +311,16 @@ class JobAttempt:
 
     # small things
 
-    def _claim(self, job: TranscriptionJob, stale_generation: int | None = None) -> AbstractAsyncContextManager[Claim]:
-        fingerprint, run = request_fingerprint(job), self._subject.run
-        return self._tools.states.claim(job.job_id, fingerprint, run, stale_generation=stale_generation)
+    def _claim(
+        self, job: TranscriptionJob, stale_generation: int | None = None, *, deliveries: int = 1
+    ) -> AbstractAsyncContextManager[Claim]:
+        return self._tools.states.claim(
+            job.job_id,
+            request_fingerprint(job),
+            self._subject.run,
+            stale_generation=stale_generation,
+            deliveries=deliveries,
+        )
 
     def _original(self) -> OriginalMessage:
         delivery = self._delivery

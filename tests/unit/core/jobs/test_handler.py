@@ -115,6 +115,7 @@ async def test_a_failed_attempt_is_resumed_from_its_checkpoints(tmp_path: Path) 
 
     assert failures == 1
     assert room.events[0].transcription_metadata.chunks_resumed == 4
+    assert room.events[0].transcription_metadata.deliveries == 2
     assert room.state == ["results/job-1.json"]
 
 

@@ -20,19 +20,19 @@ log = structlog.get_logger()
 
 
 def successor(previous: ClaimRecord | None, fresh: ClaimRecord) -> ClaimRecord:
-    """The record of a new claim, with the counters of the run so far.
+    """The record of a new claim, with the counters of the run so far; `fresh` says how many deliveries it adds.
 
     A claim that is still held is taken over from a dead worker: that is a crash of the job, unless a verdict or a new
     checkpoint had come out of it. Another run counts from zero.
     """
     if previous is None or previous.run != fresh.run:
-        return fresh.model_copy(update={"deliveries": 1})
+        return fresh
     crashed = previous.held and not previous.progressed
     return fresh.model_copy(
         update={
             "failures": previous.failures,
             "crashes": previous.crashes + crashed,
-            "deliveries": previous.deliveries + 1,
+            "deliveries": previous.deliveries + fresh.deliveries,
             "first_seen": previous.first_seen,
         }
     )

@@ -47,9 +47,11 @@ class JobStates:
 
     @asynccontextmanager
     async def claim(
-        self, job_id: str, fingerprint: str, run: int, *, stale_generation: int | None = None
+        self, job_id: str, fingerprint: str, run: int, *, stale_generation: int | None = None, deliveries: int = 1
     ) -> AsyncIterator[Claim]:
         """Hold the job for the context; `stale_generation` is what `park` returned.
+
+        `deliveries` is how many it adds to the job's count: 0 where the same delivery claims the job again.
 
         Entering raises `ClaimHeld` when another worker holds it at any other generation, or concluded it just now:
         park, then look for a result, then try again. Raises `JobIdConflict` when another request used the id,
@@ -63,7 +65,7 @@ class JobStates:
             refuse_conflict(found.content, fingerprint)
         if _is_held(found) and found.generation != stale_generation:
             raise ClaimHeld(job_id, found.content.owner if found.content else "unknown")
-        record = successor(found.content, self._fresh(job_id, fingerprint, run))
+        record = successor(found.content, self._fresh(job_id, fingerprint, run, deliveries))
         claim = Claim(self._files, self._clock, self._ttl_seconds, record)
         async with claim.held(over_generation=found.generation):
             yield claim
@@ -99,7 +101,7 @@ class JobStates:
         if marker.outcome == "completed":
             await clear_checkpoints(self._files, marker.job_id)
 
-    def _fresh(self, job_id: str, fingerprint: str, run: int) -> ClaimRecord:
+    def _fresh(self, job_id: str, fingerprint: str, run: int, deliveries: int) -> ClaimRecord:
         now = self._clock.now()
         return ClaimRecord(
             job_id=job_id,
@@ -108,6 +110,7 @@ class JobStates:
             owner=self._owner,
             claim_id=self._new_id(),
             held=True,
+            deliveries=deliveries,
             first_seen=now,
             heartbeat_at=now,
         )
