@@ -64,8 +64,15 @@ async def test_an_engine_tells_its_facts_and_its_condition(stage: Stage) -> None
         assert engine.facts.model_name == "scripted"
         assert engine.health.state is EngineState.READY
         assert engine.health.restarts == 0
-        assert engine.health.heartbeat_age_seconds < 10
+        assert engine.health.heartbeat_age_seconds is not None
         assert engine.health.device_memory_bytes == 4096
+
+
+async def test_an_engine_that_is_not_entered_yet_is_loading(stage: Stage) -> None:
+    health = stage.engine().health
+
+    assert health.state is EngineState.LOADING
+    assert health.heartbeat_age_seconds is None
 
 
 async def test_leaving_ends_the_process_and_refuses_what_waits(stage: Stage) -> None:

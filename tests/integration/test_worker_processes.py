@@ -1,0 +1,93 @@
+"""Worker processes with the tiny model, killed and stopped in the middle of a job."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.waiting import wait_until
+from tests.support.worker import Cloud
+from tests.support.worker_process import WorkerProcess
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
+
+SMALL_CHUNKS = {"CHUNK_DURATION_MINUTES": "0.5", "GPU_BATCH_SIZE": "1"}
+CHUNKS_BEFORE = 3
+
+
+def in_the_middle(worker: WorkerProcess) -> None:
+    """Return when it has done some chunks of its job and has others before it."""
+    worker.wait_for("chunk.done", CHUNKS_BEFORE)
+    assert worker.logged("job.done") == []
+
+
+async def test_a_job_survives_the_death_of_the_inference_process(cloud: Cloud, ten_minutes: Path) -> None:
+    async with cloud.pipeline() as pipeline:
+        uri = await pipeline.upload(ten_minutes)
+        with cloud.process(**SMALL_CHUNKS) as worker:
+            worker.wait_ready()
+            model = worker.inference()
+            await pipeline.submit(uri)
+            in_the_middle(worker)
+
+            model.kill()
+            completed = (await pipeline.ending(seconds=120)).completed
+
+            worker.wait_for("delivery.settled", outcome="ack")
+        unsettled = await pipeline.unsettled()
+
+    assert len(worker.logged("engine.replaced")) == 1
+    assert len({event.event_id for event in pipeline.events}) == 2
+    assert completed.transcription_metadata.deliveries == 1
+    assert unsettled == []
+
+
+async def test_nothing_outlives_a_killed_worker(cloud: Cloud, ten_minutes: Path) -> None:
+    async with cloud.pipeline() as pipeline:
+        with cloud.process(**SMALL_CHUNKS) as worker:
+            worker.wait_ready()
+            await pipeline.submit(await pipeline.upload(ten_minutes))
+            in_the_middle(worker)
+            family = [" ".join(member.cmdline()) for member in worker.family()]
+
+            worker.send(signal.SIGKILL)
+            worker.wait(5)
+
+            wait_until(lambda: worker.family() == [], seconds=5)
+    for program in ("worker run", "resource_tracker", "spawn_main", "ffmpeg"):
+        assert any(program in line for line in family), f"{program} did not run: {family}"
+
+
+async def test_a_worker_told_to_stop_hands_its_job_on_and_nothing_shows(cloud: Cloud, ten_minutes: Path) -> None:
+    async with cloud.pipeline() as pipeline:
+        uri = await pipeline.upload(ten_minutes)
+        with cloud.process("one", **SMALL_CHUNKS) as one, cloud.process("two", **SMALL_CHUNKS) as two:
+            one.wait_ready()
+            two.wait_ready()
+            await pipeline.submit(uri)
+            wait_until(lambda: one.logged("chunk.done") or two.logged("chunk.done"), seconds=60)
+            first, second = (one, two) if one.logged("chunk.done") else (two, one)
+            in_the_middle(first)
+
+            told_at = time.monotonic()
+            first.send(signal.SIGTERM)
+            status, seconds = first.wait(10), time.monotonic() - told_at
+            completed = (await pipeline.ending(seconds=120)).completed
+
+            disturbed, files = await pipeline.artefacts(completed), files_below(cloud.downloads)
+            events = {event.event_id for event in pipeline.events}
+            await pipeline.forget("job-1")
+            await pipeline.submit(uri)
+            undisturbed = await pipeline.artefacts((await pipeline.ending(seconds=120)).completed)
+
+    done, skipped = len(first.logged("chunk.done")), len(second.logged("chunk.skipped"))
+    assert (status, seconds < 8, len(first.logged("delivery.nacked", count=1))) == (0, True, 1)
+    assert CHUNKS_BEFORE <= done <= skipped == completed.transcription_metadata.chunks_resumed
+    assert len(events) == 2
+    assert disturbed == undisturbed
+    assert files == []
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
