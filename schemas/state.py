@@ -55,6 +55,8 @@ class Checkpoint(_State):
     fallback_reason: ErrorCode | None = None
     deepgram_request_id: str | None = None
     deepgram_billed_seconds: float = 0.0
+    deepgram_wasted_requests: int = 0
+    """Requests for this chunk that Deepgram may bill too although they brought no transcript."""
 
 
 class StoredMessage(_State):
@@ -88,6 +90,6 @@ class BudgetLedger(_State):
 
     schema_version: Literal[1] = 1
     day: date
-    reserved_usd: float
+    reserved_usd: float = Field(ge=0, allow_inf_nan=False)
     written_by: str
     """Of this write alone."""

@@ -108,10 +108,12 @@ async def _hear(
 
 def _ladder(engine: WindowRecogniser, job_id: str) -> Ladder:
     """Parakeet alone: a local file costs nothing but time."""
+    clock = SystemClock()
     return Ladder(
         recogniser=engine,
         deepgram=None,
-        health=EngineHealth(SystemClock()),
+        health=EngineHealth(clock),
+        clock=clock,
         route=Route(method="parakeet", reason="local_file"),
         may_fall_back=False,
         may_use_parakeet=True,

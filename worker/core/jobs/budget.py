@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from typing import Protocol
 from uuid import uuid4
 
 import structlog
@@ -26,11 +27,39 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(kw_only=True)
-class _Purse:
-    """What this worker has reserved and not yet spent, good for one day only."""
+class Purse:
+    """What a worker has reserved and not yet spent, good for one day only."""
 
-    day: date
+    day: date | None = None
     usd: float = 0.0
+
+    def put_back(self, usd: float) -> None:
+        """What was taken for requests that were not made after all; lost when the day is over."""
+        self.usd += usd
+
+
+class Budget(Protocol):
+    """Where Deepgram dollars are taken from before they are spent."""
+
+    @property
+    def is_spent(self) -> bool:
+        """It refused something today."""
+        ...
+
+    async def take(self, usd: float) -> Purse:
+        """Take that much; what is not needed goes back into the answer. Raises `FallbackBudgetExhausted`."""
+        ...
+
+
+class NoLimit:
+    """No budget: every dollar may be spent."""
+
+    is_spent = False
+
+    async def take(self, usd: float) -> Purse:
+        """Grants it."""
+        del usd
+        return Purse()
 
 
 class FallbackBudget:
@@ -47,21 +76,25 @@ class FallbackBudget:
     ) -> None:
         self._store, self._bucket, self._clock, self._new_id = store, bucket, clock, new_id
         self._limit = usd_per_day
-        self._purse = _Purse(day=clock.now().date())
+        self._purse = Purse()
+        self._refused_on: date | None = None
         self._one_at_a_time = asyncio.Lock()
 
-    async def spend(self, usd: float) -> None:
-        """Take that much out of today's budget, before it is spent; there is no way back.
+    @property
+    def is_spent(self) -> bool:
+        """See the protocol."""
+        return self._refused_on == self._today()
 
-        Raises `FallbackBudgetExhausted` when the day's rest does not reach, `StorageServiceError`.
-        """
+    async def take(self, usd: float) -> Purse:
+        """See the protocol. Raises `StorageServiceError` too."""
         async with self._one_at_a_time:
-            today = self._clock.now().date()
+            today = self._today()
             if self._purse.day != today:
-                self._purse = _Purse(day=today)
+                self._purse = Purse(day=today)
             if self._purse.usd + TOLERANCE_USD < usd:
                 self._purse.usd += await self._reserve(today, usd - self._purse.usd)
             self._purse.usd -= usd
+            return self._purse
 
     async def _reserve(self, day: date, least: float) -> float:
         """Reserve a block, or the day's rest where that is less; returns how much it was, at least `least`."""
@@ -69,6 +102,7 @@ class FallbackBudget:
             ledger, generation = await self._read(day)
             rest = self._limit - ledger.reserved_usd
             if rest + TOLERANCE_USD < least:
+                self._refused_on = day
                 raise FallbackBudgetExhausted(self._limit, day.isoformat())
             block = min(max(self._limit / BLOCKS_A_DAY, least), max(rest, least))
             try:
@@ -97,6 +131,9 @@ class FallbackBudget:
             content_type="application/json",
             if_generation=generation,
         )
+
+    def _today(self) -> date:
+        return self._clock.now().date()
 
     def _ref(self, day: date) -> ObjectRef:
         return ObjectRef(self._bucket, f"budget/{day.isoformat()}.json")

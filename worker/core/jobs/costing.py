@@ -114,11 +114,15 @@ def _deepgram(chunks: Sequence[Checkpoint], prices: Prices) -> tuple[DeepgramCos
     sent = [chunk for chunk in chunks if chunk.engine == "deepgram"]
     if not sent:
         return ()
-    billed_seconds = sum(chunk.deepgram_billed_seconds or chunk.audio_seconds for chunk in sent)
+    requests = [1 + chunk.deepgram_wasted_requests for chunk in sent]
+    billed_seconds = sum(
+        count * (chunk.deepgram_billed_seconds or chunk.audio_seconds)
+        for count, chunk in zip(requests, sent, strict=True)
+    )
     return (
         DeepgramCost(
             audio_seconds=sum(chunk.audio_seconds for chunk in sent),
-            requests=len(sent),
+            requests=sum(requests),
             request_ids=tuple(chunk.deepgram_request_id for chunk in sent if chunk.deepgram_request_id),
             usd=billed_seconds / SECONDS_PER_MINUTE * prices.deepgram_usd_per_minute,
             rates=DeepgramRates(usd_per_minute=prices.deepgram_usd_per_minute),

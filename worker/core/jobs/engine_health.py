@@ -1,12 +1,19 @@
-"""Whether Parakeet is worth asking: after so many failures in a row it is not, until a probe succeeds. Pure."""
+"""Whether Parakeet is worth asking: after so many failed chunks in a row it is not, until it hears a sample again."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import structlog
+
+from worker.errors import WorkerError
 from worker.ports import Clock
 
 # One window that kills the process twice is a bad window; three chunks in a row are a bad GPU.
 FAILURES_TO_DOUBT = 3
 PROBE_SECONDS = 60.0
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,33 +25,47 @@ class HealthFacts:
 
 
 class EngineHealth:
-    """Counts chunks of all jobs of a worker. `is_healthy` lets one job in `PROBE_SECONDS` try a doubted engine."""
+    """Counts the chunks of all jobs of a worker. `doubted` from the start is an engine that is not there."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, doubted: bool = False) -> None:
         self._clock = clock
-        self._failures = 0
-        self._next_probe_at = 0.0
+        self._failures = FAILURES_TO_DOUBT if doubted else 0
+        self._doubted = asyncio.Event()
 
     @property
     def facts(self) -> HealthFacts:
-        """The state, without asking for a probe."""
-        return HealthFacts(healthy=self._failures < FAILURES_TO_DOUBT, failures_in_a_row=self._failures)
+        """The state of the moment."""
+        return HealthFacts(healthy=self.is_healthy(), failures_in_a_row=self._failures)
 
     def is_healthy(self) -> bool:
-        """Whether the next job may use the engine: it is trusted, or it is time for a probe, which this job then is."""
-        if self._failures < FAILURES_TO_DOUBT:
-            return True
-        if self._clock.monotonic() < self._next_probe_at:
-            return False
-        self._next_probe_at = self._clock.monotonic() + PROBE_SECONDS
-        return True
+        """Whether jobs may choose the engine."""
+        return self._failures < FAILURES_TO_DOUBT
 
     def record_success(self) -> None:
         """A chunk was heard: whatever was doubted is over."""
+        if not self.is_healthy():
+            log.info("engine.trusted", failures_in_a_row=self._failures)
         self._failures = 0
+        self._doubted.clear()
 
     def record_failure(self) -> None:
         """A chunk could not be heard, after the engine's own recovery."""
         self._failures += 1
         if self._failures == FAILURES_TO_DOUBT:
-            self._next_probe_at = self._clock.monotonic() + PROBE_SECONDS
+            log.error("engine.doubted", failures_in_a_row=self._failures)
+            self._doubted.set()
+
+    async def tend(self, probe: Callable[[], Awaitable[None]]) -> None:
+        """For ever: when the engine is doubted, `probe` it at once and then every minute, until that succeeds.
+
+        So no job is spent on finding out, and three bad files in a row cost the worker its engine for seconds only.
+        """
+        while True:
+            await self._doubted.wait()
+            try:
+                await probe()
+            except WorkerError as exc:
+                log.warning("engine.probe_failed", reason=str(exc), retry_in_seconds=PROBE_SECONDS)
+                await self._clock.sleep(PROBE_SECONDS)
+            else:
+                self.record_success()

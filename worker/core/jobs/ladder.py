@@ -4,7 +4,9 @@ The engine's own recovery (a smaller batch, a fresh process) lies below this, in
 lies above it, in the consumer. Every step down is logged with its reason and kept in the checkpoint.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -12,6 +14,7 @@ import structlog
 
 from schemas.speech import WindowSpan, WindowTranscript
 from schemas.state import Checkpoint
+from worker.core.jobs.budget import Budget
 from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.routing import Route
 from worker.core.jobs.tasks import together
@@ -23,11 +26,14 @@ from worker.errors import (
     FallbackBudgetExhausted,
     GpuMemoryError,
     GpuNotAvailable,
+    PaidServiceError,
+    PermanentError,
     TranscriptionTimeout,
     TranscriptRejected,
     TransientError,
+    WorkerError,
 )
-from worker.ports import SAMPLE_RATE_HZ, CloudRecogniser, Recognition, WindowRecogniser
+from worker.ports import SAMPLE_RATE_HZ, Clock, CloudRecogniser, CloudRecognition, Pcm, Recognition, WindowRecogniser
 
 SECONDS_PER_MINUTE = 60
 
@@ -36,14 +42,33 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Deepgram:
-    """The paid way: the service, its price, and how its dollars are taken from the day's budget before they are spent.
-
-    `spend` raises `FallbackBudgetExhausted`; where there is no budget it does nothing.
-    """
+    """The paid way: the service, its price, and the budget that its dollars are taken from before they are spent."""
 
     recogniser: CloudRecogniser
     usd_per_minute: float
-    spend: Callable[[float], Awaitable[None]]
+    budget: Budget
+    most_requests: int = 1
+    """How many requests one chunk may cost at worst, those included that the service bills without an answer."""
+
+    async def recognise(self, samples: Pcm, *, language: str, job_id: str) -> CloudRecognition:
+        """One chunk, paid for. Raises `FallbackBudgetExhausted`, and what the service's port raises."""
+        usd = len(samples) / SAMPLE_RATE_HZ / SECONDS_PER_MINUTE * self.usd_per_minute
+        purse = await self.budget.take(usd * self.most_requests)
+        try:
+            answer = await self.recogniser.recognise(samples, language=language, job_id=job_id)
+        except PaidServiceError as exc:
+            log.warning("deepgram.failed", wasted_requests=exc.wasted_requests, wasted_usd=exc.wasted_requests * usd)
+            purse.put_back(usd * (self.most_requests - exc.wasted_requests))
+            raise
+        purse.put_back(usd * (self.most_requests - 1 - answer.wasted_requests))
+        return answer
+
+
+@dataclass(kw_only=True)
+class _Meter:
+    """What the engine spent on one chunk, whatever came of it."""
+
+    engine_seconds: float = 0.0
 
 
 class Ladder:
@@ -59,83 +84,98 @@ class Ladder:
         recogniser: WindowRecogniser,
         deepgram: Deepgram | None,
         health: EngineHealth,
+        clock: Clock,
         route: Route,
         may_fall_back: bool,
         may_use_parakeet: bool,
         language: str,
         job_id: str,
     ) -> None:
-        self._recogniser, self._deepgram, self._health = recogniser, deepgram, health
+        self._recogniser, self._deepgram, self._health, self._clock = recogniser, deepgram, health, clock
         self._route, self._may_use_parakeet = route, may_use_parakeet
         self._falls_back = may_fall_back and deepgram is not None
         self._language, self._job_id = language, job_id
 
     async def hear(self, chunk: Chunk) -> Checkpoint:
-        """The chunk's words by the first engine that succeeds.
+        """The chunk's words by the first engine that succeeds, with all the engine time that went into it.
 
         Raises the last engine's error, or `FallbackBudgetExhausted` where only Deepgram was left and may not be paid.
         """
         if not chunk.windows:
-            return self._heard_by_parakeet(chunk, (), 0.0)
+            return _heard_by_parakeet(chunk, ())
+        meter = _Meter()
+        heard = await self._by_route(chunk, meter)
+        return heard.model_copy(update={"engine_seconds": meter.engine_seconds})
+
+    async def _by_route(self, chunk: Chunk, meter: _Meter) -> Checkpoint:
         match self._route.method:
             case "parakeet":
-                return await self._parakeet_first(chunk)
+                return await self._parakeet_first(chunk, meter)
             case "deepgram":
-                return await self._deepgram_first(chunk)
-            case "hybrid":
+                return await self._deepgram_first(chunk, meter)
+            case "hybrid" if chunk.index % 2:
                 # By number, not by whoever is free: a job that is done again is split alike.
-                return await (self._deepgram_first(chunk) if chunk.index % 2 else self._parakeet_first(chunk))
+                return await self._deepgram_first(chunk, meter)
+            case "hybrid":
+                return await self._parakeet_first(chunk, meter)
             case _:
                 assert_never(self._route.method)
 
-    async def _parakeet_first(self, chunk: Chunk) -> Checkpoint:
+    async def _parakeet_first(self, chunk: Chunk, meter: _Meter) -> Checkpoint:
         try:
-            heard, failed = await self._parakeet_twice(chunk)
+            heard, failed = await self._parakeet_twice(chunk, meter)
         except (EngineFailure, GpuMemoryError, GpuNotAvailable, TranscriptionTimeout) as error:
-            self._health.record_failure()
             return await self._fall_back(chunk, error)
-        self._health.record_success()
         return await self._fall_back(chunk, TranscriptRejected(failed), heard) if failed else heard
 
-    async def _parakeet_twice(self, chunk: Chunk) -> tuple[Checkpoint, tuple[str, ...]]:
-        """The chunk, with other cuts where the first ones gave doubtful words, and the gates it still fails."""
-        heard = await self._parakeet(chunk)
-        if not (failed := gates_failed_by(chunk, heard)):
-            return heard, ()
-        log.warning("chunk.gates_failed", chunk=chunk.index, gates=failed)
-        again = await self._parakeet(chunk, other_cuts(chunk))
-        seconds = heard.engine_seconds + again.engine_seconds
-        return again.model_copy(update={"engine_seconds": seconds}), gates_failed_by(chunk, again)
-
-    async def _deepgram_first(self, chunk: Chunk) -> Checkpoint:
+    async def _deepgram_first(self, chunk: Chunk, meter: _Meter) -> Checkpoint:
         try:
             return await self._pay_for(chunk)
-        except FallbackBudgetExhausted:
+        except FallbackBudgetExhausted as spent:
             if not self._may_use_parakeet:
                 raise
-            log.warning("chunk.budget_spent", chunk=chunk.index)
-            return await self._parakeet(chunk)
+            log.warning("chunk.budget_spent", chunk=chunk.index, reason=str(spent))
+        heard, _ = await self._parakeet_twice(chunk, meter)
+        return heard
 
-    async def _fall_back(self, chunk: Chunk, error: TransientError, rejected: Checkpoint | None = None) -> Checkpoint:
+    async def _parakeet_twice(self, chunk: Chunk, meter: _Meter) -> tuple[Checkpoint, tuple[str, ...]]:
+        """The chunk, with other cuts where the first ones gave doubtful words, and the gates it still fails."""
+        with self._step("parakeet", chunk):
+            heard = await self._parakeet(chunk, chunk.windows, meter)
+        if not (failed := await asyncio.to_thread(gates_failed_by, chunk, heard)):
+            return heard, ()
+        log.warning("chunk.gates_failed", chunk=chunk.index, gates=failed)
+        with self._step("parakeet_other_cuts", chunk):
+            again = await self._parakeet(chunk, other_cuts(chunk), meter)
+        return again, await asyncio.to_thread(gates_failed_by, chunk, again)
+
+    async def _fall_back(self, chunk: Chunk, error: TransientError, doubtful: Checkpoint | None = None) -> Checkpoint:
         """Deepgram for this chunk. Where that may not be, doubtful words are better than none."""
         log.warning(
             "chunk.fallback", chunk=chunk.index, code=error.code, reason=str(error), to_deepgram=self._falls_back
         )
-        if self._falls_back:
+        if not self._falls_back:
+            if doubtful is None:
+                raise error
+            log.warning("chunk.doubtful", chunk=chunk.index, code=error.code, reason=str(error))
+            return doubtful
+        try:
             paid = await self._pay_for(chunk)
-            spent = rejected.engine_seconds if rejected else 0.0
-            return paid.model_copy(update={"fallback_reason": error.code, "engine_seconds": spent})
-        if rejected is not None:
-            return rejected
-        raise error
+        except PermanentError as refusal:
+            if doubtful is None:
+                raise
+            log.warning("chunk.doubtful", chunk=chunk.index, code=error.code, reason=str(refusal))
+            return doubtful
+        return paid.model_copy(update={"fallback_reason": error.code})
 
     async def _pay_for(self, chunk: Chunk) -> Checkpoint:
         if self._deepgram is None:
             raise DeepgramNotConfigured(self._route.reason)
         span = _whole(chunk)
-        samples = chunk.samples_of(span)
-        await self._deepgram.spend(len(samples) / SAMPLE_RATE_HZ / SECONDS_PER_MINUTE * self._deepgram.usd_per_minute)
-        answer = await self._deepgram.recogniser.recognise(samples, language=self._language, job_id=self._job_id)
+        with self._step("deepgram", chunk):
+            answer = await self._deepgram.recognise(
+                chunk.samples_of(span), language=self._language, job_id=self._job_id
+            )
         return Checkpoint(
             **_place(chunk),
             engine="deepgram",
@@ -143,27 +183,47 @@ class Ladder:
             engine_seconds=0.0,
             deepgram_request_id=answer.request_id,
             deepgram_billed_seconds=answer.billed_seconds,
+            deepgram_wasted_requests=answer.wasted_requests,
         )
 
-    async def _parakeet(self, chunk: Chunk, spans: Sequence[WindowSpan] | None = None) -> Checkpoint:
-        cuts = chunk.windows if spans is None else spans
-        async with together() as group:
-            hearing = [group.create_task(self._hear_window(chunk, span)) for span in cuts]
-        heard = [task.result() for task in hearing]
-        windows = tuple(WindowTranscript(span, said.words) for span, said in zip(cuts, heard, strict=True))
-        return self._heard_by_parakeet(chunk, windows, sum(said.engine_seconds for said in heard))
+    async def _parakeet(self, chunk: Chunk, spans: Sequence[WindowSpan], meter: _Meter) -> Checkpoint:
+        try:
+            async with together() as group:
+                hearing = [group.create_task(self._hear_window(chunk, span, meter)) for span in spans]
+        except WorkerError:
+            self._health.record_failure()
+            raise
+        self._health.record_success()
+        windows = (WindowTranscript(span, task.result().words) for span, task in zip(spans, hearing, strict=True))
+        return _heard_by_parakeet(chunk, tuple(windows))
 
-    async def _hear_window(self, chunk: Chunk, span: WindowSpan) -> Recognition:
-        return await self._recogniser.recognise(chunk.samples_of(span), self._job_id)
+    async def _hear_window(self, chunk: Chunk, span: WindowSpan, meter: _Meter) -> Recognition:
+        said = await self._recogniser.recognise(chunk.samples_of(span), self._job_id)
+        meter.engine_seconds += said.engine_seconds
+        return said
 
-    @staticmethod
-    def _heard_by_parakeet(chunk: Chunk, windows: tuple[WindowTranscript, ...], seconds: float) -> Checkpoint:
-        return Checkpoint(**_place(chunk), engine="parakeet", windows=windows, engine_seconds=seconds)
+    @contextmanager
+    def _step(self, name: str, chunk: Chunk) -> Iterator[None]:
+        began = self._clock.monotonic()
+        error: WorkerError | None = None
+        try:
+            yield
+        except WorkerError as exc:
+            error = exc
+            raise
+        finally:
+            told = {"failed": error.code.value, "reason": str(error)} if error else {}
+            seconds = round(self._clock.monotonic() - began, 3)
+            log.info("chunk.step", chunk=chunk.index, step=name, seconds=seconds, **told)
 
 
 def gates_failed_by(chunk: Chunk, heard: Checkpoint) -> tuple[str, ...]:
     """Names of the quality gates that any window of the chunk fails, each once."""
     return tuple(dict.fromkeys(gate.value for window in heard.windows for gate in failed_gates(chunk, window)))
+
+
+def _heard_by_parakeet(chunk: Chunk, windows: tuple[WindowTranscript, ...]) -> Checkpoint:
+    return Checkpoint(**_place(chunk), engine="parakeet", windows=windows, engine_seconds=0.0)
 
 
 def _whole(chunk: Chunk) -> WindowSpan:
