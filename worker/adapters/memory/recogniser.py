@@ -38,7 +38,8 @@ class _Burst:
     end: int
 
 
-async def _at_once(_samples: Pcm, _job_id: str) -> None:
+async def at_once(_samples: Pcm, _job_id: str) -> None:
+    """No script: the other tasks get a turn, that is all."""
     await asyncio.sleep(0)
 
 
@@ -49,7 +50,7 @@ class MemoryRecogniser:
     a sentence. `engine_seconds` is the window's length divided by `speed`.
     """
 
-    def __init__(self, *, script: Script = _at_once, speed: float = 100.0, facts: EngineFacts = MEMORY_FACTS) -> None:
+    def __init__(self, *, script: Script = at_once, speed: float = 100.0, facts: EngineFacts = MEMORY_FACTS) -> None:
         self._script, self._speed, self._facts = script, speed, facts
 
     @property

@@ -1,0 +1,129 @@
+"""The stand-in's life: listen, serve, stop."""
+
+import asyncio
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Self
+
+import structlog
+
+from worker.embedded.deepgram.misbehaviour import Misbehave, well_behaved
+from worker.embedded.deepgram.service import Hear, ListenService, Receipt
+from worker.embedded.deepgram.wire import ClientGone, Exchange
+from worker.ports import Clock
+
+_log = structlog.get_logger(__name__)
+
+API_KEY = "stand-in-key"
+
+
+class EmbeddedDeepgram:
+    """A stand-in for Deepgram's `POST /v1/listen`, for development and tests: bills nobody, but counts what it would.
+
+    Checks the query, the key and the content type, decodes the audio (mono at 16 kHz), and answers in Deepgram's shape
+    what `hear` hears in it. `misbehave` says which requests go wrong, and how. It has no callbacks and fetches no URLs.
+
+    `async with EmbeddedDeepgram(hear) as server:` listens on `server.url`. Raises `OSError` when the port is taken.
+    """
+
+    def __init__(
+        self,
+        hear: Hear,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        api_key: str = API_KEY,
+        misbehave: Misbehave = well_behaved,
+        clock: Clock | None = None,
+    ) -> None:
+        self.host, self.port, self.api_key = host, port, api_key
+        self._service = ListenService(hear, misbehave, api_key, clock or _MachineClock())
+        self._connections: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """What a client takes for Deepgram's base URL."""
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def receipts(self) -> Sequence[Receipt]:
+        """Every request so far, in the order of their arrival."""
+        return tuple(self._service.receipts)
+
+    @property
+    def most_under_way(self) -> int:
+        """How many requests there were at once, at most."""
+        return self._service.most_under_way
+
+    def payments(self) -> Mapping[str | None, int]:
+        """How often each audio was paid for, by the fingerprint of its samples."""
+        return Counter(receipt.fingerprint for receipt in self.receipts if receipt.paid)
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, self.host, self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+        _log.warning("embedded_deepgram.started", url=self.url, purpose="a stand-in for development and tests only")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._server.wait_closed()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = asyncio.create_task(self._serve(reader, writer), name="embedded-deepgram-connection")
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            with contextlib.suppress(ClientGone, ConnectionError):
+                await self._service.serve(Exchange(reader, writer))
+        finally:
+            writer.close()
+
+
+@contextmanager
+def deepgram_in_thread(server: EmbeddedDeepgram) -> Iterator[EmbeddedDeepgram]:
+    """Run the server on an event loop of its own, for synchronous callers; leaving the context stops it."""
+    started: Future[Callable[[], object]] = Future()
+
+    async def serve() -> None:
+        stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+        async with server:
+            started.set_result(lambda: loop.call_soon_threadsafe(stopping.set))
+            await stopping.wait()
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except OSError as exc:
+            started.set_exception(exc)
+
+    thread = threading.Thread(target=run, name="embedded-deepgram", daemon=True)
+    thread.start()
+    stop = started.result()
+    try:
+        yield server
+    finally:
+        stop()
+        thread.join()
+
+
+class _MachineClock:
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)

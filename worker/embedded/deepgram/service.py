@@ -1,0 +1,133 @@
+"""What happens to one request: checked, heard, answered, and entered in the book."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+from urllib.parse import parse_qsl, urlsplit
+
+import h11
+
+from schemas.speech import Word
+from worker.embedded.deepgram.audio import Undecodable, decode, fingerprint
+from worker.embedded.deepgram.misbehaviour import Misbehave, Reply, Reset, Slow
+from worker.embedded.deepgram.parameters import violations
+from worker.embedded.deepgram.transcript import listen_response
+from worker.embedded.deepgram.wire import Exchange, error_body
+from worker.ports import SAMPLE_RATE_HZ, Clock, Pcm
+
+PATH = "/v1/listen"
+
+Hear: TypeAlias = Callable[[Pcm], Awaitable[Sequence[Word]]]
+"""Any recogniser: the words of a whole upload, with their punctuation."""
+
+
+@dataclass(kw_only=True)
+class Receipt:
+    """One request, filled in as it goes."""
+
+    number: int
+    request_id: str
+    query: tuple[tuple[str, str], ...] = ()
+    content_type: str = ""
+    whole_body: bool = False
+    fingerprint: str | None = None
+    """Of the decoded samples; None where they were not decoded."""
+    audio_seconds: float = 0.0
+    status: int | None = None
+    """None: no answer was sent."""
+
+    @property
+    def paid(self) -> bool:
+        """The service had the whole body and did not refuse it."""
+        return self.whole_body and (self.status is None or self.status < 400)  # noqa: PLR2004 - HTTP's numbers
+
+
+class Refused(Exception):
+    """The request is not as it should be."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        self.status, self.code, self.message = status, code, message
+        super().__init__(message)
+
+
+class ListenService:
+    """Serves exchanges one by one or side by side; `receipts` has all of them in the order of their arrival."""
+
+    def __init__(self, hear: Hear, misbehave: Misbehave, api_key: str, clock: Clock) -> None:
+        self._hear, self._misbehave, self._api_key, self._clock = hear, misbehave, api_key, clock
+        self.receipts: list[Receipt] = []
+        self.under_way = 0
+        self.most_under_way = 0
+
+    async def serve(self, exchange: Exchange) -> None:
+        """One request from its first byte to its last. Raises `ClientGone` or `ConnectionError`."""
+        head = await exchange.head()
+        number = len(self.receipts)
+        receipt = Receipt(number=number, request_id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PATH}#{number}")))
+        self.receipts.append(receipt)
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            await self._misbehave_or_answer(exchange, head, receipt)
+        finally:
+            self.under_way -= 1
+
+    async def _misbehave_or_answer(self, exchange: Exchange, head: h11.Request, receipt: Receipt) -> None:
+        fault = self._misbehave(receipt.number)
+        if fault == Reset(after_upload=False):
+            exchange.reset()
+            return
+        body = await exchange.body()
+        receipt.whole_body = True
+        reply = await self._reply(head, body, receipt)
+        match fault:
+            case Reset():
+                exchange.reset()
+                return
+            case Slow(seconds=seconds):
+                await self._clock.sleep(seconds)
+            case Reply():
+                reply = fault
+        receipt.status = reply.status
+        await exchange.answer(reply.status, reply.body, {"dg-request-id": receipt.request_id, **reply.headers})
+
+    async def _reply(self, head: h11.Request, body: bytes, receipt: Receipt) -> Reply:
+        try:
+            self._check(head, receipt)
+            return await self._answer(body, receipt)
+        except Refused as exc:
+            return Reply(status=exc.status, body=error_body(exc.code, exc.message, receipt.request_id))
+
+    def _check(self, head: h11.Request, receipt: Receipt) -> None:
+        target = urlsplit(head.target.decode())
+        headers = {name.decode(): value.decode("latin-1") for name, value in head.headers}
+        receipt.query = tuple(parse_qsl(target.query, keep_blank_values=True))
+        receipt.content_type = headers.get("content-type", "")
+        if (head.method, target.path) != (b"POST", PATH):
+            raise Refused(404, "NOT_FOUND", f"the stand-in serves POST {PATH} alone")
+        if headers.get("authorization") != f"Token {self._api_key}":
+            raise Refused(401, "INVALID_AUTH", "Invalid credentials.")
+        if not receipt.content_type.startswith(("audio/", "application/octet-stream")):
+            raise Refused(415, "UNSUPPORTED_MEDIA_TYPE", "the stand-in takes audio alone, as audio/* or octet-stream")
+        if faults := violations(receipt.query):
+            raise Refused(400, "Bad Request", "; ".join(faults))
+
+    async def _answer(self, body: bytes, receipt: Receipt) -> Reply:
+        try:
+            samples = await asyncio.to_thread(decode, body)
+        except Undecodable as exc:
+            raise Refused(400, "Bad Request", f"failed to process audio: {exc}") from exc
+        receipt.fingerprint = fingerprint(samples)
+        receipt.audio_seconds = len(samples) / SAMPLE_RATE_HZ
+        response = listen_response(
+            await self._hear(samples),
+            query=dict(receipt.query),
+            request_id=receipt.request_id,
+            created=self._clock.now(),
+            duration_seconds=receipt.audio_seconds,
+            body=body,
+        )
+        return Reply(status=200, body=json.dumps(response).encode())
