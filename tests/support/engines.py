@@ -1,0 +1,44 @@
+"""Speech engines that go wrong as a test says."""
+
+from collections.abc import Callable
+
+from schemas.speech import Word
+from worker.adapters.memory.recogniser import MEMORY_FACTS, MemoryRecogniser, Script
+from worker.errors import EngineFailure
+from worker.ports import SAMPLE_RATE_HZ, EngineFacts, Pcm, Recognition
+
+
+def failing_where(is_bad: Callable[[Pcm], bool], error: Callable[[], Exception] | None = None) -> Script:
+    """A recogniser's script that fails the windows (or chunks) for which that holds."""
+
+    async def script(samples: Pcm, _job_id: str) -> None:
+        if is_bad(samples):
+            raise error() if error else EngineFailure("parakeet", "it broke")
+
+    return script
+
+
+def everything(_samples: Pcm) -> bool:
+    return True
+
+
+class StuckRecogniser:
+    """Hears one word over and over in the windows for which `is_stuck` holds, so that they fail a quality gate."""
+
+    def __init__(self, is_stuck: Callable[[Pcm], bool] = everything, speed: float = 100.0) -> None:
+        self._is_stuck = is_stuck
+        self._honest = MemoryRecogniser(speed=speed)
+        self.windows = 0
+
+    @property
+    def facts(self) -> EngineFacts:
+        return MEMORY_FACTS
+
+    async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
+        self.windows += 1
+        heard = await self._honest.recognise(samples, job_id)
+        if not self._is_stuck(samples):
+            return heard
+        step = len(samples) / SAMPLE_RATE_HZ / 40
+        words = tuple(Word("no", number * step, number * step + step / 2, 0.9) for number in range(40))
+        return Recognition(words=words, engine_seconds=heard.engine_seconds)

@@ -1,0 +1,332 @@
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from schemas.codes import ErrorCode
+from schemas.state import Checkpoint
+from tests.support.clock import FakeClock
+from tests.support.engines import StuckRecogniser, everything, failing_where
+from tests.support.jobs import speech
+from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
+from worker.adapters.memory.recogniser import MemoryRecogniser
+from worker.core.jobs.budget import NoLimit, Purse
+from worker.core.jobs.engine_health import EngineHealth
+from worker.core.jobs.ladder import Deepgram, Ladder
+from worker.core.jobs.routing import Engine, Route
+from worker.core.transcript.planning import Chunk, ChunkCutter
+from worker.errors import (
+    DeepgramNotConfigured,
+    DeepgramRejected,
+    DeepgramUnavailable,
+    EngineFailure,
+    FallbackBudgetExhausted,
+    GpuMemoryError,
+    GpuNotAvailable,
+    TranscriptionTimeout,
+)
+from worker.ports import SAMPLE_RATE_HZ, Pcm, WindowRecogniser
+
+CHUNK_SECONDS = 60
+
+
+def chunks(count: int = 1) -> Sequence[Chunk]:
+    """Minutes of speech, each with two or three windows."""
+    cutter = ChunkCutter(chunk_seconds=CHUNK_SECONDS)
+    return (*cutter.push(speech(CHUNK_SECONDS * count)), *cutter.finish())
+
+
+(CHUNK,) = chunks()[:1]
+
+
+class ScriptedBudget:
+    """Grants so many dollars, once; remembers what was taken and what came back."""
+
+    def __init__(self, usd: float) -> None:
+        self._left, self.purse = usd, Purse()
+        self.taken: list[float] = []
+
+    @property
+    def is_spent(self) -> bool:
+        return self._left <= 0
+
+    async def take(self, usd: float) -> Purse:
+        if usd > self._left:
+            raise FallbackBudgetExhausted(1.0, "2026-11-22")
+        self._left -= usd
+        self.taken.append(usd)
+        return self.purse
+
+
+class Rungs:
+    """A ladder with its engines."""
+
+    def __init__(
+        self,
+        engine: WindowRecogniser | None = None,
+        *,
+        cloud: MemoryCloudRecogniser | None = None,
+        budget: NoLimit | ScriptedBudget | None = None,
+        method: Engine = "parakeet",
+        with_key: bool = True,
+        most_requests: int = 1,
+        **permits: Any,
+    ) -> None:
+        self.clock = FakeClock()
+        self.cloud = cloud or MemoryCloudRecogniser()
+        self.health = EngineHealth(self.clock)
+        deepgram = Deepgram(
+            recogniser=self.cloud, usd_per_minute=0.006, budget=budget or NoLimit(), most_requests=most_requests
+        )
+        self._ladder = Ladder(
+            recogniser=engine or MemoryRecogniser(),
+            deepgram=deepgram if with_key else None,
+            health=self.health,
+            clock=self.clock,
+            route=Route(method=method, reason="a test"),
+            language="en",
+            job_id="job-1",
+            **({"may_fall_back": True, "may_use_parakeet": True} | permits),
+        )
+
+    async def hear(self, chunk: Chunk = CHUNK) -> Checkpoint:
+        return await self._ladder.hear(chunk)
+
+
+def words_of(heard: Checkpoint) -> list[str]:
+    return [word.text.lower().strip(".") for window in heard.windows for word in window.words]
+
+
+def window_seconds(chunk: Chunk) -> float:
+    return sum(span.end_sample - span.start_sample for span in chunk.windows) / SAMPLE_RATE_HZ
+
+
+BROKEN = MemoryRecogniser(script=failing_where(everything))
+
+
+async def test_what_parakeet_hears_well_costs_its_seconds_alone() -> None:
+    rungs = Rungs(MemoryRecogniser(speed=50))
+
+    heard = await rungs.hear()
+
+    assert (heard.engine, heard.fallback_reason, heard.deepgram_request_id) == ("parakeet", None, None)
+    assert heard.engine_seconds == pytest.approx(window_seconds(CHUNK) / 50)
+    assert heard.audio_seconds == (CHUNK.end_sample - CHUNK.start_sample) / SAMPLE_RATE_HZ
+    assert rungs.cloud.answered == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EngineFailure("parakeet", "its process ended"),
+        GpuMemoryError(1),
+        GpuNotAvailable("no CUDA"),
+        TranscriptionTimeout("parakeet", 30),
+    ],
+)
+async def test_a_chunk_that_parakeet_cannot_do_goes_to_deepgram_with_the_reason(error: Exception) -> None:
+    rungs = Rungs(MemoryRecogniser(script=failing_where(everything, lambda: error)))
+
+    heard = await rungs.hear()
+
+    (answer,) = rungs.cloud.answered
+    assert (heard.engine, heard.fallback_reason) == ("deepgram", error.code)
+    assert (heard.deepgram_request_id, heard.deepgram_billed_seconds) == (answer.request_id, answer.billed_seconds)
+    assert words_of(heard) == words_of(await Rungs().hear())
+    assert rungs.health.facts.failures_in_a_row == 1
+
+
+async def test_the_engine_seconds_of_windows_that_were_heard_before_one_failed_are_kept() -> None:
+    first = len(CHUNK.samples_of(CHUNK.windows[0]))
+    rungs = Rungs(MemoryRecogniser(script=failing_where(lambda samples: len(samples) != first), speed=50))
+
+    heard = await rungs.hear()
+
+    assert heard.engine == "deepgram"
+    assert heard.engine_seconds == pytest.approx(first / SAMPLE_RATE_HZ / 50)
+
+
+async def test_an_error_of_ours_is_not_taken_for_the_engines() -> None:
+    def wrong() -> Exception:
+        return ZeroDivisionError()
+
+    rungs = Rungs(MemoryRecogniser(script=failing_where(everything, wrong)))
+
+    with pytest.raises(ZeroDivisionError):
+        await rungs.hear()
+
+    assert rungs.cloud.answered == []
+
+
+async def test_doubtful_words_are_heard_once_more_with_other_cuts() -> None:
+    engine = StuckRecogniser(lambda samples: len(samples) > 20 * SAMPLE_RATE_HZ)
+    rungs = Rungs(engine)
+
+    heard = await rungs.hear()
+
+    assert heard.engine == "parakeet"
+    assert "no" not in words_of(heard)
+    assert engine.windows == len(CHUNK.windows) + len(heard.windows)
+    assert heard.engine_seconds > window_seconds(CHUNK) / 100 * 1.9
+    assert rungs.cloud.answered == []
+
+
+async def test_words_that_stay_doubtful_are_replaced_by_deepgrams_and_both_tries_are_paid_for() -> None:
+    engine = StuckRecogniser()
+    rungs = Rungs(engine)
+
+    heard = await rungs.hear()
+
+    assert (heard.engine, heard.fallback_reason) == ("deepgram", ErrorCode.TRANSCRIPTION_SERVICE_ERROR)
+    assert heard.engine_seconds > window_seconds(CHUNK) / 100 * 1.9
+    assert len(rungs.cloud.answered) == 1
+    assert rungs.health.facts.healthy
+
+
+@pytest.mark.parametrize("barrier", [{"may_fall_back": False}, {"with_key": False}])
+async def test_where_no_fallback_is_allowed_an_engine_error_is_the_jobs(barrier: dict[str, bool]) -> None:
+    rungs = Rungs(BROKEN, **barrier)
+
+    with pytest.raises(EngineFailure):
+        await rungs.hear()
+
+    assert rungs.cloud.answered == []
+
+
+@pytest.mark.parametrize("barrier", [{"may_fall_back": False}, {"with_key": False}, {"budget": ScriptedBudget(0.0)}])
+async def test_where_no_fallback_is_possible_doubtful_words_are_kept(barrier: dict[str, Any]) -> None:
+    rungs = Rungs(StuckRecogniser(), **barrier)
+
+    heard = await rungs.hear()
+
+    assert (heard.engine, heard.fallback_reason) == ("parakeet", None)
+    assert set(words_of(heard)) == {"no"}
+
+
+async def test_doubtful_words_are_kept_when_deepgram_will_never_take_the_chunk() -> None:
+    refuses = MemoryCloudRecogniser(script=failing_where(everything, lambda: DeepgramRejected(400, "bad audio")))
+    rungs = Rungs(StuckRecogniser(), cloud=refuses)
+
+    heard = await rungs.hear()
+
+    assert heard.engine == "parakeet"
+
+
+async def test_the_job_is_tried_again_when_deepgram_is_down_for_now() -> None:
+    down = MemoryCloudRecogniser(script=failing_where(everything, lambda: DeepgramUnavailable("status 503")))
+    rungs = Rungs(StuckRecogniser(), cloud=down)
+
+    with pytest.raises(DeepgramUnavailable):
+        await rungs.hear()
+
+
+async def test_a_spent_budget_fails_a_chunk_that_only_deepgram_could_have_done() -> None:
+    rungs = Rungs(BROKEN, budget=ScriptedBudget(0.0))
+
+    with pytest.raises(FallbackBudgetExhausted):
+        await rungs.hear()
+
+
+async def test_a_job_for_deepgram_never_asks_parakeet() -> None:
+    rungs = Rungs(BROKEN, method="deepgram")
+
+    heard = await rungs.hear()
+
+    assert (heard.engine, heard.fallback_reason, heard.engine_seconds) == ("deepgram", None, 0.0)
+
+
+async def test_a_job_for_deepgram_goes_to_parakeet_when_the_budget_is_spent_and_it_may() -> None:
+    rungs = Rungs(MemoryRecogniser(speed=50), method="deepgram", budget=ScriptedBudget(0.0))
+
+    heard = await rungs.hear()
+
+    assert heard.engine == "parakeet"
+    assert heard.engine_seconds == pytest.approx(window_seconds(CHUNK) / 50)
+
+
+async def test_a_job_for_deepgram_fails_when_the_budget_is_spent_and_parakeet_may_not() -> None:
+    rungs = Rungs(method="deepgram", budget=ScriptedBudget(0.0), may_use_parakeet=False)
+
+    with pytest.raises(FallbackBudgetExhausted):
+        await rungs.hear()
+
+
+async def test_parakeet_that_steps_in_for_a_spent_budget_is_judged_like_any_other() -> None:
+    engine = StuckRecogniser(lambda samples: len(samples) > 20 * SAMPLE_RATE_HZ)
+    rungs = Rungs(engine, method="deepgram", budget=ScriptedBudget(0.0))
+
+    heard = await rungs.hear()
+
+    assert "no" not in words_of(heard)
+
+
+async def test_a_job_for_deepgram_without_a_key_says_so() -> None:
+    rungs = Rungs(method="deepgram", with_key=False)
+
+    with pytest.raises(DeepgramNotConfigured):
+        await rungs.hear()
+
+
+async def test_a_hybrid_job_is_shared_by_the_number_of_the_chunk() -> None:
+    rungs = Rungs(method="hybrid")
+
+    engines = [(await rungs.hear(chunk)).engine for chunk in chunks(4)]
+
+    assert engines[:4] == ["parakeet", "deepgram", "parakeet", "deepgram"]
+
+
+async def test_both_halves_of_a_hybrid_job_step_in_for_each_other() -> None:
+    minutes = chunks(2)
+
+    by_deepgram = await Rungs(BROKEN, method="hybrid").hear(minutes[0])
+    by_parakeet = await Rungs(method="hybrid", budget=ScriptedBudget(0.0)).hear(minutes[1])
+
+    assert (by_deepgram.engine, by_deepgram.fallback_reason) == ("deepgram", ErrorCode.TRANSCRIPTION_SERVICE_ERROR)
+    assert (by_parakeet.engine, by_parakeet.fallback_reason) == ("parakeet", None)
+
+
+async def test_silence_costs_nothing_on_any_route() -> None:
+    cutter = ChunkCutter(chunk_seconds=CHUNK_SECONDS)
+    cutter.push(speech(30) * 0)
+    (silent,) = cutter.finish()
+    rungs = Rungs(BROKEN, method="deepgram")
+
+    heard = await rungs.hear(silent)
+
+    assert (heard.engine, heard.windows, heard.engine_seconds) == ("parakeet", (), 0.0)
+    assert rungs.cloud.answered == []
+
+
+class WastefulCloud(MemoryCloudRecogniser):
+    """Answers at the second request, the first of which was billed for nothing."""
+
+    async def recognise(self, samples: Pcm, *, language: str, job_id: str) -> Any:
+        answer = await super().recognise(samples, language=language, job_id=job_id)
+        return type(answer)(
+            words=answer.words, request_id=answer.request_id, billed_seconds=answer.billed_seconds, wasted_requests=1
+        )
+
+
+@pytest.mark.parametrize(("cloud", "back"), [(MemoryCloudRecogniser(), 0.012), (WastefulCloud(), 0.006)])
+async def test_the_worst_case_is_taken_from_the_budget_and_what_was_not_needed_goes_back(
+    cloud: MemoryCloudRecogniser, back: float
+) -> None:
+    budget = ScriptedBudget(1.0)
+    rungs = Rungs(BROKEN, cloud=cloud, budget=budget, most_requests=3)
+
+    heard = await rungs.hear()
+
+    minute = heard.deepgram_billed_seconds / 60
+    assert budget.taken == [pytest.approx(0.018 * minute)]
+    assert budget.purse.usd == pytest.approx(back * minute)
+
+
+async def test_requests_that_failed_unbilled_go_back_into_the_budget() -> None:
+    budget = ScriptedBudget(1.0)
+    down = MemoryCloudRecogniser(script=failing_where(everything, lambda: DeepgramUnavailable("status 503")))
+    rungs = Rungs(BROKEN, cloud=down, budget=budget, most_requests=2)
+
+    with pytest.raises(DeepgramUnavailable):
+        await rungs.hear()
+
+    assert budget.purse.usd == pytest.approx(sum(budget.taken))
