@@ -26,7 +26,7 @@ from worker.core.jobs.ladder import Deepgram, Ladder
 from worker.core.jobs.output import Author, OutputWriter
 from worker.core.jobs.progress import ProgressReporter
 from worker.core.jobs.reporting import Account, Outcomes, Subject
-from worker.core.jobs.routing import RoutingPolicy, Situation, can_use_parakeet, feasible, route
+from worker.core.jobs.routing import RoutingPolicy, Situation, can_use_parakeet, feasible, may_fall_back, route
 from worker.core.jobs.state import Claim, JobStates, checkpoint_key
 from worker.core.jobs.tasks import together
 from worker.core.jobs.transcription import PLANNING_VERSION, Progress, Transcribed, Transcription
@@ -251,7 +251,7 @@ class JobAttempt:
             health=tools.health,
             clock=tools.clock,
             route=self._account.route,
-            may_fall_back=self._rules.routing.fallback_enabled and job.transcription_config.enable_fallback,
+            may_fall_back=may_fall_back(situation),
             may_use_parakeet=job.force_method is not Method.DEEPGRAM and can_use_parakeet(situation),
             language=job.language,
             job_id=job.job_id,

@@ -38,6 +38,7 @@ class Situation:
     policy: RoutingPolicy
     gpu_healthy: bool
     model_languages: frozenset[str]
+    """Empty where no model is loaded: then no language is missing in it."""
     duration_seconds: float | None
 
 
@@ -64,6 +65,8 @@ def feasible(found: Route, situation: Situation, *, deepgram_configured: bool) -
         raise ParakeetDisabled("ENABLE_GPU_TRANSCRIPTION or the job's enable_gpu is false")
     if found.method == "hybrid" and not allowed:
         found = Route(method="deepgram", reason="gpu_disabled")
+    if found.reason == "gpu_unhealthy" and not may_fall_back(situation):
+        raise GpuNotAvailable("the engine failed repeatedly, and falling back is off")
     if found.method == "parakeet" or deepgram_configured:
         return found
     asked_for = found.method == "deepgram" and found.reason in {"force_method", "transcription_method"}
@@ -77,6 +80,11 @@ def feasible(found: Route, situation: Situation, *, deepgram_configured: bool) -
 def may_use_gpu(situation: Situation) -> bool:
     """Whether worker and job both allow Parakeet."""
     return situation.policy.gpu_enabled and situation.job.transcription_config.enable_gpu
+
+
+def may_fall_back(situation: Situation) -> bool:
+    """Whether worker and job both allow Deepgram to do what Parakeet cannot."""
+    return situation.policy.fallback_enabled and situation.job.transcription_config.enable_fallback
 
 
 def can_use_parakeet(situation: Situation) -> bool:
@@ -99,7 +107,7 @@ def _set_by_worker(situation: Situation) -> Route | None:
 
 
 def _language(situation: Situation) -> Route | None:
-    known = _primary_language(situation) in situation.model_languages
+    known = _primary_language(situation) in situation.model_languages or not situation.model_languages
     return None if known else Route(method="deepgram", reason="language_not_in_model")
 
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from schemas.codes import Method
 from schemas.job import TranscriptionJob
-from worker.core.jobs.routing import SECONDS_PER_HOUR, RoutingPolicy, Situation, in_rollout, route
+from worker.core.jobs.routing import SECONDS_PER_HOUR, Route, RoutingPolicy, Situation, feasible, in_rollout, route
+from worker.errors import DeepgramNotConfigured, GpuNotAvailable, ParakeetDisabled, WorkerError
 
 BY_LENGTH = RoutingPolicy(cost_optimization=False)
 
@@ -91,3 +92,101 @@ def test_the_rollout_share_is_the_share_of_videos(percent: float) -> None:
 def test_the_ends_of_the_rollout_are_nobody_and_everybody() -> None:
     assert not any(in_rollout(str(number), 0) for number in range(1000))
     assert all(in_rollout(str(number), 100) for number in range(1000))
+
+
+NO_GPU = RoutingPolicy(gpu_enabled=False)
+NO_FALLBACK = RoutingPolicy(fallback_enabled=False)
+
+
+@pytest.mark.parametrize("has_key", [True, False])
+@pytest.mark.parametrize(
+    ("case", "with_key", "without_key"),
+    [
+        (situation(), "parakeet: cost_optimization", "parakeet: cost_optimization"),
+        (situation(job=job(force_method="parakeet")), "parakeet: force_method", "parakeet: force_method"),
+        (situation(job=job(force_method="parakeet"), policy=NO_GPU), ParakeetDisabled, ParakeetDisabled),
+        (
+            situation(job=job(force_method="parakeet", transcription_config={"enable_gpu": False})),
+            ParakeetDisabled,
+            ParakeetDisabled,
+        ),
+        (situation(job=job(force_method="deepgram")), "deepgram: force_method", DeepgramNotConfigured),
+        (
+            situation(policy=RoutingPolicy(method=Method.DEEPGRAM)),
+            "deepgram: transcription_method",
+            DeepgramNotConfigured,
+        ),
+        (situation(job=job(force_method="hybrid")), "hybrid: force_method", "parakeet: deepgram_not_configured"),
+        (situation(job=job(force_method="hybrid"), policy=NO_GPU), "deepgram: gpu_disabled", DeepgramNotConfigured),
+        (situation(job=job(language="fr")), "deepgram: language_not_in_model", DeepgramNotConfigured),
+        (situation(policy=NO_GPU), "deepgram: gpu_disabled", DeepgramNotConfigured),
+        (situation(gpu_healthy=False), "deepgram: gpu_unhealthy", GpuNotAvailable),
+        (situation(gpu_healthy=False, policy=NO_FALLBACK), GpuNotAvailable, GpuNotAvailable),
+        (
+            situation(gpu_healthy=False, job=job(transcription_config={"enable_fallback": False})),
+            GpuNotAvailable,
+            GpuNotAvailable,
+        ),
+        (
+            situation(policy=RoutingPolicy(rollout_percent=0)),
+            "deepgram: rollout_percent",
+            "parakeet: deepgram_not_configured",
+        ),
+        (
+            situation(policy=BY_LENGTH, duration_seconds=5.0 * SECONDS_PER_HOUR),
+            "deepgram: long_file",
+            "parakeet: deepgram_not_configured",
+        ),
+        (
+            situation(policy=replace(NO_FALLBACK, cost_optimization=False), duration_seconds=5.0 * SECONDS_PER_HOUR),
+            "deepgram: long_file",
+            "parakeet: deepgram_not_configured",
+        ),
+    ],
+)
+def test_a_route_that_cannot_be_taken_becomes_the_nearest_one_or_an_error(
+    case: Situation, with_key: str | type[Exception], without_key: str | type[Exception], has_key: bool
+) -> None:
+    expected = with_key if has_key else without_key
+
+    try:
+        found = feasible(route(case), case, deepgram_configured=has_key)
+        outcome: str | type[Exception] = f"{found.method}: {found.reason}"
+    except WorkerError as exc:
+        outcome = type(exc)
+
+    assert outcome == expected
+
+
+def test_where_no_model_is_loaded_no_language_is_missing_in_it() -> None:
+    found = route(situation(policy=NO_GPU, model_languages=frozenset()))
+
+    assert found == Route(method="deepgram", reason="gpu_disabled")
+
+
+@st.composite
+def any_situation(draw: st.DrawFn) -> Situation:
+    policy = RoutingPolicy(
+        method=draw(st.sampled_from(Method)),
+        gpu_enabled=draw(st.booleans()),
+        rollout_percent=draw(st.sampled_from([0, 50, 100])),
+        cost_optimization=draw(st.booleans()),
+    )
+    forced, language = draw(st.sampled_from(Method)), draw(st.sampled_from(["en", "en-GB", "fr"]))
+    return situation(
+        job=job(force_method=forced.value, language=language),
+        policy=policy,
+        gpu_healthy=draw(st.booleans()),
+        duration_seconds=draw(st.none() | st.floats(0, 50_000)),
+    )
+
+
+@given(case=any_situation(), has_key=st.booleans())
+def test_whatever_the_situation_the_route_is_one_that_the_worker_may_take(case: Situation, has_key: bool) -> None:
+    try:
+        found = feasible(route(case), case, deepgram_configured=has_key)
+    except (ParakeetDisabled, DeepgramNotConfigured, GpuNotAvailable):
+        return
+
+    assert case.policy.gpu_enabled or found.method == "deepgram"
+    assert has_key or found.method == "parakeet"
