@@ -11,7 +11,7 @@ from worker.ports import SAMPLE_RATE_HZ, Pcm, WindowRecogniser
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest.fixture(params=["memory", pytest.param("parakeet", marks=pytest.mark.model)])
+@pytest.fixture(params=["memory", pytest.param("parakeet", marks=[pytest.mark.model, pytest.mark.timeout(300)])])
 def recogniser(request: pytest.FixtureRequest) -> WindowRecogniser:
     if request.param == "memory":
         return MemoryRecogniser()

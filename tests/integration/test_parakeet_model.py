@@ -175,15 +175,6 @@ def test_what_can_change_the_words_changes_the_fingerprint(tmp_path: Path) -> No
     assert first != wider
 
 
-async def test_a_file_that_is_no_model_ends_the_start_with_nemos_words(tmp_path: Path) -> None:
-    damaged = tmp_path / "damaged.nemo"
-    damaged.write_bytes(tiny_model_file().read_bytes()[:100_000])
-
-    with pytest.raises(ModelLoadingError, match=r"damaged\.nemo.*ReadError"):
-        async with ParakeetEngine(model_name=str(damaged), device="cpu", batch_size=1, memory_limit_gib=1):
-            pass
-
-
 @pytest.mark.asyncio(loop_scope="session")
 async def test_the_process_killed_in_the_middle_of_a_batch_costs_no_word(
     parakeet: ParakeetEngine, speech_windows: tuple[Pcm, ...], alone: list[tuple[Word, ...]]

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.scripted_engine import PATIENT, Act, Stage, window
+from tests.support.scripted_engine import PATIENT, Act, Refusal, Stage, window
 from tests.support.waiting import eventually, wait_until
 from worker.adapters.parakeet.engine import EngineState, ParakeetEngine
 from worker.errors import EngineFailure, GpuMemoryError, GpuNotAvailable, ModelLoadingError, TranscriptionTimeout
@@ -147,11 +147,14 @@ async def test_signals_meant_for_the_worker_do_not_end_the_process(stage: Stage)
         assert engine.health.restarts == 0
 
 
-@pytest.mark.parametrize(("with_gpu", "error"), [(True, ModelLoadingError), (False, GpuNotAvailable)])
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [("model", ModelLoadingError), ("gpu", GpuNotAvailable), ("library", ModelLoadingError)],
+)
 async def test_an_engine_that_cannot_start_says_why_and_leaves_no_process(
-    stage: Stage, *, with_gpu: bool, error: type[Exception]
+    stage: Stage, refusal: Refusal, error: type[Exception]
 ) -> None:
-    stage.refuse(1, with_gpu=with_gpu)
+    stage.refuse(1, refusal)
 
     with pytest.raises(error, match="as the test has it"):
         async with stage.engine():

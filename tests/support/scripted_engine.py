@@ -2,9 +2,11 @@
 
 import os
 import signal
+from collections.abc import Mapping
 from enum import IntEnum
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -17,6 +19,14 @@ from worker.ports import EngineFacts, Pcm
 
 # Starting a Python process on a busy machine may take seconds; whatever is not under test must not run out.
 PATIENT = Patience(start_seconds=60, heartbeat_seconds=0.05, silence_seconds=20, first_backoff_seconds=0.01)
+
+
+Refusal: TypeAlias = Literal["model", "gpu", "library"]
+REFUSALS: Mapping[str, Exception] = {
+    "model": ModelLoadingError("it", "as the test has it"),
+    "gpu": GpuNotAvailable("as the test has it"),
+    "library": EOFError("as the test has it"),
+}
 
 
 class Act(IntEnum):
@@ -55,10 +65,10 @@ class Stage:
             program=main,
         )
 
-    def refuse(self, starts: int, *, with_gpu: bool = True) -> None:
-        """Make the next starts fail: for want of a model, or of a GPU."""
+    def refuse(self, starts: int, refusal: Refusal = "model") -> None:
+        """Make the next starts fail: for want of a model, of a GPU, or by an error that nobody foresaw."""
         for number in range(starts):
-            (self.folder / f"refuse-{number}").write_text("model" if with_gpu else "gpu")
+            (self.folder / f"refuse-{number}").write_text(refusal)
 
     def change_the_model(self) -> None:
         """Let the processes to come tell of another model."""
@@ -86,14 +96,10 @@ class ScriptedModel:
         self._folder = Path(options.model_name)
         (self._folder / f"start-{os.getpid()}").touch()
         print("stray output of a library")  # noqa: T201
-        for refusal in self._folder.glob("refuse-*"):
-            reason = refusal.read_text()
-            refusal.unlink()
-            raise (
-                GpuNotAvailable("as the test has it")
-                if reason == "gpu"
-                else ModelLoadingError("it", "as the test has it")
-            )
+        for mark in self._folder.glob("refuse-*"):
+            refusal = mark.read_text()
+            mark.unlink()
+            raise REFUSALS[refusal]
 
     def ready(self) -> Ready:
         mark = self._folder / "fingerprint"

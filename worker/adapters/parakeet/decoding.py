@@ -29,8 +29,10 @@ class Steps:
 class _Rows:
     """Where every row stands: the frame it looks at, tokens emitted there without advancing, prediction network."""
 
+    index: Tensor
     encoded: Tensor
     lengths: Tensor
+    last: Tensor
     frame: Tensor
     symbols: Tensor
     prediction: Tensor
@@ -64,9 +66,15 @@ class GreedyTdt:
     def _start(self, encoded: Tensor, lengths: Tensor) -> _Rows:
         prediction, state = self._predict(torch.full_like(lengths, self._blank), None)
         nothing = torch.zeros_like(lengths)
-        projected = self._joint.project_encoder(encoded)
         return _Rows(
-            encoded=projected, lengths=lengths, frame=nothing, symbols=nothing, prediction=prediction, state=state
+            index=torch.arange(len(lengths), device=lengths.device),
+            encoded=self._joint.project_encoder(encoded),
+            lengths=lengths,
+            last=(lengths - 1).clamp(min=0),
+            frame=nothing,
+            symbols=nothing,
+            prediction=prediction,
+            state=state,
         )
 
     def _step(self, rows: _Rows) -> tuple[Tensor, ...]:
@@ -78,8 +86,7 @@ class GreedyTdt:
         return step
 
     def _look(self, rows: _Rows) -> tuple[Tensor, Tensor, Tensor]:
-        at = torch.minimum(rows.frame, (rows.lengths - 1).clamp(min=0))
-        seen = rows.encoded[torch.arange(len(at), device=at.device), at].unsqueeze(1)
+        seen = rows.encoded[rows.index, torch.minimum(rows.frame, rows.last)].unsqueeze(1)
         logits = self._joint.joint_after_projection(seen, rows.prediction).flatten(1).float()
         tokens, durations = logits[:, : self._blank + 1], logits[:, self._blank + 1 :]
         best, labels = tokens.max(dim=-1)

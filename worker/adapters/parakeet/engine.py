@@ -1,6 +1,7 @@
 """Parakeet as a `WindowRecogniser`: one inference process, supervised, behind a batcher shared by all jobs."""
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import StrEnum
@@ -40,7 +41,7 @@ class EngineHealth:
     reason: str | None
     """Why it is not ready."""
     restarts: int
-    heartbeat_age_seconds: float
+    heartbeat_age_seconds: float | None
     device_memory_bytes: int
     """The most that the process has reserved on the GPU; 0 on a CPU."""
 
@@ -91,21 +92,20 @@ class ParakeetEngine:
             log_format=log_format,
         )
         self._facts: EngineFacts | None = None
-        self._state = EngineState.LOADING
-        self._reason: str | None = None
+        self._batcher = Batcher(batch_size, time.monotonic)
+        self._process: InferenceProcess | None = None
         self._restarts = 0
+        self._reason: str | None = None
+        self._enter(EngineState.LOADING, None)
 
     async def __aenter__(self) -> Self:
-        self._clock = asyncio.get_running_loop().time
-        self._batcher = Batcher(self._options.batch_size, self._clock)
-        self._enter(EngineState.LOADING, None)
-        self._process = self._spawn()
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._process.kill)
-            self._facts = await self._process.until_ready(self._patience.start_seconds)
+            child = self._spawn()
+            stack.push_async_callback(child.kill)
+            self._facts = await child.until_ready(self._patience.start_seconds)
             stack.pop_all()
-        self._serve()
-        self._supervisor = asyncio.create_task(self._supervise(), name="parakeet-supervisor")
+        self._serve(child)
+        self._supervisor = asyncio.create_task(self._supervise(child), name="parakeet-supervisor")
         self._supervisor.add_done_callback(self._unsupervised)
         return self
 
@@ -113,7 +113,8 @@ class ParakeetEngine:
         self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None
     ) -> None:
         self._supervisor.cancel()
-        await self._process.kill()
+        if self._process:
+            await self._process.kill()
         await asyncio.wait([self._supervisor])
 
     @property
@@ -126,18 +127,19 @@ class ParakeetEngine:
     @property
     def pid(self) -> int | None:
         """The inference process of the moment."""
-        return self._process.pid
+        return self._process.pid if self._process else None
 
     @property
     def health(self) -> EngineHealth:
-        """The condition of the moment."""
+        """The condition of the moment; it may be asked for before the engine is entered."""
+        child = self._process
         return EngineHealth(
             state=self._state,
-            state_seconds=self._clock() - self._since,
+            state_seconds=time.monotonic() - self._since,
             reason=self._reason,
             restarts=self._restarts,
-            heartbeat_age_seconds=self._clock() - self._process.last_beat,
-            device_memory_bytes=self._process.device_memory_bytes,
+            heartbeat_age_seconds=time.monotonic() - child.last_beat if child else None,
+            device_memory_bytes=child.device_memory_bytes if child else 0,
         )
 
     async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
@@ -150,25 +152,25 @@ class ParakeetEngine:
         self._batcher.add(Window(samples=samples, job_id=job_id, answer=answer))
         return await answer
 
-    async def _supervise(self) -> None:
+    async def _supervise(self, child: InferenceProcess) -> None:
         while True:
-            error = await self._lost()
-            log.error("engine.process_lost", reason=str(error), pid=self.pid)
+            error = await self._lost(child)
+            log.error("engine.process_lost", reason=str(error), pid=child.pid)
             self._enter(EngineState.REPLACING, str(error))
-            await self._process.kill()
+            await child.kill()
             self._batcher.lose(error)
-            await self._replace()
+            child = await self._replacement()
             self._restarts += 1
-            log.info("engine.replaced", reason=str(error), pid=self.pid, restarts=self._restarts)
-            self._serve()
+            log.info("engine.replaced", reason=str(error), pid=child.pid, restarts=self._restarts)
+            self._serve(child)
 
-    async def _lost(self) -> WorkerError:
+    async def _lost(self, child: InferenceProcess) -> WorkerError:
         """Wait until the process is of no more use, and say why.
 
         Silence is counted in rounds of this loop, not by the clock: after a pause of the whole worker the process must
         get its chance to beat.
         """
-        child, silent_rounds, beats = self._process, 0, self._process.beats
+        silent_rounds, beats = 0, child.beats
         while silent_rounds * self._patience.heartbeat_seconds < self._patience.silence_seconds:
             try:
                 async with asyncio.timeout(self._patience.heartbeat_seconds):
@@ -186,42 +188,44 @@ class ParakeetEngine:
             return None
         slowest = 0.1 if self.facts.uses_gpu else 1.0
         limit = self._patience.batch_seconds + running.audio_seconds * slowest
-        return limit if self._clock() - running.since > limit else None
+        return limit if time.monotonic() - running.since > limit else None
 
-    async def _replace(self) -> None:
+    async def _replacement(self) -> InferenceProcess:
         failures = 0
-        while not await self._started_again():
+        while (child := await self._started_again()) is None:
             failures += 1
             if failures == self._patience.starts_to_fail:
                 self._enter(EngineState.FAILED, self._reason)
                 self._batcher.refuse_all(lambda: GpuNotAvailable(str(self._reason)))
             backoff = self._patience.first_backoff_seconds * 2 ** min(failures, 10)
             await asyncio.sleep(min(backoff, self._patience.longest_backoff_seconds))
+        return child
 
-    async def _started_again(self) -> bool:
-        self._process = self._spawn()
+    async def _started_again(self) -> InferenceProcess | None:
+        child = self._spawn()
         try:
-            self._require_same(await self._process.until_ready(self._patience.start_seconds))
+            self._require_same(await child.until_ready(self._patience.start_seconds))
         except (ModelLoadingError, GpuNotAvailable) as exc:
             self._reason = str(exc)
             log.warning("engine.start_failed", reason=self._reason)
-            await self._process.kill()
-            return False
-        return True
+            await child.kill()
+            return None
+        return child
 
     def _require_same(self, facts: EngineFacts) -> None:
         if facts != self._facts:  # checkpoints are keyed by the fingerprint that the worker started with
             raise ModelLoadingError(self._options.model_name, "the model changed under the running worker")
 
     def _spawn(self) -> InferenceProcess:
-        return InferenceProcess(self._options, self._batcher.settle, self._program)
+        self._process = InferenceProcess(self._options, self._batcher.settle, self._program)
+        return self._process
 
-    def _serve(self) -> None:
+    def _serve(self, child: InferenceProcess) -> None:
         self._enter(EngineState.READY, None)
-        self._batcher.attach(self._process.submit)
+        self._batcher.attach(child.submit)
 
     def _enter(self, state: EngineState, reason: str | None) -> None:
-        self._state, self._reason, self._since = state, reason, self._clock()
+        self._state, self._reason, self._since = state, reason, time.monotonic()
 
     def _unsupervised(self, supervisor: asyncio.Task[None]) -> None:
         """Leave nobody waiting when the supervisor ends: by leaving the engine, or by an error of ours."""

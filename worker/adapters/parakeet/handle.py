@@ -8,6 +8,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -40,7 +41,7 @@ class InferenceProcess:
         """Set when the process has ended by itself; `failure` then says why."""
         self.failure: str | None = None
         self.beats = 0
-        self.last_beat = self._loop.time()
+        self.last_beat = time.monotonic()
         self.device_memory_bytes = 0
         self._start()
 
@@ -104,7 +105,7 @@ class InferenceProcess:
         match answer:
             case Beat():
                 self.beats += 1
-                self.last_beat = self._loop.time()
+                self.last_beat = time.monotonic()
             case Ready():
                 self.device_memory_bytes = answer.device_memory_bytes
                 self._ready.set_result(answer.facts)

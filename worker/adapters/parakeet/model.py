@@ -15,6 +15,9 @@ from worker.ports import EngineFacts
 # Part of every model fingerprint: raise it when a change of ours can give the same audio other words.
 DECODING_VERSION = "1"
 
+# What the process needs on the GPU beside its tensors, which are all that torch can cap.
+CUDA_CONTEXT_GIB = 1.0
+
 
 def load_model(options: EngineOptions) -> tuple[LoadedModel, EngineFacts]:
     """Load the model, from the hub's cache where it is a hub name, and make it ready for repeatable inference.
@@ -47,8 +50,8 @@ def _device(options: EngineOptions) -> torch.device:
         raise GpuNotAvailable("CUDA finds no device; PARAKEET_DEVICE=cpu runs without one, slowly")
     torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    total_bytes = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, options.memory_limit_gib * 2**30 / total_bytes), 0)
+    total_gib = torch.cuda.get_device_properties(0).total_memory / 2**30
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (options.memory_limit_gib - CUDA_CONTEXT_GIB) / total_gib), 0)
     return torch.device("cuda", 0)
 
 

@@ -66,8 +66,14 @@ def serve(
 
 
 def _open_parakeet(options: EngineOptions) -> Model:
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "passive"
+    )  # threads that spin for work cost ten times it on a busy machine
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS then repeats itself bit for bit
+    started = time.perf_counter()
     from worker.adapters.parakeet.serving import open_model  # noqa: PLC0415  10 s and 0.7 GB, for this process only
 
+    log.info("engine.runtime_imported", seconds=round(time.perf_counter() - started, 2))
     return open_model(options)
 
 

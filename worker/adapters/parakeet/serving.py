@@ -1,7 +1,6 @@
 """The inference process's answers: a loaded model behind the messages of the pipe."""
 
 import contextlib
-import os
 import time
 
 import structlog
@@ -41,7 +40,6 @@ class Serving:
 
 def open_model(options: EngineOptions) -> Serving:
     """Load and warm up the model. Raises what `load_model` raises, and what the first inference may."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS then repeats itself bit for bit
     started = time.perf_counter()
     loaded, facts = load_model(options)
     restored = time.perf_counter()

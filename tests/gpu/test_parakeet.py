@@ -1,0 +1,52 @@
+"""Parakeet on a real GPU: exact repetition, and the memory cap. Run with `pytest -m gpu` where there is one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from worker.adapters.parakeet.engine import ParakeetEngine
+from worker.embedded.samples import tiny_model as tiny_model_file
+from worker.ports import Pcm
+
+MEMORY_LIMIT_GIB = 4
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not Path("/dev/nvidiactl").exists(), reason="no NVIDIA GPU on this machine"),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine() -> AsyncIterator[ParakeetEngine]:
+    async with ParakeetEngine(
+        model_name=str(tiny_model_file()), device="cuda", batch_size=8, memory_limit_gib=MEMORY_LIMIT_GIB
+    ) as started:
+        yield started
+
+
+async def test_a_gpu_is_used_and_named(engine: ParakeetEngine) -> None:
+    assert engine.facts.uses_gpu
+    assert "NVIDIA" in engine.facts.device_name
+
+
+async def test_words_and_confidences_are_exactly_the_same_in_any_company(
+    engine: ParakeetEngine, speech_windows: tuple[Pcm, ...]
+) -> None:
+    alone = [(await engine.recognise(window, "alone")).words for window in speech_windows]
+
+    for order in (speech_windows, speech_windows[::-1], speech_windows[3:], speech_windows[:5]):
+        together = await asyncio.gather(*(engine.recognise(window, "job") for window in order))
+
+        expected = [alone[next(i for i, one in enumerate(speech_windows) if one is window)] for window in order]
+        assert [recognition.words for recognition in together] == expected
+
+
+async def test_memory_stays_below_its_limit(engine: ParakeetEngine, speech_windows: tuple[Pcm, ...]) -> None:
+    await asyncio.gather(*(engine.recognise(window, "job") for window in speech_windows))
+
+    assert 0 < engine.health.device_memory_bytes <= MEMORY_LIMIT_GIB * 2**30
