@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from tests.support.clock import FakeClock
 from tests.support.subscription import ScriptedSubscription, make_delivery
@@ -123,7 +124,7 @@ class ScriptedSelfTest:
 class Room:
     """A consumer at work among scripted neighbours."""
 
-    def __init__(self, **settings: int) -> None:
+    def __init__(self, **settings: Any) -> None:
         defaults = {"slots": 2, "max_parked": 2, "ack_deadline_seconds": 10, "max_attempts": 3, "fuse_threshold": 3}
         self.clock = FakeClock()
         self.subscription = ScriptedSubscription()
@@ -166,7 +167,7 @@ class Room:
 
 
 @asynccontextmanager
-async def room(**settings: int) -> AsyncIterator[Room]:
+async def room(**settings: Any) -> AsyncIterator[Room]:
     """A consumer at work; at the end it is stopped at once, and must end in time whatever the test left hanging."""
     opened = Room(**settings)
     await opened.clock.rest()

@@ -5,15 +5,15 @@ The only place that acks, and the only one that catches everything: from here on
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, TypeVar, assert_never
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar, assert_never
 
 import structlog
 
 from worker.core.delivery.disposition import Disposition, decide, is_verdict
 from worker.core.delivery.fuse import Fuse
 from worker.core.delivery.handler import JobAttempt, JobHandler
-from worker.core.delivery.intake import Intake
+from worker.core.delivery.intake import Intake, never_idle
 from worker.core.delivery.lease import LeaseKeeper, LeaseLost
 from worker.core.delivery.lifetime import Lifetime
 from worker.core.delivery.slots import Slot, Slots
@@ -31,6 +31,7 @@ SELF_TEST_SECONDS = 300.0
 LONGEST_SELF_TEST_BACKOFF_SECONDS = 60.0
 
 T = TypeVar("T")
+Chore: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 log = structlog.get_logger()
 
@@ -40,6 +41,8 @@ class Consumer:
 
     `ack_deadline_seconds` is the subscription's own. A job is dead-lettered at `max_attempts` counted verdicts.
     After `fuse_threshold` failures in a row `self_test` tells whether the worker is at fault: it returns or raises.
+    Nothing is pulled while `why_idle` gives a reason. `chores`, by name, are work without an end that runs for as long
+    as the consumer does; the death of one is the end of all.
     """
 
     def __init__(
@@ -55,17 +58,20 @@ class Consumer:
         fuse_threshold: int,
         clock: Clock,
         rng: random.Random,
+        why_idle: Callable[[], str] = never_idle,
+        chores: Mapping[str, Chore] | None = None,
     ) -> None:
         self._subscription = subscription
         self._handler = handler
         self._max_attempts = max_attempts
         self._self_test = self_test
+        self._chores = chores or {}
         self._clock = clock
         self._rng = rng
         self._slots = Slots(slots, max_parked)
         self._fuse = Fuse(fuse_threshold)
         self._lifetime = Lifetime(clock)
-        self._intake = Intake(subscription, self._slots, self._fuse, clock, rng)
+        self._intake = Intake(subscription, self._slots, self._fuse, why_idle, clock, rng)
         self._deliveries: set[asyncio.Task[None]] = set()
         self._unsettled: dict[str, asyncio.Task[None]] = {}
         self._leases = LeaseKeeper(subscription, seconds=ack_deadline_seconds, clock=clock, on_lost=self._unsettled.pop)
@@ -80,6 +86,7 @@ class Consumer:
             unsettled=len(self._unsettled),
             pull_failures_in_a_row=self._intake.failures_in_a_row,
             fuse=self._fuse.status,
+            intake_stopped_because=self._intake.stopped_because,
             stopping=self._lifetime.is_stopping,
         )
 
@@ -99,6 +106,7 @@ class Consumer:
             self._lifetime.own(self._leases.renew(), "lease-renewal"),
             self._lifetime.own(self._leases.watch(), "lease-watch"),
             self._lifetime.own(self._tend_fuse(), "fuse"),
+            *(self._lifetime.own(chore(), name) for name, chore in self._chores.items()),
         ]
         try:
             await self._lifetime.wait_for_stop()
@@ -110,8 +118,8 @@ class Consumer:
     def _accept(self, deliveries: Sequence[Delivery]) -> None:
         surplus = []
         for delivery in deliveries:
-            # While the pull was under way a parked delivery may have come back, or the fuse have blown.
-            if self._slots.free and self._fuse.is_closed:
+            # While the pull was under way a parked delivery may have come back, or the intake have been stopped.
+            if self._slots.free and not self._intake.stopped_because:
                 self._start(delivery)
             else:
                 surplus.append(delivery.ack_id)

@@ -20,17 +20,35 @@ from worker.ports import Clock, Delivery, Subscription
 EMPTY_PULL_PAUSE_SECONDS = 0.1
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 30.0
+READINESS_POLL_SECONDS = 1.0
 
 log = structlog.get_logger()
 
 
-class Intake:
-    """The pulling half of the consumer. `run` goes on for ever, in a task of its owner."""
+def never_idle() -> str:
+    """For work that can always be done."""
+    return ""
 
-    def __init__(self, subscription: Subscription, slots: Slots, fuse: Fuse, clock: Clock, rng: random.Random) -> None:
+
+class Intake:
+    """The pulling half of the consumer. `run` goes on for ever, in a task of its owner.
+
+    `why_not` is asked before each pull: a reason why no job could be done now, or an empty string.
+    """
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        slots: Slots,
+        fuse: Fuse,
+        why_not: Callable[[], str],
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
         self._subscription = subscription
         self._slots = slots
         self._fuse = fuse
+        self._why_not = why_not
         self._clock = clock
         self._rng = rng
         self._under_way: asyncio.Task[Sequence[Delivery]] | None = None
@@ -41,12 +59,18 @@ class Intake:
         """Pulls that failed since the last one that did not."""
         return self._failures
 
+    @property
+    def stopped_because(self) -> str:
+        """Why no message may be taken in now, fuse included; empty where one may."""
+        return self._fuse.status.reason or self._why_not()
+
     async def run(self, accept: Callable[[Sequence[Delivery]], None]) -> None:
         """Hand what is pulled to `accept`; transport errors are waited out, `QueueNotFound` is raised."""
         while True:
             await self._fuse.wait_closed()
+            await self._wait_until_ready()
             free = await self._slots.wait_free()
-            if self._fuse.is_closed:
+            if not self.stopped_because:
                 await self._pull(free, accept)
 
     async def finish(self, grace: Callable[[], Awaitable[None]]) -> Sequence[Delivery]:
@@ -63,6 +87,16 @@ class Intake:
             log.warning("pull.failed", reason=str(error))
             return ()
         return pull.result()
+
+    async def _wait_until_ready(self) -> None:
+        told = ""
+        while reason := self._why_not():
+            if reason != told:
+                log.error("intake.stopped", reason=reason)
+            told = reason
+            await self._clock.sleep(READINESS_POLL_SECONDS)
+        if told:
+            log.info("intake.resumed")
 
     async def _pull(self, max_messages: int, accept: Callable[[Sequence[Delivery]], None]) -> None:
         pull = self._under_way = asyncio.create_task(self._fetch(max_messages), name="pull")

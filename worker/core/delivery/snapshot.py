@@ -15,4 +15,6 @@ class ConsumerSnapshot:
     unsettled: int
     pull_failures_in_a_row: int
     fuse: FuseStatus
+    intake_stopped_because: str
+    """Empty while messages are taken in."""
     stopping: bool
