@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.speech import Word
 from worker.adapters.deepgram.refusals import unusable
@@ -11,7 +11,7 @@ from worker.ports import CloudRecognition
 MOST_UNHEARD_SECONDS = 1.0
 """How much shorter than what we sent the audio may be that Deepgram says it heard."""
 
-Seconds = Annotated[NonNegativeFloat, FiniteFloat]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):

@@ -1,0 +1,102 @@
+"""What is sent, how much at once, and what it takes of this process."""
+
+import asyncio
+import json
+import tracemalloc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+
+from tests.support.deepgram import Pair, chatter, deepgram
+from tests.support.waiting import eventually
+from worker.embedded.deepgram import Reply, Slow
+from worker.ports import SAMPLE_RATE_HZ
+
+ANSWER = {
+    "metadata": {"request_id": "r", "duration": 600.0},
+    "results": {"channels": [{"alternatives": [{"transcript": "", "words": []}]}]},
+}
+
+
+async def hear(pair: Pair, seconds: float = 1, seed: int = 0) -> None:
+    await pair.recogniser.recognise(chatter(seconds, seed), language="en-GB", job_id="job")
+
+
+async def test_the_request_asks_for_what_the_pipeline_asks_for() -> None:
+    async with deepgram(model="nova-3-medical") as pair:
+        await hear(pair)
+
+    assert dict(pair.server.receipts[0].query) == {
+        "model": "nova-3-medical",
+        "language": "en-GB",
+        "smart_format": "true",
+        "punctuate": "true",
+        "paragraphs": "true",
+        "filler_words": "true",
+    }
+    assert pair.server.receipts[0].content_type == "audio/flac"
+
+
+async def test_every_try_sends_the_whole_audio_again() -> None:
+    down = Reply(status=503, body=b"")
+
+    async with deepgram({0: down, 1: down}.get) as pair:
+        await hear(pair, 25)
+
+    assert [receipt.audio_seconds for receipt in pair.server.receipts] == [25.0, 25.0, 25.0]
+    assert len({receipt.fingerprint for receipt in pair.server.receipts}) == 1
+
+
+async def test_no_more_requests_are_under_way_than_allowed() -> None:
+    async with deepgram(max_concurrent=3) as pair:
+        await asyncio.gather(*(hear(pair, 1, seed) for seed in range(15)))
+
+    assert pair.server.most_under_way == 3
+    assert len(pair.server.receipts) == 15
+
+
+async def test_cancelling_frees_the_place_for_the_next() -> None:
+    async with deepgram({0: Slow(seconds=60)}.get, max_concurrent=1) as pair:
+        stuck = asyncio.create_task(hear(pair))
+        await eventually(lambda: asyncio.sleep(0, bool(pair.server.receipts)))
+
+        stuck.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stuck
+        await hear(pair, 1, seed=1)
+
+    assert pair.statuses == [None, 200]
+
+
+@asynccontextmanager
+async def a_drain() -> AsyncIterator[str]:
+    """A service that keeps nothing of what it gets."""
+    body = json.dumps(ANSWER).encode()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        last = b""
+        while not last.endswith(b"\r\n0\r\n\r\n"):
+            last = last[-16:] + await reader.read(1 << 16)
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield "http://127.0.0.1:%d" % server.sockets[0].getsockname()[1]  # noqa: UP031
+
+
+async def test_a_chunk_of_ten_minutes_is_sent_in_the_memory_of_seconds() -> None:
+    samples = np.tile(chatter(60), 10)
+    async with a_drain() as url, deepgram(base_url=url) as pair:
+        tracemalloc.start()
+
+        heard = await pair.recogniser.recognise(samples, language="en", job_id="job")
+
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+
+    assert heard.billed_seconds == len(samples) / SAMPLE_RATE_HZ
+    assert peak < 4_000_000
