@@ -332,6 +332,16 @@ class DeepgramNotConfigured(PermanentError):
         super().__init__(f"the job must go to Deepgram ({routing_reason}), and DEEPGRAM_API_KEY is not set")
 
 
+class DeepgramPriceUnknown(PermanentError):
+    """Nobody knows what `DEEPGRAM_MODEL` costs, so neither costs nor budget could be reckoned."""
+
+    suggested_action = "set DEEPGRAM_USD_PER_MINUTE to the price of that model"
+
+    def __init__(self, model: str, known: tuple[str, ...]) -> None:
+        self.model, self.known = model, known
+        super().__init__(f"the price book has no Deepgram model {model!r}, only {', '.join(known)}")
+
+
 class FallbackBudgetExhausted(PermanentError):
     """The day's Deepgram dollars are spent, and the job cannot do without Deepgram."""
 

@@ -1,14 +1,23 @@
 """Everything `run` needs, verified before the first pull: each check says what it found or what to do."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 import structlog
 
 from worker.adapters.audio import FfmpegMissing, ffmpeg_version, find_ffmpeg
+from worker.adapters.deepgram import Retries
 from worker.adapters.gcs import GcsObjectStore
 from worker.adapters.pubsub import PubSub
-from worker.errors import ObjectForbidden, ObjectNotFound, QueueNotFound, QueueServiceError, WorkerError
+from worker.engines import make_deepgram, only_deepgram, prices
+from worker.errors import (
+    DeepgramPriceUnknown,
+    ObjectForbidden,
+    ObjectNotFound,
+    QueueNotFound,
+    QueueServiceError,
+    WorkerError,
+)
 from worker.ports import ObjectRef
 from worker.settings import Settings
 
@@ -58,6 +67,42 @@ async def findings(settings: Settings, pubsub: PubSub, store: GcsObjectStore) ->
         yield await _found(f"topic {name}", pubsub.topic(name).verify)
     for variable, bucket in (("OUTPUT_BUCKET", settings.output_bucket), ("STATE_BUCKET", settings.state_bucket)):
         yield await _bucket(variable, bucket, store)
+    for finding in deepgram_findings(settings):
+        yield finding
+
+
+def deepgram_findings(settings: Settings) -> Iterator[Finding]:
+    """Whether there is a key, whether there must be one, and whether its spending can be reckoned and stopped.
+
+    Nothing is asked of Deepgram: a request that would prove the key costs money.
+    """
+    name = f"Deepgram {settings.deepgram_model}"
+    try:
+        usd_per_minute = prices(settings, uses_gpu=True).deepgram_usd_per_minute
+    except DeepgramPriceUnknown as exc:
+        yield Finding(name=name, ok=False, detail=_with_action(exc))
+        return
+    if settings.deepgram_api_key is None:
+        yield _without_a_key(settings, name)
+        return
+    try:
+        make_deepgram(settings, settings.deepgram_api_key.get_secret_value(), Retries())
+    except ValueError as exc:
+        yield Finding(name=name, ok=False, detail=f"DEEPGRAM_API_KEY: {exc}")
+        return
+    budget = settings.fallback_budget_usd_per_day
+    limit = "no limit a day" if budget is None else f"at most ${budget:g} a day"
+    yield Finding(name=name, ok=True, detail=f"${usd_per_minute:g} a minute, {limit}")
+    if budget is None:
+        detail = "FALLBACK_BUDGET_USD_PER_DAY is not set: nothing limits what a broken GPU costs"
+        yield Finding(name=name, ok=True, advice=True, detail=detail)
+
+
+def _without_a_key(settings: Settings, name: str) -> Finding:
+    if only := only_deepgram(settings):
+        return Finding(name=name, ok=False, detail=f"DEEPGRAM_API_KEY is not set, and {only} leaves nothing else")
+    detail = "DEEPGRAM_API_KEY is not set: the fallback is off, and jobs that only Deepgram can do fail"
+    return Finding(name=name, ok=True, advice=True, detail=detail)
 
 
 async def _ffmpeg() -> Finding:

@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     enable_fallback: bool = Field(True, description="false: a chunk Parakeet cannot do fails the job")
     deepgram_api_key: SecretStr | None = Field(None, description="without it the fallback is off")
     deepgram_model: str = Field("nova-3", description="Deepgram model of the fallback")
+    # All that four job slots with two chunks each can ask for; ten such workers stay below a project's limit of 100.
+    deepgram_max_requests: int = Field(8, ge=1, le=100, description="requests to Deepgram at once, of one worker")
+    deepgram_base_url: str | None = Field(None, description="another address than Deepgram's, such as a stand-in's")
 
     # routing
     cost_optimization: bool = Field(True, description="auto picks the cheapest healthy method")

@@ -27,6 +27,7 @@ from worker.embedded.local_cloud import AUDIO_BUCKET, OUTPUT_BUCKET, PLANS, STAT
 from worker.embedded.pubsub import EmbeddedPubSub
 from worker.embedded.pubsub.provision import provision
 from worker.embedded.pubsub.server import pubsub_in_thread
+from worker.engines import engines_of, open_deepgram
 from worker.ports import WindowRecogniser
 from worker.settings import Settings
 
@@ -71,8 +72,9 @@ class Cloud:
         """A worker on this event loop; leaving ends it at once."""
         with mock.patch.dict(os.environ, self.environment):
             effective = Settings(**settings)
-            async with open_cloud(effective) as clients:
-                consumer = await make_consumer(effective, clients, engine or MemoryRecogniser(), self.downloads)
+            async with open_cloud(effective) as clients, open_deepgram(effective, clients.store) as deepgram:
+                engines = engines_of(effective, engine or MemoryRecogniser(), deepgram)
+                consumer = await make_consumer(effective, clients, engines, self.downloads)
                 async with _running(consumer):
                     yield consumer
 

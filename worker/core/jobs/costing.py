@@ -11,6 +11,7 @@ from importlib.resources import files
 
 from schemas.cost import Baseline, DeepgramCost, DeepgramRates, EngineCost, ParakeetCost, ParakeetRates
 from schemas.state import Checkpoint
+from worker.errors import DeepgramPriceUnknown
 
 SECONDS_PER_MINUTE = 60
 PERCENT = 100
@@ -25,6 +26,13 @@ class PriceBook:
     vcpu_usd_per_second: float
     gib_usd_per_second: float
     deepgram_usd_per_minute: Mapping[str, float]
+    """By model."""
+
+    def of_deepgram(self, model: str) -> float:
+        """Dollars a minute. Raises `DeepgramPriceUnknown`."""
+        if model not in self.deepgram_usd_per_minute:
+            raise DeepgramPriceUnknown(model, tuple(self.deepgram_usd_per_minute))
+        return self.deepgram_usd_per_minute[model]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +91,12 @@ def price_book() -> PriceBook:
         gib_usd_per_second=table["memory"]["usd_per_gib_second"],
         deepgram_usd_per_minute={model: row["usd_per_minute"] for model, row in table["deepgram"].items()},
     )
+
+
+def speed_for_savings(prices: Prices, percent: float) -> float:
+    """How many times real time a busy instance must run to save that much of Deepgram's price."""
+    allowed_usd_per_audio_second = prices.deepgram_usd_per_minute / SECONDS_PER_MINUTE * (1 - percent / PERCENT)
+    return prices.instance_usd_per_second / allowed_usd_per_audio_second
 
 
 def bill(chunks: Sequence[Checkpoint], audio_seconds: float, prices: Prices) -> Cost:

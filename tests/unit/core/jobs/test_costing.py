@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import pytest
 
 from schemas.cost import ParakeetRates
 from schemas.state import Checkpoint
-from worker.core.jobs.costing import Prices, bill, price_book
+from worker.core.jobs.costing import Prices, bill, price_book, speed_for_savings
+from worker.errors import DeepgramPriceUnknown
 
 RATES = ParakeetRates(gpu_usd_per_second=0.0001867, vcpu_usd_per_second=0.000011244, gib_usd_per_second=0.000001235)
 L4 = Prices(book_version="2026-11", rates=RATES, vcpus=4, memory_gib=16, deepgram_usd_per_minute=0.0045)
+BIG_L4 = replace(L4, vcpus=8, memory_gib=32)
 
 
 def chunk(
@@ -69,11 +73,46 @@ def test_the_users_table_saves_more_than_90_percent_at_40_times_real_time_on_4_v
     assert cost.savings_percent > 90
 
 
+@pytest.mark.parametrize(("shape", "usd_an_hour", "speed"), [(L4, 0.905, 33.5249), (BIG_L4, 1.138, 42.1563)])
+def test_the_speed_that_saves_90_percent_depends_on_the_shape(shape: Prices, usd_an_hour: float, speed: float) -> None:
+    found = speed_for_savings(shape, 90)
+    cost = bill([chunk(0, audio_seconds=3600.0, engine_seconds=3600 / found)], 3600.0, shape)
+
+    assert shape.instance_usd_per_second * 3600 == pytest.approx(usd_an_hour, abs=0.001)
+    assert found == pytest.approx(speed, abs=1e-4)
+    assert cost.savings_percent == pytest.approx(90, abs=1e-3)
+
+
+def test_at_40_times_real_time_the_two_shapes_save_what_the_readme_says() -> None:
+    saved = [
+        bill([chunk(0, audio_seconds=3600.0, engine_seconds=90.0)], 3600.0, shape).savings_percent
+        for shape in (L4, BIG_L4)
+    ]
+
+    assert [round(percent, 1) for percent in saved] == [91.6, 89.5]
+
+
+def test_requests_that_were_billed_for_nothing_are_counted_and_paid_for() -> None:
+    sent = chunk(0, engine="deepgram").model_copy(
+        update={"deepgram_wasted_requests": 2, "deepgram_billed_seconds": 601.5}
+    )
+
+    (deepgram,) = bill([sent], 600.0, L4).engines
+
+    assert deepgram.requests == 3
+    assert deepgram.usd == pytest.approx(3 * 601.5 / 60 * 0.0045)
+
+
+def test_a_model_without_a_price_is_named_with_those_that_have_one() -> None:
+    with pytest.raises(DeepgramPriceUnknown, match="'nova-9', only nova-3, nova-2"):
+        price_book().of_deepgram("nova-9")
+
+
 def test_the_price_book_is_dated_and_whole() -> None:
     book = price_book()
 
     assert book.version == "2026-11"
-    assert book.deepgram_usd_per_minute == {"nova-3": 0.0045}
+    assert book.deepgram_usd_per_minute == {"nova-3": 0.0045, "nova-2": 0.0043}
     assert (book.gpu_usd_per_second, book.vcpu_usd_per_second, book.gib_usd_per_second) == (
         0.0001867,
         0.000011244,

@@ -1,0 +1,44 @@
+import pytest
+
+from tests.support.clock import FakeClock
+from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
+from worker.core.jobs.budget import NoLimit
+from worker.core.jobs.engine_health import EngineHealth
+from worker.core.jobs.ladder import Deepgram
+from worker.core.jobs.readiness import Readiness
+
+
+class Spent(NoLimit):
+    is_spent = True
+
+
+def deepgram(budget: NoLimit) -> Deepgram:
+    return Deepgram(recogniser=MemoryCloudRecogniser(), usd_per_minute=0.0045, budget=budget)
+
+
+@pytest.mark.parametrize("paid", [None, deepgram(NoLimit()), deepgram(Spent())])
+@pytest.mark.parametrize("may_pay", [True, False])
+def test_a_healthy_parakeet_is_enough(paid: Deepgram | None, may_pay: bool) -> None:
+    readiness = Readiness(EngineHealth(FakeClock()), paid, may_pay=may_pay)
+
+    assert readiness.why_not() == ""
+
+
+@pytest.mark.parametrize(
+    ("paid", "may_pay", "reason"),
+    [
+        (deepgram(NoLimit()), True, ""),
+        (deepgram(NoLimit()), False, "ENABLE_FALLBACK is false"),
+        (deepgram(Spent()), True, "budget is spent"),
+        (None, True, "no DEEPGRAM_API_KEY"),
+    ],
+)
+def test_without_parakeet_there_must_be_deepgram_a_permission_and_money(
+    paid: Deepgram | None, may_pay: bool, reason: str
+) -> None:
+    readiness = Readiness(EngineHealth(FakeClock(), doubted=True), paid, may_pay=may_pay)
+
+    found = readiness.why_not()
+
+    assert reason in found
+    assert bool(found) == bool(reason)

@@ -1,0 +1,26 @@
+"""Whether any engine could do a job now: what the intake asks before it pulls."""
+
+from worker.core.jobs.engine_health import EngineHealth
+from worker.core.jobs.ladder import Deepgram
+
+
+class Readiness:
+    """Parakeet alone is enough. Without it there must be Deepgram, a permission to use it, and money for it.
+
+    `may_pay`: Deepgram may do what Parakeet cannot. A message that stays in the queue is better than a job that fails.
+    """
+
+    def __init__(self, health: EngineHealth, deepgram: Deepgram | None, *, may_pay: bool) -> None:
+        self._health, self._deepgram, self._may_pay = health, deepgram, may_pay
+
+    def why_not(self) -> str:
+        """The reason why no job could be done now; empty where one could."""
+        if self._health.is_healthy():
+            return ""
+        if self._deepgram is None:
+            return "Parakeet cannot work, and there is no DEEPGRAM_API_KEY"
+        if not self._may_pay:
+            return "Parakeet cannot work, and ENABLE_FALLBACK is false"
+        if self._deepgram.budget.is_spent:
+            return "Parakeet cannot work, and the day's Deepgram budget is spent"
+        return ""
