@@ -28,6 +28,7 @@ _SMOOTHED_FRAMES = 5  # 100 ms: noise flickers less, and no syllable is shorter
 _BLOCK_FRAMES = 50
 _HOP_FRAMES = 25
 _NEIGHBOURHOOD_BLOCKS = 61  # 30 s around
+_PAUSE_HEIGHT = 300  # per mille of the way from the floor to the voice; a pause keeps below
 _PAUSE_SCALES_FRAMES = (8, 16, 32, 64)  # quiet for 0.16 s up to 1.3 s; the longer a pause, the better the cut
 
 
@@ -69,9 +70,6 @@ def measure(samples: Pcm, rules: SilenceRules) -> Loudness:
     held = [_loudest_within(voice, width) for width in _PAUSE_SCALES_FRAMES]
     cost: Costs = np.stack(held).sum(axis=0, dtype=np.int32) // len(held)
     return Loudness(silent=silent, cut_cost=cost, in_voice=held[0] > _PAUSE_HEIGHT)
-
-
-_PAUSE_HEIGHT = 300  # a pause keeps below this share (per mille) of the way from the floor to the voice
 
 
 def frame_levels(samples: Pcm) -> Levels:
