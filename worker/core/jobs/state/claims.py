@@ -126,7 +126,9 @@ class Claim:
             raise ClaimHeld(self._record.job_id, "nobody any more: it is concluded")
 
     async def _write(self, **changes: bool | int) -> None:
-        await asyncio.shield(asyncio.create_task(self._swap(changes), name=f"claim-write:{self._record.job_id}"))
+        write = asyncio.create_task(self._swap(changes), name=f"claim-write:{self._record.job_id}")
+        write.add_done_callback(_noted)  # where the caller is cancelled nobody else looks at how it ended
+        await asyncio.shield(write)
 
     async def _swap(self, changes: Mapping[str, bool | int]) -> None:
         async with self._writing:
@@ -178,6 +180,11 @@ def refuse_conflict(state: ClaimRecord | ResultMarker, fingerprint: str) -> None
     """Raise `JobIdConflict` when another request left this state."""
     if state.fingerprint != fingerprint:
         raise JobIdConflict(state.job_id)
+
+
+def _noted(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 from contextlib import AsyncExitStack
 
 import pytest
@@ -179,6 +180,25 @@ async def test_a_caller_cancelled_in_the_middle_of_a_write_leaves_a_claim_that_c
     released = (await bucket.claim()).content
     assert released
     assert (released.held, released.failures) == (False, 1)
+
+
+async def test_a_write_that_fails_after_its_caller_was_cancelled_is_no_complaint_of_the_event_loop(
+    clock: FakeClock,
+) -> None:
+    store, complaints = BrokenWrites(clock.now), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    async with Bucket(store).worker("a", clock).claim(JOB, FINGERPRINT, 0) as claim:
+        store.gate.clear()
+        failing = asyncio.create_task(claim.verify())
+        await clock.rest()
+        failing.cancel()
+        await clock.rest()
+        store.broken = True
+        store.gate.set()
+        await clock.rest()
+        gc.collect()
+
+    assert complaints == []
 
 
 async def test_a_job_cancelled_while_its_claim_is_being_written_leaves_no_claim_held(clock: FakeClock) -> None:
