@@ -1,6 +1,9 @@
 """`run`: the worker."""
 
 import asyncio
+import os
+import sys
+from typing import NoReturn
 
 from worker.app import run_worker
 from worker.commands.console import fail, load_settings
@@ -16,8 +19,19 @@ def run() -> None:
     try:
         asyncio.run(run_worker(settings))
     except asyncio.CancelledError:
-        return
+        _leave()
     except NotReady as exc:
         fail(f"not ready to run: {exc}")
     except (GpuNotAvailable, ModelLoadingError, QueueNotFound, QueueServiceError, StorageServiceError) as exc:
         fail(f"{exc}: {exc.suggested_action}")
+    _leave()
+
+
+def _leave() -> NoReturn:
+    """End the process now, successfully; what must be written has been.
+
+    The interpreter would first wait for threads whose requests are stalled, ten seconds and more, and SIGKILL is near.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
