@@ -119,6 +119,7 @@ class Transcription:
         try:
             saved = await self._store.load(self._key, chunk.index)
             if saved is None:
+                log.debug("chunk.started", chunk=chunk.index)
                 saved = await self._hear(chunk)
                 await self._store.save(self._key, saved)
                 log.info("chunk.done", chunk=chunk.index, windows=len(chunk.windows), engine=saved.engine)
