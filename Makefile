@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench schemas lock clean
+.PHONY: help install demo test lint format bench chaos schemas lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -40,6 +40,13 @@ format: install ## let ruff rewrite what it can
 
 bench: install ## the measurements of the README
 	$(BIN)/python -m tests.bench.accuracy
+	$(BIN)/python -m tests.bench.throughput
+
+chaos: install ## kill, stop and cut off workers for half an hour, and check that nothing is lost or done twice
+	$(BIN)/python -m tests.chaos --seed 1 --seed 2 --seed 3
+	$(BIN)/python -m tests.chaos.shutdown
+	$(BIN)/python -m tests.chaos.deliveries
+	$(BIN)/python -m tests.chaos.replay
 
 schemas: install ## write schemas/json again from the models
 	$(BIN)/python -m schemas.generate

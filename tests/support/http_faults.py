@@ -18,40 +18,48 @@ Fault: TypeAlias = Callable[[Forward], AsyncIterator[bytes]]
 
 @dataclass(kw_only=True)
 class FaultyProxy:
-    """Forwards every request to `upstream`, one a connection; the next fault in `faults` handles the next request."""
+    """Forwards every request to `upstream`, one a connection.
+
+    The next fault in `faults` handles the next request; when there is none left, what `choose` says to its head.
+    """
 
     upstream: str
     url: str = ""
     faults: deque[Fault] = field(default_factory=deque)
+    choose: Callable[[bytes], Fault] = lambda _head: plainly
     requests: list[bytes] = field(default_factory=list)
     """Heads of the requests seen."""
+    handling: set[asyncio.Task[None] | None] = field(default_factory=set)
+    """The event loop alone would forget a connection whose client is gone."""
 
     async def forward(self, request: bytes) -> bytes:
         address = urlsplit(self.upstream)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
-        writer.write(request)
-        answer = await reader.read()
-        writer.close()
-        await writer.wait_closed()
-        return answer
-
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            head, body = await _request(reader)
-            self.requests.append(head)
-            fault = self.faults.popleft() if self.faults else plainly
-            async for piece in fault(partial(self.forward, head + body)):
-                writer.write(piece)
-                await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+            writer.write(request)
+            return await reader.read()
         finally:
             writer.close()
 
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.handling.add(task := asyncio.current_task())
+        try:
+            head, body = await _request(reader)
+            self.requests.append(head)
+            fault = self.faults.popleft() if self.faults else self.choose(head)
+            async for piece in fault(partial(self.forward, head + body)):
+                writer.write(piece)
+                await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # asyncio's streams would log the cancellation of a connection that stalls when the proxy stops
+        finally:
+            writer.close()
+            self.handling.discard(task)
+
 
 @asynccontextmanager
-async def faulty_proxy(upstream: str) -> AsyncIterator[FaultyProxy]:
-    proxy = FaultyProxy(upstream=upstream)
+async def faulty_proxy(upstream: str, choose: Callable[[bytes], Fault] | None = None) -> AsyncIterator[FaultyProxy]:
+    proxy = FaultyProxy(upstream=upstream, **({} if choose is None else {"choose": choose}))
     server = await asyncio.start_server(proxy.handle, "127.0.0.1", 0)
     async with server:
         host, port = server.sockets[0].getsockname()
@@ -74,6 +82,11 @@ async def lose_reply(forward: Forward) -> AsyncIterator[bytes]:
     await forward()
     return
     yield
+
+
+async def stall(_forward: Forward) -> AsyncIterator[bytes]:
+    await asyncio.Event().wait()
+    yield b""
 
 
 def cut_body(after: int) -> Fault:

@@ -1,0 +1,64 @@
+"""`python -m tests.chaos`: campaigns, one after another. `make chaos` runs the full one with three seeds."""
+
+import argparse
+import asyncio
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.chaos.campaign import Plan, campaign
+from tests.chaos.checks import checks
+from tests.chaos.fleet import adopt_orphans
+from tests.chaos.report import print_report
+
+SHORT = Plan(
+    seed=0,
+    good=17,
+    bad=3,
+    recordings=5,
+    longest_seconds=240.0,
+    workers=3,
+    speed=40,
+    kills=3,
+    terms=2,
+    seconds_between_blows=(0.2, 1.5),
+    publish_seconds=2.0,
+)
+
+
+def main() -> None:
+    """Exit status 1 when a promise was broken; the logs are then kept."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos")
+    parser.add_argument("--seed", type=int, action="append", help="may be given several times")
+    parser.add_argument("--short", action="store_true", help="20 jobs and 5 blows instead of 212 and 60")
+    parser.add_argument("--keep", type=Path, help="folder for logs and objects; default: one that is removed")
+    arguments = parser.parse_args()
+    adopt_orphans()
+    plan = SHORT if arguments.short else Plan(seed=0)
+    kept = [_run(replace(plan, seed=seed), arguments.keep) for seed in arguments.seed or [1]]
+    if not all(kept):
+        raise SystemExit(1)
+
+
+def _run(plan: Plan, keep: Path | None) -> bool:
+    folder = (keep or Path(tempfile.mkdtemp(prefix="chaos-"))) / f"seed-{plan.seed}"
+    kept = asyncio.run(_judge(plan, folder))
+    if kept and keep is None:
+        shutil.rmtree(folder.parent)
+    else:
+        Console().print(f"logs and objects: {folder}")
+    return kept
+
+
+async def _judge(plan: Plan, folder: Path) -> bool:
+    async with campaign(plan, folder) as result:
+        found = await checks(result)
+        print_report(result, found, Console())
+    return all(check.kept for check in found)
+
+
+if __name__ == "__main__":
+    main()
