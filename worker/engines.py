@@ -81,17 +81,25 @@ async def open_engines(settings: Settings, store: ObjectStore) -> AsyncIterator[
         yield engines_of(settings, parakeet, deepgram)
 
 
-@asynccontextmanager
-async def start_engine(settings: Settings) -> AsyncIterator[WindowRecogniser]:
-    """Parakeet, started; or none on a machine without a GPU, where Deepgram may do everything instead.
+def start_engine(settings: Settings) -> AbstractAsyncContextManager[WindowRecogniser]:
+    """Parakeet, to be entered; or none on a machine without a GPU, where Deepgram may do everything instead.
 
-    Raises `ModelLoadingError`, and `GpuNotAvailable` where the worker could then do nothing.
+    Entering raises `ModelLoadingError`, and `GpuNotAvailable` where the worker could then do nothing.
     """
+    may_do_without = settings.deepgram_api_key is not None and settings.enable_fallback
+    return started_or_none(make_engine(settings), may_do_without=may_do_without)
+
+
+@asynccontextmanager
+async def started_or_none(
+    starting: AbstractAsyncContextManager[WindowRecogniser], *, may_do_without: bool
+) -> AsyncIterator[WindowRecogniser]:
+    """The engine, or `NoEngine` where it finds no GPU and the worker may do without. Raises what starting it raises."""
     async with AsyncExitStack() as stack:
         try:
-            engine = await stack.enter_async_context(make_engine(settings))
+            engine = await stack.enter_async_context(starting)
         except GpuNotAvailable as exc:
-            if settings.deepgram_api_key is None or not settings.enable_fallback:
+            if not may_do_without:
                 raise
             log.warning("worker.no_gpu", reason=str(exc), consequence="every job goes to Deepgram")
             engine = NoEngine(exc.reason)

@@ -1,9 +1,10 @@
 """Speech engines that go wrong as a test says."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from schemas.speech import Word
-from worker.adapters.memory.recogniser import MEMORY_FACTS, MemoryRecogniser, Script
+from worker.adapters.memory.recogniser import MEMORY_FACTS, MemoryRecogniser, Script, at_once
 from worker.errors import EngineFailure
 from worker.ports import SAMPLE_RATE_HZ, EngineFacts, Pcm, Recognition
 
@@ -20,6 +21,17 @@ def failing_where(is_bad: Callable[[Pcm], bool], error: Callable[[], Exception] 
 
 def everything(_samples: Pcm) -> bool:
     return True
+
+
+class FlatRateRecogniser(MemoryRecogniser):
+    """Charges every window alike, so that a bill can be reckoned by hand."""
+
+    def __init__(self, *, script: Script = at_once, seconds_a_window: float) -> None:
+        super().__init__(script=script, facts=replace(MEMORY_FACTS, uses_gpu=True, device_name="a test GPU"))
+        self._seconds_a_window = seconds_a_window
+
+    async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
+        return replace(await super().recognise(samples, job_id), engine_seconds=self._seconds_a_window)
 
 
 class StuckRecogniser:

@@ -69,13 +69,14 @@ class JobsRoom:
         recogniser: MemoryRecogniser | None = None,
         store: MemoryObjectStore | None = None,
         deepgram: Deepgram | None = None,
+        claim_ttl_seconds: float = 0.3,
         **rules: Any,
     ) -> None:
         self.clock = SystemClock()
         self.store = store or MemoryObjectStore(self.clock.now)
         self.completions, self.dead_letters = RecordingTopic(), RecordingTopic()
         self.folder, self.deepgram = folder, deepgram
-        self.states = JobStates(self.store, "state", self.clock, rules.get("worker", "worker-1"), 0.3)
+        self.states = JobStates(self.store, "state", self.clock, rules.get("worker", "worker-1"), claim_ttl_seconds)
         self.jobs = Jobs(self._tools(recogniser or MemoryRecogniser()), self._rules(**rules))
 
     def _tools(self, recogniser: MemoryRecogniser) -> JobTools:

@@ -22,6 +22,7 @@ from tests.support.worker_process import WorkerProcess
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.app import make_consumer, open_cloud
 from worker.core.delivery.consumer import Consumer
+from worker.core.jobs.ladder import Deepgram
 from worker.embedded.gcs import EmbeddedGcs
 from worker.embedded.local_cloud import AUDIO_BUCKET, OUTPUT_BUCKET, PLANS, STATE_BUCKET, LocalCloud
 from worker.embedded.pubsub import EmbeddedPubSub
@@ -61,19 +62,23 @@ class Cloud:
             yield pipeline
 
     @asynccontextmanager
-    async def working(self, engine: WindowRecogniser | None = None, **settings: Any) -> AsyncIterator[Pipeline]:
+    async def working(
+        self, engine: WindowRecogniser | None = None, cloud_engine: Deepgram | None = None, **settings: Any
+    ) -> AsyncIterator[Pipeline]:
         """The other side, with a worker on this event loop; leaving waits until it has settled all it holds."""
-        async with self.pipeline() as pipeline, self.worker(engine, **settings) as consumer:
+        async with self.pipeline() as pipeline, self.worker(engine, cloud_engine, **settings) as consumer:
             yield pipeline
             await eventually(lambda: asyncio.sleep(0, consumer.snapshot.jobs == consumer.snapshot.unsettled == 0))
 
     @asynccontextmanager
-    async def worker(self, engine: WindowRecogniser | None = None, **settings: Any) -> AsyncIterator[Consumer]:
-        """A worker on this event loop; leaving ends it at once."""
+    async def worker(
+        self, engine: WindowRecogniser | None = None, cloud_engine: Deepgram | None = None, **settings: Any
+    ) -> AsyncIterator[Consumer]:
+        """A worker on this event loop; leaving ends it at once. Deepgram is the settings' where none is given."""
         with mock.patch.dict(os.environ, self.environment):
             effective = Settings(**settings)
             async with open_cloud(effective) as clients, open_deepgram(effective, clients.store) as deepgram:
-                engines = engines_of(effective, engine or MemoryRecogniser(), deepgram)
+                engines = engines_of(effective, engine or MemoryRecogniser(), cloud_engine or deepgram)
                 consumer = await make_consumer(effective, clients, engines, self.downloads)
                 async with _running(consumer):
                     yield consumer

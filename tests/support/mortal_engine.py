@@ -1,0 +1,62 @@
+"""A real inference process without a model: it hears what the twin hears, and dies of windows with a deadly sample."""
+
+import os
+import signal
+from multiprocessing.connection import Connection
+
+from tests.support.scripted_engine import PATIENT
+from worker.adapters.memory.recogniser import words_in
+from worker.adapters.parakeet.engine import ParakeetEngine
+from worker.adapters.parakeet.messages import Batch, Done, EngineOptions, Ready
+from worker.adapters.parakeet.process import serve
+from worker.ports import SAMPLE_RATE_HZ, EngineFacts, Pcm
+
+DEADLY = 30_000
+BATCH_SECONDS = 0.25
+
+FACTS = EngineFacts(
+    model_name="mortal",
+    model_fingerprint="mortal-1",
+    device_name="a test GPU",
+    uses_gpu=True,
+    languages=frozenset({"en"}),
+)
+
+
+def make_deadly(samples: Pcm, *seconds: float) -> Pcm:
+    """The same audio with a deadly sample at each of these times."""
+    marked = samples.copy()
+    marked[[round(at * SAMPLE_RATE_HZ) for at in seconds]] = DEADLY
+    return marked
+
+
+def mortal_engine() -> ParakeetEngine:
+    """To be entered."""
+    return ParakeetEngine(
+        model_name="mortal",
+        device="cpu",
+        batch_size=4,
+        memory_limit_gib=1,
+        log_format="json",
+        patience=PATIENT,
+        program=main,
+    )
+
+
+class MortalModel:
+    def __init__(self, options: EngineOptions) -> None:
+        del options
+
+    def ready(self) -> Ready:
+        return Ready(facts=FACTS, device_memory_bytes=0)
+
+    def answer(self, batch: Batch) -> Done:
+        if any((window == DEADLY).any() for window in batch.windows):
+            os.kill(os.getpid(), signal.SIGKILL)
+        words = tuple(tuple(words_in(window)) for window in batch.windows)
+        return Done(words=words, seconds=BATCH_SECONDS, device_memory_bytes=0)
+
+
+def main(pipe: Connection, parent_pid: int, options: EngineOptions) -> None:
+    """The program of the process."""
+    serve(pipe, parent_pid, options, MortalModel)
