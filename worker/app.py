@@ -109,11 +109,16 @@ async def make_consumer(settings: Settings, cloud: Cloud, engines: Engines, fold
 def make_jobs(settings: Settings, cloud: Cloud, engines: Engines, folder: Path) -> Jobs:
     """What does the job of a delivery."""
     clock = SystemClock()
-    max_bytes = int(settings.max_file_size_gb * GIB)
     writable = settings.writable_buckets
     tools = JobTools(
         states=JobStates(cloud.store, settings.state_bucket, clock, worker_name(), settings.claim_ttl_seconds),
-        intake=AudioIntake(cloud.store, folder, input_buckets=settings.input_buckets, max_bytes=max_bytes),
+        intake=AudioIntake(
+            cloud.store,
+            folder,
+            input_buckets=settings.input_buckets,
+            max_bytes=int(settings.max_file_size_gb * GIB),
+            room_bytes=settings.download_room_gb * GIB,
+        ),
         output=OutputWriter(cloud.store, output_bucket=settings.output_bucket, writable_buckets=writable),
         decoder=make_decoder(settings),
         recogniser=engines.parakeet,

@@ -64,6 +64,14 @@ class ClaimLost(Deferred):
         super().__init__(f"the claim on job {job_id!r} was lost")
 
 
+class NoRoomForAudio(Deferred):
+    """The audio of the jobs under way leaves no room for this one's; another worker may have it."""
+
+    def __init__(self, size_bytes: int, free_bytes: float) -> None:
+        self.size_bytes, self.free_bytes = size_bytes, free_bytes
+        super().__init__(f"the audio has {size_bytes} bytes, and room is left for {free_bytes:.0f}")
+
+
 class InvalidJob(PermanentError):
     """The message is not a job of the contract; `violations` lists every one as `field: what is wrong (got value)`."""
 

@@ -18,11 +18,14 @@ from worker.errors import (
     QueueServiceError,
     WorkerError,
 )
-from worker.ports import ObjectRef
+from worker.ports import SAMPLE_RATE_HZ, ObjectRef
 from worker.settings import Settings
 
 # A pull that was cut off may have taken messages; they come back after this.
 LONGEST_ACK_DEADLINE_SECONDS = 60
+GIB = 1024**3
+SECONDS_PER_MINUTE = 60
+SAMPLE_BYTES = 2
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +64,7 @@ async def demand(findings: AsyncIterator[Finding]) -> None:
 async def findings(settings: Settings, pubsub: PubSub, store: GcsObjectStore) -> AsyncIterator[Finding]:
     """Check everything but the engine, in the order an operator would."""
     yield await _ffmpeg()
+    yield memory_finding(settings)
     async for finding in _subscription(settings, pubsub):
         yield finding
     for name in (settings.completion_topic, settings.dead_letter_topic):
@@ -69,6 +73,20 @@ async def findings(settings: Settings, pubsub: PubSub, store: GcsObjectStore) ->
         yield await _bucket(variable, bucket, store)
     for finding in deepgram_findings(settings):
         yield finding
+
+
+def memory_finding(settings: Settings) -> Finding:
+    """Whether what all jobs may hold at once fits: downloads, since files may be memory, and the samples of chunks.
+
+    Every job holds the chunks in flight and the one being cut, so that the job slots are the budget of samples.
+    """
+    chunk_gib = settings.chunk_duration_minutes * SECONDS_PER_MINUTE * SAMPLE_RATE_HZ * SAMPLE_BYTES / GIB
+    samples_gib = settings.job_slots * (settings.chunks_in_flight + 1) * chunk_gib
+    files_gib = max(settings.download_room_gb, settings.max_file_size_gb)
+    detail = f"audio may take {files_gib + samples_gib:.1f} GiB of INSTANCE_MEMORY_GIB={settings.instance_memory_gib:g}"
+    fits = files_gib + samples_gib < settings.instance_memory_gib
+    advice = "" if fits else ": lower DOWNLOAD_ROOM_GB, MAX_FILE_SIZE_GB, MAX_CONCURRENT_JOBS or CHUNKS_IN_FLIGHT"
+    return Finding(name="memory", ok=fits, detail=detail + advice)
 
 
 def deepgram_findings(settings: Settings) -> Iterator[Finding]:

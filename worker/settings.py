@@ -81,6 +81,10 @@ class Settings(BaseSettings):
     max_concurrent_jobs: int = Field(4, ge=1, le=64, description="job slots")
     max_parked: int = Field(4, ge=0, le=64, description="deliveries held while another worker does their job")
     max_file_size_gb: float = Field(2, gt=0, description="above: AUDIO_TOO_LARGE")
+    # On Cloud Run the file system is memory: a quarter of the 16 GiB, and two files of the largest size.
+    download_room_gb: float = Field(
+        4, gt=0, description="audio on disk at once, all jobs together; a job beyond it waits in Pub/Sub"
+    )
     max_audio_hours: float = Field(12, gt=0, description="above: AUDIO_TOO_LONG")
     max_job_attempts: int = Field(5, ge=1, description="failures with a verdict")
     max_crashes: int = Field(10, ge=1, description="starts that ended without verdict or new checkpoint")

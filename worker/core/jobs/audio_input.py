@@ -2,10 +2,11 @@
 
 import asyncio
 import hashlib
+import math
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from worker.errors import (
     AudioNotFound,
     AudioTooLarge,
     AudioUndecodable,
+    NoRoomForAudio,
     ObjectForbidden,
     ObjectNotFound,
 )
@@ -35,11 +37,23 @@ class AudioInput:
 
 
 class AudioIntake:
-    """Downloads audio into folders of its own below `folder`; reads `input_buckets` only, where that is not empty."""
+    """Downloads audio into folders of its own below `folder`; reads `input_buckets` only, where that is not empty.
 
-    def __init__(self, store: ObjectStore, folder: Path, *, input_buckets: frozenset[str], max_bytes: int) -> None:
+    All audio at once takes at most `room_bytes`, but for one file that is larger by itself.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        folder: Path,
+        *,
+        input_buckets: frozenset[str],
+        max_bytes: int,
+        room_bytes: float = math.inf,
+    ) -> None:
         self._store, self._folder = store, folder
         self._input_buckets, self._max_bytes = input_buckets, max_bytes
+        self._room_bytes, self._taken_bytes = room_bytes, 0
 
     def check_bucket(self, job: TranscriptionJob) -> None:
         """Raises `AudioForbidden` where the settings do not allow the job's bucket."""
@@ -51,18 +65,31 @@ class AudioIntake:
         """The job's audio as a file, for the length of the block.
 
         Raises `AudioNotFound`, `AudioForbidden`, `AudioTooLarge` (before the download), `AudioUndecodable` for an
-        empty object, `StorageServiceError`.
+        empty object, `NoRoomForAudio`, `StorageServiceError`.
         """
         facts = await self._locate(job)
-        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="job-", dir=self._folder))
+        with self._room_for(facts.size_bytes):
+            folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="job-", dir=self._folder))
+            try:
+                path = folder / "audio"
+                await self._store.download(facts, path)
+                sha256 = await asyncio.to_thread(_sha256, path)
+                log.info("audio.downloaded", uri=job.audio_uri, generation=facts.generation, bytes=facts.size_bytes)
+                yield AudioInput(facts=facts, path=path, sha256=sha256)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def _room_for(self, size_bytes: int) -> Iterator[None]:
+        """Take that much of the room; the first file always fits, or a large one would never be done."""
+        free_bytes = self._room_bytes - self._taken_bytes
+        if self._taken_bytes and size_bytes > free_bytes:
+            raise NoRoomForAudio(size_bytes, free_bytes)
+        self._taken_bytes += size_bytes
         try:
-            path = folder / "audio"
-            await self._store.download(facts, path)
-            sha256 = await asyncio.to_thread(_sha256, path)
-            log.info("audio.downloaded", uri=job.audio_uri, generation=facts.generation, bytes=facts.size_bytes)
-            yield AudioInput(facts=facts, path=path, sha256=sha256)
+            yield
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            self._taken_bytes -= size_bytes
 
     async def _locate(self, job: TranscriptionJob) -> ObjectFacts:
         ref = ObjectRef(job.audio.bucket, job.audio.name)
