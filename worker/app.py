@@ -13,6 +13,7 @@ from typing import Self
 
 import structlog
 
+from worker.adapters.allocator import return_large_blocks
 from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.adapters.clock import SystemClock
 from worker.adapters.gcs import GcsObjectStore, open_object_store
@@ -70,6 +71,7 @@ async def run_worker(settings: Settings) -> None:
     Raises `worker.preflight.NotReady` when something that is needed is missing, `ModelLoadingError` or
     `GpuNotAvailable` when the engine does not start, `QueueNotFound` when the subscription goes away.
     """
+    return_large_blocks()
     with _Signals() as signals, workspace(settings.temp_dir) as folder:
         log.info("worker.starting", worker=worker_name(), **settings.masked())
         async with open_cloud(settings) as cloud:
