@@ -165,7 +165,7 @@ async def test_an_engine_that_finds_no_gpu_is_done_without_where_that_may_be(
     tmp_path: Path, may_do_without: bool
 ) -> None:
     stage = Stage(tmp_path)
-    stage.refuse(1, with_gpu=False)
+    stage.refuse(1, "gpu")
     starting = started_or_none(stage.engine(), may_do_without=may_do_without)
 
     with nullcontext() if may_do_without else pytest.raises(GpuNotAvailable):
