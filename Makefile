@@ -30,6 +30,14 @@ lint: install ## style, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint Dockerfile.gpu
+	$(BIN)/shellcheck .ci/run deploy/*.sh deploy/image/*.sh deploy/image/bin/klipstream-worker-alive deploy/image/bin/with-cuda-driver
+	$(BIN)/yamllint --strict .
+	$(BIN)/check-jsonschema --builtin-schema vendor.cloudbuild cloudbuild.yaml
+	for environment in staging production; do \
+	  deploy/deploy.sh $$environment --render --image any@sha256:$$(printf '%064d' 0) \
+	    | $(BIN)/check-jsonschema --default-filetype yaml --schemafile deploy/schemas/worker-pool.schema.json - || exit 1; \
+	done
 
 test: lint ## lint, then every test
 	$(BIN)/pytest

@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Takes down what deploy.sh, autoscale.sh and provision.sh made for an environment.
+#
+#   deploy/destroy.sh ENVIRONMENT --yes [--with-data] [--dry-run]
+#
+#   --yes        without it nothing happens
+#   --with-data  also the buckets with everything in them, the dead letters, the costs table and the secret
+#   --dry-run    print every command, run none
+#
+# Stays in any case, for other environments share it: APIs, the registry and its images, the build account, audit logs.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+main() {
+    local environment='' yes='' with_data=''
+    while (($#)); do
+        case $1 in
+        --dry-run) DRY_RUN=1 yes=1 ;;
+        --yes) yes=1 ;;
+        --with-data) with_data=1 ;;
+        -h | --help) usage ;;
+        -*) usage 2 ;;
+        *) environment=$1 ;;
+        esac
+        shift
+    done
+    [[ -n $environment && -n $yes ]] || usage 2
+    load_environment "$environment"
+
+    destroy_compute
+    destroy_queues
+    [[ -z $with_data ]] || destroy_data
+    destroy_accounts
+}
+
+# remove CHECK... -- COMMAND...: runs the command where the check finds something; a dry run prints it in any case.
+remove() {
+    local -a check=()
+    while [[ $1 != -- ]]; do
+        check+=("$1")
+        shift
+    done
+    shift
+    if [[ -n $DRY_RUN ]] || found "${check[@]}"; then run "$@"; fi
+}
+
+destroy_compute() {
+    remove gcloud scheduler jobs describe "$SCALER" --location="$REGION" -- \
+        gcloud scheduler jobs delete "$SCALER" --location="$REGION"
+    remove gcloud run services describe "$SCALER" --region="$REGION" -- \
+        gcloud run services delete "$SCALER" --region="$REGION"
+    remove gcloud beta run worker-pools describe "$POOL" --region="$REGION" -- \
+        gcloud beta run worker-pools delete "$POOL" --region="$REGION"
+}
+
+# Undelivered jobs and unread events are lost with their subscriptions; dead letters only --with-data.
+destroy_queues() {
+    local name
+    for name in "$COST_SUBSCRIPTION" "$JOBS_SUBSCRIPTION" "$COMPLETION_SUBSCRIPTION"; do
+        remove_subscription "$name"
+    done
+    for name in "$JOBS_TOPIC" "$COMPLETION_TOPIC"; do
+        remove_topic "$name"
+    done
+}
+
+destroy_data() {
+    local name
+    remove_subscription "$DEAD_LETTER_SUBSCRIPTION"
+    remove_topic "$DEAD_LETTER_TOPIC"
+    for name in "$STATE_BUCKET" "$OUTPUT_BUCKET" "$AUDIO_BUCKET"; do
+        remove gcloud storage buckets describe "gs://$name" -- gcloud storage rm --recursive "gs://$name"
+    done
+    remove bq show "$PROJECT_ID:$COST_DATASET" -- bq rm -r -f --dataset "$PROJECT_ID:$COST_DATASET"
+    remove gcloud secrets describe "$DEEPGRAM_SECRET" -- gcloud secrets delete "$DEEPGRAM_SECRET"
+}
+
+destroy_accounts() {
+    local name
+    for name in "$WORKER_ACCOUNT" "$SCALER_ACCOUNT"; do
+        remove gcloud iam service-accounts describe "$(account "$name")" -- \
+            gcloud iam service-accounts delete "$(account "$name")"
+    done
+}
+
+remove_subscription() {
+    remove gcloud pubsub subscriptions describe "$1" -- gcloud pubsub subscriptions delete "$1"
+}
+
+remove_topic() {
+    remove gcloud pubsub topics describe "$1" -- gcloud pubsub topics delete "$1"
+}
+
+main "$@"

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Looks up what the tags and the model of Dockerfile.gpu are today, beside what is pinned there.
+#
+#   deploy/pin.sh [--write]
+#
+#   --write  put the new digests, revision and checksum into Dockerfile.gpu; then read the diff, build, and run smoke.sh
+#
+# It takes docker with buildx, or skopeo, for the images, and the project's .venv for the model.
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+DOCKERFILE=$ROOT/Dockerfile.gpu
+WRITE=''
+
+main() {
+    case ${1:-} in
+    '') ;;
+    --write) WRITE=1 ;;
+    *)
+        sed -n '2,/^[^#]/{/^#/{s/^# \{0,1\}//;p}}' "$0"
+        exit 2
+        ;;
+    esac
+    local name tag revision sha256
+    for name in PYTHON_IMAGE CUDA_IMAGE; do
+        tag=$(pinned "$name") && tag=${tag%@*}
+        found "$name" "$tag@$(digest "$tag")"
+    done
+    read -r revision sha256 < <(model)
+    found MODEL_REVISION "$revision"
+    found MODEL_SHA256 "$sha256"
+}
+
+pinned() {
+    sed -n "s/^ARG $1=//p" "$DOCKERFILE" | head -1
+}
+
+digest() {
+    if command -v skopeo >/dev/null; then
+        skopeo inspect --format '{{.Digest}}' "docker://$1"
+    else
+        docker buildx imagetools inspect --format '{{.Manifest.Digest}}' "$1"
+    fi
+}
+
+# Prints the revision of the model's repository and the checksum of its file there, as the hub publishes them.
+model() {
+    "$ROOT/.venv/bin/python" - "$(pinned MODEL_REPOSITORY)" "$(pinned MODEL_FILE)" <<'PYTHON'
+import sys
+
+from huggingface_hub import HfApi
+
+facts = HfApi().model_info(sys.argv[1], files_metadata=True)
+(file,) = (one for one in facts.siblings if one.rfilename == sys.argv[2])
+print(facts.sha, file.lfs.sha256)
+PYTHON
+}
+
+# found NAME VALUE: say whether it differs from what is pinned, and with --write pin it.
+found() {
+    if [[ $(pinned "$1") == "$2" ]]; then
+        echo "same $1=$2"
+    else
+        echo "new  $1=$2"
+        [[ -z $WRITE ]] || sed -i "s|^ARG $1=..*|ARG $1=$2|" "$DOCKERFILE"
+    fi
+}
+
+main "$@"

@@ -1,0 +1,251 @@
+#!/usr/bin/env bash
+# Makes everything the worker needs in Google Cloud, or brings it to this specification. Run it as often as you like.
+#
+#   deploy/provision.sh ENVIRONMENT [--dry-run] [--only PART[,PART...]]
+#
+#   ENVIRONMENT  staging or production: deploy/env/
+#   --dry-run    print every command, run none
+#   --only       some of the parts: apis accounts pubsub buckets lifecycle secret costs access registry audit budget
+#
+# It takes an account that may administer the project: roles/owner, or the administrator roles of the services it names.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+LABELS=app=klipstream-transcription
+PARTS=(apis accounts pubsub buckets lifecycle secret costs access registry audit budget)
+
+main() {
+    local environment='' part
+    while (($#)); do
+        case $1 in
+        --dry-run) DRY_RUN=1 ;;
+        --only) IFS=, read -r -a PARTS <<<"${2:?--only needs parts}" && shift ;;
+        -h | --help) usage ;;
+        -*) usage 2 ;;
+        *) environment=$1 ;;
+        esac
+        shift
+    done
+    [[ -n $environment ]] || usage 2
+    load_environment "$environment"
+    LABELS+=",environment=$ENVIRONMENT"
+    for part in "${PARTS[@]}"; do
+        declare -F "provision_$part" >/dev/null || die "there is no part $part"
+        echo
+        echo "# $part"
+        "provision_$part"
+    done
+}
+
+provision_apis() {
+    run gcloud services enable artifactregistry.googleapis.com bigquery.googleapis.com billingbudgets.googleapis.com \
+        cloudbuild.googleapis.com cloudquotas.googleapis.com cloudscheduler.googleapis.com cloudtrace.googleapis.com \
+        iam.googleapis.com logging.googleapis.com monitoring.googleapis.com parametermanager.googleapis.com \
+        pubsub.googleapis.com run.googleapis.com secretmanager.googleapis.com storage.googleapis.com
+    # The service's own account exists only once asked for; two grants below name it.
+    run gcloud beta services identity create --service=pubsub.googleapis.com
+}
+
+provision_accounts() {
+    service_account "$WORKER_ACCOUNT" "Transcription worker ($ENVIRONMENT)"
+    service_account "$BUILD_ACCOUNT" "Builds and deploys the transcription worker"
+    service_account "$SCALER_ACCOUNT" "Scales the transcription worker ($ENVIRONMENT)"
+}
+
+service_account() {
+    found gcloud iam service-accounts describe "$(account "$1")" ||
+        run gcloud iam service-accounts create "$1" --display-name="$2"
+}
+
+# A topic without a subscription loses messages, so each gets one here. Acknowledgement deadline: a delivery that is lost
+# with a dying worker comes back after it, and workers extend it all the time. 100 attempts are the backstop only: the
+# worker counts failures itself. 31 days, the longest there is, to find and replay a dead letter; 7 for the others.
+provision_pubsub() {
+    topic "$DEAD_LETTER_TOPIC"
+    topic "$JOBS_TOPIC"
+    topic "$COMPLETION_TOPIC"
+    subscription "$DEAD_LETTER_SUBSCRIPTION" "$DEAD_LETTER_TOPIC" --message-retention-duration=31d
+    subscription "$JOBS_SUBSCRIPTION" "$JOBS_TOPIC" --message-retention-duration=7d \
+        --dead-letter-topic="$DEAD_LETTER_TOPIC" --max-delivery-attempts=100
+    subscription "$COMPLETION_SUBSCRIPTION" "$COMPLETION_TOPIC" --message-retention-duration=7d
+}
+
+topic() {
+    if found gcloud pubsub topics describe "$1"; then
+        run gcloud pubsub topics update "$1" --update-labels="$LABELS"
+    else
+        run gcloud pubsub topics create "$1" --labels="$LABELS"
+    fi
+}
+
+# subscription NAME TOPIC FLAG...: the flags are those of create and update alike.
+subscription() {
+    local name=$1 topic=$2
+    shift 2
+    local flags=(--ack-deadline=60 --min-retry-delay=10s --max-retry-delay=600s --expiration-period=never "$@")
+    if found gcloud pubsub subscriptions describe "$name"; then
+        run gcloud pubsub subscriptions update "$name" "${flags[@]}" --update-labels="$LABELS"
+    else
+        run gcloud pubsub subscriptions create "$name" --topic="$topic" "${flags[@]}" --labels="$LABELS"
+    fi
+}
+
+# No soft delete for state: a claim is written every ten seconds, and each overwritten copy would be kept and billed.
+provision_buckets() {
+    bucket "$AUDIO_BUCKET" --soft-delete-duration=7d
+    bucket "$OUTPUT_BUCKET" --soft-delete-duration=7d
+    bucket "$STATE_BUCKET" --soft-delete-duration=0
+}
+
+bucket() {
+    local name=$1
+    shift
+    found gcloud storage buckets describe "gs://$name" ||
+        run gcloud storage buckets create "gs://$name" --location="$REGION" --default-storage-class=STANDARD \
+            --uniform-bucket-level-access --public-access-prevention "$@"
+}
+
+# Checkpoints of jobs that nobody finished go after 7 days. Claims, results and the budget's ledgers stay 90: a replay
+# finds the earlier run, a late duplicate its answer, and costs can be traced.
+provision_lifecycle() {
+    run gcloud storage buckets update "gs://$STATE_BUCKET" --lifecycle-file="$DEPLOY/lifecycle/state.json" \
+        --no-versioning --update-labels="$LABELS"
+    run gcloud storage buckets update "gs://$AUDIO_BUCKET" --lifecycle-file="$DEPLOY/lifecycle/audio.json" \
+        --update-labels="$LABELS"
+    run gcloud storage buckets update "gs://$OUTPUT_BUCKET" --update-labels="$LABELS"
+}
+
+provision_secret() {
+    found gcloud secrets describe "$DEEPGRAM_SECRET" ||
+        run gcloud secrets create "$DEEPGRAM_SECRET" --replication-policy=automatic --labels="$LABELS"
+    echo "# then once, and at every rotation: gcloud secrets versions add $DEEPGRAM_SECRET --data-file=-"
+}
+
+# Cost events go from the completion topic into a table by themselves; the filter cannot be changed later.
+provision_costs() {
+    local table="$PROJECT_ID:$COST_DATASET.$COST_TABLE" agent
+    agent=$(pubsub_agent)
+    found bq show "$PROJECT_ID:$COST_DATASET" ||
+        run bq --location="$REGION" mk --dataset --description="What transcription costs" "$PROJECT_ID:$COST_DATASET"
+    if found bq show "$table"; then
+        run bq update "$table" "$DEPLOY/bigquery/costs.json"
+    else
+        run bq mk --table --time_partitioning_field=occurred_at --time_partitioning_type=DAY \
+            --clustering_fields=outcome "$table" "$DEPLOY/bigquery/costs.json"
+    fi
+    run bq add-iam-policy-binding --member="$agent" --role=roles/bigquery.dataEditor --table=true "$table"
+    run bq add-iam-policy-binding --member="$agent" --role=roles/bigquery.metadataViewer --table=true "$table"
+    found gcloud pubsub subscriptions describe "$COST_SUBSCRIPTION" ||
+        run gcloud pubsub subscriptions create "$COST_SUBSCRIPTION" --topic="$COMPLETION_TOPIC" \
+            --message-filter='attributes.event_type = "transcription.cost"' \
+            --bigquery-table="$table" --use-table-schema --drop-unknown-fields \
+            --ack-deadline=60 --min-retry-delay=10s --max-retry-delay=600s --expiration-period=never \
+            --message-retention-duration=7d --labels="$LABELS"
+}
+
+pubsub_agent() {
+    local number
+    number=$(value PROJECT_NUMBER gcloud projects describe "$PROJECT_ID" --format='value(projectNumber)')
+    echo "serviceAccount:service-$number@gcp-sa-pubsub.iam.gserviceaccount.com"
+}
+
+# Grants are on the one topic, bucket or secret wherever the service has such grants. pubsub.viewer is what lets the
+# worker read its subscription's settings at start (pubsub.subscriptions.get) and look for its topics.
+provision_access() {
+    local worker builder scaler agent
+    worker="serviceAccount:$(account "$WORKER_ACCOUNT")"
+    builder="serviceAccount:$(account "$BUILD_ACCOUNT")"
+    scaler="serviceAccount:$(account "$SCALER_ACCOUNT")"
+    agent=$(pubsub_agent)
+
+    # Pub/Sub itself forwards what was delivered 100 times.
+    grant "pubsub topics" "$DEAD_LETTER_TOPIC" "$agent" roles/pubsub.publisher
+    grant "pubsub subscriptions" "$JOBS_SUBSCRIPTION" "$agent" roles/pubsub.subscriber
+
+    grant "pubsub subscriptions" "$JOBS_SUBSCRIPTION" "$worker" roles/pubsub.subscriber roles/pubsub.viewer
+    grant "pubsub topics" "$COMPLETION_TOPIC" "$worker" roles/pubsub.publisher roles/pubsub.viewer
+    grant "pubsub topics" "$DEAD_LETTER_TOPIC" "$worker" roles/pubsub.publisher roles/pubsub.viewer
+    grant "storage buckets" "gs://$AUDIO_BUCKET" "$worker" roles/storage.objectViewer
+    grant "storage buckets" "gs://$OUTPUT_BUCKET" "$worker" roles/storage.objectUser
+    grant "storage buckets" "gs://$STATE_BUCKET" "$worker" roles/storage.objectUser
+    grant secrets "$DEEPGRAM_SECRET" "$worker" roles/secretmanager.secretAccessor
+    grant projects "$PROJECT_ID" "$worker" \
+        roles/logging.logWriter roles/monitoring.metricWriter roles/cloudtrace.agent
+
+    grant projects "$PROJECT_ID" "$builder" roles/logging.logWriter roles/run.developer roles/artifactregistry.writer \
+        roles/cloudquotas.viewer
+    grant "iam service-accounts" "$(account "$WORKER_ACCOUNT")" "$builder" roles/iam.serviceAccountUser
+
+    grant projects "$PROJECT_ID" "$scaler" roles/monitoring.viewer roles/parametermanager.parameterViewer
+    grant "iam service-accounts" "$(account "$WORKER_ACCOUNT")" "$scaler" roles/iam.serviceAccountUser
+
+    grant_pipeline
+    grant_operators
+}
+
+grant_pipeline() {
+    [[ -n $PIPELINE_MEMBER ]] || return 0
+    grant "pubsub topics" "$JOBS_TOPIC" "$PIPELINE_MEMBER" roles/pubsub.publisher
+    grant "pubsub subscriptions" "$COMPLETION_SUBSCRIPTION" "$PIPELINE_MEMBER" roles/pubsub.subscriber
+    grant "storage buckets" "gs://$AUDIO_BUCKET" "$PIPELINE_MEMBER" roles/storage.objectCreator
+    grant "storage buckets" "gs://$OUTPUT_BUCKET" "$PIPELINE_MEMBER" roles/storage.objectViewer
+}
+
+grant_operators() {
+    [[ -n $OPERATORS_MEMBER ]] || return 0
+    grant "pubsub subscriptions" "$DEAD_LETTER_SUBSCRIPTION" "$OPERATORS_MEMBER" \
+        roles/pubsub.subscriber roles/pubsub.viewer
+    grant "pubsub topics" "$JOBS_TOPIC" "$OPERATORS_MEMBER" roles/pubsub.publisher
+    grant "storage buckets" "gs://$STATE_BUCKET" "$OPERATORS_MEMBER" roles/storage.objectUser
+}
+
+# grant "GROUP OF COMMANDS" RESOURCE MEMBER ROLE...
+grant() {
+    local group resource=$2 member=$3 role
+    read -r -a group <<<"$1"
+    shift 3
+    # Without a word on conditions gcloud asks for one where the project's policy has any.
+    local -a condition=()
+    [[ ${group[0]} != projects ]] || condition=(--condition=None)
+    for role; do
+        run gcloud "${group[@]}" add-iam-policy-binding "$resource" --member="$member" --role="$role" \
+            "${condition[@]}" --format=none
+    done
+}
+
+provision_registry() {
+    found gcloud artifacts repositories describe "$REPOSITORY" --location="$REGION" ||
+        run gcloud artifacts repositories create "$REPOSITORY" --location="$REGION" --repository-format=docker \
+            --description="Images of the transcription worker"
+    run gcloud artifacts repositories set-cleanup-policies "$REPOSITORY" --location="$REGION" \
+        --policy="$DEPLOY/registry-cleanup.json" --no-dry-run
+}
+
+# Who read or wrote which audio, transcript, message or secret. The policy is read, completed and written back.
+provision_audit() {
+    local policy
+    if [[ -n $DRY_RUN ]]; then
+        run gcloud projects get-iam-policy "$PROJECT_ID" --format=json
+        run gcloud projects set-iam-policy "$PROJECT_ID" POLICY_WITH_AUDIT_LOGS --format=none
+        return
+    fi
+    policy=$(mktemp)
+    gcloud projects get-iam-policy "$PROJECT_ID" --format=json | python3 "$DEPLOY/audit_policy.py" >"$policy"
+    run gcloud projects set-iam-policy "$PROJECT_ID" "$policy" --format=none
+    rm "$policy"
+}
+
+provision_budget() {
+    local name="Transcription ($ENVIRONMENT)"
+    if [[ -z $BILLING_ACCOUNT ]]; then
+        echo "# BILLING_ACCOUNT is not set: no budget"
+        return
+    fi
+    [[ -n $(value '' gcloud billing budgets list --billing-account="$BILLING_ACCOUNT" \
+        --filter="displayName='$name'" --format='value(name)') ]] ||
+        run gcloud billing budgets create --billing-account="$BILLING_ACCOUNT" --display-name="$name" \
+            --budget-amount="${BUDGET_USD_PER_MONTH}USD" --filter-projects="projects/$PROJECT_ID" \
+            --filter-labels="environment=$ENVIRONMENT" --threshold-rule=percent=0.5 --threshold-rule=percent=0.9 \
+            --threshold-rule=percent=1.0,basis=forecasted-spend
+}
+
+main "$@"
