@@ -7,10 +7,9 @@ import argparse
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from subprocess import CalledProcessError
-from typing import Self
 
 import grammar
 import numpy as np
@@ -45,11 +44,6 @@ class Recipe:
     flite: int
     festival: int
     unseen: int = 0
-
-    def scaled(self, share: float) -> Self:
-        """The same mix with fewer takes: for trying things out."""
-        counts = {name: max(1, round(getattr(self, name) * share)) for name in ("espeak", "flite", "festival")}
-        return replace(self, **counts, unseen=round(self.unseen * share))
 
 
 RECIPES = {
@@ -159,9 +153,9 @@ def main() -> None:
     """Write one corpus."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path, help=f"a path whose name is one of {', '.join(RECIPES)}")
-    parser.add_argument("--share", type=float, default=1.0, help="make only this share of it")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="make only every Nth take")
     arguments = parser.parse_args()
-    takes = plan(RECIPES[arguments.corpus.name].scaled(arguments.share))
+    takes = plan(RECIPES[arguments.corpus.name])[:: arguments.every]
     print(f"{arguments.corpus}: {record(takes, arguments.corpus):.2f} hours")
 
 

@@ -42,4 +42,18 @@ STAGES = (
     Stage(name="hush", minutes=8.5, learning_rate=6e-4, warmup_steps=15, silent=0.05),
     # The pipeline's audio cost 11 points of word error rate.
     Stage(name="narrow", minutes=18, learning_rate=7e-4, joined=0.15, silent=0.04, narrow_band=0.45),
+    # Windows of 20-30 s with several voices cost two points more than single utterances.
+    Stage(
+        name="long",
+        minutes=12,
+        learning_rate=5e-4,
+        ctc_weight=0.0,
+        joined=0.6,
+        most_joined=8,
+        longest_pause_seconds=2.5,
+        level_range_db=8,
+        silent=0.05,
+        longest_silence_seconds=30,
+        narrow_band=0.45,
+    ),
 )

@@ -97,18 +97,19 @@ class Trainer:
 def run(trainer: Trainer, batches: Batches, clock: Callable[[], float] = time.monotonic) -> None:
     """Train for the minutes of the stage, and say how it goes."""
     stage, clean, full = trainer.stage, batches.clean(), batches.full()
-    start, losses = clock(), []
+    start = clock()
+    losses: list[tuple[float, float]] = []
     trainer.model.train()
     for step in count():
         done = (clock() - start) / (60 * stage.minutes)
+        if losses and (done >= 1 or len(losses) == REPORT_STEPS):
+            print(f"{stage.name} step {step} {min(done, 1):.0%} {_means(losses)}", flush=True)
+            losses.clear()
         if done >= 1:
             return
         ctc_only = done < stage.ctc_only
         batch = next(clean if ctc_only else full)
         losses.append(trainer.step(batch, learning_rate(stage, step, done), ctc_only=ctc_only))
-        if len(losses) == REPORT_STEPS:
-            print(f"{stage.name} step {step + 1} {done:.0%} {_means(losses)}", flush=True)
-            losses.clear()
 
 
 def learning_rate(stage: Stage, step: int, done: float) -> float:
