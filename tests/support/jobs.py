@@ -69,7 +69,7 @@ class JobsRoom:
         recogniser: MemoryRecogniser | None = None,
         store: MemoryObjectStore | None = None,
         deepgram: Deepgram | None = None,
-        claim_ttl_seconds: float = 0.3,
+        claim_ttl_seconds: float = 5.0,
         **rules: Any,
     ) -> None:
         self.clock = SystemClock()
