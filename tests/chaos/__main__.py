@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import shutil
 import tempfile
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,19 +14,20 @@ from tests.chaos.campaign import Plan, campaign
 from tests.chaos.checks import checks
 from tests.chaos.fleet import adopt_orphans
 from tests.chaos.report import print_report
+from tests.support.emulator import running_emulator
 
 SHORT = Plan(
     seed=0,
     good=17,
     bad=3,
     recordings=5,
-    longest_seconds=240.0,
-    workers=3,
+    longest_seconds=180.0,
+    workers=2,
     speed=40,
-    kills=3,
-    terms=2,
+    kills=2,
+    terms=1,
     seconds_between_blows=(0.2, 1.5),
-    publish_seconds=2.0,
+    publish_seconds=1.0,
 )
 
 
@@ -33,19 +35,25 @@ def main() -> None:
     """Exit status 1 when a promise was broken; the logs are then kept."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos")
     parser.add_argument("--seed", type=int, action="append", help="may be given several times")
-    parser.add_argument("--short", action="store_true", help="20 jobs and 5 blows instead of 212 and 60")
+    parser.add_argument("--short", action="store_true", help="20 jobs and 3 blows instead of 200 and 60")
+    parser.add_argument(
+        "--official", action="store_true", help="the official Pub/Sub emulator, which must be installed"
+    )
     parser.add_argument("--keep", type=Path, help="folder for logs and objects; default: one that is removed")
     arguments = parser.parse_args()
     adopt_orphans()
     plan = SHORT if arguments.short else Plan(seed=0)
-    kept = [_run(replace(plan, seed=seed), arguments.keep) for seed in arguments.seed or [1]]
+    seeds = arguments.seed or [1]
+    kept = [_run(replace(plan, seed=seed), arguments.keep, official=arguments.official) for seed in seeds]
     if not all(kept):
         raise SystemExit(1)
 
 
-def _run(plan: Plan, keep: Path | None) -> bool:
+def _run(plan: Plan, keep: Path | None, *, official: bool) -> bool:
     folder = (keep or Path(tempfile.mkdtemp(prefix="chaos-"))) / f"seed-{plan.seed}"
-    kept = asyncio.run(_judge(plan, folder))
+    folder.mkdir(parents=True)
+    with running_emulator(folder) if official else nullcontext() as pubsub:
+        kept = asyncio.run(_judge(plan, folder, pubsub))
     if kept and keep is None:
         shutil.rmtree(folder.parent)
     else:
@@ -53,8 +61,8 @@ def _run(plan: Plan, keep: Path | None) -> bool:
     return kept
 
 
-async def _judge(plan: Plan, folder: Path) -> bool:
-    async with campaign(plan, folder) as result:
+async def _judge(plan: Plan, folder: Path, pubsub: str | None) -> bool:
+    async with campaign(plan, folder, pubsub) as result:
         found = await checks(result)
         print_report(result, found, Console())
     return all(check.kept for check in found)

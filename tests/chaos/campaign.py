@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.chaos.dice import HARD_TIMES, Dice, Odds
-from tests.chaos.fleet import Fleet, Member, fleet, orphans
+from tests.chaos.fleet import Fleet, Member, descendants, fleet
 from tests.chaos.logbook import Book
 from tests.chaos.orders import Order, orders, recordings
 from tests.chaos.stage import ACK_DEADLINE_SECONDS, MAX_BACKOFF_SECONDS, Scene, Stage, stage
@@ -28,8 +28,8 @@ class Plan:
     """What a campaign is made of; with its seed that is all it depends on, but for the machine's timing."""
 
     seed: int
-    good: int = 190
-    bad: int = 22
+    good: int = 180
+    bad: int = 20
     recordings: int = 12
     longest_seconds: float = 1200.0
     workers: int = 4
@@ -69,9 +69,11 @@ class Result:
 
 @asynccontextmanager
 async def campaign(plan: Plan, folder: Path, pubsub: str | None = None) -> AsyncIterator[Result]:
-    """Run it; the servers are there until the block ends, so that what is left can be looked at."""
+    """Run it in a fresh folder; the servers are there until the block ends, so that what is left can be looked at.
+
+    `pubsub` is `host:port` of a server to use instead of the embedded one.
+    """
     rng = random.Random(plan.seed)
-    await asyncio.to_thread(folder.mkdir, parents=True)
     media = MediaKit.at(folder)
     audio = await asyncio.to_thread(recordings, media, plan.recordings, plan.longest_seconds)
     made = orders(rng, audio, good=plan.good, bad=plan.bad)
@@ -88,8 +90,10 @@ async def campaign(plan: Plan, folder: Path, pubsub: str | None = None) -> Async
             downloads=folder / "downloads",
         )
         result.downloads.mkdir()
+        servers = descendants()
         await _quiet_run(result, folder)
         await _chaos_run(result, folder, rng)
+        result.orphans = [command for pid, command in descendants().items() if pid not in servers]
         yield result
 
 
@@ -122,7 +126,6 @@ async def _chaos_run(result: Result, folder: Path, rng: random.Random) -> None:
         result.exit_seconds += await asyncio.gather(*map(workers.stop, list(workers.members)))
         result.worker_starts = workers.starts
     result.chaos_seconds = time.monotonic() - began
-    result.orphans = orphans()
 
 
 async def _publish(result: Result, rng: random.Random) -> None:

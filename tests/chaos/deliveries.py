@@ -77,6 +77,7 @@ async def _theatre(
         scene = await on.scene("deliveries")
         environment = scene.environment(on.pubsub, on.plain["storage"])
         environment |= {"PARAKEET_MODEL_NAME": f"null:{speed:.3f}x", "TEMP_DIR": str(folder)}
+        environment |= {"CLAIM_TTL_SECONDS": "30"}  # a busy machine is no reason to take a job over
         async with fleet(folder / "logs", environment) as crew, scene.followed():
             yield scene, crew, recording, dice
 

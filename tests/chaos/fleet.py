@@ -137,16 +137,16 @@ async def fleet(folder: Path, environment: Mapping[str, str]) -> AsyncIterator[F
                 member.process.wait()
 
 
-def orphans() -> list[str]:
-    """Command lines of what our dead children left running; for a process that has called `adopt_orphans`."""
-    found = []
+def descendants() -> dict[int, str]:
+    """Command lines of our descendants that run, by process id; for a process that has called `adopt_orphans`."""
+    found = {}
     for process in psutil.Process().children(recursive=True):
         try:
             if process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
+                found[process.pid] = " ".join(process.cmdline())
         except psutil.NoSuchProcess:
             continue
-    return [command for command in found if "fake-gcs-server" not in command]
+    return found
 
 
 def adopt_orphans() -> None:

@@ -12,6 +12,7 @@ from tests.support.media import MediaKit
 from worker.embedded.local_cloud import AUDIO_BUCKET
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 10.0, 1200.0
+SKEW = 1.4
 PIPELINE_MP3 = ("-ar", "8000", "-b:a", "32k")
 TEXT, EMPTY = "text.mp3", "empty.mp3"
 FORBIDDEN_BUCKET = "somebody-elses"
@@ -42,6 +43,7 @@ class Recording:
 
 def recordings(media: MediaKit, count: int, longest_seconds: float = LONGEST_SECONDS) -> list[Recording]:
     """Bursts of noise from 10 s up, each longer than the one before by the same factor; and two objects without any."""
+    media.directory.mkdir(parents=True, exist_ok=True)
     growth = math.log(longest_seconds / SHORTEST_SECONDS) / max(1, count - 1)
     made = [Recording(name=TEXT, content=b"no audio at all\n" * 100, seconds=0.0)]
     made.append(Recording(name=EMPTY, content=b"", seconds=0.0))
@@ -53,9 +55,9 @@ def recordings(media: MediaKit, count: int, longest_seconds: float = LONGEST_SEC
 
 
 def orders(rng: random.Random, audio: Sequence[Recording], *, good: int, bad: int) -> list[Order]:
-    """So many of each, shuffled; the good ones go through the recordings in turn."""
+    """So many of each, shuffled; every recording serves good ones, the shorter ones more of them."""
     heard = [one for one in audio if one.seconds]
-    made = [_good(number, heard[number % len(heard)]) for number in range(good)]
+    made = [_good(number, heard[int(len(heard) * (number / good) ** SKEW)]) for number in range(good)]
     made += [_bad(number) for number in range(bad)]
     rng.shuffle(made)
     return made
