@@ -71,7 +71,8 @@ class Slots:
 
     async def wait_free(self) -> int:
         """Return how many slots are free once at least one is."""
-        await self._any_free.wait()
+        while not self._free:  # a parked delivery may take it between the event and our turn
+            await self._any_free.wait()
         return self._free
 
     def take(self) -> Slot:

@@ -33,6 +33,22 @@ def test_taking_and_giving_back_counts() -> None:
     assert (slots.free, slots.busy) == (2, 0)
 
 
+async def test_a_slot_that_is_taken_again_before_the_waiting_one_s_turn_is_not_free(clock: FakeClock) -> None:
+    slots = Slots(1, 0)
+    slot = slots.take()
+    waiting = asyncio.create_task(slots.wait_free())
+    await clock.rest()
+    slot.release()
+    another = slots.take()
+
+    await clock.rest()
+
+    assert not waiting.done()
+    another.release()
+    await clock.rest()
+    assert waiting.result() == 1
+
+
 async def test_waiting_ends_when_a_slot_is_given_back(clock: FakeClock) -> None:
     slots = Slots(1, 0)
     slot = slots.take()
