@@ -16,6 +16,8 @@ BEATS_PER_TTL = 3
 RELEASE_SECONDS = 3.0
 """Of the eight that a worker has after SIGTERM."""
 
+_RELEASE = {"held": False}
+
 log = structlog.get_logger()
 
 
@@ -53,7 +55,7 @@ class Claim:
         self._files, self._clock, self._ttl_seconds, self._record = files, clock, ttl_seconds, record
         self._ref = files.claim(record.job_id)
         self._generation = self._marker_generation = ABSENT
-        self._held = self._concluded = False
+        self._held = self._taken = self._concluded = False
         self._confirmed = clock.monotonic()
         self._writing = asyncio.Lock()
         self.lost = asyncio.Event()
@@ -132,7 +134,7 @@ class Claim:
 
     async def _swap(self, changes: Mapping[str, bool | int]) -> None:
         async with self._writing:
-            if self.lost.is_set():
+            if self._taken or (self.lost.is_set() and changes != _RELEASE):
                 raise ClaimLost(self._record.job_id)
             began = self._clock.monotonic()
             update = {**changes, "beat": self._record.beat + 1, "heartbeat_at": self._clock.now()}
@@ -140,6 +142,7 @@ class Claim:
             try:
                 self._generation = await self._files.save(self._ref, record, if_generation=self._generation)
             except PreconditionFailed as exc:
+                self._taken = True
                 self.lost.set()
                 raise ClaimLost(self._record.job_id) from exc
             self._record, self._confirmed, self._held = record, began, record.held
@@ -150,7 +153,8 @@ class Claim:
             try:
                 await self._write()
             except ClaimLost:
-                log.warning("claim.lost", job_id=self._record.job_id, reason="another worker has it")
+                if self._taken:
+                    log.warning("claim.lost", job_id=self._record.job_id, reason="another worker has it")
                 return
             except (StorageServiceError, ObjectForbidden) as exc:
                 log.warning("claim.heartbeat_failed", job_id=self._record.job_id, reason=str(exc))
@@ -162,14 +166,15 @@ class Claim:
         self.lost.set()
 
     async def _give_back(self) -> None:
+        """Also a claim lost for want of heartbeats that nobody took: it is no crash, and nobody need wait for it."""
         try:
             async with asyncio.timeout(RELEASE_SECONDS):
                 async with self._writing:  # a write under way decides whether there is anything to give back
-                    ours = self._held and not self.lost.is_set()
+                    ours = self._held and not self._taken
                 if ours and self._concluded:
                     await self._files.store.delete(self._ref, if_generation=self._generation)
                 elif ours:
-                    await self._write(held=False)
+                    await self._write(**_RELEASE)
         except (PreconditionFailed, ClaimLost):
             log.info("claim.taken", job_id=self._record.job_id)
         except (TimeoutError, StorageServiceError, ObjectForbidden) as exc:

@@ -152,6 +152,23 @@ async def test_a_claim_is_lost_when_no_heartbeat_could_be_written_for_the_ttl(cl
         assert claim.lost.is_set()
 
 
+async def test_a_claim_lost_for_want_of_heartbeats_is_given_back_where_nobody_took_it(clock: FakeClock) -> None:
+    store = BrokenWrites(clock.now)
+    bucket = Bucket(store)
+    async with bucket.worker("a", clock).claim(JOB, FINGERPRINT, 0) as claim:
+        store.broken = True
+        await clock.advance(TTL)
+        store.broken = False
+        with pytest.raises(ClaimLost):
+            await claim.verify()
+
+    released = (await bucket.claim()).content
+    assert released
+    assert not released.held
+    async with bucket.worker("b").claim(JOB, FINGERPRINT, 0) as taken:
+        assert taken.record.crashes == 0
+
+
 async def test_a_heartbeat_that_hangs_loses_the_claim_in_time(clock: FakeClock) -> None:
     store = BrokenWrites(clock.now)
     bucket = Bucket(store)
