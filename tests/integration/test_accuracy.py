@@ -1,0 +1,67 @@
+"""A few minutes of what `make bench` measures on hours: cut, heard and merged, speech is as right as said alone."""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import starmap
+
+import pytest
+
+from schemas.speech import WindowSpan, WindowTranscript, Word
+from tests.support.accuracy import HeardWord, median_start_error, start_errors, word_error_rate
+from tests.support.speech import Reference, build_long_file, decode
+from worker.adapters.parakeet.engine import ParakeetEngine
+from worker.core.transcript.merging import merge
+from worker.core.transcript.planning import ChunkCutter
+from worker.ports import Pcm
+
+pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="session")]
+
+SEED, SECONDS, CHUNK_SECONDS = 4, 300, 120
+
+
+@pytest.fixture(scope="module")
+def long_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Reference, Pcm]:
+    path = tmp_path_factory.mktemp("speech") / "long.wav"
+    return build_long_file(SEED, SECONDS, path), decode(path)
+
+
+async def heard(engine: ParakeetEngine, samples: Pcm, spans: Sequence[WindowSpan]) -> tuple[Word, ...]:
+    windows = [samples[span.start_sample : span.end_sample] for span in spans]
+    found = await asyncio.gather(*(engine.recognise(window, "long") for window in windows))
+    return merge(starmap(WindowTranscript, zip(spans, (one.words for one in found), strict=True)))
+
+
+def planned(samples: Pcm) -> list[WindowSpan]:
+    cutter = ChunkCutter(CHUNK_SECONDS)
+    return [span for chunk in (*cutter.push(samples), *cutter.finish()) for span in chunk.windows]
+
+
+async def test_windows_cost_little_over_single_utterances(
+    parakeet: ParakeetEngine, long_file: tuple[Reference, Pcm]
+) -> None:
+    reference, samples = long_file
+    alone = [WindowSpan(one.start_sample, one.end_sample) for one in reference.utterances]
+
+    by_utterance = await heard(parakeet, samples, alone)
+    by_window = await heard(parakeet, samples, planned(samples))
+
+    rates = [
+        word_error_rate([reference.text], [" ".join(word.text for word in words)]).spoken
+        for words in (by_utterance, by_window)
+    ]
+    assert rates[0] < 15
+    assert rates[1] < rates[0] + 3  # a few hundred words; the bench has thousands, and asks for 1
+
+
+async def test_words_start_where_they_are_said_and_do_not_drift(
+    parakeet: ParakeetEngine, long_file: tuple[Reference, Pcm]
+) -> None:
+    reference, samples = long_file
+
+    words = await heard(parakeet, samples, planned(samples))
+
+    errors = start_errors(reference, [HeardWord(word.text, word.start_seconds) for word in words])
+    first = median_start_error(errors, 0, reference.seconds / 2)
+    last = median_start_error(errors, reference.seconds / 2, reference.seconds)
+    assert abs(first) < 0.08
+    assert abs(last - first) < 0.05
