@@ -108,6 +108,25 @@ def transcribe(
     command(files, out, video_id=video_id, captions=output or [], as_json=as_json)
 
 
+@app.command()
+def costs(
+    since: Annotated[str, typer.Option(help="how far back: 36h, 7d, 2w")] = "7d",
+    file: Annotated[
+        Path | None, typer.Option(help="events as JSON lines (as [b]watch --json[/] prints them), not the state bucket")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="write a page with plots there as well", dir_okay=False)] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="how prices and speed make the savings")] = False,
+    as_json: Json = False,
+) -> None:
+    """What jobs cost, by day and engine, and what was saved against Deepgram."""
+    from worker.commands import costs as command
+
+    if explain:
+        command.explain()
+    else:
+        command.costs(since, file, html, as_json=as_json)
+
+
 dlq = typer.Typer(no_args_is_help=True, help="Dead letters: list, show, replay, drop. Looking never consumes.")
 app.add_typer(dlq, name="dlq")
 

@@ -1,0 +1,208 @@
+"""`costs`: what jobs cost, by day and engine, from the events that the workers keep."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pydantic import ValidationError
+from rich.table import Table
+
+from schemas.events import Event
+from schemas.state import ResultMarker
+from worker.adapters.gcs import open_object_store
+from worker.commands.console import EXIT_USAGE, fail, load_settings, out
+from worker.commands.costs_page import page
+from worker.core.jobs.cost_report import CostReport, Period, Spending, event_in, events_in, report
+from worker.core.jobs.costing import Prices, speed_for_savings
+from worker.engines import prices
+from worker.errors import WorkerError
+from worker.ports import ObjectFacts, ObjectStore
+from worker.telemetry import configure_logging
+
+UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+READS_AT_ONCE = 16
+RESULTS_PREFIX = "results/"
+
+USERS_SPEED = 40
+USERS_SAVINGS_PERCENT = 90
+SHAPES = ((4.0, 16.0), (8.0, 32.0))
+USERS_HOURS = (1, 3, 6)
+
+
+def costs(since: str, file: Path | None, html: Path | None, *, as_json: bool) -> None:
+    """Print the report, or write it as a page. Exit 1 when the events cannot be read."""
+    configure_logging("json" if as_json else "auto")
+    now = datetime.now(UTC)
+    start = now - parse_span(since)
+    events, unreadable = _from_file(file) if file else _from_results(start)
+    found = report(events, start)
+    if html is not None:
+        html.write_text(page(found, start=start, end=now), encoding="utf-8")
+    if as_json:
+        for row in rows(found):
+            print(json.dumps(row))
+    else:
+        out().print(_table(found, since))
+        if unreadable:
+            out().print(f"[yellow]{unreadable} entries could not be read and are left out[/]")
+        if html is not None:
+            out().print(f"page: {html}")
+
+
+def parse_span(text: str) -> timedelta:
+    """`7d`, `36h` or `2w`; anything else ends the command."""
+    if (parts := re.fullmatch(r"(\d{1,5})([hdw])", text)) is None:
+        fail(f"--since {text}: say a number and h, d or w, such as 7d", EXIT_USAGE)
+    return int(parts[1]) * UNITS[parts[2]]
+
+
+def rows(found: CostReport) -> Iterator[dict[str, object]]:
+    """The report as flat rows: a day's engines, the day, and at the end all days."""
+    for day, period in found.days.items():
+        yield from _rows_of(day.isoformat(), period)
+    yield from _rows_of("all", found.total)
+
+
+def _rows_of(day: str, period: Period) -> Iterator[dict[str, object]]:
+    for engine, spending in period.engines.items():
+        yield {"day": day, "engine": engine, **_figures(spending)}
+    share = period.fallback_percent
+    yield {
+        "day": day,
+        "engine": "all",
+        **_figures(period.total),
+        "jobs": period.jobs,
+        "failed_jobs": period.failed_jobs,
+        "fallback_percent": None if share is None else round(share, 2),
+    }
+
+
+def _figures(spending: Spending) -> dict[str, object]:
+    an_hour, saved = spending.usd_per_audio_hour, spending.savings_percent
+    return {
+        "audio_hours": round(spending.audio_hours, 4),
+        "usd": round(spending.usd, 6),
+        "usd_per_audio_hour": None if an_hour is None else round(an_hour, 6),
+        "savings_percent": None if saved is None else round(saved, 2),
+    }
+
+
+def _table(found: CostReport, since: str) -> Table:
+    table = Table(title=f"costs of the last {since}, by UTC day (USD/h: an audio hour)")
+    for name in ("day", "engine"):
+        table.add_column(name, no_wrap=True)
+    for name in ("audio h", "USD", "USD/h", "fallback", "saved", "jobs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows(found):
+        is_sum = row["engine"] == "all"
+        table.add_row(
+            str(row["day"]),
+            str(row["engine"]),
+            f"{row['audio_hours']:.2f}",
+            f"{row['usd']:.4f}",
+            _shown(row["usd_per_audio_hour"], "{:.4f}"),
+            _shown(row.get("fallback_percent"), "{:z.1f} %") if is_sum else "",
+            _shown(row["savings_percent"], "{:z.1f} %"),
+            str(row["jobs"]) if is_sum else "",
+            style="bold" if is_sum else None,
+            end_section=is_sum,
+        )
+    return table
+
+
+def _shown(value: object, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+# where the events come from
+
+
+def _from_file(file: Path) -> tuple[Sequence[Event], int]:
+    """JSON lines, such as `watch --json` prints them."""
+    try:
+        lines = [line for line in file.read_bytes().splitlines() if line.strip()]
+    except OSError as exc:
+        fail(f"{file}: {exc.strerror}")
+    found = [event for line in lines if (event := event_in(line)) is not None]
+    return found, len(lines) - len(found)
+
+
+def _from_results(since: datetime) -> tuple[Sequence[Event], int]:
+    settings = load_settings()
+    if not settings.state_bucket:
+        fail("STATE_BUCKET is not set: it holds the results; or give --file", EXIT_USAGE)
+
+    async def read() -> tuple[Sequence[Event], int]:
+        async with open_object_store(project=settings.project_id) as store:
+            return await read_results(store, settings.state_bucket, since)
+
+    try:
+        return asyncio.run(read())
+    except WorkerError as exc:
+        fail(f"{exc}: {exc.suggested_action}")
+
+
+async def read_results(store: ObjectStore, bucket: str, since: datetime) -> tuple[Sequence[Event], int]:
+    """The events in the result markers written at `since` or later, and how many markers could not be read."""
+    slots = asyncio.Semaphore(READS_AT_ONCE)
+
+    async def read(facts: ObjectFacts) -> Sequence[Event] | None:
+        async with slots:
+            data, _ = await store.read(facts.ref)
+        try:
+            return events_in(ResultMarker.model_validate_json(data))
+        except ValidationError:
+            return None
+
+    recent = [facts for facts in await store.list(bucket, RESULTS_PREFIX) if facts.created_at >= since]
+    found = await asyncio.gather(*(read(facts) for facts in recent))
+    return [event for events in found if events for event in events], sum(events is None for events in found)
+
+
+# how the figures come about
+
+
+def explain() -> None:
+    """Print what Parakeet costs by the price book or the settings, and how fast it must be to keep the promise."""
+    settings = load_settings()
+    try:
+        book = prices(settings, uses_gpu=True)
+    except WorkerError as exc:
+        fail(f"{exc}: {exc.suggested_action}", EXIT_USAGE)
+    shapes = [replace(book, vcpus=vcpus, memory_gib=gib) for vcpus, gib in SHAPES]
+    out().print(_shapes_table(shapes))
+    out().print(_hours_table(shapes[0]))
+    for shape in shapes:
+        speed = speed_for_savings(shape, USERS_SAVINGS_PERCENT)
+        out().print(f"{_shape(shape)} saves {USERS_SAVINGS_PERCENT} % from {speed:.1f} times real time on")
+
+
+def _shapes_table(shapes: Sequence[Prices]) -> Table:
+    table = Table(title=f"an instance with one GPU, price book {shapes[0].book_version}")
+    for name in ("shape", "USD / hour", f"USD / audio h at {USERS_SPEED}x", f"saved at {USERS_SPEED}x"):
+        table.add_column(name, justify="right")
+    for shape in shapes:
+        an_hour = shape.instance_usd_per_second * 3600
+        audio_hour, deepgram_hour = an_hour / USERS_SPEED, shape.deepgram_usd_per_minute * 60
+        saved = 100 * (1 - audio_hour / deepgram_hour)
+        table.add_row(_shape(shape), f"{an_hour:.3f}", f"{audio_hour:.4f}", f"{saved:.1f} %")
+    return table
+
+
+def _hours_table(shape: Prices) -> Table:
+    table = Table(title=f"audio through {_shape(shape)} at {USERS_SPEED} times real time, and through Deepgram")
+    for name in ("audio h", "Deepgram USD", "Parakeet USD", "saved"):
+        table.add_column(name, justify="right")
+    for hours in USERS_HOURS:
+        deepgram = hours * 60 * shape.deepgram_usd_per_minute
+        parakeet = hours * 3600 / USERS_SPEED * shape.instance_usd_per_second
+        table.add_row(str(hours), f"{deepgram:.3f}", f"{parakeet:.3f}", f"{100 * (1 - parakeet / deepgram):.1f} %")
+    return table
+
+
+def _shape(shape: Prices) -> str:
+    return f"{shape.vcpus:g} vCPU / {shape.memory_gib:g} GiB"
