@@ -13,6 +13,7 @@ import tenacity
 
 from worker.errors import PaidServiceError
 from worker.ports import Clock
+from worker.telemetry.register import DEEPGRAM_RETRIES
 
 T = TypeVar("T")
 
@@ -96,6 +97,7 @@ class Tries:
 
     def _report(self, state: tenacity.RetryCallState) -> None:
         failed = state.outcome.exception() if state.outcome else None
+        DEEPGRAM_RETRIES.add()
         _log.warning(
             "deepgram.retry",
             job_id=self._job_id,

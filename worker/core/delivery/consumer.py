@@ -21,6 +21,8 @@ from worker.core.delivery.snapshot import ConsumerSnapshot
 from worker.core.delivery.timing import backoff_seconds, bounded, first_of
 from worker.errors import PermanentError, QueueNotFound, QueueServiceError, WorkerError
 from worker.ports import Clock, Delivery, Subscription
+from worker.telemetry.register import DELIVERIES
+from worker.telemetry.spans import job_span
 
 # Cloud Run kills 10 s after SIGTERM. The grace of pull and jobs runs at once, then comes one nack: below 6 s in all.
 PULL_GRACE_SECONDS = 2.0
@@ -142,9 +144,11 @@ class Consumer:
         log.info("delivery.received", age_seconds=(self._clock.now() - delivery.publish_time).total_seconds())
         started_at = self._clock.monotonic()
         try:
-            outcome = await self._work_and_settle(delivery, slot)
+            with job_span(delivery.attributes, message_id=delivery.message_id):
+                outcome = await self._work_and_settle(delivery, slot)
         finally:
             slot.release()
+        DELIVERIES.add(outcome=outcome)
         log.info("delivery.settled", outcome=outcome, seconds=self._clock.monotonic() - started_at)
 
     async def _work_and_settle(self, delivery: Delivery, slot: Slot) -> str:

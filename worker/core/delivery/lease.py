@@ -18,6 +18,7 @@ import structlog
 from worker.core.delivery.timing import bounded, first_of
 from worker.errors import Deferred, QueueServiceError
 from worker.ports import Clock, Delivery, Subscription
+from worker.telemetry.register import LEASES_LOST
 
 MAX_REQUEST_SECONDS = 10.0
 MAX_RETRY_SECONDS = 5.0
@@ -152,4 +153,5 @@ class LeaseKeeper:
             lease.lost = reason
             lease.task.cancel()
             self._on_lost(ack_id)
+            LEASES_LOST.add()
             log.warning("lease.lost", message_id=lease.message_id, reason=reason)

@@ -23,6 +23,7 @@ from worker.errors import (
     ObjectNotFound,
 )
 from worker.ports import ObjectFacts, ObjectRef, ObjectStore
+from worker.telemetry.spans import stage
 
 log = structlog.get_logger(__name__)
 
@@ -72,8 +73,9 @@ class AudioIntake:
             folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="job-", dir=self._folder))
             try:
                 path = folder / "audio"
-                await self._store.download(facts, path)
-                sha256 = await asyncio.to_thread(_sha256, path)
+                with stage("download"):
+                    await self._store.download(facts, path)
+                    sha256 = await asyncio.to_thread(_sha256, path)
                 log.info("audio.downloaded", uri=job.audio_uri, generation=facts.generation, bytes=facts.size_bytes)
                 yield AudioInput(facts=facts, path=path, sha256=sha256)
             finally:

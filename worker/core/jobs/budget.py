@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from schemas.state import BudgetLedger
 from worker.errors import FallbackBudgetExhausted, ObjectNotFound, PreconditionFailed, StorageServiceError
 from worker.ports import Clock, ObjectRef, ObjectStore
+from worker.telemetry.register import BUDGET_RESERVED_USD
 
 BLOCKS_A_DAY = 50
 MOST_TRIES = 50
@@ -109,6 +110,7 @@ class FallbackBudget:
                 await self._write(ledger.reserved_usd + block, day, generation)
             except PreconditionFailed:
                 continue
+            BUDGET_RESERVED_USD.add(block)
             log.info("budget.reserved", usd=round(block, 6), reserved_usd=round(ledger.reserved_usd + block, 6))
             return block
         raise StorageServiceError("reserve in", self._ref(day).uri, f"{MOST_TRIES} other writers were faster")

@@ -9,7 +9,7 @@ A `JobAttempt` lives as long as one delivery is worked on. It knows neither acks
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -20,6 +20,7 @@ from schemas.job import NEWEST_SCHEMA_VERSION, JobEcho, JobRejected, Transcripti
 from schemas.state import Checkpoint, ResultMarker, StoredMessage
 from worker.core.jobs import reporting
 from worker.core.jobs.audio_input import AudioInput, AudioIntake
+from worker.core.jobs.board import Board, Entry
 from worker.core.jobs.costing import Prices, bill
 from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.ladder import Deepgram, Ladder
@@ -40,6 +41,7 @@ from worker.errors import (
     UnsupportedSchemaVersion,
 )
 from worker.ports import AudioDecoder, Clock, Delivery, JobSlot, Topic, WindowRecogniser
+from worker.telemetry.spans import stage, trace_attributes
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +75,7 @@ class JobTools:
     completions: Topic
     dead_letters: Topic
     clock: Clock
+    board: Board = field(default_factory=Board)
 
 
 class Jobs:
@@ -101,8 +104,9 @@ class JobAttempt:
     async def handle(self, slot: JobSlot) -> None:
         """Do the job, or say again how it ended."""
         job = self._understand()
-        marker = await self._concluded_before(job) or await self._conclude(job, slot)
-        await self._publish(marker.messages)
+        with self._tools.board.showing(Entry(job_id=job.job_id, video_id=job.video_id, account=self._account)):
+            marker = await self._concluded_before(job) or await self._conclude(job, slot)
+            await self._publish(marker.messages)
 
     async def record_failure(self) -> int:
         """Count a verdict in the job's state."""
@@ -113,12 +117,14 @@ class JobAttempt:
     async def give_up(self, error: Exception, attempts: int) -> None:
         """Store the failure, then send dead letter, failed and cost events. A message that is no job has no state."""
         if self._job is None or isinstance(error, JobIdConflict):
-            await self._publish(self._failure(error, attempts, claim=None))
-            return
-        async with self._claim(self._job, deliveries=0) as claim:
-            messages = self._failure(error, attempts, claim)
-            await claim.conclude(self._marker(self._job, messages, error))
+            messages = self._failure(error, attempts, claim=None)
+        else:
+            async with self._claim(self._job, deliveries=0) as claim:
+                messages = self._failure(error, attempts, claim)
+                await claim.conclude(self._marker(self._job, messages, error))
         await self._publish(messages)
+        job_id, code = self._subject.echo.job_id, reporting.code_of(error)
+        self._tools.board.failed(job_id, self._account, code, self._tools.clock.now())
 
     async def adopt(self, deliveries: int) -> None:
         """For a message that the subscription's own policy gave up on: make it a dead letter of the worker's.
@@ -198,12 +204,15 @@ class JobAttempt:
             outcomes = await self._tools.output.write(job, audio, transcribed, self._author())
             messages = self._completion(transcribed, outcomes)
             marker = self._marker(job, messages)
-            await claim.conclude(marker)
+            with stage("conclude"):
+                await claim.conclude(marker)
+        self._tools.board.completed(job.job_id, self._account, self._tools.clock.now())
         await claim.checkpoints.clear()
         return marker
 
     async def _route(self, job: TranscriptionJob, audio: AudioInput) -> Situation:
-        facts = await self._tools.decoder.probe(audio.path)
+        with stage("probe"):
+            facts = await self._tools.decoder.probe(audio.path)
         situation = Situation(
             job=job,
             policy=self._rules.routing,
@@ -233,7 +242,8 @@ class JobAttempt:
                 on_progress=on_progress,
             )
             try:
-                transcribed = await transcription.run(audio.path)
+                with stage("transcribe"):
+                    transcribed = await transcription.run(audio.path)
             finally:
                 self._take_stock(transcription.done, transcription.resumed)
         self._account.audio_seconds = transcribed.duration_seconds
@@ -269,15 +279,16 @@ class JobAttempt:
     # what is said about it
 
     def _completion(self, transcribed: Transcribed, outcomes: Outcomes) -> tuple[StoredMessage, ...]:
-        cost = bill(transcribed.chunks, transcribed.duration_seconds, self._rules.prices)
+        self._account.cost = cost = bill(transcribed.chunks, transcribed.duration_seconds, self._rules.prices)
         if self._rules.log_costs:
             log.info("job.cost", usd=round(cost.usd, 6), savings_percent=round(cost.savings_percent, 2))
         log.info("job.done", words=outcomes.words_count, audio_seconds=round(transcribed.duration_seconds, 3))
-        return reporting.completion(self._subject, self._account, outcomes, cost, self._tools.clock.now())
+        return _traced(reporting.completion(self._subject, self._account, outcomes, cost, self._tools.clock.now()))
 
     def _failure(self, error: Exception, attempts: int, claim: Claim | None) -> tuple[StoredMessage, ...]:
         now = self._tools.clock.now()
-        cost = bill(self._account.chunks, self._account.audio_seconds or 0.0, self._rules.prices)
+        seconds = self._account.audio_seconds or 0.0
+        self._account.cost = cost = bill(self._account.chunks, seconds, self._rules.prices)
         letter = reporting.dead_letter(
             self._subject,
             self._account,
@@ -289,7 +300,7 @@ class JobAttempt:
             now=now,
         )
         log.warning("job.failed", code=letter.code, dead_letter_id=letter.dead_letter_id, reason=letter.message)
-        return reporting.failure(self._subject, self._account, error, letter, cost, now)
+        return _traced(reporting.failure(self._subject, self._account, error, letter, cost, now))
 
     def _marker(
         self, job: TranscriptionJob, messages: tuple[StoredMessage, ...], error: Exception | None = None
@@ -305,9 +316,10 @@ class JobAttempt:
         )
 
     async def _publish(self, messages: tuple[StoredMessage, ...]) -> None:
-        for message in messages:
-            topic = self._tools.dead_letters if message.topic == "dead_letter" else self._tools.completions
-            await topic.publish(message.data.encode(), message.attributes)
+        with stage("publish"):
+            for message in messages:
+                topic = self._tools.dead_letters if message.topic == "dead_letter" else self._tools.completions
+                await topic.publish(message.data.encode(), message.attributes)
 
     # small things
 
@@ -333,13 +345,17 @@ class JobAttempt:
         )
 
     @asynccontextmanager
-    async def _reporting_progress(self) -> AsyncIterator[Callable[[Progress], None]]:
+    async def _reporting_progress(self) -> AsyncIterator[Callable[[Progress], object]]:
         if not self._rules.progress_events:
-            yield _ignore
+            yield self._note
             return
         reporter = ProgressReporter(self._tools.completions, self._subject, self._account, self._tools.clock)
         async with reporter.running():
-            yield reporter.update
+            yield lambda progress: reporter.update(self._note(progress))
+
+    def _note(self, progress: Progress) -> Progress:
+        self._account.progress = progress
+        return progress
 
 
 @asynccontextmanager
@@ -356,8 +372,10 @@ async def _raise_when_lost(claim: Claim) -> None:
     raise ClaimLost(claim.record.job_id)
 
 
-def _ignore(progress: Progress) -> None:
-    """For a worker that does not report progress."""
+def _traced(messages: tuple[StoredMessage, ...]) -> tuple[StoredMessage, ...]:
+    """With the trace they were made in; they are stored with it, so that a repetition still has the same bytes."""
+    here = trace_attributes()
+    return tuple(message.model_copy(update={"attributes": {**message.attributes, **here}}) for message in messages)
 
 
 def _is_run(text: str) -> bool:

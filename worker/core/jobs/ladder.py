@@ -34,6 +34,8 @@ from worker.errors import (
     WorkerError,
 )
 from worker.ports import SAMPLE_RATE_HZ, Clock, CloudRecogniser, CloudRecognition, Pcm, Recognition, WindowRecogniser
+from worker.telemetry.register import DEEPGRAM_REQUESTS, FALLBACKS, GATE_FAILURES
+from worker.telemetry.spans import stage
 
 SECONDS_PER_MINUTE = 60
 
@@ -57,10 +59,13 @@ class Deepgram:
         try:
             answer = await self.recogniser.recognise(samples, language=language, job_id=job_id)
         except PaidServiceError as exc:
+            DEEPGRAM_REQUESTS.add(exc.wasted_requests, outcome="wasted")
             log.warning("deepgram.failed", wasted_requests=exc.wasted_requests, wasted_usd=exc.wasted_requests * usd)
             purse.put_back(usd * (self.most_requests - exc.wasted_requests))
             raise
         purse.put_back(usd * (self.most_requests - 1 - answer.wasted_requests))
+        DEEPGRAM_REQUESTS.add(outcome="answered")
+        DEEPGRAM_REQUESTS.add(answer.wasted_requests, outcome="wasted")
         return answer
 
 
@@ -145,6 +150,8 @@ class Ladder:
         if not (failed := await asyncio.to_thread(gates_failed_by, chunk, heard)):
             return heard, ()
         log.warning("chunk.gates_failed", chunk=chunk.index, gates=failed)
+        for gate in failed:
+            GATE_FAILURES.add(gate=gate)
         with self._step("parakeet_other_cuts", chunk):
             again = await self._parakeet(chunk, other_cuts(chunk), meter)
         return again, await asyncio.to_thread(gates_failed_by, chunk, again)
@@ -166,6 +173,7 @@ class Ladder:
                 raise
             log.warning("chunk.doubtful", chunk=chunk.index, code=error.code, reason=str(refusal))
             return doubtful
+        FALLBACKS.add(reason=error.code)
         return paid.model_copy(update={"fallback_reason": error.code})
 
     async def _pay_for(self, chunk: Chunk) -> Checkpoint:
@@ -207,7 +215,8 @@ class Ladder:
         began = self._clock.monotonic()
         error: WorkerError | None = None
         try:
-            yield
+            with stage(name, chunk=chunk.index):
+                yield
         except WorkerError as exc:
             error = exc
             raise

@@ -15,6 +15,7 @@ from worker.core.transcript.artefacts import ArtefactFile, ArtefactInfo, render_
 from worker.core.transcript.paragraphs import paragraphs_of
 from worker.errors import ClaimLost, ObjectNotFound, PreconditionFailed
 from worker.ports import ObjectFacts, ObjectRef, ObjectStore
+from worker.telemetry.spans import stage
 
 ANALYSIS_WINDOW_SECONDS = 59
 """The pipeline analyses windows of 60 s; speech that ends before this fills none."""
@@ -53,9 +54,12 @@ class OutputWriter:
 
         Raises `StorageServiceError`, or `ClaimLost` where somebody else keeps writing to the same names.
         """
-        files = await asyncio.to_thread(render_artefacts, transcribed.words, _info(job, audio, transcribed, author))
+        info = _info(job, audio, transcribed, author)
+        with stage("render"):
+            files = await asyncio.to_thread(render_artefacts, transcribed.words, info)
         prefix = output_prefix(job, self._output_bucket)
-        written = {file.kind: await self._put(file, prefix.bucket, prefix.name, job.job_id) for file in files}
+        with stage("upload"):
+            written = {file.kind: await self._put(file, prefix.bucket, prefix.name, job.job_id) for file in files}
         return Outcomes(
             artefacts=Artefacts(
                 words=written[Artefact.WORDS],

@@ -34,6 +34,7 @@ from schemas.job import JobEcho
 from schemas.state import Checkpoint, StoredMessage
 from worker.core.jobs.costing import Cost
 from worker.core.jobs.routing import Route
+from worker.core.jobs.transcription import Progress
 from worker.errors import InvalidJob, TransientError, WorkerError
 from worker.ports import EngineFacts
 
@@ -75,6 +76,9 @@ class Account:
     audio_seconds: float | None = None
     chunks: Sequence[Checkpoint] = field(default_factory=tuple)
     chunks_resumed: int = 0
+    progress: Progress | None = None
+    cost: Cost | None = None
+    """Once the job has ended."""
 
     @property
     def method_used(self) -> Method | None:

@@ -19,7 +19,10 @@ from schemas.state import Checkpoint
 from worker.core.jobs.tasks import together
 from worker.core.transcript.merging import merge
 from worker.core.transcript.planning import Chunk, ChunkCutter
-from worker.ports import SAMPLE_RATE_HZ, AudioDecoder, PcmStream, WindowRecogniser
+from worker.errors import WorkerError
+from worker.ports import SAMPLE_RATE_HZ, AudioDecoder, Pcm, PcmStream, WindowRecogniser
+from worker.telemetry.register import CHUNKS
+from worker.telemetry.spans import Laps, stage, stage_in_laps
 
 PLANNING_VERSION = 1
 """Part of every checkpoint's key: raised when the same audio would be cut into other windows than before."""
@@ -71,7 +74,7 @@ class Transcription:
         key: str,
         chunk_seconds: float,
         chunks_in_flight: int,
-        on_progress: Callable[[Progress], None],
+        on_progress: Callable[[Progress], object],
     ) -> None:
         self._decoder, self._hear, self._store, self._key = decoder, hear, store, key
         self._chunk_seconds, self._on_progress = chunk_seconds, on_progress
@@ -99,8 +102,10 @@ class Transcription:
                     group.create_task(self._work(chunk))
             truncated = stream.truncated
         chunks = tuple(sorted(self._done, key=lambda chunk: chunk.index))
+        with stage("merge"):
+            words = await asyncio.to_thread(merge, [window for chunk in chunks for window in chunk.windows])
         return Transcribed(
-            words=await asyncio.to_thread(merge, [window for chunk in chunks for window in chunk.windows]),
+            words=words,
             chunks=chunks,
             duration_seconds=cutter.total_samples / SAMPLE_RATE_HZ,
             truncated=truncated,
@@ -117,18 +122,30 @@ class Transcription:
 
     async def _work(self, chunk: Chunk) -> None:
         try:
-            saved = await self._store.load(self._key, chunk.index)
-            if saved is None:
-                log.debug("chunk.started", chunk=chunk.index)
-                saved = await self._hear(chunk)
-                await self._store.save(self._key, saved)
-                log.info("chunk.done", chunk=chunk.index, windows=len(chunk.windows), engine=saved.engine)
-            else:
-                self._resumed += 1
-                log.info("chunk.skipped", chunk=chunk.index, engine=saved.engine)
+            with stage("chunk", index=chunk.index):
+                saved = await self._store.load(self._key, chunk.index)
+                if saved is None:
+                    saved = await self._heard(chunk)
+                else:
+                    self._resumed += 1
+                    CHUNKS.add(engine=saved.engine, outcome="resumed")
+                    log.info("chunk.skipped", chunk=chunk.index, engine=saved.engine)
             self._finish(saved)
         finally:
             self._room.release()
+
+    async def _heard(self, chunk: Chunk) -> Checkpoint:
+        log.debug("chunk.started", chunk=chunk.index)
+        try:
+            heard = await self._hear(chunk)
+        except WorkerError:
+            CHUNKS.add(engine="none", outcome="failed")
+            raise
+        with stage("checkpoint"):
+            await self._store.save(self._key, heard)
+        CHUNKS.add(engine=heard.engine, outcome="heard")
+        log.info("chunk.done", chunk=chunk.index, windows=len(chunk.windows), engine=heard.engine)
+        return heard
 
     def _finish(self, checkpoint: Checkpoint) -> None:
         self._done.append(checkpoint)
@@ -143,11 +160,22 @@ class Transcription:
 
 async def chunks_of(cutter: ChunkCutter, stream: PcmStream) -> AsyncGenerator[Chunk]:
     """Cut a decode under way; the arithmetic runs in a thread, since it takes a tenth of a second a chunk."""
-    async for block in stream:
-        for chunk in await asyncio.to_thread(cutter.push, block):
+    with stage_in_laps("decode") as decode, stage_in_laps("plan") as plan:
+        blocks = aiter(stream)
+        while (block := await _next_of(blocks, decode)) is not None:
+            with plan.lap():
+                chunks = await asyncio.to_thread(cutter.push, block)
+            for chunk in chunks:
+                yield chunk
+        with plan.lap():
+            chunks = await asyncio.to_thread(cutter.finish)
+        for chunk in chunks:
             yield chunk
-    for chunk in await asyncio.to_thread(cutter.finish):
-        yield chunk
+
+
+async def _next_of(blocks: AsyncIterator[Pcm], decode: Laps) -> Pcm | None:
+    with decode.lap():
+        return await anext(blocks, None)
 
 
 class SampleNotRecognised(Exception):

@@ -11,6 +11,7 @@ from worker.core.jobs.state.checkpoints import Checkpoints
 from worker.core.jobs.state.files import ABSENT, StateFiles
 from worker.errors import ClaimHeld, ClaimLost, JobIdConflict, ObjectForbidden, PreconditionFailed, StorageServiceError
 from worker.ports import Clock
+from worker.telemetry.spans import stage
 
 BEATS_PER_TTL = 3
 RELEASE_SECONDS = 3.0
@@ -102,7 +103,8 @@ class Claim:
         self._generation = over_generation
         tasks: list[asyncio.Task[None]] = []
         try:
-            await self._enter()
+            with stage("claim"):
+                await self._enter()
             tasks += [
                 asyncio.create_task(self._beat(), name=f"claim-beat:{self._record.job_id}"),
                 asyncio.create_task(self._watch(), name=f"claim-watch:{self._record.job_id}"),

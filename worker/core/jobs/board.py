@@ -1,0 +1,136 @@
+"""What the worker's jobs are doing and what has become of them since it started: for health, `top` and the metrics."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from schemas.codes import ErrorCode
+from worker.core.jobs.reporting import Account
+from worker.telemetry.register import (
+    BASELINE_USD,
+    COST_USD,
+    DEAD_LETTERS,
+    JOB_AUDIO_SECONDS,
+    JOB_SECONDS,
+    JOBS,
+    QUEUE_SECONDS,
+    SPEED_RATIO,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningJob:
+    """A job under way; None is what is not known yet."""
+
+    job_id: str
+    video_id: str
+    method: str | None
+    seconds: float
+    audio_seconds: float | None
+    audio_seconds_done: float
+    chunks_done: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndedJob:
+    """A job that ended here; `code` is None for a completed one."""
+
+    job_id: str | None
+    code: str | None
+    ended_at: datetime
+    seconds: float
+    speed_ratio: float | None
+
+
+@dataclass(kw_only=True)
+class Totals:
+    """Sums since the worker started."""
+
+    completed: int = 0
+    failed: int = 0
+    audio_seconds: float = 0.0
+    processing_seconds: float = 0.0
+    cost_usd: float = 0.0
+    baseline_usd: float = 0.0
+    chunks: int = 0
+    chunks_fallback: int = 0
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Entry:
+    """One attempt on the board; its account is filled in as the job goes its way."""
+
+    job_id: str
+    video_id: str
+    account: Account
+
+
+@dataclass(kw_only=True)
+class Board:
+    """Belongs to one event loop."""
+
+    totals: Totals = field(default_factory=Totals)
+    last: EndedJob | None = None
+    _entries: dict[int, Entry] = field(default_factory=dict)
+
+    @contextmanager
+    def showing(self, entry: Entry) -> Iterator[None]:
+        """Show the attempt for the length of the block."""
+        self._entries[id(entry)] = entry
+        try:
+            yield
+        finally:
+            del self._entries[id(entry)]
+
+    def running(self, now: datetime) -> tuple[RunningJob, ...]:
+        """The jobs of the moment, the oldest first."""
+        return tuple(_running(entry, now) for entry in self._entries.values())
+
+    def completed(self, job_id: str, account: Account, now: datetime) -> None:
+        """A job's result marker stands."""
+        seconds, audio_seconds = (now - account.started_at).total_seconds(), account.audio_seconds or 0.0
+        speed = audio_seconds / seconds if seconds else 0.0
+        self.last = EndedJob(job_id=job_id, code=None, ended_at=now, seconds=seconds, speed_ratio=speed)
+        self.totals.completed += 1
+        self.totals.audio_seconds += audio_seconds
+        self.totals.processing_seconds += seconds
+        self._spent(account)
+        JOBS.add(outcome="completed", code="none")
+        JOB_SECONDS.record(seconds)
+        QUEUE_SECONDS.record(account.queued_seconds)
+        JOB_AUDIO_SECONDS.add(audio_seconds)
+        SPEED_RATIO.record(speed)
+
+    def failed(self, job_id: str | None, account: Account, code: ErrorCode, now: datetime) -> None:
+        """A message was given up on."""
+        seconds = (now - account.started_at).total_seconds()
+        self.last = EndedJob(job_id=job_id, code=code.value, ended_at=now, seconds=seconds, speed_ratio=None)
+        self.totals.failed += 1
+        self._spent(account)
+        JOBS.add(outcome="failed", code=code)
+        DEAD_LETTERS.add(code=code)
+
+    def _spent(self, account: Account) -> None:
+        self.totals.chunks += len(account.chunks)
+        self.totals.chunks_fallback += sum(account.fallback_reasons.values())
+        if (cost := account.cost) is None:
+            return
+        self.totals.cost_usd += cost.usd
+        self.totals.baseline_usd += cost.baseline.usd
+        BASELINE_USD.add(cost.baseline.usd)
+        for engine in cost.engines:
+            COST_USD.add(engine.usd, engine=engine.engine)
+
+
+def _running(entry: Entry, now: datetime) -> RunningJob:
+    account, progress = entry.account, entry.account.progress
+    return RunningJob(
+        job_id=entry.job_id,
+        video_id=entry.video_id,
+        method=account.route.method if account.route else None,
+        seconds=(now - account.started_at).total_seconds(),
+        audio_seconds=account.audio_seconds or account.expected_seconds,
+        audio_seconds_done=progress.audio_seconds_done if progress else 0.0,
+        chunks_done=progress.chunks_done if progress else 0,
+    )

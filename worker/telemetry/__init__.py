@@ -1,0 +1,5 @@
+"""What the worker says of itself: log events, metrics, traces. Each is set up once, at the start of the process."""
+
+from worker.telemetry.logs import LogFormat, configure_logging
+
+__all__ = ["LogFormat", "configure_logging"]

@@ -1,0 +1,98 @@
+"""structlog set-up.
+
+Events, not sentences: `log.info("job.done", seconds=1.2)`. Fields bound with `structlog.contextvars.bind_contextvars`
+(`job_id`, `message_id`, `attempt`) stand on every line of that task.
+"""
+
+import sys
+from collections.abc import Mapping
+from typing import Literal
+
+import structlog
+from opentelemetry import trace
+from structlog.processors import CallsiteParameter, CallsiteParameterAdder
+
+LogFormat = Literal["auto", "json", "console"]
+
+LABELS = ("job_id", "video_id", "message_id")
+"""Fields that become labels as well: what Cloud Logging's users filter by."""
+
+
+def configure_logging(log_format: LogFormat = "auto", *, project_id: str = "", worker: str = "") -> None:
+    """Send log events to stderr: JSON lines in Cloud Logging's field names, or coloured text on a terminal.
+
+    With a project, lines of a traced job lead to its trace; `worker` becomes a label of every line.
+    """
+    as_text = sys.stderr.isatty() if log_format == "auto" else log_format == "console"
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            *(_text() if as_text else _cloud_logging(project_id, worker)),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _text() -> list[structlog.typing.Processor]:
+    return [structlog.processors.add_log_level, structlog.dev.ConsoleRenderer(timestamp_key="time")]
+
+
+def _cloud_logging(project_id: str, worker: str) -> list[structlog.typing.Processor]:
+    return [
+        _severity,
+        _Trace(project_id),
+        _Labels({"worker": worker} if worker else {}),
+        CallsiteParameterAdder(
+            {CallsiteParameter.PATHNAME, CallsiteParameter.LINENO, CallsiteParameter.FUNC_NAME},
+            additional_ignores=[__name__],
+        ),
+        _source_location,
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(sort_keys=True),
+    ]
+
+
+def _severity(_: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    event["severity"] = {"warn": "WARNING", "exception": "ERROR"}.get(method, method.upper())
+    event["message"] = event.pop("event")
+    return event
+
+
+class _Trace:
+    """Names the span that the line was logged in."""
+
+    def __init__(self, project_id: str) -> None:
+        self._prefix = f"projects/{project_id}/traces/" if project_id else ""
+
+    def __call__(self, _: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            event["logging.googleapis.com/trace"] = self._prefix + trace.format_trace_id(span.trace_id)
+            event["logging.googleapis.com/spanId"] = trace.format_span_id(span.span_id)
+            event["logging.googleapis.com/trace_sampled"] = span.trace_flags.sampled
+        return event
+
+
+class _Labels:
+    """Repeats some fields as labels, which Cloud Logging indexes."""
+
+    def __init__(self, fixed: Mapping[str, str]) -> None:
+        self._fixed = fixed
+
+    def __call__(self, _: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        own = {name: str(event[name]) for name in LABELS if event.get(name)}
+        if labels := {**self._fixed, **own}:
+            event["logging.googleapis.com/labels"] = labels
+        return event
+
+
+def _source_location(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    file = str(event.pop("pathname"))
+    event["logging.googleapis.com/sourceLocation"] = {
+        "file": file[file.rfind("/worker/") + 1 :],
+        "line": str(event.pop("lineno")),
+        "function": event.pop("func_name"),
+    }
+    return event

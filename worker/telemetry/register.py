@@ -1,0 +1,103 @@
+"""The register: every metric of the worker, declared once. Dashboards, alerts and `top` are held to it by a test.
+
+Names are Prometheus names. Counters count since the worker started; ratios and rates are the reader's business.
+"""
+
+from schemas.codes import ErrorCode
+from worker.telemetry.metrics import Counter, Gauge, Histogram, Metric
+
+CODES = frozenset(code.value for code in ErrorCode)
+ENGINES = ("parakeet", "deepgram")
+GATES = ("no_text", "gap", "word_rate", "repetition", "low_confidence")
+GPUS = tuple(str(index) for index in range(16))
+STAGES = (
+    "claim",
+    "download",
+    "probe",
+    "transcribe",
+    "decode",
+    "plan",
+    "chunk",
+    "parakeet",
+    "parakeet_other_cuts",
+    "deepgram",
+    "checkpoint",
+    "merge",
+    "render",
+    "upload",
+    "conclude",
+    "publish",
+)
+ENGINE_STATES = ("loading", "ready", "replacing", "failed", "none")
+FUSE_STATES = ("closed", "testing", "open")
+THROTTLING = ("thermal", "power", "hardware")
+
+# jobs
+JOBS = Counter(
+    "klipstream_jobs_total", "Jobs that ended; code is none for completed ones", outcome=("completed", "failed"),
+    code=CODES | {"none"},
+)  # fmt: skip
+JOB_SECONDS = Histogram("klipstream_job_seconds", "From the start of a completed job to its artefacts", unit="s")
+QUEUE_SECONDS = Histogram("klipstream_queue_seconds", "From a job's publication to its start", unit="s")
+JOB_AUDIO_SECONDS = Counter("klipstream_job_audio_seconds_total", "Audio of completed jobs", unit="s")
+SPEED_RATIO = Histogram(
+    "klipstream_speed_ratio",
+    "Audio seconds per second of a completed job",
+    buckets=(1, 2, 5, 10, 20, 40, 60, 80, 120, 200, 400, 800, 1600),
+)
+STAGE_SECONDS = Histogram(
+    "klipstream_stage_seconds", "What the stages of jobs take; some overlap", unit="s", stage=STAGES
+)
+DEAD_LETTERS = Counter("klipstream_dead_letters_total", "Messages that were given up on", code=CODES)
+COST_USD = Counter(
+    "klipstream_cost_usd_total", "What was spent: on jobs, by engine, and on idle time", engine=(*ENGINES, "idle")
+)
+BASELINE_USD = Counter("klipstream_baseline_usd_total", "What Deepgram alone would have cost for the completed jobs")
+
+# chunks
+CHUNKS = Counter(
+    "klipstream_chunks_total", "Chunks of all jobs; the engine of a failed one is none", engine=(*ENGINES, "none"),
+    outcome=("heard", "resumed", "failed"),
+)  # fmt: skip
+FALLBACKS = Counter("klipstream_fallbacks_total", "Chunks that Deepgram did because Parakeet could not", reason=CODES)
+GATE_FAILURES = Counter("klipstream_gate_failures_total", "Chunks whose words looked wrong", gate=GATES)
+
+# messages
+DELIVERIES = Counter(
+    "klipstream_deliveries_total",
+    "Deliveries by how they were settled",
+    outcome=("ack", "retry", "dead_letter", "lost"),
+)
+LEASES_LOST = Counter("klipstream_leases_lost_total", "Deliveries whose lease was lost while their job ran")
+JOBS_IN_FLIGHT = Gauge("klipstream_jobs_in_flight", "Job slots in use")
+JOBS_PARKED = Gauge("klipstream_jobs_parked", "Deliveries held while another worker does their job")
+PULL_FAILURES = Gauge("klipstream_pull_failures_in_a_row", "Pulls that failed since the last one that did not")
+INTAKE_STOPPED = Gauge("klipstream_intake_stopped", "1 while no message is taken in, fuse or no engine")
+FUSE_STATE = Gauge("klipstream_fuse_state", "1 for the state that the fuse is in", state=FUSE_STATES)
+READY = Gauge("klipstream_ready", "1 while the worker can do jobs")
+
+# engines
+ENGINE_BUSY_SECONDS = Counter(
+    "klipstream_engine_busy_seconds_total", "Engine time that jobs were charged for", unit="s"
+)
+ENGINE_IDLE_SECONDS = Counter("klipstream_engine_idle_seconds_total", "The instance's time beside that", unit="s")
+ENGINE_RESTARTS = Counter("klipstream_engine_restarts_total", "Inference processes that were replaced")
+ENGINE_STATE = Gauge("klipstream_engine_state", "1 for the state that the inference process is in", state=ENGINE_STATES)
+ENGINE_MEMORY_BYTES = Gauge("klipstream_engine_memory_bytes", "The most GPU memory that it reserved", unit="By")
+DEEPGRAM_REQUESTS = Counter(
+    "klipstream_deepgram_requests_total", "Requests that Deepgram may bill", outcome=("answered", "wasted")
+)
+DEEPGRAM_RETRIES = Counter("klipstream_deepgram_retries_total", "Tries after one that failed")
+BUDGET_RESERVED_USD = Counter("klipstream_budget_reserved_usd_total", "Taken from the day's Deepgram budget")
+BUDGET_SPENT = Gauge("klipstream_budget_spent", "1 while the day's Deepgram budget refuses")
+
+# the GPU, where there is one
+GPU_UTILISATION = Gauge("klipstream_gpu_utilisation_ratio", "Share of time in which a kernel ran", unit="1", gpu=GPUS)
+GPU_MEMORY_USED_BYTES = Gauge("klipstream_gpu_memory_used_bytes", "In use, by whomever", unit="By", gpu=GPUS)
+GPU_MEMORY_TOTAL_BYTES = Gauge("klipstream_gpu_memory_total_bytes", "Built in", unit="By", gpu=GPUS)
+GPU_TEMPERATURE_CELSIUS = Gauge("klipstream_gpu_temperature_celsius", "Of the die", unit="Cel", gpu=GPUS)
+GPU_POWER_WATTS = Gauge("klipstream_gpu_power_watts", "What it draws", unit="W", gpu=GPUS)
+GPU_THROTTLED = Gauge("klipstream_gpu_throttled", "1 while its clocks are held down", gpu=GPUS, reason=THROTTLING)
+GPU_ECC_ERRORS = Gauge("klipstream_gpu_ecc_errors", "Uncorrected memory errors since it was reset", gpu=GPUS)
+
+REGISTER: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
