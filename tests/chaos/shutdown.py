@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from tests.chaos.dice import Dice, Fate, Odds
@@ -126,7 +127,12 @@ def report(found: list[Try]) -> Table:
 
 async def _main(count: int, seed: int) -> bool:
     with tempfile.TemporaryDirectory(prefix="shutdown-") as folder:
-        found = [one async for one in tries(Path(folder), count, random.Random(seed))]
+        found: list[Try] = []
+        with Progress(console=Console(stderr=True)) as bars:
+            bar = bars.add_task("SIGTERMs", total=count)
+            async for one in tries(Path(folder), count, random.Random(seed)):
+                found.append(one)
+                bars.advance(bar)
     Console().print(report(found))
     return all(one.kept for one in found)
 
