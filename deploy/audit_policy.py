@@ -1,6 +1,5 @@
 """Complete an IAM policy (JSON on stdin) with the data access logs that the transcription needs, and print it.
 
-
 Everything that stands in the policy stays, exempted members and other services among it.
 """
 

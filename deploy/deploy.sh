@@ -66,8 +66,8 @@ described() {
 # An instance beyond the quota never starts, and the pool says only that it is not ready.
 require_gpu_quota() {
     local granted
-    local -a ask=(gcloud beta quotas info describe "$GPU_QUOTA" --service=run.googleapis.com --project="$PROJECT_ID"
-        --flatten='dimensionsInfos[]' --filter="dimensionsInfos.applicableLocations:$REGION"
+    local -a ask=(gcloud beta quotas info list --service=run.googleapis.com --project="$PROJECT_ID"
+        --flatten='dimensionsInfos[]' --filter="quotaId=$GPU_QUOTA AND dimensionsInfos.applicableLocations:$REGION"
         --format='value(dimensionsInfos.details.value)')
     if [[ -n $DRY_RUN ]]; then
         run "${ask[@]}"
@@ -83,14 +83,14 @@ require_gpu_quota() {
 # roll_out CANARY: the new revision with all instances, or with that share of them.
 roll_out() {
     local canary=$1 serving='' file
-    [[ -z $canary ]] || serving=$(value SERVING_REVISION described status.latestReadyRevisionName)
+    [[ -z $canary ]] || serving=$(value SERVING_REVISION described status.latestReadyRevisionName) || true
     [[ -z $canary || -n $serving ]] || die "a canary needs a revision that runs already"
     file=$(mktemp --suffix=.yaml)
     render "$DEPLOY/worker-pool.yaml" >"$file"
     [[ -z $canary ]] || split "$serving" "$canary" >>"$file"
     echo "# $file:"
     sed 's/^/#   /' "$file"
-    run gcloud beta run worker-pools replace "$file" --region="$REGION"
+    run gcloud beta run worker-pools replace "$file"
     rm "$file"
     run gcloud beta run worker-pools describe "$POOL" --region="$REGION"
 }

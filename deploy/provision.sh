@@ -58,34 +58,36 @@ service_account() {
 
 # A topic without a subscription loses messages, so each gets one here. Acknowledgement deadline: a delivery that is lost
 # with a dying worker comes back after it, and workers extend it all the time. 100 attempts are the backstop only: the
-# worker counts failures itself. 31 days, the longest there is, to find and replay a dead letter; 7 for the others.
+# worker counts failures itself. Dead letters can be had back for 31 days, the longest there is, by `seek`.
 provision_pubsub() {
-    topic "$DEAD_LETTER_TOPIC"
+    topic "$DEAD_LETTER_TOPIC" --message-retention-duration=31d
     topic "$JOBS_TOPIC"
     topic "$COMPLETION_TOPIC"
-    subscription "$DEAD_LETTER_SUBSCRIPTION" "$DEAD_LETTER_TOPIC" --message-retention-duration=31d
-    subscription "$JOBS_SUBSCRIPTION" "$JOBS_TOPIC" --message-retention-duration=7d \
+    subscription "$DEAD_LETTER_SUBSCRIPTION" "$DEAD_LETTER_TOPIC"
+    subscription "$JOBS_SUBSCRIPTION" "$JOBS_TOPIC" \
         --dead-letter-topic="$DEAD_LETTER_TOPIC" --max-delivery-attempts=100
-    subscription "$COMPLETION_SUBSCRIPTION" "$COMPLETION_TOPIC" --message-retention-duration=7d
+    subscription "$COMPLETION_SUBSCRIPTION" "$COMPLETION_TOPIC"
 }
 
+# topic NAME FLAG..., subscription NAME TOPIC FLAG...: the flags are those of create and update alike.
 topic() {
-    if found gcloud pubsub topics describe "$1"; then
-        run gcloud pubsub topics update "$1" --update-labels="$LABELS"
+    local name=$1
+    shift
+    if found gcloud pubsub topics describe "$name"; then
+        run gcloud pubsub topics update "$name" "$@" --update-labels="$LABELS"
     else
-        run gcloud pubsub topics create "$1" --labels="$LABELS"
+        run gcloud pubsub topics create "$name" "$@" --labels="$LABELS"
     fi
 }
 
-# subscription NAME TOPIC FLAG...: the flags are those of create and update alike.
 subscription() {
     local name=$1 topic=$2
     shift 2
-    local flags=(--ack-deadline=60 --min-retry-delay=10s --max-retry-delay=600s --expiration-period=never "$@")
+    local flags=(--ack-deadline=60 --min-retry-delay=10s --max-retry-delay=600s --message-retention-duration=7d "$@")
     if found gcloud pubsub subscriptions describe "$name"; then
         run gcloud pubsub subscriptions update "$name" "${flags[@]}" --update-labels="$LABELS"
     else
-        run gcloud pubsub subscriptions create "$name" --topic="$topic" "${flags[@]}" --labels="$LABELS"
+        run gcloud pubsub subscriptions create "$name" --topic="$topic" "${flags[@]}" --expiration-period=never --labels="$LABELS"
     fi
 }
 

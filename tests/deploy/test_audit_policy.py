@@ -1,0 +1,44 @@
+import json
+import subprocess
+import sys
+from typing import Any
+
+from tests.support.deploying import DEPLOY
+
+
+def completed(policy: dict[str, Any]) -> dict[str, Any]:
+    command = [sys.executable, DEPLOY / "audit_policy.py"]
+    done = subprocess.run(command, input=json.dumps(policy), capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_access_to_messages_objects_and_secrets_is_logged() -> None:
+    configs = completed({"bindings": []})["auditConfigs"]
+
+    assert {config["service"]: {log["logType"] for log in config["auditLogConfigs"]} for config in configs} == {
+        f"{service}.googleapis.com": {"ADMIN_READ", "DATA_READ", "DATA_WRITE"}
+        for service in ("pubsub", "storage", "secretmanager")
+    }
+
+
+def test_what_stands_in_the_policy_stays() -> None:
+    exempted = {"logType": "DATA_READ", "exemptedMembers": ["user:a@example.com"]}
+    other = {"service": "compute.googleapis.com", "auditLogConfigs": [{"logType": "DATA_READ"}]}
+    policy = {
+        "etag": "abc",
+        "bindings": [{"role": "roles/viewer", "members": ["user:a@example.com"]}],
+        "auditConfigs": [other, {"service": "storage.googleapis.com", "auditLogConfigs": [exempted]}],
+    }
+
+    result = completed(policy)
+
+    assert (result["etag"], result["bindings"]) == (policy["etag"], policy["bindings"])
+    assert other in result["auditConfigs"]
+    (storage,) = (config for config in result["auditConfigs"] if config["service"] == "storage.googleapis.com")
+    assert exempted in storage["auditLogConfigs"]
+
+
+def test_completing_twice_changes_nothing() -> None:
+    once = completed({"bindings": []})
+
+    assert completed(once) == once

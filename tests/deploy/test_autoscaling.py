@@ -1,0 +1,76 @@
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.deploying import DEPLOY, ROOT, commands, dry_run, flag, script
+
+VALUES = {
+    "PROJECT_ID": "klipstream",
+    "REGION": "us-central1",
+    "POOL": "pool",
+    "JOBS_SUBSCRIPTION": "jobs",
+    "MIN_INSTANCES": "0",
+    "MAX_INSTANCES": "5",
+    "MAX_CONCURRENT_JOBS": "4",
+}
+
+
+def scaled_object(name: str) -> dict[str, Any]:
+    text = re.sub(r"\$\{(\w+)\}", lambda match: VALUES[match[1]], (DEPLOY / "autoscaling" / name).read_text())
+    documents = list(yaml.safe_load_all(text))
+    if name == "crema.yaml":
+        return documents[0]["spec"]["scaledObjects"][0]["spec"]
+    return documents[1]["spec"]
+
+
+@pytest.mark.parametrize("name", ["crema.yaml", "keda.yaml"])
+def test_an_instance_for_as_many_undelivered_messages_as_it_does_at_once(name: str) -> None:
+    scaled = scaled_object(name)
+
+    (trigger,) = scaled["triggers"]
+
+    assert trigger["type"] == "prometheus"
+    assert trigger["metadata"]["threshold"] == "4"
+    assert (
+        'subscription_num_undelivered_messages{monitored_resource="pubsub_subscription",subscription_id="jobs"}'
+        in (trigger["metadata"]["query"])
+    )
+    assert (scaled["minReplicaCount"], scaled["maxReplicaCount"]) == (0, 5)
+
+
+@pytest.mark.parametrize("name", ["crema.yaml", "keda.yaml"])
+def test_scaling_down_waits_a_quarter_of_an_hour_and_takes_one_at_a_time(name: str) -> None:
+    down = scaled_object(name)["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
+
+    assert down["stabilizationWindowSeconds"] == 900
+    assert down["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 300}]
+
+
+def test_the_autoscaler_may_change_this_pool_and_no_other() -> None:
+    grants = [words for words in dry_run("autoscale.sh", "production") if "add-iam-policy-binding" in words]
+
+    assert {(words[words.index("add-iam-policy-binding") + 1], flag(words, "role")) for words in grants} == {
+        ("transcription-worker", "roles/run.developer"),
+        ("transcription-scaler", "roles/run.invoker"),
+    }
+
+
+def test_an_unchanged_configuration_keeps_its_version() -> None:
+    def version(**settings: str) -> str:
+        made = commands(script("autoscale.sh", "production", "--dry-run", **settings).stdout)
+        return next(
+            words[5] for words in made if words[1:5] == ["parametermanager", "parameters", "versions", "create"]
+        )
+
+    assert version() == version()
+    assert version() != version(MAX_INSTANCES="7")
+
+
+def test_the_prices_beside_the_shape_are_those_of_the_readme() -> None:
+    defaults = (DEPLOY / "env" / "defaults.env").read_text()
+
+    for price in ("$0.905", "$1.138"):
+        assert price in defaults
+        assert price in (ROOT / "README.md").read_text()

@@ -1,0 +1,201 @@
+"""What the image is made of. Building and running it takes minutes and a container engine: see deploy/smoke.sh."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.deploying import DEPLOY, ROOT
+from worker.embedded.samples import tiny_model
+
+DOCKERFILE = (ROOT / "Dockerfile.gpu").read_text()
+BIN = DEPLOY / "image" / "bin"
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package and version of every line of a lock file; fails where a line has no hash."""
+    blocks = re.split(r"\n(?=\S)", (ROOT / name).read_text().strip())
+    locked = [block for block in blocks if not block.startswith("#")]
+    assert [block for block in locked if "--hash=sha256:" not in block] == []
+    return dict(re.match(r"([\w.-]+)==(\S+)", block).groups() for block in locked)  # type: ignore[union-attr]
+
+
+def test_every_base_is_pinned_by_digest() -> None:
+    images = re.findall(r"^ARG \w+_IMAGE=(.*)$", DOCKERFILE, re.MULTILINE)
+    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+
+    assert len(images) == 2
+    assert all(re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", image) for image in images)
+    assert {base for base in bases if not base.startswith("${")} == {"runtime"}
+
+
+def test_torch_is_the_same_version_everywhere_and_its_lock_completes_the_workers() -> None:
+    torch, others = pins("deploy/requirements-torch-cuda.txt"), pins("requirements-worker.txt")
+    makefile = re.search(r"torch==(\S+)", (ROOT / "Makefile").read_text())
+
+    assert makefile is not None
+    assert torch["torch"] == makefile[1]
+    assert set(torch) & set(others) == set()
+
+
+def test_no_package_index_is_named() -> None:
+    files = [ROOT / "Dockerfile.gpu", ROOT / "cloudbuild.yaml", *(ROOT.glob("requirements-*.txt")), *DEPLOY.rglob("*")]
+    texts = {path.name: path.read_text() for path in files if path.is_file()}
+    index = re.compile(r"pypi\.|pythonhosted|download\.pytorch|find-links")
+
+    assert [name for name, text in texts.items() if index.search(text)] == []
+
+
+def test_the_image_runs_as_nobody_in_particular_and_never_asks_the_hub() -> None:
+    runtime = DOCKERFILE.split(" AS runtime\n")[1].split("\nFROM ")[0]
+
+    assert re.findall(r"^USER (.*)$", runtime, re.MULTILINE) == ["10001:10001"]
+    assert "HF_HUB_OFFLINE=1" in runtime
+    assert "apt-get" not in runtime
+
+
+def test_the_build_checks_the_image_before_it_pushes_it() -> None:
+    steps = [step["id"] for step in yaml.safe_load((ROOT / "cloudbuild.yaml").read_text())["steps"]]
+
+    assert steps == ["build", "build-test", "test", "smoke", "push", "deploy"]
+
+
+def fetch(target: Path, **arguments: str) -> "subprocess.CompletedProcess[str]":
+    folder = target.parent.parent
+    shutil.copy(DEPLOY / "image" / "fetch_model.py", folder)
+    shutil.copy(tiny_model(), folder / "tiny-parakeet-tdt.nemo")
+    return subprocess.run(
+        [sys.executable, folder / "fetch_model.py", target],
+        env={**os.environ, **arguments},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_tiny_model_is_baked_where_it_is_asked_for(tmp_path: Path) -> None:
+    target = tmp_path / "models" / "parakeet.nemo"
+
+    fetch(target, MODEL="tiny").check_returncode()
+
+    assert target.read_bytes() == tiny_model().read_bytes()
+
+
+def test_without_a_model_there_is_a_folder_to_mount_one_on(tmp_path: Path) -> None:
+    target = tmp_path / "models" / "parakeet.nemo"
+
+    fetch(target, MODEL="none").check_returncode()
+
+    assert list(target.parent.iterdir()) == []
+
+
+HUB = """
+from pathlib import Path
+def hf_hub_download(repository, name, revision, local_dir):
+    path = Path(local_dir, name)
+    path.write_text(f"{repository} at {revision}")
+    return str(path)
+"""
+
+
+@pytest.mark.parametrize(
+    ("sha256", "status"),
+    [("fd40db03bb0a9ab9cd35fdbbdc9e6ac5f8aa3c06ba8a44b6ac4e4b0d5a8a2b3c", 1), (None, 0)],
+    ids=["another file", "the expected one"],
+)
+def test_a_model_with_another_checksum_ends_the_build(tmp_path: Path, sha256: str | None, status: int) -> None:
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "huggingface_hub.py").write_text(HUB)
+    target = tmp_path / "models" / "parakeet.nemo"
+    expected = sha256 or hashlib.sha256(b"a/model at abc").hexdigest()
+
+    done = fetch(
+        target,
+        PYTHONPATH=str(tmp_path / "hub"),
+        MODEL="hub",
+        MODEL_REPOSITORY="a/model",
+        MODEL_FILE="its.nemo",
+        MODEL_REVISION="abc",
+        MODEL_SHA256=expected,
+    )
+
+    assert done.returncode == status, done.stderr
+    assert target.exists() == (status == 0)
+
+
+DRIVER = """
+int cuInit(unsigned flags) {{ return {code}; }}
+int cuDriverGetVersion(int *version) {{ *version = {version}; return 0; }}
+"""
+
+
+def driver(folder: Path, version: int, code: int = 0) -> Path:
+    """A library that answers as a CUDA driver does."""
+    folder.mkdir()
+    (folder / "cuda.c").write_text(DRIVER.format(version=version, code=code))
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "libcuda.so.1", folder / "cuda.c"], check=True)
+    return folder
+
+
+def started_with(tmp_path: Path, host: Path | None, compat: Path, device: str = "cuda") -> str:
+    """The library path that a command sees behind with-cuda-driver."""
+    start = tmp_path / "with-cuda-driver"
+    start.write_text((BIN / "with-cuda-driver").read_text().replace("compat=/opt/cuda-compat", f"compat={compat}"))
+    start.chmod(0o755)
+    environment = {"PATH": f"{BIN}:{Path(sys.executable).parent}:{os.environ['PATH']}", "PARAKEET_DEVICE": device}
+    if host:
+        environment["LD_LIBRARY_PATH"] = str(host)
+    done = subprocess.run(
+        [start, "sh", "-c", "echo ${LD_LIBRARY_PATH:-}"], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler for stand-in driver libraries")
+
+
+@needs_cc
+def test_a_driver_that_is_new_enough_is_left_alone(tmp_path: Path) -> None:
+    host, compat = driver(tmp_path / "host", 13_010), driver(tmp_path / "compat", 13_000)
+
+    assert started_with(tmp_path, host, compat) == str(host)
+
+
+@needs_cc
+def test_the_compatibility_library_stands_in_for_an_older_driver(tmp_path: Path) -> None:
+    host, compat = driver(tmp_path / "host", 12_020), driver(tmp_path / "compat", 13_000)
+
+    assert started_with(tmp_path, host, compat) == f"{compat}:{host}"
+
+
+@needs_cc
+def test_the_compatibility_library_stands_in_for_a_driver_that_does_not_start(tmp_path: Path) -> None:
+    host, compat = driver(tmp_path / "host", 13_000, code=803), driver(tmp_path / "compat", 13_000)
+
+    assert started_with(tmp_path, host, compat) == f"{compat}:{host}"
+
+
+@needs_cc
+def test_nothing_is_tried_for_a_cpu(tmp_path: Path) -> None:
+    compat = driver(tmp_path / "compat", 13_000)
+
+    assert started_with(tmp_path, None, compat, device="cpu") == ""
+
+
+def test_the_command_runs_without_any_driver_and_says_so_itself(tmp_path: Path) -> None:
+    (tmp_path / "compat").mkdir()
+
+    assert started_with(tmp_path, None, tmp_path / "compat") == str(tmp_path / "compat")
+
+
+def test_the_registry_keeps_the_last_ten_images() -> None:
+    rules = json.loads((DEPLOY / "registry-cleanup.json").read_text())
+
+    assert {"name": "keep-ten", "action": {"type": "Keep"}, "mostRecentVersions": {"keepCount": 10}} in rules
