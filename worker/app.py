@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +22,7 @@ from worker.adapters.pubsub import Patience, PubSub, open_pubsub
 from worker.adapters.workspace import workspace
 from worker.core.delivery.consumer import Consumer
 from worker.core.jobs.audio_input import AudioIntake
+from worker.core.jobs.board import Board
 from worker.core.jobs.costing import Prices
 from worker.core.jobs.handler import JobRules, Jobs, JobTools
 from worker.core.jobs.output import OutputWriter
@@ -34,6 +36,8 @@ from worker.errors import EngineFailure
 from worker.ports import AudioDecoder, WindowRecogniser
 from worker.preflight import demand, findings
 from worker.settings import Settings
+from worker.telemetry.export import Destinations, exporting
+from worker.watch import watching
 
 GIB = 1024**3
 # Three jobs may fail for reasons of their own; by the tenth in a row the worker asks whether it is the reason.
@@ -69,29 +73,47 @@ async def run_worker(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT; a second one means at once.
 
     Raises `worker.preflight.NotReady` when something that is needed is missing, `ModelLoadingError` or
-    `GpuNotAvailable` when the engine does not start, `QueueNotFound` when the subscription goes away.
+    `GpuNotAvailable` when the engine does not start, `QueueNotFound` when the subscription goes away,
+    `HealthPortTaken`, `OSError` for a TRACES_FILE that cannot be written.
     """
     return_large_blocks()
-    with _Signals() as signals, workspace(settings.temp_dir) as folder:
+    board, clock = Board(), SystemClock()
+    with _Signals() as signals, workspace(settings.temp_dir) as folder, exporting(_destinations(settings)) as render:
         log.info("worker.starting", worker=worker_name(), **settings.masked())
-        async with open_cloud(settings) as cloud:
+        async with (
+            watching(settings, board, worker_name(), clock, render) as watched,
+            open_cloud(settings) as cloud,
+        ):
             await demand(findings(settings, cloud.pubsub, cloud.store))
             async with open_engines(settings, cloud.store) as engines:
-                consumer = await make_consumer(settings, cloud, engines, folder)
+                consumer = await make_consumer(settings, cloud, engines, folder, board)
                 signals.stops(consumer)
+                watched.watch.serving(engines, consumer)
                 device = engines.parakeet.facts.device_name
                 log.info("worker.ready", subscription=settings.jobs_subscription, device=device)
                 await consumer.run()
         log.info("worker.stopped")
 
 
-async def make_consumer(settings: Settings, cloud: Cloud, engines: Engines, folder: Path) -> Consumer:
+def _destinations(settings: Settings) -> Destinations:
+    return Destinations(
+        metrics=settings.metrics_exporter if settings.enable_performance_metrics else "none",
+        traces=settings.traces_exporter,
+        traces_file=settings.traces_file,
+        worker=worker_name(),
+        version=version("klipstream-worker"),
+    )
+
+
+async def make_consumer(
+    settings: Settings, cloud: Cloud, engines: Engines, folder: Path, board: Board | None = None
+) -> Consumer:
     """The consumer of the jobs subscription; downloads go below `folder`. Raises `QueueNotFound`."""
     clock, decoder = SystemClock(), make_decoder(settings)
     subscription = cloud.pubsub.subscription(settings.jobs_subscription)
     return Consumer(
         subscription,
-        make_jobs(settings, cloud, engines, folder),
+        make_jobs(settings, cloud, engines, folder, board),
         slots=settings.job_slots,
         max_parked=settings.max_parked,
         ack_deadline_seconds=(await subscription.facts()).ack_deadline_seconds,
@@ -108,7 +130,7 @@ async def make_consumer(settings: Settings, cloud: Cloud, engines: Engines, fold
     )
 
 
-def make_jobs(settings: Settings, cloud: Cloud, engines: Engines, folder: Path) -> Jobs:
+def make_jobs(settings: Settings, cloud: Cloud, engines: Engines, folder: Path, board: Board | None = None) -> Jobs:
     """What does the job of a delivery."""
     clock = SystemClock()
     writable = settings.writable_buckets
@@ -129,6 +151,7 @@ def make_jobs(settings: Settings, cloud: Cloud, engines: Engines, folder: Path) 
         completions=cloud.pubsub.topic(settings.completion_topic),
         dead_letters=cloud.pubsub.topic(settings.dead_letter_topic),
         clock=clock,
+        board=board or Board(),
     )
     return Jobs(tools, _rules(settings, engines.prices))
 

@@ -40,6 +40,17 @@ def check(as_json: Json = False) -> None:
 
 
 @app.command()
+def health(
+    url: Annotated[str | None, typer.Argument(help="of the worker's health port; default: HEALTH_PORT here")] = None,
+    live: Annotated[bool, typer.Option("--live", help="only whether it should be left alone")] = False,
+) -> None:
+    """How the worker is, as JSON; exit 1 unless it can do jobs now. For container health checks."""
+    from worker.commands.health import health as command
+
+    command(url, "live" if live else "health")
+
+
+@app.command()
 def demo(
     audio: Annotated[Path | None, typer.Argument(help="your own audio instead of the samples", exists=True)] = None,
     out: Annotated[Path, typer.Option(help="folder for what it leaves")] = Path("demo-output"),

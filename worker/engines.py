@@ -50,6 +50,8 @@ class Engines:
     """What can hear, how well Parakeet is, and what all of it costs."""
 
     parakeet: MeteredRecogniser
+    process: ParakeetEngine | None
+    """What supervises the inference process; None where there is none."""
     deepgram: Deepgram | None
     health: EngineHealth
     readiness: Readiness
@@ -67,6 +69,7 @@ def engines_of(settings: Settings, parakeet: WindowRecogniser, deepgram: Deepgra
     may_pay = settings.enable_fallback or not settings.enable_gpu_transcription
     return Engines(
         parakeet=MeteredRecogniser(parakeet),
+        process=parakeet if isinstance(parakeet, ParakeetEngine) else None,
         deepgram=deepgram,
         health=health,
         readiness=Readiness(health, deepgram, may_pay=may_pay),

@@ -95,7 +95,14 @@ class Settings(BaseSettings):
     enable_performance_metrics: bool = Field(True, description="metrics on or off")
     log_transcription_costs: bool = Field(True, description="one cost log event a job")
     progress_events: bool = Field(False, description="publish transcription.progress, at most one in 10 s a job")
-    health_port: int = Field(8080, ge=0, le=65535, description="port of the health endpoints")
+    health_port: int = Field(8080, ge=0, le=65535, description="port of the health endpoints; 0: any free one, logged")
+    # Whoever reaches the port reads job ids: the deployment opens it to the platform's probes, nobody else does.
+    health_host: str = Field("127.0.0.1", description="address they listen on; 0.0.0.0 for probes from outside")
+    metrics_exporter: Literal["none", "prometheus", "otlp", "gcp"] = Field(
+        "prometheus", description="prometheus: /metrics on the health port; otlp: OTEL_EXPORTER_OTLP_ENDPOINT"
+    )
+    traces_exporter: Literal["none", "otlp", "gcp", "file"] = Field("none", description="where traces go")
+    traces_file: Path | None = Field(None, description="for TRACES_EXPORTER=file: one line of OTLP JSON a batch")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
 
     # money: the price book's figures where these are unset

@@ -95,6 +95,7 @@ def _worker(cloud: LocalCloud, folder: Path) -> Iterator[subprocess.Popen[bytes]
     environment = {
         "PARAKEET_MODEL_NAME": str(tiny_model()),
         "PARAKEET_DEVICE": "cpu",
+        "HEALTH_PORT": "0",
         "PROGRESS_EVENTS": "true",
         "CHUNK_DURATION_MINUTES": "1",
         "LOG_FORMAT": "json",

@@ -18,7 +18,8 @@ def emulators(root: Path, *, pubsub_port: int, storage_port: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with local_cloud(root, pubsub_port=pubsub_port, storage_port=storage_port) as cloud:
-            exports = {**cloud.environment, "PARAKEET_MODEL_NAME": str(tiny_model()), "PARAKEET_DEVICE": "cpu"}
+            worker = {"PARAKEET_MODEL_NAME": str(tiny_model()), "PARAKEET_DEVICE": "cpu", "HEALTH_PORT": "0"}
+            exports = {**cloud.environment, **worker}
             print("# paste into every other terminal; then: klipstream-worker run")
             for name, value in exports.items():
                 print(f"export {name}={value}", flush=True)

@@ -5,7 +5,8 @@ import os
 import sys
 from typing import NoReturn
 
-from worker.app import run_worker
+from worker.adapters.health import HealthPortTaken
+from worker.app import run_worker, worker_name
 from worker.commands.console import fail, load_settings
 from worker.errors import GpuNotAvailable, ModelLoadingError, QueueNotFound, QueueServiceError, StorageServiceError
 from worker.preflight import NotReady
@@ -15,13 +16,15 @@ from worker.telemetry import configure_logging
 def run() -> None:
     """Work until told to stop."""
     settings = load_settings()
-    configure_logging(settings.log_format)
+    configure_logging(settings.log_format, project_id=settings.project_id, worker=worker_name())
     try:
         asyncio.run(run_worker(settings))
     except asyncio.CancelledError:
         _leave()
     except NotReady as exc:
         fail(f"not ready to run: {exc}")
+    except HealthPortTaken as exc:
+        fail(str(exc))
     except (GpuNotAvailable, ModelLoadingError, QueueNotFound, QueueServiceError, StorageServiceError) as exc:
         fail(f"{exc}: {exc.suggested_action}")
     _leave()

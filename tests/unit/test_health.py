@@ -1,0 +1,95 @@
+import json
+
+import pytest
+
+from tests.support.health import IDENTITY, L4, condition, consumer_snapshot, engine_health
+from worker.adapters.parakeet.engine import EngineState
+from worker.health import Condition, Status, health_answer, is_alive, judge, live_answer, ready_answer
+
+LOADING = Condition(uptime_seconds=5.0)
+
+
+def test_a_worker_that_loads_is_alive_but_not_ready() -> None:
+    assert ready_answer(LOADING, 0.1).status == 503
+    assert json.loads(ready_answer(LOADING, 0.1).body)["status"] == "loading"
+    assert live_answer(LOADING, 0.1).status == 200
+
+
+def test_a_worker_at_work_is_ready_and_alive() -> None:
+    assert judge(condition(), 0.1) == (Status.HEALTHY, "")
+    assert ready_answer(condition(), 0.1).status == 200
+    assert live_answer(condition(), 0.1).status == 200
+
+
+@pytest.mark.parametrize("state", [EngineState.REPLACING, EngineState.FAILED, EngineState.LOADING])
+def test_without_its_process_it_is_not_ready_and_says_why(state: EngineState) -> None:
+    sick = condition(engine=engine_health(state, reason="no heartbeat"))
+
+    status, reason = judge(sick, 0.1)
+
+    assert status is Status.UNHEALTHY
+    assert "no heartbeat" in reason
+    assert is_alive(sick, 0.1)[0]
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds", "alive"),
+    [
+        (EngineState.FAILED, 59, True),
+        (EngineState.FAILED, 61, False),
+        (EngineState.REPLACING, 120, True),
+        (EngineState.REPLACING, 361, False),
+        (EngineState.READY, 100_000, True),
+    ],
+)
+def test_it_is_given_up_when_its_process_cannot_be_replaced(state: EngineState, seconds: float, alive: bool) -> None:
+    assert is_alive(condition(engine=engine_health(state, state_seconds=seconds)), 0.0)[0] is alive
+
+
+def test_a_worker_whose_event_loop_stands_still_is_neither() -> None:
+    assert judge(condition(), 11.0)[0] is Status.STALLED
+    assert live_answer(condition(), 11.0).status == 503
+
+
+def test_one_that_takes_nothing_in_says_why() -> None:
+    idle = condition(consumer=consumer_snapshot(intake_stopped_because="the self-test failed"))
+
+    assert judge(idle, 0.0) == (Status.UNHEALTHY, "the self-test failed")
+    assert is_alive(idle, 0.0)[0]
+
+
+def test_one_that_stops_takes_no_more() -> None:
+    assert judge(condition(consumer=consumer_snapshot(stopping=True)), 0.0)[0] is Status.STOPPING
+
+
+def test_one_without_parakeet_is_ready_where_deepgram_does_everything() -> None:
+    assert judge(condition(engine=None, deepgram_configured=True), 0.0)[0] is Status.HEALTHY
+
+
+def test_health_says_what_it_always_said_and_more_beside() -> None:
+    answer = health_answer(IDENTITY, condition(), 0.1)
+
+    told = json.loads(answer.body)
+    assert answer.status == 200
+    assert told["status"] == "healthy"
+    assert {name: told["gpu"][name] for name in ("available", "count", "name", "memory_gb")} == {
+        "available": True,
+        "count": 1,
+        "name": "NVIDIA L4",
+        "memory_gb": 24.0,
+    }
+    assert told["gpu"]["devices"][0]["throttled_by"] == sorted(L4.throttled_by)
+    assert told["gpu_transcription_enabled"] is True
+    assert told["jobs"]["running"][0]["job_id"] == "j1"
+    assert told["last_job"]["job_id"] == "j0"
+    assert told["versions"] == {"klipstream-worker": "0.1.0"}
+    assert {"model", "uptime_seconds", "fuse", "totals", "engine", "deepgram"} <= told.keys()
+
+
+def test_health_of_a_worker_that_loads_is_whole() -> None:
+    answer = health_answer(IDENTITY, LOADING, 0.1)
+
+    told = json.loads(answer.body)
+    assert answer.status == 503
+    assert told["gpu"] == {"available": False, "count": 0, "name": None, "memory_gb": None, "devices": []}
+    assert told["model"] is None

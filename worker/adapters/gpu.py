@@ -1,0 +1,121 @@
+"""The machine's GPUs, as NVML sees them.
+
+For the operator. Needs NVIDIA's driver (libnvidia-ml.so.1), which Cloud Run and GKE put into the container; without it
+there are no readings. NVML counts every GPU of the machine, whatever CUDA_VISIBLE_DEVICES says.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pynvml
+import structlog
+
+T = TypeVar("T")
+
+PERCENT = 100
+MILLIWATTS = 1000
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GpuReading:
+    """One GPU at one moment; None is what this GPU does not tell."""
+
+    index: int
+    name: str
+    memory_used_bytes: int
+    memory_total_bytes: int
+    utilisation: float | None
+    """Share of the last moments in which a kernel ran, 0 to 1."""
+    temperature_celsius: float | None
+    power_watts: float | None
+    throttled_by: frozenset[str]
+    """Of thermal, power, hardware."""
+    ecc_errors: int | None
+    """Uncorrected ones since the driver was loaded."""
+
+
+class Gpus:
+    """Reads them all. `nvml` is the module pynvml, initialised, or None where there is no driver."""
+
+    def __init__(self, nvml: Any | None) -> None:
+        self._nvml = nvml
+
+    def read(self) -> tuple[GpuReading, ...]:
+        """The readings of the moment; a GPU that does not answer is left out. Blocks for milliseconds."""
+        if self._nvml is None:
+            return ()
+        with contextlib.suppress(self._nvml.NVMLError):
+            count = self._nvml.nvmlDeviceGetCount()
+            return tuple(reading for index in range(count) if (reading := self._read(index)))
+        return ()
+
+    def _read(self, index: int) -> GpuReading | None:
+        nvml = self._nvml
+        if nvml is None:
+            return None
+        try:
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+            name = nvml.nvmlDeviceGetName(handle)
+        except nvml.NVMLError as exc:
+            log.warning("gpu.unreadable", gpu=index, reason=str(exc))
+            return None
+        power = self._optional(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
+        return GpuReading(
+            index=index,
+            name=name,
+            memory_used_bytes=memory.used,
+            memory_total_bytes=memory.total,
+            utilisation=self._optional(lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / PERCENT),
+            temperature_celsius=self._optional(
+                lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
+            ),
+            power_watts=None if power is None else power / MILLIWATTS,
+            throttled_by=self._throttling(handle),
+            ecc_errors=self._optional(
+                lambda: nvml.nvmlDeviceGetTotalEccErrors(
+                    handle, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC
+                )
+            ),
+        )
+
+    def _throttling(self, handle: Any) -> frozenset[str]:
+        nvml = self._nvml
+        if (
+            nvml is None
+            or (mask := self._optional(lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))) is None
+        ):
+            return frozenset()
+        reasons = {
+            "thermal": nvml.nvmlClocksThrottleReasonSwThermalSlowdown | nvml.nvmlClocksThrottleReasonHwThermalSlowdown,
+            "power": nvml.nvmlClocksThrottleReasonSwPowerCap | nvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown,
+            "hardware": nvml.nvmlClocksThrottleReasonHwSlowdown,
+        }
+        return frozenset(name for name, bits in reasons.items() if mask & bits)
+
+    def _optional(self, ask: Callable[[], T]) -> T | None:
+        if self._nvml is None:
+            return None
+        with contextlib.suppress(self._nvml.NVMLError):
+            return ask()
+        return None
+
+
+@contextmanager
+def open_gpus() -> Iterator[Gpus]:
+    """NVML for the length of the block; a machine without it has no GPUs."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as exc:
+        log.info("gpu.none", reason=str(exc))
+        yield Gpus(None)
+        return
+    try:
+        yield Gpus(pynvml)
+    finally:
+        pynvml.nvmlShutdown()

@@ -1,0 +1,54 @@
+"""`health`: asks the worker on this machine how it is, for container health checks. Imports next to nothing."""
+
+import json
+import os
+import sys
+from http.client import HTTPConnection, HTTPException
+from urllib.parse import urlsplit
+
+OK = 200
+TIMEOUT_SECONDS = 5.0
+
+
+def health(url: str | None, page: str) -> None:
+    """Print the answer; exit 0 when it is good, else 1."""
+    address = (url or own_url()).rstrip("/")
+    try:
+        status, body = fetch(f"{address}/{page}")
+    except (OSError, HTTPException) as exc:
+        print(f"no answer from {address}: {exc}", file=sys.stderr)
+        raise SystemExit(1) from exc
+    print(body.decode().rstrip())
+    raise SystemExit(0 if status == OK else 1)
+
+
+def own_url() -> str:
+    """Where the environment says that the worker listens. Ends the command where it leaves the port open."""
+    port = os.environ.get("HEALTH_PORT") or "8080"
+    host = os.environ.get("HEALTH_HOST") or "127.0.0.1"
+    if port == "0":
+        print("HEALTH_PORT is 0: name the URL that the worker logged as health.listening", file=sys.stderr)
+        raise SystemExit(2)
+    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - asked for, not bound
+
+
+def fetch(url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> tuple[int, bytes]:
+    """Status and body. Raises `OSError` or `HTTPException` where nothing answers HTTP."""
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_seconds)
+    try:
+        connection.request("GET", parts.path or "/")
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def document(url: str) -> dict[str, object] | None:
+    """The worker's `/health`, good or bad; None where nothing answers."""
+    try:
+        _, body = fetch(f"{url.rstrip('/')}/health", timeout_seconds=1.0)
+        found = json.loads(body)
+    except (OSError, HTTPException, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,176 @@
+"""What the health port says: the worker's condition, whether it is ready, whether it is alive. Pure.
+
+Ready: it can do jobs now. Alive: leave it alone, it works or helps itself; what is not alive should be killed.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from worker.adapters.gpu import GpuReading
+from worker.adapters.health import Answer
+from worker.adapters.parakeet.engine import EngineHealth, EngineState
+from worker.core.delivery.snapshot import ConsumerSnapshot
+from worker.core.jobs.board import EndedJob, RunningJob, Totals
+
+# The event loop writes a condition twice a second, however busy; this long without one it is stuck.
+STALLED_SECONDS = 10.0
+# A process that could not be replaced for this long will not be by itself: a new instance may have a better GPU.
+GIVEN_UP_SECONDS = 60.0
+# Every try to start ends within its 300 s; whoever still replaces after that, and a minute, hangs.
+REPLACING_SECONDS = 360.0
+
+GIB = 1024**3
+OK, UNAVAILABLE = 200, 503
+
+
+class Status(StrEnum):
+    """The worker in a word."""
+
+    LOADING = "loading"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    STOPPING = "stopping"
+    STALLED = "stalled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What does not change while the worker runs."""
+
+    worker: str
+    subscription: str
+    gpu_transcription_enabled: bool
+    gpu_memory_limit_gb: float
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The engine's model; None of it is known before it is loaded."""
+
+    name: str
+    fingerprint: str
+    device: str
+    uses_gpu: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """The worker at one moment. `consumer` is None until it takes messages, `engine` where there is no Parakeet."""
+
+    uptime_seconds: float
+    consumer: ConsumerSnapshot | None = None
+    engine: EngineHealth | None = None
+    model: Model | None = None
+    gpus: tuple[GpuReading, ...] = ()
+    running: tuple[RunningJob, ...] = ()
+    last_job: EndedJob | None = None
+    totals: Totals = field(default_factory=Totals)
+    deepgram_configured: bool = False
+    budget_spent: bool = False
+
+
+def judge(condition: Condition, age_seconds: float) -> tuple[Status, str]:
+    """The status and its reason, of a condition that was seen that long ago."""
+    consumer, engine = condition.consumer, condition.engine
+    if age_seconds > STALLED_SECONDS:
+        return Status.STALLED, f"the event loop has stood still for {age_seconds:.0f} s"
+    if consumer is None:
+        return Status.LOADING, "the model is being loaded"
+    if consumer.stopping:
+        return Status.STOPPING, "it was told to stop"
+    if engine is not None and engine.state is not EngineState.READY:
+        return Status.UNHEALTHY, f"the inference process is {engine.state}: {engine.reason}"
+    if consumer.intake_stopped_because:
+        return Status.UNHEALTHY, consumer.intake_stopped_because
+    return Status.HEALTHY, ""
+
+
+def is_alive(condition: Condition, age_seconds: float) -> tuple[bool, str]:
+    """Whether there is still hope, and why not."""
+    if age_seconds > STALLED_SECONDS:
+        return False, f"the event loop has stood still for {age_seconds:.0f} s"
+    engine = condition.engine
+    if engine is None:
+        return True, ""
+    limits = {EngineState.FAILED: GIVEN_UP_SECONDS, EngineState.REPLACING: REPLACING_SECONDS}
+    # `limits` holds for as long as the worker serves: while it loads, the start itself has a limit and ends it.
+    limit = limits.get(engine.state) if condition.consumer else None
+    if limit is not None and engine.state_seconds + age_seconds > limit:
+        return False, f"the inference process could not be replaced: {engine.reason}"
+    return True, ""
+
+
+def health_answer(identity: Identity, condition: Condition, age_seconds: float) -> Answer:
+    """`/health`: all that is known; 503 unless ready."""
+    status, reason = judge(condition, age_seconds)
+    return _answer(status is Status.HEALTHY, document(identity, condition, status, reason))
+
+
+def ready_answer(condition: Condition, age_seconds: float) -> Answer:
+    """`/ready`."""
+    status, reason = judge(condition, age_seconds)
+    return _answer(status is Status.HEALTHY, {"ready": status is Status.HEALTHY, "status": status, "reason": reason})
+
+
+def live_answer(condition: Condition, age_seconds: float) -> Answer:
+    """`/live`."""
+    alive, reason = is_alive(condition, age_seconds)
+    return _answer(alive, {"live": alive, "reason": reason})
+
+
+def document(identity: Identity, condition: Condition, status: Status, reason: str) -> dict[str, Any]:
+    """Everything, as JSON has it."""
+    consumer, last = condition.consumer, condition.last_job
+    return {
+        "status": status,
+        "reason": reason,
+        "gpu": _gpu(condition.gpus),
+        "gpu_transcription_enabled": identity.gpu_transcription_enabled,
+        "worker": identity.worker,
+        "subscription": identity.subscription,
+        "uptime_seconds": round(condition.uptime_seconds, 1),
+        "model": asdict(condition.model) if condition.model else None,
+        "engine": _engine(condition.engine),
+        "jobs": {
+            "in_flight": consumer.jobs if consumer else 0,
+            "parked": consumer.parked if consumer else 0,
+            "free_slots": consumer.free_slots if consumer else 0,
+            "running": [asdict(job) for job in condition.running],
+        },
+        "last_job": {**asdict(last), "ended_at": last.ended_at.isoformat()} if last else None,
+        "totals": asdict(condition.totals),
+        # Pub/Sub tells a subscriber nothing of what waits; Cloud Monitoring does, some minutes late.
+        "backlog": None,
+        "intake": {
+            "stopped_because": consumer.intake_stopped_because if consumer else "",
+            "pull_failures_in_a_row": consumer.pull_failures_in_a_row if consumer else 0,
+        },
+        "fuse": asdict(consumer.fuse) if consumer else None,
+        "deepgram": {"configured": condition.deepgram_configured, "budget_spent": condition.budget_spent},
+        "gpu_memory_limit_gb": identity.gpu_memory_limit_gb,
+        "versions": identity.versions,
+    }
+
+
+def _gpu(readings: tuple[GpuReading, ...]) -> dict[str, Any]:
+    first = readings[0] if readings else None
+    return {
+        "available": first is not None,
+        "count": len(readings),
+        "name": first.name if first else None,
+        "memory_gb": round(first.memory_total_bytes / GIB, 1) if first else None,
+        "devices": [{**asdict(reading), "throttled_by": sorted(reading.throttled_by)} for reading in readings],
+    }
+
+
+def _engine(health: EngineHealth | None) -> dict[str, Any] | None:
+    if health is None:
+        return None
+    return {**asdict(health), "state_seconds": round(health.state_seconds, 1)}
+
+
+def _answer(good: bool, body: dict[str, Any]) -> Answer:
+    return Answer(status=OK if good else UNAVAILABLE, body=json.dumps(body).encode() + b"\n")
