@@ -18,6 +18,7 @@ from worker.adapters.allocator import return_large_blocks
 from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.adapters.clock import SystemClock
 from worker.adapters.gcs import GcsObjectStore, open_object_store
+from worker.adapters.gpu import open_gpus
 from worker.adapters.pubsub import Patience, PubSub, open_pubsub
 from worker.adapters.workspace import workspace
 from worker.core.delivery.consumer import Consumer
@@ -37,7 +38,7 @@ from worker.ports import AudioDecoder, WindowRecogniser
 from worker.preflight import demand, findings
 from worker.settings import Settings
 from worker.telemetry.export import Destinations, exporting
-from worker.watch import watching
+from worker.watch import Watch, watching
 
 GIB = 1024**3
 # Three jobs may fail for reasons of their own; by the tenth in a row the worker asks whether it is the reason.
@@ -78,17 +79,23 @@ async def run_worker(settings: Settings) -> None:
     """
     return_large_blocks()
     board, clock = Board(), SystemClock()
-    with _Signals() as signals, workspace(settings.temp_dir) as folder, exporting(_destinations(settings)) as render:
+    with (
+        _Signals() as signals,
+        workspace(settings.temp_dir) as folder,
+        exporting(_destinations(settings)) as render,
+        open_gpus() as gpus,
+    ):
+        watch = Watch(board, gpus, clock)
         log.info("worker.starting", worker=worker_name(), **settings.masked())
         async with (
-            watching(settings, board, worker_name(), clock, render) as watched,
+            watching(settings, watch, worker_name(), render),
             open_cloud(settings) as cloud,
         ):
             await demand(findings(settings, cloud.pubsub, cloud.store))
             async with open_engines(settings, cloud.store) as engines:
                 consumer = await make_consumer(settings, cloud, engines, folder, board)
                 signals.stops(consumer)
-                watched.watch.serving(engines, consumer)
+                watch.serving(engines, consumer)
                 device = engines.parakeet.facts.device_name
                 log.info("worker.ready", subscription=settings.jobs_subscription, device=device)
                 await consumer.run()

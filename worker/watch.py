@@ -4,12 +4,11 @@ import asyncio
 import platform
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import structlog
 
-from worker.adapters.gpu import GpuReading, Gpus, open_gpus
+from worker.adapters.gpu import GpuReading, Gpus
 from worker.adapters.health import Answer, HealthServer
 from worker.core.delivery.consumer import Consumer
 from worker.core.delivery.fuse import FuseState
@@ -173,35 +172,25 @@ def _measure_gpu(reading: GpuReading) -> None:
         GPU_THROTTLED.set(float(reason in reading.throttled_by), gpu=gpu, reason=reason)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Watching:
-    """What `watching` opened: the watch, and where its health port listens."""
-
-    watch: Watch
-    url: str
-
-
 @asynccontextmanager
 async def watching(
-    settings: Settings, board: Board, worker: str, clock: Clock, render_metrics: Callable[[], bytes] | None = None
-) -> AsyncIterator[Watching]:
-    """Watch and answer on the health port for the length of the block. Raises `HealthPortTaken`."""
-    with open_gpus() as gpus:
-        watch = Watch(board, gpus, clock)
-        identity = _identity(settings, worker)
-        routes = {
-            "/health": lambda: health_answer(identity, watch.condition, watch.age_seconds),
-            "/ready": lambda: ready_answer(watch.condition, watch.age_seconds),
-            "/live": lambda: live_answer(watch.condition, watch.age_seconds),
-        }
-        if render_metrics is not None:
-            routes["/metrics"] = lambda: Answer(status=200, body=render_metrics(), content_type=PROMETHEUS_TEXT)
-        with HealthServer(routes, host=settings.health_host, port=settings.health_port) as server:
-            log.info("health.listening", url=server.url)
-            async with together() as group:
-                looking = group.create_task(watch.run(), name="watch")
-                yield Watching(watch=watch, url=server.url)
-                looking.cancel()
+    settings: Settings, watch: Watch, worker: str, render_metrics: Callable[[], bytes] | None = None
+) -> AsyncIterator[str]:
+    """Let it watch, and answer on the health port, whose URL this yields. Raises `HealthPortTaken`."""
+    identity = _identity(settings, worker)
+    routes = {
+        "/health": lambda: health_answer(identity, watch.condition, watch.age_seconds),
+        "/ready": lambda: ready_answer(watch.condition, watch.age_seconds),
+        "/live": lambda: live_answer(watch.condition, watch.age_seconds),
+    }
+    if render_metrics is not None:
+        routes["/metrics"] = lambda: Answer(status=200, body=render_metrics(), content_type=PROMETHEUS_TEXT)
+    with HealthServer(routes, host=settings.health_host, port=settings.health_port) as server:
+        log.info("health.listening", url=server.url)
+        async with together() as group:
+            looking = group.create_task(watch.run(), name="watch")
+            yield server.url
+            looking.cancel()
 
 
 def _identity(settings: Settings, worker: str) -> Identity:

@@ -32,6 +32,9 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
+from worker.telemetry.metrics import Counter
+from worker.telemetry.register import REGISTER
+
 GOOGLE = "https://telemetry.googleapis.com"
 # The worker is killed 10 s after SIGTERM; its messages are nacked by then, and this is what is left.
 FLUSH_SECONDS = 1.0
@@ -75,12 +78,20 @@ def exporting(destinations: Destinations) -> Iterator[Callable[[], bytes] | None
         tracers.add_span_processor(BatchSpanProcessor(exporter, export_timeout_millis=EXPORT_SECONDS * 1000))
     if reader:
         metrics.set_meter_provider(meters)
+        begin_counting()
     if exporter:
         trace.set_tracer_provider(tracers)
     try:
         yield (lambda: generate_latest(registry)) if destinations.metrics == "prometheus" else None
     finally:
         _in_time(tracers.shutdown, meters.shutdown)
+
+
+def begin_counting() -> None:
+    """Let every counter of the register stand at zero."""
+    for metric in REGISTER:
+        if isinstance(metric, Counter):
+            metric.begin()
 
 
 def _metric_reader(exporter: MetricsExporter, registry: CollectorRegistry) -> MetricReader | None:

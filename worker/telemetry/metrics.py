@@ -6,6 +6,7 @@ a provider. Labels are bounded: a value that was not declared is emitted as `oth
 
 import warnings
 from collections.abc import Iterable, Mapping
+from itertools import product
 
 from opentelemetry import metrics
 
@@ -50,6 +51,11 @@ class Counter(Metric):
     def add(self, amount: float = 1, **labels: str) -> None:
         """Count that much more; nothing where it is negative."""
         self._instrument.add(max(amount, 0), self._checked(labels))
+
+    def begin(self) -> None:
+        """Count zero of everything, so that a reader sees the first one as an increase."""
+        for values in product(*self.labels.values()):
+            self._instrument.add(0, dict(zip(self.labels, values, strict=True)))
 
 
 class Gauge(Metric):

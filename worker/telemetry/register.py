@@ -33,10 +33,7 @@ FUSE_STATES = ("closed", "testing", "open")
 THROTTLING = ("thermal", "power", "hardware")
 
 # jobs
-JOBS = Counter(
-    "klipstream_jobs_total", "Jobs that ended; code is none for completed ones", outcome=("completed", "failed"),
-    code=CODES | {"none"},
-)  # fmt: skip
+JOBS = Counter("klipstream_jobs_total", "Jobs that ended", outcome=("completed", "failed"))
 JOB_SECONDS = Histogram("klipstream_job_seconds", "From the start of a completed job to its artefacts", unit="s")
 QUEUE_SECONDS = Histogram("klipstream_queue_seconds", "From a job's publication to its start", unit="s")
 JOB_AUDIO_SECONDS = Counter("klipstream_job_audio_seconds_total", "Audio of completed jobs", unit="s")
@@ -48,7 +45,7 @@ SPEED_RATIO = Histogram(
 STAGE_SECONDS = Histogram(
     "klipstream_stage_seconds", "What the stages of jobs take; some overlap", unit="s", stage=STAGES
 )
-DEAD_LETTERS = Counter("klipstream_dead_letters_total", "Messages that were given up on", code=CODES)
+DEAD_LETTERS = Counter("klipstream_dead_letters_total", "Messages that were given up on: the failed jobs", code=CODES)
 COST_USD = Counter(
     "klipstream_cost_usd_total", "What was spent: on jobs, by engine, and on idle time", engine=(*ENGINES, "idle")
 )

@@ -96,7 +96,7 @@ class Board:
         self.totals.audio_seconds += audio_seconds
         self.totals.processing_seconds += seconds
         self._spent(account)
-        JOBS.add(outcome="completed", code="none")
+        JOBS.add(outcome="completed")
         JOB_SECONDS.record(seconds)
         QUEUE_SECONDS.record(account.queued_seconds)
         JOB_AUDIO_SECONDS.add(audio_seconds)
@@ -108,7 +108,7 @@ class Board:
         self.last = EndedJob(job_id=job_id, code=code.value, ended_at=now, seconds=seconds, speed_ratio=None)
         self.totals.failed += 1
         self._spent(account)
-        JOBS.add(outcome="failed", code=code)
+        JOBS.add(outcome="failed")
         DEAD_LETTERS.add(code=code)
 
     def _spent(self, account: Account) -> None:
