@@ -8,6 +8,7 @@ from schemas.state import ClaimRecord, ResultMarker
 from worker.core.jobs.state.checkpoints import clear_checkpoints
 from worker.core.jobs.state.claims import Claim, refuse_conflict, successor
 from worker.core.jobs.state.files import ABSENT, StateFiles, Stored
+from worker.core.jobs.state.sightings import Sightings
 from worker.errors import ClaimHeld, PreconditionFailed
 from worker.ports import Clock, ObjectStore
 
@@ -34,6 +35,7 @@ class JobStates:
     ) -> None:
         self._files = StateFiles(store=store, bucket=bucket)
         self._clock, self._owner, self._ttl_seconds, self._new_id = clock, owner, ttl_seconds, new_id
+        self._sightings = Sightings(clock, ttl_seconds)
 
     async def result(self, job_id: str, fingerprint: str) -> ResultMarker | None:
         """How the job ended, if it did; ask `settles(run)` whether that is an answer to this run.
@@ -53,17 +55,17 @@ class JobStates:
 
         `deliveries` is how many it adds to the job's count: 0 where the same delivery claims the job again.
 
-        Entering raises `ClaimHeld` when another worker holds it at any other generation, or concluded it just now:
+        Entering raises `ClaimHeld` when another worker holds it and is not known to be gone, or concluded it just now:
         park, then look for a result, then try again. Raises `JobIdConflict` when another request used the id,
         `StorageServiceError`.
 
         Leaving by any way gives the job back within a few seconds: the claim is released with its counters, or
         removed where `conclude` has run. Where that fails the claim goes stale by itself.
         """
-        found = await self._files.load(self._files.claim(job_id), ClaimRecord)
+        found, is_stale = await self._look(job_id)
         if found.content is not None:
             refuse_conflict(found.content, fingerprint)
-        if _is_held(found) and found.generation != stale_generation:
+        if _is_held(found) and not is_stale and found.generation != stale_generation:
             raise ClaimHeld(job_id, found.content.owner if found.content else "unknown")
         record = successor(found.content, self._fresh(job_id, fingerprint, run, deliveries))
         claim = Claim(self._files, self._clock, self._ttl_seconds, record)
@@ -75,16 +77,13 @@ class JobStates:
 
         Stale means that the generation stood still for the ttl by our own clock. Raises `StorageServiceError`.
         """
-        seen, since, pause = ABSENT, 0.0, self._ttl_seconds * FIRST_LOOK_SHARE
+        pause = self._ttl_seconds * FIRST_LOOK_SHARE
         while True:
-            looked = self._clock.monotonic()
-            found = await self._files.load(self._files.claim(job_id), ClaimRecord)
+            found, is_stale = await self._look(job_id)
             if not _is_held(found):
                 return None
-            if found.generation != seen:
-                seen, since = found.generation, self._clock.monotonic()
-            elif looked - since >= self._ttl_seconds:
-                return seen
+            if is_stale:
+                return found.generation
             await self._clock.sleep(pause)
             pause = min(pause * LOOK_GROWTH, self._ttl_seconds * LAST_LOOK_SHARE)
 
@@ -100,6 +99,15 @@ class JobStates:
                 await self._files.store.delete(ref, if_generation=found.generation)
         if marker.outcome == "completed":
             await clear_checkpoints(self._files, marker.job_id)
+
+    async def _look(self, job_id: str) -> tuple[Stored[ClaimRecord], bool]:
+        """The claim, and whether it is held by somebody who is gone."""
+        looked_at = self._clock.monotonic()
+        found = await self._files.load(self._files.claim(job_id), ClaimRecord)
+        if not _is_held(found):
+            self._sightings.forget(job_id)
+            return found, False
+        return found, self._sightings.is_stale(job_id, found.generation, looked_at)
 
     def _fresh(self, job_id: str, fingerprint: str, run: int, deliveries: int) -> ClaimRecord:
         now = self._clock.now()

@@ -1,7 +1,11 @@
 import asyncio
 
+import pytest
+
 from tests.support.clock import FakeClock
 from tests.support.state import FINGERPRINT, JOB, TTL, Bucket, completed
+from worker.core.jobs.state.sightings import REMEMBERED, Sightings
+from worker.errors import ClaimHeld
 
 
 async def test_parking_ends_at_once_where_nobody_holds_the_job(bucket: Bucket) -> None:
@@ -67,3 +71,40 @@ async def test_what_parking_returns_is_what_claiming_takes(bucket: Bucket, clock
 
         async with second.claim(JOB, FINGERPRINT, 0, stale_generation=await parked) as claim:
             assert claim.record.owner == "b"
+
+
+async def test_a_claim_seen_to_stand_still_is_taken_at_a_later_delivery_without_parking(
+    bucket: Bucket, clock: FakeClock
+) -> None:
+    async with bucket.worker("a", FakeClock()).claim(JOB, FINGERPRINT, 0):
+        second = bucket.worker("b", clock)
+        for passed in (0, TTL - 1):
+            await clock.advance(passed)
+            with pytest.raises(ClaimHeld):
+                async with second.claim(JOB, FINGERPRINT, 0):
+                    pytest.fail("its owner may live")
+        await clock.advance(1)
+
+        async with second.claim(JOB, FINGERPRINT, 0) as claim:
+            assert claim.record.owner == "b"
+
+
+async def test_a_claim_seen_to_move_between_two_deliveries_is_not_taken(bucket: Bucket, clock: FakeClock) -> None:
+    async with bucket.worker("a", FakeClock()).claim(JOB, FINGERPRINT, 0) as first:
+        second = bucket.worker("b", clock)
+        for _ in range(3):
+            with pytest.raises(ClaimHeld):
+                async with second.claim(JOB, FINGERPRINT, 0):
+                    pytest.fail("its owner lives")
+            await first.verify()
+            await clock.advance(TTL)
+
+
+def test_only_so_many_claims_are_remembered(clock: FakeClock) -> None:
+    sightings = Sightings(clock, TTL)
+
+    for number in range(REMEMBERED + 1):
+        sightings.is_stale(f"job-{number}", 1, 0.0)
+
+    assert not sightings.is_stale("job-0", 1, TTL)
+    assert sightings.is_stale("job-2", 1, TTL)
