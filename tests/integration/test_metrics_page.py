@@ -1,0 +1,89 @@
+"""A run in which everything happens once, and `/metrics` afterwards: every metric of the register is there."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from tests.support.deepgram import hear
+from tests.support.delivery import room
+from tests.support.engines import StuckRecogniser
+from tests.support.jobs import JobsRoom, OnlySlot, speech
+from tests.support.media import riff_wav
+from tests.support.mortal_engine import make_deadly, mortal_engine
+from tests.support.nvml import Driver
+from tests.support.telemetry import render, series
+from tests.support.waiting import eventually
+from tests.support.watched import Watched, watched
+from tests.support.worker import Cloud
+from worker.adapters.gpu import Gpus
+from worker.embedded.deepgram import EmbeddedDeepgram
+from worker.embedded.deepgram.misbehaviour import Reset
+from worker.errors import QueueServiceError
+from worker.telemetry.register import ENGINE_RESTARTS, REGISTER
+
+# The process dies in the second of its two chunks, which goes to Deepgram; its first request is lost there.
+CHUNK_SECONDS = 30.0
+AUDIO = make_deadly(speech(60), 45.0)
+MISBEHAVIOUR = {0: Reset(after_upload=True)}
+
+
+async def bad_words(folder: Path) -> None:
+    """A job whose words look wrong."""
+    jobs = JobsRoom(folder, recogniser=StuckRecogniser())  # type: ignore[arg-type] # a recogniser all the same
+    await jobs.upload(speech(20))
+    await jobs.attempt().handle(OnlySlot())
+
+
+async def lost_lease() -> None:
+    """A delivery that cannot be extended."""
+    async with room() as delivery_room:
+        await delivery_room.deliver("m1")
+        delivery_room.subscription.extend_error = QueueServiceError("extend", "jobs", "503")
+        await delivery_room.clock.advance(11)
+
+
+async def good_and_bad_jobs(worker: Watched) -> None:
+    audio = await worker.pipeline.upload(riff_wav(AUDIO.astype("<i2").tobytes()))
+    await worker.pipeline.submit(audio, job_id="good")
+    await worker.pipeline.submit("gs://local-audio/absent", job_id="bad")
+    assert (await worker.pipeline.ending("good", 120)).completed.transcription_metadata.chunks_fallback == 1
+    assert (await worker.pipeline.ending("bad", 120)).failed
+
+
+async def is_counted(worker: Watched, name: str) -> bool:
+    found = series((await worker.get("metrics"))[1])
+    return any(value for (sample, _), value in found.items() if sample == name)
+
+
+@pytest.mark.timeout(180)
+async def test_every_metric_of_the_register_is_emitted_and_read_back(cloud: Cloud, tmp_path: Path) -> None:
+    render()  # the process's meter provider, before anything is emitted
+    async with EmbeddedDeepgram(hear, misbehave=MISBEHAVIOUR.get) as deepgram, mortal_engine() as engine:
+        settings = {
+            "deepgram_api_key": SecretStr(deepgram.api_key),
+            "deepgram_base_url": deepgram.url,
+            "chunk_duration_minutes": CHUNK_SECONDS / 60,
+            "fallback_budget_usd_per_day": 5.0,
+        }
+        async with watched(cloud, engine, Gpus(Driver()), render, **settings) as worker:
+            worker.serve()
+            await good_and_bad_jobs(worker)
+            await bad_words(tmp_path)
+            await lost_lease()
+            await eventually(lambda: is_counted(worker, ENGINE_RESTARTS.name))
+            status, page = await worker.get("metrics")
+
+    found = series(page)
+    counted = {sample for (sample, _), value in found.items() if value}
+    present = {sample for sample, _ in found}
+    assert status == 200
+    for metric in REGISTER:
+        match metric.kind:
+            case "counter":
+                assert metric.name in counted
+            case "histogram":
+                assert f"{metric.name}_count" in counted
+            case _:
+                assert metric.name in present
+    assert b'="other"' not in page

@@ -1,0 +1,66 @@
+"""A worker on the test's event loop, wired as `worker.app` wires it, with its health port."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+from tests.support.pipeline import Pipeline
+from tests.support.worker import Cloud
+from worker.adapters.clock import SystemClock
+from worker.adapters.gpu import Gpus
+from worker.app import make_consumer, open_cloud
+from worker.commands.health import fetch
+from worker.core.jobs.board import Board
+from worker.engines import engines_of, open_deepgram
+from worker.ports import WindowRecogniser
+from worker.settings import Settings
+from worker.watch import Watch, watching
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    pipeline: Pipeline
+    url: str
+    watch: Watch
+    serve: Callable[[], None]
+    """Tells the watch that the worker takes messages, which it does from the beginning."""
+
+    async def get(self, page: str) -> tuple[int, bytes]:
+        """What the health port says, asked from a thread of the test's."""
+        return await asyncio.to_thread(fetch, f"{self.url}/{page}")
+
+    async def status(self, page: str) -> int:
+        return (await self.get(page))[0]
+
+
+@asynccontextmanager
+async def watched(
+    cloud: Cloud,
+    engine: WindowRecogniser,
+    gpus: Gpus | None = None,
+    render: Callable[[], bytes] | None = None,
+    **settings: Any,
+) -> AsyncIterator[Watched]:
+    """Leaving ends it at once."""
+    with mock.patch.dict(os.environ, cloud.environment):
+        effective, board = Settings(**settings), Board()
+        watch = Watch(board, gpus or Gpus(None), SystemClock())
+        async with (
+            watching(effective, watch, "w-1", render) as url,
+            open_cloud(effective) as clients,
+            open_deepgram(effective, clients.store) as deepgram,
+            cloud.pipeline() as pipeline,
+        ):
+            engines = engines_of(effective, engine, deepgram)
+            consumer = await make_consumer(effective, clients, engines, cloud.downloads, board)
+            run = asyncio.create_task(consumer.run(), name="worker")
+            try:
+                yield Watched(pipeline=pipeline, url=url, watch=watch, serve=lambda: watch.serving(engines, consumer))
+            finally:
+                consumer.stop("the test is over")
+                consumer.stop("and does not wait for the pull under way")
+                await run
