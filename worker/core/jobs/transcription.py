@@ -112,12 +112,14 @@ class Transcription:
         )
 
     async def _admitted(self, cutter: ChunkCutter, stream: PcmStream) -> AsyncIterator[Chunk]:
-        """Chunks as the audio arrives; waits for room before decoding on, so that memory stays flat."""
+        """Chunks as the audio arrives; none is decoded before there is room for it, so that memory stays flat."""
         count = 0
+        await self._room.acquire()
         async for chunk in chunks_of(cutter, stream):
-            await self._room.acquire()
             count += 1
             yield chunk
+            await self._room.acquire()
+        self._room.release()
         self._chunks_total = count
 
     async def _work(self, chunk: Chunk) -> None:
