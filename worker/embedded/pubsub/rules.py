@@ -86,7 +86,8 @@ def _check_message(message: types.PubsubMessage) -> None:
     _check_size("attributes", len(message.attributes), _MAX_ATTRIBUTES)
     _check_size("ordering_key", len(message.ordering_key.encode()), _MAX_ORDERING_KEY_BYTES)
     for key, value in message.attributes.items():
-        if not key or key.startswith("goog"):
+        # `googclient_` is what Google's own clients put before the names of their trace attributes.
+        if not key or (key.startswith("goog") and not key.startswith("googclient_")):
             raise invalid(f"Invalid attribute key: {key!r}")
         _check_size("attribute key", len(key.encode()), _MAX_KEY_BYTES)
         _check_size("attribute value", len(value.encode()), _MAX_VALUE_BYTES)
