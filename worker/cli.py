@@ -51,11 +51,33 @@ def health(
 
 
 @app.command()
+def top(
+    url: Annotated[list[str] | None, typer.Argument(help="of the workers' health ports; default: the one here")] = None,
+    interval: Annotated[float, typer.Option(help="seconds between two looks", min=0.2)] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="print one look and end")] = False,
+) -> None:
+    """Workers at a glance: jobs with their progress, speed, GPU, cost so far, fallback share."""
+    from worker.commands.top import top as command
+
+    command(url or [], interval_seconds=interval, once=once)
+
+
+@app.command()
 def demo(
     audio: Annotated[Path | None, typer.Argument(help="your own audio instead of the samples", exists=True)] = None,
     out: Annotated[Path, typer.Option(help="folder for what it leaves")] = Path("demo-output"),
+    fallback: Annotated[
+        bool, typer.Option("--fallback", help="kill the inference process at work; a stand-in for Deepgram steps in")
+    ] = False,
 ) -> None:
     """Three jobs through the whole worker on this machine; no cloud account, no GPU."""
+    if fallback:
+        if audio is not None:
+            raise typer.BadParameter("the stand-in for Deepgram knows the samples only", param_hint="AUDIO")
+        from worker.commands.demo_fallback import demo_fallback
+
+        demo_fallback(out)
+        return
     from worker.commands.demo import demo as command
 
     command(audio, out)

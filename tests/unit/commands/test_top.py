@@ -1,0 +1,58 @@
+import io
+import json
+from typing import Any
+
+from rich.console import Console
+
+from tests.support.health import IDENTITY, condition
+from worker.adapters.health import Answer, HealthServer
+from worker.commands.top import Seen, screen, top
+from worker.health import Condition, health_answer
+
+
+def health_of(seen: Condition) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(health_answer(IDENTITY, seen, 0.0).body)
+    return told
+
+
+def shown(*workers: Seen) -> str:
+    console = Console(width=180, record=True, file=io.StringIO())
+    console.print(screen(workers))
+    return console.export_text()
+
+
+def test_a_worker_at_work_is_shown_with_its_jobs_and_its_money() -> None:
+    picture = shown(Seen(url="http://w", health=health_of(condition())))
+
+    for told in (
+        "1 of 1 workers ready",
+        "9 jobs done, 1 failed",
+        "$0.0500 so far, 98.1 % below Deepgram",
+        "fallback 5.0 %",
+        "NVIDIA L4 83 % 61 °C",
+        "6.0 of 20 GiB",
+        "j1",
+        "20:00 of 1:00:00",
+        "100x",
+        "200x",
+    ):
+        assert told in picture, told
+
+
+def test_workers_that_load_or_do_not_answer_are_shown_as_that() -> None:
+    loading = health_of(Condition(uptime_seconds=3.0))
+
+    picture = shown(Seen(url="http://gone:1", health=None), Seen(url="http://w", health=loading))
+
+    assert "0 of 2 workers ready" in picture
+    assert "http://gone:1" in picture
+    assert "no answer" in picture
+    assert "the model is being loaded" in picture
+
+
+def test_one_look_is_printed(capsys: Any) -> None:
+    page = Answer(status=200, body=json.dumps(health_of(condition())).encode())
+    with HealthServer({"/health": lambda: page}, host="127.0.0.1", port=0) as server:
+        top([server.url], interval_seconds=1.0, once=True)
+
+    assert "w-1" in capsys.readouterr().out
