@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import shutil
+import signal
 import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
@@ -41,6 +42,7 @@ def main() -> None:
     )
     parser.add_argument("--keep", type=Path, help="folder for logs and objects; default: one that is removed")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that our workers end with us
     adopt_orphans()
     plan = SHORT if arguments.short else Plan(seed=0)
     seeds = arguments.seed or [1]
