@@ -40,7 +40,8 @@ provision_apis() {
     run gcloud services enable artifactregistry.googleapis.com bigquery.googleapis.com billingbudgets.googleapis.com \
         cloudbuild.googleapis.com cloudquotas.googleapis.com cloudscheduler.googleapis.com cloudtrace.googleapis.com \
         iam.googleapis.com logging.googleapis.com monitoring.googleapis.com parametermanager.googleapis.com \
-        pubsub.googleapis.com run.googleapis.com secretmanager.googleapis.com storage.googleapis.com
+        pubsub.googleapis.com run.googleapis.com secretmanager.googleapis.com storage.googleapis.com \
+        telemetry.googleapis.com
     # The service's own account exists only once asked for; two grants below name it.
     run gcloud beta services identity create --service=pubsub.googleapis.com
 }
@@ -170,8 +171,7 @@ provision_access() {
     grant "storage buckets" "gs://$OUTPUT_BUCKET" "$worker" roles/storage.objectUser
     grant "storage buckets" "gs://$STATE_BUCKET" "$worker" roles/storage.objectUser
     grant secrets "$DEEPGRAM_SECRET" "$worker" roles/secretmanager.secretAccessor
-    grant projects "$PROJECT_ID" "$worker" \
-        roles/logging.logWriter roles/monitoring.metricWriter roles/cloudtrace.agent
+    grant projects "$PROJECT_ID" "$worker" roles/telemetry.writer
 
     grant projects "$PROJECT_ID" "$builder" roles/logging.logWriter roles/run.developer roles/artifactregistry.writer \
         roles/cloudquotas.viewer

@@ -56,8 +56,9 @@ start_servers() {
 
 start_worker() {
     confined -d --name "$NAME-worker" --env-file "$FOLDER/env" -e PARAKEET_DEVICE=cpu -e PARAKEET_MODEL_NAME="$TINY" \
-        "$WORKER_IMAGE" >/dev/null
+        -e HEALTH_PORT=$((20000 + $$ % 10000)) "$WORKER_IMAGE" >/dev/null
     wait_for "$NAME-worker" worker.ready 180
+    "$ENGINE" exec "$NAME-worker" klipstream-worker health
     echo "# the worker is ready"
 }
 

@@ -96,9 +96,7 @@ def test_the_worker_may_do_what_it_needs_and_nothing_else() -> None:
         ("gs://klipstream-transcripts", "roles/storage.objectUser"),
         ("gs://klipstream-worker-state", "roles/storage.objectUser"),
         ("deepgram-api-key", "roles/secretmanager.secretAccessor"),
-        ("klipstream", "roles/logging.logWriter"),
-        ("klipstream", "roles/monitoring.metricWriter"),
-        ("klipstream", "roles/cloudtrace.agent"),
+        ("klipstream", "roles/telemetry.writer"),
     }
 
 
