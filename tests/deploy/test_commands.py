@@ -1,7 +1,9 @@
 """Every command that the scripts print, held to the commands and flags of the gcloud that is installed."""
 
 import os
+import re
 import runpy
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.deploying import IMAGE, dry_run
+from tests.support.deploying import DEPLOY, IMAGE, dry_run
 
 RUNS = [
     ("provision.sh",),
@@ -59,6 +61,16 @@ def test_gcloud_knows_every_command_and_flag(run: tuple[str, ...], tree: dict[st
     commands = [words for words in dry_run(name, "production", *options, **EVERYTHING) if words[0] == "gcloud"]
 
     assert commands != []
+    assert [(words, unknown) for words in commands if (unknown := unknown_flags(words, tree))] == []
+
+
+def test_gcloud_knows_every_command_of_the_runbook(tree: dict[str, Any]) -> None:
+    text = (DEPLOY / "RUNBOOK.md").read_text().replace("\\\n", " ")
+    lines = re.findall(r"^ {4}(gcloud [^#\n]*)", text, re.MULTILINE)
+
+    commands = [shlex.split(line.replace("$(", "(").replace("(", "").replace(")", "")) for line in lines]
+
+    assert len(commands) > 8
     assert [(words, unknown) for words in commands if (unknown := unknown_flags(words, tree))] == []
 
 
