@@ -61,7 +61,7 @@ class Trainer:
         torch.save({"model": self.model.state_dict(), "ctc_head": self.ctc_head.state_dict()}, weights)
 
     def step(self, batch: Batch, learning_rate: float, *, ctc_only: bool) -> tuple[float, float]:
-        """Learn from one batch; the transducer's and the CTC loss per token."""
+        """Learn from one batch; the transducer's and the CTC loss per token, the end counted as one."""
         self.model.spec_augmentation = None if ctc_only else self._masks
         encoded, lengths = self.model.forward(input_signal=batch.audio, input_signal_length=batch.audio_lengths)
         nothing = torch.zeros(())
@@ -76,14 +76,14 @@ class Trainer:
         logits = self.model.joint(encoder_outputs=encoded, decoder_outputs=predicted)
         windows = batch.windows if self.stage.aligned else None
         loss = tdt_loss(logits, batch.tokens, lengths, batch.token_lengths, windows=windows)
-        return loss.sum() / batch.token_lengths.sum().clamp(min=1)
+        return loss.sum() / _outputs(batch)
 
     def _ctc_loss(self, encoded: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
         scores = torch.log_softmax(self.ctc_head(encoded.transpose(1, 2)), dim=-1).transpose(0, 1)
         loss = ctc_loss(
             scores, batch.tokens, lengths, batch.token_lengths, blank=self.blank, zero_infinity=True, reduction="sum"
         )
-        return loss / batch.token_lengths.sum().clamp(min=1)
+        return loss / _outputs(batch)
 
     def _descend(self, loss: Tensor, learning_rate: float) -> None:
         for group in self._optimiser.param_groups:
@@ -92,6 +92,11 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         if torch.isfinite(nn.utils.clip_grad_norm_(self._parameters, 1.0)):
             self._optimiser.step()
+
+
+def _outputs(batch: Batch) -> Tensor:
+    """Tokens and ends: a batch of silences has none but ends."""
+    return batch.token_lengths.sum() + len(batch.token_lengths)
 
 
 def run(trainer: Trainer, batches: Batches, clock: Callable[[], float] = time.monotonic) -> None:
