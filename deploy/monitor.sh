@@ -27,8 +27,8 @@ main() {
     done
     [[ -n $environment ]] || usage 2
     load_environment "$environment"
-    RENDERED=$(mktemp -d)
-    trap 'rm -r "$RENDERED"' EXIT
+    RENDERED=${TMPDIR:-/tmp}/klipstream-monitoring-$ENVIRONMENT # it stays: the printed commands can be pasted
+    mkdir -p "$RENDERED"
     each log_metric "$DEPLOY"/monitoring/log-metrics/*.yaml
     each alert "$DEPLOY"/monitoring/alerts/*.yaml
     each dashboard "$DEPLOY/monitoring/dashboard.yaml"

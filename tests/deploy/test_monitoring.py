@@ -1,0 +1,230 @@
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.deploying import ROOT, dry_run
+from tests.support.monitoring import MONITORING, alerts, judged, loaded, panels, queries
+from worker.telemetry.metrics import Metric
+from worker.telemetry.register import REGISTER
+
+NAMED = {metric.name: metric for metric in REGISTER}
+SERIES = {
+    f"{metric.name}{suffix}": metric
+    for metric in REGISTER
+    for suffix in (("_bucket", "_sum", "_count") if metric.kind == "histogram" else ("",))
+}
+# Of Google's own metrics: https://cloud.google.com/monitoring/api/metrics_gcp_p_z#gcp-pubsub
+GOOGLES = {
+    "pubsub_googleapis_com:subscription_num_undelivered_messages",
+    "pubsub_googleapis_com:subscription_oldest_unacked_message_age",
+}
+SELECTOR = re.compile(r"\b((?:klipstream_|\w+_googleapis_com:)\w+)(?:\{([^}]*)\})?")
+MATCHER = re.compile(r'(\w+)!?="([^"]*)"')
+LABELS_OF_THE_RESOURCE = {"namespace", "instance", "le", "monitored_resource", "subscription_id", "worker_pool_name"}
+
+PANELS_ASKED_FOR = {
+    "speed": "klipstream_job_audio_seconds_total",
+    "GPU utilisation": "klipstream_gpu_utilisation_ratio",
+    "GPU memory": "klipstream_gpu_memory_used_bytes",
+    "cost": "klipstream_cost_usd_total",
+    "success": "klipstream_jobs_total",
+    "fallback by reason": "sum by (reason) (increase(klipstream_fallbacks_total",
+    "backlog": "subscription_num_undelivered_messages",
+    "oldest job": "subscription_oldest_unacked_message_age",
+    "dead letters": "klipstream_dead_letters_total",
+    "queue wait": "klipstream_queue_seconds_bucket",
+    "stage times": "klipstream_stage_seconds_bucket",
+}
+
+JOBS = 'namespace="production",outcome'
+WAITING = (
+    'pubsub_googleapis_com:subscription_num_undelivered_messages{monitored_resource="pubsub_subscription",'
+    'subscription_id="%s"}'
+)
+OLDEST = WAITING.replace("num_undelivered_messages", "oldest_unacked_message_age") % "jobs"
+HERE = '{namespace="production",instance="w-1"%s}'
+# For each alert: what must let it fire, and what must not. A value a minute, for 120 minutes.
+MADE: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "success-rate": (
+        {
+            f'klipstream_jobs_total{{{JOBS}="completed"}}': "0+9x120",
+            f'klipstream_jobs_total{{{JOBS}="failed"}}': "0+1x120",
+        },
+        {
+            f'klipstream_jobs_total{{{JOBS}="completed"}}': "0+300x120",
+            f'klipstream_jobs_total{{{JOBS}="failed"}}': "0+1x120",
+        },
+    ),
+    "fallback-rate": (
+        {
+            "klipstream_fallbacks_total" + HERE % ',reason="GPU_MEMORY_ERROR"': "0+1x120",
+            "klipstream_chunks_total" + HERE % ',engine="parakeet",outcome="heard"': "0+9x120",
+        },
+        {
+            "klipstream_fallbacks_total" + HERE % ',reason="GPU_MEMORY_ERROR"': "0+1x120",
+            "klipstream_chunks_total" + HERE % ',engine="parakeet",outcome="heard"': "0+30x120",
+        },
+    ),
+    "cost": (
+        {"klipstream_cost_usd_total" + HERE % ',engine="idle"': "0+1x120"},
+        {"klipstream_cost_usd_total" + HERE % ',engine="idle"': "0+0.01x120"},
+    ),
+    "fallback-budget": (
+        {"klipstream_budget_spent" + HERE % "": "1x120"},
+        {"klipstream_budget_spent" + HERE % "": "0x120"},
+    ),
+    "gpu-memory": (
+        {"klipstream_gpu_memory_used_bytes" + HERE % ',gpu="0"': f"{21 * 1024**3}x120"},
+        {"klipstream_gpu_memory_used_bytes" + HERE % ',gpu="0"': f"{20 * 1024**3}x120"},
+    ),
+    "speed": (
+        {
+            "klipstream_job_audio_seconds_total" + HERE % "": "0+390x120",
+            "klipstream_job_seconds_sum" + HERE % "": "0+10x120",
+        },
+        {
+            "klipstream_job_audio_seconds_total" + HERE % "": "0+410x120",
+            "klipstream_job_seconds_sum" + HERE % "": "0+10x120",
+        },
+    ),
+    "oldest-message": ({OLDEST: "0+60x120"}, {OLDEST: "1800x120"}),
+    "dead-letters": ({WAITING % "dead": "1x120"}, {WAITING % "dead": "0x120", WAITING % "jobs": "9x120"}),
+    "no-worker": (
+        {WAITING % "jobs": "3x120", "klipstream_ready" + HERE % "": "0x120"},
+        {WAITING % "jobs": "3x120", "klipstream_ready" + HERE % "": "1x120"},
+    ),
+    "fuse-open": (
+        {"klipstream_fuse_state" + HERE % ',state="open"': "1x120"},
+        {
+            "klipstream_fuse_state" + HERE % ',state="open"': "0x120",
+            "klipstream_fuse_state" + HERE % ',state="testing"': "1x120",
+        },
+    ),
+    "worker-died": (
+        {'logging_googleapis_com:user_klipstream_worker_deaths{worker_pool_name="pool"}': "0x115 1x5"},
+        {'logging_googleapis_com:user_klipstream_worker_deaths{worker_pool_name="pool"}': "4x120"},
+    ),
+}
+
+
+def selectors() -> list[tuple[str, dict[str, str]]]:
+    """Every series that a query names, and what its labels must be."""
+    return [
+        (name, dict(MATCHER.findall(matchers))) for query in queries() for name, matchers in SELECTOR.findall(query)
+    ]
+
+
+def log_metrics() -> dict[str, str]:
+    return {path.stem: loaded(path)["filter"] for path in (MONITORING / "log-metrics").glob("*.yaml")}
+
+
+def logged_events() -> set[str]:
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "worker").rglob("*.py")]
+    return {
+        call.args[0].value
+        for tree in trees
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Constant)
+        if isinstance(call.args[0].value, str)
+    }
+
+
+def test_no_panel_or_alert_shows_a_metric_that_nobody_emits() -> None:
+    known = SERIES.keys() | GOOGLES | {f"logging_googleapis_com:user_{name}" for name in log_metrics()}
+
+    assert {name for name, _ in selectors()} - known == set()
+
+
+def test_labels_are_matched_by_values_that_the_register_declares() -> None:
+    for name, matchers in selectors():
+        metric: Metric | None = SERIES.get(name)
+        for label, value in matchers.items():
+            if label not in LABELS_OF_THE_RESOURCE:
+                assert metric is not None, (name, label)
+                assert value in metric.labels[label], (name, label, value)
+
+
+def test_staging_and_production_are_never_added_up() -> None:
+    for name, matchers in selectors():
+        if name in SERIES:
+            assert matchers["namespace"] == "production", name
+
+
+def test_every_metric_of_the_register_can_be_seen() -> None:
+    shown = {SERIES[name].name for name, _ in selectors() if name in SERIES}
+
+    unseen = NAMED.keys() - shown
+
+    assert unseen == {
+        "klipstream_deliveries_total",
+        "klipstream_engine_memory_bytes",
+        "klipstream_engine_state",
+        "klipstream_gpu_memory_total_bytes",
+    }
+
+
+@pytest.mark.parametrize("subject", PANELS_ASKED_FOR)
+def test_the_dashboard_has_what_was_asked_for(subject: str) -> None:
+    assert any(PANELS_ASKED_FOR[subject] in query for of_one in panels().values() for query in of_one)
+
+
+def test_log_based_metrics_count_events_that_the_worker_logs() -> None:
+    for name, filter_text in log_metrics().items():
+        (event,) = re.findall(r'jsonPayload\.message="([\w.]+)"', filter_text)
+        assert event in logged_events(), name
+
+
+def test_prometheus_understands_every_query(tmp_path: Path) -> None:
+    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries())]
+
+    done = judged(tmp_path, "check", "rules", "rules.yaml", rules={"groups": [{"name": "all", "rules": rules}]})
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_a_series_to_try_it_on() -> None:
+    assert MADE.keys() == alerts().keys()
+
+
+@pytest.mark.parametrize("name", sorted(MADE))
+@pytest.mark.parametrize("fires", [True, False], ids=["fires", "stays-silent"])
+def test_an_alert_fires_when_it_should_and_only_then(name: str, fires: bool, tmp_path: Path) -> None:
+    condition = alerts()[name]
+    rule = {"alert": name, "expr": condition["query"], "for": condition["duration"]}
+    made = MADE[name][0 if fires else 1]
+    test = {
+        "rule_files": ["rules.yaml"],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": series, "values": values} for series, values in made.items()],
+                # Only whether there is a sample counts here: an alert that is firing has one of value 1.
+                "promql_expr_test": [
+                    {
+                        "expr": f'count(ALERTS{{alertname="{name}",alertstate="firing"}})',
+                        "eval_time": "118m",
+                        "exp_samples": [{"labels": "{}", "value": 1}] if fires else [],
+                    }
+                ],
+            }
+        ],
+    }
+
+    done = judged(
+        tmp_path, "test", "rules", "test.yaml", rules={"groups": [{"name": "all", "rules": [rule]}]}, test=test
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_monitoring_is_applied_file_by_file(tmp_path: Path) -> None:
+    commands = dry_run("monitor.sh", "staging", TMPDIR=str(tmp_path))
+
+    created = [word for words in commands for word in words if word.startswith(("--policy-from-file", "--config-from"))]
+    assert len(created) == len(alerts()) + len(log_metrics()) + 1
+    rendered = (tmp_path / "klipstream-monitoring-staging" / "no-worker.yaml").read_text()
+    assert 'subscription_id="transcription-jobs-worker-staging"' in rendered
+    assert 'namespace="staging"' in rendered
