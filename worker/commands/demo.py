@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from schemas.codes import Method
 from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, ProgressEvent, StoredArtefact
 from worker import client
 from worker.adapters.gcs import open_object_store
@@ -43,6 +44,7 @@ from worker.telemetry import configure_logging
 MOST_SECONDS = 600.0
 POLL_SECONDS = 2.0
 BEGINNING_CHARACTERS = 240
+LOG_NAME = "worker.log"
 
 
 @dataclass
@@ -64,22 +66,43 @@ class Outcome:
         return next((event for event in self.events if isinstance(event, CostEvent)), None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A job to publish."""
+
+    source: Path
+    method: Method = Method.AUTO
+
+
 def demo(audio: Path | None, folder: Path) -> None:
     """Run it. Exit 1 when a job failed."""
+    play([Order(source=source) for source in ([audio] if audio else [sample.path for sample in samples()])], folder)
+
+
+def play(
+    orders: Sequence[Order],
+    folder: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    before_publishing: Callable[[Path], None] = lambda _log: None,
+) -> Sequence[Outcome]:
+    """Do the jobs, show what comes of them and return it. Exit 1 when one failed.
+
+    `environment` is the worker's besides the usual one; `before_publishing` is given the file the worker logs to.
+    """
     configure_logging("json")
-    sources = [audio] if audio else [sample.path for sample in samples()]
     started = time.monotonic()
-    out().print(
-        f"[b]klipstream-worker demo[/]: {len(sources)} job(s), tiny synthetic-English model, CPU, local servers"
-    )
-    with _local(folder) as cloud, _worker(cloud, folder) as worker:
-        asyncio.run(_upload(sources))
-        outcomes = _submit(sources)
+    out().print(f"[b]klipstream-worker demo[/]: {len(orders)} job(s), tiny synthetic-English model, CPU, local servers")
+    with _local(folder) as cloud, _worker({**cloud.environment, **(environment or {})}, folder) as worker:
+        asyncio.run(_upload([order.source for order in orders]))
+        before_publishing(folder / LOG_NAME)
+        outcomes = _submit(orders)
         _follow(outcomes, worker, folder)
         asyncio.run(_fetch(outcomes, folder))
     _report(list(outcomes.values()), folder, time.monotonic() - started)
     if not all(isinstance(outcome.ended, CompletedEvent) for outcome in outcomes.values()):
         fail("not every job completed; see worker.log")
+    return list(outcomes.values())
 
 
 @contextmanager
@@ -91,8 +114,8 @@ def _local(folder: Path) -> Iterator[LocalCloud]:
 
 
 @contextmanager
-def _worker(cloud: LocalCloud, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {
+def _worker(environment: Mapping[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    effective = {
         "PARAKEET_MODEL_NAME": str(tiny_model()),
         "PARAKEET_DEVICE": "cpu",
         "HEALTH_PORT": "0",
@@ -100,10 +123,10 @@ def _worker(cloud: LocalCloud, folder: Path) -> Iterator[subprocess.Popen[bytes]
         "CHUNK_DURATION_MINUTES": "1",
         "LOG_FORMAT": "json",
         **os.environ,
-        **cloud.environment,
+        **environment,
     }
-    with (folder / "worker.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "worker", "run"], env=environment, stderr=log)
+    with (folder / LOG_NAME).open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "worker", "run"], env=effective, stderr=log)
         try:
             yield process
         finally:
@@ -118,15 +141,21 @@ async def _upload(sources: Sequence[Path]) -> None:
             await store.upload_file(source, ObjectRef(AUDIO_BUCKET, source.name), media_type)
 
 
-def _submit(sources: Sequence[Path]) -> dict[str, Outcome]:
+def _submit(orders: Sequence[Order]) -> dict[str, Outcome]:
     run = time.strftime("%H%M%S")
     outcomes = {}
-    for number, source in enumerate(sources, 1):
+    for number, order in enumerate(orders, 1):
         job_id = f"demo-{run}-{number}"
-        job = {"job_id": job_id, "video_id": f"video-{number}", "audio_uri": f"gs://{AUDIO_BUCKET}/{source.name}"}
-        client.submit({**job, "outputs": ["srt", "vtt"]}, project_id=PROJECT, topic=JOBS_TOPIC)
-        outcomes[job_id] = Outcome(source=source, job_id=job_id)
-    out().print(f"published {len(sources)} job(s); the worker is loading the model")
+        job = {
+            "job_id": job_id,
+            "video_id": f"video-{number}",
+            "audio_uri": f"gs://{AUDIO_BUCKET}/{order.source.name}",
+            "force_method": order.method.value,
+            "outputs": ["srt", "vtt"],
+        }
+        client.submit(job, project_id=PROJECT, topic=JOBS_TOPIC)
+        outcomes[job_id] = Outcome(source=order.source, job_id=job_id)
+    out().print(f"published {len(orders)} job(s); the worker starts by loading the model")
     return outcomes
 
 
@@ -138,7 +167,7 @@ def _follow(outcomes: dict[str, Outcome], worker: subprocess.Popen[bytes], folde
         while not all(outcome.ended and outcome.cost for outcome in outcomes.values()):
             if worker.poll() is not None or time.monotonic() > deadline:
                 bars.stop()
-                fail(f"the worker ended early or took too long; its log: {folder / 'worker.log'}")
+                fail(f"the worker ended early or took too long; its log: {folder / LOG_NAME}")
             for event in _next_events():
                 if event.job.job_id in outcomes:
                     outcomes[event.job.job_id].events.append(event)
@@ -193,7 +222,7 @@ def _report(outcomes: Sequence[Outcome], folder: Path, seconds: float) -> None:
         out().print(f"  {describe(event)}")
     out().print()
     out().print(_costs([outcome.cost for outcome in outcomes if outcome.cost]))
-    out().print(f"artefacts: {folder / 'artefacts'}   worker's log: {folder / 'worker.log'}   took {seconds:.0f} s")
+    out().print(f"artefacts: {folder / 'artefacts'}   worker's log: {folder / LOG_NAME}   took {seconds:.0f} s")
 
 
 def _beginning(event: CompletedEvent, folder: Path) -> str:

@@ -104,6 +104,7 @@ class ParakeetEngine:
             stack.push_async_callback(child.kill)
             self._facts = await child.until_ready(self._patience.start_seconds)
             stack.pop_all()
+        log.info("engine.started", pid=child.pid)
         self._serve(child)
         self._supervisor = asyncio.create_task(self._supervise(child), name="parakeet-supervisor")
         self._supervisor.add_done_callback(self._unsupervised)
