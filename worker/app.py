@@ -75,7 +75,7 @@ async def run_worker(settings: Settings) -> None:
 
     Raises `worker.preflight.NotReady` when something that is needed is missing, `ModelLoadingError` or
     `GpuNotAvailable` when the engine does not start, `QueueNotFound` when the subscription goes away,
-    `HealthPortTaken`, `OSError` for a TRACES_FILE that cannot be written.
+    `HealthPortTaken`, `ExportRefused`.
     """
     return_large_blocks()
     board, clock = Board(), SystemClock()

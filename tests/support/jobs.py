@@ -17,6 +17,7 @@ from worker.adapters.memory.audio import MemoryAudioDecoder, memory_audio
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
 from worker.core.jobs.audio_input import AudioIntake
+from worker.core.jobs.board import Board
 from worker.core.jobs.costing import Prices
 from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.handler import JobAttempt, JobRules, Jobs, JobTools
@@ -70,12 +71,13 @@ class JobsRoom:
         store: MemoryObjectStore | None = None,
         deepgram: Deepgram | None = None,
         claim_ttl_seconds: float = 5.0,
+        board: Board | None = None,
         **rules: Any,
     ) -> None:
         self.clock = SystemClock()
         self.store = store or MemoryObjectStore(self.clock.now)
         self.completions, self.dead_letters = RecordingTopic(), RecordingTopic()
-        self.folder, self.deepgram = folder, deepgram
+        self.folder, self.deepgram, self.board = folder, deepgram, board or Board()
         self.states = JobStates(self.store, "state", self.clock, rules.get("worker", "worker-1"), claim_ttl_seconds)
         self.jobs = Jobs(self._tools(recogniser or MemoryRecogniser()), self._rules(**rules))
 
@@ -91,6 +93,7 @@ class JobsRoom:
             completions=self.completions,
             dead_letters=self.dead_letters,
             clock=self.clock,
+            board=self.board,
         )
 
     @staticmethod

@@ -55,11 +55,11 @@ def queries() -> Iterator[str]:
 
 
 def promtool() -> str:
-    """The program, or a skip; on a build machine its absence is a failure."""
+    """The program, or a skip; a failure instead where CI_REQUIRE_PROMTOOL is set."""
     if found := shutil.which("promtool"):
         return found
     reason = "promtool is not installed (Debian: apt-get install prometheus)"
-    if os.environ.get("CI"):
+    if os.environ.get("CI_REQUIRE_PROMTOOL"):
         pytest.fail(reason)
     pytest.skip(reason)
 

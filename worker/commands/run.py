@@ -11,6 +11,7 @@ from worker.commands.console import fail, load_settings
 from worker.errors import GpuNotAvailable, ModelLoadingError, QueueNotFound, QueueServiceError, StorageServiceError
 from worker.preflight import NotReady
 from worker.telemetry import configure_logging
+from worker.telemetry.export import ExportRefused
 
 
 def run() -> None:
@@ -23,7 +24,7 @@ def run() -> None:
         _leave()
     except NotReady as exc:
         fail(f"not ready to run: {exc}")
-    except HealthPortTaken as exc:
+    except (HealthPortTaken, ExportRefused) as exc:
         fail(str(exc))
     except (GpuNotAvailable, ModelLoadingError, QueueNotFound, QueueServiceError, StorageServiceError) as exc:
         fail(f"{exc}: {exc.suggested_action}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO, assert_never
 
 import google.auth
+from google.auth.exceptions import DefaultCredentialsError
 from google.auth.transport.requests import AuthorizedSession
 from google.protobuf.json_format import MessageToDict
 from opentelemetry import metrics, trace
@@ -45,6 +46,10 @@ MetricsExporter = Literal["none", "prometheus", "otlp", "gcp"]
 TracesExporter = Literal["none", "otlp", "gcp", "file"]
 
 
+class ExportRefused(Exception):
+    """What the settings want cannot be had; the message says which."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Destinations:
     """What the settings say. `traces_file` is needed for traces to a file."""
@@ -60,8 +65,7 @@ class Destinations:
 def exporting(destinations: Destinations) -> Iterator[Callable[[], bytes] | None]:
     """Install the providers; yields what renders `/metrics`, where Prometheus is the exporter.
 
-    Leaving flushes for a second at most and drops the rest. Raises `OSError` where the file cannot be opened, and
-    google-auth's `DefaultCredentialsError` for `gcp` without credentials.
+    Leaving flushes for a second at most and drops the rest. Raises `ExportRefused`.
     """
     resource = Resource.create(
         {
@@ -119,11 +123,18 @@ def _span_exporter(destinations: Destinations) -> SpanExporter | None:
         case "gcp":
             return OTLPSpanExporter(f"{GOOGLE}/v1/traces", timeout=EXPORT_SECONDS, session=_google_session())
         case "file":
-            if destinations.traces_file is None:
-                raise OSError("TRACES_FILE is not set")
-            return OtlpFile(destinations.traces_file.open("a", encoding="utf-8"))
+            return OtlpFile(_opened(destinations.traces_file))
         case _:
             assert_never(destinations.traces)
+
+
+def _opened(file: Path | None) -> TextIO:
+    if file is None:
+        raise ExportRefused("TRACES_EXPORTER=file needs TRACES_FILE")
+    try:
+        return file.open("a", encoding="utf-8")
+    except OSError as exc:
+        raise ExportRefused(f"TRACES_FILE {file}: {exc.strerror}") from exc
 
 
 class OtlpFile(SpanExporter):
@@ -155,7 +166,10 @@ def _with_hex_ids(value: Any) -> Any:
 
 
 def _google_session() -> AuthorizedSession:
-    credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+    try:
+        credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+    except DefaultCredentialsError as exc:
+        raise ExportRefused(f"an exporter is gcp: {exc}") from exc
     return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
 
 

@@ -1,0 +1,74 @@
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.support.clock import FakeClock
+from tests.support.jobs import JobsRoom, OnlySlot, speech
+from tests.support.nvml import Driver
+from tests.support.telemetry import render, value
+from tests.support.waiting import eventually
+from worker.adapters.gpu import Gpus
+from worker.adapters.memory.recogniser import MemoryRecogniser
+from worker.core.jobs.board import Board
+from worker.errors import AudioNotFound
+from worker.watch import Watch
+
+
+async def test_the_gpu_is_read_and_measured() -> None:
+    render()
+    watch = Watch(Board(), Gpus(Driver()), FakeClock())
+
+    looking = asyncio.create_task(watch.run())
+    await eventually(lambda: asyncio.sleep(0, bool(watch.condition.gpus)))
+    looking.cancel()
+
+    assert value(render(), "klipstream_gpu_power_watts", gpu="0") == 68.5
+    assert value(render(), "klipstream_gpu_throttled", gpu="0", reason="thermal") == 1
+    assert value(render(), "klipstream_gpu_throttled", gpu="0", reason="hardware") == 0
+
+
+async def test_what_nobody_looked_at_grows_old() -> None:
+    clock = FakeClock()
+    watch = Watch(Board(), Gpus(None), clock)
+    watch.look()
+
+    await clock.advance(7)
+
+    assert watch.age_seconds == 7
+    assert value(render(), "klipstream_ready") == 0
+
+
+async def test_the_board_shows_a_job_while_it_runs_and_what_became_of_it(tmp_path: Path) -> None:
+    board, seen = Board(), []
+
+    async def look(_samples: object, _job_id: str) -> None:
+        seen.extend(board.running(room.clock.now() + timedelta(seconds=5)))
+
+    room = JobsRoom(tmp_path, recogniser=MemoryRecogniser(script=look), board=board)
+    await room.upload(speech(30))
+
+    await room.attempt().handle(OnlySlot())
+
+    assert seen[0].method == "parakeet"
+    assert seen[0].seconds >= 5
+    assert seen[-1].audio_seconds is not None
+    assert board.running(room.clock.now()) == ()
+    assert board.last is not None
+    assert (board.last.code, board.totals.completed, board.totals.failed) == (None, 1, 0)
+    assert board.totals.audio_seconds == pytest.approx(30)
+    assert board.totals.cost_usd > 0
+
+
+async def test_a_failed_job_is_on_the_board_with_its_code(tmp_path: Path) -> None:
+    board = Board()
+    room = JobsRoom(tmp_path, board=board)
+    attempt = room.attempt()
+    with pytest.raises(AudioNotFound):
+        await attempt.handle(OnlySlot())
+
+    await attempt.give_up(AudioNotFound("gs://audio/vod.wav", None), 1)
+
+    assert board.last is not None
+    assert (board.last.code, board.totals.failed) == ("AUDIO_NOT_FOUND", 1)
