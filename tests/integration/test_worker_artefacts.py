@@ -19,7 +19,7 @@ from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.embedded.samples import samples
 from worker.ports import EngineFacts, Pcm, Recognition, WindowRecogniser
 
-pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900)]
 
 JOBS = {sample.path.stem: sample for sample in samples()}
 WINDOW_SECONDS, HOP_SECONDS = 60, 30

@@ -10,7 +10,7 @@ from tests.support.waiting import wait_until
 from tests.support.worker import Cloud
 from tests.support.worker_process import WorkerProcess
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
 
 SMALL_CHUNKS = {"CHUNK_DURATION_MINUTES": "0.5", "GPU_BATCH_SIZE": "1"}
 CHUNKS_BEFORE = 3
@@ -32,7 +32,7 @@ async def test_a_job_survives_the_death_of_the_inference_process(cloud: Cloud, t
             in_the_middle(worker)
 
             model.kill()
-            completed = (await pipeline.ending(seconds=120)).completed
+            completed = (await pipeline.ending(seconds=300)).completed
 
             worker.wait_for("delivery.settled", outcome="ack")
         unsettled = await pipeline.unsettled()
@@ -73,13 +73,13 @@ async def test_a_worker_told_to_stop_hands_its_job_on_and_nothing_shows(cloud: C
             told_at = time.monotonic()
             first.send(signal.SIGTERM)
             status, seconds = first.wait(10), time.monotonic() - told_at
-            completed = (await pipeline.ending(seconds=120)).completed
+            completed = (await pipeline.ending(seconds=300)).completed
 
             disturbed, files = await pipeline.artefacts(completed), files_below(cloud.downloads)
             events = {event.event_id for event in pipeline.events}
             await pipeline.forget("job-1")
             await pipeline.submit(uri)
-            undisturbed = await pipeline.artefacts((await pipeline.ending(seconds=120)).completed)
+            undisturbed = await pipeline.artefacts((await pipeline.ending(seconds=300)).completed)
 
     done, skipped = len(first.logged("chunk.done")), len(second.logged("chunk.skipped"))
     assert (status, seconds < 8, len(first.logged("delivery.nacked", count=1))) == (0, True, 1)
