@@ -101,6 +101,7 @@ async def _hear(
         hear=_ladder(engine, file.name).hear,
         store=_NoStore(),
         key="",
+        paid_key="",
         chunk_seconds=settings.chunk_duration_minutes * 60,
         chunks_in_flight=settings.chunks_in_flight,
         on_progress=lambda progress: bar(completed=progress.audio_seconds_done),

@@ -10,6 +10,7 @@ A `JobAttempt` lives as long as one delivery is worked on. It knows neither acks
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -231,12 +232,14 @@ class JobAttempt:
     ) -> Transcribed:
         self._account.engine = engine = self._tools.recogniser.facts
         settings = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION}
+        key = partial(checkpoint_key, audio=audio.facts, settings=settings)
         async with self._reporting_progress() as on_progress:
             transcription = Transcription(
                 decoder=self._tools.decoder,
                 hear=self._ladder(job, situation).hear,
                 store=claim.checkpoints,
-                key=checkpoint_key(audio=audio.facts, model_fingerprint=engine.model_fingerprint, settings=settings),
+                key=key(model_fingerprint=engine.model_fingerprint),
+                paid_key=key(model_fingerprint="deepgram"),
                 chunk_seconds=self._rules.chunk_seconds,
                 chunks_in_flight=self._rules.chunks_in_flight,
                 on_progress=on_progress,

@@ -63,7 +63,11 @@ class Transcribed:
 
 
 class Transcription:
-    """The transcription of one job's audio file; `hear` turns a chunk into its words, whichever engine does it."""
+    """The transcription of one job's audio file; `hear` turns a chunk into its words, whichever engine does it.
+
+    Chunks are kept under `key`, which names Parakeet's model too; those that were paid for under `paid_key`, which does
+    not: another model, or a worker without one, is no reason to pay again.
+    """
 
     def __init__(
         self,
@@ -72,16 +76,19 @@ class Transcription:
         hear: Callable[[Chunk], Awaitable[Checkpoint]],
         store: ChunkStore,
         key: str,
+        paid_key: str,
         chunk_seconds: float,
         chunks_in_flight: int,
         on_progress: Callable[[Progress], object],
     ) -> None:
-        self._decoder, self._hear, self._store, self._key = decoder, hear, store, key
+        self._decoder, self._hear, self._store = decoder, hear, store
+        self._key, self._paid_key = key, paid_key
         self._chunk_seconds, self._on_progress = chunk_seconds, on_progress
         self._room = asyncio.Semaphore(chunks_in_flight)
         self._done: list[Checkpoint] = []
         self._resumed = 0
         self._chunks_total: int | None = None
+        self._failure: WorkerError | None = None
 
     @property
     def done(self) -> tuple[Checkpoint, ...]:
@@ -94,13 +101,18 @@ class Transcription:
         return self._resumed
 
     async def run(self, path: Path) -> Transcribed:
-        """Hear the whole file. Raises the first error of decoder, engine or store; finished chunks stay kept."""
+        """Hear the whole file. Raises the first error of decoder, engine or store; finished chunks stay kept.
+
+        When a chunk fails those under way with it are finished first: a request to Deepgram is paid for in any case.
+        """
         cutter = ChunkCutter(chunk_seconds=self._chunk_seconds)
         async with self._decoder.decode(path) as stream:
             async with together() as group:
                 async for chunk in self._admitted(cutter, stream):
                     group.create_task(self._work(chunk))
             truncated = stream.truncated
+        if self._failure is not None:
+            raise self._failure
         chunks = tuple(sorted(self._done, key=lambda chunk: chunk.index))
         with stage("merge"):
             words = await asyncio.to_thread(merge, [window for chunk in chunks for window in chunk.windows])
@@ -115,17 +127,20 @@ class Transcription:
         """Chunks as the audio arrives; none is decoded before there is room for it, so that memory stays flat."""
         count = 0
         await self._room.acquire()
-        async for chunk in chunks_of(cutter, stream):
-            count += 1
-            yield chunk
-            await self._room.acquire()
+        async with aclosing(chunks_of(cutter, stream)) as chunks:
+            async for chunk in chunks:
+                if self._failure is not None:
+                    return
+                count += 1
+                yield chunk
+                await self._room.acquire()
         self._room.release()
         self._chunks_total = count
 
     async def _work(self, chunk: Chunk) -> None:
         try:
             with stage("chunk", index=chunk.index):
-                saved = await self._store.load(self._key, chunk.index)
+                saved = await self._kept(chunk.index)
                 if saved is None:
                     saved = await self._heard(chunk)
                 else:
@@ -133,8 +148,14 @@ class Transcription:
                     CHUNKS.add(engine=saved.engine, outcome="resumed")
                     log.info("chunk.skipped", chunk=chunk.index, engine=saved.engine)
             self._finish(saved)
+        except WorkerError as exc:
+            self._failure = self._failure or exc
         finally:
             self._room.release()
+
+    async def _kept(self, index: int) -> Checkpoint | None:
+        heard, paid = await asyncio.gather(self._store.load(self._key, index), self._store.load(self._paid_key, index))
+        return heard or paid
 
     async def _heard(self, chunk: Chunk) -> Checkpoint:
         log.debug("chunk.started", chunk=chunk.index)
@@ -144,7 +165,7 @@ class Transcription:
             CHUNKS.add(engine="none", outcome="failed")
             raise
         with stage("checkpoint"):
-            await self._store.save(self._key, heard)
+            await self._store.save(self._paid_key if heard.engine == "deepgram" else self._key, heard)
         CHUNKS.add(engine=heard.engine, outcome="heard")
         log.info("chunk.done", chunk=chunk.index, windows=len(chunk.windows), engine=heard.engine)
         return heard
