@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deploying import ROOT, dry_run
+from tests.support.deploying import ROOT, dry_run, rendered
 from tests.support.monitoring import MONITORING, alerts, judged, loaded, panels, queries
 from worker.telemetry.metrics import Metric
 from worker.telemetry.register import REGISTER
@@ -152,6 +152,10 @@ def test_staging_and_production_are_never_added_up() -> None:
             assert matchers["namespace"] == "production", name
 
 
+def test_the_worker_pool_sends_what_the_queries_tell_environments_by() -> None:
+    assert '"service.namespace=staging,' in rendered("staging")
+
+
 def test_every_metric_of_the_register_can_be_seen() -> None:
     shown = {SERIES[name].name for name, _ in selectors() if name in SERIES}
 
@@ -225,6 +229,6 @@ def test_monitoring_is_applied_file_by_file(tmp_path: Path) -> None:
 
     created = [word for words in commands for word in words if word.startswith(("--policy-from-file", "--config-from"))]
     assert len(created) == len(alerts()) + len(log_metrics()) + 1
-    rendered = (tmp_path / "klipstream-monitoring-staging" / "no-worker.yaml").read_text()
-    assert 'subscription_id="transcription-jobs-worker-staging"' in rendered
-    assert 'namespace="staging"' in rendered
+    policy = (tmp_path / "klipstream-monitoring-staging" / "no-worker.yaml").read_text()
+    assert 'subscription_id="transcription-jobs-worker-staging"' in policy
+    assert 'namespace="staging"' in policy
