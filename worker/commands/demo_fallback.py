@@ -2,7 +2,7 @@
 
 The worker is the command `run` once more, and knows nothing of this: its inference process is stopped and killed from
 outside, as a GPU fault or the kernel's OOM killer would do it, until one window has died in two processes. Its chunk
-goes to Deepgram then, and no other. A second job is shared by both engines because it asks for that.
+goes to Deepgram then, and no other. Another job is shared by both engines because it asks for that.
 """
 
 import asyncio
@@ -48,7 +48,8 @@ def demo_fallback(folder: Path) -> None:
 
     out().print("Deepgram is a stand-in that knows the samples' texts; the inference process will be killed at work")
     with deepgram_in_thread(EmbeddedDeepgram(hear)) as deepgram:
-        orders = [Order(source=sources[0].path), Order(source=sources[1].path, method=Method.HYBRID)]
+        methods = (Method.AUTO, Method.AUTO, Method.HYBRID)
+        orders = [Order(source=source.path, method=method) for source, method in zip(sources, methods, strict=True)]
         outcomes = play(orders, folder, environment=_environment(deepgram), before_publishing=_sabotage)
         out().print(_shares(outcomes))
         paid = sum(receipt.paid for receipt in deepgram.receipts)
