@@ -28,7 +28,9 @@ main() {
 
 clean_up() {
     local status=$?
-    ((status == 0)) || "$ENGINE" logs "$NAME-worker" 2>&1 | tail -40 || true
+    if ((status != 0)) && "$ENGINE" inspect "$NAME-worker" >/dev/null 2>&1; then
+        "$ENGINE" logs "$NAME-worker" 2>&1 | tail -40
+    fi
     "$ENGINE" rm -f "$NAME-worker" "$NAME-servers" >/dev/null 2>&1 || true
     rm -rf "${FOLDER:-}"
 }
