@@ -4,10 +4,11 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 # Pinned, but installed first and by itself: its CPU and CUDA builds are different files under one version.
 TORCH ?= torch==2.13.0
+export CONTAINER_ENGINE ?= docker
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench chaos schemas lock clean
+.PHONY: help install demo test lint format bench smoke chaos schemas lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -55,6 +56,12 @@ chaos: install ## kill, stop and cut off workers for half an hour, and check tha
 	$(BIN)/python -m tests.chaos.shutdown
 	$(BIN)/python -m tests.chaos.deliveries
 	$(BIN)/python -m tests.chaos.replay
+
+smoke: ## the image with the tiny model, built and proved: needs docker, or CONTAINER_ENGINE=podman
+	$(CONTAINER_ENGINE) build -f Dockerfile.gpu --build-arg MODEL=tiny --build-arg PARAKEET_DEVICE=cpu -t klipstream-worker:smoke .
+	$(CONTAINER_ENGINE) build -f Dockerfile.gpu --build-arg MODEL=tiny --build-arg PARAKEET_DEVICE=cpu --target test \
+	  -t klipstream-worker:smoke-tools .
+	deploy/smoke.sh klipstream-worker:smoke klipstream-worker:smoke-tools
 
 schemas: install ## write schemas/json again from the models
 	$(BIN)/python -m schemas.generate
