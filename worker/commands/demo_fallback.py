@@ -66,7 +66,9 @@ def _environment(deepgram: EmbeddedDeepgram) -> Mapping[str, str]:
 
 
 def _shares(outcomes: Sequence[Outcome]) -> Table:
-    table = Table("job", "method", "chunks", "by Deepgram", "fell back because of", "requests", title="who did what")
+    table = Table(title="who did what")
+    for name in ("job", "method", "chunks", "by Deepgram", "requests", "fell back because of"):
+        table.add_column(name, overflow="fold")
     for outcome in outcomes:
         if isinstance(outcome.ended, CompletedEvent) and outcome.cost:
             told = outcome.ended.transcription_metadata
@@ -77,8 +79,8 @@ def _shares(outcomes: Sequence[Outcome]) -> Table:
                 str(told.method_used),
                 str(told.chunks_total),
                 f"{sum(engine.audio_seconds for engine in paid):.0f} s",
-                reasons or "-",
                 str(sum(engine.requests for engine in paid)),
+                reasons or "-",
             )
     return table
 
