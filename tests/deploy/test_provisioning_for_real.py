@@ -128,6 +128,8 @@ def test_a_worker_with_the_pools_settings_completes_a_job_there(project: Project
         "PARAKEET_MODEL_NAME": "null",
         "PARAKEET_DEVICE": "cpu",
         "HEALTH_PORT": "0",
+        "METRICS_EXPORTER": "none",
+        "TRACES_EXPORTER": "none",
         "TEMP_DIR": str(tmp_path),
     }
     pipeline = {

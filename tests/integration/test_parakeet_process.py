@@ -22,6 +22,9 @@ PARENT = """
 import asyncio, sys
 from pathlib import Path
 from tests.support.scripted_engine import Act, Stage, window
+from worker.telemetry import configure_logging
+
+configure_logging("json")  # to stderr: stdout is read by the test
 
 async def work(folder):
     async with Stage(folder).engine() as engine:
