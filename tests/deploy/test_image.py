@@ -1,12 +1,14 @@
 """What the image is made of. Building and running it takes minutes and a container engine: see deploy/smoke.sh."""
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,16 @@ def test_the_build_checks_the_image_before_it_pushes_it() -> None:
     steps = [step["id"] for step in yaml.safe_load((ROOT / "cloudbuild.yaml").read_text())["steps"]]
 
     assert steps == ["build", "build-test", "test", "smoke", "push", "deploy"]
+
+
+def test_the_package_is_known_by_name_and_version(tmp_path: Path) -> None:
+    command = [sys.executable, DEPLOY / "image" / "write_metadata.py", ROOT / "pyproject.toml", tmp_path]
+    subprocess.run(command, check=True)
+
+    (found,) = importlib.metadata.distributions(path=[str(tmp_path)])
+
+    assert found.name == "klipstream-worker"
+    assert found.version == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
 def fetch(target: Path, **arguments: str) -> "subprocess.CompletedProcess[str]":
