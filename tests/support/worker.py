@@ -47,7 +47,7 @@ class Cloud:
     @property
     def environment(self) -> Mapping[str, str]:
         """What a worker on these servers needs."""
-        here = {"PROJECT_ID": self.project, "TEMP_DIR": str(self.downloads), "HEALTH_PORT": "0"}
+        here = {"PROJECT_ID": self.project, "TEMP_DIR": str(self.downloads)}
         return {**self.local.environment, **here}
 
     @property

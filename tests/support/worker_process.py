@@ -17,7 +17,12 @@ from tests.support.waiting import wait_until
 from worker.embedded.samples import tiny_model
 
 START_SECONDS = 300.0  # importing the model's library takes 10 s of a free processor, minutes of a busy one
-TINY = {"PARAKEET_MODEL_NAME": str(tiny_model()), "PARAKEET_DEVICE": "cpu", "LOG_FORMAT": "json"}
+TINY = {
+    "PARAKEET_MODEL_NAME": str(tiny_model()),
+    "PARAKEET_DEVICE": "cpu",
+    "LOG_FORMAT": "json",
+    "HEALTH_PORT": "0",  # any: several may run
+}
 
 
 class WorkerProcess:

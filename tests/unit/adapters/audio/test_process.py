@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from worker.errors import AudioUndecodable, EngineFailure, TranscriptionTimeout
 from worker.ports import SAMPLE_RATE_HZ
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes by Linux's means")
+
+Children = Callable[[], list[psutil.Process]]
 
 MINUTES = 5
 LIMITS = Limits(max_seconds=3600, stall_seconds=10)
@@ -47,12 +50,11 @@ def decoder(media: MediaKit) -> FfmpegDecoder:
     return FfmpegDecoder(ffmpeg=media.ffmpeg, limits=LIMITS)
 
 
-def _children(pid: int | None = None) -> list[psutil.Process]:
-    return psutil.Process(pid).children(recursive=True)
-
-
-async def _one_runs() -> bool:
-    return len(_children()) == 1
+@pytest.fixture
+def children() -> Children:
+    """What this test has started and still runs: a whole run of the suite has servers of its own beside it."""
+    before = set(psutil.Process().children(recursive=True))
+    return lambda: [child for child in psutil.Process().children(recursive=True) if child not in before]
 
 
 def _stand_in(folder: Path, script: str) -> Path:
@@ -62,38 +64,42 @@ def _stand_in(folder: Path, script: str) -> Path:
     return path
 
 
-async def test_leaving_early_leaves_no_process(decoder: FfmpegDecoder, long: Path) -> None:
+async def test_leaving_early_leaves_no_process(decoder: FfmpegDecoder, long: Path, children: Children) -> None:
     async with decoder.decode(long) as stream:
         await anext(aiter(stream))
-        during = len(_children())
+        during = len(children())
 
     assert during == 1
-    assert _children() == []
+    assert children() == []
 
 
-async def test_leaving_without_a_look_leaves_no_process(decoder: FfmpegDecoder, long: Path) -> None:
+async def test_leaving_without_a_look_leaves_no_process(decoder: FfmpegDecoder, long: Path, children: Children) -> None:
     async with decoder.decode(long):
         pass
 
-    assert _children() == []
+    assert children() == []
 
 
-async def test_cancelling_a_decode_leaves_no_process(long: Path, tmp_path: Path) -> None:
+async def test_cancelling_a_decode_leaves_no_process(long: Path, tmp_path: Path, children: Children) -> None:
     hung = FfmpegDecoder(ffmpeg=_stand_in(tmp_path, "exec sleep 60"), limits=LIMITS)
     decoding = asyncio.create_task(decode_all(hung, long))
-    await eventually(_one_runs)
+
+    async def one_runs() -> bool:
+        return len(children()) == 1
+
+    await eventually(one_runs)
 
     decoding.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await decoding
-    assert _children() == []
+    assert children() == []
 
 
-async def test_ffmpeg_waits_while_nobody_reads(decoder: FfmpegDecoder, long: Path) -> None:
+async def test_ffmpeg_waits_while_nobody_reads(decoder: FfmpegDecoder, long: Path, children: Children) -> None:
     async with decoder.decode(long) as stream:
         await anext(aiter(stream))
-        (ffmpeg,) = _children()
+        (ffmpeg,) = children()
 
         written = [0]
 
@@ -108,17 +114,17 @@ async def test_ffmpeg_waits_while_nobody_reads(decoder: FfmpegDecoder, long: Pat
     assert sum(rest) == (MINUTES * 60 - 5) * SAMPLE_RATE_HZ
 
 
-async def test_many_decodes_run_side_by_side(decoder: FfmpegDecoder, long: Path) -> None:
+async def test_many_decodes_run_side_by_side(decoder: FfmpegDecoder, long: Path, children: Children) -> None:
     decoded = await asyncio.gather(*(decode_all(decoder, long) for _ in range(4)))
 
     assert {one.samples.size for one in decoded} == {MINUTES * 60 * SAMPLE_RATE_HZ}
-    assert _children() == []
+    assert children() == []
 
 
-async def test_a_decode_is_confined(decoder: FfmpegDecoder, long: Path) -> None:
+async def test_a_decode_is_confined(decoder: FfmpegDecoder, long: Path, children: Children) -> None:
     async with decoder.decode(long) as stream:
         await anext(aiter(stream))
-        (ffmpeg,) = _children()
+        (ffmpeg,) = children()
         memory, processor = ffmpeg.rlimit(psutil.RLIMIT_DATA), ffmpeg.rlimit(psutil.RLIMIT_CPU)
         written, opened = ffmpeg.rlimit(psutil.RLIMIT_FSIZE), ffmpeg.rlimit(psutil.RLIMIT_NOFILE)
         session, environment, folder = os.getsid(ffmpeg.pid), ffmpeg.environ(), ffmpeg.cwd()
@@ -144,7 +150,7 @@ async def test_a_file_that_takes_too_much_processor_time_is_refused(long: Path, 
         await decode_all(busy, long)
 
 
-async def test_a_decoder_that_hangs_is_a_fault_of_the_machine(long: Path, tmp_path: Path) -> None:
+async def test_a_decoder_that_hangs_is_a_fault_of_the_machine(long: Path, tmp_path: Path, children: Children) -> None:
     limits = Limits(max_seconds=3600, stall_seconds=0.05)
     hung = FfmpegDecoder(ffmpeg=_stand_in(tmp_path, "exec sleep 60"), limits=limits)
 
@@ -153,17 +159,17 @@ async def test_a_decoder_that_hangs_is_a_fault_of_the_machine(long: Path, tmp_pa
     with pytest.raises(TranscriptionTimeout):
         await hung.probe(long)
 
-    assert _children() == []
+    assert children() == []
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 async def test_a_decoder_stopped_from_outside_is_never_taken_for_the_end_of_the_audio(
-    decoder: FfmpegDecoder, long: Path, stop: signal.Signals
+    decoder: FfmpegDecoder, long: Path, stop: signal.Signals, children: Children
 ) -> None:
     async with decoder.decode(long) as stream:
         blocks = aiter(stream)
         await anext(blocks)
-        (ffmpeg,) = _children()
+        (ffmpeg,) = children()
         ffmpeg.send_signal(stop)
 
         with pytest.raises(EngineFailure):
@@ -187,7 +193,7 @@ async def test_kill_9_of_the_parent_takes_ffmpeg_with_it(media: MediaKit, long: 
     with parent:
         assert parent.stdout
         assert parent.stdout.readline() == "decoding\n"
-        (ffmpeg,) = _children(parent.pid)
+        (ffmpeg,) = psutil.Process(parent.pid).children(recursive=True)
 
         parent.kill()
 
