@@ -1,9 +1,9 @@
 """Does memory grow with the length of the file? Run as `python -m tests.bench.memory [MINUTES ...]`.
 
-Each length goes through a worker process of its own with the tiny model, after ten minutes to warm it up. Counted is the
-proportional set size, every 0.2 s, of the worker with its helpers, of ffmpeg, and of the inference process above the
-most that it held during those ten minutes: the model and what it needs for a batch. Exit 1 when the last length takes
-more than 1.2 times what the first one does.
+Each length goes through a worker process of its own with the tiny model, after ten minutes to warm it up. Counted is
+the proportional set size, every 0.2 s, of the worker with its helpers, of ffmpeg, and of the inference process above
+the most that it held during those ten minutes: the model and what it needs for a batch. Exit 1 when the last length
+takes more than 1.2 times what the first one does.
 """
 
 import asyncio
