@@ -3,11 +3,14 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 from rich.markup import escape
 
 from worker.app import make_decoder, open_cloud, self_test
 from worker.commands.console import EXIT_FAILED, load_settings, out
+from worker.commands.health import document, own_url
+from worker.core.delivery.fuse import FuseState
 from worker.engines import NoEngine, start_engine
 from worker.errors import WorkerError
 from worker.preflight import Finding, findings
@@ -45,7 +48,22 @@ async def _everything(settings: Settings) -> AsyncIterator[Finding]:
                 yield finding
     except WorkerError as exc:
         yield Finding(name="Google Cloud", ok=False, detail=f"{exc}: {exc.suggested_action}")
+    if settings.health_port and (running := document(own_url())):
+        yield running_worker(running)
     yield await _engine(settings)
+
+
+def running_worker(health: dict[str, Any]) -> Finding:
+    """What the worker that runs here already says of itself at `/health`: its fuse, and whether it takes jobs."""
+    fuse = health.get("fuse") or {"state": "unknown, it is still starting", "failures_in_a_row": 0}
+    detail = f"{health.get('status')}; fuse {fuse['state']}, {fuse['failures_in_a_row']} failures in a row"
+    reasons = dict.fromkeys(filter(None, (health.get("reason"), fuse.get("reason"))))
+    return Finding(
+        name=f"running worker {health.get('worker')}",
+        ok=fuse["state"] != FuseState.OPEN,
+        advice=bool(reasons),
+        detail=": ".join((detail, *reasons)),
+    )
 
 
 async def _engine(settings: Settings) -> Finding:
