@@ -49,7 +49,9 @@ format: install ## let ruff rewrite what it can
 
 bench: install ## the measurements of the README
 	$(BIN)/python -m tests.bench.accuracy
+	$(BIN)/python -m tests.bench.memory
 	$(BIN)/python -m tests.bench.throughput
+	$(BIN)/python -m tests.bench.deepgram_faults
 
 chaos: install ## kill, stop and cut off workers for half an hour, and check that nothing is lost or done twice
 	$(BIN)/python -m tests.chaos --seed 1 --seed 2 --seed 3

@@ -75,7 +75,7 @@ class Settings(BaseSettings):
 
     # the way of a job
     # 10 minutes: a kill costs seconds of GPU time, and a long file has few enough checkpoints.
-    chunk_duration_minutes: float = Field(10, gt=0, le=60, description="unit of checkpoint, retry and fallback")
+    chunk_duration_minutes: float = Field(10, ge=0.1, le=60, description="unit of checkpoint, retry and fallback")
     chunks_in_flight: int = Field(2, ge=1, le=16, description="chunks of one job worked on at once")
     enable_batch_processing: bool = Field(True, description="false: one job at a time")
     max_concurrent_jobs: int = Field(4, ge=1, le=64, description="job slots")
