@@ -6,7 +6,7 @@ Plain frozen dataclasses: they are made by the thousand, and they carry no array
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Word:
     """One spoken word as written, with its punctuation and case, on some clock.
 
@@ -20,7 +20,7 @@ class Word:
     confidence: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class WindowSpan:
     """The samples of one window in the whole file, at 16 kHz: `[start_sample, end_sample)`.
 
@@ -33,7 +33,7 @@ class WindowSpan:
     overlaps_previous: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class WindowTranscript:
     """The words of one window, timed from the window's own first sample."""
 
