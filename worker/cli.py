@@ -128,6 +128,36 @@ def watch(as_json: Json = False) -> None:
 
 
 @app.command()
+def validate(
+    audio_uri: Annotated[list[str] | None, typer.Argument(help="gs://bucket/object; default: made speech")] = None,
+    hours: Annotated[
+        list[float] | None,
+        typer.Option(help="length of made speech; default: 0.5, 2 and 4 where no URI is given", min=0.001),
+    ] = None,
+    method: Annotated[list[Method] | None, typer.Option(help="each is forced on every audio; default: auto")] = None,
+    copies: Annotated[int, typer.Option(help="jobs of each audio and method", min=1)] = 1,
+    at_once: Annotated[int, typer.Option(help="jobs under way at once", min=1)] = 1,
+    bucket: Annotated[str | None, typer.Option(envvar="AUDIO_BUCKET", help="where made speech is uploaded to")] = None,
+    timeout: Annotated[float, typer.Option(help="seconds to wait at most")] = 3600.0,
+    as_json: Json = False,
+) -> None:
+    """The acceptance run of a deployed environment: jobs through it, judged by what was promised."""
+    from worker.commands.validate import Plan
+    from worker.commands.validate import validate as command
+
+    plan = Plan(
+        uris=audio_uri or [],
+        hours=hours or ([] if audio_uri else [0.5, 2.0, 4.0]),
+        methods=method or [Method.AUTO],
+        copies=copies,
+        at_once=at_once,
+        bucket=bucket,
+        timeout_seconds=timeout,
+    )
+    command(plan, as_json=as_json)
+
+
+@app.command()
 def transcribe(
     files: Annotated[list[Path], typer.Argument(help="audio files", exists=True, dir_okay=False)],
     out: Annotated[Path, typer.Option(help="folder for the artefacts", file_okay=False)],

@@ -20,7 +20,7 @@ def submit(job: dict[str, Any], *, wait: bool, timeout_seconds: float, as_json: 
     """Publish; with `wait`, print the job's events until it has ended. Exit 1 when it failed or took too long."""
     settings = load_settings()
     project, topic = settings.project_id, settings.jobs_topic
-    with _friendly():
+    with friendly():
         if not wait:
             message_id = client.submit(job, project_id=project, topic=topic)
             _print(as_json, {"job_id": job["job_id"], "message_id": message_id}, f"published {job['job_id']}")
@@ -37,7 +37,7 @@ def watch(*, as_json: bool) -> None:
     """Print events as they come, until Ctrl-C, from a subscription of this command's own."""
     settings = load_settings()
     with (
-        _friendly(),
+        friendly(),
         client.own_subscription(project_id=settings.project_id, topic=settings.completion_topic) as subscription,
         client.completions(project_id=settings.project_id, subscription=subscription) as events,
     ):
@@ -85,7 +85,8 @@ def _follow(
 
 
 @contextmanager
-def _friendly() -> Iterator[None]:
+def friendly() -> Iterator[None]:
+    """Ends the command with a word on what Pub/Sub refused, or what is no job; Ctrl-C ends it well."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,0 +1,198 @@
+"""`validate`: the acceptance run of a deployed environment: jobs through it, and what came of them against promises.
+
+It is the pipeline's side and nothing else: it uploads audio, publishes jobs and reads their events, so its account
+needs what the pipeline's has, and `pubsub.subscriptions.create` for a subscription of its own.
+"""
+
+import asyncio
+import json
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from schemas.codes import Method
+from schemas.events import Event, FailedEvent
+from worker import client
+from worker.adapters.audio import find_ffmpeg
+from worker.adapters.gcs import open_object_store
+from worker.commands.acceptance import Criterion, Trial, has_passed, judged
+from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, out
+from worker.commands.submit import friendly, show
+from worker.embedded.samples import samples
+from worker.errors import WorkerError
+from worker.ports import ObjectRef
+from worker.settings import Settings
+
+SECONDS_PER_HOUR = 3600.0
+FOLDER = "validation"
+THE_PIPELINES_MP3 = ("-ar", "8000", "-ac", "1", "-c:a", "libmp3lame", "-b:a", "32k")
+MEDIA_TYPE = "audio/mpeg"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to send: every URI and every length of made speech, by every method."""
+
+    uris: Sequence[str]
+    hours: Sequence[float]
+    methods: Sequence[Method]
+    copies: int
+    at_once: int
+    bucket: str | None
+    """Where made speech is uploaded to."""
+    timeout_seconds: float
+
+
+def validate(plan: Plan, *, as_json: bool) -> None:
+    """Run it and print the verdict. Exit 1 unless every promise was kept."""
+    settings, run = load_settings(), uuid.uuid4().hex[:8]
+    if plan.hours and not plan.bucket:
+        fail("made speech needs a bucket to lie in: --bucket, or AUDIO_BUCKET", EXIT_USAGE)
+    with friendly():
+        try:
+            uris = [*plan.uris, *asyncio.run(_uploaded_speech(plan, settings, run))]
+        except WorkerError as exc:
+            fail(escape(f"{exc}: {exc.suggested_action}"))
+        trials = list(_trials(plan, uris, run))
+        _carry_out(trials, plan, settings, as_json=as_json)
+    criteria = judged(trials)
+    if as_json:
+        print(json.dumps(_document(run, trials, criteria)))
+    else:
+        _show(trials, criteria)
+    if not has_passed(criteria):
+        raise SystemExit(EXIT_FAILED)
+
+
+async def _uploaded_speech(plan: Plan, settings: Settings, run: str) -> list[str]:
+    """Speech of each length in the bucket; their URIs."""
+    if not plan.bucket or not plan.hours:
+        return []
+    uris = []
+    with tempfile.TemporaryDirectory(dir=settings.temp_dir) as folder:
+        async with open_object_store(project=settings.project_id) as store:
+            for hours in plan.hours:
+                file = _speech(hours, Path(folder))
+                ref = ObjectRef(plan.bucket, f"{FOLDER}/{run}/{file.name}")
+                await store.upload_file(file, ref, MEDIA_TYPE)
+                uris.append(ref.uri)
+    return uris
+
+
+def _speech(hours: float, folder: Path) -> Path:
+    """A packaged conversation, again and again up to that length, as the pipeline encodes it."""
+    file = folder / f"{hours:g}h.mp3"
+    again = ("-stream_loop", "-1", "-i", samples()[0].path, "-t", str(hours * SECONDS_PER_HOUR))
+    command = (find_ffmpeg(), "-hide_banner", "-loglevel", "error", *again, *THE_PIPELINES_MP3, file)
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return file
+
+
+def _trials(plan: Plan, uris: Sequence[str], run: str) -> Iterator[Trial]:
+    wanted = [(uri, method) for _ in range(plan.copies) for uri in uris for method in plan.methods]
+    for number, (uri, method) in enumerate(wanted, 1):
+        yield Trial(job_id=f"validate-{run}-{number}", audio_uri=uri, method=method)
+
+
+def _carry_out(trials: Sequence[Trial], plan: Plan, settings: Settings, *, as_json: bool) -> None:
+    """Keep so many jobs under way until all have ended, the time is over or Ctrl-C."""
+    project, waiting = settings.project_id, iter(trials)
+
+    def publish(count: int) -> None:
+        for trial in islice(waiting, count):
+            wish = {"job_id": trial.job_id, "video_id": trial.job_id, "audio_uri": trial.audio_uri}
+            client.submit({**wish, "force_method": trial.method.value}, project_id=project, topic=settings.jobs_topic)
+
+    with (
+        client.own_subscription(project_id=project, topic=settings.completion_topic) as subscription,
+        client.completions(
+            project_id=project, subscription=subscription, timeout_seconds=plan.timeout_seconds
+        ) as events,
+        suppress(KeyboardInterrupt),
+    ):
+        publish(plan.at_once)
+        for event, trial in _heard(events, trials):
+            if not as_json:
+                show(event, as_json=False)
+            if trial.has_ended:
+                publish(1)
+
+
+def _heard(events: Iterator[Event], trials: Sequence[Trial]) -> Iterator[tuple[Event, Trial]]:
+    """Tell the trials of their events until all have ended; each that is new to one of them."""
+    running = {trial.job_id: trial for trial in trials}
+    while running and (event := next(events, None)) is not None:
+        if (trial := running.get(event.job.job_id or "")) is None:
+            continue
+        trial.hear(event)
+        if trial.has_ended:
+            del running[trial.job_id]
+        yield event, trial
+
+
+def _show(trials: Sequence[Trial], criteria: Sequence[Criterion]) -> None:
+    out().print(_job_table(trials))
+    out().print(_verdict_table(criteria))
+    kept = sum(criterion.passed is True for criterion in criteria)
+    broken = sum(criterion.passed is False for criterion in criteria)
+    colour, untold = ("green" if has_passed(criteria) else "red"), len(criteria) - kept - broken
+    out().print(f"[{colour}]{kept} kept, {broken} broken[/], {untold} not told by these jobs ({len(trials)} in all)")
+
+
+def _job_table(trials: Sequence[Trial]) -> Table:
+    table = Table("job", "asked for", "done by", "audio", "waited", "took", "speed", "fallback", "USD", title="jobs")
+    for trial in trials:
+        table.add_row(trial.job_id, trial.method.value, *_cells(trial))
+    return table
+
+
+def _cells(trial: Trial) -> tuple[str, ...]:
+    if (completed := trial.completed) is None:
+        failed = trial.event.error.error_code if isinstance(trial.event, FailedEvent) else "no answer in time"
+        return (f"[red]{failed}[/]",)
+    told = completed.transcription_metadata
+    return (
+        str(told.method_used),
+        f"{told.audio_duration_seconds / SECONDS_PER_HOUR:.2f} h",
+        f"{told.queue_time_seconds:.1f} s",
+        f"{told.processing_time_seconds:.1f} s",
+        f"{told.processing_speed_ratio:.0f}x",
+        f"{told.chunks_fallback} of {told.chunks_total}",
+        f"{trial.cost.usd_total:.6f}" if trial.cost else "-",
+    )
+
+
+def _verdict_table(criteria: Sequence[Criterion]) -> Table:
+    marks = {True: "[green]pass[/]", False: "[bold red]FAIL[/]", None: "[yellow]not told[/]"}
+    table = Table("criterion", "measured", "promised", "unit", "verdict", title="promises")
+    for one in criteria:
+        value = "-" if one.value is None else f"{one.value:.4g}"
+        table.add_row(one.name, value, f"{one.comparison} {one.limit:g}", one.unit, marks[one.passed])
+    return table
+
+
+def _document(run: str, trials: Sequence[Trial], criteria: Sequence[Criterion]) -> dict[str, Any]:
+    return {
+        "run": run,
+        "passed": has_passed(criteria),
+        "criteria": [criterion.document() for criterion in criteria],
+        "jobs": [
+            {
+                "job_id": trial.job_id,
+                "audio_uri": trial.audio_uri,
+                "force_method": trial.method.value,
+                "event": trial.event.model_dump(mode="json") if trial.event else None,
+                "cost": trial.cost.model_dump(mode="json") if trial.cost else None,
+            }
+            for trial in trials
+        ],
+    }
