@@ -27,13 +27,15 @@ def source(path: Path) -> str:
     return f"file:{path.absolute()}"
 
 
-def decode_arguments(path: Path) -> tuple[str, ...]:
-    """Decode the first audio track to mono float samples at `SAMPLE_RATE_HZ` on stdout.
+def decode_arguments(path: Path, begin_second: int = 0, end_second: int | None = None) -> tuple[str, ...]:
+    """Decode the first audio track, or a stretch of it, to mono float samples at `SAMPLE_RATE_HZ` on stdout.
 
     Float, because ffmpeg's own conversion to int16 turns NaN into full-scale noise.
     """
     output = ("-ac", "1", "-ar", str(SAMPLE_RATE_HZ), "-c:a", "pcm_f32le", "-f", "f32le", "pipe:1")
-    return (*_input(path), "-af", _RESAMPLE, *output)
+    begin = ("-ss", str(begin_second)) if begin_second else ()
+    length = () if end_second is None else ("-t", str(end_second - begin_second))
+    return (*_input(path, *begin, *length), "-af", _RESAMPLE, *output)
 
 
 def probe_arguments(path: Path) -> tuple[str, ...]:
@@ -41,11 +43,11 @@ def probe_arguments(path: Path) -> tuple[str, ...]:
     return (*_input(path), "-af", "ashowinfo", "-frames:a", "1", "-f", "null", "-")
 
 
-def _input(path: Path) -> tuple[str, ...]:
+def _input(path: Path, *options: str) -> tuple[str, ...]:
     return (
         *("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"),
         *("-protocol_whitelist", "file"),
         *("-format_whitelist", ",".join(CONTAINERS)),
         *("-codec_whitelist", ",".join(_DECODERS)),
-        *("-threads", "1", "-i", source(path), "-map", "0:a:0"),
+        *("-threads", "1", *options, "-i", source(path), "-map", "0:a:0"),
     )

@@ -12,18 +12,26 @@ came out, or when an Ogg file lacks its end. Not to be known, and so never set: 
 an MP3 without a Xing/Info header, and damage that happens to decode. Bytes missing inside an MP3 shift what follows.
 """
 
+import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
+
+import numpy as np
+import structlog
 
 from worker.adapters.audio import ogg
 from worker.adapters.audio.command import decode_arguments, probe_arguments, source
+from worker.adapters.audio.parts import PART_SECONDS, Divided, Heard, Stretch, divisible
 from worker.adapters.audio.process import Limits, Run, started
 from worker.adapters.audio.report import CLAIM_SLACK_SECONDS, Report
 from worker.adapters.audio.samples import FLOAT_BYTES, to_int16
 from worker.errors import AudioTooLong, AudioUndecodable, EngineFailure
-from worker.ports import SAMPLE_RATE_HZ, AudioFacts, Pcm
+from worker.ports import SAMPLE_RATE_HZ, AudioFacts, Pcm, PcmStream
+
+log = structlog.get_logger(__name__)
 
 _STOPPED_BY_SIGNAL = 255  # ffmpeg's status when a signal made it end early but orderly
 
@@ -33,11 +41,23 @@ class FfmpegDecoder:
 
     Besides the port's errors both methods raise `TranscriptionTimeout` (no progress) and `EngineFailure` (somebody
     killed ffmpeg): faults of the machine, worth another attempt.
+
+    With `parts` above 1 long files whose codec allows it are decoded in parts, at most so many at once of all files
+    together, and so many of each file held ahead of their reader (10 MB a part).
     """
 
-    def __init__(self, *, ffmpeg: Path, limits: Limits, block_seconds: float = 5.0) -> None:
-        self._ffmpeg, self._limits = ffmpeg, limits
+    def __init__(
+        self,
+        *,
+        ffmpeg: Path,
+        limits: Limits,
+        block_seconds: float = 5.0,
+        parts: int = 1,
+        part_seconds: int = PART_SECONDS,
+    ) -> None:
+        self._ffmpeg, self._limits, self._parts, self._part_seconds = ffmpeg, limits, parts, part_seconds
         self._block_bytes = round(block_seconds * SAMPLE_RATE_HZ) * FLOAT_BYTES
+        self._processors = asyncio.Semaphore(parts)
 
     async def probe(self, path: Path) -> AudioFacts:
         """Read the headers and decode one frame. `duration_seconds` may be ffmpeg's guess from the bit rate."""
@@ -55,11 +75,43 @@ class FfmpegDecoder:
         )
 
     @contextlib.asynccontextmanager
-    async def decode(self, path: Path) -> AsyncIterator["DecodedStream"]:
+    async def decode(self, path: Path) -> AsyncIterator[PcmStream]:
         """See the port. One ffmpeg runs for the length of the context, and waits while nobody iterates."""
         _refuse_empty(path)
         async with started(self._ffmpeg, decode_arguments(path), Report(source(path)), self._limits) as run:
-            yield DecodedStream(run, path, self._limits, self._block_bytes)
+            serial = DecodedStream(run, path, self._limits, self._block_bytes)
+            if self._parts == 1:
+                yield serial
+                return
+            parted = PartedStream(serial, partial(self._divided, path), least_seconds=2 * self._part_seconds)
+            async with contextlib.aclosing(parted):
+                yield parted
+
+    def _divided(self, path: Path, seconds: float) -> Divided:
+        async def decode(stretch: Stretch, most_samples: int) -> Heard:
+            async with self._processors:
+                return await self._heard(path, stretch, most_samples)
+
+        return Divided(
+            seconds,
+            decode,
+            ahead=self._parts,
+            block_samples=self._block_bytes // FLOAT_BYTES,
+            part_seconds=self._part_seconds,
+        )
+
+    async def _heard(self, path: Path, stretch: Stretch, most_samples: int) -> Heard:
+        report, samples, filled = Report(source(path)), np.empty(most_samples, np.int16), 0
+        arguments = decode_arguments(path, stretch.begin_second, stretch.end_second)
+        async with started(self._ffmpeg, arguments, report, self._limits) as run:
+            while (block := to_int16(await run.read(self._block_bytes))).size:
+                if filled + block.size > most_samples:
+                    return Heard(samples=samples[:filled], clean=False)
+                samples[filled : filled + block.size] = block
+                filled += block.size
+            code = await run.ended()
+        _raise_if_stopped(code)
+        return Heard(samples=samples[:filled], clean=code == 0 and not report.damaged)
 
 
 class DecodedStream:
@@ -90,6 +142,13 @@ class DecodedStream:
             raise AudioTooLong(self._seconds, self._limits.max_seconds)
         return block
 
+    async def seconds_to_divide(self) -> float | None:
+        """The file's length where parts of it can be decoded, else None. Raises `AudioTooLong`."""
+        await self._refuse_too_long_by_its_header()
+        seconds = divisible(self._run.report)
+        near_limit = seconds is not None and seconds > self._limits.max_seconds - CLAIM_SLACK_SECONDS
+        return None if near_limit else seconds
+
     @property
     def _seconds(self) -> float:
         return self._samples / SAMPLE_RATE_HZ
@@ -115,6 +174,43 @@ class DecodedStream:
         )
 
 
+class PartedStream:
+    """The `PcmStream` of a file's parts where it has any; the serial stream gives what they do not."""
+
+    def __init__(self, serial: DecodedStream, divide: Callable[[float], Divided], *, least_seconds: float) -> None:
+        self._serial, self._divide, self._least_seconds = serial, divide, least_seconds
+        self._blocks = self._every_block()
+
+    @property
+    def truncated(self) -> bool:
+        """See the port. Never of a file that came in parts alone: each of them was whole."""
+        return self._serial.truncated
+
+    def __aiter__(self) -> AsyncIterator[Pcm]:
+        return self._blocks
+
+    async def aclose(self) -> None:
+        """End the parts under way."""
+        await self._blocks.aclose()
+
+    async def _every_block(self) -> AsyncGenerator[Pcm]:
+        given = 0
+        seconds = await self._serial.seconds_to_divide()
+        if seconds is not None and seconds >= self._least_seconds:
+            divided = self._divide(seconds)
+            async with contextlib.aclosing(divided.blocks()) as blocks:
+                async for block in blocks:
+                    given += block.size
+                    yield block
+            if divided.whole:
+                return
+            log.info("audio.undivided", from_second=given / SAMPLE_RATE_HZ)
+        async for block in self._serial:
+            if fresh := max(0, block.size - given):
+                yield block[-fresh:]
+            given = max(0, given - block.size)
+
+
 def _refuse_empty(path: Path) -> None:
     if path.stat().st_size == 0:
         raise AudioUndecodable("the file is empty")
@@ -124,5 +220,9 @@ def _raise_for_end(code: int, limits: Limits) -> None:
     """Tell an end the file caused (a status, a crash) from one it did not."""
     if code == -signal.SIGXCPU:
         raise AudioUndecodable(f"it takes more than {limits.cpu_seconds} s of CPU time to decode")
+    _raise_if_stopped(code)
+
+
+def _raise_if_stopped(code: int) -> None:
     if code in {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, _STOPPED_BY_SIGNAL}:
         raise EngineFailure("ffmpeg", f"it was stopped from outside (status {code})")

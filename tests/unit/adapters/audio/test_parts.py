@@ -1,0 +1,225 @@
+"""Parts: whatever the file and however many there are, samples and verdict are those of the serial decode."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.decoding import Decoded, decode_all
+from tests.support.media import MediaKit, babble, riff_wav
+from worker.adapters.audio import FfmpegDecoder, Limits
+from worker.adapters.audio.parts import SEAM_SECONDS, Divided, Heard, Stretch, stretches
+from worker.errors import EngineFailure
+from worker.ports import SAMPLE_RATE_HZ, Pcm
+
+SECONDS = 23.7
+PART_SECONDS = 5
+LIMITS = Limits(max_seconds=60)
+DIVIDED = [
+    ("p.wav", ()),
+    ("p-cd.wav", ("-ar", "44100", "-ac", "2")),
+    ("p-odd.wav", ("-ar", "37800", "-c:a", "pcm_f32le")),
+    ("p.flac", ()),
+    ("p-cd.flac", ("-ar", "44100", "-ac", "2")),
+    ("p-pipeline.mp3", ("-ar", "8000", "-b:a", "32k")),
+    ("p-cbr.mp3", ("-ar", "44100", "-ac", "2", "-b:a", "128k")),
+    ("p-vbr.mp3", ("-ar", "44100", "-q:a", "4")),
+    ("p-abr.mp3", ("-ar", "22050", "-abr", "1", "-b:a", "48k")),
+    ("p-dense.mp3", ("-ar", "48000", "-ac", "2", "-b:a", "320k")),
+]
+SERIAL = [
+    ("p-headerless.mp3", ("-ar", "44100", "-b:a", "64k", "-write_xing", "0")),
+    ("p.m4a", ("-c:a", "aac")),
+    ("p.opus", ("-c:a", "libopus")),
+]
+
+
+@pytest.fixture(scope="session")
+def long_talk() -> Pcm:
+    return babble(SECONDS, seed=2)
+
+
+def decoder_in(parts: int, media: MediaKit) -> FfmpegDecoder:
+    return FfmpegDecoder(ffmpeg=media.ffmpeg, limits=LIMITS, parts=parts, part_seconds=PART_SECONDS, block_seconds=0.7)
+
+
+async def both_ways(media: MediaKit, path: Path, parts: int = 3) -> tuple[Decoded, Decoded]:
+    serial = FfmpegDecoder(ffmpeg=media.ffmpeg, limits=LIMITS, block_seconds=0.7)
+    return await decode_all(serial, path), await decode_all(decoder_in(parts, media), path)
+
+
+def require_equal(serial: Decoded, parted: Decoded) -> None:
+    assert np.array_equal(parted.samples, serial.samples)
+    assert parted.truncated == serial.truncated
+
+
+@pytest.mark.parametrize(("name", "options"), DIVIDED, ids=[case[0] for case in DIVIDED])
+@pytest.mark.parametrize("parts", [2, 3, 8])
+async def test_parts_join_to_the_serial_decode_sample_for_sample(
+    media: MediaKit, long_talk: Pcm, name: str, options: tuple[str, ...], parts: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = media.encode(name, long_talk, *options)
+
+    serial, parted = await both_ways(media, path, parts)
+
+    require_equal(serial, parted)
+    assert serial.samples.size == long_talk.size
+    assert "audio.undivided" not in caplog.text
+
+
+@pytest.mark.parametrize(("name", "options"), SERIAL, ids=[case[0] for case in SERIAL])
+async def test_a_file_whose_parts_could_differ_is_decoded_by_one_process(
+    media: MediaKit, long_talk: Pcm, name: str, options: tuple[str, ...]
+) -> None:
+    path = media.encode(name, long_talk, *options)
+
+    async with decoder_in(3, media).decode(path) as stream:
+        await anext(aiter(stream))
+        processes = len([child for child in psutil.Process().children() if "ffmpeg" in child.name()])
+
+    assert processes == 1
+
+
+@pytest.mark.parametrize("name", ["p-cd.wav", "p.flac", "p-cbr.mp3", "p-vbr.mp3", "p-pipeline.mp3"])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    place=st.floats(0.02, 0.99),
+    taken=st.integers(0, 3000),
+    put=st.integers(0, 3000),
+    cut=st.booleans(),
+    seed=st.integers(0, 9),
+)
+async def test_damage_anywhere_changes_parts_and_serial_decode_alike(
+    media: MediaKit, long_talk: Pcm, name: str, place: float, taken: int, put: int, cut: bool, seed: int
+) -> None:
+    content = media.encode(name, long_talk, *dict(DIVIDED)[name]).read_bytes()
+    at = int(len(content) * place)
+    rest = b"" if cut else np.random.default_rng(seed).bytes(put) + content[at + taken :]
+    path = media.write(f"hurt-{name}", content[:at] + rest)
+
+    serial, parted = await both_ways(media, path)
+
+    require_equal(serial, parted)
+
+
+async def test_a_seam_in_silence_proves_nothing_so_the_rest_is_serial(media: MediaKit) -> None:
+    talk = babble(SECONDS)
+    talk[4 * SAMPLE_RATE_HZ : 7 * SAMPLE_RATE_HZ] = 0
+    path = media.encode("p-still.mp3", talk, "-ar", "16000", "-b:a", "32k")
+
+    serial, parted = await both_ways(media, path)
+
+    require_equal(serial, parted)
+
+
+async def test_leaving_early_leaves_no_process(media: MediaKit, long_talk: Pcm) -> None:
+    before = set(psutil.Process().children())
+    path = media.encode("p.wav", long_talk)
+
+    async with decoder_in(3, media).decode(path) as stream:
+        await anext(aiter(stream))
+
+    assert set(psutil.Process().children()) <= before
+
+
+async def test_a_wav_that_is_longer_than_its_header_states_ends_where_the_serial_decode_ends(
+    media: MediaKit, long_talk: Pcm
+) -> None:
+    path = media.write("p-lies.wav", riff_wav(long_talk.tobytes(), size=2 * 12 * SAMPLE_RATE_HZ))
+
+    serial, parted = await both_ways(media, path)
+
+    require_equal(serial, parted)
+
+
+# the arithmetic, without ffmpeg
+
+
+class Tape:
+    """A decode of known samples that counts how far it runs ahead, and spoils what it is told to."""
+
+    def __init__(self, samples: Pcm, *, spoilt: int | None = None, shifted: int | None = None) -> None:
+        self.samples, self.spoilt, self.shifted = samples, spoilt, shifted
+        self.begun: list[int] = []
+
+    async def decode(self, stretch: Stretch, most_samples: int) -> Heard:
+        self.begun.append(stretch.begin_second)
+        first = stretch.begin_second * SAMPLE_RATE_HZ
+        last = None if stretch.end_second is None else stretch.end_second * SAMPLE_RATE_HZ
+        number = len(self.begun) - 1
+        heard = np.roll(self.samples[first:last], int(number == self.shifted))
+        assert len(heard) <= most_samples
+        return Heard(samples=heard, clean=number != self.spoilt)
+
+    def divided(self, ahead: int = 3) -> Divided:
+        seconds = len(self.samples) / SAMPLE_RATE_HZ
+        return Divided(seconds, self.decode, ahead=ahead, block_samples=11_000, part_seconds=PART_SECONDS)
+
+
+async def all_of(divided: Divided) -> Pcm:
+    return np.concatenate([np.empty(0, np.int16), *[block async for block in divided.blocks()]])
+
+
+@given(seconds=st.floats(2 * PART_SECONDS, 40), part_seconds=st.integers(2 * SEAM_SECONDS, 12))
+def test_stretches_tile_the_file(seconds: float, part_seconds: int) -> None:
+    found = stretches(seconds, part_seconds)
+
+    ends = [stretch.end_second for stretch in found]
+    assert [stretch.begin_second for stretch in found] == [0, *ends[:-1]]
+    assert ends[-1] is None
+    assert found[-1].begin_second == 0 or part_seconds <= seconds - found[-1].begin_second < 2 * part_seconds
+
+
+@settings(max_examples=20, deadline=None)
+@given(samples=st.integers(10 * SAMPLE_RATE_HZ, 26 * SAMPLE_RATE_HZ), ahead=st.integers(1, 9))
+async def test_blocks_are_the_file_in_order(samples: int, ahead: int) -> None:
+    tape = Tape(babble(26)[:samples])
+    divided = tape.divided(ahead)
+
+    heard = await all_of(divided)
+
+    assert np.array_equal(heard, tape.samples)
+    assert divided.whole
+
+
+async def test_no_more_parts_than_agreed_are_decoded_before_the_reader_wants_them() -> None:
+    tape = Tape(babble(40))
+    blocks = tape.divided(ahead=2).blocks()
+
+    await anext(blocks)
+    await asyncio.sleep(0)
+    begun = len(tape.begun)
+    await blocks.aclose()
+
+    assert begun == 2
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+async def test_blocks_end_before_a_part_that_ffmpeg_complained_of(number: int) -> None:
+    divided = Tape(babble(21), spoilt=number).divided()
+
+    heard = await all_of(divided)
+
+    assert heard.size == number * PART_SECONDS * SAMPLE_RATE_HZ
+    assert not divided.whole
+
+
+@pytest.mark.parametrize("number", [1, 3])
+async def test_blocks_end_before_a_part_that_is_one_sample_off(number: int) -> None:
+    divided = Tape(babble(21), shifted=number).divided()
+
+    heard = await all_of(divided)
+
+    assert heard.size == number * PART_SECONDS * SAMPLE_RATE_HZ
+
+
+async def test_an_error_of_the_machine_in_a_part_is_the_readers() -> None:
+    async def killed(_stretch: Stretch, _most_samples: int) -> Heard:
+        raise EngineFailure("ffmpeg", "it was killed")
+
+    with pytest.raises(EngineFailure):
+        await all_of(Divided(21, killed, ahead=3, block_samples=11_000, part_seconds=PART_SECONDS))
