@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -67,7 +68,17 @@ async def open_cloud(settings: Settings, *, patience: Patience | None = None) ->
 
 def make_decoder(settings: Settings) -> FfmpegDecoder:
     """The decoder, with the length limit of the settings. Raises `FfmpegMissing`."""
-    return FfmpegDecoder(ffmpeg=find_ffmpeg(), limits=Limits(max_seconds=settings.max_audio_hours * SECONDS_PER_HOUR))
+    return FfmpegDecoder(
+        ffmpeg=find_ffmpeg(),
+        limits=Limits(max_seconds=settings.max_audio_hours * SECONDS_PER_HOUR),
+        parts=max(1, processors(settings) - 1),  # one is the event loop's
+    )
+
+
+def processors(settings: Settings) -> int:
+    """How many this process may use: what the system allows it, and no more than the instance is said to have."""
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(allowed, int(settings.instance_vcpus))
 
 
 async def run_worker(settings: Settings) -> None:
