@@ -53,7 +53,8 @@ class WorkerProcess:
     @property
     def log(self) -> list[dict[str, Any]]:
         """Every event it has logged."""
-        return [json.loads(line) for line in self._log.read_text("utf-8").splitlines() if line.startswith("{")]
+        written, _, _ = self._log.read_text("utf-8").rpartition("\n")  # the last line may be half written
+        return [json.loads(line) for line in written.splitlines() if line.startswith("{")]
 
     def logged(self, message: str, **fields: Any) -> list[dict[str, Any]]:
         """The log events of that name and with these fields."""
