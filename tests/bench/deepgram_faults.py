@@ -33,9 +33,10 @@ from tests.support.waiting import eventually
 from tests.support.worker import Cloud, cloud_in
 from tests.support.worker_process import WorkerProcess
 from worker.core.transcript.planning import ChunkCutter
-from worker.embedded.deepgram import EmbeddedDeepgram, Receipt, Reset, SeededFaults, deepgram_in_thread
+from worker.embedded.deepgram import EmbeddedDeepgram, Receipt, Reset, SeededFaults
 from worker.embedded.deepgram.audio import fingerprint
 from worker.embedded.local_cloud import JOBS_TOPIC
+from worker.embedded.own_thread import in_thread
 from worker.embedded.pubsub.provision import SubscriptionPlan, provision
 from worker.ports import Pcm
 
@@ -145,7 +146,7 @@ def play(scene: Scene) -> Result:
     """One scene on servers of its own."""
     with tempfile.TemporaryDirectory() as folder, cloud_in(Path(folder)) as cloud:
         asyncio.run(provision(cloud.local.pubsub_target, cloud.project, QUICK))
-        with deepgram_in_thread(EmbeddedDeepgram(hear, misbehave=scene.faults)) as deepgram:
+        with in_thread(EmbeddedDeepgram(hear, misbehave=scene.faults)) as deepgram:
             return asyncio.run(_play(scene, cloud, deepgram))
 
 

@@ -26,9 +26,9 @@ from worker.embedded.local_cloud import (
     JOBS_SUBSCRIPTION,
     JOBS_TOPIC,
 )
+from worker.embedded.own_thread import in_thread
 from worker.embedded.pubsub import EmbeddedPubSub
 from worker.embedded.pubsub.provision import SubscriptionPlan, provision
-from worker.embedded.pubsub.server import pubsub_in_thread
 from worker.ports import ObjectRef
 
 ACK_DEADLINE_SECONDS = 10
@@ -176,7 +176,7 @@ class Stage:
 async def stage(root: Path, pubsub_dice: Dice, storage_dice: Dice, pubsub: str | None = None) -> AsyncIterator[Stage]:
     """Start the servers below `root`, and proxies in front; `pubsub` is `host:port` of a server to use instead."""
     async with AsyncExitStack() as stack:
-        target = pubsub or stack.enter_context(pubsub_in_thread(EmbeddedPubSub())).target
+        target = pubsub or stack.enter_context(in_thread(EmbeddedPubSub())).target
         gcs = stack.enter_context(EmbeddedGcs(root / "gcs"))
         gcs.create_buckets([AUDIO_BUCKET])
         yield Stage(

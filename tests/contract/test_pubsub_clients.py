@@ -14,14 +14,15 @@ from google.cloud.pubsub_v1.subscriber.message import Message
 
 from tests.support.pubsub import Server, connected, let_it_pass
 from tests.support.waiting import wait_until
-from worker.embedded.pubsub import EmbeddedPubSub, pubsub_in_thread
+from worker.embedded.own_thread import in_thread
+from worker.embedded.pubsub import EmbeddedPubSub
 
 PUBLISHERS, MESSAGES_EACH, PULLERS = 8, 100, 8
 
 
 @pytest.fixture
 def threaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedPubSub]:
-    with pubsub_in_thread(EmbeddedPubSub(pull_hold_seconds=0.2)) as server:
+    with in_thread(EmbeddedPubSub(pull_hold_seconds=0.2)) as server:
         monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.target)
         yield server
 
@@ -116,7 +117,7 @@ async def test_two_servers_cannot_share_a_port() -> None:
 
 
 def test_a_server_in_a_thread_reports_a_taken_port(threaded: EmbeddedPubSub) -> None:
-    with pytest.raises(OSError, match=str(threaded.port)), pubsub_in_thread(EmbeddedPubSub(port=threaded.port)):
+    with pytest.raises(OSError, match=str(threaded.port)), in_thread(EmbeddedPubSub(port=threaded.port)):
         pass
 
 

@@ -10,8 +10,8 @@ from schemas.events import Event, encode, event_attributes
 from schemas.job import TranscriptionJob, parse_job
 from tests.support.messages import failed_event, job_document, progress_event
 from worker.client import completions, own_subscription, submit, wait_for
+from worker.embedded.own_thread import in_thread
 from worker.embedded.pubsub import EmbeddedPubSub
-from worker.embedded.pubsub.server import pubsub_in_thread
 
 PROJECT = {"project_id": "p"}
 JOBS, DONE = "projects/p/topics/jobs", "projects/p/topics/done"
@@ -19,7 +19,7 @@ JOBS, DONE = "projects/p/topics/jobs", "projects/p/topics/done"
 
 @pytest.fixture
 def publisher(monkeypatch: pytest.MonkeyPatch) -> Iterator[pubsub_v1.PublisherClient]:
-    with pubsub_in_thread(EmbeddedPubSub()) as server:
+    with in_thread(EmbeddedPubSub()) as server:
         monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.target)
         with pubsub_v1.PublisherClient() as client:
             client.create_topic(name=JOBS)

@@ -25,9 +25,9 @@ from worker.core.delivery.consumer import Consumer
 from worker.core.jobs.ladder import Deepgram
 from worker.embedded.gcs import EmbeddedGcs
 from worker.embedded.local_cloud import AUDIO_BUCKET, OUTPUT_BUCKET, PLANS, STATE_BUCKET, LocalCloud
+from worker.embedded.own_thread import in_thread
 from worker.embedded.pubsub import EmbeddedPubSub
 from worker.embedded.pubsub.provision import provision
-from worker.embedded.pubsub.server import pubsub_in_thread
 from worker.engines import engines_of, open_deepgram
 from worker.ports import WindowRecogniser
 from worker.settings import Settings
@@ -117,5 +117,5 @@ def _pubsub(target: str | None) -> Iterator[str]:
     if target is not None:
         yield target
         return
-    with pubsub_in_thread(EmbeddedPubSub()) as server:
+    with in_thread(EmbeddedPubSub()) as server:
         yield server.target

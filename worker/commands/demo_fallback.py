@@ -28,8 +28,9 @@ from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.commands.console import out
 from worker.commands.demo import MOST_SECONDS, Order, Outcome, play
 from worker.core.transcript.planning import ChunkCutter
-from worker.embedded.deepgram import EmbeddedDeepgram, deepgram_in_thread
+from worker.embedded.deepgram import EmbeddedDeepgram
 from worker.embedded.deepgram.audio import fingerprint
+from worker.embedded.own_thread import in_thread
 from worker.embedded.samples import Sample, samples
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
@@ -47,7 +48,7 @@ def demo_fallback(folder: Path) -> None:
         return script.get(fingerprint(samples), ())
 
     out().print("Deepgram is a stand-in that knows the samples' texts; the inference process will be killed at work")
-    with deepgram_in_thread(EmbeddedDeepgram(hear)) as deepgram:
+    with in_thread(EmbeddedDeepgram(hear)) as deepgram:
         methods = (Method.AUTO, Method.AUTO, Method.HYBRID)
         orders = [Order(source=source.path, method=method) for source, method in zip(sources, methods, strict=True)]
         outcomes = play(orders, folder, environment=_environment(deepgram), before_publishing=_sabotage)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.embedded.gcs import EmbeddedGcs
+from worker.embedded.own_thread import in_thread
 from worker.embedded.pubsub.provision import SubscriptionPlan, provision
-from worker.embedded.pubsub.server import EmbeddedPubSub, pubsub_in_thread
+from worker.embedded.pubsub.server import EmbeddedPubSub
 
 PROJECT = "local"
 JOBS_TOPIC = "transcription-jobs"
@@ -66,7 +67,7 @@ def local_cloud(root: Path, *, pubsub_port: int = 0, storage_port: int = 0) -> I
     Raises `OSError` or `EmbeddedServerFailed` when a server cannot start.
     """
     root.mkdir(parents=True, exist_ok=True)
-    with pubsub_in_thread(EmbeddedPubSub(port=pubsub_port)) as pubsub, EmbeddedGcs(root, storage_port) as storage:
+    with in_thread(EmbeddedPubSub(port=pubsub_port)) as pubsub, EmbeddedGcs(root, storage_port) as storage:
         storage.create_buckets([AUDIO_BUCKET, OUTPUT_BUCKET, STATE_BUCKET])
         asyncio.run(provision(pubsub.target, PROJECT, *PLANS))
         yield LocalCloud(pubsub_target=pubsub.target, storage_url=storage.url, root=root)

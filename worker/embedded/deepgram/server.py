@@ -2,13 +2,8 @@
 
 import asyncio
 import contextlib
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from time import monotonic
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import structlog
@@ -16,6 +11,7 @@ import structlog
 from worker.embedded.deepgram.misbehaviour import Misbehave, well_behaved
 from worker.embedded.deepgram.service import Hear, ListenService, Receipt
 from worker.embedded.deepgram.wire import ClientGone, Exchange
+from worker.embedded.own_thread import MachineClock
 from worker.ports import Clock
 
 _log = structlog.get_logger(__name__)
@@ -43,7 +39,7 @@ class EmbeddedDeepgram:
         clock: Clock | None = None,
     ) -> None:
         self.host, self.port, self.api_key = host, port, api_key
-        self._service = ListenService(hear, misbehave, api_key, clock or _MachineClock())
+        self._service = ListenService(hear, misbehave, api_key, clock or MachineClock())
         self._connections: set[asyncio.Task[None]] = set()
 
     @property
@@ -89,41 +85,3 @@ class EmbeddedDeepgram:
                 await self._service.serve(Exchange(reader, writer))
         finally:
             writer.close()
-
-
-@contextmanager
-def deepgram_in_thread(server: EmbeddedDeepgram) -> Iterator[EmbeddedDeepgram]:
-    """Run the server on an event loop of its own, for synchronous callers; leaving the context stops it."""
-    started: Future[Callable[[], object]] = Future()
-
-    async def serve() -> None:
-        stopping, loop = asyncio.Event(), asyncio.get_running_loop()
-        async with server:
-            started.set_result(lambda: loop.call_soon_threadsafe(stopping.set))
-            await stopping.wait()
-
-    def run() -> None:
-        try:
-            asyncio.run(serve())
-        except OSError as exc:
-            started.set_exception(exc)
-
-    thread = threading.Thread(target=run, name="embedded-deepgram", daemon=True)
-    thread.start()
-    stop = started.result()
-    try:
-        yield server
-    finally:
-        stop()
-        thread.join()
-
-
-class _MachineClock:
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)

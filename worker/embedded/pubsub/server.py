@@ -1,17 +1,12 @@
 """The server's life: listen, serve, stop."""
 
 import asyncio
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from time import monotonic
 from typing import Self
 
 import grpc
 import structlog
 
+from worker.embedded.own_thread import MachineClock
 from worker.embedded.pubsub.broker import Broker
 from worker.embedded.pubsub.rpc import handlers
 from worker.ports import Clock
@@ -40,7 +35,7 @@ class EmbeddedPubSub:
         pull_hold_seconds: float = 30.0,
     ) -> None:
         self.host, self.port = host, port
-        self._clock: Clock = clock or _MachineClock()
+        self._clock: Clock = clock or MachineClock()
         self._pull_hold_seconds = pull_hold_seconds
 
     @property
@@ -62,44 +57,6 @@ class EmbeddedPubSub:
         self._timekeeper.cancel()
         await asyncio.gather(self._timekeeper, return_exceptions=True)
         await self._server.stop(grace=None)
-
-
-@contextmanager
-def pubsub_in_thread(server: EmbeddedPubSub) -> Iterator[EmbeddedPubSub]:
-    """Run the server on an event loop of its own, for synchronous callers; leaving the context stops it."""
-    started: Future[Callable[[], object]] = Future()
-
-    async def serve() -> None:
-        stopping, loop = asyncio.Event(), asyncio.get_running_loop()
-        async with server:
-            started.set_result(lambda: loop.call_soon_threadsafe(stopping.set))
-            await stopping.wait()
-
-    def run() -> None:
-        try:
-            asyncio.run(serve())
-        except OSError as exc:
-            started.set_exception(exc)
-
-    thread = threading.Thread(target=run, name="embedded-pubsub", daemon=True)
-    thread.start()
-    stop = started.result()
-    try:
-        yield server
-    finally:
-        stop()
-        thread.join()
-
-
-class _MachineClock:
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 def _bind(server: grpc.aio.Server, target: str) -> int:

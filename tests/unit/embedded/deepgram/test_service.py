@@ -15,7 +15,8 @@ from deepgram.types.listen_v1response import ListenV1Response
 
 from tests.support.deepgram import KEY, chatter, hear
 from worker.adapters.memory.recogniser import words_in
-from worker.embedded.deepgram import EmbeddedDeepgram, Reply, Reset, deepgram_in_thread
+from worker.embedded.deepgram import EmbeddedDeepgram, Reply, Reset
+from worker.embedded.own_thread import in_thread
 from worker.ports import Pcm
 
 LISTEN = "/v1/listen"
@@ -174,7 +175,7 @@ async def test_a_port_that_is_taken_is_said_at_once() -> None:
 
 
 def test_it_runs_beside_synchronous_callers_and_says_what_it_is() -> None:
-    with structlog.testing.capture_logs() as events, deepgram_in_thread(EmbeddedDeepgram(hear)) as server:
+    with structlog.testing.capture_logs() as events, in_thread(EmbeddedDeepgram(hear)) as server:
         answer = httpx.post(
             f"{server.url}{LISTEN}",
             content=AUDIO,
