@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Takes down what deploy.sh, autoscale.sh and provision.sh made for an environment.
+# Takes down what monitor.sh, autoscale.sh, deploy.sh and provision.sh made for an environment.
 #
 #   deploy/destroy.sh ENVIRONMENT --yes [--with-data] [--dry-run]
 #
@@ -7,7 +7,8 @@
 #   --with-data  also the buckets with everything in them, the dead letters, the costs table and the secret
 #   --dry-run    print every command, run none
 #
-# Stays in any case, for other environments share it: APIs, the registry and its images, the build account, audit logs.
+# Stays in any case, for other environments share it: APIs, the registry and its images, the build account, the log-based
+# metrics, audit logs. The billing budget goes where BILLING_ACCOUNT is set, as it was when it was made.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 main() {
@@ -26,10 +27,12 @@ main() {
     [[ -n $environment && -n $yes ]] || usage 2
     load_environment "$environment"
 
+    destroy_monitoring # first: nobody is to be called out for what goes on purpose
     destroy_compute
     destroy_queues
     [[ -z $with_data ]] || destroy_data
     destroy_accounts
+    destroy_budget
 }
 
 # remove CHECK... -- COMMAND...: runs the command where the check finds something; a dry run prints it in any case.
@@ -43,13 +46,47 @@ remove() {
     if [[ -n $DRY_RUN ]] || found "${check[@]}"; then run "$@"; fi
 }
 
+destroy_monitoring() {
+    local file
+    for file in "$DEPLOY"/monitoring/alerts/*.yaml; do
+        remove_titled "$(title "$file")" gcloud alpha monitoring policies
+    done
+    remove_titled "$(title "$DEPLOY/monitoring/dashboard.yaml")" gcloud monitoring dashboards
+}
+
+# remove_titled TITLE GROUP...: the one that `GROUP list` finds under that display name, if any.
+remove_titled() {
+    local title=$1 standing
+    shift
+    standing=$(standing_as "THE_NAME_OF: $title" "$title" "$@" list)
+    [[ -z $standing ]] || run "$@" delete "$standing" --quiet
+}
+
 destroy_compute() {
     remove gcloud scheduler jobs describe "$SCALER" --location="$REGION" -- \
         gcloud scheduler jobs delete "$SCALER" --location="$REGION"
     remove gcloud run services describe "$SCALER" --region="$REGION" -- \
         gcloud run services delete "$SCALER" --region="$REGION"
+    remove_parameter
     remove gcloud beta run worker-pools describe "$POOL" --region="$REGION" -- \
         gcloud beta run worker-pools delete "$POOL" --region="$REGION"
+}
+
+# The autoscaler's configuration: a parameter goes only without its versions.
+remove_parameter() {
+    local version
+    for version in $(value ITS_VERSIONS existing_versions); do
+        run gcloud parametermanager parameters versions delete "$version" --parameter="$SCALER" --location=global
+    done
+    remove gcloud parametermanager parameters describe "$SCALER" --location=global -- \
+        gcloud parametermanager parameters delete "$SCALER" --location=global
+}
+
+existing_versions() {
+    if found gcloud parametermanager parameters describe "$SCALER" --location=global; then
+        gcloud parametermanager parameters versions list --parameter="$SCALER" --location=global \
+            --format='value(name.basename())'
+    fi
 }
 
 # Undelivered jobs and unread events are lost with their subscriptions; dead letters only --with-data.
@@ -80,6 +117,14 @@ destroy_accounts() {
         remove gcloud iam service-accounts describe "$(account "$name")" -- \
             gcloud iam service-accounts delete "$(account "$name")"
     done
+}
+
+destroy_budget() {
+    local standing
+    [[ -n $BILLING_ACCOUNT ]] || return 0
+    standing=$(standing_as THE_BUDGET "Transcription ($ENVIRONMENT)" \
+        gcloud billing budgets list --billing-account="$BILLING_ACCOUNT")
+    [[ -z $standing ]] || run gcloud billing budgets delete "$standing"
 }
 
 remove_subscription() {

@@ -72,6 +72,18 @@ render() {
     done <"$1"
 }
 
+# title FILE: the display name that a file of deploy/monitoring gives to what is made of it.
+title() {
+    render <(grep -m 1 '^displayName:' "$1") | sed 's/^displayName: "\(.*\)"$/\1/'
+}
+
+# standing_as PLACEHOLDER TITLE COMMAND...: the resource name of what has that display name; empty where there is none.
+standing_as() {
+    local placeholder=$1 title=$2
+    shift 2
+    value "$placeholder" "$@" --filter="displayName=\"$title\"" --format='value(name)' --limit=1
+}
+
 # The commands for worker pools; the beta track has them in every version of gcloud that knows worker pools at all.
 worker_pools() {
     local verb=$1

@@ -53,7 +53,7 @@ log_metric() {
 
 alert() {
     local standing
-    standing=$(standing_as "$(title "$1")" gcloud alpha monitoring policies list)
+    standing=$(standing_as '' "$(title "$1")" gcloud alpha monitoring policies list)
     if [[ -n $standing ]]; then
         run gcloud alpha monitoring policies update "$standing" --policy-from-file="$1" \
             --set-notification-channels="$NOTIFICATION_CHANNELS"
@@ -66,20 +66,9 @@ alert() {
 # A new dashboard before the old one goes: an update would need the old one's etag in the file.
 dashboard() {
     local standing
-    standing=$(standing_as "$(title "$1")" gcloud monitoring dashboards list)
+    standing=$(standing_as '' "$(title "$1")" gcloud monitoring dashboards list)
     run gcloud monitoring dashboards create --config-from-file="$1"
     [[ -z $standing ]] || run gcloud monitoring dashboards delete "$standing" --quiet
-}
-
-title() {
-    sed -n 's/^displayName: "\(.*\)"$/\1/p' "$1"
-}
-
-# standing_as TITLE COMMAND...: the resource name of what has that title; empty where there is none.
-standing_as() {
-    local title=$1
-    shift
-    value '' "$@" --filter="displayName=\"$title\"" --format='value(name)' --limit=1
 }
 
 main "$@"

@@ -20,6 +20,7 @@ RUNS = [
     ("rollback.sh",),
     ("rollback.sh", "--to-deepgram"),
     ("autoscale.sh",),
+    ("monitor.sh",),
     ("destroy.sh", "--with-data"),
 ]
 EVERYTHING = {"BILLING_ACCOUNT": "0-0-0", "PIPELINE_MEMBER": "user:p@x.org", "OPERATORS_MEMBER": "group:o@x.org"}

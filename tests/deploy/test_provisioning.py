@@ -149,7 +149,9 @@ def test_a_name_from_the_callers_environment_wins() -> None:
     assert ["gcloud", "pubsub", "topics", "create", "mine"] in [words[:5] for words in commands]
 
 
-@pytest.mark.parametrize("name", ["provision.sh", "deploy.sh", "rollback.sh", "destroy.sh", "autoscale.sh"])
+@pytest.mark.parametrize(
+    "name", ["provision.sh", "deploy.sh", "rollback.sh", "destroy.sh", "autoscale.sh", "monitor.sh"]
+)
 def test_a_dry_run_calls_nothing(name: str, tmp_path: Path) -> None:
     gcloud = FakeGcloud(tmp_path, {})
     options = ["--image", "an@sha256:1"] if name == "deploy.sh" else []
@@ -160,7 +162,9 @@ def test_a_dry_run_calls_nothing(name: str, tmp_path: Path) -> None:
     assert gcloud.calls == []
 
 
-@pytest.mark.parametrize("name", ["provision.sh", "deploy.sh", "rollback.sh", "destroy.sh", "autoscale.sh"])
+@pytest.mark.parametrize(
+    "name", ["provision.sh", "deploy.sh", "rollback.sh", "destroy.sh", "autoscale.sh", "monitor.sh"]
+)
 def test_without_an_environment_a_script_says_how_it_is_used(name: str) -> None:
     done = script(name)
 
@@ -190,6 +194,62 @@ def test_everything_that_is_made_for_an_environment_is_destroyed_again() -> None
     shared = {"transcription", "transcription-build"}
     assert [name for name in names - shared if name not in destroyed] == []
     assert "klipstream:transcription_staging" in destroyed
+
+
+def test_the_autoscaler_and_its_configuration_are_destroyed_again() -> None:
+    made = {" ".join(words[1:4]) for words in dry_run("autoscale.sh", "staging") if "create" in words}
+
+    destroyed = {" ".join(words[1:4]) for words in dry_run("destroy.sh", "staging")}
+
+    assert made == {
+        "parametermanager parameters create",
+        "parametermanager parameters versions",
+        "scheduler jobs create",
+    }
+    assert {what.replace("create", "delete") for what in made} <= destroyed
+    assert "run services delete" in destroyed
+
+
+def test_every_alert_and_the_dashboard_are_found_by_their_titles_and_destroyed(tmp_path: Path) -> None:
+    policies, dashboards = "gcloud alpha monitoring policies", "gcloud monitoring dashboards"
+    standing = {f'{policies} list --filter=displayName="A day costs more than planned (staging)"': "policy-1\n"}
+    gcloud = FakeGcloud(
+        tmp_path,
+        {
+            f"{policies} list": "",
+            **standing,
+            f'{dashboards} list --filter=displayName="Transcription (staging)"': "board-1\n",
+            f"{policies} delete": "",
+            f"{dashboards} delete": "",
+        },
+    )
+
+    done = script("destroy.sh", "staging", "--yes", PATH=gcloud.path)
+
+    asked = {call.split("displayName=")[1].split(" --format")[0].strip('"') for call in gcloud.calls if "list" in call}
+    assert done.returncode == 0, done.stderr
+    assert asked == titles("staging")
+    assert [call for call in gcloud.calls if "delete" in call] == [
+        f"{policies} delete policy-1 --quiet",
+        f"{dashboards} delete board-1 --quiet",
+    ]
+
+
+def titles(environment: str) -> set[str]:
+    """The display names of what monitor.sh makes besides the log-based metrics, which environments share."""
+    files = [*(DEPLOY / "monitoring" / "alerts").glob("*.yaml"), DEPLOY / "monitoring" / "dashboard.yaml"]
+    return {
+        line.split('"')[1].replace("${ENVIRONMENT}", environment)
+        for file in files
+        for line in file.read_text().splitlines()
+        if line.startswith("displayName:")
+    }
+
+
+def test_the_budget_goes_where_the_billing_account_is_named() -> None:
+    destroyed = [words[1:4] for words in dry_run("destroy.sh", "staging", BILLING_ACCOUNT="0-0-0")]
+
+    assert ["billing", "budgets", "delete"] in destroyed
 
 
 def test_without_a_word_on_data_the_data_stays() -> None:
