@@ -16,10 +16,10 @@ from worker.core.jobs.board import EndedJob, RunningJob, Totals
 
 # The event loop writes a condition twice a second, however busy; this long without one it is stuck.
 STALLED_SECONDS = 10.0
-# A process that could not be replaced for this long will not be by itself: a new instance may have a better GPU.
+# A process whose replacements have failed for this long will not come by itself: a new instance may have a better GPU.
 GIVEN_UP_SECONDS = 60.0
-# Every try to start ends within its 300 s; whoever still replaces after that, and a minute, hangs.
-REPLACING_SECONDS = 360.0
+# A process that loads a model, however slowly, beats twice a second; this long without a beat it hangs while it starts.
+SILENT_SECONDS = 60.0
 
 GIB = 1024**3
 OK, UNAVAILABLE = 200, 503
@@ -93,13 +93,13 @@ def is_alive(condition: Condition, age_seconds: float) -> tuple[bool, str]:
     if age_seconds > STALLED_SECONDS:
         return False, f"the event loop has stood still for {age_seconds:.0f} s"
     engine = condition.engine
-    if engine is None:
+    # While the worker itself loads, the start has a limit of its own and ends it.
+    if engine is None or condition.consumer is None or engine.state is EngineState.READY:
         return True, ""
-    limits = {EngineState.FAILED: GIVEN_UP_SECONDS, EngineState.REPLACING: REPLACING_SECONDS}
-    # `limits` holds for as long as the worker serves: while it loads, the start itself has a limit and ends it.
-    limit = limits.get(engine.state) if condition.consumer else None
-    if limit is not None and engine.state_seconds + age_seconds > limit:
+    if engine.failing_seconds + age_seconds > GIVEN_UP_SECONDS:
         return False, f"the inference process could not be replaced: {engine.reason}"
+    if (engine.heartbeat_age_seconds or 0.0) + age_seconds > SILENT_SECONDS:
+        return False, f"the new inference process hangs; the one before: {engine.reason}"
     return True, ""
 
 
@@ -169,7 +169,8 @@ def _gpu(readings: tuple[GpuReading, ...]) -> dict[str, Any]:
 def _engine(health: EngineHealth | None) -> dict[str, Any] | None:
     if health is None:
         return None
-    return {**asdict(health), "state_seconds": round(health.state_seconds, 1)}
+    rounded = {name: round(getattr(health, name), 1) for name in ("state_seconds", "failing_seconds")}
+    return {**asdict(health), **rounded}
 
 
 def _answer(good: bool, body: dict[str, Any]) -> Answer:

@@ -192,10 +192,12 @@ async def test_windows_are_refused_while_no_replacement_starts_and_taken_once_on
 
         with pytest.raises(GpuNotAvailable, match="changed under the running worker"):
             await number_of(engine)
+        failing = engine.health.failing_seconds
 
         stage.keep_the_model()
         await eventually(lambda: asyncio.sleep(0, engine.health.state is EngineState.READY), 60)
         assert await number_of(engine) == 7
+        assert (failing > 0, engine.health.failing_seconds) == (True, 0)
 
 
 async def test_a_window_cancelled_while_it_waits_never_reaches_the_process(stage: Stage) -> None:

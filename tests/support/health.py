@@ -34,6 +34,7 @@ def engine_health(state: EngineState = EngineState.READY, **changes: Any) -> Eng
     facts: dict[str, Any] = {
         "state": state,
         "state_seconds": 1.0,
+        "failing_seconds": 0.0,
         "reason": None,
         "restarts": 0,
         "heartbeat_age_seconds": 0.2,

@@ -32,18 +32,31 @@ def test_without_its_process_it_is_not_ready_and_says_why(state: EngineState) ->
     assert is_alive(sick, 0.1)[0]
 
 
-@pytest.mark.parametrize(
-    ("state", "seconds", "alive"),
-    [
-        (EngineState.FAILED, 59, True),
-        (EngineState.FAILED, 61, False),
-        (EngineState.REPLACING, 120, True),
-        (EngineState.REPLACING, 361, False),
-        (EngineState.READY, 100_000, True),
-    ],
-)
-def test_it_is_given_up_when_its_process_cannot_be_replaced(state: EngineState, seconds: float, alive: bool) -> None:
-    assert is_alive(condition(engine=engine_health(state, state_seconds=seconds)), 0.0)[0] is alive
+@pytest.mark.parametrize("state", [EngineState.REPLACING, EngineState.FAILED])
+@pytest.mark.parametrize(("seconds", "alive"), [(59, True), (61, False)])
+def test_it_is_given_up_when_replacing_its_process_has_failed_for_a_minute(
+    state: EngineState, seconds: float, alive: bool
+) -> None:
+    failing = condition(engine=engine_health(state, failing_seconds=seconds))
+
+    assert is_alive(failing, 0.0)[0] is alive
+
+
+def test_a_replacement_may_take_its_time_to_load_as_long_as_it_beats() -> None:
+    slow = condition(engine=engine_health(EngineState.REPLACING, state_seconds=200))
+
+    assert is_alive(slow, 0.0)[0]
+
+
+@pytest.mark.parametrize(("seconds", "alive"), [(59, True), (61, False)])
+def test_a_replacement_that_hangs_while_it_starts_is_given_up(seconds: float, alive: bool) -> None:
+    hung = condition(engine=engine_health(EngineState.REPLACING, heartbeat_age_seconds=seconds))
+
+    assert is_alive(hung, 0.0)[0] is alive
+
+
+def test_a_process_at_work_is_the_engines_own_business() -> None:
+    assert is_alive(condition(engine=engine_health(state_seconds=100_000, heartbeat_age_seconds=100)), 0.0)[0]
 
 
 def test_a_worker_whose_event_loop_stands_still_is_neither() -> None:

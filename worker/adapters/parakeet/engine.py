@@ -38,6 +38,8 @@ class EngineHealth:
     state: EngineState
     state_seconds: float
     """For how long it has been in that state."""
+    failing_seconds: float
+    """Since the first of the tries to replace its process that failed; 0 where none has, or the last did not."""
     reason: str | None
     """Why it is not ready."""
     restarts: int
@@ -96,6 +98,7 @@ class ParakeetEngine:
         self._process: InferenceProcess | None = None
         self._restarts = 0
         self._reason: str | None = None
+        self._failing_since: float | None = None
         self._enter(EngineState.LOADING, None)
 
     async def __aenter__(self) -> Self:
@@ -133,13 +136,14 @@ class ParakeetEngine:
     @property
     def health(self) -> EngineHealth:
         """The condition of the moment; it may be asked for before the engine is entered."""
-        child = self._process
+        child, now = self._process, time.monotonic()
         return EngineHealth(
             state=self._state,
-            state_seconds=time.monotonic() - self._since,
+            state_seconds=now - self._since,
+            failing_seconds=0.0 if self._failing_since is None else now - self._failing_since,
             reason=self._reason,
             restarts=self._restarts,
-            heartbeat_age_seconds=time.monotonic() - child.last_beat if child else None,
+            heartbeat_age_seconds=now - child.last_beat if child else None,
             device_memory_bytes=child.device_memory_bytes if child else 0,
         )
 
@@ -209,6 +213,7 @@ class ParakeetEngine:
         except (ModelLoadingError, GpuNotAvailable) as exc:
             self._reason = str(exc)
             log.warning("engine.start_failed", reason=self._reason)
+            self._fails()
             await child.kill()
             return None
         return child
@@ -223,7 +228,12 @@ class ParakeetEngine:
 
     def _serve(self, child: InferenceProcess) -> None:
         self._enter(EngineState.READY, None)
+        self._failing_since = None
         self._batcher.attach(child.submit)
+
+    def _fails(self) -> None:
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
 
     def _enter(self, state: EngineState, reason: str | None) -> None:
         self._state, self._reason, self._since = state, reason, time.monotonic()
@@ -233,4 +243,5 @@ class ParakeetEngine:
         if not supervisor.cancelled():
             log.error("engine.supervisor_failed", exc_info=supervisor.exception())
         self._enter(EngineState.FAILED, "it is closed")
+        self._fails()
         self._batcher.refuse_all(lambda: EngineFailure("parakeet", "it is closed"))
