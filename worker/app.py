@@ -42,6 +42,9 @@ from worker.telemetry.export import Destinations, exporting
 from worker.watch import Watch, watching
 
 GIB = 1024**3
+# Threads of jobs compute in Python, and each may keep the others out for a turn: with Python's own 5 ms the health port
+# was seen to wait for 100 ms and more, and so may a lease. Ten times as many turns cost nothing that can be measured.
+TURN_SECONDS = 0.0005
 # Three jobs may fail for reasons of their own; by the tenth in a row the worker asks whether it is the reason.
 FUSE_THRESHOLD = 10
 
@@ -89,6 +92,7 @@ async def run_worker(settings: Settings) -> None:
     `HealthPortTaken`, `ExportRefused`.
     """
     return_large_blocks()
+    sys.setswitchinterval(TURN_SECONDS)
     board, clock = Board(), SystemClock()
     with (
         _Signals() as signals,
