@@ -12,6 +12,7 @@ from torch import Tensor
 from schemas.speech import Word
 from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES, bucket_of
 from worker.adapters.parakeet.decoding import GreedyTdt, Steps
+from worker.adapters.parakeet.whole import WholeWindows
 from worker.adapters.parakeet.words import Token, words_of
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
@@ -29,19 +30,26 @@ class LoadedModel:
     dtype: torch.dtype
 
 
+def no_lap(stage: str) -> None:
+    """Nobody looks at the clock."""
+
+
 class WindowsToWords:
     """A loaded model that turns windows of one bucket into words; one caller at a time.
 
-    A window's words are bit for bit the same whatever shares its batch: every tensor has a fixed shape per bucket, with
-    rows of silence where windows are missing. On a GPU the encoder takes `batch_size` rows at once; on a CPU it takes
-    one, which is faster there. The decoder always takes `batch_size`, being bound by its number of steps.
+    A window's words are bit for bit the same whatever shares its batch. On a GPU the encoder takes `batch_size` rows of
+    a fixed length at once, silence where windows are missing; on a CPU it takes one window at its own length, which is
+    faster there. The decoder always takes `batch_size` rows of a fixed length, being bound by its number of steps.
+
+    `lap` is told of each stage when the host is done with it: mel, encoder, decoding, words.
     """
 
-    def __init__(self, model: LoadedModel, batch_size: int) -> None:
+    def __init__(self, model: LoadedModel, batch_size: int, lap: Callable[[str], None] = no_lap) -> None:
         self._network, self._device, self._dtype = model.network, model.device, model.dtype
         self._on_gpu = model.device.type == "cuda"
-        self._batch_size = batch_size
+        self._batch_size, self._lap = batch_size, lap
         self._encoder_rows = batch_size if self._on_gpu else 1
+        self._whole = None if self._on_gpu else WholeWindows.of(self._network)
         self._decode = GreedyTdt(self._network, steps_per_poll=8 if self._on_gpu else 1)
         self._frame_seconds = self._network.encoder.subsampling_factor * self._network.cfg.preprocessor.window_stride
         self._pieces: list[str] = self._network.tokenizer.ids_to_tokens(list(range(self._network.decoder.blank_idx)))
@@ -51,22 +59,47 @@ class WindowsToWords:
         for samples in reversed(BUCKETS_SAMPLES) if self._on_gpu else BUCKETS_SAMPLES[:1]:
             self([np.zeros(samples, dtype=np.int16)] * self._encoder_rows)
 
-    @torch.inference_mode()
     def __call__(self, windows: Sequence[Pcm]) -> tuple[tuple[Word, ...], ...]:
         """The words of each window (1 to `batch_size`, all of one bucket), in order.
 
         Raises `torch.OutOfMemoryError` when not even one row at a time fits.
         """
-        encoded, lengths = self._encode(windows, bucket_of(max(len(window) for window in windows)))
-        tokens = _tokens_by_row(self._decode(encoded, lengths), self._pieces)
-        return tuple(
+        words = tuple(
             words_of(row, frame_seconds=self._frame_seconds, window_seconds=len(window) / SAMPLE_RATE_HZ)
-            for row, window in zip(tokens, windows, strict=False)  # the rest are filler rows
+            for row, window in zip(self.tokens(windows), windows, strict=True)
         )
+        self._lap("words")
+        return words
+
+    @torch.inference_mode()
+    def tokens(self, windows: Sequence[Pcm]) -> list[list[Token]]:
+        """The same as tokens."""
+        encoded, lengths = self._encode(windows, bucket_of(max(len(window) for window in windows)))
+        rows = list(_tokens_by_row(self._decode(encoded, lengths), self._pieces))
+        self._lap("decoding")
+        return rows[: len(windows)]  # the rest are filler rows
 
     def _encode(self, windows: Sequence[Pcm], samples: int) -> tuple[Tensor, Tensor]:
         """Encoder output of shape (batch_size, frames, features) and its valid lengths, 0 in filler rows."""
+        if self._whole:
+            return self._encode_whole(self._whole, windows, samples)
+        return self._encode_rows(windows, samples)
 
+    def _encode_whole(self, whole: WholeWindows, windows: Sequence[Pcm], samples: int) -> tuple[Tensor, Tensor]:
+        rows = torch.zeros(self._batch_size, whole.frames_of(samples), whole.width, dtype=self._dtype)
+        lengths = torch.zeros(self._batch_size, dtype=torch.long)
+        for row, window in enumerate(windows):
+            if not whole.frames_of(len(window)):
+                continue
+            features = whole.features(window)
+            self._lap("mel")
+            encoded = whole.encode(features.to(self._dtype))
+            rows[row, : len(encoded)] = encoded
+            lengths[row] = len(encoded)
+            self._lap("encoder")
+        return rows, lengths
+
+    def _encode_rows(self, windows: Sequence[Pcm], samples: int) -> tuple[Tensor, Tensor]:
         def in_passes(rows: int) -> list[tuple[Tensor, Tensor]]:
             starts = range(0, len(windows), rows)
             return [self._encode_pass(windows[start : start + rows], rows, samples) for start in starts]
@@ -87,7 +120,9 @@ class WindowsToWords:
             lengths[row] = len(window)
         wave = signal.to(self._device).float() / 32768
         features, frames = self._network.preprocessor(input_signal=wave, length=lengths.to(self._device))
+        self._lap("mel")
         encoded, frames = self._network.encoder(audio_signal=features.to(self._dtype), length=frames)
+        self._lap("encoder")
         return encoded.transpose(1, 2), frames
 
 

@@ -13,7 +13,7 @@ from worker.errors import GpuNotAvailable, ModelLoadingError
 from worker.ports import EngineFacts
 
 # Part of every model fingerprint: raise it when a change of ours can give the same audio other words.
-DECODING_VERSION = "1"
+DECODING_VERSION = "2"
 
 # What the process needs on the GPU beside its tensors, which are all that torch can cap.
 CUDA_CONTEXT_GIB = 1.0
@@ -27,7 +27,7 @@ def load_model(options: EngineOptions) -> tuple[LoadedModel, EngineFacts]:
     """
     device = _device(options)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    path = _model_file(options.model_name)
+    path = model_file(options.model_name)
     network = ASRModel.restore_from(str(path), map_location="cpu")
     _require_tdt(options.model_name, network)
     settle(network, device, dtype)
@@ -55,7 +55,8 @@ def _device(options: EngineOptions) -> torch.device:
     return torch.device("cuda", 0)
 
 
-def _model_file(name: str) -> Path:
+def model_file(name: str) -> Path:
+    """Where the `.nemo` file of that name or path lies. Raises `ModelLoadingError`, and what NeMo's hub client does."""
     if name.endswith(".nemo"):
         path = Path(name)
         if not path.is_file():

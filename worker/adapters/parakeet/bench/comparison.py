@@ -1,0 +1,226 @@
+"""Ours against NeMo's `transcribe()`: the same weights, speech and device, in turns."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from nemo.collections.asr.models import ASRModel
+from torch.utils.flop_counter import FlopCounterMode
+
+from worker.adapters.parakeet.bench.device import Run, finish, matmul_ceiling, timed
+from worker.adapters.parakeet.bench.nemo import Nemo
+from worker.adapters.parakeet.bench.results import Agreement, Material, Measured, Plan, Way, agreement
+from worker.adapters.parakeet.buckets import bucket_of
+from worker.adapters.parakeet.inference import LoadedModel, WindowsToWords
+from worker.adapters.parakeet.messages import EngineOptions
+from worker.adapters.parakeet.model import load_model, model_file
+from worker.ports import Pcm
+
+_SWEEPS = 2
+"""Of NeMo's batch sizes; the faster time of each counts."""
+
+
+def compare(plan: Plan, material: Material, say: Callable[[str], None]) -> Measured:
+    """Load the model twice, once as ours and once as NeMo's own, and measure. `say` is told of every step.
+
+    Raises what `load_model` raises.
+    """
+    say(f"loading {plan.weights} twice")
+    nemo_threads = torch.get_num_threads()
+    options = _options(plan)
+    loaded, facts = load_model(options)
+    rivals = _Rivals(
+        plan=plan,
+        material=material,
+        say=say,
+        ours=_Ours(loaded, plan.batch_size),
+        nemo=Nemo(_untouched(options, loaded.device)),
+        device=loaded.device,
+        dtype=loaded.dtype,
+        nemo_threads=nemo_threads,
+    )
+    sweep = rivals.sweep()
+    best = min(sweep, key=lambda size: sweep[size])
+    turns = rivals.take_turns(best)
+    alone, batched = rivals.agreements(best)
+    say("the encoder's arithmetic and the device's ceiling")
+    torch.set_num_threads(plan.threads)
+    return Measured(
+        device_name=facts.device_name,
+        uses_gpu=facts.uses_gpu,
+        precision=str(loaded.dtype).removeprefix("torch."),
+        nemo_threads=nemo_threads,
+        ours=_way(turns.ours),
+        chunks=_way(turns.chunks),
+        windows=_way(turns.windows),
+        best_batch_size=best,
+        sweep=sweep,
+        alone=alone,
+        batched=batched,
+        stages=turns.median_stages(),
+        encoder_flops=_encoder_flops(loaded, material.windows),
+        ceiling_flops_per_second=matmul_ceiling(loaded.device, loaded.dtype),
+    )
+
+
+@dataclass(kw_only=True)
+class _Turns:
+    ours: list[Run] = field(default_factory=list)
+    windows: list[Run] = field(default_factory=list)
+    chunks: list[Run] = field(default_factory=list)
+    stages: list[Mapping[str, float]] = field(default_factory=list)
+
+    def median_stages(self) -> Mapping[str, float]:
+        return {name: median(one[name] for one in self.stages) for name in self.stages[0]}
+
+
+class _Ours:
+    """Our inference, batched as the batcher does it for one job."""
+
+    def __init__(self, loaded: LoadedModel, batch_size: int) -> None:
+        self._loaded, self._batch_size = loaded, batch_size
+        self._model = WindowsToWords(loaded, batch_size)
+        self._model.warm_up()
+
+    def hear(self, windows: Sequence[Pcm]) -> None:
+        for batch in self._batches(windows):
+            self._model([windows[number] for number in batch])
+
+    def tokens(self, windows: Sequence[Pcm]) -> list[list[str]]:
+        pieces: list[list[str]] = [[] for _ in windows]
+        for batch in self._batches(windows):
+            heard = self._model.tokens([windows[number] for number in batch])
+            for number, tokens in zip(batch, heard, strict=True):
+                pieces[number] = [token.piece for token in tokens]
+        return pieces
+
+    def stages(self, windows: Sequence[Pcm]) -> Mapping[str, float]:
+        """Seconds by stage. Each look at the clock waits for the device."""
+        watch = _Stopwatch(self._loaded.device)
+        model = WindowsToWords(self._loaded, self._batch_size, lap=watch.lap)
+        for batch in self._batches(windows):
+            watch.go()
+            model([windows[number] for number in batch])
+        return watch.seconds
+
+    def _batches(self, windows: Sequence[Pcm]) -> Iterator[list[int]]:
+        by_bucket: dict[int, list[int]] = {}
+        for number, window in enumerate(windows):
+            by_bucket.setdefault(bucket_of(len(window)), []).append(number)
+        for numbers in by_bucket.values():
+            for start in range(0, len(numbers), self._batch_size):
+                yield numbers[start : start + self._batch_size]
+
+
+class _Stopwatch:
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._since = device, 0.0
+        self.seconds: dict[str, float] = {}
+
+    def go(self) -> None:
+        finish(self._device)
+        self._since = perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """What was done since the last look was this stage's."""
+        finish(self._device)
+        now = perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._since
+        self._since = now
+
+
+@dataclass(kw_only=True)
+class _Rivals:
+    plan: Plan
+    material: Material
+    say: Callable[[str], None]
+    ours: _Ours
+    nemo: Nemo
+    device: torch.device
+    dtype: torch.dtype
+    nemo_threads: int
+
+    def sweep(self) -> Mapping[int, float]:
+        """NeMo's best seconds for each batch size that fits."""
+        self._nemos_turn(times=False)
+        self.nemo.in_precision(self.dtype)
+        self.nemo.windows(self.material.windows[:1], 1)  # what only the first call pays is nobody's
+        best: dict[int, float] = {}
+        for size in list(self.plan.nemo_batch_sizes) * _SWEEPS:
+            self.say(f"NeMo on windows, batch size {size}")
+            with contextlib.suppress(torch.OutOfMemoryError):
+                run = timed(self.device, partial(self.nemo.windows, self.material.windows, size))
+                best[size] = min(best.get(size, run.seconds), run.seconds)
+        return best
+
+    def take_turns(self, best: int) -> _Turns:
+        """Everyone once, as often as the plan says."""
+        turns, windows = _Turns(), self.material.windows
+        for number in range(1, self.plan.repeats + 1):
+            of = f"turn {number} of {self.plan.repeats}"
+            self.say(f"{of}: ours")
+            torch.set_num_threads(self.plan.threads)
+            turns.ours.append(timed(self.device, lambda: self.ours.hear(windows)))
+            turns.stages.append(self.ours.stages(windows))
+            self.say(f"{of}: NeMo on windows")
+            self._nemos_turn(times=False)
+            self.nemo.in_precision(self.dtype)
+            turns.windows.append(timed(self.device, lambda: self.nemo.windows(windows, best)))
+            self.say(f"{of}: NeMo on chunks")
+            self._nemos_turn(times=True)
+            self.nemo.in_precision(torch.float32)
+            turns.chunks.append(timed(self.device, lambda: self.nemo.chunks(self.material.chunk_files)))
+        return turns
+
+    def agreements(self, best: int) -> tuple[Agreement, Agreement]:
+        """Ours against NeMo window by window, and against NeMo at its best batch size."""
+        self.say("tokens, window by window")
+        windows = self.material.windows
+        torch.set_num_threads(self.plan.threads)
+        ours = self.ours.tokens(windows)
+        self._nemos_turn(times=False)
+        self.nemo.in_precision(self.dtype)
+        return agreement(ours, self.nemo.windows(windows, 1)), agreement(ours, self.nemo.windows(windows, best))
+
+    def _nemos_turn(self, *, times: bool) -> None:
+        torch.set_num_threads(self.nemo_threads)
+        self.nemo.with_times(times)
+
+
+def _options(plan: Plan) -> EngineOptions:
+    return EngineOptions(
+        model_name=plan.weights,
+        device=plan.device,
+        batch_size=plan.batch_size,
+        memory_limit_gib=plan.memory_limit_gib,
+        torch_threads=plan.threads,
+        heartbeat_seconds=1,
+        log_format="auto",
+    )
+
+
+def _untouched(options: EngineOptions, device: torch.device) -> Any:
+    return ASRModel.restore_from(str(model_file(options.model_name)), map_location=device)
+
+
+def _way(runs: Sequence[Run]) -> Way:
+    return Way(seconds=tuple(run.seconds for run in runs), peak_bytes=max(run.peak_bytes for run in runs))
+
+
+@torch.inference_mode()
+def _encoder_flops(loaded: LoadedModel, windows: Sequence[Pcm]) -> float:
+    """Of NeMo's encoder on each window alone, counted by torch."""
+    flops = 0
+    for window in windows:
+        wave = torch.from_numpy(window).to(loaded.device).float()[None] / 32768
+        length = torch.tensor([len(window)], device=loaded.device)
+        features, frames = loaded.network.preprocessor(input_signal=wave, length=length)
+        with FlopCounterMode(display=False) as counter:
+            loaded.network.encoder(audio_signal=features.to(loaded.dtype), length=frames)
+        flops += counter.get_total_flops()
+    return float(flops)
