@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.codes import CaptionFormat, Method
+from worker import cli_bench
 
 if TYPE_CHECKING:
     from worker.core.delivery.dead_letters import Selection
@@ -192,6 +193,7 @@ def costs(
 
 dlq = typer.Typer(no_args_is_help=True, help="Dead letters: list, show, replay, drop. Looking never consumes.")
 app.add_typer(dlq, name="dlq")
+app.add_typer(cli_bench.app, name="bench")
 
 Codes = Annotated[list[str] | None, typer.Option("--code", help="only these error codes")]
 JobIds = Annotated[list[str] | None, typer.Option("--job", help="only these job ids")]
