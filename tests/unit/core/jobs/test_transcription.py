@@ -1,19 +1,25 @@
-"""What is kept of a job that fails: the chunks that were paid for above all."""
+"""What is decoded ahead of the engine, and what is kept of a job that fails: the chunks paid for above all."""
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from schemas.state import Checkpoint
 from tests.support.engines import everything, failing_where
 from tests.support.jobs import JobsRoom, OnlySlot, speech
+from tests.support.waiting import eventually
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MEMORY_FACTS, MemoryRecogniser
 from worker.core.jobs.budget import NoLimit
 from worker.core.jobs.ladder import Deepgram
+from worker.core.jobs.transcription import Transcription
+from worker.core.transcript.planning import Chunk
 from worker.errors import EngineFailure
-from worker.ports import SAMPLE_RATE_HZ, Pcm
+from worker.ports import SAMPLE_RATE_HZ, AudioFacts, Pcm
 
 BROKEN = MemoryRecogniser(script=failing_where(everything))
 WITHOUT_FALLBACK = {"transcription_config": {"enable_fallback": False}}
@@ -92,3 +98,74 @@ async def test_what_another_model_heard_is_heard_again(tmp_path: Path) -> None:
 
     assert kept
     assert second.events[0].transcription_metadata.chunks_resumed == 0
+
+
+class Tape:
+    """A decoder, and the stream that it gives; counts what was read of it."""
+
+    truncated = False
+
+    def __init__(self, samples: Pcm) -> None:
+        self.samples, self.seconds_read = samples, 0
+
+    async def probe(self, _path: Path) -> AudioFacts:
+        raise NotImplementedError
+
+    @asynccontextmanager
+    async def decode(self, _path: Path) -> AsyncIterator["Tape"]:
+        yield self
+
+    async def __aiter__(self) -> AsyncIterator[Pcm]:
+        for start in range(0, len(self.samples), SAMPLE_RATE_HZ):
+            yield self.samples[start : start + SAMPLE_RATE_HZ]
+            self.seconds_read += 1
+
+
+async def test_one_chunk_and_no_more_is_decoded_ahead_of_those_in_flight() -> None:
+    tape, may_answer = Tape(speech(130)), asyncio.Event()
+
+    async def hear(chunk: Chunk) -> Checkpoint:
+        await may_answer.wait()
+        return Checkpoint(
+            index=chunk.index,
+            start_sample=chunk.start_sample,
+            end_sample=chunk.end_sample,
+            audio_seconds=20,
+            engine="parakeet",
+            windows=(),
+            engine_seconds=0,
+        )
+
+    job = asyncio.create_task(transcription_of(tape, hear).run(Path("tape")))
+    read_before: list[int] = []
+
+    async def no_more_is_read() -> bool:
+        read_before.append(tape.seconds_read)
+        return tape.seconds_read > 30 and read_before[-10:] == [tape.seconds_read] * 10
+
+    await eventually(no_more_is_read)
+    may_answer.set()
+    heard = await job
+
+    assert read_before[-1] <= 2 * 20 + 2
+    assert heard.duration_seconds == 130
+
+
+def transcription_of(decoder: Tape, hear: Callable[[Chunk], Awaitable[Checkpoint]]) -> Transcription:
+    return Transcription(
+        decoder=decoder,
+        hear=hear,
+        store=NothingKept(),
+        key="key",
+        paid_key="paid",
+        chunk_seconds=20,
+        chunks_in_flight=1,
+        on_progress=lambda _: None,
+    )
+
+
+class NothingKept:
+    async def load(self, _key: str, _index: int) -> Checkpoint | None:
+        return None
+
+    async def save(self, _key: str, _checkpoint: Checkpoint) -> None: ...
