@@ -1,0 +1,80 @@
+"""A real inference process on a simulated GPU: without a model, but its memory runs out as an allocator's does."""
+
+from multiprocessing.connection import Connection
+
+from tests.support.mortal_engine import FACTS
+from tests.support.scripted_engine import PATIENT
+from worker.adapters.memory.recogniser import words_in
+from worker.adapters.parakeet.engine import ParakeetEngine
+from worker.adapters.parakeet.messages import Batch, Done, EngineOptions, Ready
+from worker.adapters.parakeet.process import serve
+from worker.ports import SAMPLE_RATE_HZ
+
+WEIGHTS_BYTES = 2 * 2**30
+BYTES_PER_SECOND = 20 * 2**20
+"""Of one row of audio in the encoder, so that an L4's 20 GiB hold 30 windows of 30 s."""
+MEASURED, UNMEASURED = "measured", "unmeasured"
+NEIGHBOUR_BYTES = 12 * 2**30
+"""What somebody else takes of the memory during every second hundred of batches."""
+
+
+class SimulatedGpu:
+    """An allocator with a cap."""
+
+    def __init__(self, cap_bytes: float) -> None:
+        self._cap_bytes = cap_bytes
+        self.taken_by_others_bytes = 0
+        self.peak_bytes = 0
+
+    def encode(self, rows: int, samples: int) -> None:
+        import torch  # noqa: PLC0415  for the inference process alone
+
+        wanted = WEIGHTS_BYTES + rows * samples // SAMPLE_RATE_HZ * BYTES_PER_SECOND
+        if wanted + self.taken_by_others_bytes > self._cap_bytes:
+            raise torch.OutOfMemoryError
+        self.peak_bytes = max(self.peak_bytes, wanted)
+
+
+class CappedModel:
+    """Hears what the twin hears, in as many rows as the worker's own code finds to fit."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES  # noqa: PLC0415
+        from worker.adapters.parakeet.rows import RowsThatFit, rows_within  # noqa: PLC0415  needs torch
+
+        cap_bytes = options.memory_limit_gib * 2**30
+        self._gpu, self._rows, self._batches = SimulatedGpu(cap_bytes), RowsThatFit(options.batch_size), 0
+        for samples in BUCKETS_SAMPLES if options.model_name == MEASURED else ():
+            row_bytes = samples // SAMPLE_RATE_HZ * BYTES_PER_SECOND
+            self._rows.limit(samples, rows_within(cap_bytes - WEIGHTS_BYTES, row_bytes, options.batch_size))
+
+    def ready(self) -> Ready:
+        return Ready(facts=FACTS, device_memory_bytes=0)
+
+    def answer(self, batch: Batch) -> Done:
+        from worker.adapters.parakeet.buckets import bucket_of  # noqa: PLC0415
+
+        self._batches += 1
+        self._gpu.taken_by_others_bytes = NEIGHBOUR_BYTES if self._batches // 100 % 2 else 0
+        samples = bucket_of(max(len(window) for window in batch.windows))
+        self._rows.run(samples, lambda rows: self._gpu.encode(rows, samples))
+        words = tuple(tuple(words_in(window)) for window in batch.windows)
+        return Done(words=words, seconds=0.01, device_memory_bytes=self._gpu.peak_bytes)
+
+
+def capped_engine(model_name: str, *, batch_size: int, cap_gib: float) -> ParakeetEngine:
+    """To be entered."""
+    return ParakeetEngine(
+        model_name=model_name,
+        device="cpu",
+        batch_size=batch_size,
+        memory_limit_gib=cap_gib,
+        log_format="json",
+        patience=PATIENT,
+        program=main,
+    )
+
+
+def main(pipe: Connection, parent_pid: int, options: EngineOptions) -> None:
+    """The program of the process."""
+    serve(pipe, parent_pid, options, CappedModel)
