@@ -50,3 +50,15 @@ async def test_memory_stays_below_its_limit(engine: ParakeetEngine, speech_windo
     await asyncio.gather(*(engine.recognise(window, "job") for window in speech_windows))
 
     assert 0 < engine.health.device_memory_bytes <= MEMORY_LIMIT_GIB * 2**30
+
+
+async def test_batches_much_too_large_for_the_cap_cost_no_window(speech_windows: tuple[Pcm, ...]) -> None:
+    async with ParakeetEngine(
+        model_name=str(tiny_model_file()), device="cuda", batch_size=256, memory_limit_gib=2
+    ) as tight:
+        heard = await asyncio.gather(*(tight.recognise(window, "job") for window in speech_windows * 64))
+        health = tight.health
+
+    assert all(recognition.words for recognition in heard)
+    assert 0 < health.device_memory_bytes <= 2 * 2**30
+    assert health.restarts == 0

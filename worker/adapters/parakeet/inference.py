@@ -2,23 +2,19 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import structlog
 import torch
 from torch import Tensor
 
 from schemas.speech import Word
 from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES, bucket_of
 from worker.adapters.parakeet.decoding import GreedyTdt, Steps
+from worker.adapters.parakeet.rows import RowsThatFit, rows_within
 from worker.adapters.parakeet.whole import WholeWindows
 from worker.adapters.parakeet.words import Token, words_of
 from worker.ports import SAMPLE_RATE_HZ, Pcm
-
-log = structlog.get_logger()
-
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,8 +34,9 @@ class WindowsToWords:
     """A loaded model that turns windows of one bucket into words; one caller at a time.
 
     A window's words are bit for bit the same whatever shares its batch. On a GPU the encoder takes `batch_size` rows of
-    a fixed length at once, silence where windows are missing; on a CPU it takes one window at its own length, which is
-    faster there. The decoder always takes `batch_size` rows of a fixed length, being bound by its number of steps.
+    a fixed length at once, or the half, quarter and so on that memory holds, silence where windows are missing; on a
+    CPU it takes one window at its own length, which is faster there. The decoder always takes `batch_size` rows of a
+    fixed length, being bound by its number of steps.
 
     `lap` is told of each stage when the host is done with it: mel, encoder, decoding, words.
     """
@@ -48,16 +45,37 @@ class WindowsToWords:
         self._network, self._device, self._dtype = model.network, model.device, model.dtype
         self._on_gpu = model.device.type == "cuda"
         self._batch_size, self._lap = batch_size, lap
-        self._encoder_rows = batch_size if self._on_gpu else 1
+        self._rows = RowsThatFit(batch_size)
         self._whole = None if self._on_gpu else WholeWindows.of(self._network)
         self._decode = GreedyTdt(self._network, steps_per_poll=8 if self._on_gpu else 1)
         self._frame_seconds = self._network.encoder.subsampling_factor * self._network.cfg.preprocessor.window_stride
         self._pieces: list[str] = self._network.tokenizer.ids_to_tokens(list(range(self._network.decoder.blank_idx)))
 
     def warm_up(self) -> None:
-        """Pay now what the first batch would pay: on a GPU for every shape, the biggest first to see that it fits."""
-        for samples in reversed(BUCKETS_SAMPLES) if self._on_gpu else BUCKETS_SAMPLES[:1]:
-            self([np.zeros(samples, dtype=np.int16)] * self._encoder_rows)
+        """Pay now what the first batch would pay: on a GPU for every shape, the biggest first.
+
+        There it also measures what a row of each length takes, and from then on asks for no more than the cap holds.
+        """
+        if not self._on_gpu:
+            self([np.zeros(BUCKETS_SAMPLES[0], dtype=np.int16)])
+            return
+        for samples in reversed(BUCKETS_SAMPLES):
+            silence = np.zeros(samples, dtype=np.int16)
+            self._rows.limit(samples, rows_within(self._free_bytes(), self._row_bytes(silence), self._batch_size))
+            self([silence] * self._rows.of(samples))
+
+    def _free_bytes(self) -> float:
+        """Below the cap that `set_per_process_memory_fraction` has set."""
+        share = torch.cuda.get_per_process_memory_fraction(self._device)
+        total = torch.cuda.get_device_properties(self._device).total_memory
+        return share * total - torch.cuda.memory_allocated(self._device)
+
+    @torch.inference_mode()
+    def _row_bytes(self, window: Pcm) -> int:
+        torch.cuda.reset_peak_memory_stats(self._device)
+        before = torch.cuda.memory_allocated(self._device)
+        self._encode_pass([window], 1, len(window))
+        return torch.cuda.max_memory_allocated(self._device) - before
 
     def __call__(self, windows: Sequence[Pcm]) -> tuple[tuple[Word, ...], ...]:
         """The words of each window (1 to `batch_size`, all of one bucket), in order.
@@ -104,7 +122,7 @@ class WindowsToWords:
             starts = range(0, len(windows), rows)
             return [self._encode_pass(windows[start : start + rows], rows, samples) for start in starts]
 
-        passes, self._encoder_rows = fitting(in_passes, self._encoder_rows)
+        passes = self._rows.run(samples, in_passes)
         encoded = torch.cat([encoded for encoded, _ in passes])[: self._batch_size]
         lengths = torch.cat([lengths for _, lengths in passes])[: self._batch_size]
         lengths[len(windows) :] = 0
@@ -124,23 +142,6 @@ class WindowsToWords:
         encoded, frames = self._network.encoder(audio_signal=features.to(self._dtype), length=frames)
         self._lap("encoder")
         return encoded.transpose(1, 2), frames
-
-
-def fitting(run: Callable[[int], _Result], rows: int) -> tuple[_Result, int]:
-    """`run(rows)`, halving `rows` while device memory runs out; and the number of rows that fitted.
-
-    Raises `torch.OutOfMemoryError` when one row does not fit.
-    """
-    while True:
-        try:
-            return run(rows), rows
-        except torch.OutOfMemoryError:
-            if rows == 1:
-                raise
-        # Only here, past the handler, is the traceback gone that kept the tensors of the failed try alive.
-        torch.cuda.empty_cache()
-        rows //= 2
-        log.warning("engine.rows_halved", rows=rows)
 
 
 def _tokens_by_row(steps: Steps, pieces: Sequence[str]) -> Iterator[list[Token]]:
