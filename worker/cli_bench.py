@@ -58,8 +58,8 @@ def pipeline(
     write: Write = None,
 ) -> None:
     """Files through the whole worker against its inference alone: time, memory, how busy the engine is."""
-    from worker.commands.bench.pipeline import Wish
     from worker.commands.bench.pipeline import pipeline as command
+    from worker.commands.bench.pipeline_report import Wish
 
     lengths = hours or [0.5, 1.0, 2.0, 4.0, 12.0]
     wish = Wish(weights=weights, device=device, hours=lengths, short_files=short_files, repeats=repeats)

@@ -77,6 +77,7 @@ async def _measure(
         say(f"{name}: making {minutes:g} minutes")
         talk = conversation(utterances, minutes * 60, SEED)
         file = await asyncio.to_thread(write_audio, folder / f"talk{suffix}", talk, *encoding)
+        await _decoded(serial, file)  # it is in the page cache now
         for number in range(1, repeats + 1):
             say(f"{name}, turn {number} of {repeats}")
             codec.serial.append(await _decoded(serial, file))

@@ -14,7 +14,7 @@ GPU_UNMEASURED = "**The GPU part is unmeasured**: no section here comes from a m
 ON_GPU = "-cuda"
 """What the keys of sections end with that come from a GPU."""
 
-_SECTION = re.compile(r"<!-- bench:([\w-]+) -->\n(.*?)\n<!-- /bench:\1 -->", re.DOTALL)
+_SECTION = re.compile(r"<!-- bench:([\w.-]+) -->\n(.*?)\n<!-- /bench:\1 -->", re.DOTALL)
 
 
 def write_section(path: Path, key: str, body: str) -> None:

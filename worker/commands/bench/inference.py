@@ -46,17 +46,17 @@ class Wish:
 
 def inference(wish: Wish, *, as_json: bool, write: Path | None) -> None:
     """Measure and report. Exit 1 unless the promises were kept."""
-    on_gpu = wish.device == "cuda" or (wish.device == "auto" and bool(this_machine().gpus))
-    minutes = wish.minutes or (120.0 if on_gpu else 20.0)
-    chunk_minutes = wish.chunk_minutes or (10.0 if on_gpu else 5.0)
-    batch_sizes = wish.batch_sizes or ((8, 16, 32, 64, 128, 256) if on_gpu else (1, 2, 4, 8))
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in the inference process
     logging.disable(logging.WARNING)  # NeMo's
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, telling() as say:
+        on_gpu = wish.device == "cuda" or (wish.device == "auto" and bool(this_machine().gpus))
+        minutes = wish.minutes or (120.0 if on_gpu else 20.0)
+        chunk_minutes = wish.chunk_minutes or (10.0 if on_gpu else 5.0)
+        batch_sizes = wish.batch_sizes or ((8, 16, 32, 64, 128, 256) if on_gpu else (1, 2, 4, 8))
+        plan = _plan(wish, model_of(wish.weights, Path(folder), say), "cuda" if on_gpu else "cpu", batch_sizes)
         say("making speech")
         audio = some_speech(minutes * SECONDS_PER_MINUTE, SEED)
-        plan = _plan(wish, model_of(wish.weights, Path(folder), say), "cuda" if on_gpu else "cpu", batch_sizes)
         measured = _compare(plan, _material(audio, chunk_minutes, Path(folder)), say)
     deliver(_report(wish, plan, measured, minutes, chunk_minutes), as_json=as_json, write=write)
 

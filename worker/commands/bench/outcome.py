@@ -12,6 +12,7 @@ from rich.markup import escape
 from worker.commands.bench.document import write_section
 from worker.commands.bench.report import Report
 from worker.commands.console import EXIT_FAILED, out
+from worker.telemetry import configure_logging
 
 
 def deliver(report: Report, *, as_json: bool, write: Path | None) -> None:
@@ -30,7 +31,8 @@ def deliver(report: Report, *, as_json: bool, write: Path | None) -> None:
 
 
 def telling() -> AbstractContextManager[Callable[[str], None]]:
-    """A line on stderr that says what is being measured, where stderr is a terminal."""
+    """A line on stderr that says what is being measured, where stderr is a terminal. Our own log goes there too."""
+    configure_logging()
     return _Telling()
 
 
