@@ -55,6 +55,13 @@ def test_no_package_index_is_named() -> None:
     assert [name for name, text in texts.items() if index.search(text)] == []
 
 
+def test_where_the_build_tests_itself_alerts_are_judged_by_prometheus_itself() -> None:
+    test_stage = DOCKERFILE.split(" AS test\n")[1].split("\nFROM ")[0]
+
+    assert "install -y --no-install-recommends make prometheus" in test_stage
+    assert "CI_REQUIRE_PROMTOOL=true" in test_stage
+
+
 def test_the_image_runs_as_nobody_in_particular_and_never_asks_the_hub() -> None:
     runtime = DOCKERFILE.split(" AS runtime\n")[1].split("\nFROM ")[0]
 
