@@ -4,24 +4,34 @@ import asyncio
 import json
 import os
 import signal
-import statistics
+import threading
 import time
 from collections.abc import Awaitable
+from pathlib import Path
+from typing import Self
 
 import pytest
 
 from tests.support.jobs import speech
 from tests.support.media import riff_wav
 from tests.support.mortal_engine import main
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, wait_until
 from tests.support.watched import watched
 from tests.support.worker import Cloud
+from tests.support.worker_process import START_SECONDS, WorkerProcess
+from worker.adapters.health import Answer, HealthServer
 from worker.adapters.memory.null_engine import null_engine
 from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.commands.health import fetch, health
 
 HANG_SECONDS = 10.0
 ANSWER_SECONDS = 0.05
+PAUSE_SECONDS = 0.02
+BUSY_JOBS = 8
+# Of a hundred answers five may be late; where the machine itself is short of processors, as an idle server on it tells,
+# twice as many again as there.
+LATE_SHARE = 0.05
+IDLE = {"/health": lambda: Answer(status=200, body=b"{}")}
 
 
 def patient_engine() -> ParakeetEngine:
@@ -59,28 +69,87 @@ async def is_status(asked: Awaitable[int], wanted: int) -> bool:
     return await asked == wanted
 
 
+@pytest.mark.model
+@pytest.mark.timeout(600)
+async def test_a_hung_model_is_replaced_under_a_job_while_the_worker_stays_alive(
+    cloud: Cloud, ten_minutes: Path
+) -> None:
+    small_chunks = {"CHUNK_DURATION_MINUTES": "0.5", "GPU_BATCH_SIZE": "1"}
+    async with cloud.pipeline() as pipeline:
+        uri = await pipeline.upload(ten_minutes)
+        with cloud.process(**small_chunks) as worker:
+            worker.wait_ready()
+            url = address(worker)
+            await pipeline.submit(uri)
+            worker.wait_for("chunk.done")
+
+            with Poll(url, "live") as live:
+                worker.inference().suspend()
+                hung_at = time.monotonic()
+                wait_until(lambda: fetch(f"{url}/ready")[0] == 503, HANG_SECONDS)
+                noticed_after = time.monotonic() - hung_at
+                while_hung = fetch(f"{url}/health")[0]
+                wait_until(lambda: fetch(f"{url}/ready")[0] == 200, START_SECONDS)
+                completed = (await pipeline.ending(seconds=300)).completed
+
+    assert noticed_after < HANG_SECONDS
+    assert while_hung == 503
+    assert {status for status, _ in live.answers} == {200}
+    assert completed.transcription_metadata.deliveries == 1
+    assert completed.transcription_metadata.fallback_used is False
+
+
+@pytest.mark.timeout(240)
 async def test_health_answers_at_once_while_the_worker_is_busy(cloud: Cloud) -> None:
-    async with watched(cloud, null_engine(float("inf"))) as worker:
-        worker.serve()
-        uri = await worker.pipeline.upload(riff_wav(speech(900).astype("<i2").tobytes()))
-        for number in range(8):
-            await worker.pipeline.submit(uri, job_id=f"job-{number}")
+    async with cloud.pipeline() as pipeline:
+        uri = await pipeline.upload(riff_wav(speech(900).astype("<i2").tobytes()))
+        with cloud.process(PARAKEET_MODEL_NAME="null") as worker, HealthServer(IDLE, host="127.0.0.1", port=0) as idle:
+            worker.wait_ready()
+            url = address(worker)
+            wait_until(lambda: fetch(f"{url}/ready")[0] == 200)
 
-        answers = [await timed(worker.url) for _ in range(40)]
-        await worker.pipeline.ending("job-7")
+            with Poll(url, "health") as busy, Poll(idle.url, "health") as at_rest:
+                for number in range(BUSY_JOBS):
+                    await pipeline.submit(uri, job_id=f"job-{number}")
+                await asyncio.to_thread(worker.wait_for, "job.done", BUSY_JOBS)
 
-    assert statistics.median(answers) < ANSWER_SECONDS
+    assert {status for status, _ in busy.answers} == {200}
+    assert late(busy) <= LATE_SHARE + 2 * late(at_rest)
 
 
-async def timed(url: str) -> float:
-    """Seconds of one answer, without what the test's own event loop takes."""
+def address(worker: WorkerProcess) -> str:
+    (listening,) = worker.logged("health.listening")
+    return str(listening["url"])
 
-    def ask() -> float:
-        began = time.perf_counter()
-        fetch(f"{url}/health")
-        return time.perf_counter() - began
 
-    return await asyncio.to_thread(ask)
+def late(poll: "Poll") -> float:
+    """Share of the answers that took too long."""
+    return sum(seconds > ANSWER_SECONDS for _, seconds in poll.answers) / len(poll.answers)
+
+
+class Poll:
+    """Asks for a page again and again, in a thread of its own, for the length of a block."""
+
+    def __init__(self, url: str, page: str) -> None:
+        self._url = f"{url}/{page}"
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+        self.answers: list[tuple[int, float]] = []
+        """Status and seconds of each."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _ask(self) -> None:
+        while not self._over.wait(PAUSE_SECONDS):
+            began = time.perf_counter()
+            status, _ = fetch(self._url)
+            self.answers.append((status, time.perf_counter() - began))
 
 
 async def test_a_taken_port_is_a_clear_error_at_the_start(cloud: Cloud) -> None:
