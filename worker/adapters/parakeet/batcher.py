@@ -42,11 +42,17 @@ class Flight:
 class Batcher:
     """Forms batches while the engine is busy, answers their windows, and gives lost batches another try.
 
-    `clock` gives monotonic seconds. All methods return at once and belong to one event loop.
+    `clock` gives monotonic seconds. `soon` runs what it is given once the windows that come together have all come: a
+    chunk's first one would else go alone. All methods return at once and belong to one event loop.
     """
 
-    def __init__(self, batch_size: int, clock: Callable[[], float]) -> None:
-        self._batch_size, self._clock = batch_size, clock
+    def __init__(
+        self,
+        batch_size: int,
+        clock: Callable[[], float],
+        soon: Callable[[Callable[[], None]], object] = lambda pump: pump(),
+    ) -> None:
+        self._batch_size, self._clock, self._soon = batch_size, clock, soon
         self._waiting = Waiting()
         self._flights: deque[Flight] = deque()
         self._send: Callable[[Batch], None] | None = None
@@ -59,7 +65,7 @@ class Batcher:
     def add(self, window: Window) -> None:
         """Take a window on; its answer will be set, with a result or with an error."""
         self._waiting.add(window)
-        self._pump()
+        self._soon(self._pump)
 
     def attach(self, send: Callable[[Batch], None]) -> None:
         """A process is there, and idle: send it batches from now on."""

@@ -94,7 +94,7 @@ class ParakeetEngine:
             log_format=log_format,
         )
         self._facts: EngineFacts | None = None
-        self._batcher = Batcher(batch_size, time.monotonic)
+        self._batcher = Batcher(batch_size, time.monotonic, lambda pump: asyncio.get_running_loop().call_soon(pump))
         self._process: InferenceProcess | None = None
         self._restarts = 0
         self._reason: str | None = None

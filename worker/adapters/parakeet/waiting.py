@@ -43,8 +43,9 @@ class Waiting:
     def take(self, size: int, *, only_full: bool) -> list[Window]:
         """The next batch of at most `size` windows of one bucket; empty when there is none.
 
-        The job whose turn it is chooses the bucket by its oldest window, then all jobs fill the batch in turn, so that
-        no job waits for more than one batch of each of the others. `only_full`: a smaller batch stays where it is.
+        The job whose turn it is chooses among its buckets the one that fills most, the oldest window's of equals; then
+        all jobs fill the batch in turn: no job waits for more than one batch of each of the others. `only_full`:
+        a smaller batch stays where it is.
         """
         self._drop_cancelled()
         if self._retries:
@@ -52,7 +53,7 @@ class Waiting:
         if not self._jobs:
             return []
         leader, windows = next(iter(self._jobs.items()))
-        batch = self._in_turn(windows[0].bucket)[:size]
+        batch = max((self._in_turn(bucket)[:size] for bucket in dict.fromkeys(one.bucket for one in windows)), key=len)
         if only_full and len(batch) < size:
             return []
         self._remove(batch)

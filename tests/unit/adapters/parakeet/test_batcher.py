@@ -52,6 +52,17 @@ def failure() -> WorkerError:
     return EngineFailure("parakeet", "it died")
 
 
+async def test_windows_that_come_together_go_together() -> None:
+    engine = Engine()
+    engine.batcher = Batcher(4, lambda: engine.now, lambda pump: asyncio.get_running_loop().call_soon(pump))
+    engine.attach()
+
+    engine.add(3)
+    await asyncio.sleep(0)
+
+    assert engine.sizes == [3]
+
+
 async def test_an_idle_engine_gets_a_window_at_once(engine: Engine) -> None:
     engine.attach()
 

@@ -39,11 +39,18 @@ async def test_jobs_share_a_batch_in_turn(waiting: Waiting) -> None:
     assert waiting.take(4, only_full=False) == [a3]
 
 
-async def test_a_batch_holds_windows_of_one_bucket(waiting: Waiting) -> None:
+async def test_a_batch_holds_windows_of_one_bucket_the_one_that_fills_most(waiting: Waiting) -> None:
     a_short, a_long, b_long = lined_up(waiting, window("a", SHORT), window("a", LONG), window("b", LONG))
 
+    assert waiting.take(8, only_full=False) == [a_long, b_long]
     assert waiting.take(8, only_full=False) == [a_short]
-    assert waiting.take(8, only_full=False) == [b_long, a_long]
+
+
+async def test_of_buckets_that_fill_alike_the_oldest_windows_goes_first(waiting: Waiting) -> None:
+    long, short, *_ = lined_up(waiting, *(window("a", seconds) for seconds in (LONG, SHORT, LONG, SHORT)))
+
+    assert waiting.take(1, only_full=False) == [long]
+    assert waiting.take(1, only_full=False) == [short]
 
 
 async def test_the_turn_passes_on_so_that_a_job_with_an_odd_bucket_is_not_starved(waiting: Waiting) -> None:
