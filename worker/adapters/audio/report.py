@@ -15,7 +15,7 @@ _LINE = re.compile(
 )
 _INPUT = re.compile(r"Input #0, ([^, ]+)")
 _DURATION = re.compile(r"  Duration: (\d+):(\d\d):(\d\d\.\d+), ")
-_AUDIO = re.compile(r"  Stream #0:\d+.*?: Audio: (\w+)")
+_AUDIO = re.compile(r"  Stream #0:\d+.*?: Audio: (\w+)(?:[^,]*, (\d+) Hz)?")
 _MAPPED = "Stream mapping:"
 _FRAME = re.compile(r"n: *0 .* channels:(\d+) .*rate:(\d+) ")
 _REFUSED_CODEC = re.compile(r"Codec \((\w+)\) not on whitelist")
@@ -38,7 +38,8 @@ class Report:
         self.container: str | None = None
         self.duration_seconds: float | None = None
         self.codec: str | None = None
-        """Of the first audio track."""
+        """Of the first audio track, as `stated_rate_hz`."""
+        self.stated_rate_hz: int | None = None
         self.headers_read = False
         self.channels: int | None = None
         self.sample_rate_hz: int | None = None
@@ -84,8 +85,8 @@ class Report:
             self.container = found[1]
         elif found := _DURATION.match(text):
             self.duration_seconds = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
-        elif found := _AUDIO.match(text):
-            self.codec = self.codec or found[1]
+        elif (found := _AUDIO.match(text)) and self.codec is None:
+            self.codec, self.stated_rate_hz = found[1], int(found[2] or 0) or None
         elif text == _MAPPED:
             self.headers_read = True
         elif found := _FRAME.match(text):

@@ -1,6 +1,7 @@
 """Parts: whatever the file and however many there are, samples and verdict are those of the serial decode."""
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from tests.support.decoding import Decoded, decode_all
 from tests.support.media import MediaKit, babble, riff_wav
@@ -25,13 +27,13 @@ DIVIDED = [
     ("p-odd.wav", ("-ar", "37800", "-c:a", "pcm_f32le")),
     ("p.flac", ()),
     ("p-cd.flac", ("-ar", "44100", "-ac", "2")),
-    ("p-pipeline.mp3", ("-ar", "8000", "-b:a", "32k")),
     ("p-cbr.mp3", ("-ar", "44100", "-ac", "2", "-b:a", "128k")),
     ("p-vbr.mp3", ("-ar", "44100", "-q:a", "4")),
-    ("p-abr.mp3", ("-ar", "22050", "-abr", "1", "-b:a", "48k")),
+    ("p-abr.mp3", ("-ar", "32000", "-abr", "1", "-b:a", "64k")),
     ("p-dense.mp3", ("-ar", "48000", "-ac", "2", "-b:a", "320k")),
 ]
 SERIAL = [
+    ("p-pipeline.mp3", ("-ar", "8000", "-b:a", "32k")),
     ("p-headerless.mp3", ("-ar", "44100", "-b:a", "64k", "-write_xing", "0")),
     ("p.m4a", ("-c:a", "aac")),
     ("p.opus", ("-c:a", "libopus")),
@@ -43,13 +45,38 @@ def long_talk() -> Pcm:
     return babble(SECONDS, seed=2)
 
 
-def decoder_in(parts: int, media: MediaKit) -> FfmpegDecoder:
-    return FfmpegDecoder(ffmpeg=media.ffmpeg, limits=LIMITS, parts=parts, part_seconds=PART_SECONDS, block_seconds=0.7)
+def decoder_in(parts: int, ffmpeg: Path) -> FfmpegDecoder:
+    return FfmpegDecoder(ffmpeg=ffmpeg, limits=LIMITS, parts=parts, part_seconds=PART_SECONDS, block_seconds=0.7)
 
 
 async def both_ways(media: MediaKit, path: Path, parts: int = 3) -> tuple[Decoded, Decoded]:
     serial = FfmpegDecoder(ffmpeg=media.ffmpeg, limits=LIMITS, block_seconds=0.7)
-    return await decode_all(serial, path), await decode_all(decoder_in(parts, media), path)
+    return await decode_all(serial, path), await decode_all(decoder_in(parts, media.ffmpeg), path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountedFfmpeg:
+    """The real one, behind a script that notes what it was asked for."""
+
+    folder: Path
+    ffmpeg: Path
+
+    def __post_init__(self) -> None:
+        self.path.write_text(f'#!/bin/sh\necho "$@" >> {self.folder}/asked\nexec {self.ffmpeg} "$@"\n')
+        self.path.chmod(0o755)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "ffmpeg"
+
+    @property
+    def seeks(self) -> int:
+        return (self.folder / "asked").read_text().count(" -ss ")
+
+
+@pytest.fixture
+def counted(media: MediaKit, tmp_path: Path) -> CountedFfmpeg:
+    return CountedFfmpeg(folder=tmp_path, ffmpeg=media.ffmpeg)
 
 
 def require_equal(serial: Decoded, parted: Decoded) -> None:
@@ -60,31 +87,41 @@ def require_equal(serial: Decoded, parted: Decoded) -> None:
 @pytest.mark.parametrize(("name", "options"), DIVIDED, ids=[case[0] for case in DIVIDED])
 @pytest.mark.parametrize("parts", [2, 3, 8])
 async def test_parts_join_to_the_serial_decode_sample_for_sample(
-    media: MediaKit, long_talk: Pcm, name: str, options: tuple[str, ...], parts: int, caplog: pytest.LogCaptureFixture
+    media: MediaKit, long_talk: Pcm, name: str, options: tuple[str, ...], parts: int
 ) -> None:
     path = media.encode(name, long_talk, *options)
 
-    serial, parted = await both_ways(media, path, parts)
+    with capture_logs() as logged:
+        serial, parted = await both_ways(media, path, parts)
 
     require_equal(serial, parted)
     assert serial.samples.size == long_talk.size
-    assert "audio.undivided" not in caplog.text
+    assert logged == []
 
 
-@pytest.mark.parametrize(("name", "options"), SERIAL, ids=[case[0] for case in SERIAL])
-async def test_a_file_whose_parts_could_differ_is_decoded_by_one_process(
-    media: MediaKit, long_talk: Pcm, name: str, options: tuple[str, ...]
+@pytest.mark.parametrize(("name", "options"), DIVIDED, ids=[case[0] for case in DIVIDED])
+async def test_a_long_file_of_a_kind_that_allows_it_is_decoded_in_parts(
+    media: MediaKit, counted: CountedFfmpeg, long_talk: Pcm, name: str, options: tuple[str, ...]
 ) -> None:
     path = media.encode(name, long_talk, *options)
 
-    async with decoder_in(3, media).decode(path) as stream:
-        await anext(aiter(stream))
-        processes = len([child for child in psutil.Process().children() if "ffmpeg" in child.name()])
+    await decode_all(decoder_in(3, counted.path), path)
 
-    assert processes == 1
+    assert counted.seeks == int(SECONDS / PART_SECONDS) - 1
 
 
-@pytest.mark.parametrize("name", ["p-cd.wav", "p.flac", "p-cbr.mp3", "p-vbr.mp3", "p-pipeline.mp3"])
+@pytest.mark.parametrize(("name", "options"), SERIAL, ids=[case[0] for case in SERIAL])
+async def test_a_file_whose_parts_could_differ_or_would_not_pay_is_decoded_by_one_process(
+    media: MediaKit, counted: CountedFfmpeg, long_talk: Pcm, name: str, options: tuple[str, ...]
+) -> None:
+    path = media.encode(name, long_talk, *options)
+
+    await decode_all(decoder_in(3, counted.path), path)
+
+    assert counted.seeks == 0
+
+
+@pytest.mark.parametrize("name", ["p-cd.wav", "p.flac", "p-cbr.mp3", "p-vbr.mp3"])
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     place=st.floats(0.02, 0.99),
@@ -109,18 +146,20 @@ async def test_damage_anywhere_changes_parts_and_serial_decode_alike(
 async def test_a_seam_in_silence_proves_nothing_so_the_rest_is_serial(media: MediaKit) -> None:
     talk = babble(SECONDS)
     talk[4 * SAMPLE_RATE_HZ : 7 * SAMPLE_RATE_HZ] = 0
-    path = media.encode("p-still.mp3", talk, "-ar", "16000", "-b:a", "32k")
+    path = media.encode("p-still.mp3", talk, "-ar", "44100", "-b:a", "64k")
 
-    serial, parted = await both_ways(media, path)
+    with capture_logs() as logged:
+        serial, parted = await both_ways(media, path)
 
     require_equal(serial, parted)
+    assert logged == [{"event": "audio.undivided", "from_second": PART_SECONDS, "log_level": "info"}]
 
 
 async def test_leaving_early_leaves_no_process(media: MediaKit, long_talk: Pcm) -> None:
     before = set(psutil.Process().children())
     path = media.encode("p.wav", long_talk)
 
-    async with decoder_in(3, media).decode(path) as stream:
+    async with decoder_in(3, media.ffmpeg).decode(path) as stream:
         await anext(aiter(stream))
 
     assert set(psutil.Process().children()) <= before
