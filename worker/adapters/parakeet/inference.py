@@ -45,7 +45,7 @@ class WindowsToWords:
         self._network, self._device, self._dtype = model.network, model.device, model.dtype
         self._on_gpu = model.device.type == "cuda"
         self._batch_size, self._lap = batch_size, lap
-        self._rows = RowsThatFit(batch_size)
+        self._rows = RowsThatFit(batch_size if self._on_gpu else 1)
         self._whole = None if self._on_gpu else WholeWindows.of(self._network)
         self._decode = GreedyTdt(self._network, steps_per_poll=8 if self._on_gpu else 1)
         self._frame_seconds = self._network.encoder.subsampling_factor * self._network.cfg.preprocessor.window_stride
