@@ -75,6 +75,8 @@ def _require_tdt(name: str, network: Any) -> None:
         raise ModelLoadingError(
             name, f"a {type(network).__name__} without token durations; it must be a TDT transducer"
         )
+    if not isinstance(getattr(network.decoder.prediction["dec_rnn"], "lstm", None), torch.nn.LSTM):
+        raise ModelLoadingError(name, "its prediction network is not a plain LSTM")
 
 
 def settle(network: Any, device: torch.device, dtype: torch.dtype) -> None:

@@ -193,7 +193,4 @@ def _find_bias(network: Any, speech: Pcm) -> None:
 
 
 def _emitted(network: Any, encoded: Tensor, lengths: Tensor) -> int:
-    log_softmax = network.joint.log_softmax
-    steps = GreedyTdt(network, steps_per_poll=1)(encoded, lengths)
-    network.joint.log_softmax = log_softmax
-    return int(steps.emitted.sum())
+    return int(GreedyTdt(network, steps_per_poll=1)(encoded, lengths).emitted.sum())
