@@ -109,8 +109,9 @@ class GreedyTdt:
         rows.state = [torch.where(heard, new, old) for new, old in zip(state, rows.state, strict=True)]
 
     def _predict(self, labels: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """One step of the LSTM, cell by cell: its own way for sequences takes four times as long for one."""
-        hidden, following = self._embed(labels), []
+        """One step of the LSTM, cell by cell: its own way, made for sequences, slowed the whole loop by 1.7."""
+        following: list[Tensor] = []
+        hidden = self._embed(labels)
         for layer, weights in enumerate(self._lstm.all_weights):
             following += torch.lstm_cell(hidden, state[2 * layer : 2 * layer + 2], *weights)
             hidden = following[-2]
