@@ -8,7 +8,7 @@ export CONTAINER_ENGINE ?= docker
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench smoke chaos schemas lock clean
+.PHONY: help install demo test lint format bench benchmarks smoke chaos schemas lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -52,6 +52,11 @@ bench: install ## the measurements of the README
 	$(BIN)/python -m tests.bench.memory
 	$(BIN)/python -m tests.bench.throughput
 	$(BIN)/python -m tests.bench.deepgram_faults
+
+benchmarks: install ## speed, against NeMo and against what was promised, into docs/BENCHMARKS.md: half an hour
+	for benchmark in startup inference pipeline decode scale; do \
+	  $(BIN)/klipstream-worker bench $$benchmark --write docs/BENCHMARKS.md || failed=1; \
+	done; test -z "$$failed"
 
 chaos: install ## kill, stop and cut off workers for half an hour, and check that nothing is lost or done twice
 	$(BIN)/python -m tests.chaos --seed 1 --seed 2 --seed 3
