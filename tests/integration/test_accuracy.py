@@ -11,7 +11,8 @@ from tests.support.accuracy import HeardWord, median_start_error, start_errors, 
 from tests.support.speech import Reference, build_long_file, decode
 from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.core.transcript.merging import merge
-from worker.core.transcript.planning import ChunkCutter
+from worker.core.transcript.planning import Chunk, ChunkCutter
+from worker.core.transcript.quality import failed_gates
 from worker.ports import Pcm
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="session")]
@@ -31,9 +32,13 @@ async def heard(engine: ParakeetEngine, samples: Pcm, spans: Sequence[WindowSpan
     return merge(starmap(WindowTranscript, zip(spans, (one.words for one in found), strict=True)))
 
 
-def planned(samples: Pcm) -> list[WindowSpan]:
+def chunks_of(samples: Pcm) -> tuple[Chunk, ...]:
     cutter = ChunkCutter(CHUNK_SECONDS)
-    return [span for chunk in (*cutter.push(samples), *cutter.finish()) for span in chunk.windows]
+    return (*cutter.push(samples), *cutter.finish())
+
+
+def planned(samples: Pcm) -> list[WindowSpan]:
+    return [span for chunk in chunks_of(samples) for span in chunk.windows]
 
 
 async def test_windows_cost_little_over_single_utterances(
@@ -65,3 +70,19 @@ async def test_words_start_where_they_are_said_and_do_not_drift(
     last = median_start_error(errors, reference.seconds / 2, reference.seconds)
     assert abs(first) < 0.08
     assert abs(last - first) < 0.05
+
+
+async def test_no_gate_takes_what_the_model_heard_for_wrong(
+    parakeet: ParakeetEngine, long_file: tuple[Reference, Pcm]
+) -> None:
+    _, samples = long_file
+    windows = [(chunk, span) for chunk in chunks_of(samples) for span in chunk.windows]
+
+    found = await asyncio.gather(*(parakeet.recognise(chunk.samples_of(span), "long") for chunk, span in windows))
+
+    failed = [
+        failed_gates(chunk, WindowTranscript(span, one.words))
+        for (chunk, span), one in zip(windows, found, strict=True)
+    ]
+    assert len(failed) > 10
+    assert not any(failed)
