@@ -67,9 +67,9 @@ class Batcher:
         self._waiting.add(window)
         self._soon(self._pump)
 
-    def attach(self, send: Callable[[Batch], None]) -> None:
-        """A process is there, and idle: send it batches from now on."""
-        self._send = send
+    def attach(self, send: Callable[[Batch], None], *, mixes_lengths: bool = False) -> None:
+        """A process is there, and idle: send it batches from now on, of one bucket each unless it mixes lengths."""
+        self._send, self._waiting.mixes_lengths = send, mixes_lengths
         self._pump()
 
     def settle(self, done: Done) -> None:

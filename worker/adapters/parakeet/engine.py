@@ -229,7 +229,7 @@ class ParakeetEngine:
     def _serve(self, child: InferenceProcess) -> None:
         self._enter(EngineState.READY, None)
         self._failing_since = None
-        self._batcher.attach(child.submit)
+        self._batcher.attach(child.submit, mixes_lengths=child.mixes_lengths)
 
     def _fails(self) -> None:
         if self._failing_since is None:

@@ -43,6 +43,8 @@ class InferenceProcess:
         self.beats = 0
         self.last_beat = time.monotonic()
         self.device_memory_bytes = 0
+        self.mixes_lengths = False
+        """As `Ready` says."""
         self._start()
 
     @property
@@ -108,6 +110,7 @@ class InferenceProcess:
                 self.last_beat = time.monotonic()
             case Ready():
                 self.device_memory_bytes = answer.device_memory_bytes
+                self.mixes_lengths = answer.mixes_lengths
                 self._ready.set_result(answer.facts)
             case Done():
                 self.device_memory_bytes = answer.device_memory_bytes

@@ -31,7 +31,7 @@ def no_lap(stage: str) -> None:
 
 
 class WindowsToWords:
-    """A loaded model that turns windows of one bucket into words; one caller at a time.
+    """A loaded model that turns windows into words; one caller at a time.
 
     A window's words are bit for bit the same whatever shares its batch. On a GPU the encoder takes `batch_size` rows of
     a fixed length at once, or the half, quarter and so on that memory holds, silence where windows are missing; on a
@@ -50,6 +50,11 @@ class WindowsToWords:
         self._decode = GreedyTdt(self._network, steps_per_poll=8 if self._on_gpu else 1)
         self._frame_seconds = self._network.encoder.subsampling_factor * self._network.cfg.preprocessor.window_stride
         self._pieces: list[str] = self._network.tokenizer.ids_to_tokens(list(range(self._network.decoder.blank_idx)))
+
+    @property
+    def mixes_lengths(self) -> bool:
+        """Windows need not be of one bucket: each goes through the encoder by itself, at its own length."""
+        return self._whole is not None
 
     def warm_up(self) -> None:
         """Pay now what the first batch would pay: on a GPU for every shape, the biggest first.
@@ -78,7 +83,7 @@ class WindowsToWords:
         return torch.cuda.max_memory_allocated(self._device) - before
 
     def __call__(self, windows: Sequence[Pcm]) -> tuple[tuple[Word, ...], ...]:
-        """The words of each window (1 to `batch_size`, all of one bucket), in order.
+        """The words of each window (1 to `batch_size`, all of one bucket unless it `mixes_lengths`), in order.
 
         Raises `torch.OutOfMemoryError` when not even one row at a time fits.
         """
@@ -100,11 +105,12 @@ class WindowsToWords:
     def _encode(self, windows: Sequence[Pcm], samples: int) -> tuple[Tensor, Tensor]:
         """Encoder output of shape (batch_size, frames, features) and its valid lengths, 0 in filler rows."""
         if self._whole:
-            return self._encode_whole(self._whole, windows, samples)
+            return self._encode_whole(self._whole, windows)
         return self._encode_rows(windows, samples)
 
-    def _encode_whole(self, whole: WholeWindows, windows: Sequence[Pcm], samples: int) -> tuple[Tensor, Tensor]:
-        rows = torch.zeros(self._batch_size, whole.frames_of(samples), whole.width, dtype=self._dtype)
+    def _encode_whole(self, whole: WholeWindows, windows: Sequence[Pcm]) -> tuple[Tensor, Tensor]:
+        # Always of the longest windows' shape: products of another shape could differ in their last bits.
+        rows = torch.zeros(self._batch_size, whole.frames_of(BUCKETS_SAMPLES[-1]), whole.width, dtype=self._dtype)
         lengths = torch.zeros(self._batch_size, dtype=torch.long)
         for row, window in enumerate(windows):
             if not whole.frames_of(len(window)):

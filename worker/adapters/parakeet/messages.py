@@ -24,7 +24,7 @@ class EngineOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """To the process: windows of one bucket, at most `batch_size` of them."""
+    """To the process: windows of one bucket, or of any where it mixes lengths; at most `batch_size` of them."""
 
     windows: tuple[Pcm, ...]
 
@@ -40,6 +40,8 @@ class Ready:
 
     facts: EngineFacts
     device_memory_bytes: int
+    mixes_lengths: bool = False
+    """A batch may hold windows of any lengths, and none costs more for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

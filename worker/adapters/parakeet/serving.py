@@ -23,7 +23,11 @@ class Serving:
 
     def ready(self) -> Ready:
         """Say what was loaded."""
-        return Ready(facts=self._facts, device_memory_bytes=self._device_memory())
+        return Ready(
+            facts=self._facts,
+            device_memory_bytes=self._device_memory(),
+            mixes_lengths=self._model.mixes_lengths,
+        )
 
     def answer(self, batch: Batch) -> Done:
         """Recognise the batch, and say how long that took, failed tries included."""

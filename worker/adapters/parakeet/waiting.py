@@ -31,6 +31,8 @@ class Waiting:
     def __init__(self) -> None:
         self._jobs: dict[str, list[Window]] = {}
         self._retries: deque[list[Window]] = deque()
+        self.mixes_lengths = False
+        """All buckets count as one."""
 
     def add(self, window: Window) -> None:
         """Line up behind the same job's earlier windows."""
@@ -53,7 +55,7 @@ class Waiting:
         if not self._jobs:
             return []
         leader, windows = next(iter(self._jobs.items()))
-        batch = max((self._in_turn(bucket)[:size] for bucket in dict.fromkeys(one.bucket for one in windows)), key=len)
+        batch = max((self._in_turn(bucket)[:size] for bucket in dict.fromkeys(map(self._bucket, windows))), key=len)
         if only_full and len(batch) < size:
             return []
         self._remove(batch)
@@ -66,8 +68,11 @@ class Waiting:
         return chain(*self._retries, *self._jobs.values())
 
     def _in_turn(self, bucket: int) -> list[Window]:
-        fitting = ([window for window in windows if window.bucket == bucket] for windows in self._jobs.values())
+        fitting = ([window for window in windows if self._bucket(window) == bucket] for windows in self._jobs.values())
         return [window for turn in zip_longest(*fitting) for window in turn if window is not None]
+
+    def _bucket(self, window: Window) -> int:
+        return 0 if self.mixes_lengths else window.bucket
 
     def _remove(self, batch: list[Window]) -> None:
         for window in batch:

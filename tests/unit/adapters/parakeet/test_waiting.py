@@ -53,6 +53,14 @@ async def test_of_buckets_that_fill_alike_the_oldest_windows_goes_first(waiting:
     assert waiting.take(1, only_full=False) == [short]
 
 
+async def test_where_lengths_may_be_mixed_windows_go_in_their_order_whatever_their_bucket(waiting: Waiting) -> None:
+    waiting.mixes_lengths = True
+    a, b, c = lined_up(waiting, window("one", SHORT), window("one", LONG), window("one", SHORT))
+
+    assert waiting.take(2, only_full=True) == [a, b]
+    assert waiting.take(2, only_full=False) == [c]
+
+
 async def test_the_turn_passes_on_so_that_a_job_with_an_odd_bucket_is_not_starved(waiting: Waiting) -> None:
     *_, odd = lined_up(waiting, *(window("crowd", LONG) for _ in range(40)), window("odd", SHORT))
 
