@@ -1,6 +1,7 @@
 """The only wiring: Settings -> adapters -> core, and the life of a worker from its checks to its last nack."""
 
 import asyncio
+import gc
 import os
 import random
 import signal
@@ -42,8 +43,7 @@ from worker.telemetry.export import Destinations, exporting
 from worker.watch import Watch, watching
 
 GIB = 1024**3
-# Threads of jobs compute in Python, and each may keep the others out for a turn: with Python's own 5 ms the health port
-# was seen to wait for 100 ms and more, and so may a lease. Ten times as many turns cost nothing that can be measured.
+# Python's own is 5 ms. Ten times as many turns cost nothing that can be measured.
 TURN_SECONDS = 0.0005
 # Three jobs may fail for reasons of their own; by the tenth in a row the worker asks whether it is the reason.
 FUSE_THRESHOLD = 10
@@ -92,7 +92,6 @@ async def run_worker(settings: Settings) -> None:
     `HealthPortTaken`, `ExportRefused`.
     """
     return_large_blocks()
-    sys.setswitchinterval(TURN_SECONDS)
     board, clock = Board(), SystemClock()
     with (
         _Signals() as signals,
@@ -111,10 +110,22 @@ async def run_worker(settings: Settings) -> None:
                 consumer = await make_consumer(settings, cloud, engines, folder, board)
                 signals.stops(consumer)
                 watch.serving(engines, consumer)
+                _keep_pauses_short()
                 device = engines.parakeet.facts.device_name
                 log.info("worker.ready", subscription=settings.jobs_subscription, device=device)
                 await consumer.run()
         log.info("worker.stopped")
+
+
+def _keep_pauses_short() -> None:
+    """For the health port and for leases: nothing in this process shall keep the others out for long.
+
+    Threads that compute for jobs take short turns. What has been loaded by now stays, so full garbage collections need
+    not look at it: they took 60 to 110 ms, in which nobody was answered.
+    """
+    sys.setswitchinterval(TURN_SECONDS)
+    gc.collect()
+    gc.freeze()
 
 
 def _destinations(settings: Settings) -> Destinations:
