@@ -19,7 +19,7 @@ from worker.adapters.parakeet.buckets import bucket_of
 from worker.adapters.parakeet.engine import EngineState, ParakeetEngine
 from worker.embedded.samples import tiny_model as tiny_model_file
 from worker.errors import GpuNotAvailable, ModelLoadingError
-from worker.ports import Pcm
+from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 if TYPE_CHECKING:
     from worker.adapters.parakeet.inference import LoadedModel, WindowsToWords
@@ -58,6 +58,17 @@ def test_words_times_and_confidences_are_exactly_the_same_in_any_company(
         words = hear([speech_windows[number] for number in company])
 
         assert words == tuple(alone[number] for number in company)
+
+
+def test_a_window_is_heard_exactly_the_same_among_shorter_and_longer_ones(
+    hear: "WindowsToWords", speech_windows: tuple[Pcm, ...], alone: list[tuple[Word, ...]]
+) -> None:
+    short, long = speech_windows[1][: 3 * SAMPLE_RATE_HZ], np.concatenate(speech_windows[2:4])[: 39 * SAMPLE_RATE_HZ]
+
+    words = hear((short, speech_windows[0], long))
+
+    assert hear.mixes_lengths
+    assert words[1] == alone[0]
 
 
 @pytest.mark.asyncio(loop_scope="session")
