@@ -10,6 +10,7 @@ from schemas.ids import request_id
 from schemas.job import TranscriptionJob
 from worker.core.jobs.audio_input import AudioInput
 from worker.core.jobs.reporting import Outcomes
+from worker.core.jobs.tasks import together
 from worker.core.jobs.transcription import Transcribed
 from worker.core.transcript.artefacts import ArtefactFile, ArtefactInfo, render_artefacts
 from worker.core.transcript.paragraphs import paragraphs_of
@@ -50,7 +51,7 @@ class OutputWriter:
     async def write(
         self, job: TranscriptionJob, audio: AudioInput, transcribed: Transcribed, author: Author
     ) -> Outcomes:
-        """Render and write every artefact; all are durable on return.
+        """Render every artefact and write them side by side; all are durable on return.
 
         Raises `StorageServiceError`, or `ClaimLost` where somebody else keeps writing to the same names.
         """
@@ -59,7 +60,9 @@ class OutputWriter:
             files = await asyncio.to_thread(render_artefacts, transcribed.words, info)
         prefix = output_prefix(job, self._output_bucket)
         with stage("upload"):
-            written = {file.kind: await self._put(file, prefix.bucket, prefix.name, job.job_id) for file in files}
+            async with together() as group:
+                puts = [group.create_task(self._put(file, prefix.bucket, prefix.name, job.job_id)) for file in files]
+        written = {file.kind: put.result() for file, put in zip(files, puts, strict=True)}
         return Outcomes(
             artefacts=Artefacts(
                 words=written[Artefact.WORDS],
