@@ -171,7 +171,7 @@ provision_access() {
     grant "storage buckets" "gs://$OUTPUT_BUCKET" "$worker" roles/storage.objectUser
     grant "storage buckets" "gs://$STATE_BUCKET" "$worker" roles/storage.objectUser
     grant secrets "$DEEPGRAM_SECRET" "$worker" roles/secretmanager.secretAccessor
-    grant projects "$PROJECT_ID" "$worker" roles/telemetry.writer
+    grant projects "$PROJECT_ID" "$worker" roles/telemetry.writer roles/monitoring.viewer
 
     grant projects "$PROJECT_ID" "$builder" roles/logging.logWriter roles/run.developer roles/artifactregistry.writer \
         roles/cloudquotas.viewer

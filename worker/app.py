@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ import structlog
 
 from worker.adapters.allocator import return_large_blocks
 from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
+from worker.adapters.backlog import Backlog, google_session
 from worker.adapters.clock import SystemClock
 from worker.adapters.gcs import GcsObjectStore, open_object_store
 from worker.adapters.gpu import open_gpus
@@ -98,8 +99,9 @@ async def run_worker(settings: Settings) -> None:
         workspace(settings.temp_dir) as folder,
         exporting(_destinations(settings)) as render,
         open_gpus() as gpus,
+        _backlog(settings) as backlog,
     ):
-        watch = Watch(board, gpus, clock)
+        watch = Watch(board, gpus, clock, backlog)
         log.info("worker.starting", worker=worker_name(), **settings.masked())
         async with (
             watching(settings, watch, worker_name(), render),
@@ -115,6 +117,13 @@ async def run_worker(settings: Settings) -> None:
                 log.info("worker.ready", subscription=settings.jobs_subscription, device=device)
                 await consumer.run()
         log.info("worker.stopped")
+
+
+def _backlog(settings: Settings) -> AbstractContextManager[Backlog | None]:
+    """What waits can be known of the real Pub/Sub alone."""
+    if settings.pubsub_emulator_host:
+        return nullcontext()
+    return Backlog(settings.project_id, settings.jobs_subscription, SystemClock(), google_session)
 
 
 def _keep_pauses_short() -> None:

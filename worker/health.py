@@ -70,6 +70,8 @@ class Condition:
     totals: Totals = field(default_factory=Totals)
     deepgram_configured: bool = False
     budget_spent: bool = False
+    backlog: int | None = None
+    """Unacknowledged messages of the subscription, some minutes late; None where nobody can tell."""
 
 
 def judge(condition: Condition, age_seconds: float) -> tuple[Status, str]:
@@ -142,8 +144,7 @@ def document(identity: Identity, condition: Condition, status: Status, reason: s
         },
         "last_job": {**asdict(last), "ended_at": last.ended_at.isoformat()} if last else None,
         "totals": asdict(condition.totals),
-        # Pub/Sub tells a subscriber nothing of what waits; Cloud Monitoring does, some minutes late.
-        "backlog": None,
+        "backlog": condition.backlog,
         "intake": {
             "stopped_because": consumer.intake_stopped_because if consumer else "",
             "pull_failures_in_a_row": consumer.pull_failures_in_a_row if consumer else 0,

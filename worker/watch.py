@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import structlog
 
+from worker.adapters.backlog import Backlog
 from worker.adapters.gpu import GpuReading, Gpus
 from worker.adapters.health import Answer, HealthServer
 from worker.core.delivery.consumer import Consumer
@@ -58,8 +59,9 @@ class Watch:
     `condition` and `age_seconds` may be asked for in any thread.
     """
 
-    def __init__(self, board: Board, gpus: Gpus, clock: Clock) -> None:
+    def __init__(self, board: Board, gpus: Gpus, clock: Clock, backlog: Backlog | None = None) -> None:
         self._board, self._gpus, self._clock = board, gpus, clock
+        self._backlog = backlog
         self._engines: Engines | None = None
         self._consumer: Consumer | None = None
         self._readings: tuple[GpuReading, ...] = ()
@@ -106,6 +108,7 @@ class Watch:
             totals=self._board.totals,
             deepgram_configured=bool(engines and engines.deepgram),
             budget_spent=bool(engines and engines.deepgram and engines.deepgram.budget.is_spent),
+            backlog=self._backlog.messages if self._backlog else None,
         )
 
     def _measure(self, seen: Condition) -> None:

@@ -97,6 +97,7 @@ def test_the_worker_may_do_what_it_needs_and_nothing_else() -> None:
         ("gs://klipstream-worker-state", "roles/storage.objectUser"),
         ("deepgram-api-key", "roles/secretmanager.secretAccessor"),
         ("klipstream", "roles/telemetry.writer"),
+        ("klipstream", "roles/monitoring.viewer"),
     }
 
 

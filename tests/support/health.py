@@ -61,6 +61,7 @@ def condition(**changes: Any) -> Condition:
     """A worker at work."""
     facts: dict[str, Any] = {
         "uptime_seconds": 100.0,
+        "backlog": 17,
         "consumer": consumer_snapshot(),
         "engine": engine_health(),
         "model": Model(name="parakeet", fingerprint="f", device="NVIDIA L4", uses_gpu=True),

@@ -62,10 +62,13 @@ def _summary(count: int, answering: Sequence[dict[str, Any]]) -> Text:
     audio, usd, baseline = (_sum(totals, name) for name in ("audio_seconds", "cost_usd", "baseline_usd"))
     ready = sum(health["status"] == "healthy" for health in answering)
     saved = f", {PERCENT * (1 - usd / baseline):.1f} % below Deepgram" if baseline else ""
+    # Workers of one subscription have one backlog.
+    waiting = {health["subscription"]: health["backlog"] for health in answering if health["backlog"] is not None}
     return Text(
         f"{ready} of {count} workers ready   {done:.0f} jobs done, {failed:.0f} failed   "
         f"{audio / 3600:.1f} h of audio   ${usd:.4f} so far{saved}   "
-        f"fallback {_share(_sum(totals, 'chunks_fallback'), _sum(totals, 'chunks'))}"
+        f"fallback {_share(_sum(totals, 'chunks_fallback'), _sum(totals, 'chunks'))}   "
+        f"backlog {sum(waiting.values()) if waiting else NOTHING}"
     )
 
 

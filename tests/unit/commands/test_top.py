@@ -29,6 +29,7 @@ def test_a_worker_at_work_is_shown_with_its_jobs_and_its_money() -> None:
         "9 jobs done, 1 failed",
         "$0.0500 so far, 98.1 % below Deepgram",
         "fallback 5.0 %",
+        "backlog 17",
         "NVIDIA L4 83 % 61 °C",
         "6.0 of 20 GiB",
         "j1",
@@ -37,6 +38,12 @@ def test_a_worker_at_work_is_shown_with_its_jobs_and_its_money() -> None:
         "200x",
     ):
         assert told in picture, told
+
+
+def test_two_workers_of_one_subscription_have_one_backlog() -> None:
+    picture = shown(*(Seen(url=f"http://{name}", health=health_of(condition())) for name in "ab"))
+
+    assert "backlog 17" in picture
 
 
 def test_workers_that_load_or_do_not_answer_are_shown_as_that() -> None:

@@ -1,0 +1,98 @@
+"""What waits in a subscription, as Cloud Monitoring counts it: some minutes late, and unknown on development servers.
+
+For the operator. The worker's account needs roles/monitoring.viewer in the project; without it the number is left out,
+with one warning in the log, and nothing else changes: no decision of the worker hangs on it.
+"""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol, Self
+
+import google.auth
+import structlog
+from google.auth.exceptions import GoogleAuthError
+from google.auth.transport.requests import AuthorizedSession
+
+from worker.ports import Clock
+
+MONITORING = "https://monitoring.googleapis.com"
+SCOPE = "https://www.googleapis.com/auth/monitoring.read"
+METRIC = "pubsub.googleapis.com/subscription/num_undelivered_messages"
+ASK_SECONDS = 60.0
+ANSWER_SECONDS = 10.0
+# A point a minute, the newest of them up to four minutes old.
+REACH = timedelta(minutes=10)
+
+log = structlog.get_logger(__name__)
+
+
+class Session(Protocol):
+    """What speaks HTTP with the worker's credentials."""
+
+    def get(self, url: str, *, params: dict[str, str], timeout: float) -> Any:
+        """A response of `requests`; raises `OSError` where there is none, `GoogleAuthError`."""
+        ...
+
+
+class Backlog:
+    """The last answer, asked for again every minute for the length of a `with` block.
+
+    It asks from a thread of its own that nobody waits for: a request that hangs must not hold up the worker's end.
+    """
+
+    def __init__(self, project: str, subscription: str, clock: Clock, open_session: Callable[[], Session]) -> None:
+        self._url = f"{MONITORING}/v3/projects/{project}/timeSeries"
+        self._filter = f'metric.type="{METRIC}" AND resource.labels.subscription_id="{subscription}"'
+        self._clock, self._open_session = clock, open_session
+        self._over, self._complaint = threading.Event(), ""
+        self.messages: int | None = None
+        """How many are not acknowledged; None where nobody can tell."""
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._keep_asking, name="backlog", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def ask(self) -> None:
+        """Ask once; what cannot be known is None, and why is said once."""
+        try:
+            self.messages = self._asked(self._clock.now())
+        except (OSError, GoogleAuthError, LookupError, ValueError) as exc:
+            self.messages = None
+            self._complain(str(exc))
+
+    def _keep_asking(self) -> None:
+        self.ask()
+        while not self._over.wait(ASK_SECONDS):
+            self.ask()
+
+    def _asked(self, now: datetime) -> int | None:
+        span = {
+            "interval.startTime": (now - REACH).astimezone(UTC).isoformat(),
+            "interval.endTime": now.astimezone(UTC).isoformat(),
+        }
+        answer = self._open_session().get(self._url, params={"filter": self._filter, **span}, timeout=ANSWER_SECONDS)
+        if not answer.ok:
+            raise LookupError(f"HTTP status {answer.status_code}: {answer.text[:200]}")
+        return newest(answer.json())
+
+    def _complain(self, reason: str) -> None:
+        if reason != self._complaint:
+            log.warning("backlog.unknown", reason=reason, hint="grant the worker's account roles/monitoring.viewer")
+        self._complaint = reason
+
+
+def newest(time_series: dict[str, Any]) -> int | None:
+    """The newest point of an answer, which comes first in it; None where there is none."""
+    points = [series["points"][0] for series in time_series.get("timeSeries", ()) if series["points"]]
+    return int(points[0]["value"]["int64Value"]) if points else None
+
+
+def google_session() -> Session:
+    """A session with the environment's credentials. Raises `GoogleAuthError`."""
+    credentials, _ = google.auth.default(scopes=[SCOPE])
+    session: Session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
+    return session
