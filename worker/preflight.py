@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from worker.adapters.audio import FfmpegMissing, ffmpeg_version, find_ffmpeg
+from worker.adapters.audio import PART_SECONDS, FfmpegMissing, ffmpeg_version, find_ffmpeg
 from worker.adapters.deepgram import Retries
 from worker.adapters.gcs import GcsObjectStore
 from worker.adapters.pubsub import PubSub
@@ -78,10 +78,12 @@ async def findings(settings: Settings, pubsub: PubSub, store: GcsObjectStore) ->
 def memory_finding(settings: Settings) -> Finding:
     """Whether what all jobs may hold at once fits: downloads, since files may be memory, and the samples of chunks.
 
-    Every job holds the chunks in flight and the one being cut, so that the job slots are the budget of samples.
+    Every job holds the chunks in flight, the one that waits and the one being cut, and the parts that are decoded ahead,
+    so that the job slots are the budget of samples.
     """
-    chunk_gib = settings.chunk_duration_minutes * SECONDS_PER_MINUTE * SAMPLE_RATE_HZ * SAMPLE_BYTES / GIB
-    samples_gib = settings.job_slots * (settings.chunks_in_flight + 1) * chunk_gib
+    chunks_seconds = (settings.chunks_in_flight + 2) * settings.chunk_duration_minutes * SECONDS_PER_MINUTE
+    parts_seconds = int(settings.instance_vcpus) * PART_SECONDS
+    samples_gib = settings.job_slots * (chunks_seconds + parts_seconds) * SAMPLE_RATE_HZ * SAMPLE_BYTES / GIB
     files_gib = max(settings.download_room_gb, settings.max_file_size_gb)
     detail = f"audio may take {files_gib + samples_gib:.1f} GiB of INSTANCE_MEMORY_GIB={settings.instance_memory_gib:g}"
     fits = files_gib + samples_gib < settings.instance_memory_gib

@@ -6,6 +6,7 @@ The operator needs an ffmpeg of version 5.1 or newer: the system's on PATH, else
 
 from worker.adapters.audio.decoder import FfmpegDecoder
 from worker.adapters.audio.locate import FfmpegMissing, ffmpeg_version, find_ffmpeg
+from worker.adapters.audio.parts import PART_SECONDS
 from worker.adapters.audio.process import Limits
 
-__all__ = ["FfmpegDecoder", "FfmpegMissing", "Limits", "ffmpeg_version", "find_ffmpeg"]
+__all__ = ["PART_SECONDS", "FfmpegDecoder", "FfmpegMissing", "Limits", "ffmpeg_version", "find_ffmpeg"]
