@@ -17,6 +17,7 @@ from tests.support.waiting import wait_until
 from worker.embedded.samples import tiny_model
 
 START_SECONDS = 300.0  # importing the model's library takes 10 s of a free processor, minutes of a busy one
+RUN = (sys.executable, "-m", "worker", "run")
 TINY = {
     "PARAKEET_MODEL_NAME": str(tiny_model()),
     "PARAKEET_DEVICE": "cpu",
@@ -28,13 +29,13 @@ TINY = {
 class WorkerProcess:
     """Starts on entering, and may still be loading; leaving kills it and everything that it started."""
 
-    def __init__(self, log: Path, environment: Mapping[str, str]) -> None:
-        self._log, self._environment = log, {**os.environ, **TINY, **environment}
+    def __init__(self, log: Path, environment: Mapping[str, str], command: Sequence[str | Path] = RUN) -> None:
+        self._log, self._environment, self._command = log, {**os.environ, **TINY, **environment}, command
         self._started: dict[int, psutil.Process] = {}
 
     def __enter__(self) -> Self:
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen([sys.executable, "-m", "worker", "run"], env=self._environment, stderr=log)
+            self._process = subprocess.Popen(self._command, env=self._environment, stderr=log)
         return self
 
     def __exit__(
