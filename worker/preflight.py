@@ -78,7 +78,7 @@ async def findings(settings: Settings, pubsub: PubSub, store: GcsObjectStore) ->
 def memory_finding(settings: Settings) -> Finding:
     """Whether what all jobs may hold at once fits: downloads, since files may be memory, and the samples of chunks.
 
-    Every job holds the chunks in flight, the one that waits, the one being cut, and the parts that are decoded ahead, so
+    Every job holds the chunks in flight, one that waits, one being cut, and the parts that are decoded ahead, so
     that the job slots are the budget of samples.
     """
     chunks_seconds = (settings.chunks_in_flight + 2) * settings.chunk_duration_minutes * SECONDS_PER_MINUTE
