@@ -1,0 +1,78 @@
+"""Windows at their own length, without padding and masks: NeMo's tokens all the same."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from schemas.speech import Word
+from tests.support.parakeet import BATCH_SIZE, TINY_OPTIONS, quiet
+from worker.ports import Pcm
+
+if TYPE_CHECKING:
+    from worker.adapters.parakeet.inference import LoadedModel, WindowsToWords
+
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore"),  # NeMo's are not ours to mend
+]
+
+
+@pytest.fixture(scope="module")
+def hear(tiny_model: "LoadedModel") -> "WindowsToWords":
+    from worker.adapters.parakeet.inference import WindowsToWords  # noqa: PLC0415  torch
+
+    return WindowsToWords(tiny_model, BATCH_SIZE)
+
+
+def plain(words: tuple[Word, ...]) -> list[tuple[str, float, float]]:
+    return [(word.text, word.start_seconds, word.end_seconds) for word in words]
+
+
+def test_tokens_are_those_of_nemos_own_transcribe_on_a_model_of_its_own(
+    hear: "WindowsToWords", speech_windows: tuple[Pcm, ...]
+) -> None:
+    from worker.adapters.parakeet.bench.nemo import Nemo  # noqa: PLC0415  torch
+    from worker.adapters.parakeet.model import load_model  # noqa: PLC0415  torch
+
+    with quiet():
+        theirs = Nemo(load_model(TINY_OPTIONS)[0].network).windows(speech_windows, 1)
+
+    ours = [[token.piece for token in hear.tokens([window])[0]] for window in speech_windows]
+
+    assert sum(map(len, theirs)) > 300
+    assert ours == theirs
+
+
+def test_padded_rows_as_a_gpu_takes_them_give_the_same_words(
+    tiny_model: "LoadedModel", hear: "WindowsToWords", speech_windows: tuple[Pcm, ...]
+) -> None:
+    from worker.adapters.parakeet.inference import WindowsToWords  # noqa: PLC0415  torch
+
+    padded = WindowsToWords(tiny_model, BATCH_SIZE)
+    padded._whole = None
+
+    for window in speech_windows:
+        assert plain(padded([window])[0]) == plain(hear([window])[0])
+
+
+@pytest.mark.parametrize("samples", [1, 159, 160, 320, 1_279, 1_281, 5_000])
+def test_a_window_of_next_to_nothing_is_heard_as_nothing(hear: "WindowsToWords", samples: int) -> None:
+    noise = np.random.default_rng(0).integers(-300, 300, samples).astype(np.int16)
+
+    assert hear([noise]) == ((),)
+
+
+def test_an_encoder_that_looks_at_a_part_of_the_window_goes_nemos_way(tiny_model: "LoadedModel") -> None:
+    from worker.adapters.parakeet.whole import WholeWindows  # noqa: PLC0415  torch
+
+    encoder = tiny_model.network.encoder
+    before = encoder.att_context_size
+    try:
+        encoder.att_context_size = [128, 128]
+
+        assert WholeWindows.of(tiny_model.network) is None
+    finally:
+        encoder.att_context_size = before
+    assert WholeWindows.of(tiny_model.network) is not None
