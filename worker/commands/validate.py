@@ -60,10 +60,12 @@ def validate(plan: Plan, *, as_json: bool) -> None:
     with friendly():
         try:
             uris = [*plan.uris, *asyncio.run(_uploaded_speech(plan, settings, run))]
+            trials = list(_trials(plan, uris, run))
+            _carry_out(trials, plan, settings, as_json=as_json)
         except WorkerError as exc:
             fail(escape(f"{exc}: {exc.suggested_action}"))
-        trials = list(_trials(plan, uris, run))
-        _carry_out(trials, plan, settings, as_json=as_json)
+        except KeyboardInterrupt:
+            fail("stopped before the first job was under way")
     criteria = judged(trials)
     if as_json:
         print(json.dumps(_document(run, trials, criteria)))
