@@ -123,7 +123,7 @@ async def test_a_file_whose_parts_could_differ_or_would_not_pay_is_decoded_by_on
 
 
 @pytest.mark.parametrize("name", ["p-cd.wav", "p.flac", "p-cbr.mp3", "p-vbr.mp3"])
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     place=st.floats(0.02, 0.99),
     taken=st.integers(0, 3000),
