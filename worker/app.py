@@ -22,6 +22,7 @@ from worker.adapters.backlog import Backlog, google_session
 from worker.adapters.clock import SystemClock
 from worker.adapters.gcs import GcsObjectStore, open_object_store
 from worker.adapters.gpu import open_gpus
+from worker.adapters.processors import processors
 from worker.adapters.pubsub import Patience, PubSub, open_pubsub
 from worker.adapters.workspace import workspace
 from worker.core.delivery.consumer import Consumer
@@ -75,14 +76,8 @@ def make_decoder(settings: Settings) -> FfmpegDecoder:
     return FfmpegDecoder(
         ffmpeg=find_ffmpeg(),
         limits=Limits(max_seconds=settings.max_audio_hours * SECONDS_PER_HOUR),
-        parts=max(1, processors(settings) - 1),  # one is the event loop's
+        parts=max(1, processors(settings.instance_vcpus) - 1),  # one is the event loop's
     )
-
-
-def processors(settings: Settings) -> int:
-    """How many this process may use: what the system allows it, and no more than the instance is said to have."""
-    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return min(allowed, int(settings.instance_vcpus))
 
 
 async def run_worker(settings: Settings) -> None:

@@ -26,7 +26,7 @@ def inference(
     minutes: Annotated[float | None, typer.Option(help="of speech; default: 20 on a CPU, 120 on a GPU")] = None,
     chunk_minutes: Annotated[float | None, typer.Option(help="of NeMo's; default: 5 on a CPU, 10 on a GPU")] = None,
     batch_size: Annotated[list[int] | None, typer.Option(help="of NeMo on windows; the best is taken")] = None,
-    threads: Annotated[int, typer.Option(help="of ours, on a CPU", min=1)] = 1,
+    threads: Annotated[int | None, typer.Option(help="of ours, on a CPU; default: the cores there are", min=1)] = None,
     repeats: Repeats = 3,
     as_json: Json = False,
     write: Write = None,

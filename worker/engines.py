@@ -13,6 +13,7 @@ from worker.adapters.clock import SystemClock
 from worker.adapters.deepgram import DeepgramRecogniser, Retries
 from worker.adapters.memory.null_engine import null_engine, null_speed
 from worker.adapters.parakeet.engine import ParakeetEngine
+from worker.adapters.processors import processors
 from worker.core.jobs.budget import Budget, FallbackBudget, NoLimit
 from worker.core.jobs.costing import Prices, price_book
 from worker.core.jobs.engine_health import EngineHealth
@@ -42,6 +43,7 @@ def make_engine(settings: Settings) -> AbstractAsyncContextManager[WindowRecogni
         device=settings.parakeet_device.value,
         batch_size=settings.gpu_batch_size,
         memory_limit_gib=settings.gpu_memory_limit_gb,
+        cpu_threads=max(1, processors(settings.instance_vcpus) - 1),  # one is the event loop's
     )
 
 

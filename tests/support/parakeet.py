@@ -27,7 +27,7 @@ TINY_OPTIONS = EngineOptions(
     device="cpu",
     batch_size=BATCH_SIZE,
     memory_limit_gib=4,
-    torch_threads=1,
+    cpu_threads=1,
     heartbeat_seconds=0.5,
     log_format="json",
 )

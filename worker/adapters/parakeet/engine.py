@@ -78,7 +78,7 @@ class ParakeetEngine:
         device: str,
         batch_size: int,
         memory_limit_gib: float,
-        torch_threads: int = 1,
+        cpu_threads: int = 1,
         log_format: LogFormat = "auto",
         patience: Patience | None = None,
         program: Program = process.main,
@@ -89,7 +89,7 @@ class ParakeetEngine:
             device=device,
             batch_size=batch_size,
             memory_limit_gib=memory_limit_gib,
-            torch_threads=torch_threads,
+            cpu_threads=cpu_threads,
             heartbeat_seconds=self._patience.heartbeat_seconds,
             log_format=log_format,
         )

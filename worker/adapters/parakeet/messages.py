@@ -17,7 +17,8 @@ class EngineOptions:
     device: str
     batch_size: int
     memory_limit_gib: float
-    torch_threads: int
+    cpu_threads: int
+    """How many windows are encoded side by side on a CPU."""
     heartbeat_seconds: float
     log_format: LogFormat
 

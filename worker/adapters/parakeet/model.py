@@ -42,7 +42,7 @@ def load_model(options: EngineOptions) -> tuple[LoadedModel, EngineFacts]:
 
 
 def _device(options: EngineOptions) -> torch.device:
-    torch.set_num_threads(options.torch_threads)
+    torch.set_num_threads(1)  # what runs side by side are windows
     has_gpu = torch.cuda.is_available()
     if options.device == "cpu" or (options.device == "auto" and not has_gpu):
         return torch.device("cpu")
@@ -92,8 +92,8 @@ def settle(network: Any, device: torch.device, dtype: torch.dtype) -> None:
 def _fingerprint(path: Path, dtype: torch.dtype, options: EngineOptions) -> str:
     with path.open("rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
-    # Batch size and threads shape the matrix products, and with them the last bits.
-    shape = f"{dtype},{options.batch_size} rows,{options.torch_threads} threads"
+    # The batch size shapes the matrix products, and with them the last bits.
+    shape = f"{dtype},{options.batch_size} rows"
     return hashlib.sha256(f"{weights},{DECODING_VERSION},{shape}".encode()).hexdigest()
 
 

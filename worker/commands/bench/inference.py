@@ -40,7 +40,7 @@ class Wish:
     minutes: float | None
     chunk_minutes: float | None
     batch_sizes: Sequence[int]
-    threads: int
+    threads: int | None
     repeats: int
 
 
@@ -67,7 +67,7 @@ def _plan(wish: Wish, weights: str, device: str, batch_sizes: Sequence[int]) -> 
         weights=weights,
         device=device,
         batch_size=settings.gpu_batch_size,
-        threads=wish.threads,
+        threads=wish.threads or len(os.sched_getaffinity(0)),
         nemo_batch_sizes=tuple(batch_sizes),
         memory_limit_gib=settings.gpu_memory_limit_gb,
         repeats=wish.repeats,
@@ -137,7 +137,8 @@ def _note(plan: Plan, measured: Measured, minutes: float, chunk_minutes: float) 
         "its default batch size and timestamps, in float32. (b) is `transcribe()` on our windows, longest first, "
         f"without timestamps, at the best of the batch sizes below, in {measured.precision}. Ours gives words with "
         f"times and confidences, in {measured.precision}, {plan.batch_size} windows a batch. "
-        f"Threads: {plan.threads} of ours, {measured.nemo_threads} of NeMo's."
+        f"Threads on the CPU: {plan.threads} of ours, {measured.nemo_threads} of NeMo's; in a worker, "
+        "ours has one fewer than there are cores."
     )
 
 
@@ -199,7 +200,7 @@ def _stages(measured: Measured) -> Grid:
         f"{100 * measured.share_of_ceiling:.1f} % of {measured.ceiling_flops_per_second / _TERA:.3f} TFLOP/s measured"
     )
     return Grid(
-        title=f"Stages of ours; the encoder does {share}",
+        title=f"Stages of ours, on one thread of a CPU; the encoder does {share}",
         columns=("stage", "seconds", "share"),
         rows=tuple(rows),
     )

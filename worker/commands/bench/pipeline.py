@@ -4,12 +4,12 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import numpy as np
 
 from schemas.speech import WindowSpan
-from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.commands.bench.cases import SECONDS_PER_HOUR, Case, make_cases
 from worker.commands.bench.outcome import deliver, telling
 from worker.commands.bench.pipeline_report import LONG_HOURS, Result, Wish, report
@@ -18,7 +18,9 @@ from worker.commands.bench.weights import model_of
 from worker.commands.bench.workers import Worker, crew, do_jobs, upload, watching_memory
 from worker.commands.console import load_settings
 from worker.embedded.local_cloud import local_cloud
+from worker.engines import make_engine
 from worker.ports import SAMPLE_RATE_HZ, WindowRecogniser
+from worker.settings import ParakeetDevice
 
 WINDOWS_UNDER_WAY = 64
 """Offered to the engine alone at once: more than it takes in two batches, fewer than would fill the memory."""
@@ -80,15 +82,10 @@ async def _turns(
     return results
 
 
-def engine_like_the_workers(model: str, device: str) -> ParakeetEngine:
+def engine_like_the_workers(model: str, device: str) -> AbstractAsyncContextManager[WindowRecogniser]:
     """To be entered."""
-    settings = load_settings()
-    return ParakeetEngine(
-        model_name=model,
-        device=device,
-        batch_size=settings.gpu_batch_size,
-        memory_limit_gib=settings.gpu_memory_limit_gb,
-    )
+    asked = {"parakeet_model_name": model, "parakeet_device": ParakeetDevice(device)}
+    return make_engine(load_settings().model_copy(update=asked))
 
 
 def _one_turn(worker: Worker, result: Result) -> None:

@@ -38,7 +38,7 @@ def compare(plan: Plan, material: Material, say: Callable[[str], None]) -> Measu
         plan=plan,
         material=material,
         say=say,
-        ours=_Ours(loaded, plan.batch_size),
+        ours=_Ours(loaded, plan),
         nemo=Nemo(_untouched(options, loaded.device)),
         device=loaded.device,
         dtype=loaded.dtype,
@@ -49,7 +49,7 @@ def compare(plan: Plan, material: Material, say: Callable[[str], None]) -> Measu
     turns = rivals.take_turns(best)
     alone, batched = rivals.agreements(best)
     say("the encoder's arithmetic and the device's ceiling")
-    torch.set_num_threads(plan.threads)
+    torch.set_num_threads(1)
     return Measured(
         device_name=facts.device_name,
         uses_gpu=facts.uses_gpu,
@@ -82,9 +82,9 @@ class _Turns:
 class _Ours:
     """Our inference, batched as the batcher does it for one job."""
 
-    def __init__(self, loaded: LoadedModel, batch_size: int) -> None:
-        self._loaded, self._batch_size = loaded, batch_size
-        self._model = WindowsToWords(loaded, batch_size)
+    def __init__(self, loaded: LoadedModel, plan: Plan) -> None:
+        self._loaded, self._batch_size = loaded, plan.batch_size
+        self._model = WindowsToWords(loaded, plan.batch_size, threads=plan.threads)
         self._model.warm_up()
 
     def hear(self, windows: Sequence[Pcm]) -> None:
@@ -100,7 +100,7 @@ class _Ours:
         return pieces
 
     def stages(self, windows: Sequence[Pcm]) -> Mapping[str, float]:
-        """Seconds by stage. Each look at the clock waits for the device."""
+        """Seconds by stage, on one thread. Each look at the clock waits for the device."""
         watch = _Stopwatch(self._loaded.device)
         model = WindowsToWords(self._loaded, self._batch_size, lap=watch.lap)
         for batch in self._batches(windows):
@@ -111,7 +111,8 @@ class _Ours:
     def _batches(self, windows: Sequence[Pcm]) -> Iterator[list[int]]:
         by_bucket: dict[int, list[int]] = {}
         for number, window in enumerate(windows):
-            by_bucket.setdefault(bucket_of(len(window)), []).append(number)
+            bucket = 0 if self._model.mixes_lengths else bucket_of(len(window))
+            by_bucket.setdefault(bucket, []).append(number)
         for numbers in by_bucket.values():
             for start in range(0, len(numbers), self._batch_size):
                 yield numbers[start : start + self._batch_size]
@@ -164,7 +165,7 @@ class _Rivals:
         for number in range(1, self.plan.repeats + 1):
             of = f"turn {number} of {self.plan.repeats}"
             self.say(f"{of}: ours")
-            torch.set_num_threads(self.plan.threads)
+            torch.set_num_threads(1)
             turns.ours.append(timed(self.device, lambda: self.ours.hear(windows)))
             turns.stages.append(self.ours.stages(windows))
             self.say(f"{of}: NeMo on windows")
@@ -181,7 +182,7 @@ class _Rivals:
         """Ours against NeMo window by window, and against NeMo at its best batch size."""
         self.say("tokens, window by window")
         windows = self.material.windows
-        torch.set_num_threads(self.plan.threads)
+        torch.set_num_threads(1)
         ours = self.ours.tokens(windows)
         self._nemos_turn(times=False)
         self.nemo.in_precision(self.dtype)
@@ -198,7 +199,7 @@ def _options(plan: Plan) -> EngineOptions:
         device=plan.device,
         batch_size=plan.batch_size,
         memory_limit_gib=plan.memory_limit_gib,
-        torch_threads=plan.threads,
+        cpu_threads=plan.threads,
         heartbeat_seconds=1,
         log_format="auto",
     )
