@@ -83,7 +83,7 @@ def decode(
 @app.command()
 def scale(
     workers: Annotated[list[int] | None, typer.Option(help="how many; default: 1, 2 and 4", min=1)] = None,
-    jobs: Annotated[int, typer.Option(help="published at once", min=1)] = 24,
+    jobs: Annotated[int, typer.Option(help="for each worker; published at once", min=1)] = 12,
     minutes: Annotated[float, typer.Option(help="of each job", min=0.1)] = 5.0,
     speed: Annotated[float, typer.Option(help="of each engine, in times real time", min=1)] = 200.0,
     repeats: Repeats = 3,

@@ -57,6 +57,18 @@ def test_padded_rows_as_a_gpu_takes_them_give_the_same_words(
         assert plain(padded([window])[0]) == plain(hear([window])[0])
 
 
+def test_windows_heard_side_by_side_are_heard_bit_for_bit_the_same(
+    tiny_model: "LoadedModel", hear: "WindowsToWords", speech_windows: tuple[Pcm, ...]
+) -> None:
+    from worker.adapters.parakeet.inference import WindowsToWords  # noqa: PLC0415  torch
+
+    side_by_side = WindowsToWords(tiny_model, BATCH_SIZE, threads=3)
+
+    for first in range(0, len(speech_windows), BATCH_SIZE):
+        windows = speech_windows[first : first + BATCH_SIZE]
+        assert side_by_side(windows) == hear(windows)
+
+
 @pytest.mark.parametrize("samples", [1, 159, 160, 320, 1_279, 1_281, 5_000])
 def test_a_window_of_next_to_nothing_is_heard_as_nothing(hear: "WindowsToWords", samples: int) -> None:
     noise = np.random.default_rng(0).integers(-300, 300, samples).astype(np.int16)

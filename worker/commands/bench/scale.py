@@ -27,6 +27,7 @@ class Wish:
 
     workers: Sequence[int]
     jobs: int
+    """For each worker."""
     minutes: float
     speed: float
     """Of each worker's engine, in times real time."""
@@ -85,7 +86,7 @@ def _measure(wish: Wish, count: int, audio: Path, folder: Path, say: Callable[[s
             turns = []
             for number in range(1, wish.repeats + 1):
                 say(f"{count} worker(s), turn {number} of {wish.repeats}")
-                turns.append(do_jobs([audio.name] * wish.jobs, MOST_SECONDS))
+                turns.append(do_jobs([audio.name] * wish.jobs * count, MOST_SECONDS))
     return Scaled(workers=count, turns=turns)
 
 
@@ -113,7 +114,7 @@ def _report(wish: Wish, scaled: Sequence[Scaled]) -> Report:
         ),
         notes=(
             (
-                f"{wish.jobs} jobs of {wish.minutes:g} minutes as the pipeline's MP3, at once; each engine is a "
+                f"{wish.jobs} jobs of {wish.minutes:g} minutes a worker as the pipeline's MP3, at once; each engine is a "
                 f"timer of {wish.speed:g} times real time, so everything but recognition is real, and all workers "
                 "share this machine's cores. Fairness is Jain's index over jobs by worker, of the worst turn."
             ),
