@@ -114,8 +114,8 @@ def _report(wish: Wish, scaled: Sequence[Scaled]) -> Report:
         ),
         notes=(
             (
-                f"{wish.jobs} jobs of {wish.minutes:g} minutes a worker as the pipeline's MP3, at once; each engine is a "
-                f"timer of {wish.speed:g} times real time, so everything but recognition is real, and all workers "
+                f"{wish.jobs} jobs for each worker at once, of {wish.minutes:g} minutes as the pipeline's MP3; each engine "
+                f"is a timer of {wish.speed:g} times real time, so everything but recognition is real, and all workers "
                 "share this machine's cores. Fairness is Jain's index over jobs by worker, of the worst turn."
             ),
         ),
