@@ -147,7 +147,7 @@ def _wait(job_ids: set[str]) -> None:
 
 def _draw_costs(page: Path) -> None:
     subprocess.run([sys.executable, "-m", "worker", "costs", "--since", "1d", "--html", page], check=True)
-    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1100,2500")
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1100,1442")
     subprocess.run(["chromium", *flags, f"--screenshot={HERE / 'costs.png'}", page.as_uri()], check=True)
 
 
