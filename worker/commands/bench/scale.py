@@ -115,8 +115,8 @@ def _report(wish: Wish, scaled: Sequence[Scaled]) -> Report:
         notes=(
             (
                 f"For each worker {wish.jobs} jobs of {wish.minutes:g} minutes, as the pipeline's MP3, all at once. "
-                f"Each engine is a timer of {wish.speed:g} times real time, so everything but recognition is real, and all "
-                "share this machine's cores. Fairness is Jain's index over jobs by worker, of the worst turn."
+                f"Each engine is a timer of {wish.speed:g} times real time, so everything but recognition is real, and "
+                "all share this machine's cores. Fairness is Jain's index over jobs by worker, of the worst turn."
             ),
         ),
     )
