@@ -78,10 +78,10 @@ async def findings(settings: Settings, pubsub: PubSub, store: GcsObjectStore) ->
 def memory_finding(settings: Settings) -> Finding:
     """Whether what all jobs may hold at once fits: downloads, since files may be memory, and the samples of chunks.
 
-    Every job holds the chunks in flight, one that waits, one being cut, and the parts that are decoded ahead, so
-    that the job slots are the budget of samples.
+    Every job holds the chunks in flight, the one being cut, and the parts that are decoded ahead, so that the job
+    slots are the budget of samples.
     """
-    chunks_seconds = (settings.chunks_in_flight + 2) * settings.chunk_duration_minutes * SECONDS_PER_MINUTE
+    chunks_seconds = (settings.chunks_in_flight + 1) * settings.chunk_duration_minutes * SECONDS_PER_MINUTE
     parts_seconds = int(settings.instance_vcpus) * PART_SECONDS
     samples_gib = settings.job_slots * (chunks_seconds + parts_seconds) * SAMPLE_RATE_HZ * SAMPLE_BYTES / GIB
     files_gib = max(settings.download_room_gb, settings.max_file_size_gb)

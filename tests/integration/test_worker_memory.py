@@ -11,8 +11,8 @@ from worker.ports import SAMPLE_RATE_HZ
 
 CHUNK_MINUTES = 2
 CHUNK_BYTES = CHUNK_MINUTES * 60 * SAMPLE_RATE_HZ * 2
-CHUNKS_HELD = 4
-"""Two in flight, one that waits for its turn, one that is being filled."""
+CHUNKS_HELD = 3
+"""Two in flight, one that is being filled."""
 
 
 async def test_a_long_file_takes_the_memory_of_the_chunks_under_way(cloud: Cloud, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from worker.settings import Settings
 def test_what_all_jobs_may_hold_at_once_fits_with_room_to_spare_by_default() -> None:
     found = memory_finding(Settings())
 
-    # 4 GiB of files, and 4 jobs with 4 chunks of 10 minutes and 4 parts of 5 minutes, at 32 kB a second.
+    # 4 GiB of files, and 4 jobs with 3 chunks of 10 minutes and 4 parts of 5 minutes, at 32 kB a second.
     assert found.detail == "audio may take 4.4 GiB of INSTANCE_MEMORY_GIB=16"
     assert found.ok
 

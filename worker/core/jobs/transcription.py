@@ -2,8 +2,7 @@
 
     samples -> chunks cut at pauses -> (checkpoint? take it : hear its windows -> checkpoint) -> words on one timeline
 
-At most `chunks_in_flight` chunks are worked on at once; that is also what a kill can cost. One more is decoded and cut
-meanwhile, so that the engine never waits for the decoder of a file that decodes faster than it is heard.
+At most `chunks_in_flight` chunks are held in memory and worked on at once; that is also what a kill can cost.
 """
 
 import asyncio
@@ -125,15 +124,17 @@ class Transcription:
         )
 
     async def _admitted(self, cutter: ChunkCutter, stream: PcmStream) -> AsyncIterator[Chunk]:
-        """Chunks as there is room for them; one is decoded ahead of its room, and no more: memory stays flat."""
+        """Chunks as the audio arrives; none is decoded before there is room for it, so that memory stays flat."""
         count = 0
+        await self._room.acquire()
         async with aclosing(chunks_of(cutter, stream)) as chunks:
             async for chunk in chunks:
-                await self._room.acquire()
                 if self._failure is not None:
                     return
                 count += 1
                 yield chunk
+                await self._room.acquire()
+        self._room.release()
         self._chunks_total = count
 
     async def _work(self, chunk: Chunk) -> None:
