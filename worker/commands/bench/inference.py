@@ -133,8 +133,9 @@ def _report(wish: Wish, plan: Plan, measured: Measured, minutes: float, chunk_mi
 def _note(plan: Plan, measured: Measured, minutes: float, chunk_minutes: float) -> str:
     return (
         f"{minutes:g} minutes of speech, {measured.alone.windows} windows of our planner. Ours and NeMo take turns, "
-        f"{plan.repeats} each; figures are medians. (a) is `transcribe()` on files of {chunk_minutes:g} minutes with "
-        "its default batch size and timestamps, in float32. (b) is `transcribe()` on our windows, longest first, "
+        f"NeMo {plan.repeats} each, ours before and after; figures are medians. "
+        f"(a) is `transcribe()` on files of {chunk_minutes:g} minutes with its default batch size and timestamps, "
+        "in float32. (b) is `transcribe()` on our windows, longest first, "
         f"without timestamps, at the best of the batch sizes below, in {measured.precision}. Ours gives words with "
         f"times and confidences, in {measured.precision}, {plan.batch_size} windows a batch. "
         f"Threads on the CPU: {plan.threads} of ours, {measured.nemo_threads} of NeMo's; in a worker, "

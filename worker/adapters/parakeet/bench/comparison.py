@@ -160,23 +160,28 @@ class _Rivals:
         return best
 
     def take_turns(self, best: int) -> _Turns:
-        """Everyone once, as often as the plan says."""
+        """Each of NeMo's ways as often as the plan says; ours, the shortest, before and after each of them."""
         turns, windows = _Turns(), self.material.windows
         for number in range(1, self.plan.repeats + 1):
             of = f"turn {number} of {self.plan.repeats}"
             self.say(f"{of}: ours")
-            torch.set_num_threads(1)
-            turns.ours.append(timed(self.device, lambda: self.ours.hear(windows)))
+            turns.ours.append(self._hear())
             turns.stages.append(self.ours.stages(windows))
             self.say(f"{of}: NeMo on windows")
             self._nemos_turn(times=False)
             self.nemo.in_precision(self.dtype)
             turns.windows.append(timed(self.device, lambda: self.nemo.windows(windows, best)))
+            turns.ours.append(self._hear())
             self.say(f"{of}: NeMo on chunks")
             self._nemos_turn(times=True)
             self.nemo.in_precision(torch.float32)
             turns.chunks.append(timed(self.device, lambda: self.nemo.chunks(self.material.chunk_files)))
+            turns.ours.append(self._hear())
         return turns
+
+    def _hear(self) -> Run:
+        torch.set_num_threads(1)
+        return timed(self.device, lambda: self.ours.hear(self.material.windows))
 
     def agreements(self, best: int) -> tuple[Agreement, Agreement]:
         """Ours against NeMo window by window, and against NeMo at its best batch size."""
