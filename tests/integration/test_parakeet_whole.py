@@ -76,6 +76,21 @@ def test_a_window_of_next_to_nothing_is_heard_as_nothing(hear: "WindowsToWords",
     assert hear([noise]) == ((),)
 
 
+def test_convolutions_meet_few_shapes_since_each_takes_memory_for_good(
+    tiny_model: "LoadedModel", hear: "WindowsToWords"
+) -> None:
+    shapes = set()
+    convolution = tiny_model.network.encoder.pre_encode.conv[0]
+    hook = convolution.register_forward_hook(lambda _module, seen, _answer: shapes.add(seen[0].shape))
+    try:
+        for samples in range(16_000, 32_000, 500):
+            hear([np.zeros(samples, np.int16)])
+    finally:
+        hook.remove()
+
+    assert len(shapes) == 3
+
+
 def test_an_encoder_that_looks_at_a_part_of_the_window_goes_nemos_way(tiny_model: "LoadedModel") -> None:
     from worker.adapters.parakeet.whole import WholeWindows  # noqa: PLC0415  torch
 
