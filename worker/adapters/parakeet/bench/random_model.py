@@ -34,18 +34,13 @@ _FULL_SCALE = 32_768
 
 def write_random_model(path: Path, speech: Pcm) -> None:
     """Make the model and keep it as a `.nemo` file of 2.5 GB; the same for the same speech. Takes a minute."""
-    random_model(speech).save_to(str(path))
-
-
-def random_model(speech: Pcm) -> Any:
-    """The network, on the CPU in float32."""
     torch.manual_seed(_SEED)
     with tempfile.TemporaryDirectory() as folder:
         _learn_tokenizer(Path(folder))
         network = EncDecRNNTBPEModel(cfg=model_config(folder))
-    network.eval()
-    _find_bias(network, speech[: _TRIAL_SECONDS * SAMPLE_RATE_HZ])
-    return network
+        network.eval()
+        _find_bias(network, speech[: _TRIAL_SECONDS * SAMPLE_RATE_HZ])
+        network.save_to(str(path))  # copies the tokenizer's files from the folder
 
 
 def model_config(tokenizer_folder: str) -> DictConfig:
