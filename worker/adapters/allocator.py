@@ -14,5 +14,21 @@ def return_large_blocks() -> None:
     blocks are returned. Later chunks then lie in the heap, and small objects settle in the holes they leave: measured
     on a file of 3 hours, 200 MiB at the peak and rising, where it is now 132 and flat.
     """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "gnu_get_libc_version"):
+    if (libc := _glibc()) is not None:
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+
+
+def return_what_is_free() -> None:
+    """Give what is free now back to the system, small holes in the heap included.
+
+    For a process that computes on tensors of ever other sizes: after hours of windows its heap had grown by 100 MiB and
+    more, where it now grows by 11. It costs 3 % of the time; returning large blocks as above cost half of it.
+    """
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "gnu_get_libc_version"):
+        return libc
+    return None

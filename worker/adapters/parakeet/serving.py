@@ -7,6 +7,7 @@ import structlog
 import torch
 
 from schemas.speech import Word
+from worker.adapters.allocator import return_what_is_free
 from worker.adapters.parakeet.inference import WindowsToWords
 from worker.adapters.parakeet.messages import Batch, Done, EngineOptions, Ready
 from worker.adapters.parakeet.model import load_model
@@ -35,6 +36,8 @@ class Serving:
         words: tuple[tuple[Word, ...], ...] | None = None
         with contextlib.suppress(torch.OutOfMemoryError):
             words = self._model(batch.windows)
+        if not self._facts.uses_gpu:
+            return_what_is_free()
         seconds = time.perf_counter() - started
         return Done(words=words, seconds=seconds, device_memory_bytes=self._device_memory())
 
