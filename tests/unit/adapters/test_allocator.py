@@ -35,3 +35,28 @@ def test_freed_chunks_of_audio_go_back_to_the_system() -> None:
 
     assert kept["returning"] < 4_000_000
     assert kept["as it is"] > 8_000_000
+
+
+HOLES = """
+import psutil
+from worker.adapters.allocator import return_what_is_free
+
+process, held, blocks = psutil.Process(), [], []
+before = process.memory_info().rss
+for _ in range(400):
+    blocks.append(b"x" * 100_000)
+    held.append([bytes(600) for _ in range(20)])  # what stays between them
+del blocks
+kept = process.memory_info().rss
+return_what_is_free()
+print(kept - before, process.memory_info().rss - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
+def test_holes_between_what_is_held_go_back_to_the_system_when_asked() -> None:
+    finished = subprocess.run([sys.executable, "-c", HOLES], check=True, capture_output=True, text=True)
+    kept_bytes, returned_to_bytes = map(int, finished.stdout.split())
+
+    assert kept_bytes > 30_000_000
+    assert returned_to_bytes < kept_bytes / 2
