@@ -109,7 +109,7 @@ class Tape:
         self.samples, self.seconds_read = samples, 0
 
     async def probe(self, _path: Path) -> AudioFacts:
-        raise NotImplementedError
+        raise AssertionError("a transcription does not probe")
 
     @asynccontextmanager
     async def decode(self, _path: Path) -> AsyncIterator["Tape"]:
