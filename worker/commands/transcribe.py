@@ -146,7 +146,7 @@ def _write(
         extra_outputs=extra,
     )
     written = []
-    for artefact in render_artefacts(heard.words, info):
+    for artefact in render_artefacts(heard.words, info).files:
         path = folder / artefact.file_name
         path.with_suffix(".partial").write_bytes(artefact.data)
         path.with_suffix(".partial").replace(path)

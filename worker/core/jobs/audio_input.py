@@ -5,7 +5,7 @@ import hashlib
 import math
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from schemas.job import TranscriptionJob
+from worker.core.jobs.tasks import together
 from worker.errors import (
     AudioForbidden,
     AudioNotFound,
@@ -30,11 +31,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class AudioInput:
-    """The downloaded audio: `facts` of the object it is, and its SHA-256 in hexadecimal."""
+    """The downloaded audio, and `facts` of the object it is."""
 
     facts: ObjectFacts
     path: Path
-    sha256: str
+    sha256: Awaitable[str]
+    """In hexadecimal; summed while the audio is transcribed, since only the artefacts need it."""
 
 
 class AudioIntake:
@@ -75,9 +77,10 @@ class AudioIntake:
                 path = folder / "audio"
                 with stage("download"):
                     await self._store.download(facts, path)
-                    sha256 = await asyncio.to_thread(_sha256, path)
                 log.info("audio.downloaded", uri=job.audio_uri, generation=facts.generation, bytes=facts.size_bytes)
-                yield AudioInput(facts=facts, path=path, sha256=sha256)
+                async with together() as group:
+                    sha256 = group.create_task(asyncio.to_thread(_sha256, path), name="sha256")
+                    yield AudioInput(facts=facts, path=path, sha256=sha256)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -13,7 +13,6 @@ from worker.core.jobs.reporting import Outcomes
 from worker.core.jobs.tasks import together
 from worker.core.jobs.transcription import Transcribed
 from worker.core.transcript.artefacts import ArtefactFile, ArtefactInfo, render_artefacts
-from worker.core.transcript.paragraphs import paragraphs_of
 from worker.errors import ClaimLost, ObjectNotFound, PreconditionFailed
 from worker.ports import ObjectFacts, ObjectRef, ObjectStore
 from worker.telemetry.spans import stage
@@ -55,14 +54,17 @@ class OutputWriter:
 
         Raises `StorageServiceError`, or `ClaimLost` where somebody else keeps writing to the same names.
         """
-        info = _info(job, audio, transcribed, author)
+        info = _info(job, audio.facts, await audio.sha256, transcribed, author)
         with stage("render"):
-            files = await asyncio.to_thread(render_artefacts, transcribed.words, info)
+            rendered = await asyncio.to_thread(render_artefacts, transcribed.words, info)
         prefix = output_prefix(job, self._output_bucket)
         with stage("upload"):
             async with together() as group:
-                puts = [group.create_task(self._put(file, prefix.bucket, prefix.name, job.job_id)) for file in files]
-        written = {file.kind: put.result() for file, put in zip(files, puts, strict=True)}
+                puts = {
+                    file.kind: group.create_task(self._put(file, prefix.bucket, prefix.name, job.job_id))
+                    for file in rendered.files
+                }
+        written = {kind: put.result() for kind, put in puts.items()}
         return Outcomes(
             artefacts=Artefacts(
                 words=written[Artefact.WORDS],
@@ -73,7 +75,7 @@ class OutputWriter:
             ),
             flags=_flags(transcribed),
             words_count=len(transcribed.words),
-            paragraphs_count=len(paragraphs_of(transcribed.words)),
+            paragraphs_count=rendered.paragraphs_count,
         )
 
     async def _put(self, file: ArtefactFile, bucket: str, prefix: str, job_id: str) -> StoredArtefact:
@@ -96,12 +98,14 @@ class OutputWriter:
             return None
 
 
-def _info(job: TranscriptionJob, audio: AudioInput, transcribed: Transcribed, author: Author) -> ArtefactInfo:
+def _info(
+    job: TranscriptionJob, audio: ObjectFacts, audio_sha256: str, transcribed: Transcribed, author: Author
+) -> ArtefactInfo:
     return ArtefactInfo(
         video_id=job.video_id,
         request_id=request_id(job.job_id),
-        created_at=audio.facts.created_at,
-        audio_sha256=audio.sha256,
+        created_at=audio.created_at,
+        audio_sha256=audio_sha256,
         duration_seconds=transcribed.duration_seconds,
         model_name=author.name,
         model_version=author.version,

@@ -21,6 +21,14 @@ class ArtefactFile:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Rendered:
+    """All files of a job."""
+
+    files: tuple[ArtefactFile, ...]
+    paragraphs_count: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ArtefactInfo:
     """What the files say besides the words. Nothing of the run: two runs of one job render the same bytes."""
 
@@ -40,7 +48,7 @@ class ArtefactInfo:
     """`SRT`, `VTT` or both."""
 
 
-def render_artefacts(words: Sequence[Word], info: ArtefactInfo) -> tuple[ArtefactFile, ...]:
+def render_artefacts(words: Sequence[Word], info: ArtefactInfo) -> Rendered:
     """Render a timeline (see `merging.merge`) to the three standard files and the extra ones asked for."""
     paragraphs = paragraphs_of(words)
     contents = {
@@ -52,10 +60,11 @@ def render_artefacts(words: Sequence[Word], info: ArtefactInfo) -> tuple[Artefac
         contents[Artefact.SRT] = captions.srt(words)
     if Artefact.VTT in info.extra_outputs:
         contents[Artefact.VTT] = captions.vtt(words)
-    return tuple(
+    files = tuple(
         ArtefactFile(kind=kind, file_name=kind.file_name(info.video_id), content_type=kind.content_type, data=data)
         for kind, data in contents.items()
     )
+    return Rendered(files=files, paragraphs_count=len(paragraphs))
 
 
 def _metadata(info: ArtefactInfo) -> deepgram_json.Metadata:

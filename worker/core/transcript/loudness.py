@@ -79,9 +79,11 @@ def frame_levels(samples: Pcm) -> Levels:
     for first in range(0, frames, _BATCH_FRAMES):
         last = min(first + _BATCH_FRAMES, frames)
         batch = samples[first * FRAME_SAMPLES : last * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES).astype(np.float64)
-        slope = batch[:, 1:] - batch[:, :-1]
         power[0, first:last] = np.einsum("fs,fs->f", batch, batch)
-        power[1, first:last] = np.einsum("fs,fs->f", slope, slope)
+        # The sum of (b - a)^2 over neighbours, multiplied out: whole numbers below 2^53, so just as exact, and faster.
+        neighbours = np.einsum("fs,fs->f", batch[:, 1:], batch[:, :-1])
+        edges = batch[:, 0] ** 2 + batch[:, -1] ** 2
+        power[1, first:last] = 2 * (power[0, first:last] - neighbours) - edges
     if not frames:
         return np.empty((2, 0), np.int32)
     padded = np.pad(power, ((0, 0), (_SMOOTHED_FRAMES // 2, _SMOOTHED_FRAMES // 2)), mode="edge")

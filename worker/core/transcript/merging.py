@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from itertools import pairwise
 
-from schemas.speech import WindowSpan, WindowTranscript, Word
+from schemas.speech import WindowTranscript, Word
 from worker.core.transcript.spelling import clean, is_spoken
 
 _SAMPLES_PER_MS = 16
@@ -52,9 +52,7 @@ def merge(transcripts: Iterable[WindowTranscript]) -> tuple[Word, ...]:
         keep, skip = _seam(timeline, words, begin, min(heard_to, end))
         timeline[keep:] = words[skip:]
         heard_to = max(heard_to, end)
-    return tuple(
-        Word(word.text, word.start / 1000, word.end / 1000, word.confidence) for word in _in_strict_order(timeline)
-    )
+    return _in_strict_order(timeline)
 
 
 def _ms(samples: int) -> int:
@@ -63,13 +61,13 @@ def _ms(samples: int) -> int:
 
 def _on_file_clock(transcript: WindowTranscript) -> list[_Timed]:
     """The window's words by start, cleaned, clamped to the window."""
-    words = (_timed(word, transcript.span) for word in transcript.words)
+    span = transcript.span
+    first, last = _ms(span.start_sample), max(_ms(span.end_sample), _ms(span.start_sample) + 1)
+    words = (_timed(word, span.start_sample / _SAMPLES_PER_MS, first, last) for word in transcript.words)
     return sorted((word for word in words if word.text), key=lambda word: word.start)
 
 
-def _timed(word: Word, span: WindowSpan) -> _Timed:
-    first, last = _ms(span.start_sample), max(_ms(span.end_sample), _ms(span.start_sample) + 1)
-    offset = span.start_sample / _SAMPLES_PER_MS
+def _timed(word: Word, offset: float, first: int, last: int) -> _Timed:
     start = min(_whole(offset + word.start_seconds * 1000, first, last), last - 1)
     end = max(_whole(offset + word.end_seconds * 1000, first, last), start + 1)
     text = clean(word.text)
@@ -87,7 +85,7 @@ def _whole(ms: float, first: int, last: int) -> int:
 
 
 def _longest_ms(text: str) -> int:
-    digits = sum(char.isdigit() for char in text)
+    digits = 0 if text.isalpha() else sum(char.isdigit() for char in text)
     return _LONGEST_WORD_MS + _PER_LETTER_MS * (len(text) - digits) + _PER_DIGIT_MS * digits
 
 
@@ -146,7 +144,7 @@ def _middle(before: Sequence[_Timed], after: Sequence[_Timed], middle: float) ->
     return keep, _count_before(after, min(middle, said_to))
 
 
-def _in_strict_order(words: Sequence[_Timed]) -> list[_Timed]:
+def _in_strict_order(words: Sequence[_Timed]) -> tuple[Word, ...]:
     """Move starts apart, later ones first into what follows, then back from the window's end; then bound the ends."""
     starts = _apart([word.start for word in words], _LEAST_WORD_MS)
     latest = math.inf
@@ -155,10 +153,10 @@ def _in_strict_order(words: Sequence[_Timed]) -> list[_Timed]:
         starts[i] = int(min(starts[i], latest))
     starts = _apart(starts, 1)
     following = [*starts, math.inf][1:]
-    return [
-        replace(word, start=start, end=int(min(max(word.end, start + 1), limit)))
+    return tuple(
+        Word(word.text, start / 1000, int(min(max(word.end, start + 1), limit)) / 1000, word.confidence)
         for word, start, limit in zip(words, starts, following, strict=True)
-    ]
+    )
 
 
 def _apart(starts: Sequence[int], least: int) -> list[int]:

@@ -37,7 +37,7 @@ WORDS = (
 
 
 def rendered(words: tuple[Word, ...] = WORDS, info: ArtefactInfo = INFO) -> dict[Artefact, ArtefactFile]:
-    return {file.kind: file for file in render_artefacts(words, info)}
+    return {file.kind: file for file in render_artefacts(words, info).files}
 
 
 def table(file: ArtefactFile) -> pd.DataFrame:
@@ -113,7 +113,7 @@ def test_no_speech_still_makes_readable_files() -> None:
 
 
 def test_files_are_named_for_the_video_and_made_only_as_asked() -> None:
-    plain = render_artefacts(WORDS, INFO)
+    plain = render_artefacts(WORDS, INFO).files
     asked = rendered(info=_with(Artefact.VTT, Artefact.SRT))
 
     assert [file.file_name for file in plain] == [
