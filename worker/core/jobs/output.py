@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from schemas.artefacts import Artefact, output_prefix
 from schemas.codes import CaptionFormat
@@ -80,22 +81,17 @@ class OutputWriter:
 
     async def _put(self, file: ArtefactFile, bucket: str, prefix: str, job_id: str) -> StoredArtefact:
         ref = ObjectRef(bucket, prefix + file.file_name)
-        before = await self._standing(ref)
+        write = partial(self._store.write, ref, file.data, content_type=file.content_type)
         try:
-            facts = await self._store.write(
-                ref, file.data, content_type=file.content_type, if_generation=before.generation if before else 0
-            )
-        except PreconditionFailed as exc:
-            raise ClaimLost(job_id) from exc
+            facts = await write(if_generation=0)
+        except PreconditionFailed:  # an earlier run or attempt was here
+            try:
+                facts = await write(if_generation=(await self._store.stat(ref)).generation)
+            except (PreconditionFailed, ObjectNotFound) as exc:
+                raise ClaimLost(job_id) from exc
         return StoredArtefact(
             uri=facts.ref.uri, generation=facts.generation, crc32c=facts.crc32c, bytes=facts.size_bytes
         )
-
-    async def _standing(self, ref: ObjectRef) -> ObjectFacts | None:
-        try:
-            return await self._store.stat(ref)
-        except ObjectNotFound:
-            return None
 
 
 def _info(

@@ -182,12 +182,13 @@ class Transcription:
 
 
 async def chunks_of(cutter: ChunkCutter, stream: PcmStream) -> AsyncGenerator[Chunk]:
-    """Cut a decode under way; the arithmetic runs in a thread, since it takes a tenth of a second a chunk."""
+    """Cut a decode under way; the arithmetic of a chunk runs in a thread, since it takes a tenth of a second."""
     with stage_in_laps("decode") as decode, stage_in_laps("plan") as plan:
         blocks = aiter(stream)
         while (block := await _next_of(blocks, decode)) is not None:
             with plan.lap():
-                chunks = await asyncio.to_thread(cutter.push, block)
+                small = len(block) < cutter.room
+                chunks = cutter.push(block) if small else await asyncio.to_thread(cutter.push, block)
             for chunk in chunks:
                 yield chunk
         with plan.lap():

@@ -81,6 +81,11 @@ class ChunkCutter:
         """How many samples were pushed so far."""
         return self._start - self._lead_in + self._filled
 
+    @property
+    def room(self) -> int:
+        """Fewer samples than this complete no chunk: pushing them takes no time to speak of."""
+        return len(self._buffer) - self._filled
+
     def push(self, block: Pcm) -> tuple[Chunk, ...]:
         """Take the next samples (copied) and return the chunks they complete, usually none."""
         return tuple(self._push(block))

@@ -35,14 +35,20 @@ class Holder(Protocol):
 
 
 class Checkpoints:
-    """The checkpoints of one claimed job."""
+    """The checkpoints of one claimed job.
+
+    They are listed once and then asked for only where one stands: nobody else writes any while the job is ours.
+    """
 
     def __init__(self, files: StateFiles, job_id: str, holder: Holder) -> None:
         self._files, self._job_id, self._holder = files, job_id, holder
+        self._names: set[str] | None = None
+        self._listing = asyncio.Lock()
 
     async def load(self, key: str, index: int) -> Checkpoint | None:
         """The finished chunk, or None; content that is not a checkpoint of that chunk is logged and ignored."""
-        return await self._sound(self._files.checkpoint(self._job_id, key, index), index)
+        ref = self._files.checkpoint(self._job_id, key, index)
+        return await self._sound(ref, index) if ref.name in await self._standing() else None
 
     async def save(self, key: str, checkpoint: Checkpoint) -> None:
         """Keep a finished chunk; durable on return. One that is there already stays.
@@ -58,11 +64,19 @@ class Checkpoints:
             if await self._sound(ref, checkpoint.index):
                 return
             await self._files.save(ref, checkpoint, if_generation=None)
+        if self._names is not None:
+            self._names.add(ref.name)
         await self._holder.note_progress()
 
     async def clear(self) -> None:
         """Remove every checkpoint of the job, of all keys. For after the result marker stands."""
         await clear_checkpoints(self._files, self._job_id)
+
+    async def _standing(self) -> set[str]:
+        async with self._listing:
+            if self._names is None:
+                self._names = {facts.ref.name for facts in await self._files.checkpoints(self._job_id)}
+            return self._names
 
     async def _sound(self, ref: ObjectRef, index: int) -> Checkpoint | None:
         found = (await self._files.load(ref, Checkpoint)).content
