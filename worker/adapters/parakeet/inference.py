@@ -13,6 +13,7 @@ from torch import Tensor
 from schemas.speech import Word
 from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES, bucket_of
 from worker.adapters.parakeet.decoding import GreedyTdt, Steps
+from worker.adapters.parakeet.graphs import CudaCapture, RecordedEncoder
 from worker.adapters.parakeet.rows import RowsThatFit, rows_within
 from worker.adapters.parakeet.whole import WholeWindows
 from worker.adapters.parakeet.words import Token, words_of
@@ -36,9 +37,9 @@ class WindowsToWords:
     """A loaded model that turns windows into words; one caller at a time.
 
     A window's words are bit for bit the same whatever shares its batch. On a GPU the encoder takes `batch_size` rows of
-    a fixed length at once, or the half, quarter and so on that memory holds, silence where windows are missing; on a
-    CPU it takes one window at its own length, which is faster there. The decoder always takes `batch_size` rows of a
-    fixed length, being bound by its number of steps.
+    a fixed length at once, or the half, quarter and so on that memory holds, silence where windows are missing; once
+    warm, it repeats recorded passes. On a CPU it takes one window at its own length, which is faster there. The decoder
+    always takes `batch_size` rows of a fixed length, being bound by its number of steps.
 
     On a CPU so many windows are encoded side by side as `threads` says, each by one thread: that scales better than
     threads within a matrix product, and leaves the words as they are. `lap` is told of each stage when the host is done
@@ -52,9 +53,12 @@ class WindowsToWords:
         self._on_gpu = model.device.type == "cuda"
         self._batch_size, self._lap = batch_size, lap
         self._rows = RowsThatFit(batch_size if self._on_gpu else 1)
+        self._encoder = RecordedEncoder(self._run_encoder)
         self._whole = None if self._on_gpu else WholeWindows.of(self._network)
         self._map = map if self._on_gpu or threads == 1 else ThreadPoolExecutor(threads, "encoder").map
         self._decode = GreedyTdt(self._network, steps_per_poll=8 if self._on_gpu else 1)
+        # Of one frame there is no spread to normalise by: on a GPU NeMo raises.
+        self._least_samples = 2 * self._network.preprocessor.featurizer.hop_length
         self._frame_seconds = self._network.encoder.subsampling_factor * self._network.cfg.preprocessor.window_stride
         self._pieces: list[str] = self._network.tokenizer.ids_to_tokens(list(range(self._network.decoder.blank_idx)))
 
@@ -66,21 +70,37 @@ class WindowsToWords:
     def warm_up(self) -> None:
         """Pay now what the first batch would pay: on a GPU for every shape, the biggest first.
 
-        There it also measures what a row of each length takes, and from then on asks for no more than the cap holds.
+        There it also measures what a row of each length takes, from then on asks for no more than the cap holds, and
+        records the encoder's passes as far as they leave room for one that is not recorded.
         """
         if not self._on_gpu:
             self([np.zeros(BUCKETS_SAMPLES[0], dtype=np.int16)])
             return
-        for samples in reversed(BUCKETS_SAMPLES):
-            silence = np.zeros(samples, dtype=np.int16)
-            self._rows.limit(samples, rows_within(self._free_bytes(), self._row_bytes(silence), self._batch_size))
-            self([silence] * self._rows.of(samples))
+        most_bytes = max([self._warm_up_rows(samples) for samples in reversed(BUCKETS_SAMPLES)])
+        rows_of = {samples: self._rows.of(samples) for samples in BUCKETS_SAMPLES}
+        self._encoder.record(rows_of, self._noise, CudaCapture(), lambda: self._free_bytes() > most_bytes)
+
+    def _warm_up_rows(self, samples: int) -> int:
+        """What its rows of that length take in bytes."""
+        silence = np.zeros(samples, dtype=np.int16)
+        row_bytes = self._row_bytes(silence)
+        self._rows.limit(samples, rows_within(self._free_bytes(), row_bytes, self._batch_size))
+        self([silence] * self._rows.of(samples))
+        return row_bytes * self._rows.of(samples)
 
     def _free_bytes(self) -> float:
-        """Below the cap that `set_per_process_memory_fraction` has set."""
+        """Below the cap that `set_per_process_memory_fraction` has set; what graphs hold is not free."""
+        torch.cuda.empty_cache()
         share = torch.cuda.get_per_process_memory_fraction(self._device)
         total = torch.cuda.get_device_properties(self._device).total_memory
-        return share * total - torch.cuda.memory_allocated(self._device)
+        return share * total - torch.cuda.memory_reserved(self._device)
+
+    def _noise(self, samples: int, rows: int) -> tuple[Tensor, Tensor]:
+        """Features of windows from that length down to half of it, the same at each call."""
+        rng = np.random.default_rng(samples)
+        lengths = [samples - row * samples // (2 * rows) for row in range(rows)]
+        noise = [rng.integers(-10_000, 10_000, length, dtype=np.int16) for length in lengths]
+        return self._features(noise, rows, samples)
 
     @torch.inference_mode()
     def _row_bytes(self, window: Pcm) -> int:
@@ -137,7 +157,11 @@ class WindowsToWords:
     def _encode_rows(self, windows: Sequence[Pcm], samples: int) -> tuple[Tensor, Tensor]:
         def in_passes(rows: int) -> list[tuple[Tensor, Tensor]]:
             starts = range(0, len(windows), rows)
-            return [self._encode_pass(windows[start : start + rows], rows, samples) for start in starts]
+            try:
+                return [self._encode_pass(windows[start : start + rows], rows, samples) for start in starts]
+            except torch.OutOfMemoryError:
+                self._encoder.forget()  # smaller batches need that memory
+                raise
 
         passes = self._rows.run(samples, in_passes)
         encoded = torch.cat([encoded for encoded, _ in passes])[: self._batch_size]
@@ -148,17 +172,29 @@ class WindowsToWords:
         return pad(encoded, (0, 0, 0, 0, 0, missing)), pad(lengths, (0, missing))
 
     def _encode_pass(self, windows: Sequence[Pcm], rows: int, samples: int) -> tuple[Tensor, Tensor]:
-        signal = torch.zeros(rows, samples, dtype=torch.int16)
-        lengths = torch.full((rows,), samples)  # filler rows are silence of full length: no row without frames
-        for row, window in enumerate(windows):
-            signal[row, : len(window)] = torch.from_numpy(window)
-            lengths[row] = len(window)
-        wave = signal.to(self._device).float() / 32768
-        features, frames = self._network.preprocessor(input_signal=wave, length=lengths.to(self._device))
+        features, frames = self._features(windows, rows, samples)
         self._lap("mel")
-        encoded, frames = self._network.encoder(audio_signal=features.to(self._dtype), length=frames)
+        encoded, frames = self._encoder(samples, features, frames)
         self._lap("encoder")
         return encoded.transpose(1, 2), frames
+
+    def _features(self, windows: Sequence[Pcm], rows: int, samples: int) -> tuple[Tensor, Tensor]:
+        """Of each row, in the encoder's precision, and how many of its frames are valid."""
+        # Pinned memory is copied while the host goes on.
+        signal = torch.zeros(rows, samples, dtype=torch.int16, pin_memory=self._on_gpu)
+        # Filler rows are silence of full length: no row without frames.
+        lengths = torch.full((rows,), samples, pin_memory=self._on_gpu)
+        for row, window in enumerate(windows):
+            signal[row, : len(window)] = torch.from_numpy(window)
+            lengths[row] = len(window) if len(window) >= self._least_samples else 0
+        wave = signal.to(self._device, non_blocking=self._on_gpu).float() / 32768
+        lengths = lengths.to(self._device, non_blocking=self._on_gpu)
+        features, frames = self._network.preprocessor(input_signal=wave, length=lengths)
+        return features.to(self._dtype), frames
+
+    def _run_encoder(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        encoded, frames = self._network.encoder(audio_signal=features, length=frames)
+        return encoded, frames
 
 
 def _tokens_by_row(steps: Steps, pieces: Sequence[str]) -> Iterator[list[Token]]:

@@ -1,0 +1,168 @@
+"""What a CUDA graph asks of NeMo's encoder, and the way of a GPU's batches, shown without a GPU."""
+
+import copy
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from tests.support.parakeet import BATCH_SIZE
+from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES, bucket_of
+from worker.ports import SAMPLE_RATE_HZ, Pcm
+
+torch = pytest.importorskip("torch")
+
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402  needs torch
+from torch.utils._pytree import tree_leaves  # noqa: E402
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from worker.adapters.parakeet.graphs import Encode
+    from worker.adapters.parakeet.inference import LoadedModel, WindowsToWords
+
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore"),  # NeMo's are not ours to mend
+]
+
+WAITS_FOR_THE_DEVICE = frozenset(
+    f"aten.{name}.default" for name in ("_local_scalar_dense", "equal", "is_nonzero", "item", "nonzero")
+)
+HOP_SAMPLES = SAMPLE_RATE_HZ // 100
+
+
+class Watching(TorchDispatchMode):
+    """Sees every operation: how often each ran, and which met a tensor with values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: Counter[str] = Counter()
+        self.met_values: set[str] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.ran[str(func)] += 1
+        if not all(leaf.is_meta for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)):
+            self.met_values.add(str(func))
+        return result
+
+
+@pytest.mark.parametrize("rows", [8, 160])
+@pytest.mark.parametrize("samples", BUCKETS_SAMPLES)
+def test_the_encoder_neither_looks_at_a_value_nor_takes_one_from_elsewhere(
+    tiny_model: "LoadedModel", samples: int, rows: int
+) -> None:
+    encoder = copy.deepcopy(tiny_model.network.encoder).to("meta")
+    features = torch.empty(rows, encoder._feat_in, samples // HOP_SAMPLES + 1, device="meta")
+    lengths = torch.empty(rows, dtype=torch.int64, device="meta")
+
+    with torch.inference_mode(), Watching() as watching:  # whoever asks for a value raises
+        encoded, _ = encoder(audio_signal=features, length=lengths)
+
+    assert encoded.is_meta
+    assert watching.ran
+    assert not watching.met_values
+
+
+def test_decoding_waits_for_the_device_once_in_so_many_steps(
+    tiny_model: "LoadedModel", speech_windows: tuple[Pcm, ...]
+) -> None:
+    from worker.adapters.parakeet.decoding import GreedyTdt  # noqa: PLC0415  torch
+    from worker.adapters.parakeet.inference import WindowsToWords  # noqa: PLC0415
+
+    with torch.inference_mode():
+        encoded, lengths = WindowsToWords(tiny_model, BATCH_SIZE)._encode(speech_windows[:BATCH_SIZE], 0)
+        with Watching() as watching:
+            steps = GreedyTdt(tiny_model.network, steps_per_poll=8)(encoded, lengths)
+
+    assert sum(watching.ran[name] for name in WAITS_FOR_THE_DEVICE) == len(steps.emitted) // 8 + 1
+
+
+def as_on_a_gpu(model: "LoadedModel") -> "WindowsToWords":
+    """In fixed rows of a fixed length, but without a device's graphs."""
+    from worker.adapters.parakeet.inference import WindowsToWords  # noqa: PLC0415  torch
+    from worker.adapters.parakeet.rows import RowsThatFit  # noqa: PLC0415
+
+    hear = WindowsToWords(model, BATCH_SIZE)
+    hear._whole, hear._rows = None, RowsThatFit(BATCH_SIZE)
+    return hear
+
+
+class Capture:
+    """Repeats a pass by running it again on inputs of its own; without memory if so told."""
+
+    def __init__(self) -> None:
+        self.repeated = 0
+        self.full = False
+
+    def __call__(self, encode: "Encode", features: "Tensor", frames: "Tensor") -> "Encode":
+        def replay(new_features: "Tensor", new_frames: "Tensor") -> "tuple[Tensor, Tensor]":
+            if self.full:
+                raise torch.OutOfMemoryError
+            self.repeated += 1
+            features.copy_(new_features)
+            frames.copy_(new_frames)
+            return encode(features, frames)
+
+        return replay
+
+
+@pytest.fixture
+def capture() -> Capture:
+    return Capture()
+
+
+@pytest.fixture
+def recorded(tiny_model: "LoadedModel", capture: Capture, speech_windows: tuple[Pcm, ...]) -> "WindowsToWords":
+    """Has a recording for the windows of speech."""
+    hear = as_on_a_gpu(tiny_model)
+    bucket = bucket_of(len(speech_windows[0]))
+    with capture_logs() as refused:
+        hear._encoder.record({bucket: BATCH_SIZE}, hear._noise, capture, lambda: True)
+    assert not refused
+    return hear
+
+
+def test_tokens_by_way_of_a_recording_are_the_same(
+    recorded: "WindowsToWords", tiny_model: "LoadedModel", capture: Capture, speech_windows: tuple[Pcm, ...]
+) -> None:
+    before = capture.repeated
+
+    tokens = recorded.tokens(speech_windows[: BATCH_SIZE - 1])
+
+    assert capture.repeated == before + 1
+    assert tokens == as_on_a_gpu(tiny_model).tokens(speech_windows[: BATCH_SIZE - 1])
+    assert all(tokens)
+
+
+def test_recordings_give_their_memory_back_when_a_batch_does_not_fit(
+    recorded: "WindowsToWords", tiny_model: "LoadedModel", capture: Capture, speech_windows: tuple[Pcm, ...]
+) -> None:
+    capture.full = True
+
+    tokens = recorded.tokens(speech_windows[:BATCH_SIZE])
+
+    assert not recorded._encoder.recorded
+    assert recorded._rows.of(bucket_of(len(speech_windows[0]))) == BATCH_SIZE // 2
+    expected = as_on_a_gpu(tiny_model).tokens(speech_windows[:BATCH_SIZE])
+    assert [[token.piece for token in row] for row in tokens] == [[token.piece for token in row] for row in expected]
+
+
+def test_a_window_of_a_single_frame_is_heard_as_silence(
+    tiny_model: "LoadedModel", speech_windows: tuple[Pcm, ...]
+) -> None:
+    hear = as_on_a_gpu(tiny_model)
+    speck = np.full(2 * HOP_SAMPLES - 1, 1000, dtype=np.int16)
+
+    _, frames = hear._features((speck, speech_windows[0]), BATCH_SIZE, bucket_of(len(speech_windows[0])))
+    tokens = hear.tokens((speck, speech_windows[0]))
+
+    assert 1 not in frames.tolist()
+    assert tokens[0] == []
+    assert tokens[1] == hear.tokens((speech_windows[0],))[0]

@@ -1,0 +1,230 @@
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from structlog.testing import capture_logs
+
+torch = pytest.importorskip("torch")
+
+from worker.adapters.parakeet.graphs import Capture, Encode, RecordedEncoder  # noqa: E402  needs torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHORT, LONG = 80, 640
+ROWS = 4
+BOTH = {SHORT: ROWS, LONG: ROWS}
+BANDS = 3
+
+
+def encode(features: "Tensor", frames: "Tensor") -> "tuple[Tensor, Tensor]":
+    """Like the real one: what is beyond a row's valid frames does not count, and two frames become one."""
+    valid = torch.arange(features.shape[-1]) < frames[:, None]
+    return (features * valid[:, None])[..., ::2] * 2 + 1, frames // 2
+
+
+def inputs(samples: int, rows: int) -> "tuple[Tensor, Tensor]":
+    frames = samples // 10
+    features = torch.rand(rows, BANDS, frames, generator=torch.Generator().manual_seed(samples))
+    return features, frames - torch.arange(rows)
+
+
+class Recorder:
+    """A capture that works as a graph does: on inputs of its own, into an output of its own; counts what it repeats."""
+
+    def __init__(self) -> None:
+        self.recorded: list[int] = []
+        self.repeated = 0
+
+    def __call__(self, encode: Encode, features: "Tensor", frames: "Tensor") -> Encode:
+        self.recorded.append(features.shape[-1])
+
+        def replay(new_features: "Tensor", new_frames: "Tensor") -> "tuple[Tensor, Tensor]":
+            self.repeated += 1
+            features.copy_(new_features)
+            frames.copy_(new_frames)
+            return encode(features, frames)
+
+        return replay
+
+
+def record(encoder: RecordedEncoder, capture: Capture, *, rows_of: Mapping[int, int] = BOTH, room: bool = True) -> None:
+    encoder.record(rows_of, inputs, capture, lambda: room)
+
+
+@contextmanager
+def refusals() -> Iterator[list[dict[str, Any]]]:
+    refused: list[dict[str, Any]] = []
+    with capture_logs() as events:
+        yield refused
+    assert {event["event"] for event in events} <= {"engine.graph_refused"}
+    refused += [{key: event[key] for key in ("samples", "rows", "reason", "log_level")} for event in events]
+
+
+def test_what_is_recorded_is_repeated_and_gives_what_the_encoder_gives() -> None:
+    encoder, recorder = RecordedEncoder(encode), Recorder()
+    record(encoder, recorder)
+    before = recorder.repeated
+    features, frames = inputs(SHORT, ROWS)
+
+    encoded, lengths = encoder(SHORT, features + 1, frames - 1)
+
+    assert recorder.repeated == before + 1
+    expected = encode(features + 1, frames - 1)
+    assert torch.equal(encoded, expected[0])
+    assert torch.equal(lengths, expected[1])
+
+
+def test_the_longest_windows_are_recorded_first() -> None:
+    recorder = Recorder()
+
+    record(RecordedEncoder(encode), recorder)
+
+    assert recorder.recorded == [LONG // 10, SHORT // 10]
+
+
+@pytest.mark.parametrize(("samples", "rows"), [(SHORT, ROWS // 2), (LONG // 2, ROWS)])
+def test_rows_and_lengths_without_a_recording_go_to_the_encoder_itself(samples: int, rows: int) -> None:
+    encoder, recorder = RecordedEncoder(encode), Recorder()
+    record(encoder, recorder)
+    before = recorder.repeated
+
+    encoded, _ = encoder(samples, *inputs(samples, rows))
+
+    assert recorder.repeated == before
+    assert torch.equal(encoded, encode(*inputs(samples, rows))[0])
+
+
+def test_before_anything_is_recorded_the_encoder_itself_answers() -> None:
+    encoded, _ = RecordedEncoder(encode)(SHORT, *inputs(SHORT, ROWS))
+
+    assert torch.equal(encoded, encode(*inputs(SHORT, ROWS))[0])
+
+
+def takes_features_for_constants(encode: Encode, features: "Tensor", _: "Tensor") -> Encode:
+    return lambda _, new_frames: encode(features, new_frames)
+
+
+def takes_lengths_for_constants(encode: Encode, _: "Tensor", frames: "Tensor") -> Encode:
+    return lambda new_features, _: encode(new_features, frames)
+
+
+def wrong_in_the_last_bit(encode: Encode, *_: "Tensor") -> Encode:
+    def replay(features: "Tensor", frames: "Tensor") -> "tuple[Tensor, Tensor]":
+        encoded, lengths = encode(features, frames)
+        encoded[-1, -1, 0] = torch.nextafter(encoded[-1, -1, 0], torch.tensor(10.0))
+        return encoded, lengths
+
+    return replay
+
+
+def wrong_in_a_length(encode: Encode, *_: "Tensor") -> Encode:
+    def replay(features: "Tensor", frames: "Tensor") -> "tuple[Tensor, Tensor]":
+        encoded, lengths = encode(features, frames)
+        return encoded, lengths + 1
+
+    return replay
+
+
+def no_numbers(encode: Encode, *_: "Tensor") -> Encode:
+    def replay(features: "Tensor", frames: "Tensor") -> "tuple[Tensor, Tensor]":
+        encoded, lengths = encode(features, frames)
+        return torch.full_like(encoded, torch.nan), lengths
+
+    return replay
+
+
+@pytest.mark.parametrize(
+    "capture",
+    [
+        takes_features_for_constants,
+        takes_lengths_for_constants,
+        wrong_in_the_last_bit,
+        wrong_in_a_length,
+        no_numbers,
+    ],
+)
+def test_a_recording_that_is_not_to_the_last_bit_the_encoder_is_refused(capture: Capture) -> None:
+    encoder = RecordedEncoder(encode)
+
+    with refusals() as refused:
+        record(encoder, capture, rows_of={SHORT: ROWS})
+
+    reason = "it is not to the last bit what the encoder gives"
+    assert refused == [{"samples": SHORT, "rows": ROWS, "reason": reason, "log_level": "warning"}]
+    assert torch.equal(encoder(SHORT, *inputs(SHORT, ROWS))[0], encode(*inputs(SHORT, ROWS))[0])
+
+
+class SpoiltByLater(Recorder):
+    """The memory of an earlier recording is written over by a later one."""
+
+    def __call__(self, encode: Encode, features: "Tensor", frames: "Tensor") -> Encode:
+        replay = super().__call__(encode, features, frames)
+        number = len(self.recorded)
+
+        def spoilt(new_features: "Tensor", new_frames: "Tensor") -> "tuple[Tensor, Tensor]":
+            encoded, lengths = replay(new_features, new_frames)
+            return encoded + (len(self.recorded) > number), lengths
+
+        return spoilt
+
+
+def test_a_recording_that_a_later_one_spoils_is_refused() -> None:
+    encoder = RecordedEncoder(encode)
+
+    with refusals() as refused:
+        record(encoder, SpoiltByLater())
+
+    assert [one["samples"] for one in refused] == [LONG]
+    assert encoder.recorded == {(SHORT, ROWS)}
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("operation not permitted when stream is capturing"), torch.OutOfMemoryError("2 GiB")]
+)
+def test_a_length_that_cannot_be_recorded_leaves_the_others_their_recordings(error: RuntimeError) -> None:
+    class FailsAtLong(Recorder):
+        def __call__(self, encode: Encode, features: "Tensor", frames: "Tensor") -> Encode:
+            if features.shape[-1] == LONG // 10:
+                raise error
+            return super().__call__(encode, features, frames)
+
+    encoder = RecordedEncoder(encode)
+
+    with refusals() as refused:
+        record(encoder, FailsAtLong())
+
+    assert [(one["samples"], one["reason"]) for one in refused] == [(LONG, str(error))]
+    assert encoder.recorded == {(SHORT, ROWS)}
+    assert torch.equal(encoder(LONG, *inputs(LONG, ROWS))[0], encode(*inputs(LONG, ROWS))[0])
+
+
+def test_a_recording_that_leaves_too_little_memory_is_given_up() -> None:
+    encoder = RecordedEncoder(encode)
+
+    with refusals() as refused:
+        record(encoder, Recorder(), room=False)
+
+    assert [one["reason"] for one in refused] == ["it leaves too little memory"] * 2
+    assert not encoder.recorded
+
+
+def test_room_is_looked_for_while_the_recording_holds_its_memory() -> None:
+    encoder, seen = RecordedEncoder(encode), []
+
+    encoder.record({SHORT: ROWS}, inputs, Recorder(), lambda: bool(seen.append(encoder.recorded)) or True)
+
+    assert seen == [{(SHORT, ROWS)}]
+
+
+def test_what_is_forgotten_goes_to_the_encoder_itself() -> None:
+    encoder, recorder = RecordedEncoder(encode), Recorder()
+    record(encoder, recorder)
+    before = recorder.repeated
+
+    encoder.forget()
+
+    assert not encoder.recorded
+    assert torch.equal(encoder(LONG, *inputs(LONG, ROWS))[0], encode(*inputs(LONG, ROWS))[0])
+    assert recorder.repeated == before
