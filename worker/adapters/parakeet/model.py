@@ -1,16 +1,22 @@
 """Loading a Parakeet TDT model through NeMo, whose import costs 10 s and 0.7 GB: for the inference process only."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 from nemo.collections.asr.models import ASRModel
 
 from worker.adapters.parakeet.inference import LoadedModel
+from worker.adapters.parakeet.mapped import restore
 from worker.adapters.parakeet.messages import EngineOptions
+from worker.adapters.parakeet.prepared import UnusualFileError, noted_sum, sum_of
 from worker.errors import GpuNotAvailable, ModelLoadingError
 from worker.ports import EngineFacts
+
+log = structlog.get_logger()
 
 # Part of every model fingerprint: raise it when a change of ours can give the same audio other words.
 DECODING_VERSION = "2"
@@ -27,13 +33,15 @@ def load_model(options: EngineOptions) -> tuple[LoadedModel, EngineFacts]:
     """
     device = _device(options)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    path = model_file(options.model_name)
-    network = ASRModel.restore_from(str(path), map_location="cpu")
-    _require_tdt(options.model_name, network)
-    settle(network, device, dtype)
+    path = model_file(options.model_name).absolute()  # NeMo changes the working directory for a moment
+    with ThreadPoolExecutor(1, "sum") as aside:
+        weights_sum = aside.submit(_weights_sum, path)
+        network = restore(path)
+        _require_tdt(options.model_name, network)
+        settle(network, device, dtype)
     facts = EngineFacts(
         model_name=options.model_name,
-        model_fingerprint=_fingerprint(path, dtype, options),
+        model_fingerprint=_fingerprint(weights_sum.result(), dtype, options),
         device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         uses_gpu=device.type == "cuda",
         languages=_languages(network),
@@ -89,9 +97,17 @@ def settle(network: Any, device: torch.device, dtype: torch.dtype) -> None:
     featurizer.dither, featurizer.pad_to = 0.0, 0
 
 
-def _fingerprint(path: Path, dtype: torch.dtype, options: EngineOptions) -> str:
-    with path.open("rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
+def _weights_sum(path: Path) -> str:
+    try:
+        return noted_sum(path)
+    except FileNotFoundError:
+        return sum_of(path)
+    except (UnusualFileError, ValueError, KeyError, OSError) as error:
+        log.warning("engine.note_not_believed", file=str(path), reason=f"{type(error).__name__}: {error}")
+        return sum_of(path)
+
+
+def _fingerprint(weights: str, dtype: torch.dtype, options: EngineOptions) -> str:
     # The batch size shapes the matrix products, and with them the last bits.
     shape = f"{dtype},{options.batch_size} rows"
     return hashlib.sha256(f"{weights},{DECODING_VERSION},{shape}".encode()).hexdigest()

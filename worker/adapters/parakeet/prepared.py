@@ -1,0 +1,115 @@
+"""What is prepared beside a `.nemo` file while an image is built: a note of its SHA-256, which keys every checkpoint.
+
+Summing 2.5 GB takes seconds, so a worker takes the note's word, once it has seen that the note is of this very file:
+the note also holds a digest of what the file says about itself, and that reads a few hundred KB. It covers the size,
+the place of every member, all of every small member (configuration, tokenizer), and place, size and CRC-32 of every
+record of the weights, which the preparation has compared with the weights. So another model, other weights of the same
+architecture or a file cut short are told from the one prepared. Bytes of weights that changed on the disk without
+their CRC-32 are not: reading them all is the only way to know, and an image's layers are checked when it is pulled.
+
+Also a program, which needs nothing of ours, since an image has its model before it has our code:
+`python3 prepared.py MODEL.nemo FOLDER` leaves the note in the folder, where there is such a model.
+"""
+
+import hashlib
+import json
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+WEIGHTS = "model_weights.ckpt"
+
+
+class UnusualFileError(Exception):
+    """Not as NeMo writes a model since 1.7: a plain tar with an uncompressed zip of weights, and both whole."""
+
+
+def note_of(model: Path) -> Path:
+    """Where its note lies."""
+    return model.with_name(f"{model.name}.prepared.json")
+
+
+def prepare(model: Path) -> str:
+    """What to write there, after all weights have been read and found as the file says. Raises `UnusualFileError`."""
+    with _weights_of(model) as weights:
+        changed = zipfile.ZipFile(weights).testzip()
+    if changed:
+        raise UnusualFileError(f"{changed} of the weights has not the CRC-32 noted for it")
+    return json.dumps({"sha256": sum_of(model), "says": _what_it_says(model)}) + "\n"
+
+
+def noted_sum(model: Path) -> str:
+    """The SHA-256 of the file, hex, from its note.
+
+    Raises `FileNotFoundError` where there is no note, and `UnusualFileError` or `ValueError` where it is of another
+    file or either of them is damaged.
+    """
+    noted = json.loads(note_of(model).read_text())
+    if not isinstance(noted, dict) or noted.get("says") != _what_it_says(model):
+        raise ValueError("it is of another file")
+    return str(noted["sha256"])
+
+
+def sum_of(model: Path) -> str:
+    """The same, by reading all of the file."""
+    with model.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _what_it_says(model: Path) -> str:
+    says = [str(model.stat().st_size)]
+    with _reading(model), tarfile.open(model, "r:") as tar:
+        for member in tar:
+            says.append(f"{member.name} {member.offset_data} {member.size}")
+            if member.isfile() and PurePosixPath(member.name).name != WEIGHTS:
+                says.append(hashlib.sha256(_opened(tar, member).read()).hexdigest())
+    with _weights_of(model) as weights:
+        records = zipfile.ZipFile(weights).infolist()
+        says += [f"{one.filename} {one.header_offset} {one.file_size} {one.CRC:08x}" for one in records]
+    return hashlib.sha256("\n".join(says).encode()).hexdigest()
+
+
+@contextmanager
+def _weights_of(model: Path) -> Iterator[IO[bytes]]:
+    with _reading(model), tarfile.open(model, "r:") as tar:
+        yield _opened(tar, weights_member(tar))
+
+
+def weights_member(tar: tarfile.TarFile) -> tarfile.TarInfo:
+    """The member with the weights. Raises `UnusualFileError` where there is not just one."""
+    found = [member for member in tar if PurePosixPath(member.name).name == WEIGHTS]
+    if len(found) != 1:
+        raise UnusualFileError(f"{len(found)} members are named {WEIGHTS}")
+    return found[0]
+
+
+def _opened(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    file = tar.extractfile(member)
+    if file is None:
+        raise UnusualFileError(f"{member.name} is no file")
+    return file
+
+
+@contextmanager
+def _reading(model: Path) -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, zipfile.BadZipFile) as error:
+        raise UnusualFileError(f"{model.name}: {error}") from error
+
+
+def main(model: Path, folder: Path) -> None:
+    """Prepare the model, if there is one; without a note it is only slower to start."""
+    folder.mkdir(exist_ok=True)
+    try:
+        (folder / note_of(model).name).write_text(prepare(model))
+    except (FileNotFoundError, UnusualFileError) as error:
+        sys.stderr.write(f"not prepared: {error}\n")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
