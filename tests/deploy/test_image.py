@@ -70,6 +70,21 @@ def test_the_image_runs_as_nobody_in_particular_and_never_asks_the_hub() -> None
     assert "apt-get" not in runtime
 
 
+def test_nothing_that_python_brings_is_left_to_be_compiled_at_every_start() -> None:
+    version = re.search(r"^ARG PYTHON_IMAGE=\S+/python:(\d+\.\d+)-", DOCKERFILE, re.MULTILINE)
+    runtime = DOCKERFILE.split(" AS runtime\n")[1].split("\nFROM ")[0]
+
+    assert version is not None
+    assert f"compileall -q /usr/local/lib/python{version[1]} " in runtime
+
+
+def test_the_note_of_the_model_is_no_part_of_the_models_layer() -> None:
+    runtime = DOCKERFILE.split(" AS runtime\n")[1].split("\nFROM ")[0]
+
+    assert re.findall(r"^COPY --from=build (\S+) /models$", runtime, re.MULTILINE) == ["/models", "/prepared"]
+    assert "RUN python3 /build/prepared.py /models/parakeet.nemo /prepared\n" in DOCKERFILE
+
+
 def test_the_build_checks_the_image_before_it_pushes_it() -> None:
     steps = [step["id"] for step in yaml.safe_load((ROOT / "cloudbuild.yaml").read_text())["steps"]]
 
