@@ -52,7 +52,7 @@ def pipeline(
     weights: Weights = "tiny",
     device: Device = "auto",
     hours: Annotated[list[float] | None, typer.Option(help="of a file; default: 0.5, 1, 2, 4 and 12", min=0.01)] = None,
-    short_files: Annotated[int, typer.Option(help="sent at once, of 30 s to 2 min", min=0)] = 50,
+    short_files: Annotated[int, typer.Option(help="of 1 to 10 min, sent at once, and as many clips", min=0)] = 50,
     repeats: Repeats = 3,
     as_json: Json = False,
     write: Write = None,

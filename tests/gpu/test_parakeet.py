@@ -62,3 +62,19 @@ async def test_batches_much_too_large_for_the_cap_cost_no_window(speech_windows:
     assert all(recognition.words for recognition in heard)
     assert 0 < health.device_memory_bytes <= 2 * 2**30
     assert health.restarts == 0
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore")  # NeMo's, while it makes the weights
+async def test_batches_of_a_real_size_much_too_large_for_the_cap_cost_no_window(
+    random_weights: Path, speech_windows: tuple[Pcm, ...]
+) -> None:
+    async with ParakeetEngine(
+        model_name=str(random_weights), device="cuda", batch_size=128, memory_limit_gib=8
+    ) as tight:
+        heard = await asyncio.gather(*(tight.recognise(window, "job") for window in speech_windows * 32))
+        health = tight.health
+
+    assert len(heard) == 32 * len(speech_windows)
+    assert 0 < health.device_memory_bytes <= 8 * 2**30
+    assert health.restarts == 0

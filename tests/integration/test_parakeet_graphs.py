@@ -2,14 +2,18 @@
 
 import copy
 from collections import Counter
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from tests.support.agreement import agreement_with_nemo
 from tests.support.parakeet import BATCH_SIZE
 from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES, bucket_of
+from worker.embedded.samples import tiny_model as tiny_model_file
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 torch = pytest.importorskip("torch")
@@ -32,6 +36,7 @@ pytestmark = [
 WAITS_FOR_THE_DEVICE = frozenset(
     f"aten.{name}.default" for name in ("_local_scalar_dense", "equal", "is_nonzero", "item", "nonzero")
 )
+GIB = 2**30
 HOP_SAMPLES = SAMPLE_RATE_HZ // 100
 
 
@@ -154,6 +159,68 @@ def test_recordings_give_their_memory_back_when_a_batch_does_not_fit(
     assert [[token.piece for token in row] for row in tokens] == [[token.piece for token in row] for row in expected]
 
 
+class Memory:
+    """What `torch.cuda` tells of a device of 8 GiB; each row takes one, and so does each recording."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, reserved_gib: float) -> None:
+        self.reserved_gib, self.most_gib = reserved_gib, reserved_gib + 1
+        answers = {
+            "empty_cache": lambda: None,
+            "get_device_properties": lambda _: SimpleNamespace(total_memory=16 * GIB),
+            "get_per_process_memory_fraction": lambda _: 0.5,
+            "max_memory_allocated": lambda _: int(self.most_gib * GIB),
+            "memory_allocated": lambda _: int(self.reserved_gib * GIB),
+            "memory_reserved": lambda _: int(self.reserved_gib * GIB),
+            "reset_peak_memory_stats": lambda _: None,
+        }
+        for name, answer in answers.items():
+            monkeypatch.setattr(torch.cuda, name, answer)
+        for name in ("zeros", "full"):  # pinned memory is a device's business
+            monkeypatch.setattr(torch, name, partial(_unpinned, getattr(torch, name)))
+
+    def capture(self, encode: "Encode", features: "Tensor", frames: "Tensor") -> "Encode":
+        self.reserved_gib += 1
+        return Capture()(encode, features, frames)
+
+
+def _unpinned(make: Any, *args: Any, **options: Any) -> "Tensor":
+    return make(*args, **options | {"pin_memory": False})
+
+
+@pytest.mark.parametrize(
+    ("reserved_gib", "rows", "recorded"),
+    [
+        # Of 6 GiB, rows of the longer take 2: after its recording 5 are left, after the other 4.
+        (2.0, 2, BUCKETS_SAMPLES[:2]),
+        # Of 3.5 GiB 2.5 are left, and then 1.5: too little for rows that are not recorded.
+        (4.5, 2, BUCKETS_SAMPLES[1:2]),
+        (5.5, 2, ()),
+        # Of 2 GiB a row may take 1, and 1 is left: no more than that row takes.
+        (6.0, 1, ()),
+    ],
+)
+def test_warming_up_a_gpu_records_what_leaves_room_for_rows_that_are_not_recorded(
+    tiny_model: "LoadedModel",
+    monkeypatch: pytest.MonkeyPatch,
+    reserved_gib: float,
+    rows: int,
+    recorded: tuple[int, ...],
+) -> None:
+    from worker.adapters.parakeet import inference  # noqa: PLC0415  torch
+    from worker.adapters.parakeet.rows import RowsThatFit  # noqa: PLC0415
+
+    memory = Memory(monkeypatch, reserved_gib)
+    monkeypatch.setattr(inference, "BUCKETS_SAMPLES", BUCKETS_SAMPLES[:2])
+    monkeypatch.setattr(inference, "CudaCapture", lambda: memory.capture)
+    hear = inference.WindowsToWords(tiny_model, 2)
+    hear._on_gpu, hear._whole, hear._rows = True, None, RowsThatFit(2)
+
+    hear.warm_up()
+
+    assert [hear._rows.of(samples) for samples in BUCKETS_SAMPLES[:2]] == [rows, rows]
+    assert hear._encoder.recorded == {(samples, rows) for samples in recorded}
+
+
 def test_a_window_of_a_single_frame_is_heard_as_silence(
     tiny_model: "LoadedModel", speech_windows: tuple[Pcm, ...]
 ) -> None:
@@ -166,3 +233,11 @@ def test_a_window_of_a_single_frame_is_heard_as_silence(
     assert 1 not in frames.tolist()
     assert tokens[0] == []
     assert tokens[1] == hear.tokens((speech_windows[0],))[0]
+
+
+def test_what_compares_tokens_on_a_gpu_finds_those_of_the_cpu_equal(speech_windows: tuple[Pcm, ...]) -> None:
+    agreed = agreement_with_nemo(tiny_model_file(), speech_windows[:3], device="cpu", dtype=torch.float32)
+
+    assert agreed.windows == 3
+    assert agreed.tokens > 100
+    assert agreed.wrong_tokens == 0

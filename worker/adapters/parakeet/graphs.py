@@ -51,7 +51,9 @@ class RecordedEncoder:
         return self._recordings.get((samples, len(features)), self._encode)(features, frames)
 
     def forget(self) -> None:
-        """Give the recordings' memory back, once it is needed for more than speed."""
+        """Give the recordings' memory back for good, now that it is needed for more than speed."""
+        if self._recordings:
+            log.warning("engine.graphs_forgotten", graphs=len(self._recordings))
         self._recordings.clear()
 
     @torch.inference_mode()

@@ -53,7 +53,7 @@ class WindowsToWords:
         self._on_gpu = model.device.type == "cuda"
         self._batch_size, self._lap = batch_size, lap
         self._rows = RowsThatFit(batch_size if self._on_gpu else 1)
-        self._encoder = RecordedEncoder(self._run_encoder)
+        self._encoder = RecordedEncoder(partial(_encoder_pass, self._network))
         self._whole = None if self._on_gpu else WholeWindows.of(self._network)
         self._map = map if self._on_gpu or threads == 1 else ThreadPoolExecutor(threads, "encoder").map
         self._decode = GreedyTdt(self._network, steps_per_poll=8 if self._on_gpu else 1)
@@ -192,9 +192,10 @@ class WindowsToWords:
         features, frames = self._network.preprocessor(input_signal=wave, length=lengths)
         return features.to(self._dtype), frames
 
-    def _run_encoder(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        encoded, frames = self._network.encoder(audio_signal=features, length=frames)
-        return encoded, frames
+
+def _encoder_pass(network: Any, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    encoded, frames = network.encoder(audio_signal=features, length=frames)
+    return encoded, frames
 
 
 def _tokens_by_row(steps: Steps, pieces: Sequence[str]) -> Iterator[list[Token]]:

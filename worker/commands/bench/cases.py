@@ -15,8 +15,10 @@ from worker.core.transcript.planning import ChunkCutter
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 SECONDS_PER_HOUR = 3600.0
-SHORT_FILES = "short files"
-SHORT_SECONDS = (30.0, 120.0)
+SHORT_FILES = "short files, 1 to 10 min"
+CLIPS = "clips, 30 s to 2 min"
+"""Beside the short files, without a promise: here what a job costs besides its audio shows most."""
+SECONDS_OF_SHORT = {SHORT_FILES: (60.0, 600.0), CLIPS: (30.0, 120.0)}
 _SHORT_SEED = 100
 
 
@@ -35,17 +37,17 @@ class Case:
 def make_cases(
     hours_of_files: Sequence[float], short_files: int, folder: Path, say: Callable[[str], None]
 ) -> Iterator[Case]:
-    """A file of each length, the shortest first, then the short files; all below `folder`."""
+    """A file of each length, the shortest first, then so many short files and as many clips; all below `folder`."""
     utterances = asyncio.run(packaged_utterances())
     for seed, hours in enumerate(sorted(hours_of_files), 1):
         say(f"making a file of {hours:g} h")
         name = f"a file of {hours:g} h"
         yield _case(name, folder / f"{hours:g}h", [conversation(utterances, hours * SECONDS_PER_HOUR, seed)])
-    if short_files:
-        say(f"making {short_files} short files")
-        lengths = np.linspace(*SHORT_SECONDS, short_files)
+    for kind, seconds in SECONDS_OF_SHORT.items() if short_files else ():
+        say(f"making {short_files} {kind}")
+        lengths = np.linspace(*seconds, short_files)
         talks = [conversation(utterances, float(length), _SHORT_SEED + seed) for seed, length in enumerate(lengths)]
-        yield _case(SHORT_FILES, folder / "short", talks)
+        yield _case(kind, folder / kind.split(",")[0].replace(" ", "-"), talks)
 
 
 def _case(name: str, stem: Path, talks: Sequence[Iterator[Pcm]]) -> Case:

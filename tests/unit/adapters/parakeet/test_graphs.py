@@ -218,13 +218,16 @@ def test_room_is_looked_for_while_the_recording_holds_its_memory() -> None:
     assert seen == [{(SHORT, ROWS)}]
 
 
-def test_what_is_forgotten_goes_to_the_encoder_itself() -> None:
+def test_what_is_forgotten_is_told_once_and_goes_to_the_encoder_itself() -> None:
     encoder, recorder = RecordedEncoder(encode), Recorder()
     record(encoder, recorder)
     before = recorder.repeated
 
-    encoder.forget()
+    with capture_logs() as events:
+        encoder.forget()
+        encoder.forget()
 
+    assert events == [{"event": "engine.graphs_forgotten", "graphs": 2, "log_level": "warning"}]
     assert not encoder.recorded
     assert torch.equal(encoder(LONG, *inputs(LONG, ROWS))[0], encode(*inputs(LONG, ROWS))[0])
     assert recorder.repeated == before

@@ -12,7 +12,7 @@ import torch
 from nemo.collections.asr.models import ASRModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from worker.adapters.parakeet.bench.device import Run, finish, matmul_ceiling, timed
+from worker.adapters.parakeet.bench.device import Run, finish, kept_bytes, matmul_ceiling, timed
 from worker.adapters.parakeet.bench.nemo import Nemo
 from worker.adapters.parakeet.bench.results import Agreement, Material, Measured, Plan, Way, agreement
 from worker.adapters.parakeet.buckets import bucket_of
@@ -55,7 +55,7 @@ def compare(plan: Plan, material: Material, say: Callable[[str], None]) -> Measu
         uses_gpu=facts.uses_gpu,
         precision=str(loaded.dtype).removeprefix("torch."),
         nemo_threads=nemo_threads,
-        ours=_way(turns.ours),
+        ours=_way(turns.ours, kept_bytes=rivals.ours.kept_bytes),
         chunks=_way(turns.chunks),
         windows=_way(turns.windows),
         best_batch_size=best,
@@ -84,8 +84,10 @@ class _Ours:
 
     def __init__(self, loaded: LoadedModel, plan: Plan) -> None:
         self._loaded, self._batch_size = loaded, plan.batch_size
+        before = kept_bytes(loaded.device)
         self._model = WindowsToWords(loaded, plan.batch_size, threads=plan.threads)
         self._model.warm_up()
+        self.kept_bytes = kept_bytes(loaded.device) - before
 
     def hear(self, windows: Sequence[Pcm]) -> None:
         for batch in self._batches(windows):
@@ -103,6 +105,8 @@ class _Ours:
         """Seconds by stage, on one thread. Each look at the clock waits for the device."""
         watch = _Stopwatch(self._loaded.device)
         model = WindowsToWords(self._loaded, self._batch_size, lap=watch.lap)
+        model.warm_up()
+        watch.seconds.clear()
         for batch in self._batches(windows):
             watch.go()
             model([windows[number] for number in batch])
@@ -214,8 +218,8 @@ def _untouched(options: EngineOptions, device: torch.device) -> Any:
     return ASRModel.restore_from(str(model_file(options.model_name)), map_location=device)
 
 
-def _way(runs: Sequence[Run]) -> Way:
-    return Way(seconds=tuple(run.seconds for run in runs), peak_bytes=max(run.peak_bytes for run in runs))
+def _way(runs: Sequence[Run], *, kept_bytes: int = 0) -> Way:
+    return Way(seconds=tuple(run.seconds for run in runs), peak_bytes=kept_bytes + max(run.peak_bytes for run in runs))
 
 
 @torch.inference_mode()

@@ -33,6 +33,14 @@ def timed(device: torch.device, call: Callable[[], object]) -> Run:
     return Run(seconds=seconds, peak_bytes=max(0, _peak(device) - before))
 
 
+def kept_bytes(device: torch.device) -> int:
+    """Of a GPU's memory while nothing is at work: models, and what graphs need for their next turn."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.empty_cache()
+    return torch.cuda.memory_reserved(device)
+
+
 def finish(device: torch.device) -> None:
     """Wait until the device has done all it was given."""
     if device.type == "cuda":

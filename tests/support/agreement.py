@@ -1,0 +1,52 @@
+"""Our tokens against NeMo's own greedy decoding of the same windows: same weights, device and precision."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.support.parakeet import TINY_OPTIONS
+from worker.adapters.parakeet.bench.results import Agreement, Plan, agreement
+from worker.ports import Pcm
+
+if TYPE_CHECKING:
+    import torch
+
+BATCH_SIZE = 8
+MEMORY_LIMIT_GIB = 20
+
+
+def agreement_with_nemo(weights: Path, windows: Sequence[Pcm], *, device: str, dtype: "torch.dtype") -> Agreement:
+    """Ours batched and padded as in the worker; NeMo's with one window at a time, whatever its length."""
+    from worker.adapters.parakeet.bench.comparison import _Ours, _untouched  # noqa: PLC0415  NeMo: 10 s
+    from worker.adapters.parakeet.bench.nemo import Nemo  # noqa: PLC0415
+    from worker.adapters.parakeet.inference import LoadedModel  # noqa: PLC0415
+    from worker.adapters.parakeet.model import _device, settle  # noqa: PLC0415
+
+    options = replace(
+        TINY_OPTIONS,
+        model_name=str(weights),
+        device=device,
+        batch_size=BATCH_SIZE,
+        memory_limit_gib=MEMORY_LIMIT_GIB,
+    )
+    place = _device(options)
+    network = _untouched(options, place)
+    settle(network, place, dtype)
+    ours = _Ours(LoadedModel(network=network, device=place, dtype=dtype), _plan(weights, device)).tokens(windows)
+    nemo = Nemo(_untouched(options, place))
+    nemo.with_times(False)
+    nemo.in_precision(dtype)
+    return agreement(ours, nemo.windows(windows, 1))
+
+
+def _plan(weights: Path, device: str) -> Plan:
+    return Plan(
+        weights=str(weights),
+        device=device,
+        batch_size=BATCH_SIZE,
+        threads=1,
+        nemo_batch_sizes=(),
+        memory_limit_gib=MEMORY_LIMIT_GIB,
+        repeats=1,
+    )
