@@ -14,7 +14,7 @@ from schemas.speech import WindowSpan
 from tests.support.waiting import eventually
 from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.adapters.memory.recogniser import MemoryRecogniser
-from worker.commands.bench.cases import Case, make_cases
+from worker.commands.bench.cases import CLIPS, SHORT_FILES, Case, make_cases
 from worker.commands.bench.pipeline import chunk_starts, hear_alone
 from worker.commands.bench.scale import fairness
 from worker.commands.bench.speech import conversation, write_audio
