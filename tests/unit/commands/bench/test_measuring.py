@@ -14,7 +14,7 @@ from schemas.speech import WindowSpan
 from tests.support.waiting import eventually
 from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.adapters.memory.recogniser import MemoryRecogniser
-from worker.commands.bench.cases import CLIPS, SHORT_FILES, Case, make_cases
+from worker.commands.bench.cases import SECONDS_OF_SHORT, Case, make_cases
 from worker.commands.bench.pipeline import chunk_starts, hear_alone
 from worker.commands.bench.scale import fairness
 from worker.commands.bench.speech import conversation, write_audio
@@ -56,7 +56,8 @@ async def test_flac_holds_the_very_samples_that_were_written(tmp_path: Path) -> 
 def test_the_windows_offered_to_the_engine_alone_are_those_that_the_worker_would_cut(tmp_path: Path) -> None:
     cases = list(make_cases([0.02], 2, tmp_path, lambda _: None))
 
-    assert [(case.name, len(case.files)) for case in cases] == [("a file of 0.02 h", 1), (SHORT_FILES, 2), (CLIPS, 2)]
+    short = [(kind, 2) for kind in SECONDS_OF_SHORT]
+    assert [(case.name, len(case.files)) for case in cases] == [("a file of 0.02 h", 1), *short]
     for case in cases:
         expected = [window for file in case.files for window in windows_of(asyncio.run(decoded(file)))]
         offered = [np.array(case.samples[span.start_sample : span.end_sample]) for span in case.windows]
