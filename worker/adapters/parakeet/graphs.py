@@ -10,7 +10,8 @@ What NeMo 3.0's `ConformerEncoder.forward` does that a recording would not bear,
 - Dropout, random contexts and dropped layers belong to training; the model is frozen.
 
 Nothing else reads a value, moves a tensor between host and device or keeps one: a test runs the layers on tensors that
-have no values. The spectrogram is not recorded: `normalize_batch` waits for the device, to refuse rows of one frame.
+have no values. The spectrogram, of few kernels, is not recorded; ours waits for nothing either, but NeMo's does: its
+`normalize_batch` refuses rows of one frame.
 """
 
 from collections.abc import Callable, Mapping

@@ -15,6 +15,7 @@ from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES, bucket_of
 from worker.adapters.parakeet.decoding import GreedyTdt, Steps
 from worker.adapters.parakeet.graphs import CudaCapture, RecordedEncoder
 from worker.adapters.parakeet.rows import RowsThatFit, rows_within
+from worker.adapters.parakeet.spectrogram import spectrogram_of
 from worker.adapters.parakeet.whole import WholeWindows
 from worker.adapters.parakeet.words import Token, words_of
 from worker.ports import SAMPLE_RATE_HZ, Pcm
@@ -57,8 +58,7 @@ class WindowsToWords:
         self._whole = None if self._on_gpu else WholeWindows.of(self._network)
         self._map = map if self._on_gpu or threads == 1 else ThreadPoolExecutor(threads, "encoder").map
         self._decode = GreedyTdt(self._network, steps_per_poll=8 if self._on_gpu else 1)
-        # Of one frame there is no spread to normalise by: on a GPU NeMo raises.
-        self._least_samples = 2 * self._network.preprocessor.featurizer.hop_length
+        self._spectrogram = spectrogram_of(self._network.preprocessor)
         self._frame_seconds = self._network.encoder.subsampling_factor * self._network.cfg.preprocessor.window_stride
         self._pieces: list[str] = self._network.tokenizer.ids_to_tokens(list(range(self._network.decoder.blank_idx)))
 
@@ -186,10 +186,10 @@ class WindowsToWords:
         lengths = torch.full((rows,), samples, pin_memory=self._on_gpu)
         for row, window in enumerate(windows):
             signal[row, : len(window)] = torch.from_numpy(window)
-            lengths[row] = len(window) if len(window) >= self._least_samples else 0
+            lengths[row] = len(window)
         wave = signal.to(self._device, non_blocking=self._on_gpu).float() / 32768
         lengths = lengths.to(self._device, non_blocking=self._on_gpu)
-        features, frames = self._network.preprocessor(input_signal=wave, length=lengths)
+        features, frames = self._spectrogram(wave, lengths)
         return features.to(self._dtype), frames
 
 

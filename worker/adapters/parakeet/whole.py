@@ -9,28 +9,24 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from worker.adapters.parakeet.spectrogram import LogMel
 from worker.ports import Pcm
 
 _FULL_SCALE = 32_768
 _SHAPE_FRAMES = 64
 """Of the spectrogram: 0.64 s."""
-_STD_FLOOR = 1e-5
-"""NeMo's, so that a silent band is not divided by nothing."""
 
 
 class WholeWindows:
     """A network whose encoder looks at the whole window at once, on the CPU."""
 
-    def __init__(self, network: Any) -> None:
-        self._encoder, self._featurizer = network.encoder, network.preprocessor.featurizer
-        self._window = self._featurizer.window.float()
-        self._bands = self._featurizer.fb[0].float()
-        self._guard = float(self._featurizer.log_zero_guard_value_fn(self._bands))
+    def __init__(self, encoder: Any, log_mel: LogMel) -> None:
+        self._encoder, self._log_mel = encoder, log_mel
 
     @classmethod
     def of(cls, network: Any) -> Self | None:
-        """None for a network that does more than this class knows."""
-        encoder, featurizer = network.encoder, network.preprocessor.featurizer
+        """None for a network that does more than this class and `LogMel` know."""
+        encoder, log_mel = network.encoder, LogMel.of(network.preprocessor.featurizer)
         knows_encoder = (
             encoder.self_attention_model == "rel_pos"
             and list(encoder.att_context_size) == [-1, -1]
@@ -39,16 +35,7 @@ class WholeWindows:
             and encoder.reduction_position is None
             and encoder.out_proj is None
         )
-        knows_spectrogram = (
-            featurizer.normalize == "per_feature"
-            and featurizer.mag_power == 2.0  # noqa: PLR2004  a power spectrum
-            and featurizer.log
-            and featurizer.log_zero_guard_type == "add"
-            and featurizer.preemph is not None
-            and featurizer.stft_pad_amount is None
-            and featurizer.frame_splicing == 1
-        )
-        return cls(network) if knows_encoder and knows_spectrogram else None
+        return cls(encoder, log_mel) if knows_encoder and log_mel else None
 
     @property
     def width(self) -> int:
@@ -57,16 +44,11 @@ class WholeWindows:
 
     def frames_of(self, samples: int) -> int:
         """How many frames `encode` makes of that many samples."""
-        return int(-(-(samples // self._featurizer.hop_length) // self._encoder.subsampling_factor))
+        return int(-(-self._log_mel.frames_of(samples) // self._encoder.subsampling_factor))
 
     def features(self, window: Pcm) -> Tensor:
         """Of a window with at least one frame: the normalised log-mel spectrogram, float32 of shape (bands, frames)."""
-        frames = len(window) // self._featurizer.hop_length
-        power = self._power(torch.from_numpy(window).float() / _FULL_SCALE)[:, :frames]
-        mel = torch.log((self._bands @ power).add_(self._guard))
-        deviation = mel - mel.mean(dim=1, keepdim=True)
-        spread = torch.sqrt(deviation.square().sum(dim=1, keepdim=True) / max(1, frames - 1))
-        return deviation / (spread + _STD_FLOOR)
+        return self._log_mel.of_wave(torch.from_numpy(window).float() / _FULL_SCALE)
 
     def encode(self, features: Tensor) -> Tensor:
         """Encoder output of shape (frames, features)."""
@@ -93,17 +75,3 @@ class WholeWindows:
                 frames = -(-frames // 2)
             hidden = layer(hidden)
         return hidden[:, :, :frames]
-
-    def _power(self, wave: Tensor) -> Tensor:
-        emphasised = torch.cat((wave[:1], wave[1:] - self._featurizer.preemph * wave[:-1]))
-        spectrum = torch.stft(
-            emphasised,
-            n_fft=self._featurizer.n_fft,
-            hop_length=self._featurizer.hop_length,
-            win_length=self._featurizer.win_length,
-            window=self._window,
-            center=True,
-            pad_mode="constant",
-            return_complex=True,
-        )
-        return spectrum.real.square() + spectrum.imag.square()
