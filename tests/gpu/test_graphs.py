@@ -62,11 +62,11 @@ def some_features(hear: "WindowsToWords", samples: int, seed: int) -> "tuple[tor
     rng = np.random.default_rng(seed)
     lengths = rng.integers(samples // 4, samples, BATCH_SIZE, endpoint=True)
     windows = [rng.integers(-8_000, 8_000, length, dtype=np.int16) for length in lengths]
-    return hear._features(windows, BATCH_SIZE, samples)
+    return hear._padded._features(windows, BATCH_SIZE, samples)
 
 
 def test_every_bucket_has_its_graph(warm: "WindowsToWords") -> None:
-    assert warm._encoder.recorded == {(samples, BATCH_SIZE) for samples in BUCKETS_SAMPLES}
+    assert warm._padded._encoder.recorded == {(samples, BATCH_SIZE) for samples in BUCKETS_SAMPLES}
 
 
 def test_graphs_repeat_the_encoder_to_the_last_bit_in_whatever_order(warm: "WindowsToWords") -> None:
@@ -79,9 +79,9 @@ def test_graphs_repeat_the_encoder_to_the_last_bit_in_whatever_order(warm: "Wind
             with torch.inference_mode():
                 features, frames = some_features(warm, samples, seed)
 
-                got = warm._encoder(samples, features, frames)
+                got = warm._padded._encoder(samples, features, frames)
 
-                assert all(map(torch.equal, got, warm._encoder._encode(features, frames))), samples
+                assert all(map(torch.equal, got, warm._padded._encoder._encode(features, frames))), samples
 
 
 def test_tokens_in_bfloat16_are_nearly_all_nemos(random_weights: Path, many_windows: tuple[Pcm, ...]) -> None:

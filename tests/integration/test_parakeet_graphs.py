@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from worker.adapters.parakeet.graphs import Encode
-    from worker.adapters.parakeet.inference import LoadedModel, WindowsToWords
+    from worker.adapters.parakeet.inference import WindowsToWords
+    from worker.adapters.parakeet.loaded import LoadedModel
 
 pytestmark = [
     pytest.mark.model,
@@ -62,7 +63,8 @@ def test_decoding_waits_for_the_device_once_in_so_many_steps(
     from worker.adapters.parakeet.inference import WindowsToWords  # noqa: PLC0415
 
     with torch.inference_mode():
-        encoded, lengths = WindowsToWords(tiny_model, BATCH_SIZE)._encode(speech_windows[:BATCH_SIZE], 0)
+        hear = WindowsToWords(tiny_model, BATCH_SIZE)
+        encoded, lengths = hear._side_by_side([hear.encode(speech_windows[:BATCH_SIZE])])
         with Watching() as watching:
             steps = GreedyTdt(tiny_model.network, steps_per_poll=8)(encoded, lengths)
 
@@ -72,11 +74,24 @@ def test_decoding_waits_for_the_device_once_in_so_many_steps(
 def as_on_a_gpu(model: "LoadedModel") -> "WindowsToWords":
     """In fixed rows of a fixed length, but without a device's graphs."""
     from worker.adapters.parakeet.inference import WindowsToWords  # noqa: PLC0415  torch
-    from worker.adapters.parakeet.rows import RowsThatFit  # noqa: PLC0415
+    from worker.adapters.parakeet.loaded import no_lap  # noqa: PLC0415
+    from worker.adapters.parakeet.padded import PaddedWindows  # noqa: PLC0415
 
     hear = WindowsToWords(model, BATCH_SIZE)
-    hear._whole, hear._rows = None, RowsThatFit(BATCH_SIZE)
+    hear._whole, hear._padded = None, PaddedWindows(model, BATCH_SIZE, no_lap)
     return hear
+
+
+def test_the_host_sends_windows_on_their_way_without_waiting_for_the_device(
+    tiny_model: "LoadedModel", speech_windows: tuple[Pcm, ...]
+) -> None:
+    hear = as_on_a_gpu(tiny_model)
+
+    with Watching() as watching:
+        hear.encode(speech_windows[:BATCH_SIZE])
+
+    assert watching.ran
+    assert not WAITS_FOR_THE_DEVICE & watching.ran.keys()
 
 
 class Capture:
@@ -109,7 +124,7 @@ def recorded(tiny_model: "LoadedModel", capture: Capture, speech_windows: tuple[
     hear = as_on_a_gpu(tiny_model)
     bucket = bucket_of(len(speech_windows[0]))
     with capture_logs() as refused:
-        hear._encoder.record({bucket: BATCH_SIZE}, hear._noise, capture, lambda: True)
+        hear._padded._encoder.record({bucket: BATCH_SIZE}, hear._padded._noise, capture, lambda: True)
     assert not refused
     return hear
 
@@ -133,8 +148,8 @@ def test_recordings_give_their_memory_back_when_a_batch_does_not_fit(
 
     tokens = recorded.tokens(speech_windows[:BATCH_SIZE])
 
-    assert not recorded._encoder.recorded
-    assert recorded._rows.of(bucket_of(len(speech_windows[0]))) == BATCH_SIZE // 2
+    assert not recorded._padded._encoder.recorded
+    assert recorded._padded._rows.of(bucket_of(len(speech_windows[0]))) == BATCH_SIZE // 2
     expected = as_on_a_gpu(tiny_model).tokens(speech_windows[:BATCH_SIZE])
     assert [[token.piece for token in row] for row in tokens] == [[token.piece for token in row] for row in expected]
 
@@ -186,19 +201,18 @@ def test_warming_up_a_gpu_records_what_leaves_room_for_rows_that_are_not_recorde
     rows: int,
     recorded: tuple[int, ...],
 ) -> None:
-    from worker.adapters.parakeet import inference  # noqa: PLC0415  torch
-    from worker.adapters.parakeet.rows import RowsThatFit  # noqa: PLC0415
+    from worker.adapters.parakeet import padded  # noqa: PLC0415  torch
+    from worker.adapters.parakeet.loaded import no_lap  # noqa: PLC0415
 
     memory = Memory(monkeypatch, reserved_gib)
-    monkeypatch.setattr(inference, "BUCKETS_SAMPLES", BUCKETS_SAMPLES[:2])
-    monkeypatch.setattr(inference, "CudaCapture", lambda: memory.capture)
-    hear = inference.WindowsToWords(tiny_model, 2)
-    hear._on_gpu, hear._whole, hear._rows = True, None, RowsThatFit(2)
+    monkeypatch.setattr(padded, "BUCKETS_SAMPLES", BUCKETS_SAMPLES[:2])
+    monkeypatch.setattr(padded, "CudaCapture", lambda: memory.capture)
+    encoder = padded.PaddedWindows(tiny_model, 2, no_lap)
 
-    hear.warm_up()
+    encoder.warm_up(reserved_bytes=0)
 
-    assert [hear._rows.of(samples) for samples in BUCKETS_SAMPLES[:2]] == [rows, rows]
-    assert hear._encoder.recorded == {(samples, rows) for samples in recorded}
+    assert [encoder._rows.of(samples) for samples in BUCKETS_SAMPLES[:2]] == [rows, rows]
+    assert encoder._encoder.recorded == {(samples, rows) for samples in recorded}
 
 
 def test_a_window_of_a_single_frame_is_heard_as_silence(
@@ -207,7 +221,7 @@ def test_a_window_of_a_single_frame_is_heard_as_silence(
     hear = as_on_a_gpu(tiny_model)
     speck = np.full(2 * HOP_SAMPLES - 1, 1000, dtype=np.int16)
 
-    features, frames = hear._features((speck, speech_windows[0]), BATCH_SIZE, bucket_of(len(speech_windows[0])))
+    features, frames = hear._padded._features((speck, speech_windows[0]), BATCH_SIZE, bucket_of(len(speech_windows[0])))
     tokens = hear.tokens((speck, speech_windows[0]))
 
     assert frames[0] == 1

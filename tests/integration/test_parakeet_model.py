@@ -15,14 +15,14 @@ import pytest
 from schemas.speech import Word
 from tests.support.parakeet import BATCH_SIZE, TINY_OPTIONS, quiet
 from tests.support.waiting import eventually
-from worker.adapters.parakeet.buckets import bucket_of
 from worker.adapters.parakeet.engine import EngineState, ParakeetEngine
 from worker.embedded.samples import tiny_model as tiny_model_file
 from worker.errors import GpuNotAvailable, ModelLoadingError
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 if TYPE_CHECKING:
-    from worker.adapters.parakeet.inference import LoadedModel, WindowsToWords
+    from worker.adapters.parakeet.inference import WindowsToWords
+    from worker.adapters.parakeet.loaded import LoadedModel
 
 pytestmark = [
     pytest.mark.model,
@@ -60,6 +60,18 @@ def test_words_times_and_confidences_are_exactly_the_same_in_any_company(
         assert words == tuple(alone[number] for number in company)
 
 
+def test_words_are_exactly_the_same_however_many_batches_are_decoded_as_one(
+    hear: "WindowsToWords", speech_windows: tuple[Pcm, ...], alone: list[tuple[Word, ...]]
+) -> None:
+    batches = [speech_windows[:1], speech_windows[1:4], speech_windows[4:]]
+
+    begun = [hear.encode(windows) for windows in batches]
+    words = hear.decode(begun)
+
+    assert [len(one) for one in words] == [len(one) for one in batches]
+    assert [one for batch in words for one in batch] == alone
+
+
 def test_a_window_is_heard_exactly_the_same_among_shorter_and_longer_ones(
     hear: "WindowsToWords", speech_windows: tuple[Pcm, ...], alone: list[tuple[Word, ...]]
 ) -> None:
@@ -88,7 +100,7 @@ def test_tokens_frames_and_durations_are_those_of_nemos_own_decoding(
     _let_nemo_tell_durations(tiny_model.network)
     windows = speech_windows[:BATCH_SIZE]
 
-    encoded, lengths = hear._encode(windows, bucket_of(len(windows[0])))
+    encoded, lengths = hear._side_by_side([hear.encode(windows)])
     ours = hear._decode(encoded, lengths)
 
     for row in range(len(windows)):
@@ -131,7 +143,8 @@ def test_the_arithmetic_of_a_gpu_hears_nearly_the_same(
 ) -> None:
     import torch  # noqa: PLC0415
 
-    from worker.adapters.parakeet.inference import LoadedModel, WindowsToWords  # noqa: PLC0415
+    from worker.adapters.parakeet.inference import WindowsToWords  # noqa: PLC0415
+    from worker.adapters.parakeet.loaded import LoadedModel  # noqa: PLC0415
     from worker.adapters.parakeet.model import load_model, settle  # noqa: PLC0415
 
     network = load_model(TINY_OPTIONS)[0].network

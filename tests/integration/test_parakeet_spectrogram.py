@@ -15,7 +15,7 @@ from tests.support.operations import Watching  # noqa: E402  needs torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from worker.adapters.parakeet.inference import LoadedModel
+    from worker.adapters.parakeet.loaded import LoadedModel
     from worker.adapters.parakeet.spectrogram import LogMel
 
 pytestmark = [

@@ -10,7 +10,8 @@ from tests.support.parakeet import BATCH_SIZE, TINY_OPTIONS, quiet
 from worker.ports import Pcm
 
 if TYPE_CHECKING:
-    from worker.adapters.parakeet.inference import LoadedModel, WindowsToWords
+    from worker.adapters.parakeet.inference import WindowsToWords
+    from worker.adapters.parakeet.loaded import LoadedModel
 
 pytestmark = [
     pytest.mark.model,

@@ -20,7 +20,7 @@ def agreement_with_nemo(weights: Path, windows: Sequence[Pcm], *, device: str, d
     """Ours batched and padded as in the worker; NeMo's with one window at a time, whatever its length."""
     from worker.adapters.parakeet.bench.comparison import _Ours, _untouched  # noqa: PLC0415  NeMo: 10 s
     from worker.adapters.parakeet.bench.nemo import Nemo  # noqa: PLC0415
-    from worker.adapters.parakeet.inference import LoadedModel  # noqa: PLC0415
+    from worker.adapters.parakeet.loaded import LoadedModel  # noqa: PLC0415
     from worker.adapters.parakeet.model import _device, settle  # noqa: PLC0415
 
     options = replace(

@@ -1,5 +1,6 @@
 """A real inference process on a simulated GPU: without a model, but its memory runs out as an allocator's does."""
 
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 
 from tests.support.mortal_engine import FACTS
@@ -51,7 +52,11 @@ class CappedModel:
     def ready(self) -> Ready:
         return Ready(facts=FACTS, device_memory_bytes=0)
 
-    def answer(self, batch: Batch) -> Done:
+    def answers(self, take: Callable[[bool], Batch | None]) -> Iterator[Done]:
+        while (batch := take(True)) is not None:
+            yield self._answer(batch)
+
+    def _answer(self, batch: Batch) -> Done:
         from worker.adapters.parakeet.buckets import bucket_of  # noqa: PLC0415
 
         self._batches += 1

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 
 from tests.support.scripted_engine import PATIENT
@@ -50,7 +51,11 @@ class MortalModel:
     def ready(self) -> Ready:
         return Ready(facts=FACTS, device_memory_bytes=0)
 
-    def answer(self, batch: Batch) -> Done:
+    def answers(self, take: Callable[[bool], Batch | None]) -> Iterator[Done]:
+        while (batch := take(True)) is not None:
+            yield self._answer(batch)
+
+    def _answer(self, batch: Batch) -> Done:
         if any((window == DEADLY).any() for window in batch.windows):
             os.kill(os.getpid(), signal.SIGKILL)
         words = tuple(tuple(words_in(window)) for window in batch.windows)

@@ -17,7 +17,7 @@ from worker.embedded.samples import tiny_model as tiny_model_file
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 if TYPE_CHECKING:
-    from worker.adapters.parakeet.inference import LoadedModel
+    from worker.adapters.parakeet.loaded import LoadedModel
 
 BATCH_SIZE = 4
 PAUSE = np.zeros(SAMPLE_RATE_HZ // 3, dtype=np.int16)

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -112,7 +112,11 @@ class ScriptedModel:
         )
         return Ready(facts=facts, device_memory_bytes=0)
 
-    def answer(self, batch: Batch) -> Done:
+    def answers(self, take: Callable[[bool], Batch | None]) -> Iterator[Done]:
+        while (batch := take(True)) is not None:
+            yield self._answer(batch)
+
+    def _answer(self, batch: Batch) -> Done:
         words = tuple(self._perform(Act(samples[0]), int(samples[1])) for samples in batch.windows)
         fits = not any(samples[0] == Act.FILL_THE_MEMORY for samples in batch.windows)
         return Done(words=words if fits else None, seconds=0.25, device_memory_bytes=4096)

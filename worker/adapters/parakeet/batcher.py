@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import structlog
 
@@ -14,7 +15,7 @@ from worker.ports import SAMPLE_RATE_HZ, Recognition
 log = structlog.get_logger()
 
 # One that runs and one that waits in the pipe: the process never idles for want of its parent.
-BATCHES_UNDER_WAY = 2
+LEAST_UNDER_WAY = 2
 
 # A window that was in a dying process twice, the last time alone, is taken for the cause.
 DEATHS_TO_QUARANTINE = 2
@@ -28,13 +29,13 @@ class Flight:
     since: float
 
     @property
-    def audio_seconds(self) -> float:
+    def samples(self) -> int:
         """How much audio is in it."""
-        return sum(len(window.samples) for window in self.windows) / SAMPLE_RATE_HZ
+        return sum(len(window.samples) for window in self.windows)
 
     def charge(self, seconds: float) -> None:
         """Apportion engine time by audio."""
-        total = self.audio_seconds * SAMPLE_RATE_HZ
+        total = self.samples
         for window in self.windows:
             window.engine_seconds += seconds * len(window.samples) / total
 
@@ -56,24 +57,36 @@ class Batcher:
         self._waiting = Waiting()
         self._flights: deque[Flight] = deque()
         self._send: Callable[[Batch], None] | None = None
+        self._most_under_way, self._mixes_lengths = LEAST_UNDER_WAY, False
 
     @property
     def running(self) -> Flight | None:
-        """The batch that the process works on."""
+        """The batch that the process answers next."""
         return self._flights[0] if self._flights else None
+
+    @property
+    def audio_seconds(self) -> float:
+        """How much audio is under way."""
+        return sum(flight.samples for flight in self._flights) / SAMPLE_RATE_HZ
 
     def add(self, window: Window) -> None:
         """Take a window on; its answer will be set, with a result or with an error."""
         self._waiting.add(window)
         self._soon(self._pump)
 
-    def attach(self, send: Callable[[Batch], None], *, mixes_lengths: bool = False) -> None:
-        """A process is there, and idle: send it batches from now on, of one bucket each unless it mixes lengths."""
-        self._send, self._waiting.mixes_lengths = send, mixes_lengths
+    def attach(
+        self, send: Callable[[Batch], None], *, mixes_lengths: bool = False, batches_under_way: int = LEAST_UNDER_WAY
+    ) -> None:
+        """A process is there, and idle: send it batches from now on, of one bucket each unless it mixes lengths.
+
+        It has so many `batches_under_way` at most.
+        """
+        self._send, self._most_under_way = send, max(LEAST_UNDER_WAY, batches_under_way)
+        self._mixes_lengths = self._waiting.mixes_lengths = mixes_lengths
         self._pump()
 
     def settle(self, done: Done) -> None:
-        """The running batch is done: answer its windows and send the next."""
+        """The oldest batch is done: answer its windows and send the next."""
         flight = self._flights.popleft()
         flight.charge(done.seconds)
         if self._flights:
@@ -86,17 +99,20 @@ class Batcher:
         self._pump()
 
     def lose(self, error: WorkerError) -> None:
-        """The process is gone: line its batches up again, the running one in halves, to find the window at fault.
+        """The process is gone: line its batches up again, to be sent one by one, since any of them may be at fault.
 
-        A window that was alone and is not in its first lost process is given up: it gets `error`.
+        A batch that was under way by itself comes again in halves, to find the window at fault. One that was alone and
+        is not in its first lost process is given up: it gets `error`.
         """
         self._send = None
         if not self._flights:
             return
-        running, *unbegun = self._flights
+        self._flights[0].charge(self._clock() - self._flights[0].since)
+        batches = [flight.windows for flight in self._flights]
         self._flights.clear()
-        running.charge(self._clock() - running.since)
-        self._waiting.retry([*_halves(running.windows, error), *(flight.windows for flight in unbegun)])
+        for window in chain(*batches):
+            window.suspect = True
+        self._waiting.retry(_halves(batches[0], error) if len(batches) == 1 else batches)
 
     def refuse_all(self, error: Callable[[], WorkerError]) -> None:
         """Give up on every window, waiting or under way: each gets an error of its own."""
@@ -106,13 +122,18 @@ class Batcher:
         self._flights.clear()
 
     def _pump(self) -> None:
-        while self._send and len(self._flights) < BATCHES_UNDER_WAY:
-            # The second place is for full batches alone: a small one does better to grow while the first runs.
-            windows = self._waiting.take(self._batch_size, only_full=bool(self._flights))
+        while self._send and len(self._flights) < self._room():
+            # A small batch does better to grow while the process is busy, unless it costs no more in two.
+            only_full = not self._mixes_lengths and len(self._flights) >= LEAST_UNDER_WAY
+            windows = self._waiting.take(self._batch_size, only_full=only_full)
             if not windows:
                 return
             self._flights.append(Flight(windows=windows, since=self._clock()))
             self._send(Batch(windows=tuple(window.samples for window in windows)))
+
+    def _room(self) -> int:
+        suspects = self._waiting.has_retries or any(flight.windows[0].suspect for flight in self._flights)
+        return 1 if suspects else self._most_under_way
 
 
 def _halves(windows: list[Window], error: WorkerError) -> Iterator[list[Window]]:

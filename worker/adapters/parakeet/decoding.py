@@ -42,6 +42,10 @@ class _Rows:
     state: list[Tensor]
 
 
+_STEPS_PER_BLOCK = 32
+"""After so many steps their scores give way to confidences: all at once is five times as fast, and holds all scores."""
+
+
 class GreedyTdt:
     """The decoding loop over a NeMo transducer's prediction and joint networks.
 
@@ -61,10 +65,14 @@ class GreedyTdt:
     def __call__(self, encoded: Tensor, lengths: Tensor) -> Steps:
         """Decode encoder output of shape (rows, frames, features), of whose frames `lengths` count in each row."""
         rows = self._start(encoded, lengths)
-        history: list[tuple[Tensor, ...]] = []
+        blocks: list[tuple[Tensor, ...]] = []
+        scored: list[tuple[Tensor, ...]] = []
         while bool((rows.frame < rows.lengths).any()):
-            history += [self._step(rows) for _ in range(self._steps_per_poll)]
-        return self._steps(history, lengths)
+            scored += [self._step(rows) for _ in range(self._steps_per_poll)]
+            if len(scored) >= _STEPS_PER_BLOCK:
+                blocks.append(_block(scored))
+                scored = []
+        return _steps([*blocks, _block(scored)] if scored else blocks, lengths)
 
     def _start(self, encoded: Tensor, lengths: Tensor) -> _Rows:
         silence = encoded.new_zeros(len(lengths), self._lstm.hidden_size)
@@ -117,11 +125,15 @@ class GreedyTdt:
             hidden = following[-2]
         return self._joint.pred(hidden), following
 
-    @staticmethod
-    def _steps(history: list[tuple[Tensor, ...]], lengths: Tensor) -> Steps:
-        if not history:
-            none = lengths.new_zeros((0, len(lengths)))
-            return Steps(emitted=none.bool(), labels=none, frames=none, durations=none, confidences=none)
-        emitted, labels, frames, durations, logits = (torch.stack(column) for column in zip(*history, strict=True))
-        confidences = torch.exp(logits.amax(dim=-1) - logits.logsumexp(dim=-1))  # all at once: a fifth of a step's time
-        return Steps(emitted=emitted, labels=labels, frames=frames, durations=durations, confidences=confidences)
+
+def _block(scored: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    *columns, logits = (torch.stack(column) for column in zip(*scored, strict=True))
+    return *columns, torch.exp(logits.amax(dim=-1) - logits.logsumexp(dim=-1))
+
+
+def _steps(blocks: list[tuple[Tensor, ...]], lengths: Tensor) -> Steps:
+    if not blocks:
+        none = lengths.new_zeros((0, len(lengths)))
+        return Steps(emitted=none.bool(), labels=none, frames=none, durations=none, confidences=none)
+    emitted, labels, frames, durations, confidences = (torch.cat(column) for column in zip(*blocks, strict=True))
+    return Steps(emitted=emitted, labels=labels, frames=frames, durations=durations, confidences=confidences)

@@ -22,6 +22,10 @@ from worker.telemetry import LogFormat
 log = structlog.get_logger()
 
 
+_SLOWEST_GPU = 1 / 40
+"""Seconds for a second of audio: slower is of no use to those who pay for it."""
+
+
 class EngineState(StrEnum):
     """Where the engine is; it serves only when `ready`, and tries to come back from `failed` for ever."""
 
@@ -56,7 +60,7 @@ class Patience:
     heartbeat_seconds: float = 0.5
     silence_seconds: float = 5  # a process that computes keeps beating: that is a thread of its own
     batch_seconds: float = 30
-    """For a batch of no audio; to it comes the audio's own length on a CPU, a tenth of it on a GPU."""
+    """For an answer; to it comes, of all audio under way, the length on a CPU, a fortieth of it on a GPU."""
     first_backoff_seconds: float = 0.5
     longest_backoff_seconds: float = 30
     starts_to_fail: int = 3
@@ -191,8 +195,8 @@ class ParakeetEngine:
     def _overdue(self) -> float | None:
         if (running := self._batcher.running) is None:
             return None
-        slowest = 0.1 if self.facts.uses_gpu else 1.0
-        limit = self._patience.batch_seconds + running.audio_seconds * slowest
+        slowest = _SLOWEST_GPU if self.facts.uses_gpu else 1.0
+        limit = self._patience.batch_seconds + self._batcher.audio_seconds * slowest
         return limit if time.monotonic() - running.since > limit else None
 
     async def _replacement(self) -> InferenceProcess:
@@ -229,7 +233,7 @@ class ParakeetEngine:
     def _serve(self, child: InferenceProcess) -> None:
         self._enter(EngineState.READY, None)
         self._failing_since = None
-        self._batcher.attach(child.submit, mixes_lengths=child.mixes_lengths)
+        self._batcher.attach(child.submit, mixes_lengths=child.mixes_lengths, batches_under_way=child.batches_under_way)
 
     def _fails(self) -> None:
         if self._failing_since is None:

@@ -43,7 +43,7 @@ class InferenceProcess:
         self.beats = 0
         self.last_beat = time.monotonic()
         self.device_memory_bytes = 0
-        self.mixes_lengths = False
+        self.mixes_lengths, self.batches_under_way = False, 1
         """As `Ready` says."""
         self._start()
 
@@ -110,7 +110,7 @@ class InferenceProcess:
                 self.last_beat = time.monotonic()
             case Ready():
                 self.device_memory_bytes = answer.device_memory_bytes
-                self.mixes_lengths = answer.mixes_lengths
+                self.mixes_lengths, self.batches_under_way = answer.mixes_lengths, answer.batches_under_way
                 self._ready.set_result(answer.facts)
             case Done():
                 self.device_memory_bytes = answer.device_memory_bytes

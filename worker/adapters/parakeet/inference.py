@@ -1,64 +1,69 @@
-"""Windows in, words out: spectrogram, encoder, decoding, all as tensors; no file and no data loader."""
+"""Windows in, words out: spectrogram, encoder, decoding, all as tensors; no file and no data loader.
 
-from collections.abc import Callable, Iterator, Sequence
+In two steps, since each has a size of its own: the encoder's passes are as large as suits the device, while decoding,
+bound by its number of steps, takes the windows of several passes at once, beside the passes that follow.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from schemas.speech import Word
-from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES, bucket_of
+from worker.adapters.parakeet.aside import Aside
+from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES
 from worker.adapters.parakeet.decoding import GreedyTdt, Steps
-from worker.adapters.parakeet.graphs import CudaCapture, RecordedEncoder
-from worker.adapters.parakeet.rows import RowsThatFit, rows_within
-from worker.adapters.parakeet.spectrogram import spectrogram_of
+from worker.adapters.parakeet.loaded import Lap, LoadedModel, no_lap
+from worker.adapters.parakeet.padded import PaddedWindows
 from worker.adapters.parakeet.whole import WholeWindows
 from worker.adapters.parakeet.words import Token, words_of
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
+_DECODED_WINDOWS = 32
+"""On the CPU, 48 windows of the tiny model: 0.31 s by 8, 0.22 by 16, 0.15 by 24 and by 32."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LoadedModel:
-    """A frozen NeMo transducer on its device; `dtype` is that of its encoder, decoder and joint."""
+class Encoded:
+    """Windows that are on their way through the encoder: nobody has waited for it."""
 
-    network: Any
-    device: torch.device
-    dtype: torch.dtype
-
-
-def no_lap(stage: str) -> None:
-    """Nobody looks at the clock."""
+    seconds: tuple[float, ...]
+    """How long each window is."""
+    parts: Iterable[tuple[Tensor, Tensor]]
+    """What the encoder gives, to be taken once: some rows of shape (rows, frames, features) and their valid lengths, by
+    and by, all in the windows' order."""
 
 
 class WindowsToWords:
     """A loaded model that turns windows into words; one caller at a time.
 
-    A window's words are bit for bit the same whatever shares its batch. On a GPU the encoder takes `batch_size` rows of
-    a fixed length at once, or the half, quarter and so on that memory holds, silence where windows are missing; once
-    warm, it repeats recorded passes. On a CPU it takes one window at its own length, which is faster there. The decoder
-    always takes `batch_size` rows of a fixed length, being bound by its number of steps.
+    A window's words are bit for bit the same whatever shares its batch. On a GPU the encoder takes `batch_size` padded
+    rows at once; on a CPU one window at its own length, which is faster there. The decoder always takes
+    `decoded_windows` rows of a fixed length.
 
     On a CPU so many windows are encoded side by side as `threads` says, each by one thread: that scales better than
     threads within a matrix product, and leaves the words as they are. `lap` is told of each stage when the host is done
     with it: mel, encoder, decoding, words; with one thread only.
     """
 
-    def __init__(
-        self, model: LoadedModel, batch_size: int, *, threads: int = 1, lap: Callable[[str], None] = no_lap
-    ) -> None:
+    def __init__(self, model: LoadedModel, batch_size: int, *, threads: int = 1, lap: Lap = no_lap) -> None:
         self._network, self._device, self._dtype = model.network, model.device, model.dtype
-        self._on_gpu = model.device.type == "cuda"
+        self._on_gpu = model.on_gpu
         self._batch_size, self._lap = batch_size, lap
-        self._rows = RowsThatFit(batch_size if self._on_gpu else 1)
-        self._encoder = RecordedEncoder(partial(_encoder_pass, self._network))
-        self._whole = None if self._on_gpu else WholeWindows.of(self._network)
-        self._map = map if self._on_gpu or threads == 1 else ThreadPoolExecutor(threads, "encoder").map
+        self._whole = None if model.on_gpu else WholeWindows.of(self._network)
+        self._padded = PaddedWindows(model, batch_size if model.on_gpu else 1, lap)
+        self._map = map if threads == 1 else ThreadPoolExecutor(threads, "encoder").map
+        self._encodes_aside = model.on_gpu or threads > 1
+        self._aside = Aside(model.device)
         self._decode = GreedyTdt(self._network, steps_per_poll=8 if self._on_gpu else 1)
-        self._spectrogram = spectrogram_of(self._network.preprocessor)
+        self._width: int = self._network.joint.enc.in_features
+        spectrogram_frames = BUCKETS_SAMPLES[-1] // self._network.preprocessor.featurizer.hop_length
+        self._longest_frames = -(-spectrogram_frames // self._network.encoder.subsampling_factor)
         self._frame_seconds = self._network.encoder.subsampling_factor * self._network.cfg.preprocessor.window_stride
         self._pieces: list[str] = self._network.tokenizer.ids_to_tokens(list(range(self._network.decoder.blank_idx)))
 
@@ -67,135 +72,96 @@ class WindowsToWords:
         """Windows need not be of one bucket: each goes through the encoder by itself, at its own length."""
         return self._whole is not None
 
+    @property
+    def decoded_windows(self) -> int:
+        """How many windows are decoded at once, at most."""
+        return self._batch_size * max(1, _DECODED_WINDOWS // self._batch_size)
+
+    @property
+    def windows_ahead(self) -> int:
+        """So many should be on their way before the first of them are decoded: then the encoder has what to do."""
+        return self.decoded_windows * (2 if self._encodes_aside else 1)
+
     def warm_up(self) -> None:
-        """Pay now what the first batch would pay: on a GPU for every shape, the biggest first.
+        """Pay now what the first batch would pay: on a GPU for windows of every length."""
+        if self._on_gpu:
+            self._padded.warm_up(self._decoding_bytes())
+        self([np.zeros(BUCKETS_SAMPLES[0], dtype=np.int16)])
 
-        There it also measures what a row of each length takes, from then on asks for no more than the cap holds, and
-        records the encoder's passes as far as they leave room for one that is not recorded.
-        """
-        if not self._on_gpu:
-            self([np.zeros(BUCKETS_SAMPLES[0], dtype=np.int16)])
-            return
-        most_bytes = max([self._warm_up_rows(samples) for samples in reversed(BUCKETS_SAMPLES)])
-        rows_of = {samples: self._rows.of(samples) for samples in BUCKETS_SAMPLES}
-        self._encoder.record(rows_of, self._noise, CudaCapture(), lambda: self._free_bytes() > most_bytes)
-
-    def _warm_up_rows(self, samples: int) -> int:
-        """What its rows of that length take in bytes."""
-        silence = np.zeros(samples, dtype=np.int16)
-        row_bytes = self._row_bytes(silence)
-        self._rows.limit(samples, rows_within(self._free_bytes(), row_bytes, self._batch_size))
-        self([silence] * self._rows.of(samples))
-        return row_bytes * self._rows.of(samples)
-
-    def _free_bytes(self) -> float:
-        """Below the cap that `set_per_process_memory_fraction` has set; what graphs hold is not free."""
-        torch.cuda.empty_cache()
-        share = torch.cuda.get_per_process_memory_fraction(self._device)
-        total = torch.cuda.get_device_properties(self._device).total_memory
-        return share * total - torch.cuda.memory_reserved(self._device)
-
-    def _noise(self, samples: int, rows: int) -> tuple[Tensor, Tensor]:
-        """Features of windows from that length down to half of it, the same at each call."""
-        rng = np.random.default_rng(samples)
-        lengths = [samples - row * samples // (2 * rows) for row in range(rows)]
-        noise = [rng.integers(-10_000, 10_000, length, dtype=np.int16) for length in lengths]
-        return self._features(noise, rows, samples)
-
-    @torch.inference_mode()
-    def _row_bytes(self, window: Pcm) -> int:
-        torch.cuda.reset_peak_memory_stats(self._device)
-        before = torch.cuda.memory_allocated(self._device)
-        self._encode_pass([window], 1, len(window))
-        return torch.cuda.max_memory_allocated(self._device) - before
+    def _decoding_bytes(self) -> int:
+        """What lies between the steps: what is encoded ahead, and what is decoded, which is projected first."""
+        rows = self.windows_ahead + 2 * self.decoded_windows
+        return int(rows * self._longest_frames * self._width * self._dtype.itemsize)
 
     def __call__(self, windows: Sequence[Pcm]) -> tuple[tuple[Word, ...], ...]:
         """The words of each window (1 to `batch_size`, all of one bucket unless it `mixes_lengths`), in order.
 
         Raises `torch.OutOfMemoryError` when not even one row at a time fits.
         """
-        words = tuple(
-            words_of(row, frame_seconds=self._frame_seconds, window_seconds=len(window) / SAMPLE_RATE_HZ)
-            for row, window in zip(self.tokens(windows), windows, strict=True)
-        )
-        self._lap("words")
+        (words,) = self.decode([self.encode(windows)])
         return words
 
     @torch.inference_mode()
-    def tokens(self, windows: Sequence[Pcm]) -> list[list[Token]]:
-        """The same as tokens."""
-        encoded, lengths = self._encode(windows, bucket_of(max(len(window) for window in windows)))
-        rows = list(_tokens_by_row(self._decode(encoded, lengths), self._pieces))
-        self._lap("decoding")
-        return rows[: len(windows)]  # the rest are filler rows
+    def encode(self, windows: Sequence[Pcm]) -> Encoded:
+        """Send the windows (as for a call) on their way through the encoder, and wait for nothing.
 
-    def _encode(self, windows: Sequence[Pcm], samples: int) -> tuple[Tensor, Tensor]:
-        """Encoder output of shape (batch_size, frames, features) and its valid lengths, 0 in filler rows."""
+        Raises `torch.OutOfMemoryError` when not even one row at a time fits. With one thread on a CPU the work itself
+        is done when they are decoded.
+        """
+        parts: Iterable[tuple[Tensor, Tensor]]
         if self._whole:
-            return self._encode_whole(self._whole, windows)
-        return self._encode_rows(windows, samples)
+            parts = self._map(partial(self._encode_one, self._whole), windows)
+        else:
+            parts = self._aside.handed_over(self._padded(windows))
+        return Encoded(seconds=tuple(len(window) / SAMPLE_RATE_HZ for window in windows), parts=parts)
 
-    def _encode_whole(self, whole: WholeWindows, windows: Sequence[Pcm]) -> tuple[Tensor, Tensor]:
-        # Always of the longest windows' shape: products of another shape could differ in their last bits.
-        rows = torch.zeros(self._batch_size, whole.frames_of(BUCKETS_SAMPLES[-1]), whole.width, dtype=self._dtype)
-        lengths = torch.zeros(self._batch_size, dtype=torch.long)
-        for row, encoded in enumerate(self._map(partial(self._encode_one, whole), windows)):
-            rows[row, : len(encoded)] = encoded
-            lengths[row] = len(encoded)
+    def decode(self, batches: Sequence[Encoded]) -> list[tuple[tuple[Word, ...], ...]]:
+        """The words of each window of each batch; together they are no more than `decoded_windows`.
+
+        Waits until they are encoded, and for nothing that was sent after them. Raises `torch.OutOfMemoryError`.
+        """
+        rows = iter(self._tokens(batches))
+        seconds_of = partial(words_of, frame_seconds=self._frame_seconds)
+        words = [tuple(seconds_of(next(rows), window_seconds=length) for length in one.seconds) for one in batches]
+        self._lap("words")
+        return words
+
+    def tokens(self, windows: Sequence[Pcm]) -> list[list[Token]]:
+        """The tokens of each window, given as for a call."""
+        return self._tokens([self.encode(windows)])
+
+    @torch.inference_mode()
+    def _tokens(self, batches: Sequence[Encoded]) -> list[list[Token]]:
+        with self._aside.working():
+            rows = list(_tokens_by_row(self._decode(*self._side_by_side(batches)), self._pieces))
+        self._lap("decoding")
+        return rows[: sum(len(batch.seconds) for batch in batches)]  # the rest are filler rows
+
+    def _side_by_side(self, batches: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
+        """What the decoder takes: rows and their valid lengths, 0 in filler rows.
+
+        Always of the longest windows' shape: products of another shape could differ in their last bits.
+        """
+        shape = (self.decoded_windows, self._longest_frames, self._width)
+        rows = torch.zeros(shape, dtype=self._dtype, device=self._device)
+        lengths = torch.zeros(self.decoded_windows, dtype=torch.long, device=self._device)
+        start = 0
+        for encoded, valid in chain.from_iterable(batch.parts for batch in batches):
+            end, frames = start + len(encoded), min(encoded.shape[1], self._longest_frames)
+            rows[start:end, :frames] = encoded[:, :frames]
+            lengths[start:end] = valid
+            start = end
         return rows, lengths
 
     @torch.inference_mode()  # which each thread has for itself
-    def _encode_one(self, whole: WholeWindows, window: Pcm) -> Tensor:
+    def _encode_one(self, whole: WholeWindows, window: Pcm) -> tuple[Tensor, Tensor]:
         if not whole.frames_of(len(window)):
-            return torch.zeros(0, whole.width, dtype=self._dtype)
+            return torch.zeros(1, 0, self._width, dtype=self._dtype), torch.tensor([0])
         features = whole.features(window)
         self._lap("mel")
         encoded = whole.encode(features.to(self._dtype))
         self._lap("encoder")
-        return encoded
-
-    def _encode_rows(self, windows: Sequence[Pcm], samples: int) -> tuple[Tensor, Tensor]:
-        def in_passes(rows: int) -> list[tuple[Tensor, Tensor]]:
-            starts = range(0, len(windows), rows)
-            try:
-                return [self._encode_pass(windows[start : start + rows], rows, samples) for start in starts]
-            except torch.OutOfMemoryError:
-                self._encoder.forget()  # smaller batches need that memory
-                raise
-
-        passes = self._rows.run(samples, in_passes)
-        encoded = torch.cat([encoded for encoded, _ in passes])[: self._batch_size]
-        lengths = torch.cat([lengths for _, lengths in passes])[: self._batch_size]
-        lengths[len(windows) :] = 0
-        missing = self._batch_size - len(encoded)
-        pad = torch.nn.functional.pad
-        return pad(encoded, (0, 0, 0, 0, 0, missing)), pad(lengths, (0, missing))
-
-    def _encode_pass(self, windows: Sequence[Pcm], rows: int, samples: int) -> tuple[Tensor, Tensor]:
-        features, frames = self._features(windows, rows, samples)
-        self._lap("mel")
-        encoded, frames = self._encoder(samples, features, frames)
-        self._lap("encoder")
-        return encoded.transpose(1, 2), frames
-
-    def _features(self, windows: Sequence[Pcm], rows: int, samples: int) -> tuple[Tensor, Tensor]:
-        """Of each row, in the encoder's precision, and how many of its frames are valid."""
-        # Pinned memory is copied while the host goes on.
-        signal = torch.zeros(rows, samples, dtype=torch.int16, pin_memory=self._on_gpu)
-        # Filler rows are silence of full length: no row without frames.
-        lengths = torch.full((rows,), samples, pin_memory=self._on_gpu)
-        for row, window in enumerate(windows):
-            signal[row, : len(window)] = torch.from_numpy(window)
-            lengths[row] = len(window)
-        wave = signal.to(self._device, non_blocking=self._on_gpu).float() / 32768
-        lengths = lengths.to(self._device, non_blocking=self._on_gpu)
-        features, frames = self._spectrogram(wave, lengths)
-        return features.to(self._dtype), frames
-
-
-def _encoder_pass(network: Any, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-    encoded, frames = network.encoder(audio_signal=features, length=frames)
-    return encoded, frames
+        return encoded[None], torch.tensor([len(encoded)])
 
 
 def _tokens_by_row(steps: Steps, pieces: Sequence[str]) -> Iterator[list[Token]]:

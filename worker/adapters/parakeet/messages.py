@@ -43,6 +43,8 @@ class Ready:
     device_memory_bytes: int
     mixes_lengths: bool = False
     """A batch may hold windows of any lengths, and none costs more for it."""
+    batches_under_way: int = 2
+    """So many full ones keep the process busy: it begins some before it answers others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +57,10 @@ class Failed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Done:
-    """The words of each window of the batch, in order; None: not even one window fits into device memory."""
+    """The words of each window of the batch, in order; None: not even one window fits into device memory.
+
+    `seconds` is the batch's share of the engine's time; the shares add up to what the engine was busy.
+    """
 
     words: tuple[tuple[Word, ...], ...] | None
     seconds: float

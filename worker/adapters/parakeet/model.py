@@ -9,7 +9,7 @@ import structlog
 import torch
 from nemo.collections.asr.models import ASRModel
 
-from worker.adapters.parakeet.inference import LoadedModel
+from worker.adapters.parakeet.loaded import LoadedModel
 from worker.adapters.parakeet.mapped import restore
 from worker.adapters.parakeet.messages import EngineOptions
 from worker.adapters.parakeet.prepared import UnusualFileError, noted_sum, sum_of
@@ -19,7 +19,7 @@ from worker.ports import EngineFacts
 log = structlog.get_logger()
 
 # Part of every model fingerprint: raise it when a change of ours can give the same audio other words.
-DECODING_VERSION = "2"
+DECODING_VERSION = "3"
 
 # What the process needs on the GPU beside its tensors, which are all that torch can cap.
 CUDA_CONTEXT_GIB = 1.0

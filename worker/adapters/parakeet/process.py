@@ -40,8 +40,8 @@ class Model(Protocol):
         """What was loaded."""
         ...
 
-    def answer(self, batch: Batch) -> Done:
-        """The batch's words. What it raises ends the process."""
+    def answers(self, take: Callable[[bool], Batch | None]) -> Iterator[Done]:
+        """The words of the batches taken, in order; `take(True)` waits for one. What it raises ends the process."""
         ...
 
 
@@ -64,8 +64,8 @@ def serve(
     with _LastWords(channel):
         model = open_model(options)
         channel.send(model.ready())
-        while True:
-            channel.send(model.answer(channel.next_batch()))
+        for done in model.answers(channel.take):
+            channel.send(done)
 
 
 def _open_parakeet(options: EngineOptions) -> Model:
@@ -131,9 +131,11 @@ class _Channel:
         for work in (self._receive, self._beat):
             threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True).start()
 
-    def next_batch(self) -> Batch:
-        """Wait for the next batch."""
-        return self._batches.get()
+    def take(self, wait: bool) -> Batch | None:
+        """The next batch; None where there is none and one shall not be waited for."""
+        with contextlib.suppress(queue.Empty):
+            return self._batches.get(block=wait)
+        return None
 
     def send(self, answer: Answer) -> None:
         """Hand the answer to the parent; returns once it is in the pipe."""

@@ -1,15 +1,15 @@
 """The inference process's answers: a loaded model behind the messages of the pipe."""
 
-import contextlib
 import time
+from collections.abc import Iterator
 
 import structlog
 import torch
 
-from schemas.speech import Word
 from worker.adapters.allocator import return_what_is_free
+from worker.adapters.parakeet.ahead import Ahead, Take
 from worker.adapters.parakeet.inference import WindowsToWords
-from worker.adapters.parakeet.messages import Batch, Done, EngineOptions, Ready
+from worker.adapters.parakeet.messages import Done, EngineOptions, Ready
 from worker.adapters.parakeet.model import load_model
 from worker.ports import EngineFacts
 
@@ -22,29 +22,31 @@ BATCHES_TO_TRIM = 8
 class Serving:
     """Answers batches with a model that is warm."""
 
-    def __init__(self, model: WindowsToWords, facts: EngineFacts) -> None:
-        self._model, self._facts = model, facts
-        self._answered = 0
+    def __init__(self, model: WindowsToWords, facts: EngineFacts, batch_size: int) -> None:
+        self._model, self._facts, self._batch_size = model, facts, batch_size
+        self._untrimmed = 0
 
     def ready(self) -> Ready:
         """Say what was loaded."""
+        windows = self._model.windows_ahead + self._model.decoded_windows
         return Ready(
             facts=self._facts,
             device_memory_bytes=self._device_memory(),
             mixes_lengths=self._model.mixes_lengths,
+            batches_under_way=windows // self._batch_size,
         )
 
-    def answer(self, batch: Batch) -> Done:
-        """Recognise the batch, and say how long that took, failed tries included."""
-        started = time.perf_counter()
-        words: tuple[tuple[Word, ...], ...] | None = None
-        with contextlib.suppress(torch.OutOfMemoryError):
-            words = self._model(batch.windows)
-        self._answered += 1
-        if not self._facts.uses_gpu and self._answered % BATCHES_TO_TRIM == 0:
+    def answers(self, take: Take) -> Iterator[Done]:
+        """Recognise what is taken, in order, until no more will come."""
+        for heard in Ahead(self._model).answers(take):
+            self._trim()
+            yield Done(words=heard.words, seconds=heard.seconds, device_memory_bytes=self._device_memory())
+
+    def _trim(self) -> None:
+        self._untrimmed += 1
+        if not self._facts.uses_gpu and self._untrimmed == BATCHES_TO_TRIM:
+            self._untrimmed = 0
             return_what_is_free()
-        seconds = time.perf_counter() - started
-        return Done(words=words, seconds=seconds, device_memory_bytes=self._device_memory())
 
     def _device_memory(self) -> int:
         return torch.cuda.max_memory_reserved() if self._facts.uses_gpu else 0
@@ -65,4 +67,4 @@ def open_model(options: EngineOptions) -> Serving:
         load_seconds=round(restored - started, 2),
         warm_up_seconds=round(warm - restored, 2),
     )
-    return Serving(model, facts)
+    return Serving(model, facts, options.batch_size)

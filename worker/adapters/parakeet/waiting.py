@@ -19,7 +19,10 @@ class Window:
     answer: asyncio.Future[Recognition]
     bucket: int = field(init=False)
     engine_seconds: float = 0.0
+    suspect: bool = False
+    """It was under way in a process that was lost."""
     deaths: int = 0
+    """Processes lost while nothing but its batch was under way."""
 
     def __post_init__(self) -> None:
         self.bucket = bucket_of(len(self.samples))
@@ -62,6 +65,11 @@ class Waiting:
         self._jobs[leader] = self._jobs.pop(leader)  # now it is the last in turn
         self._drop_cancelled()
         return batch
+
+    @property
+    def has_retries(self) -> bool:
+        """The next batch is one that comes again."""
+        return bool(self._retries)
 
     def everything(self) -> Iterator[Window]:
         """Every waiting window."""

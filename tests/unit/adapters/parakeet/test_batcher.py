@@ -1,5 +1,6 @@
 import asyncio
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +23,8 @@ class Engine:
     def __post_init__(self) -> None:
         self.batcher = Batcher(4, lambda: self.now)
 
-    def attach(self) -> None:
-        self.batcher.attach(self.sent.append)
+    def attach(self, **ready: Any) -> None:
+        self.batcher.attach(self.sent.append, **ready)
 
     def add(self, count: int = 1, *, job_id: str = "job", seconds: float = 4.0) -> list[Window]:
         loop = asyncio.get_running_loop()
@@ -71,23 +72,31 @@ async def test_an_idle_engine_gets_a_window_at_once(engine: Engine) -> None:
     assert engine.sizes == [1]
 
 
-async def test_a_batch_grows_while_the_engine_is_busy(engine: Engine) -> None:
-    engine.attach()
-    engine.add()
+async def test_a_batch_grows_while_one_is_under_way_and_one_waits_in_the_pipe(engine: Engine) -> None:
+    engine.attach(batches_under_way=5)
+    for _ in range(5):
+        engine.add()
 
-    engine.add(3)
     engine.finish()
 
-    assert engine.sizes == [1, 3]
+    assert engine.sizes == [1, 1, 3]
 
 
-async def test_a_full_batch_waits_in_the_pipe_and_no_third_goes_there(engine: Engine) -> None:
-    engine.attach()
-    engine.add()
+async def test_full_batches_wait_in_the_pipe_as_many_as_the_process_wants_there(engine: Engine) -> None:
+    engine.attach(batches_under_way=3)
 
-    engine.add(9)
+    engine.add(17)
 
-    assert engine.sizes == [1, 4]
+    assert engine.sizes == [1, 1, 4]
+
+
+async def test_a_small_batch_does_not_wait_where_lengths_are_mixed(engine: Engine) -> None:
+    engine.attach(batches_under_way=5, mixes_lengths=True)
+
+    for _ in range(6):
+        engine.add()
+
+    assert engine.sizes == [1] * 5
 
 
 async def test_windows_wait_for_a_process_to_come(engine: Engine) -> None:
@@ -95,7 +104,7 @@ async def test_windows_wait_for_a_process_to_come(engine: Engine) -> None:
 
     engine.attach()
 
-    assert engine.sizes == [4]
+    assert engine.sizes == [4, 1]
 
 
 async def test_engine_seconds_are_shared_by_length_of_audio(engine: Engine) -> None:
@@ -144,31 +153,50 @@ async def test_windows_that_do_not_fit_into_memory_say_so(engine: Engine) -> Non
             await window.answer
 
 
-async def test_a_lost_batch_comes_again_in_halves_and_the_one_behind_it_whole(engine: Engine) -> None:
+async def test_of_lost_batches_each_comes_again_by_itself_before_anything_else(engine: Engine) -> None:
     engine.add(8)
+    engine.attach(batches_under_way=3)
+    engine.add(8)
+    engine.sent.clear()
+
+    engine.batcher.lose(failure())
+    engine.attach(batches_under_way=3)
+    by_itself = engine.sizes.copy()
+    engine.finish()
+    engine.finish()
+
+    assert by_itself == [4]
+    assert engine.sizes == [4, 4, 4]
+    engine.finish()
+    assert engine.sizes == [4, 4, 4, 4]
+
+
+async def test_a_lost_batch_that_was_by_itself_comes_again_in_halves(engine: Engine) -> None:
+    engine.add(4)
     engine.attach()
     engine.sent.clear()
 
     engine.batcher.lose(failure())
     engine.attach()
     engine.finish()
-    engine.finish()
 
-    assert engine.sizes == [2, 2, 4]
+    assert engine.sizes == [2, 2]
 
 
 async def test_the_window_that_kills_every_process_is_found_and_the_others_are_heard(engine: Engine) -> None:
-    windows = engine.add(4)
-    culprit = windows[2]
-    engine.attach()
+    windows = engine.add(16)
+    culprit, lost = windows[9], 0
+    engine.attach(batches_under_way=4)
 
     while engine.batcher.running:
-        if culprit in engine.batcher.running.windows:
+        if any(culprit in flight.windows for flight in engine.batcher._flights):
+            lost += 1
             engine.batcher.lose(failure())
-            engine.attach()
+            engine.attach(batches_under_way=4)
         else:
             engine.finish()
 
+    assert lost == 4, "of four batches, of four windows, of two, and alone"
     with pytest.raises(EngineFailure, match="it died"):
         await culprit.answer
     assert all([(await window.answer).words for window in windows if window is not culprit])
@@ -199,15 +227,16 @@ async def test_losing_an_idle_process_loses_nothing(engine: Engine) -> None:
 
 async def test_a_window_cancelled_under_way_needs_no_answer_and_one_that_waits_is_not_sent(engine: Engine) -> None:
     engine.attach()
-    first, second, third = engine.add() + engine.add(2)
+    first, _, third, fourth = [engine.add()[0] for _ in range(4)]
     first.answer.cancel()
-    second.answer.cancel()
+    third.answer.cancel()
 
     engine.finish()
     engine.finish()
+    engine.finish()
 
-    assert engine.sizes == [1, 1]
-    assert (await third.answer).words
+    assert engine.sizes == [1, 1, 1]
+    assert (await fourth.answer).words
 
 
 async def test_giving_up_refuses_waiting_windows_and_those_under_way(engine: Engine) -> None:

@@ -12,12 +12,14 @@ import torch
 from nemo.collections.asr.models import ASRModel
 from torch.utils.flop_counter import FlopCounterMode
 
+from worker.adapters.parakeet.ahead import Ahead
 from worker.adapters.parakeet.bench.device import Run, finish, kept_bytes, matmul_ceiling, timed
 from worker.adapters.parakeet.bench.nemo import Nemo
 from worker.adapters.parakeet.bench.results import Agreement, Material, Measured, Plan, Way, agreement
 from worker.adapters.parakeet.buckets import bucket_of
-from worker.adapters.parakeet.inference import LoadedModel, WindowsToWords
-from worker.adapters.parakeet.messages import EngineOptions
+from worker.adapters.parakeet.inference import WindowsToWords
+from worker.adapters.parakeet.loaded import LoadedModel
+from worker.adapters.parakeet.messages import Batch, EngineOptions
 from worker.adapters.parakeet.model import load_model, model_file
 from worker.ports import Pcm
 
@@ -90,8 +92,7 @@ class _Ours:
         self.kept_bytes = kept_bytes(loaded.device) - before
 
     def hear(self, windows: Sequence[Pcm]) -> None:
-        for batch in self._batches(windows):
-            self._model([windows[number] for number in batch])
+        self._hear(self._model, windows)
 
     def tokens(self, windows: Sequence[Pcm]) -> list[list[str]]:
         pieces: list[list[str]] = [[] for _ in windows]
@@ -107,10 +108,20 @@ class _Ours:
         model = WindowsToWords(self._loaded, self._batch_size, lap=watch.lap)
         model.warm_up()
         watch.seconds.clear()
-        for batch in self._batches(windows):
-            watch.go()
-            model([windows[number] for number in batch])
+        watch.go()
+        self._hear(model, windows)
         return watch.seconds
+
+    def _hear(self, model: WindowsToWords, windows: Sequence[Pcm]) -> None:
+        batches = self._batches(windows)
+
+        def take(_: bool) -> Batch | None:
+            numbers = next(batches, None)
+            return Batch(windows=tuple(windows[number] for number in numbers)) if numbers else None
+
+        for heard in Ahead(model).answers(take):
+            if heard.words is None:
+                raise torch.OutOfMemoryError("a batch of ours")
 
     def _batches(self, windows: Sequence[Pcm]) -> Iterator[list[int]]:
         by_bucket: dict[int, list[int]] = {}

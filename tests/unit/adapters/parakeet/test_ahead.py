@@ -1,0 +1,131 @@
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+from schemas.speech import Word  # noqa: E402  needs torch
+from worker.adapters.parakeet.ahead import Ahead, Heard  # noqa: E402
+from worker.adapters.parakeet.messages import Batch  # noqa: E402
+
+DECODED_WINDOWS = 8
+
+
+@dataclass
+class Model:
+    """Hears a window as its length; keeps a record of what it did."""
+
+    windows_ahead: int = 2 * DECODED_WINDOWS
+    decoded_windows: int = DECODED_WINDOWS
+    did: list[str] = field(default_factory=list)
+    encoder_is_full: bool = False
+    decoder_is_full: bool = False
+
+    def encode(self, windows: Sequence[Any]) -> list[int]:
+        if self.encoder_is_full:
+            raise torch.OutOfMemoryError
+        self.did.append(f"encode {len(windows)}")
+        return [len(window) for window in windows]
+
+    def decode(self, batches: Sequence[list[int]]) -> list[tuple[tuple[Word, ...], ...]]:
+        self.did.append(f"decode {sum(map(len, batches))}")
+        if self.decoder_is_full:
+            raise torch.OutOfMemoryError
+        return [tuple((Word(str(length), 0.0, 0.1, 1.0),) for length in batch) for batch in batches]
+
+
+def batch(*lengths: int) -> Batch:
+    return Batch(windows=tuple(np.zeros(length, np.int16) for length in lengths))
+
+
+def answers(model: Model, batches: Sequence[Batch]) -> Iterator[Heard]:
+    waiting = deque(batches)
+    ahead = Ahead(model)
+    return ahead.answers(lambda _: waiting.popleft() if waiting else None)
+
+
+def texts(heard: Heard) -> list[str]:
+    assert heard.words is not None
+    return [word.text for words in heard.words for word in words]
+
+
+def test_the_encoder_is_kept_ahead_of_the_decoder_which_takes_several_batches_at_once() -> None:
+    model = Model()
+
+    list(answers(model, [batch(*[1] * 4)] * 6))
+
+    assert model.did == ["encode 4"] * 4 + ["decode 8"] + ["encode 4"] * 2 + ["decode 8"] * 2
+
+
+def test_what_is_there_is_answered_before_more_is_waited_for() -> None:
+    model, waited = Model(), []
+    batches: deque[Batch | None] = deque([batch(1), batch(2), None, batch(3), None, None])
+
+    def take(wait: bool) -> Batch | None:
+        waited.append(wait)
+        return batches.popleft()
+
+    heard = list(Ahead(model).answers(take))
+
+    assert [texts(one) for one in heard] == [["1"], ["2"], ["3"]]
+    assert model.did == ["encode 1", "encode 1", "decode 2", "encode 1", "decode 1"]
+    assert waited == [True, False, False, True, False, True]
+
+
+@given(sizes=st.lists(st.integers(1, DECODED_WINDOWS), max_size=40), ahead=st.sampled_from([1, 2]))
+def test_every_batch_is_answered_once_in_order_and_never_too_many_at_a_time(sizes: list[int], ahead: int) -> None:
+    model = Model(windows_ahead=ahead * DECODED_WINDOWS)
+    batches = [batch(*[number + 1] * size) for number, size in enumerate(sizes)]
+
+    heard = list(answers(model, batches))
+
+    assert [texts(one) for one in heard] == [[str(number + 1)] * size for number, size in enumerate(sizes)]
+    assert all(int(did.split()[1]) <= DECODED_WINDOWS for did in model.did)
+
+
+def test_a_batch_that_does_not_fit_into_the_encoder_is_told_in_its_turn() -> None:
+    model = Model()
+    batches = iter([batch(1), batch(2), batch(3)])
+
+    def take(_: bool) -> Batch | None:
+        taken = next(batches, None)
+        model.encoder_is_full = taken is not None and len(taken.windows[0]) == 2
+        return taken
+
+    first, second, third = Ahead(model).answers(take)
+
+    assert second.words is None
+    assert [texts(first), texts(third)] == [["1"], ["3"]]
+
+
+def test_batches_that_do_not_fit_into_the_decoder_are_told() -> None:
+    heard = list(answers(Model(decoder_is_full=True), [batch(1), batch(2, 3)]))
+
+    assert [one.words for one in heard] == [None, None]
+
+
+def test_time_is_shared_by_length_of_audio_and_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, now = Model(windows_ahead=3, decoded_windows=2), 100.0
+
+    def at_work(one: Any) -> Any:
+        def work(*args: Any) -> Any:
+            nonlocal now
+            now += 1
+            return one(*args)
+
+        return work
+
+    monkeypatch.setattr("worker.adapters.parakeet.ahead.time.perf_counter", lambda: now)
+    monkeypatch.setattr(model, "encode", at_work(model.encode))
+    monkeypatch.setattr(model, "decode", at_work(model.decode))
+
+    seconds = [one.seconds for one in answers(model, [batch(100), batch(300), batch(500)])]
+
+    # Three passes and one of decoding for the first two; the third was begun meanwhile.
+    assert seconds == pytest.approx([1.0, 3.0, 1.0])
