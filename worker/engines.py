@@ -43,6 +43,8 @@ def make_engine(settings: Settings) -> AbstractAsyncContextManager[WindowRecogni
         device=settings.parakeet_device.value,
         batch_size=settings.gpu_batch_size,
         memory_limit_gib=settings.gpu_memory_limit_gb,
+        gpu_precision=settings.gpu_precision,
+        gpu_graphs=settings.gpu_graphs,
         cpu_threads=max(1, processors(settings.instance_vcpus) - 1),  # one is the event loop's
     )
 

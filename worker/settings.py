@@ -59,6 +59,10 @@ class Settings(BaseSettings):
     # 8 windows of 30 s are 3,000 encoder frames: on an L4 their activations stay in the 48 MB L2 cache.
     gpu_batch_size: int = Field(8, ge=1, le=256, description="most windows in one encoder batch")
     gpu_memory_limit_gb: float = Field(20, gt=0, description="hard cap on the process's GPU memory, GiB")
+    gpu_precision: Literal["bfloat16", "float16", "float32"] = Field(
+        "bfloat16", description="of the model on a GPU; on a CPU it is float32"
+    )
+    gpu_graphs: bool = Field(True, description="false: no CUDA graphs, the slower way to the same words")
     enable_fallback: bool = Field(True, description="false: a chunk Parakeet cannot do fails the job")
     deepgram_api_key: SecretStr | None = Field(None, description="without it the fallback is off")
     deepgram_model: str = Field("nova-3", description="Deepgram model of the fallback")

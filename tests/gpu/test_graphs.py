@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from worker.adapters.parakeet.inference import WindowsToWords
 
-MOST_WRONG_IN_BFLOAT16 = 0.001
+MOST_WRONG_IN_SHORT = 0.001
 
 pytestmark = [
     pytest.mark.gpu,
@@ -84,13 +84,16 @@ def test_graphs_repeat_the_encoder_to_the_last_bit_in_whatever_order(warm: "Wind
                 assert all(map(torch.equal, got, warm._padded._encoder._encode(features, frames))), samples
 
 
-def test_tokens_in_bfloat16_are_nearly_all_nemos(random_weights: Path, many_windows: tuple[Pcm, ...]) -> None:
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_tokens_in_short_precision_are_nearly_all_nemos(
+    random_weights: Path, many_windows: tuple[Pcm, ...], precision: str
+) -> None:
     import torch  # noqa: PLC0415
 
-    agreed = agreement_with_nemo(random_weights, many_windows, device="cuda", dtype=torch.bfloat16)
+    agreed = agreement_with_nemo(random_weights, many_windows, device="cuda", dtype=getattr(torch, precision))
 
-    assert agreed.tokens > 2 / MOST_WRONG_IN_BFLOAT16
-    assert agreed.wrong_share <= MOST_WRONG_IN_BFLOAT16
+    assert agreed.tokens > 2 / MOST_WRONG_IN_SHORT
+    assert agreed.wrong_share <= MOST_WRONG_IN_SHORT
 
 
 @pytest.mark.usefixtures("exact_float32")

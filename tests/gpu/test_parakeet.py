@@ -64,6 +64,21 @@ async def test_batches_much_too_large_for_the_cap_cost_no_window(speech_windows:
     assert health.restarts == 0
 
 
+async def test_words_are_the_same_with_graphs_and_without(
+    engine: ParakeetEngine, speech_windows: tuple[Pcm, ...]
+) -> None:
+    heard = [(await engine.recognise(window, "job")).words for window in speech_windows]
+
+    async with ParakeetEngine(
+        model_name=str(tiny_model_file()),
+        device="cuda",
+        batch_size=8,
+        memory_limit_gib=MEMORY_LIMIT_GIB,
+        gpu_graphs=False,
+    ) as plain:
+        assert [(await plain.recognise(window, "job")).words for window in speech_windows] == heard
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")  # NeMo's, while it makes the weights
 async def test_batches_of_a_real_size_much_too_large_for_the_cap_cost_no_window(

@@ -74,11 +74,10 @@ def test_decoding_waits_for_the_device_once_in_so_many_steps(
 def as_on_a_gpu(model: "LoadedModel") -> "WindowsToWords":
     """In fixed rows of a fixed length, but without a device's graphs."""
     from worker.adapters.parakeet.inference import WindowsToWords  # noqa: PLC0415  torch
-    from worker.adapters.parakeet.loaded import no_lap  # noqa: PLC0415
     from worker.adapters.parakeet.padded import PaddedWindows  # noqa: PLC0415
 
     hear = WindowsToWords(model, BATCH_SIZE)
-    hear._whole, hear._padded = None, PaddedWindows(model, BATCH_SIZE, no_lap)
+    hear._whole, hear._padded = None, PaddedWindows(model, BATCH_SIZE)
     return hear
 
 
@@ -202,17 +201,31 @@ def test_warming_up_a_gpu_records_what_leaves_room_for_rows_that_are_not_recorde
     recorded: tuple[int, ...],
 ) -> None:
     from worker.adapters.parakeet import padded  # noqa: PLC0415  torch
-    from worker.adapters.parakeet.loaded import no_lap  # noqa: PLC0415
 
     memory = Memory(monkeypatch, reserved_gib)
     monkeypatch.setattr(padded, "BUCKETS_SAMPLES", BUCKETS_SAMPLES[:2])
     monkeypatch.setattr(padded, "CudaCapture", lambda: memory.capture)
-    encoder = padded.PaddedWindows(tiny_model, 2, no_lap)
+    encoder = padded.PaddedWindows(tiny_model, 2)
 
     encoder.warm_up(reserved_bytes=0)
 
     assert [encoder._rows.of(samples) for samples in BUCKETS_SAMPLES[:2]] == [rows, rows]
     assert encoder._encoder.recorded == {(samples, rows) for samples in recorded}
+
+
+def test_what_decoding_needs_is_left_free_and_no_graph_is_recorded_that_nobody_wants(
+    tiny_model: "LoadedModel", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker.adapters.parakeet import padded  # noqa: PLC0415  torch
+
+    Memory(monkeypatch, reserved_gib=2.0)
+    monkeypatch.setattr(padded, "BUCKETS_SAMPLES", BUCKETS_SAMPLES[:2])
+    encoder = padded.PaddedWindows(tiny_model, 2, graphs=False)
+
+    encoder.warm_up(reserved_bytes=4 * GIB)
+
+    assert [encoder._rows.of(samples) for samples in BUCKETS_SAMPLES[:2]] == [1, 1]
+    assert not encoder._encoder.recorded
 
 
 def test_a_window_of_a_single_frame_is_heard_as_silence(

@@ -138,8 +138,9 @@ def test_texts_are_those_of_nemos_transcribe(speech_windows: tuple[Pcm, ...], al
     assert [hypothesis.text for hypothesis in hypotheses] == [text_of(words) for words in alone]
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_the_arithmetic_of_a_gpu_hears_nearly_the_same(
-    speech_windows: tuple[Pcm, ...], alone: list[tuple[Word, ...]]
+    speech_windows: tuple[Pcm, ...], alone: list[tuple[Word, ...]], precision: str
 ) -> None:
     import torch  # noqa: PLC0415
 
@@ -148,8 +149,9 @@ def test_the_arithmetic_of_a_gpu_hears_nearly_the_same(
     from worker.adapters.parakeet.model import load_model, settle  # noqa: PLC0415
 
     network = load_model(TINY_OPTIONS)[0].network
-    settle(network, torch.device("cpu"), torch.bfloat16)
-    model = LoadedModel(network=network, device=torch.device("cpu"), dtype=torch.bfloat16)
+    dtype = getattr(torch, precision)
+    settle(network, torch.device("cpu"), dtype)
+    model = LoadedModel(network=network, device=torch.device("cpu"), dtype=dtype)
 
     (words,) = WindowsToWords(model, BATCH_SIZE)(speech_windows[:1])
 

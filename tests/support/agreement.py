@@ -48,5 +48,7 @@ def _plan(weights: Path, device: str) -> Plan:
         threads=1,
         nemo_batch_sizes=(),
         memory_limit_gib=MEMORY_LIMIT_GIB,
+        gpu_precision="bfloat16",
+        gpu_graphs=True,
         repeats=1,
     )

@@ -13,7 +13,7 @@ import structlog
 from worker.adapters.parakeet import process
 from worker.adapters.parakeet.batcher import Batcher
 from worker.adapters.parakeet.handle import InferenceProcess, Program
-from worker.adapters.parakeet.messages import EngineOptions
+from worker.adapters.parakeet.messages import EngineOptions, Precision
 from worker.adapters.parakeet.waiting import Window
 from worker.errors import EngineFailure, GpuNotAvailable, ModelLoadingError, TranscriptionTimeout, WorkerError
 from worker.ports import EngineFacts, Pcm, Recognition
@@ -82,6 +82,8 @@ class ParakeetEngine:
         device: str,
         batch_size: int,
         memory_limit_gib: float,
+        gpu_precision: Precision = "bfloat16",
+        gpu_graphs: bool = True,
         cpu_threads: int = 1,
         log_format: LogFormat = "auto",
         patience: Patience | None = None,
@@ -93,6 +95,8 @@ class ParakeetEngine:
             device=device,
             batch_size=batch_size,
             memory_limit_gib=memory_limit_gib,
+            gpu_precision=gpu_precision,
+            gpu_graphs=gpu_graphs,
             cpu_threads=cpu_threads,
             heartbeat_seconds=self._patience.heartbeat_seconds,
             log_format=log_format,

@@ -44,19 +44,21 @@ class WindowsToWords:
 
     A window's words are bit for bit the same whatever shares its batch. On a GPU the encoder takes `batch_size` padded
     rows at once; on a CPU one window at its own length, which is faster there. The decoder always takes
-    `decoded_windows` rows of a fixed length.
+    `decoded_windows` rows of a fixed length. `graphs`: on a GPU the encoder's passes may be recorded.
 
     On a CPU so many windows are encoded side by side as `threads` says, each by one thread: that scales better than
     threads within a matrix product, and leaves the words as they are. `lap` is told of each stage when the host is done
     with it: mel, encoder, decoding, words; with one thread only.
     """
 
-    def __init__(self, model: LoadedModel, batch_size: int, *, threads: int = 1, lap: Lap = no_lap) -> None:
+    def __init__(
+        self, model: LoadedModel, batch_size: int, *, threads: int = 1, graphs: bool = True, lap: Lap = no_lap
+    ) -> None:
         self._network, self._device, self._dtype = model.network, model.device, model.dtype
         self._on_gpu = model.on_gpu
         self._batch_size, self._lap = batch_size, lap
         self._whole = None if model.on_gpu else WholeWindows.of(self._network)
-        self._padded = PaddedWindows(model, batch_size if model.on_gpu else 1, lap)
+        self._padded = PaddedWindows(model, batch_size if model.on_gpu else 1, graphs=graphs, lap=lap)
         self._map = map if threads == 1 else ThreadPoolExecutor(threads, "encoder").map
         self._encodes_aside = model.on_gpu or threads > 1
         self._aside = Aside(model.device)

@@ -1,12 +1,15 @@
 """What crosses the pipe between the worker and its inference process."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from schemas.codes import ErrorCode
 from schemas.speech import Word
 from worker.ports import EngineFacts, Pcm
 from worker.telemetry import LogFormat
+
+Precision: TypeAlias = Literal["bfloat16", "float16", "float32"]
+"""Of the model; torch's names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,6 +20,8 @@ class EngineOptions:
     device: str
     batch_size: int
     memory_limit_gib: float
+    gpu_precision: Precision
+    gpu_graphs: bool
     cpu_threads: int
     """How many windows are encoded side by side on a CPU."""
     heartbeat_seconds: float

@@ -32,7 +32,7 @@ def load_model(options: EngineOptions) -> tuple[LoadedModel, EngineFacts]:
     is open-ended and passes through.
     """
     device = _device(options)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = getattr(torch, options.gpu_precision) if device.type == "cuda" else torch.float32
     path = model_file(options.model_name).absolute()  # NeMo changes the working directory for a moment
     with ThreadPoolExecutor(1, "sum") as aside:
         weights_sum = aside.submit(_weights_sum, path)
@@ -58,6 +58,7 @@ def _device(options: EngineOptions) -> torch.device:
         raise GpuNotAvailable("CUDA finds no device; PARAKEET_DEVICE=cpu runs without one, slowly")
     torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     total_gib = torch.cuda.get_device_properties(0).total_memory / 2**30
     torch.cuda.set_per_process_memory_fraction(min(1.0, (options.memory_limit_gib - CUDA_CONTEXT_GIB) / total_gib), 0)
     return torch.device("cuda", 0)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES, bucket_of
 from worker.adapters.parakeet.graphs import CudaCapture, RecordedEncoder
-from worker.adapters.parakeet.loaded import Lap, LoadedModel
+from worker.adapters.parakeet.loaded import Lap, LoadedModel, no_lap
 from worker.adapters.parakeet.rows import RowsThatFit, rows_within
 from worker.adapters.parakeet.spectrogram import spectrogram_of
 from worker.ports import Pcm
@@ -26,8 +26,8 @@ class PaddedWindows:
     so on that memory holds. Once warm, it repeats recorded passes.
     """
 
-    def __init__(self, model: LoadedModel, most_rows: int, lap: Lap) -> None:
-        self._model, self._most_rows, self._lap = model, most_rows, lap
+    def __init__(self, model: LoadedModel, most_rows: int, *, graphs: bool = True, lap: Lap = no_lap) -> None:
+        self._model, self._most_rows, self._graphs, self._lap = model, most_rows, graphs, lap
         self._rows = RowsThatFit(most_rows)
         self._encoder = RecordedEncoder(partial(_encoder_pass, model.network))
         self._spectrogram = spectrogram_of(model.network.preprocessor)
@@ -36,9 +36,12 @@ class PaddedWindows:
         """Pay now what the first batch of each length would pay, on a GPU.
 
         It measures what a row of each length takes, from then on asks for no more than what the cap holds beside
-        `reserved_bytes`, and records the encoder's passes as far as they leave room for one that is not recorded.
+        `reserved_bytes`, and, unless told not to, records the encoder's passes as far as they leave room for one that
+        is not recorded.
         """
         most_bytes = max([self._warm_up_rows(samples, reserved_bytes) for samples in reversed(BUCKETS_SAMPLES)])
+        if not self._graphs:
+            return
         rows_of = {samples: self._rows.of(samples) for samples in BUCKETS_SAMPLES}
         self._encoder.record(
             rows_of, self._noise, CudaCapture(), lambda: self._free_bytes() > most_bytes + reserved_bytes

@@ -57,7 +57,7 @@ def open_model(options: EngineOptions) -> Serving:
     started = time.perf_counter()
     loaded, facts = load_model(options)
     restored = time.perf_counter()
-    model = WindowsToWords(loaded, options.batch_size, threads=options.cpu_threads)
+    model = WindowsToWords(loaded, options.batch_size, threads=options.cpu_threads, graphs=options.gpu_graphs)
     model.warm_up()
     warm = time.perf_counter()
     log.info(

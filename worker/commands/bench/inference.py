@@ -27,7 +27,7 @@ SECONDS_PER_MINUTE = 60
 LEAST_RATIOS = {"cpu": (15.0, 1.3), "cuda": (10.0, 2.0)}
 """Ours over NeMo on chunks, and over NeMo on windows."""
 LEAST_SHARE_OF_CEILING = 0.25
-MOST_WRONG = {"float32": 0.0, "bfloat16": 0.001}
+MOST_WRONG = {"float32": 0.0, "bfloat16": 0.001, "float16": 0.001}
 _TERA = 1e12
 
 
@@ -70,6 +70,8 @@ def _plan(wish: Wish, weights: str, device: str, batch_sizes: Sequence[int]) -> 
         threads=wish.threads or len(os.sched_getaffinity(0)),
         nemo_batch_sizes=tuple(batch_sizes),
         memory_limit_gib=settings.gpu_memory_limit_gb,
+        gpu_precision=settings.gpu_precision,
+        gpu_graphs=settings.gpu_graphs,
         repeats=wish.repeats,
     )
 

@@ -85,9 +85,9 @@ class _Ours:
     """Our inference, batched as the batcher does it for one job."""
 
     def __init__(self, loaded: LoadedModel, plan: Plan) -> None:
-        self._loaded, self._batch_size = loaded, plan.batch_size
+        self._loaded, self._batch_size, self._graphs = loaded, plan.batch_size, plan.gpu_graphs
         before = kept_bytes(loaded.device)
-        self._model = WindowsToWords(loaded, plan.batch_size, threads=plan.threads)
+        self._model = WindowsToWords(loaded, plan.batch_size, threads=plan.threads, graphs=plan.gpu_graphs)
         self._model.warm_up()
         self.kept_bytes = kept_bytes(loaded.device) - before
 
@@ -105,7 +105,7 @@ class _Ours:
     def stages(self, windows: Sequence[Pcm]) -> Mapping[str, float]:
         """Seconds by stage, on one thread. Each look at the clock waits for the device."""
         watch = _Stopwatch(self._loaded.device)
-        model = WindowsToWords(self._loaded, self._batch_size, lap=watch.lap)
+        model = WindowsToWords(self._loaded, self._batch_size, graphs=self._graphs, lap=watch.lap)
         model.warm_up()
         watch.seconds.clear()
         watch.go()
@@ -219,6 +219,8 @@ def _options(plan: Plan) -> EngineOptions:
         device=plan.device,
         batch_size=plan.batch_size,
         memory_limit_gib=plan.memory_limit_gib,
+        gpu_precision=plan.gpu_precision,
+        gpu_graphs=plan.gpu_graphs,
         cpu_threads=plan.threads,
         heartbeat_seconds=1,
         log_format="auto",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from worker.adapters.parakeet.messages import Precision
 from worker.ports import Pcm
 
 RANDOM_WEIGHTS = "random-0.6b"
@@ -33,6 +34,8 @@ class Plan:
     """Of ours; NeMo has what torch gives it."""
     nemo_batch_sizes: Sequence[int]
     memory_limit_gib: float
+    gpu_precision: Precision
+    gpu_graphs: bool
     repeats: int
 
 
