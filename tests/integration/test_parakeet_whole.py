@@ -77,11 +77,10 @@ def test_a_window_of_next_to_nothing_is_heard_as_nothing(hear: "WindowsToWords",
     assert hear([noise]) == ((),)
 
 
-def test_convolutions_meet_few_shapes_since_each_takes_memory_for_good(
-    tiny_model: "LoadedModel", hear: "WindowsToWords"
-) -> None:
+def test_convolutions_meet_few_shapes_since_each_takes_memory_for_good(hear: "WindowsToWords") -> None:
     shapes = set()
-    convolution = tiny_model.network.encoder.pre_encode.conv[0]
+    assert hear._whole
+    convolution = hear._whole._encoder.pre_encode.conv[0]
     hook = convolution.register_forward_hook(lambda _module, seen, _answer: shapes.add(seen[0].shape))
     try:
         for samples in range(16_000, 32_000, 500):

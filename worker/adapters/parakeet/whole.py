@@ -1,7 +1,8 @@
 """One window at its own length through NeMo's modules: without padding there is nothing to mask.
 
 NeMo's encoder writes masks over every layer's scores and features, a quarter of its time on a CPU, and its spectrogram
-does as much again. Here the same modules and the same arithmetic run without; a test holds the tokens to NeMo's.
+does as much again. Here the same modules and the same arithmetic run without, on attention of our own; a test holds the
+tokens to NeMo's.
 """
 
 from typing import Any, Self
@@ -9,6 +10,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from worker.adapters.parakeet.attention import with_fused_attention
+from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES
 from worker.adapters.parakeet.spectrogram import LogMel
 from worker.ports import Pcm
 
@@ -18,10 +21,11 @@ _SHAPE_FRAMES = 64
 
 
 class WholeWindows:
-    """A network whose encoder looks at the whole window at once, on the CPU."""
+    """A network whose encoder looks at the whole window at once, on the CPU; at most the longest bucket is one."""
 
     def __init__(self, encoder: Any, log_mel: LogMel) -> None:
-        self._encoder, self._log_mel = encoder, log_mel
+        self._log_mel, self._subsampling = log_mel, int(encoder.subsampling_factor)
+        self._encoder = with_fused_attention(encoder, longest_frames=self.frames_of(BUCKETS_SAMPLES[-1]))
 
     @classmethod
     def of(cls, network: Any) -> Self | None:
@@ -44,7 +48,7 @@ class WholeWindows:
 
     def frames_of(self, samples: int) -> int:
         """How many frames `encode` makes of that many samples."""
-        return int(-(-self._log_mel.frames_of(samples) // self._encoder.subsampling_factor))
+        return -(-self._log_mel.frames_of(samples) // self._subsampling)
 
     def features(self, window: Pcm) -> Tensor:
         """Of a window with at least one frame: the normalised log-mel spectrogram, float32 of shape (bands, frames)."""
