@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.agreement import plan_of
 from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES
-from worker.ports import SAMPLE_RATE_HZ
+from worker.embedded.samples import tiny_model as tiny_model_file
+from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 torch = pytest.importorskip("torch")
 
@@ -110,3 +112,18 @@ def test_no_value_is_looked_at_or_brought_from_elsewhere(nemos: Any, samples: in
     assert answer.is_meta
     assert watching.ran
     assert not watching.met_values
+
+
+def test_the_benchmark_tells_what_each_kind_takes_and_changes(
+    tiny_model: "LoadedModel", speech_windows: tuple[Pcm, ...]
+) -> None:
+    from worker.adapters.parakeet.bench.attention import attentions  # noqa: PLC0415  NeMo
+
+    measured = attentions(tiny_model, plan_of(tiny_model_file(), "cpu"), speech_windows[:2])
+
+    assert [one.largest_difference > 0 for one in measured.values()] == [False, True, True]
+    for one in measured.values():
+        assert len(one.seconds) == 1
+        assert one.largest_difference < 10 * TOLERANCE
+        assert one.tokens.windows == one.tokens.equal_windows == 2
+        assert one.tokens.tokens > 100

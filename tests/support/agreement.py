@@ -33,14 +33,15 @@ def agreement_with_nemo(weights: Path, windows: Sequence[Pcm], *, device: str, d
     place = _device(options)
     network = _untouched(options, place)
     settle(network, place, dtype)
-    ours = _Ours(LoadedModel(network=network, device=place, dtype=dtype), _plan(weights, device)).tokens(windows)
+    ours = _Ours(LoadedModel(network=network, device=place, dtype=dtype), plan_of(weights, device)).tokens(windows)
     nemo = Nemo(_untouched(options, place))
     nemo.with_times(False)
     nemo.in_precision(dtype)
     return agreement(ours, nemo.windows(windows, 1))
 
 
-def _plan(weights: Path, device: str) -> Plan:
+def plan_of(weights: Path, device: str) -> Plan:
+    """One thread, one repeat."""
     return Plan(
         weights=str(weights),
         device=device,

@@ -16,17 +16,27 @@ _MASKED = -10_000.0
 """NeMo's."""
 
 
-def with_fused_attention(encoder: Any, longest_frames: int) -> Any:
-    """The encoder again, on the same weights, for inputs that after subsampling are at most that many frames long.
+def sees_its_whole_input(encoder: Any) -> bool:
+    """Every frame attends to all frames, by content and distance: the attention that this module knows."""
+    return encoder.self_attention_model == "rel_pos" and list(encoder.att_context_size) == [-1, -1]
 
-    Only for `rel_pos` attention over the whole input, and of a frozen model.
+
+def with_fused_attention(encoder: Any, longest_frames: int) -> Any:
+    """A frozen encoder that `sees_its_whole_input` again, on the same weights, with the attention of this module.
+
+    For inputs that are at most that many frames long once they are subsampled.
     """
-    twin = copy.deepcopy(encoder, {id(one): one for one in chain(encoder.parameters(), encoder.buffers())})
+    twin = on_the_same_weights(encoder)
     weight = encoder.layers[0].self_attn.linear_pos.weight
     _, positions = twin.pos_enc(x=weight.new_empty(1, longest_frames, encoder.d_model))
     for layer in twin.layers:
         layer.self_attn = FusedAttention(layer.self_attn, positions)
     return twin
+
+
+def on_the_same_weights(encoder: Any) -> Any:
+    """The encoder's modules again, so that one can be changed without the other."""
+    return copy.deepcopy(encoder, {id(one): one for one in chain(encoder.parameters(), encoder.buffers())})
 
 
 class FusedAttention(torch.nn.Module):

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from worker.adapters.parakeet.attention import with_fused_attention
+from worker.adapters.parakeet.attention import sees_its_whole_input, with_fused_attention
 from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES
 from worker.adapters.parakeet.spectrogram import LogMel
 from worker.ports import Pcm
@@ -32,8 +32,7 @@ class WholeWindows:
         """None for a network that does more than this class and `LogMel` know."""
         encoder, log_mel = network.encoder, LogMel.of(network.preprocessor.featurizer)
         knows_encoder = (
-            encoder.self_attention_model == "rel_pos"
-            and list(encoder.att_context_size) == [-1, -1]
+            sees_its_whole_input(encoder)
             and encoder.pre_encode._subsampling == "dw_striding"  # noqa: SLF001  NeMo tells it nowhere else
             and not encoder.pre_encode.is_causal
             and encoder.reduction_position is None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from worker.adapters.parakeet.bench.results import Agreement, Material, Measured, Plan, Way
+from worker.adapters.parakeet.bench.results import Agreement, Attention, Material, Measured, Plan, Way
 from worker.commands.bench.document import ON_GPU
 from worker.commands.bench.machine import GIB, this_machine
 from worker.commands.bench.outcome import deliver, telling
@@ -124,6 +124,7 @@ def _report(wish: Wish, plan: Plan, measured: Measured, minutes: float, chunk_mi
             _speeds(plan, measured, seconds, chunk_minutes),
             _agreements(measured),
             _stages(measured),
+            _attentions(measured),
             _sweep(measured, seconds),
         ),
         figures=_figures(measured, seconds),
@@ -209,6 +210,20 @@ def _stages(measured: Measured) -> Grid:
     )
 
 
+def _attentions(measured: Measured) -> Grid:
+    def row(name: str, one: Attention) -> tuple[str, ...]:
+        ratio = nemos.median_seconds / one.median_seconds
+        other = f"{one.tokens.wrong_tokens} of {one.tokens.tokens}"
+        return name, f"{one.median_seconds:.3f}", f"{ratio:.2f}", f"{one.largest_difference:.1e}", other
+
+    nemos = next(iter(measured.attentions.values()))
+    return Grid(
+        title="Attention: the encoder in padded rows with each kind, on the same features",
+        columns=("attention", "encoder's seconds", "faster by", "largest difference", "other tokens"),
+        rows=tuple(row(name, one) for name, one in measured.attentions.items()),
+    )
+
+
 def _sweep(measured: Measured, seconds: float) -> Grid:
     return Grid(
         title="NeMo (b) by batch size",
@@ -230,6 +245,8 @@ def _figures(measured: Measured, seconds: float) -> dict[str, object]:
         "wrong_tokens_batched": measured.batched.wrong_tokens,
         "tokens": measured.alone.tokens,
         "stages": dict(measured.stages),
+        "attention_seconds": {name: one.median_seconds for name, one in measured.attentions.items()},
+        "attention_other_tokens": {name: one.tokens.wrong_tokens for name, one in measured.attentions.items()},
         "encoder_flops": measured.encoder_flops,
         "ceiling_flops_per_second": measured.ceiling_flops_per_second,
         "share_of_ceiling": measured.share_of_ceiling,

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -13,7 +12,8 @@ from nemo.collections.asr.models import ASRModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from worker.adapters.parakeet.ahead import Ahead
-from worker.adapters.parakeet.bench.device import Run, finish, kept_bytes, matmul_ceiling, timed
+from worker.adapters.parakeet.bench.attention import attentions
+from worker.adapters.parakeet.bench.device import Run, Stopwatch, kept_bytes, matmul_ceiling, timed
 from worker.adapters.parakeet.bench.nemo import Nemo
 from worker.adapters.parakeet.bench.results import Agreement, Material, Measured, Plan, Way, agreement
 from worker.adapters.parakeet.buckets import bucket_of
@@ -50,7 +50,7 @@ def compare(plan: Plan, material: Material, say: Callable[[str], None]) -> Measu
     best = min(sweep, key=lambda size: sweep[size])
     turns = rivals.take_turns(best)
     alone, batched = rivals.agreements(best)
-    say("the encoder's arithmetic and the device's ceiling")
+    say("kinds of attention, the encoder's arithmetic and the device's ceiling")
     torch.set_num_threads(1)
     return Measured(
         device_name=facts.device_name,
@@ -65,6 +65,7 @@ def compare(plan: Plan, material: Material, say: Callable[[str], None]) -> Measu
         alone=alone,
         batched=batched,
         stages=turns.median_stages(),
+        attentions=attentions(loaded, plan, material.windows),
         encoder_flops=_encoder_flops(loaded, material.windows),
         ceiling_flops_per_second=matmul_ceiling(loaded.device, loaded.dtype),
     )
@@ -103,8 +104,8 @@ class _Ours:
         return pieces
 
     def stages(self, windows: Sequence[Pcm]) -> Mapping[str, float]:
-        """Seconds by stage, on one thread. Each look at the clock waits for the device."""
-        watch = _Stopwatch(self._loaded.device)
+        """Seconds by stage, on one thread."""
+        watch = Stopwatch(self._loaded.device)
         model = WindowsToWords(self._loaded, self._batch_size, graphs=self._graphs, lap=watch.lap)
         model.warm_up()
         watch.seconds.clear()
@@ -131,23 +132,6 @@ class _Ours:
         for numbers in by_bucket.values():
             for start in range(0, len(numbers), self._batch_size):
                 yield numbers[start : start + self._batch_size]
-
-
-class _Stopwatch:
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._since = device, 0.0
-        self.seconds: dict[str, float] = {}
-
-    def go(self) -> None:
-        finish(self._device)
-        self._since = perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """What was done since the last look was this stage's."""
-        finish(self._device)
-        now = perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._since
-        self._since = now
 
 
 @dataclass(kw_only=True)

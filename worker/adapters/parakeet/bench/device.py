@@ -47,6 +47,26 @@ def finish(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+class Stopwatch:
+    """Seconds by stage. Each look at it waits for the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._since = device, 0.0
+        self.seconds: dict[str, float] = {}
+
+    def go(self) -> None:
+        """What comes now is the next stage's."""
+        finish(self._device)
+        self._since = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """What was done since the last look was this stage's."""
+        finish(self._device)
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._since
+        self._since = now
+
+
 def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
     """Floating point operations a second of the fastest square matrix product, in the best second of its size."""
     return max(_matmul_speed(device, dtype, size) for size in _CEILING_SIZES[device.type])
