@@ -26,6 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # NeMo's are not ours to mend
 ]
 
+HOP_SAMPLES = SAMPLE_RATE_HZ // 100
 LONGEST_FRAMES = 100
 TOLERANCE = 2e-5
 """The encoder's answers spread around 0 by 1.5 and reach 6; each layer sums in another order. Measured: 3e-6."""
@@ -103,7 +104,7 @@ def test_no_value_is_looked_at_or_brought_from_elsewhere(nemos: Any, samples: in
     from worker.adapters.parakeet.attention import with_fused_attention  # noqa: PLC0415  torch
 
     encoder = with_fused_attention(copy.deepcopy(nemos).to("meta"), 501)
-    features = torch.empty(8, encoder._feat_in, samples // (SAMPLE_RATE_HZ // 100) + 1, device="meta")
+    features = torch.empty(8, encoder._feat_in, samples // HOP_SAMPLES + 1, device="meta")
     lengths = torch.empty(8, dtype=torch.int64, device="meta")
 
     with torch.no_grad(), Watching() as watching:
@@ -127,3 +128,20 @@ def test_the_benchmark_tells_what_each_kind_takes_and_changes(
         assert one.largest_difference < 10 * TOLERANCE
         assert one.tokens.windows == one.tokens.equal_windows == 2
         assert one.tokens.tokens > 100
+
+
+def test_the_benchmark_counts_what_nemos_encoder_computes_without_the_positions(
+    tiny_model: "LoadedModel", nemos: Any, speech_windows: tuple[Pcm, ...]
+) -> None:
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
+
+    from worker.adapters.parakeet.bench.comparison import _encoder_flops  # noqa: PLC0415  NeMo
+
+    hops = len(speech_windows[0]) // HOP_SAMPLES + 1
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        nemos(audio_signal=some_features(nemos, 1, hops), length=torch.tensor([hops - 1]))
+
+    flops = _encoder_flops(tiny_model, speech_windows[:1])
+
+    positions = 2 * -(-hops // 8) - 1
+    assert flops == counter.get_total_flops() - len(nemos.layers) * 2 * positions * nemos.d_model**2

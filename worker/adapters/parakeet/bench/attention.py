@@ -39,6 +39,12 @@ def attentions(loaded: LoadedModel, plan: Plan, windows: Sequence[Pcm]) -> Mappi
     }
 
 
+def with_our_attention(network: Any) -> Any:
+    """Its encoder, for windows of every bucket. Its attention must be over the whole input."""
+    hops = BUCKETS_SAMPLES[-1] // network.preprocessor.featurizer.hop_length + 1
+    return with_fused_attention(network.encoder, -(-hops // network.encoder.subsampling_factor))
+
+
 def _encoders(network: Any) -> Iterator[tuple[str, Any]]:
     encoder = network.encoder
     yield NEMOS, encoder
@@ -47,8 +53,7 @@ def _encoders(network: Any) -> Iterator[tuple[str, Any]]:
         for layer in fused.layers:
             layer.self_attn.use_pytorch_sdpa = True
         yield NEMOS_FUSED, fused
-        hops = BUCKETS_SAMPLES[-1] // network.preprocessor.featurizer.hop_length + 1
-        yield OURS, with_fused_attention(encoder, longest_frames=-(-hops // encoder.subsampling_factor))
+        yield OURS, with_our_attention(network)
 
 
 class _Kind:

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from nemo.collections.asr.models import ASRModel
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from worker.adapters.parakeet.ahead import Ahead
-from worker.adapters.parakeet.bench.attention import attentions
+from worker.adapters.parakeet.attention import sees_its_whole_input
+from worker.adapters.parakeet.bench.attention import attentions, with_our_attention
 from worker.adapters.parakeet.bench.device import Run, Stopwatch, kept_bytes, matmul_ceiling, timed
 from worker.adapters.parakeet.bench.nemo import Nemo
 from worker.adapters.parakeet.bench.results import Agreement, Material, Measured, Plan, Way, agreement
@@ -221,13 +223,15 @@ def _way(runs: Sequence[Run], *, kept_bytes: int = 0) -> Way:
 
 @torch.inference_mode()
 def _encoder_flops(loaded: LoadedModel, windows: Sequence[Pcm]) -> float:
-    """Of NeMo's encoder on each window alone, counted by torch."""
-    flops = 0
+    """Of the encoder on each window alone, counted by torch; positions are projected once for all windows, so never."""
+    flops, network = 0, loaded.network
+    encoder = with_our_attention(network) if sees_its_whole_input(network.encoder) else network.encoder
     for window in windows:
         wave = torch.from_numpy(window).to(loaded.device).float()[None] / 32768
         length = torch.tensor([len(window)], device=loaded.device)
-        features, frames = loaded.network.preprocessor(input_signal=wave, length=length)
-        with FlopCounterMode(display=False) as counter:
-            loaded.network.encoder(audio_signal=features.to(loaded.dtype), length=frames)
+        features, frames = network.preprocessor(input_signal=wave, length=length)
+        # Of torch's kinds of attention it counts only the plain one on every device.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            encoder(audio_signal=features.to(loaded.dtype), length=frames)
         flops += counter.get_total_flops()
     return float(flops)
