@@ -58,6 +58,17 @@ def exact_float32() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32 = before
 
 
+@pytest.fixture
+def no_waiting() -> Iterator[None]:
+    """Whatever makes the host wait for the device raises."""
+    import torch  # noqa: PLC0415
+
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode(before)
+
+
 def some_features(hear: "WindowsToWords", samples: int, seed: int) -> "tuple[torch.Tensor, torch.Tensor]":
     rng = np.random.default_rng(seed)
     lengths = rng.integers(samples // 4, samples, BATCH_SIZE, endpoint=True)
@@ -82,6 +93,15 @@ def test_graphs_repeat_the_encoder_to_the_last_bit_in_whatever_order(warm: "Wind
                 got = warm._padded._encoder(samples, features, frames)
 
                 assert all(map(torch.equal, got, warm._padded._encoder._encode(features, frames))), samples
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_windows_are_sent_through_the_encoder_without_waiting_for_it(warm: "WindowsToWords") -> None:
+    silence = np.zeros(BUCKETS_SAMPLES[2] - 1, dtype=np.int16)
+
+    encoded = warm.encode([silence] * BATCH_SIZE)
+
+    assert len(encoded.seconds) == BATCH_SIZE
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
