@@ -11,9 +11,6 @@ import google_crc32c
 
 from worker.ports import ObjectFacts
 
-WRITE_BUFFER_BYTES = 1 << 20
-"""The client hands over 8 KiB at a time."""
-
 
 class DamagedDownload(Exception):
     """What came so far is not what the object's facts promise."""
@@ -69,7 +66,7 @@ class PartialFile:
         if self._discarded:
             raise DamagedDownload("the download was given up")
         if self._file is None:
-            self._file = self._path.open("xb", buffering=WRITE_BUFFER_BYTES)
+            self._file = self._path.open("xb")
         return self._file
 
     def _finish(self) -> None:
