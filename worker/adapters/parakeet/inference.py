@@ -24,7 +24,7 @@ from worker.adapters.parakeet.whole import WholeWindows
 from worker.adapters.parakeet.words import Token, words_of
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
-_DECODED_WINDOWS = 32
+_DECODED_WINDOWS = 24
 """On the CPU, 48 windows of the tiny model: 0.31 s by 8, 0.22 by 16, 0.15 by 24 and by 32."""
 
 
