@@ -40,11 +40,6 @@ class WholeWindows:
         )
         return cls(encoder, log_mel) if knows_encoder and log_mel else None
 
-    @property
-    def width(self) -> int:
-        """Features of a frame."""
-        return int(self._encoder.d_model)
-
     def frames_of(self, samples: int) -> int:
         """How many frames `encode` makes of that many samples."""
         return -(-self._log_mel.frames_of(samples) // self._subsampling)
