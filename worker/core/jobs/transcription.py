@@ -17,7 +17,7 @@ import structlog
 from schemas.speech import Word
 from schemas.state import Checkpoint
 from worker.core.jobs.tasks import together
-from worker.core.transcript.merging import merge
+from worker.core.transcript.merging import Timeline
 from worker.core.transcript.planning import Chunk, ChunkCutter
 from worker.errors import WorkerError
 from worker.ports import SAMPLE_RATE_HZ, AudioDecoder, Pcm, PcmStream, WindowRecogniser
@@ -86,6 +86,9 @@ class Transcription:
         self._chunk_seconds, self._on_progress = chunk_seconds, on_progress
         self._room = asyncio.Semaphore(chunks_in_flight)
         self._done: list[Checkpoint] = []
+        self._timeline, self._merging = Timeline(), asyncio.Lock()
+        self._unmerged: dict[int, Checkpoint] = {}
+        self._merged = 0
         self._resumed = 0
         self._chunks_total: int | None = None
         self._failure: WorkerError | None = None
@@ -113,12 +116,11 @@ class Transcription:
             truncated = stream.truncated
         if self._failure is not None:
             raise self._failure
-        chunks = tuple(sorted(self._done, key=lambda chunk: chunk.index))
         with stage("merge"):
-            words = await asyncio.to_thread(merge, [window for chunk in chunks for window in chunk.windows])
+            words = await asyncio.to_thread(self._timeline.words)
         return Transcribed(
             words=words,
-            chunks=chunks,
+            chunks=tuple(sorted(self._done, key=lambda chunk: chunk.index)),
             duration_seconds=cutter.total_samples / SAMPLE_RATE_HZ,
             truncated=truncated,
         )
@@ -152,6 +154,13 @@ class Transcription:
             self._failure = self._failure or exc
         finally:
             self._room.release()
+        await self._merge_what_is_next()
+
+    async def _merge_what_is_next(self) -> None:
+        async with self._merging:  # in the order of the file, while the engine hears the chunks behind
+            while (chunk := self._unmerged.pop(self._merged, None)) is not None:
+                await asyncio.to_thread(self._timeline.add, chunk.windows)
+                self._merged += 1
 
     async def _kept(self, index: int) -> Checkpoint | None:
         heard, paid = await asyncio.gather(self._store.load(self._key, index), self._store.load(self._paid_key, index))
@@ -172,6 +181,7 @@ class Transcription:
 
     def _finish(self, checkpoint: Checkpoint) -> None:
         self._done.append(checkpoint)
+        self._unmerged[checkpoint.index] = checkpoint
         self._on_progress(
             Progress(
                 chunks_done=len(self._done),

@@ -38,21 +38,36 @@ class _Timed:
         return (self.start + self.end) / 2
 
 
-def merge(transcripts: Iterable[WindowTranscript]) -> tuple[Word, ...]:
-    """One timeline, in seconds of the file with three decimals, whatever the engine said.
+class Timeline:
+    """Windows merged as they come, so that little is left to do at the end of a file of hours."""
 
-    `start[i] < start[i + 1]`, `end[i] <= start[i + 1]`, `end > start`; no word is empty or punctuation alone; each
-    lies in its window (where that is long enough for its words); what two windows both heard stands once.
-    """
-    timeline: list[_Timed] = []
-    heard_to = 0
-    for transcript in sorted(transcripts, key=lambda one: (one.span.start_sample, one.span.end_sample)):
-        words = _join_punctuation(_on_file_clock(transcript))
-        begin, end = _ms(transcript.span.start_sample), _ms(transcript.span.end_sample)
-        keep, skip = _seam(timeline, words, begin, min(heard_to, end))
-        timeline[keep:] = words[skip:]
-        heard_to = max(heard_to, end)
-    return _in_strict_order(timeline)
+    def __init__(self) -> None:
+        self._words: list[_Timed] = []
+        self._heard_to = 0
+
+    def add(self, transcripts: Iterable[WindowTranscript]) -> None:
+        """Take more windows, in any order among themselves; all of them belong behind those taken before."""
+        for transcript in sorted(transcripts, key=lambda one: (one.span.start_sample, one.span.end_sample)):
+            words = _join_punctuation(_on_file_clock(transcript))
+            begin, end = _ms(transcript.span.start_sample), _ms(transcript.span.end_sample)
+            keep, skip = _seam(self._words, words, begin, min(self._heard_to, end))
+            self._words[keep:] = words[skip:]
+            self._heard_to = max(self._heard_to, end)
+
+    def words(self) -> tuple[Word, ...]:
+        """One timeline, in seconds of the file with three decimals, whatever the engine said.
+
+        `start[i] < start[i + 1]`, `end[i] <= start[i + 1]`, `end > start`; no word is empty or punctuation alone; each
+        lies in its window (where that is long enough for its words); what two windows both heard stands once.
+        """
+        return _in_strict_order(self._words)
+
+
+def merge(transcripts: Iterable[WindowTranscript]) -> tuple[Word, ...]:
+    """The words of a `Timeline` of all these windows."""
+    timeline = Timeline()
+    timeline.add(transcripts)
+    return timeline.words()
 
 
 def _ms(samples: int) -> int:

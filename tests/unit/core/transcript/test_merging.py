@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.speech import WindowSpan, WindowTranscript, Word
-from worker.core.transcript.merging import merge
+from worker.core.transcript.merging import Timeline, merge
 
 SECOND = 16_000
 
@@ -168,6 +168,18 @@ def test_the_timeline_is_strict_whatever_the_engine_said(windows: list[WindowTra
         assert any(char.isalnum() for char in word.text)
         assert word.text.encode().decode().split() == word.text.split(" ")
         assert 0 <= word.confidence <= 1
+
+
+@given(transcripts(), st.integers(0, 4))
+@settings(max_examples=60, deadline=None)
+def test_windows_that_come_by_and_by_make_the_same_timeline(windows: list[WindowTranscript], first: int) -> None:
+    ordered = sorted(windows, key=lambda one: (one.span.start_sample, one.span.end_sample))
+    timeline = Timeline()
+
+    timeline.add(ordered[:first])
+    timeline.add(reversed(ordered[first:]))
+
+    assert timeline.words() == merge(windows)
 
 
 @given(transcripts())
