@@ -106,8 +106,10 @@ class JobAttempt:
         """Do the job, or say again how it ended."""
         job = self._understand()
         with self._tools.board.showing(Entry(job_id=job.job_id, video_id=job.video_id, account=self._account)):
-            marker = await self._concluded_before(job) or await self._conclude(job, slot)
-            await self._publish(marker.messages)
+            if marker := await self._concluded_before(job):
+                await self._publish(marker.messages)
+            else:
+                await self._conclude(job, slot)
 
     async def record_failure(self) -> int:
         """Count a verdict in the job's state."""
@@ -181,7 +183,7 @@ class JobAttempt:
         await self._tools.states.sweep(marker)
         return marker
 
-    async def _conclude(self, job: TranscriptionJob, slot: JobSlot) -> ResultMarker:
+    async def _conclude(self, job: TranscriptionJob, slot: JobSlot) -> None:
         stale_generation = None
         while True:
             try:
@@ -192,9 +194,9 @@ class JobAttempt:
             async with slot.parked():
                 stale_generation = await self._tools.states.park(job.job_id)
             if marker := await self._concluded_before(job):
-                return marker
+                return await self._publish(marker.messages)
 
-    async def _work(self, job: TranscriptionJob, claim: Claim) -> ResultMarker:
+    async def _work(self, job: TranscriptionJob, claim: Claim) -> None:
         self._account.deliveries = claim.record.deliveries
         if claim.record.crashes >= self._rules.max_crashes:
             raise AttemptsExhausted(claim.record.crashes, self._rules.max_crashes)
@@ -208,8 +210,8 @@ class JobAttempt:
             with stage("conclude"):
                 await claim.conclude(marker)
         self._tools.board.completed(job.job_id, self._account, self._tools.clock.now())
-        await claim.checkpoints.clear()
-        return marker
+        await self._publish(marker.messages)
+        await claim.checkpoints.clear()  # nobody waits for that
 
     async def _route(self, job: TranscriptionJob, audio: AudioInput) -> Situation:
         with stage("probe"):

@@ -3,6 +3,7 @@ import csv
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,25 @@ async def test_a_second_delivery_publishes_the_same_bytes_and_hears_nothing(tmp_
 
     assert len(heard) == windows > 0
     assert room.completions.messages[:2] == room.completions.messages[2:]
+
+
+async def test_events_do_not_wait_until_checkpoints_are_cleared(
+    room: JobsRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await room.upload(speech(65))
+    told_before = []
+    delete = room.store.delete
+
+    async def look(ref: ObjectRef, **options: Any) -> None:
+        told_before.append((ref.name.split("/")[0], len(room.completions.messages)))
+        await delete(ref, **options)
+
+    monkeypatch.setattr(room.store, "delete", look)
+
+    await room.attempt().handle(OnlySlot())
+
+    assert ("checkpoints", 2) in told_before
+    assert ("checkpoints", 0) not in told_before
 
 
 async def test_two_workers_render_the_same_bytes(tmp_path: Path) -> None:
