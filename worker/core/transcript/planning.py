@@ -53,8 +53,8 @@ class Chunk:
 class ChunkCutter:
     """Cuts a stream of samples into chunks of at most `chunk_seconds`, each ending at a pause where there is one.
 
-    The first is of at most two minutes. The chunks are a function of the audio alone, however it is split into blocks. Holds about one chunk of audio;
-    `chunk_seconds` must be at least 4.
+    The first is of at most two minutes. The chunks are a function of the audio alone, however it is split into
+    blocks. Holds about one chunk of audio; `chunk_seconds` must be at least 4.
     """
 
     def __init__(
