@@ -126,10 +126,15 @@ _EITHER = frozenset("a.m p.m etc inc ltd co corp u.s u.k u.n e.u d.c ph.d".split
 
 def ends_sentence(text: str, following: str) -> bool:
     """Whether a sentence ends with this word, by its punctuation and the word after it."""
-    stem, marks = raw_word(text), closing_marks(text)
+    marks = closing_marks(text)
+    if not marks:
+        return False
     if any(mark in marks for mark in "?!…"):
         return True
-    if "." not in marks or stem in _OPENERS or _is_initial(stem) or (stem == "no" and following[:1].isdigit()):
+    if "." not in marks:
+        return False
+    stem = raw_word(text)
+    if stem in _OPENERS or _is_initial(stem) or (stem == "no" and following[:1].isdigit()):
         return False
     return stem not in _EITHER or not following[:1].islower()
 
