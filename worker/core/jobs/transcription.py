@@ -6,7 +6,7 @@ At most `chunks_in_flight` chunks are held in memory and worked on at once; that
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from schemas.speech import Word
+from schemas.speech import WindowTranscript, Word
 from schemas.state import Checkpoint
 from worker.core.jobs.tasks import together
 from worker.core.transcript.merging import Timeline
@@ -57,6 +57,7 @@ class Transcribed:
 
     words: tuple[Word, ...]
     chunks: tuple[Checkpoint, ...]
+    """What became of each; without its words."""
     duration_seconds: float
     """Of the decoded audio: exact sample count over the rate."""
     truncated: bool
@@ -87,7 +88,7 @@ class Transcription:
         self._room = asyncio.Semaphore(chunks_in_flight)
         self._done: list[Checkpoint] = []
         self._timeline, self._merging = Timeline(), asyncio.Lock()
-        self._unmerged: dict[int, Checkpoint] = {}
+        self._unmerged: dict[int, Sequence[WindowTranscript]] = {}
         self._merged = 0
         self._resumed = 0
         self._chunks_total: int | None = None
@@ -95,7 +96,10 @@ class Transcription:
 
     @property
     def done(self) -> tuple[Checkpoint, ...]:
-        """The chunks finished so far, taken from checkpoints or heard, in the order they were finished."""
+        """The chunks finished so far, taken from checkpoints or heard, in the order they were finished; without words.
+
+        Those go into the timeline: over hours it would be much to hold them twice.
+        """
         return tuple(self._done)
 
     @property
@@ -158,8 +162,8 @@ class Transcription:
 
     async def _merge_what_is_next(self) -> None:
         async with self._merging:  # in the order of the file, while the engine hears the chunks behind
-            while (chunk := self._unmerged.pop(self._merged, None)) is not None:
-                await asyncio.to_thread(self._timeline.add, chunk.windows)
+            while (windows := self._unmerged.pop(self._merged, None)) is not None:
+                await asyncio.to_thread(self._timeline.add, windows)
                 self._merged += 1
 
     async def _kept(self, index: int) -> Checkpoint | None:
@@ -180,8 +184,8 @@ class Transcription:
         return heard
 
     def _finish(self, checkpoint: Checkpoint) -> None:
-        self._done.append(checkpoint)
-        self._unmerged[checkpoint.index] = checkpoint
+        self._done.append(checkpoint.model_copy(update={"windows": ()}))
+        self._unmerged[checkpoint.index] = checkpoint.windows
         self._on_progress(
             Progress(
                 chunks_done=len(self._done),
