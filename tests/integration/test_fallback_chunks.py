@@ -28,8 +28,8 @@ from worker.ports import SAMPLE_RATE_HZ, Pcm
 from worker.settings import Settings
 
 CHUNK_SECONDS = 300.0
-# Chunks 2 and 4 of seven: they reach from 411.64 to 707.44 s and from 1003.24 to 1299.04 s.
-AUDIO = make_deadly(speech(1800), 600.0, 1200.0)
+# Chunks 2 and 4 of seven: they reach from 591.44 to 887.24 s and from 1183.04 to 1478.84 s.
+AUDIO = make_deadly(speech(1800), 700.0, 1300.0)
 BAD_CHUNKS = (2, 4)
 
 
@@ -80,9 +80,9 @@ async def test_the_bill_of_a_mixed_job_is_right_to_the_millionth(tmp_path: Path)
     parakeet, paid = cost.engines
     assert isinstance(parakeet, ParakeetCost)
     assert isinstance(paid, DeepgramCost)
-    # Five good chunks: the first with 4 windows, three with 11, the last one with 8; half a second each.
+    # Five good chunks: four with 11 windows, the last one with 1; half a second each.
     assert parakeet.gpu_seconds == 22.5
-    assert parakeet.audio_seconds == 1208.4  # 115.84 + 3 x 295.8 + 205.16
+    assert parakeet.audio_seconds == 1208.4  # 295.64 + 3 x 295.8 + 25.36
     # An L4 with 4 vCPU and 16 GiB: 0.0001867 + 4 x 0.000011244 + 16 x 0.000001235 = 0.000251436; 22.5 s of that.
     assert parakeet.usd == 0.005657
     # Two chunks of 295.8 s: 9.86 minutes at 0.0045.
@@ -129,4 +129,4 @@ def test_the_two_bad_chunks_are_where_the_comment_says() -> None:
 
     seconds = [(plan[index].start_sample / SAMPLE_RATE_HZ, plan[index].end_sample / SAMPLE_RATE_HZ) for index in (2, 4)]
 
-    assert seconds == [(411.64, 707.44), (1003.24, 1299.04)]
+    assert seconds == [(591.44, 887.24), (1183.04, 1478.84)]

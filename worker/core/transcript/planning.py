@@ -19,8 +19,6 @@ from worker.core.transcript.loudness import (
 )
 
 _PAUSE_SEARCH_FRAMES = 30 * FRAMES_PER_SECOND
-_FIRST_CHUNK_FRAMES = 120 * FRAMES_PER_SECOND
-"""At most: the engine has work while the first chunk of full length is decoded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -53,8 +51,8 @@ class Chunk:
 class ChunkCutter:
     """Cuts a stream of samples into chunks of at most `chunk_seconds`, each ending at a pause where there is one.
 
-    The first is of at most two minutes. The chunks are a function of the audio alone, however it is split into
-    blocks. Holds about one chunk of audio; `chunk_seconds` must be at least 4.
+    The chunks are a function of the audio alone, however it is split into blocks. Holds about one chunk of audio;
+    `chunk_seconds` must be at least 4.
     """
 
     def __init__(
@@ -66,8 +64,8 @@ class ChunkCutter:
     ) -> None:
         self._window_rules = window_rules or WindowRules()
         self._silence_rules = silence_rules or SilenceRules()
-        self._full_chunk_frames = int(chunk_seconds * FRAMES_PER_SECOND)
-        if self._full_chunk_frames < 4 * FRAMES_PER_SECOND:
+        self._chunk_frames = int(chunk_seconds * FRAMES_PER_SECOND)
+        if self._chunk_frames < 4 * FRAMES_PER_SECOND:
             raise ValueError(f"chunk_seconds must be at least 4, got {chunk_seconds}")
         self._margin = self._window_rules.forced_margin_frames * FRAME_SAMPLES
         self._index = 0
@@ -87,10 +85,6 @@ class ChunkCutter:
     def room(self) -> int:
         """Fewer samples than this complete no chunk: pushing them takes no time to speak of."""
         return len(self._buffer) - self._filled
-
-    @property
-    def _chunk_frames(self) -> int:
-        return self._full_chunk_frames if self._index else min(self._full_chunk_frames, _FIRST_CHUNK_FRAMES)
 
     def push(self, block: Pcm) -> tuple[Chunk, ...]:
         """Take the next samples (copied) and return the chunks they complete, usually none."""

@@ -161,17 +161,6 @@ def test_a_chunk_ends_at_a_pause_and_the_rest_goes_on() -> None:
         assert not audio[chunk.end_sample - 1000 : chunk.end_sample + 1000].any()
 
 
-def test_the_first_chunk_is_short_so_that_the_engine_can_begin() -> None:
-    audio = phrases(*[(20, 1)] * 40)
-
-    chunks = plan(audio, chunk_seconds=300)
-
-    seconds = [(chunk.end_sample - chunk.start_sample) / SECOND for chunk in chunks]
-    assert 90 < seconds[0] <= 120
-    assert [270 < one <= 300 for one in seconds[1:3]] == [True, True]
-    assert sum(seconds) == len(audio) / SECOND
-
-
 def test_a_chunk_that_finds_no_pause_overlaps_the_next() -> None:
     chunks = plan(babble(150), chunk_seconds=60)
 
