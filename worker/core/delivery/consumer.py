@@ -25,7 +25,7 @@ from worker.telemetry.register import DELIVERIES
 from worker.telemetry.spans import job_span
 
 # Cloud Run kills 10 s after SIGTERM. The grace of pull and jobs runs at once, then comes one nack: below 6 s in all.
-PULL_GRACE_SECONDS = 2.0
+PULL_GRACE_SECONDS = 1.0
 JOBS_GRACE_SECONDS = 3.5
 NACK_GRACE_SECONDS = 2.0
 # The sample through the whole worker takes seconds; on a CPU with a cold model, minutes.
@@ -240,19 +240,20 @@ class Consumer:
     async def _wind_down(self, background: Sequence[asyncio.Task[None]]) -> None:
         for task in self._unsettled.values():
             task.cancel()
-        await asyncio.gather(self._nack_last_pull(), self._nack_jobs(background))
-        log.info("consumer.stopped", left_behind=len(self._deliveries))
-
-    async def _nack_last_pull(self) -> None:
-        deliveries = await self._intake.finish(lambda: self._lifetime.grace(PULL_GRACE_SECONDS))
-        await self._nack_in_time([delivery.ack_id for delivery in deliveries])
-
-    async def _nack_jobs(self, background: Sequence[asyncio.Task[None]]) -> None:
-        if self._deliveries:
-            await first_of(asyncio.wait(list(self._deliveries)), self._lifetime.grace(JOBS_GRACE_SECONDS))
+        # A message nacked while a pull of ours is under way could come back by that very pull.
+        pulled, _ = await asyncio.gather(self._last_pull(), self._end_of_jobs())
         for task in background:
             task.cancel()
-        await self._nack_in_time(list(self._unsettled))
+        await self._nack_in_time([*pulled, *self._unsettled])
+        log.info("consumer.stopped", left_behind=len(self._deliveries))
+
+    async def _last_pull(self) -> Sequence[str]:
+        deliveries = await self._intake.finish(lambda: self._lifetime.grace(PULL_GRACE_SECONDS))
+        return [delivery.ack_id for delivery in deliveries]
+
+    async def _end_of_jobs(self) -> None:
+        if self._deliveries:
+            await first_of(asyncio.wait(list(self._deliveries)), self._lifetime.grace(JOBS_GRACE_SECONDS))
 
     async def _nack_in_time(self, ack_ids: Sequence[str]) -> None:
         if not ack_ids:

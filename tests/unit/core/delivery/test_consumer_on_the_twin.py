@@ -125,7 +125,7 @@ async def test_a_job_of_many_ack_deadlines_is_delivered_once(exactly_once: bool)
     await stop(world, consumer, run)
 
 
-async def test_a_stopped_job_starts_on_a_waiting_worker_at_once() -> None:
+async def test_a_stopped_job_starts_on_a_waiting_worker_within_a_second() -> None:
     world = World({"m1": []}, job_seconds=30)
     first = world.start_consumer()
     await world.clock.advance(5)
@@ -133,12 +133,23 @@ async def test_a_stopped_job_starts_on_a_waiting_worker_at_once() -> None:
     await world.clock.advance(1)
 
     first[0].stop("SIGTERM")
-    await world.clock.rest()
+    await world.clock.advance(1)
 
     assert world.handler.starts["m1"] == 2
     await world.clock.advance(31)
     assert (world.handler.done["m1"], world.unsettled) == (1, 0)
     await stop(world, *second)
+
+
+async def test_a_stopping_worker_does_not_pull_its_own_job_back() -> None:
+    world = World({"m1": []}, job_seconds=30)
+    consumer, run = world.start_consumer(slots=2)
+    await world.clock.advance(5)
+
+    await stop(world, consumer, run)
+
+    (held,) = world.broker.queue("jobs-worker").held
+    assert (world.handler.starts["m1"], held.failures) == (1, 1)
 
 
 async def test_several_workers_share_the_load_within_their_slots() -> None:
