@@ -80,6 +80,25 @@ def test_every_bucket_has_its_graph(warm: "WindowsToWords") -> None:
     assert warm._padded._encoder.recorded == {(samples, BATCH_SIZE) for samples in BUCKETS_SAMPLES}
 
 
+def test_decoding_by_way_of_its_graph_makes_the_same_steps(
+    warm: "WindowsToWords", many_windows: tuple[Pcm, ...]
+) -> None:
+    import torch  # noqa: PLC0415
+
+    from worker.adapters.parakeet.decoding import GreedyTdt  # noqa: PLC0415
+
+    assert warm._decode.is_recorded
+    plain = GreedyTdt(warm._network, block_steps=8)
+    for bucket in range(len(BUCKETS_SAMPLES)):
+        encoded = warm.encode(many_windows[bucket :: len(BUCKETS_SAMPLES)][:BATCH_SIZE])
+        with torch.inference_mode(), warm._aside.working():
+            rows, lengths = warm._side_by_side([encoded])
+
+            got, expected = warm._decode(rows, lengths), plain(rows, lengths)
+
+        assert all(map(torch.equal, got.columns, expected.columns))
+
+
 def test_graphs_repeat_the_encoder_to_the_last_bit_in_whatever_order(warm: "WindowsToWords") -> None:
     import torch  # noqa: PLC0415
 

@@ -1,6 +1,7 @@
 """What a CUDA graph asks of NeMo's encoder, and the way of a GPU's batches, shown without a GPU."""
 
 import copy
+from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,13 @@ from worker.ports import SAMPLE_RATE_HZ, Pcm
 torch = pytest.importorskip("torch")
 
 from tests.support.operations import Watching  # noqa: E402  needs torch
+from tests.support.recording import WAITS_FOR_THE_DEVICE, Recorder  # noqa: E402
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from worker.adapters.parakeet.graphs import Encode
+    from worker.adapters.parakeet.capture import Work
+    from worker.adapters.parakeet.decoding import Steps
     from worker.adapters.parakeet.inference import WindowsToWords
     from worker.adapters.parakeet.loaded import LoadedModel
 
@@ -32,9 +35,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # NeMo's are not ours to mend
 ]
 
-WAITS_FOR_THE_DEVICE = frozenset(
-    f"aten.{name}.default" for name in ("_local_scalar_dense", "equal", "is_nonzero", "item", "nonzero")
-)
 GIB = 2**30
 HOP_SAMPLES = SAMPLE_RATE_HZ // 100
 
@@ -66,9 +66,104 @@ def test_decoding_waits_for_the_device_once_in_so_many_steps(
         hear = WindowsToWords(tiny_model, BATCH_SIZE)
         encoded, lengths = hear._side_by_side([hear.encode(speech_windows[:BATCH_SIZE])])
         with Watching() as watching:
-            steps = GreedyTdt(tiny_model.network, steps_per_poll=8)(encoded, lengths)
+            steps = GreedyTdt(tiny_model.network, block_steps=8)(encoded, lengths)
 
     assert sum(watching.ran[name] for name in WAITS_FOR_THE_DEVICE) == len(steps.emitted) // 8 + 1
+
+
+def encoder_output(model: "LoadedModel", windows: Sequence[Pcm]) -> "tuple[Tensor, Tensor]":
+    """As the decoder is given it."""
+    from worker.adapters.parakeet.inference import WindowsToWords  # noqa: PLC0415  torch
+
+    hear = WindowsToWords(model, BATCH_SIZE)
+    with torch.inference_mode():
+        return hear._side_by_side([hear.encode(windows)])
+
+
+def same(steps: "Steps", others: "Steps") -> bool:
+    return all(map(torch.equal, steps.columns, others.columns))
+
+
+def test_decoding_by_way_of_a_recording_makes_the_same_steps_whatever_it_is_given(
+    tiny_model: "LoadedModel", recorder: Recorder, speech_windows: tuple[Pcm, ...]
+) -> None:
+    from worker.adapters.parakeet.decoding import GreedyTdt  # noqa: PLC0415  torch
+
+    decode, recording = (GreedyTdt(tiny_model.network, block_steps=8) for _ in range(2))
+    given = [
+        encoder_output(tiny_model, windows)
+        for windows in (speech_windows[:BATCH_SIZE], speech_windows[-3:], [np.zeros(16_000, dtype=np.int16)])
+    ]
+    with capture_logs() as refused:
+        recording.record(*given[0], recorder)
+    before = recorder.repeated
+
+    got = [recording(*one) for one in given]
+
+    expected = [decode(*one) for one in given]
+    assert not refused
+    assert recording.is_recorded
+    assert all(map(same, got, expected))
+    assert recorder.repeated - before == sum(len(steps.emitted) for steps in expected) // 8
+
+
+def test_decoding_of_another_shape_is_not_by_way_of_the_recording(
+    tiny_model: "LoadedModel", recorder: Recorder, speech_windows: tuple[Pcm, ...]
+) -> None:
+    from worker.adapters.parakeet.decoding import GreedyTdt  # noqa: PLC0415  torch
+
+    decode = GreedyTdt(tiny_model.network, block_steps=8)
+    rows, lengths = encoder_output(tiny_model, speech_windows[:2])
+    decode.record(rows, lengths, recorder)
+    before = recorder.repeated
+
+    steps = decode(rows[:2], lengths[:2])
+
+    assert recorder.repeated == before
+    assert steps.emitted.any()
+
+
+def test_a_recording_of_decoding_that_is_wrong_is_refused(
+    tiny_model: "LoadedModel", recorder: Recorder, speech_windows: tuple[Pcm, ...]
+) -> None:
+    from worker.adapters.parakeet.decoding import GreedyTdt  # noqa: PLC0415  torch
+
+    def wrong_in_the_last_bit(work: "Work") -> "Work":
+        def repeat() -> "tuple[Tensor, ...]":
+            *others, confidences = recorded()
+            return *others, torch.nextafter(confidences, torch.tensor(2.0))
+
+        recorded = recorder(work)
+        return repeat
+
+    decode = GreedyTdt(tiny_model.network, block_steps=8)
+    rows, lengths = encoder_output(tiny_model, speech_windows[:2])
+    expected = decode(rows, lengths)
+
+    with capture_logs() as refused:
+        decode.record(rows, lengths, wrong_in_the_last_bit)
+
+    assert [event["event"] for event in refused] == ["engine.graph_refused"]
+    assert not decode.is_recorded
+    assert same(decode(rows, lengths), expected)
+
+
+def test_warming_up_a_gpu_records_the_decoders_steps(
+    tiny_model: "LoadedModel", recorder: Recorder, monkeypatch: pytest.MonkeyPatch, speech_windows: tuple[Pcm, ...]
+) -> None:
+    from worker.adapters.parakeet import inference  # noqa: PLC0415  torch
+
+    monkeypatch.setattr(inference, "CudaCapture", lambda: recorder)
+    hear = inference.WindowsToWords(tiny_model, BATCH_SIZE)
+    with capture_logs() as refused:
+        hear._warm_up_decoding()
+    before = recorder.repeated
+
+    tokens = hear.tokens(speech_windows[:BATCH_SIZE])
+
+    assert not refused
+    assert recorder.repeated > before
+    assert tokens == inference.WindowsToWords(tiny_model, BATCH_SIZE).tokens(speech_windows[:BATCH_SIZE])
 
 
 def as_on_a_gpu(model: "LoadedModel") -> "WindowsToWords":
@@ -93,57 +188,38 @@ def test_the_host_sends_windows_on_their_way_without_waiting_for_the_device(
     assert not WAITS_FOR_THE_DEVICE & watching.ran.keys()
 
 
-class Capture:
-    """Repeats a pass by running it again on inputs of its own; without memory if so told."""
-
-    def __init__(self) -> None:
-        self.repeated = 0
-        self.full = False
-
-    def __call__(self, encode: "Encode", features: "Tensor", frames: "Tensor") -> "Encode":
-        def replay(new_features: "Tensor", new_frames: "Tensor") -> "tuple[Tensor, Tensor]":
-            if self.full:
-                raise torch.OutOfMemoryError
-            self.repeated += 1
-            features.copy_(new_features)
-            frames.copy_(new_frames)
-            return encode(features, frames)
-
-        return replay
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
 
 
 @pytest.fixture
-def capture() -> Capture:
-    return Capture()
-
-
-@pytest.fixture
-def recorded(tiny_model: "LoadedModel", capture: Capture, speech_windows: tuple[Pcm, ...]) -> "WindowsToWords":
+def recorded(tiny_model: "LoadedModel", recorder: Recorder, speech_windows: tuple[Pcm, ...]) -> "WindowsToWords":
     """Has a recording for the windows of speech."""
     hear = as_on_a_gpu(tiny_model)
     bucket = bucket_of(len(speech_windows[0]))
     with capture_logs() as refused:
-        hear._padded._encoder.record({bucket: BATCH_SIZE}, hear._padded._noise, capture, lambda: True)
+        hear._padded._encoder.record({bucket: BATCH_SIZE}, hear._padded._noise, recorder, lambda: True)
     assert not refused
     return hear
 
 
 def test_tokens_by_way_of_a_recording_are_the_same(
-    recorded: "WindowsToWords", tiny_model: "LoadedModel", capture: Capture, speech_windows: tuple[Pcm, ...]
+    recorded: "WindowsToWords", tiny_model: "LoadedModel", recorder: Recorder, speech_windows: tuple[Pcm, ...]
 ) -> None:
-    before = capture.repeated
+    before = recorder.repeated
 
     tokens = recorded.tokens(speech_windows[: BATCH_SIZE - 1])
 
-    assert capture.repeated == before + 1
+    assert recorder.repeated == before + 1
     assert tokens == as_on_a_gpu(tiny_model).tokens(speech_windows[: BATCH_SIZE - 1])
     assert all(tokens)
 
 
 def test_recordings_give_their_memory_back_when_a_batch_does_not_fit(
-    recorded: "WindowsToWords", tiny_model: "LoadedModel", capture: Capture, speech_windows: tuple[Pcm, ...]
+    recorded: "WindowsToWords", tiny_model: "LoadedModel", recorder: Recorder, speech_windows: tuple[Pcm, ...]
 ) -> None:
-    capture.full = True
+    recorder.full = True
 
     tokens = recorded.tokens(speech_windows[:BATCH_SIZE])
 
@@ -172,9 +248,9 @@ class Memory:
         for name in ("zeros", "full"):  # pinned memory is a device's business
             monkeypatch.setattr(torch, name, partial(_unpinned, getattr(torch, name)))
 
-    def capture(self, encode: "Encode", features: "Tensor", frames: "Tensor") -> "Encode":
+    def capture(self, work: "Work") -> "Work":
         self.reserved_gib += 1
-        return Capture()(encode, features, frames)
+        return Recorder()(work)
 
 
 def _unpinned(make: Any, *args: Any, **options: Any) -> "Tensor":

@@ -1,4 +1,4 @@
-"""The encoder as CUDA graphs: the host starts one recorded pass where it would launch every kernel of it.
+"""The encoder as CUDA graphs, one for each length of windows.
 
 What NeMo 3.0's `ConformerEncoder.forward` does that a recording would not bear, or would freeze:
 
@@ -15,19 +15,18 @@ have no values. The spectrogram, of few kernels, is not recorded; ours waits for
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import structlog
 import torch
 from torch import Tensor
 
+from worker.adapters.parakeet.capture import Capture
+
 log = structlog.get_logger()
 
 Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Features of shape (rows, bands, frames) and each row's valid frames, to (rows, width, frames) and valid frames."""
-
-Capture = Callable[[Encode, Tensor, Tensor], Encode]
-"""Record one pass over these inputs, which are the capture's from then on; its answer repeats the pass over others of
-their shapes, and owns nothing that it returned. Raises RuntimeError, of which `torch.OutOfMemoryError` is one."""
 
 
 class RecordedEncoder:
@@ -75,7 +74,7 @@ class RecordedEncoder:
         def record_one(samples: int, features: Tensor, frames: Tensor) -> None:
             # Over other values than it is checked with: what it did not take for an input is then found out.
             blank = torch.zeros_like(features), torch.full_like(frames, features.shape[-1])
-            self._recordings[samples, len(features)] = capture(self._encode, *blank)
+            self._recordings[samples, len(features)] = _recorded(self._encode, blank, capture)
             if not leaves_room():
                 raise RuntimeError("it leaves too little memory")
 
@@ -94,48 +93,14 @@ class RecordedEncoder:
                     log.warning("engine.graph_refused", samples=samples, rows=rows, reason=str(exc))
 
 
-class CudaCapture:
-    """Records passes as CUDA graphs on the current device, all in one pool of memory.
+def _recorded(encode: Encode, inputs: tuple[Tensor, Tensor], capture: Capture) -> Encode:
+    """The encoder over these inputs, which are the recording's from now on."""
+    repeat = capture(partial(encode, *inputs))
 
-    Only one thread of the process uses the device, and one graph runs at a time: so they may share what lies between
-    their inputs and outputs, and outputs are copied before the next one runs.
-    """
+    def replay(features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        for mine, new in zip(inputs, (features, frames), strict=True):
+            mine.copy_(new)
+        encoded, lengths = repeat()
+        return encoded.clone(), lengths.clone()  # its memory is for the next repeat
 
-    def __init__(self) -> None:
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._pool = torch.cuda.graph_pool_handle()
-        self._broken: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self, encode: Encode, features: Tensor, frames: Tensor) -> Encode:
-        """See `Capture`. Before it records it runs twice: libraries prepare themselves at the first call."""
-        if self._broken is not None:
-            raise RuntimeError("an earlier recording broke off")
-        graph = torch.cuda.CUDAGraph()
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):  # which also ends it where the recording breaks off and torch does not
-            for _ in range(2):
-                encode(features, frames)
-            encoded, lengths = self._record(graph, encode, features, frames)
-        torch.cuda.current_stream().wait_stream(self._stream)
-
-        def replay(new_features: Tensor, new_frames: Tensor) -> tuple[Tensor, Tensor]:
-            features.copy_(new_features)
-            frames.copy_(new_frames)
-            graph.replay()
-            return encoded.clone(), lengths.clone()
-
-        return replay
-
-    def _record(
-        self, graph: torch.cuda.CUDAGraph, encode: Encode, features: Tensor, frames: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        try:
-            # Other threads of the process may do what they like meanwhile.
-            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-                return encode(features, frames)
-        except torch.OutOfMemoryError:
-            raise  # the recording ended in order
-        except RuntimeError:
-            # torch's allocator goes on pointing to a graph whose recording was invalid: keep it, and record no other.
-            self._broken = graph
-            raise
+    return replay

@@ -17,6 +17,7 @@ from torch import Tensor
 from schemas.speech import Word
 from worker.adapters.parakeet.aside import Aside
 from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES
+from worker.adapters.parakeet.capture import CudaCapture
 from worker.adapters.parakeet.decoding import GreedyTdt, Steps
 from worker.adapters.parakeet.loaded import Lap, LoadedModel, no_lap
 from worker.adapters.parakeet.padded import PaddedWindows
@@ -26,6 +27,9 @@ from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 _DECODED_WINDOWS = 24
 """On the CPU, 48 windows of the tiny model: 0.31 s by 8, 0.22 by 16, 0.15 by 24 and by 32."""
+
+_BLOCK_STEPS = 8
+"""A window of 30 s takes some 130 steps of the tiny model: the last block of all is half for nothing on average."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +48,8 @@ class WindowsToWords:
 
     A window's words are bit for bit the same whatever shares its batch. On a GPU the encoder takes `batch_size` padded
     rows at once; on a CPU one window at its own length, which is faster there. The decoder always takes
-    `decoded_windows` rows of a fixed length. `graphs`: on a GPU the encoder's passes may be recorded.
+    `decoded_windows` rows of a fixed length. `graphs`: on a GPU the encoder's passes and the decoder's steps may be
+    recorded.
 
     On a CPU so many windows are encoded side by side as `threads` says, each by one thread: that scales better than
     threads within a matrix product, and leaves the words as they are. `lap` is told of each stage when the host is done
@@ -56,13 +61,13 @@ class WindowsToWords:
     ) -> None:
         self._network, self._device, self._dtype = model.network, model.device, model.dtype
         self._on_gpu = model.on_gpu
-        self._batch_size, self._lap = batch_size, lap
+        self._batch_size, self._graphs, self._lap = batch_size, graphs, lap
         self._whole = None if model.on_gpu else WholeWindows.of(self._network)
         self._padded = PaddedWindows(model, batch_size if model.on_gpu else 1, graphs=graphs, lap=lap)
         self._map = map if threads == 1 else ThreadPoolExecutor(threads, "encoder").map
         self._encodes_aside = model.on_gpu or threads > 1
         self._aside = Aside(model.device)
-        self._decode = GreedyTdt(self._network, steps_per_poll=8 if self._on_gpu else 1)
+        self._decode = GreedyTdt(self._network, block_steps=_BLOCK_STEPS)
         self._width: int = self._network.joint.enc.in_features
         spectrogram_frames = BUCKETS_SAMPLES[-1] // self._network.preprocessor.featurizer.hop_length
         self._longest_frames = -(-spectrogram_frames // self._network.encoder.subsampling_factor)
@@ -87,8 +92,20 @@ class WindowsToWords:
     def warm_up(self) -> None:
         """Pay now what the first batch would pay: on a GPU for windows of every length."""
         if self._on_gpu:
+            self._warm_up_decoding()
             self._padded.warm_up(self._decoding_bytes())
         self([np.zeros(BUCKETS_SAMPLES[0], dtype=np.int16)])
+
+    @torch.inference_mode()
+    def _warm_up_decoding(self) -> None:
+        """Before what the encoder's rows take is measured: what decoding keeps for good is then accounted for."""
+        if not self._graphs:
+            return
+        with self._aside.working():
+            rows, lengths = self._blank_rows()
+            rows.normal_()  # as the encoder's last normalisation leaves its output
+            lengths += self._longest_frames - torch.arange(len(lengths), device=self._device)
+            self._decode.record(rows, lengths, CudaCapture())
 
     def _decoding_bytes(self) -> int:
         """What lies between the steps: what is encoded ahead, and what is decoded, which is projected first."""
@@ -144,9 +161,7 @@ class WindowsToWords:
 
         Always of the longest windows' shape: products of another shape could differ in their last bits.
         """
-        shape = (self.decoded_windows, self._longest_frames, self._width)
-        rows = torch.zeros(shape, dtype=self._dtype, device=self._device)
-        lengths = torch.zeros(self.decoded_windows, dtype=torch.long, device=self._device)
+        rows, lengths = self._blank_rows()
         start = 0
         for encoded, valid in chain.from_iterable(batch.parts for batch in batches):
             end, frames = start + len(encoded), min(encoded.shape[1], self._longest_frames)
@@ -154,6 +169,11 @@ class WindowsToWords:
             lengths[start:end] = valid
             start = end
         return rows, lengths
+
+    def _blank_rows(self) -> tuple[Tensor, Tensor]:
+        shape = (self.decoded_windows, self._longest_frames, self._width)
+        rows = torch.zeros(shape, dtype=self._dtype, device=self._device)
+        return rows, torch.zeros(self.decoded_windows, dtype=torch.long, device=self._device)
 
     @torch.inference_mode()  # which each thread has for itself
     def _encode_one(self, whole: WholeWindows, window: Pcm) -> tuple[Tensor, Tensor]:
@@ -167,7 +187,6 @@ class WindowsToWords:
 
 
 def _tokens_by_row(steps: Steps, pieces: Sequence[str]) -> Iterator[list[Token]]:
-    columns = (steps.emitted, steps.labels, steps.frames, steps.durations, steps.confidences)
-    for emitted, *values in zip(*(column.T.cpu() for column in columns), strict=True):
+    for emitted, *values in zip(*(column.T.cpu() for column in steps.columns), strict=True):
         rows = zip(*(value[emitted].tolist() for value in values), strict=True)
         yield [Token(pieces[label], frame, frames, confidence) for label, frame, frames, confidence in rows]

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES, bucket_of
-from worker.adapters.parakeet.graphs import CudaCapture, RecordedEncoder
+from worker.adapters.parakeet.capture import CudaCapture
+from worker.adapters.parakeet.graphs import RecordedEncoder
 from worker.adapters.parakeet.loaded import Lap, LoadedModel, no_lap
 from worker.adapters.parakeet.rows import RowsThatFit, rows_within
 from worker.adapters.parakeet.spectrogram import spectrogram_of

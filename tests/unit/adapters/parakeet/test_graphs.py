@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +7,9 @@ from structlog.testing import capture_logs
 
 torch = pytest.importorskip("torch")
 
-from worker.adapters.parakeet.graphs import Capture, Encode, RecordedEncoder  # noqa: E402  needs torch
+from tests.support.recording import Recorder  # noqa: E402  needs torch
+from worker.adapters.parakeet.capture import Capture, Work  # noqa: E402
+from worker.adapters.parakeet.graphs import RecordedEncoder  # noqa: E402
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,25 +30,6 @@ def inputs(samples: int, rows: int) -> "tuple[Tensor, Tensor]":
     frames = samples // 10
     features = torch.rand(rows, BANDS, frames, generator=torch.Generator().manual_seed(samples))
     return features, frames - torch.arange(rows)
-
-
-class Recorder:
-    """A capture that works as a graph does: on inputs of its own, into an output of its own; counts what it repeats."""
-
-    def __init__(self) -> None:
-        self.recorded: list[int] = []
-        self.repeated = 0
-
-    def __call__(self, encode: Encode, features: "Tensor", frames: "Tensor") -> Encode:
-        self.recorded.append(features.shape[-1])
-
-        def replay(new_features: "Tensor", new_frames: "Tensor") -> "tuple[Tensor, Tensor]":
-            self.repeated += 1
-            features.copy_(new_features)
-            frames.copy_(new_frames)
-            return encode(features, frames)
-
-        return replay
 
 
 def record(encoder: RecordedEncoder, capture: Capture, *, rows_of: Mapping[int, int] = BOTH, room: bool = True) -> None:
@@ -77,11 +60,15 @@ def test_what_is_recorded_is_repeated_and_gives_what_the_encoder_gives() -> None
 
 
 def test_the_longest_windows_are_recorded_first() -> None:
-    recorder = Recorder()
+    recorded: list[int] = []
 
-    record(RecordedEncoder(encode), recorder)
+    def capture(work: Work) -> Work:
+        recorded.append(work()[0].shape[-1])
+        return work
 
-    assert recorder.recorded == [LONG // 10, SHORT // 10]
+    record(RecordedEncoder(encode), capture)
+
+    assert recorded == [LONG // 20, SHORT // 20]
 
 
 @pytest.mark.parametrize(("samples", "rows"), [(SHORT, ROWS // 2), (LONG // 2, ROWS)])
@@ -102,47 +89,42 @@ def test_before_anything_is_recorded_the_encoder_itself_answers() -> None:
     assert torch.equal(encoded, encode(*inputs(SHORT, ROWS))[0])
 
 
-def takes_features_for_constants(encode: Encode, features: "Tensor", _: "Tensor") -> Encode:
-    return lambda _, new_frames: encode(features, new_frames)
+def takes_inputs_for_constants(work: Work) -> Work:
+    outputs = work()
+    return lambda: outputs
 
 
-def takes_lengths_for_constants(encode: Encode, _: "Tensor", frames: "Tensor") -> Encode:
-    return lambda new_features, _: encode(new_features, frames)
+def with_outputs(changed: "Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]") -> Capture:
+    """Records as it should, and then gives other outputs."""
+
+    def capture(work: Work) -> Work:
+        repeat = Recorder()(work)
+        return lambda: changed(*repeat())
+
+    return capture
 
 
-def wrong_in_the_last_bit(encode: Encode, *_: "Tensor") -> Encode:
-    def replay(features: "Tensor", frames: "Tensor") -> "tuple[Tensor, Tensor]":
-        encoded, lengths = encode(features, frames)
-        encoded[-1, -1, 0] = torch.nextafter(encoded[-1, -1, 0], torch.tensor(10.0))
-        return encoded, lengths
-
-    return replay
+def wrong_in_the_last_bit(encoded: "Tensor", lengths: "Tensor") -> "tuple[Tensor, Tensor]":
+    wrong = encoded.clone()
+    wrong[-1, -1, 0] = torch.nextafter(wrong[-1, -1, 0], torch.tensor(10.0))
+    return wrong, lengths
 
 
-def wrong_in_a_length(encode: Encode, *_: "Tensor") -> Encode:
-    def replay(features: "Tensor", frames: "Tensor") -> "tuple[Tensor, Tensor]":
-        encoded, lengths = encode(features, frames)
-        return encoded, lengths + 1
-
-    return replay
+def wrong_in_a_length(encoded: "Tensor", lengths: "Tensor") -> "tuple[Tensor, Tensor]":
+    return encoded, lengths + 1
 
 
-def no_numbers(encode: Encode, *_: "Tensor") -> Encode:
-    def replay(features: "Tensor", frames: "Tensor") -> "tuple[Tensor, Tensor]":
-        encoded, lengths = encode(features, frames)
-        return torch.full_like(encoded, torch.nan), lengths
-
-    return replay
+def no_numbers(encoded: "Tensor", lengths: "Tensor") -> "tuple[Tensor, Tensor]":
+    return torch.full_like(encoded, torch.nan), lengths
 
 
 @pytest.mark.parametrize(
     "capture",
     [
-        takes_features_for_constants,
-        takes_lengths_for_constants,
-        wrong_in_the_last_bit,
-        wrong_in_a_length,
-        no_numbers,
+        takes_inputs_for_constants,
+        with_outputs(wrong_in_the_last_bit),
+        with_outputs(wrong_in_a_length),
+        with_outputs(no_numbers),
     ],
 )
 def test_a_recording_that_is_not_to_the_last_bit_the_encoder_is_refused(capture: Capture) -> None:
@@ -159,13 +141,13 @@ def test_a_recording_that_is_not_to_the_last_bit_the_encoder_is_refused(capture:
 class SpoiltByLater(Recorder):
     """The memory of an earlier recording is written over by a later one."""
 
-    def __call__(self, encode: Encode, features: "Tensor", frames: "Tensor") -> Encode:
-        replay = super().__call__(encode, features, frames)
-        number = len(self.recorded)
+    def __call__(self, work: Work) -> Work:
+        repeat = super().__call__(work)
+        number = self.recorded
 
-        def spoilt(new_features: "Tensor", new_frames: "Tensor") -> "tuple[Tensor, Tensor]":
-            encoded, lengths = replay(new_features, new_frames)
-            return encoded + (len(self.recorded) > number), lengths
+        def spoilt() -> "tuple[Tensor, ...]":
+            encoded, lengths = repeat()
+            return encoded + (self.recorded > number), lengths
 
         return spoilt
 
@@ -185,10 +167,10 @@ def test_a_recording_that_a_later_one_spoils_is_refused() -> None:
 )
 def test_a_length_that_cannot_be_recorded_leaves_the_others_their_recordings(error: RuntimeError) -> None:
     class FailsAtLong(Recorder):
-        def __call__(self, encode: Encode, features: "Tensor", frames: "Tensor") -> Encode:
-            if features.shape[-1] == LONG // 10:
+        def __call__(self, work: Work) -> Work:
+            if work()[0].shape[-1] == LONG // 20:
                 raise error
-            return super().__call__(encode, features, frames)
+            return super().__call__(work)
 
     encoder = RecordedEncoder(encode)
 

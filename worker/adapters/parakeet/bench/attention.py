@@ -89,7 +89,7 @@ def _largest_difference(answers: Sequence[tuple[Tensor, Tensor]], others: Sequen
 
 @torch.inference_mode()
 def _tokens(loaded: LoadedModel, answers: Sequence[tuple[Tensor, Tensor]]) -> Iterator[list[str]]:
-    decode = GreedyTdt(loaded.network, steps_per_poll=8)
+    decode = GreedyTdt(loaded.network, block_steps=8)
     for rows, lengths in answers:
         steps = decode(rows, lengths)
         for emitted, labels in zip(steps.emitted.T.cpu(), steps.labels.T.cpu(), strict=True):

@@ -188,4 +188,4 @@ def _find_bias(network: Any, speech: Pcm) -> None:
 
 
 def _emitted(network: Any, encoded: Tensor, lengths: Tensor) -> int:
-    return int(GreedyTdt(network, steps_per_poll=1)(encoded, lengths).emitted.sum())
+    return int(GreedyTdt(network, block_steps=8)(encoded, lengths).emitted.sum())
