@@ -25,6 +25,7 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcAsyncI
 
 from worker.adapters.audio import find_ffmpeg
 from worker.adapters.audio.command import decode_arguments, probe_arguments
+from worker.adapters.audio.samples import INTEGERS
 
 READY = "ready"
 CLAIM, CHECKPOINT, WORDS, PARAGRAPHS, TRANSCRIPT, MARKER = 480, 3_000, 500, 450, 3_500, 4_000
@@ -105,7 +106,7 @@ class BareLoop:
         await self._thread(lambda: blob.reload(retry=None))
         with tempfile.NamedTemporaryFile() as file:
             await self._thread(lambda: blob.download_to_filename(file.name, raw_download=True, retry=None))
-            for arguments in (probe_arguments(Path(file.name)), decode_arguments(Path(file.name))):
+            for arguments in (probe_arguments(Path(file.name)), decode_arguments(Path(file.name), INTEGERS)):
                 process = await asyncio.create_subprocess_exec(
                     self._ffmpeg,
                     *arguments,

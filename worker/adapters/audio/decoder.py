@@ -27,7 +27,7 @@ from worker.adapters.audio.command import decode_arguments, probe_arguments, sou
 from worker.adapters.audio.parts import PART_SECONDS, Divided, Heard, Stretch, divisible
 from worker.adapters.audio.process import Limits, Run, started
 from worker.adapters.audio.report import CLAIM_SLACK_SECONDS, Report
-from worker.adapters.audio.samples import FLOAT_BYTES, to_int16
+from worker.adapters.audio.samples import INTEGERS, Encoding, encoding_for
 from worker.errors import AudioTooLong, AudioUndecodable, EngineFailure
 from worker.ports import SAMPLE_RATE_HZ, AudioFacts, Pcm, PcmStream
 
@@ -56,7 +56,7 @@ class FfmpegDecoder:
         part_seconds: int = PART_SECONDS,
     ) -> None:
         self._ffmpeg, self._limits, self._parts, self._part_seconds = ffmpeg, limits, parts, part_seconds
-        self._block_bytes = round(block_seconds * SAMPLE_RATE_HZ) * FLOAT_BYTES
+        self._block_samples = round(block_seconds * SAMPLE_RATE_HZ)
         self._processors = asyncio.Semaphore(parts)
 
     async def probe(self, path: Path) -> AudioFacts:
@@ -78,47 +78,64 @@ class FfmpegDecoder:
     async def decode(self, path: Path) -> AsyncIterator[PcmStream]:
         """See the port. One ffmpeg runs for the length of the context, and waits while nobody iterates."""
         _refuse_empty(path)
-        async with started(self._ffmpeg, decode_arguments(path), Report(source(path)), self._limits) as run:
-            serial = DecodedStream(run, path, self._limits, self._block_bytes)
+        async with contextlib.AsyncExitStack() as stack:
+            run, encoding = await self._serial_run(path, stack)
+            serial = DecodedStream(run, path, encoding, self._limits, self._block_samples)
             if self._parts == 1:
                 yield serial
                 return
-            parted = PartedStream(serial, partial(self._divided, path), least_seconds=2 * self._part_seconds)
+            parted = PartedStream(serial, partial(self._divided, path, encoding), least_seconds=2 * self._part_seconds)
             async with contextlib.aclosing(parted):
                 yield parted
 
-    def _divided(self, path: Path, seconds: float) -> Divided:
+    async def _serial_run(self, path: Path, stack: contextlib.AsyncExitStack) -> tuple[Run, Encoding]:
+        """Begin as with most files, and anew where the headers say that it is one of the others."""
+        run = await stack.enter_async_context(self._started(path, INTEGERS))
+        await run.headers()
+        if (encoding := encoding_for(run.report.codec)) is not INTEGERS:
+            await run.end()
+            run = await stack.enter_async_context(self._started(path, encoding))
+        return run, encoding
+
+    def _started(
+        self, path: Path, encoding: Encoding, begin_second: int = 0, end_second: int | None = None
+    ) -> contextlib.AbstractAsyncContextManager[Run]:
+        arguments = decode_arguments(path, encoding, begin_second, end_second)
+        return started(self._ffmpeg, arguments, Report(source(path)), self._limits)
+
+    def _divided(self, path: Path, encoding: Encoding, seconds: float) -> Divided:
         async def decode(stretch: Stretch, most_samples: int) -> Heard:
             async with self._processors:
-                return await self._heard(path, stretch, most_samples)
+                return await self._heard(path, encoding, stretch, most_samples)
 
         return Divided(
             seconds,
             decode,
             ahead=self._parts,
-            block_samples=self._block_bytes // FLOAT_BYTES,
+            block_samples=self._block_samples,
             part_seconds=self._part_seconds,
         )
 
-    async def _heard(self, path: Path, stretch: Stretch, most_samples: int) -> Heard:
-        report, samples, filled = Report(source(path)), np.empty(most_samples, np.int16), 0
-        arguments = decode_arguments(path, stretch.begin_second, stretch.end_second)
-        async with started(self._ffmpeg, arguments, report, self._limits) as run:
-            while (block := to_int16(await run.read(self._block_bytes))).size:
+    async def _heard(self, path: Path, encoding: Encoding, stretch: Stretch, most_samples: int) -> Heard:
+        samples, filled = np.empty(most_samples, np.int16), 0
+        block_bytes = self._block_samples * encoding.sample_bytes
+        async with self._started(path, encoding, stretch.begin_second, stretch.end_second) as run:
+            while (block := encoding.to_int16(await run.read(block_bytes))).size:
                 if filled + block.size > most_samples:
                     return Heard(samples=samples[:filled], clean=False)
                 samples[filled : filled + block.size] = block
                 filled += block.size
             code = await run.ended()
         _raise_if_stopped(code)
-        return Heard(samples=samples[:filled], clean=code == 0 and not report.damaged)
+        return Heard(samples=samples[:filled], clean=code == 0 and not run.report.damaged)
 
 
 class DecodedStream:
     """The `PcmStream` of one ffmpeg process. Every block but the last has the same length."""
 
-    def __init__(self, run: Run, path: Path, limits: Limits, block_bytes: int) -> None:
-        self._run, self._path, self._limits, self._block_bytes = run, path, limits, block_bytes
+    def __init__(self, run: Run, path: Path, encoding: Encoding, limits: Limits, block_samples: int) -> None:
+        self._run, self._path, self._encoding, self._limits = run, path, encoding, limits
+        self._block_bytes = block_samples * encoding.sample_bytes
         self._samples = 0
         self._truncated = False
 
@@ -133,7 +150,7 @@ class DecodedStream:
     async def __anext__(self) -> Pcm:
         if not self._samples:
             await self._refuse_too_long_by_its_header()
-        block = to_int16(await self._run.read(self._block_bytes))
+        block = self._encoding.to_int16(await self._run.read(self._block_bytes))
         if not block.size:
             await self._finish()
             raise StopAsyncIteration

@@ -6,6 +6,7 @@ import pytest
 from tests.support.decoding import decode_all
 from tests.support.media import MediaKit, lag_samples, riff_wav
 from worker.adapters.audio import FfmpegDecoder
+from worker.adapters.audio.samples import FLOATS
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 # name, options, most samples that may follow the truth (padding of the last frame), lag; a sample is 1/16000 s
@@ -46,6 +47,36 @@ async def test_samples_come_out_exact_and_in_time(
     assert not decoded.truncated
     assert 0 <= decoded.samples.size - talk.size <= extra
     assert abs(lag_samples(decoded.samples, talk) - lag) <= 1
+
+
+LOUD = ("-af", "volume=24dB")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, options) for name, options, _, _ in FORMATS if not name.startswith(("float", "double"))),
+        ("loud.wav", LOUD),
+        ("loud.mp3", (*LOUD, "-ar", "44100")),
+        ("24-bit.wav", ("-c:a", "pcm_s24le")),
+        ("32-bit.wav", (*LOUD, "-c:a", "pcm_s32le")),
+    ],
+)
+async def test_ffmpeg_rounds_to_16_bits_as_we_do(
+    media: MediaKit,
+    decoder: FfmpegDecoder,
+    talk: Pcm,
+    name: str,
+    options: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = media.encode(f"rounded-{name}", talk, *options)
+
+    rounded_by_ffmpeg = await decode_all(decoder, path)
+    monkeypatch.setattr("worker.adapters.audio.decoder.encoding_for", lambda _: FLOATS)
+    rounded_by_us = await decode_all(decoder, path)
+
+    assert np.array_equal(rounded_by_ffmpeg.samples, rounded_by_us.samples)
 
 
 async def test_16_bit_samples_at_16_khz_come_through_bit_for_bit(
