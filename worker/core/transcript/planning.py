@@ -26,7 +26,7 @@ class Chunk:
     """A stretch of the file and its windows. Positions are samples in the whole file.
 
     The owned stretches `[start_sample, end_sample)` of a file's chunks tile it. Windows may reach over them by the
-    overlap of a forced cut; what lies in no window is silence.
+    overlap of a forced cut; what lies in no window is silence, or a file of less than 20 ms.
     """
 
     index: int

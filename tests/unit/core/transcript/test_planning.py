@@ -203,7 +203,7 @@ def recordings(draw: st.DrawFn) -> Pcm:
     parts = []
     for _ in range(draw(st.integers(1, 6))):
         level = draw(st.sampled_from([0, 2, 50, 3000]))
-        seconds = draw(st.floats(0.01, 20))
+        seconds = draw(st.floats(0.03, 20))  # a frame at least: see below
         parts.append(draw(st.sampled_from([babble, hush]))(seconds, level=level, seed=draw(st.integers(0, 9))))
     return np.concatenate(parts)
 
@@ -244,6 +244,12 @@ def test_chunks_tile_the_file_and_windows_keep_their_limits(audio: Pcm, chunk_se
         assert left.end_sample < right.end_sample
         assert right.overlaps_previous == (right.start_sample < left.end_sample)
         assert left.end_sample - right.start_sample <= 2 * SECOND
+
+
+def test_audio_shorter_than_a_frame_is_no_speech() -> None:
+    chunks = plan(np.full(319, 3000, np.int16), chunk_seconds=20)
+
+    assert [(one.start_sample, one.end_sample, one.windows) for one in chunks] == [(0, 319, ())]
 
 
 @given(recordings())
