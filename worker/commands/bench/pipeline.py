@@ -15,7 +15,7 @@ from worker.commands.bench.outcome import deliver, telling
 from worker.commands.bench.pipeline_report import LONG_HOURS, Result, Wish, report
 from worker.commands.bench.speech import write_audio
 from worker.commands.bench.weights import model_of
-from worker.commands.bench.workers import Worker, crew, do_jobs, upload, watching_memory
+from worker.commands.bench.workers import Worker, crew, do_jobs, processor_seconds, upload, watching_memory
 from worker.commands.console import load_settings
 from worker.embedded.local_cloud import local_cloud
 from worker.engines import make_engine
@@ -90,8 +90,10 @@ def engine_like_the_workers(model: str, device: str) -> AbstractAsyncContextMana
 
 def _one_turn(worker: Worker, result: Result) -> None:
     patience = max(LEAST_PATIENCE_SECONDS, result.case.hours * SECONDS_PER_HOUR / SLOWEST)
+    before = processor_seconds(worker.pid)
     with watching_memory(worker.pid) as held:
         result.done.append(do_jobs([file.name for file in result.case.files], patience))
+    result.processor_seconds.append(processor_seconds(worker.pid) - before)
     result.peak_bytes = max(result.peak_bytes, *held)
 
 

@@ -38,6 +38,8 @@ class Result:
     done: list[Done] = field(default_factory=list)
     alone_seconds: list[float] = field(default_factory=list)
     first_window_seconds: list[float] = field(default_factory=list)
+    processor_seconds: list[float] = field(default_factory=list)
+    """Of the worker and its ffmpegs, in each turn; the engine's are not among them."""
     peak_bytes: int = 0
 
     @property
@@ -60,6 +62,11 @@ class Result:
         """Of the time end to end in which the engine computed."""
         return median(one.engine_seconds / one.seconds for one in self.done)
 
+    @property
+    def processor_seconds_an_hour(self) -> float:
+        """Of audio, beside the engine."""
+        return median(self.processor_seconds) / self.case.hours
+
 
 def report(wish: Wish, results: Sequence[Result]) -> Report:
     """Everything that was found, judged."""
@@ -80,7 +87,9 @@ def report(wish: Wish, results: Sequence[Result]) -> Report:
                 "FLAC; against an engine like the worker's own that is offered the same windows from memory, in turns. "
                 f"Medians; what is longer than {LONG_HOURS:g} h is measured once. Memory is the proportional set size "
                 f"of the worker, its inference process and ffmpeg. Batches of {settings.gpu_batch_size}, "
-                f"{settings.chunks_in_flight} chunks of {settings.chunk_duration_minutes:g} min in flight."
+                f"{settings.chunks_in_flight} chunks of {settings.chunk_duration_minutes:g} min in flight. What the "
+                "worker and its ffmpegs take of the processors, beside the engine, is what it costs to keep an engine "
+                "of any speed at work: at N times real time N / 3600 of it in each second."
             ),
         ),
     )
@@ -98,6 +107,7 @@ def _grid(results: Sequence[Result]) -> Grid:
             "times real time",
             "engine busy",
             "first window after, s",
+            "processor s an hour of audio",
             "peak MiB",
         ),
         rows=tuple(
@@ -110,6 +120,7 @@ def _grid(results: Sequence[Result]) -> Grid:
                 f"{result.speed:.0f}",
                 f"{100 * result.busy_share:.0f} %",
                 f"{median(result.first_window_seconds):.2f}",
+                f"{result.processor_seconds_an_hour:.1f}",
                 f"{result.peak_bytes / (GIB / 1024):.0f}",
             )
             for result in results
@@ -155,5 +166,6 @@ def _figures(result: Result) -> Mapping[str, object]:
         "real_time_factor": result.speed,
         "engine_busy_share": result.busy_share,
         "first_window_seconds": result.first_window_seconds,
+        "processor_seconds": result.processor_seconds,
         "peak_bytes": result.peak_bytes,
     }
