@@ -7,9 +7,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Self
@@ -20,11 +18,10 @@ from worker.adapters.allocator import return_large_blocks
 from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.adapters.backlog import Backlog, google_session
 from worker.adapters.clock import SystemClock
-from worker.adapters.gcs import GcsObjectStore, open_object_store
 from worker.adapters.gpu import open_gpus
 from worker.adapters.processors import processors
-from worker.adapters.pubsub import Patience, PubSub, open_pubsub
 from worker.adapters.workspace import workspace
+from worker.cloud import Cloud, open_cloud
 from worker.core.delivery.consumer import Consumer
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.board import Board
@@ -51,24 +48,6 @@ TURN_SECONDS = 0.0005
 FUSE_THRESHOLD = 10
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cloud:
-    """The clients of Pub/Sub and Cloud Storage."""
-
-    pubsub: PubSub
-    store: GcsObjectStore
-
-
-@asynccontextmanager
-async def open_cloud(settings: Settings, *, patience: Patience | None = None) -> AsyncIterator[Cloud]:
-    """Connect to what the settings name. Nothing is verified yet."""
-    async with (
-        open_object_store(project=settings.project_id) as store,
-        open_pubsub(settings.project_id, emulator_host=settings.pubsub_emulator_host, patience=patience) as pubsub,
-    ):
-        yield Cloud(pubsub=pubsub, store=store)
 
 
 def make_decoder(settings: Settings) -> FfmpegDecoder:

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 import structlog
 
 from worker.adapters.audio import PART_SECONDS, FfmpegMissing, ffmpeg_version, find_ffmpeg
-from worker.adapters.deepgram import Retries
 from worker.adapters.gcs import GcsObjectStore
 from worker.adapters.pubsub import PubSub
-from worker.engines import make_deepgram, only_deepgram, prices
 from worker.errors import (
     DeepgramPriceUnknown,
     ObjectForbidden,
@@ -96,6 +94,9 @@ def deepgram_findings(settings: Settings) -> Iterator[Finding]:
 
     Nothing is asked of Deepgram: a request that would prove the key costs money.
     """
+    from worker.adapters.deepgram import Retries  # noqa: PLC0415  its SDK, for which the checks before it need not wait
+    from worker.engines import make_deepgram, only_deepgram, prices  # noqa: PLC0415
+
     name = f"Deepgram {settings.deepgram_model}"
     try:
         usd_per_minute = prices(settings, uses_gpu=True).deepgram_usd_per_minute
@@ -103,7 +104,7 @@ def deepgram_findings(settings: Settings) -> Iterator[Finding]:
         yield Finding(name=name, ok=False, detail=_with_action(exc))
         return
     if settings.deepgram_api_key is None:
-        yield _without_a_key(settings, name)
+        yield _without_a_key(name, only_deepgram(settings))
         return
     try:
         make_deepgram(settings, settings.deepgram_api_key.get_secret_value(), Retries())
@@ -118,8 +119,8 @@ def deepgram_findings(settings: Settings) -> Iterator[Finding]:
         yield Finding(name=name, ok=True, advice=True, detail=detail)
 
 
-def _without_a_key(settings: Settings, name: str) -> Finding:
-    if only := only_deepgram(settings):
+def _without_a_key(name: str, only: str) -> Finding:
+    if only:
         return Finding(name=name, ok=False, detail=f"DEEPGRAM_API_KEY is not set, and {only} leaves nothing else")
     detail = "DEEPGRAM_API_KEY is not set: the fallback is off, and jobs that only Deepgram can do fail"
     return Finding(name=name, ok=True, advice=True, detail=detail)

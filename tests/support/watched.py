@@ -12,7 +12,8 @@ from tests.support.pipeline import Pipeline
 from tests.support.worker import Cloud
 from worker.adapters.clock import SystemClock
 from worker.adapters.gpu import Gpus
-from worker.app import make_consumer, open_cloud
+from worker.app import make_consumer
+from worker.cloud import open_cloud
 from worker.commands.health import fetch
 from worker.core.jobs.board import Board
 from worker.engines import engines_of, open_deepgram

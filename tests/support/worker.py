@@ -20,7 +20,8 @@ from tests.support.pubsub import EMULATOR
 from tests.support.waiting import eventually
 from tests.support.worker_process import WorkerProcess
 from worker.adapters.memory.recogniser import MemoryRecogniser
-from worker.app import make_consumer, open_cloud
+from worker.app import make_consumer
+from worker.cloud import open_cloud
 from worker.core.delivery.consumer import Consumer
 from worker.core.jobs.ladder import Deepgram
 from worker.embedded.gcs import EmbeddedGcs

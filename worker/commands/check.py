@@ -7,11 +7,10 @@ from typing import Any
 
 from rich.markup import escape
 
-from worker.app import make_decoder, open_cloud, self_test
+from worker.cloud import open_cloud
 from worker.commands.console import EXIT_FAILED, load_settings, out
 from worker.commands.health import document, own_url
 from worker.core.delivery.fuse import FuseState
-from worker.engines import NoEngine, start_engine
 from worker.errors import WorkerError
 from worker.preflight import Finding, findings
 from worker.settings import Settings
@@ -67,6 +66,9 @@ def running_worker(health: dict[str, Any]) -> Finding:
 
 
 async def _engine(settings: Settings) -> Finding:
+    from worker.app import make_decoder, self_test  # noqa: PLC0415  all of the worker: the checks before it come first
+    from worker.engines import NoEngine, start_engine  # noqa: PLC0415
+
     name = f"model {settings.parakeet_model_name}"
     try:
         async with start_engine(settings) as engine:

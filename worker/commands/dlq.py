@@ -19,12 +19,11 @@ from rich.table import Column, Table
 
 from worker.adapters.clock import SystemClock
 from worker.adapters.pubsub import Patience
-from worker.app import Cloud, make_jobs, open_cloud
+from worker.cloud import Cloud, open_cloud
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, out
 from worker.core.delivery.dead_letters import Entry, Origin, Selection, histogram
 from worker.core.delivery.holding import Holding, hold_dead_letters
 from worker.core.delivery.replay import Edit, EditRefused, Refusal, Republish, drop, export_line, plan, replay
-from worker.engines import NoEngine, engines_of
 from worker.errors import Deferred, WorkerError
 from worker.settings import Settings
 from worker.telemetry import configure_logging
@@ -173,6 +172,11 @@ async def _open(settings: Settings, most: int) -> AsyncIterator[_Console]:
 async def _adopt_forwarded(console: _Console) -> None:
     """What the subscription's policy forwarded got no terminal event from any worker: it gets one now."""
     forwarded = [entry for entry in console.holding.entries if entry.origin is Origin.POLICY]
+    if not forwarded:
+        return
+    from worker.app import make_jobs  # noqa: PLC0415  all of the worker, which looking does not need
+    from worker.engines import NoEngine, engines_of  # noqa: PLC0415
+
     engines = engines_of(console.settings, NoEngine("this command does not transcribe"), None)
     jobs = make_jobs(console.settings, console.cloud, engines, console.settings.temp_dir)
     for entry in forwarded:
