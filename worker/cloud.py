@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from worker.adapters.gcs import GcsObjectStore, open_object_store
-from worker.adapters.pubsub import Patience, PubSub, open_pubsub
+from worker.adapters.pubsub import PubSub, open_pubsub
 from worker.settings import Settings
 
 
@@ -18,10 +18,10 @@ class Cloud:
 
 
 @asynccontextmanager
-async def open_cloud(settings: Settings, *, patience: Patience | None = None) -> AsyncIterator[Cloud]:
+async def open_cloud(settings: Settings) -> AsyncIterator[Cloud]:
     """Connect to what the settings name. Nothing is verified yet."""
     async with (
         open_object_store(project=settings.project_id) as store,
-        open_pubsub(settings.project_id, emulator_host=settings.pubsub_emulator_host, patience=patience) as pubsub,
+        open_pubsub(settings.project_id, emulator_host=settings.pubsub_emulator_host) as pubsub,
     ):
         yield Cloud(pubsub=pubsub, store=store)

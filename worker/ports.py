@@ -9,17 +9,20 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from schemas.speech import Word
 
 SAMPLE_RATE_HZ = 16_000
 
-Pcm: TypeAlias = NDArray[np.int16]
-"""Mono samples at `SAMPLE_RATE_HZ`, shape (samples,)."""
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Pcm: TypeAlias = NDArray[np.int16]
+    """Mono samples at `SAMPLE_RATE_HZ`, shape (samples,)."""
+else:
+    Pcm = Any  # commands that only look at messages need not load numpy, which takes a tenth of a second
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------

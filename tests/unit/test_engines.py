@@ -9,7 +9,7 @@ from worker.adapters.memory.store import MemoryObjectStore
 from worker.core.jobs.budget import FallbackBudget, NoLimit
 from worker.engines import NoEngine, PaidWindows, engines_of, make_engine, open_deepgram, prices, start_engine
 from worker.errors import DeepgramPriceUnknown, GpuNotAvailable
-from worker.preflight import deepgram_findings
+from worker.preflight.machine import deepgram_findings
 from worker.settings import Settings
 
 STORE = MemoryObjectStore(SystemClock().now)

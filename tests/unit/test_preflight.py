@@ -1,6 +1,6 @@
 import pytest
 
-from worker.preflight import memory_finding
+from worker.preflight.machine import memory_finding
 from worker.settings import Settings
 
 

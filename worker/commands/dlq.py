@@ -11,15 +11,14 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Column, Table
 
 from worker.adapters.clock import SystemClock
-from worker.adapters.pubsub import Patience
-from worker.cloud import Cloud, open_cloud
+from worker.adapters.pubsub import Patience, PubSub, open_pubsub
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, out
 from worker.core.delivery.dead_letters import Entry, Origin, Selection, histogram
 from worker.core.delivery.holding import Holding, hold_dead_letters
@@ -27,6 +26,9 @@ from worker.core.delivery.replay import Edit, EditRefused, Refusal, Republish, d
 from worker.errors import Deferred, WorkerError
 from worker.settings import Settings
 from worker.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from worker.core.jobs.handler import Jobs
 
 # Three empty answers end a listing; each is waited for this long.
 PULL_SECONDS = 2.0
@@ -130,7 +132,7 @@ def parse_edits(texts: Sequence[str]) -> tuple[Edit, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Console:
-    cloud: Cloud
+    pubsub: PubSub
     settings: Settings
     holding: Holding
     clock: SystemClock
@@ -162,11 +164,12 @@ async def _run(settings: Settings, act: Callable[[_Console], Awaitable[int]], mo
 @asynccontextmanager
 async def _open(settings: Settings, most: int) -> AsyncIterator[_Console]:
     clock = SystemClock()
-    async with open_cloud(settings, patience=Patience(pull=PULL_SECONDS)) as cloud:
-        subscription = cloud.pubsub.subscription(settings.dead_letter_subscription)
+    host, patience = settings.pubsub_emulator_host, Patience(pull=PULL_SECONDS)
+    async with open_pubsub(settings.project_id, emulator_host=host, patience=patience) as pubsub:
+        subscription = pubsub.subscription(settings.dead_letter_subscription)
         lease_seconds = (await subscription.facts()).ack_deadline_seconds
         async with hold_dead_letters(subscription, lease_seconds=lease_seconds, most=most, clock=clock) as holding:
-            yield _Console(cloud=cloud, settings=settings, holding=holding, clock=clock)
+            yield _Console(pubsub=pubsub, settings=settings, holding=holding, clock=clock)
 
 
 async def _adopt_forwarded(console: _Console) -> None:
@@ -174,24 +177,34 @@ async def _adopt_forwarded(console: _Console) -> None:
     forwarded = [entry for entry in console.holding.entries if entry.origin is Origin.POLICY]
     if not forwarded:
         return
-    from worker.app import make_jobs  # noqa: PLC0415  all of the worker, which looking does not need
+    async with _jobs(console) as jobs:
+        for entry in forwarded:
+            try:
+                await jobs.attempt(replace(entry.copies[0], attributes=entry.attributes)).adopt(entry.attempts)
+            except Deferred as exc:
+                out().print(f"[yellow]left alone[/] {entry.dead_letter_id}: {escape(str(exc))}")
+                continue
+            await console.holding.settle(entry)
+    await console.holding.gather(len(forwarded))
+
+
+@asynccontextmanager
+async def _jobs(console: _Console) -> "AsyncIterator[Jobs]":
+    """Nearly all of the worker, which looking at dead letters does not need."""
+    from worker.adapters.gcs import open_object_store  # noqa: PLC0415
+    from worker.app import make_jobs  # noqa: PLC0415
+    from worker.cloud import Cloud  # noqa: PLC0415
     from worker.engines import NoEngine, engines_of  # noqa: PLC0415
 
-    engines = engines_of(console.settings, NoEngine("this command does not transcribe"), None)
-    jobs = make_jobs(console.settings, console.cloud, engines, console.settings.temp_dir)
-    for entry in forwarded:
-        try:
-            await jobs.attempt(replace(entry.copies[0], attributes=entry.attributes)).adopt(entry.attempts)
-        except Deferred as exc:
-            out().print(f"[yellow]left alone[/] {entry.dead_letter_id}: {escape(str(exc))}")
-            continue
-        await console.holding.settle(entry)
-    if forwarded:
-        await console.holding.gather(len(forwarded))
+    settings = console.settings
+    async with open_object_store(project=settings.project_id) as store:
+        cloud = Cloud(pubsub=console.pubsub, store=store)
+        engines = engines_of(settings, NoEngine("this command does not transcribe"), None)
+        yield make_jobs(settings, cloud, engines, settings.temp_dir)
 
 
 async def _republish(console: _Console, plans: Sequence[Republish], per_second: float) -> None:
-    topic = console.cloud.pubsub.topic(console.settings.jobs_topic)
+    topic = console.pubsub.topic(console.settings.jobs_topic)
     with Progress(console=out()) as bars:
         bar = bars.add_task("replaying", total=len(plans))
         done = replay(console.holding, topic, plans, per_second=per_second, clock=console.clock)

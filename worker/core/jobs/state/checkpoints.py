@@ -29,6 +29,11 @@ class Holder(Protocol):
 
     lost: asyncio.Event
 
+    @property
+    def is_first(self) -> bool:
+        """Nobody has held the job before, so that nobody but this claim can have left checkpoints of it."""
+        ...
+
     async def note_progress(self) -> None:
         """Remember that this claim brought the job forward."""
         ...
@@ -58,19 +63,23 @@ class Checkpoints:
         if self._holder.lost.is_set():
             raise ClaimLost(self._job_id)
         ref = self._files.checkpoint(self._job_id, key, checkpoint.index)
+        if self._names is not None:
+            self._names.add(ref.name)
         try:
             await self._files.save(ref, checkpoint, if_generation=ABSENT)
         except PreconditionFailed:
             if await self._sound(ref, checkpoint.index):
                 return
             await self._files.save(ref, checkpoint, if_generation=None)
-        if self._names is not None:
-            self._names.add(ref.name)
         await self._holder.note_progress()
 
     async def clear(self) -> None:
         """Remove every checkpoint of the job, of all keys. For after the result marker stands."""
-        await clear_checkpoints(self._files, self._job_id)
+        if not self._holder.is_first:
+            await clear_checkpoints(self._files, self._job_id)
+            return
+        names = await self._standing()
+        await asyncio.gather(*(self._files.store.delete(ObjectRef(self._files.bucket, name)) for name in names))
 
     async def _standing(self) -> set[str]:
         async with self._listing:

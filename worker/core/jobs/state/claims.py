@@ -56,6 +56,7 @@ class Claim:
         self._files, self._clock, self._ttl_seconds, self._record = files, clock, ttl_seconds, record
         self._ref = files.claim(record.job_id)
         self._generation = self._marker_generation = ABSENT
+        self._is_first = False
         self._held = self._taken = self._concluded = False
         self._confirmed = clock.monotonic()
         self._writing = asyncio.Lock()
@@ -66,6 +67,11 @@ class Claim:
     def record(self) -> ClaimRecord:
         """As last written: `failures`, `crashes` and `deliveries` of this run (this one included), `first_seen`."""
         return self._record
+
+    @property
+    def is_first(self) -> bool:
+        """Where this claim stands none has stood, nor has a run of the job ended."""
+        return self._is_first
 
     async def verify(self) -> None:
         """Prove by a write that the job is still ours, now. Raises `ClaimLost`, `StorageServiceError`."""
@@ -100,11 +106,10 @@ class Claim:
 
         Entering raises `ClaimHeld` when another worker was first, or when the job has been concluded.
         """
-        self._generation = over_generation
         tasks: list[asyncio.Task[None]] = []
         try:
             with stage("claim"):
-                await self._enter()
+                await self._enter(over_generation)
             tasks += [
                 asyncio.create_task(self._beat(), name=f"claim-beat:{self._record.job_id}"),
                 asyncio.create_task(self._watch(), name=f"claim-watch:{self._record.job_id}"),
@@ -116,7 +121,8 @@ class Claim:
             await self._give_back()
             await _ended(tasks)
 
-    async def _enter(self) -> None:
+    async def _enter(self, over_generation: int) -> None:
+        self._generation = over_generation
         try:
             await self._write()
         except ClaimLost as exc:
@@ -128,6 +134,7 @@ class Claim:
             self._concluded = True  # so the claim we just made is removed again
             refuse_conflict(standing, self._record.fingerprint)
             raise ClaimHeld(self._record.job_id, "nobody any more: it is concluded")
+        self._is_first = over_generation == marker.generation == ABSENT
 
     async def _write(self, **changes: bool | int) -> None:
         write = asyncio.create_task(self._swap(changes), name=f"claim-write:{self._record.job_id}")

@@ -1,3 +1,4 @@
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -6,8 +7,9 @@ import structlog
 
 from schemas.codes import ErrorCode
 from schemas.state import Checkpoint
-from tests.support.state import BUCKET, FINGERPRINT, JOB, Bucket, checkpoint
+from tests.support.state import BUCKET, FINGERPRINT, JOB, Bucket, checkpoint, failed
 from worker.core.jobs.state import checkpoint_key
+from worker.core.jobs.state.files import ABSENT
 from worker.errors import ClaimLost
 from worker.ports import ObjectFacts, ObjectRef
 
@@ -95,6 +97,51 @@ async def test_clearing_removes_the_checkpoints_of_every_key_of_this_job_only(bu
     assert [facts.ref.name for facts in await bucket.store.list(BUCKET, "checkpoints/")] == [
         "checkpoints/job-10/k1/00000.json"
     ]
+
+
+async def test_a_job_that_nobody_held_before_is_listed_once(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[str] = []
+    monkeypatch.setattr(bucket.store, "list", counting(listed, bucket.store.list))
+    async with bucket.worker("a").claim(JOB, FINGERPRINT, 0) as claim:
+        await claim.checkpoints.load("k1", 0)
+        await claim.checkpoints.save("k1", checkpoint(0))
+
+        await claim.checkpoints.clear()
+
+    assert listed == [f"checkpoints/{JOB}/"]
+    assert await bucket.store.list(BUCKET, "checkpoints/") == []
+
+
+async def test_what_a_lost_worker_saved_too_late_is_cleared_by_the_next(bucket: Bucket) -> None:
+    async with bucket.worker("a").claim(JOB, FINGERPRINT, 0) as first:
+        await first.checkpoints.save("k1", checkpoint(0))
+    async with bucket.worker("b").claim(JOB, FINGERPRINT, 0) as claim:
+        await claim.checkpoints.load("k1", 0)
+        await bucket.files.save(bucket.files.checkpoint(JOB, "k1", 1), checkpoint(1), if_generation=ABSENT)
+
+        await claim.checkpoints.clear()
+
+    assert await bucket.store.list(BUCKET, "checkpoints/") == []
+
+
+async def test_a_replayed_job_is_listed_again_for_its_claim_is_new_but_its_checkpoints_are_not(bucket: Bucket) -> None:
+    async with bucket.worker("a").claim(JOB, FINGERPRINT, 0) as claim:
+        await claim.checkpoints.save("k1", checkpoint(0))
+        await claim.conclude(failed())
+
+    async with bucket.worker("b").claim(JOB, FINGERPRINT, 1) as claim:
+        assert not claim.is_first
+        assert await claim.checkpoints.load("k1", 0) == checkpoint(0)
+
+
+def counting(
+    listed: list[str], lists: Callable[[str, str], Awaitable[Sequence[ObjectFacts]]]
+) -> Callable[[str, str], Awaitable[Sequence[ObjectFacts]]]:
+    async def counted(bucket: str, prefix: str) -> Sequence[ObjectFacts]:
+        listed.append(prefix)
+        return await lists(bucket, prefix)
+
+    return counted
 
 
 async def test_an_hour_of_fast_speech_stays_far_below_the_limit_of_one_request() -> None:

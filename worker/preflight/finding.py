@@ -1,0 +1,46 @@
+"""What one check came to, and what a worker makes of all of them."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import structlog
+
+from worker.errors import WorkerError
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one check came to. `detail` says what was found, or what is wrong and what to do about it."""
+
+    name: str
+    ok: bool
+    detail: str
+    advice: bool = False
+    """Not needed to run, but worth an operator's attention."""
+
+
+class NotReady(Exception):
+    """The worker refuses to start; `findings` are the checks that failed."""
+
+    def __init__(self, findings: tuple[Finding, ...]) -> None:
+        self.findings = findings
+        super().__init__("; ".join(f"{finding.name}: {finding.detail}" for finding in findings))
+
+
+async def demand(findings: AsyncIterator[Finding]) -> None:
+    """Log every finding. Raises `NotReady` with all that failed."""
+    failed = []
+    async for finding in findings:
+        say = log.info if finding.ok and not finding.advice else log.warning
+        say("check.done", check=finding.name, ok=finding.ok, detail=finding.detail)
+        if not finding.ok:
+            failed.append(finding)
+    if failed:
+        raise NotReady(tuple(failed))
+
+
+def with_action(error: WorkerError) -> str:
+    """The error, and what to do about it."""
+    return f"{error}: {error.suggested_action}"
