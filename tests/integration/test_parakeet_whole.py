@@ -46,6 +46,20 @@ def test_tokens_are_those_of_nemos_own_transcribe_on_a_model_of_its_own(
     assert ours == theirs
 
 
+def test_with_one_thread_windows_are_encoded_at_once_so_that_more_may_come_before_they_are_decoded(
+    tiny_model: "LoadedModel", speech_windows: tuple[Pcm, ...]
+) -> None:
+    from worker.adapters.parakeet.inference import WindowsToWords  # noqa: PLC0415  torch
+
+    stages: list[str] = []
+    hear = WindowsToWords(tiny_model, BATCH_SIZE, lap=stages.append)
+
+    encoded = hear.encode(speech_windows[:2])
+
+    assert stages == ["mel", "encoder", "mel", "encoder"]
+    assert hear.decode([encoded]) == [hear(speech_windows[:2])]
+
+
 def test_padded_rows_as_a_gpu_takes_them_give_the_same_words(
     tiny_model: "LoadedModel", hear: "WindowsToWords", speech_windows: tuple[Pcm, ...]
 ) -> None:

@@ -124,12 +124,13 @@ class WindowsToWords:
     def encode(self, windows: Sequence[Pcm]) -> Encoded:
         """Send the windows (as for a call) on their way through the encoder, and wait for nothing.
 
-        Raises `torch.OutOfMemoryError` when not even one row at a time fits. With one thread on a CPU the work itself
-        is done when they are decoded.
+        Raises `torch.OutOfMemoryError` when not even one row at a time fits. With one thread on a CPU the work is done
+        on return: windows that came meanwhile can then be decoded together with these.
         """
         parts: Iterable[tuple[Tensor, Tensor]]
         if self._whole:
-            parts = self._map(partial(self._encode_one, self._whole), windows)
+            under_way = self._map(partial(self._encode_one, self._whole), windows)
+            parts = under_way if self._encodes_aside else tuple(under_way)
         else:
             parts = self._aside.handed_over(self._padded(windows))
         return Encoded(seconds=tuple(len(window) / SAMPLE_RATE_HZ for window in windows), parts=parts)
