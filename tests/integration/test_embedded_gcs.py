@@ -15,14 +15,14 @@ from worker.embedded.gcs import EmbeddedGcs, EmbeddedServerFailed
 from worker.ports import ObjectRef
 
 PARENT = """
-import sys, time
+import sys
 from pathlib import Path
 from worker.embedded.gcs import EmbeddedGcs
 from worker.telemetry import configure_logging
 configure_logging()
 with EmbeddedGcs(Path(sys.argv[1])) as server:
     print(server._server._process.pid, flush=True)
-    time.sleep(600)
+    sys.stdin.read()  # until it is killed, or the test is gone
 """
 
 
@@ -89,6 +89,7 @@ def test_a_wheel_that_is_not_installed_is_an_error_that_says_what_to_do(
 async def test_kill_9_of_the_parent_leaves_no_server(tmp_path: Path) -> None:
     parent = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", PARENT, str(tmp_path)),
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
