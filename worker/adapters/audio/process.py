@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,6 +152,15 @@ def _hold_back(pid: int) -> None:
     """It shall not interrupt others when it wakes, and get less where processors are short."""
     if sys.platform != "linux":
         return
-    with contextlib.suppress(OSError):  # it has ended already; or a sandbox that knows no policies
-        os.setpriority(os.PRIO_PROCESS, pid, min(_NICEST, os.getpriority(os.PRIO_PROCESS, 0) + _NICER))
-        os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))
+    niceness = min(_NICEST, os.getpriority(os.PRIO_PROCESS, 0) + _NICER)
+    for thread in _threads(pid):
+        with contextlib.suppress(OSError):  # it has ended already; or a sandbox that knows no policies
+            os.setpriority(os.PRIO_PROCESS, thread, niceness)
+            os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
+
+
+def _threads(pid: int) -> Iterator[int]:
+    """Linux keeps both for each thread. The first one leads: those that it starts from then on take after it."""
+    yield pid
+    with contextlib.suppress(OSError):
+        yield from (int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir())

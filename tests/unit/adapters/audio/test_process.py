@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,13 +118,17 @@ async def test_ffmpeg_waits_while_nobody_reads(decoder: FfmpegDecoder, long: Pat
 async def test_ffmpeg_gives_way_to_others_and_hears_no_ctrl_c(
     decoder: FfmpegDecoder, long: Path, children: Children
 ) -> None:
+    asyncio.get_running_loop().call_soon(time.sleep, 0.5)  # so busy that ffmpeg has its threads before it is held back
     async with decoder.decode(long) as stream:
         await anext(aiter(stream))
         (ffmpeg,) = children()
-        nice, policy, group = ffmpeg.nice(), os.sched_getscheduler(ffmpeg.pid), os.getpgid(ffmpeg.pid)
+        threads = [thread.id for thread in ffmpeg.threads()]
+        niceness = {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+        policies, group = {os.sched_getscheduler(thread) for thread in threads}, os.getpgid(ffmpeg.pid)
 
-    assert nice == min(19, psutil.Process().nice() + 10)
-    assert policy == os.SCHED_BATCH
+    assert len(threads) > 1
+    assert niceness == {min(19, psutil.Process().nice() + 10)}
+    assert policies == {os.SCHED_BATCH}
     assert group == ffmpeg.pid
 
 
