@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from worker.adapters.parakeet.loaded import LoadedModel
 
 MORE_THAN_ARE_DECODED_AT_ONCE = 6
-"""Times the eight windows of speech: 24 are decoded at once."""
+"""Times the eight windows of speech: 32 are decoded at once."""
 
 pytestmark = [
     pytest.mark.model,

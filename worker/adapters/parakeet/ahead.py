@@ -26,6 +26,11 @@ class TwoSteps(Protocol[_Encoded]):
     """A model that hears in two steps: see `worker.adapters.parakeet.inference`."""
 
     @property
+    def batch_size(self) -> int:
+        """How many windows a full batch has."""
+        ...
+
+    @property
     def decoded_windows(self) -> int:
         """How many windows are decoded at once, at most."""
         ...
@@ -33,6 +38,11 @@ class TwoSteps(Protocol[_Encoded]):
     @property
     def windows_ahead(self) -> int:
         """So many should be on their way before the first of them are decoded."""
+        ...
+
+    @property
+    def windows_of_a_chunk(self) -> int:
+        """So many are enough where a chunk ends with them."""
         ...
 
     def encode(self, windows: Sequence[Pcm]) -> _Encoded:
@@ -79,8 +89,17 @@ class Ahead(Generic[_Encoded]):
         while (batch := take(not self._begun)) is not None or self._begun:
             if batch is not None:
                 self._begun.append(self._begin(batch))
-            if batch is None or sum(one.windows for one in self._begun) >= self._model.windows_ahead:
+            if batch is None or self._is_enough(batch):
                 yield from self._finish(list(self._next_group()))
+
+    def _is_enough(self, newest: Batch) -> bool:
+        """A batch that is not full ends what waited, as a chunk does.
+
+        Told of it early, the worker prepares the next chunk while another is heard, and the engine never waits.
+        """
+        ends_a_chunk = len(newest.windows) < self._model.batch_size
+        enough = self._model.windows_of_a_chunk if ends_a_chunk else self._model.windows_ahead
+        return sum(one.windows for one in self._begun) >= enough
 
     def _begin(self, batch: Batch) -> _Begun[_Encoded]:
         since, encoded = time.perf_counter(), None

@@ -14,6 +14,7 @@ from schemas.speech import Word  # noqa: E402  needs torch
 from worker.adapters.parakeet.ahead import Ahead, Heard  # noqa: E402
 from worker.adapters.parakeet.messages import Batch  # noqa: E402
 
+BATCH_SIZE = 4
 DECODED_WINDOWS = 8
 
 
@@ -21,7 +22,9 @@ DECODED_WINDOWS = 8
 class Model:
     """Hears a window as its length; keeps a record of what it did."""
 
+    batch_size: int = BATCH_SIZE
     windows_ahead: int = 2 * DECODED_WINDOWS
+    windows_of_a_chunk: int = 2 * DECODED_WINDOWS
     decoded_windows: int = DECODED_WINDOWS
     did: list[str] = field(default_factory=list)
     encoder_is_full: bool = False
@@ -63,6 +66,23 @@ def test_the_encoder_is_kept_ahead_of_the_decoder_which_takes_several_batches_at
     assert model.did == ["encode 4"] * 4 + ["decode 8"] + ["encode 4"] * 2 + ["decode 8"] * 2
 
 
+def test_the_end_of_a_chunk_is_told_before_the_next_ones_windows_are_begun() -> None:
+    model = Model(windows_of_a_chunk=5)
+    chunks = [batch(1, 1, 1, 1), batch(1, 1), batch(1, 1, 1, 1), batch(1, 1, 1)]
+
+    list(answers(model, chunks))
+
+    assert model.did == ["encode 4", "encode 2", "decode 6", "encode 4", "encode 3", "decode 7"]
+
+
+def test_an_end_of_a_chunk_that_would_leave_most_rows_empty_waits_for_more() -> None:
+    model = Model(windows_of_a_chunk=5)
+
+    list(answers(model, [batch(1, 1), batch(1, 1, 1, 1), batch(1)]))
+
+    assert model.did == ["encode 2", "encode 4", "encode 1", "decode 7"]
+
+
 def test_what_is_there_is_answered_before_more_is_waited_for() -> None:
     model, waited = Model(), []
     batches: deque[Batch | None] = deque([batch(1), batch(2), None, batch(3), None, None])
@@ -78,9 +98,15 @@ def test_what_is_there_is_answered_before_more_is_waited_for() -> None:
     assert waited == [True, False, False, True, False, True]
 
 
-@given(sizes=st.lists(st.integers(1, DECODED_WINDOWS), max_size=40), ahead=st.sampled_from([1, 2]))
-def test_every_batch_is_answered_once_in_order_and_never_too_many_at_a_time(sizes: list[int], ahead: int) -> None:
-    model = Model(windows_ahead=ahead * DECODED_WINDOWS)
+@given(
+    sizes=st.lists(st.integers(1, DECODED_WINDOWS), max_size=40),
+    ahead=st.sampled_from([5, 8, 16]),
+    of_a_chunk=st.sampled_from([1, 5, 16]),
+)
+def test_every_batch_is_answered_once_in_order_and_never_too_many_at_a_time(
+    sizes: list[int], ahead: int, of_a_chunk: int
+) -> None:
+    model = Model(windows_ahead=ahead, windows_of_a_chunk=of_a_chunk)
     batches = [batch(*[number + 1] * size) for number, size in enumerate(sizes)]
 
     heard = list(answers(model, batches))
@@ -111,7 +137,7 @@ def test_batches_that_do_not_fit_into_the_decoder_are_told() -> None:
 
 
 def test_time_is_shared_by_length_of_audio_and_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, now = Model(windows_ahead=3, decoded_windows=2), 100.0
+    model, now = Model(batch_size=1, windows_ahead=3, decoded_windows=2), 100.0
 
     def at_work(one: Any) -> Any:
         def work(*args: Any) -> Any:
