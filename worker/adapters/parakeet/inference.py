@@ -107,6 +107,11 @@ class WindowsToWords:
         """So many are enough where a chunk ends with them."""
         return self.windows_ahead if self._encodes_aside else min(self.windows_ahead, _WINDOWS_OF_A_CHUNK)
 
+    @property
+    def windows_under_way(self) -> int:
+        """So many keep it busy: some that are not answered yet, and some that it can begin meanwhile."""
+        return self.decoded_windows + (self.windows_ahead if self._encodes_aside else self._batch_size)
+
     def warm_up(self) -> None:
         """Pay now what the first batch would pay: on a GPU for windows of every length."""
         if self._on_gpu:
