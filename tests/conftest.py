@@ -1,9 +1,16 @@
+import signal
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
 pytest_plugins = ["tests.support.emulator", "tests.support.parakeet", "tests.support.pubsub"]
+
+
+def pytest_configure() -> None:
+    """A script's background jobs ignore Ctrl-C, and so do the processes they start; some tests end theirs by it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

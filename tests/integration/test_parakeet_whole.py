@@ -60,6 +60,17 @@ def test_with_one_thread_windows_are_encoded_at_once_so_that_more_may_come_befor
     assert hear.decode([encoded]) == [hear(speech_windows[:2])]
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 12, 16])
+def test_windows_are_not_decoded_while_another_full_batch_would_still_fit_in(
+    tiny_model: "LoadedModel", batch_size: int
+) -> None:
+    from worker.adapters.parakeet.inference import WindowsToWords  # noqa: PLC0415  torch
+
+    hear = WindowsToWords(tiny_model, batch_size)
+
+    assert hear.windows_ahead - 1 + batch_size <= hear.decoded_windows < hear.windows_ahead + batch_size
+
+
 def test_padded_rows_as_a_gpu_takes_them_give_the_same_words(
     tiny_model: "LoadedModel", hear: "WindowsToWords", speech_windows: tuple[Pcm, ...]
 ) -> None:

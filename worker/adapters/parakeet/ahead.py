@@ -95,7 +95,7 @@ class Ahead(Generic[_Encoded]):
     def _is_enough(self, newest: Batch) -> bool:
         """A batch that is not full ends what waited, as a chunk does.
 
-        Told of it early, the worker prepares the next chunk while another is heard, and the engine never waits.
+        Told of it early, the worker has the next chunk ready before the engine has heard the others.
         """
         ends_a_chunk = len(newest.windows) < self._model.batch_size
         enough = self._model.windows_of_a_chunk if ends_a_chunk else self._model.windows_ahead

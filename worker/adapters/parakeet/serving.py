@@ -22,8 +22,8 @@ BATCHES_TO_TRIM = 4
 class Serving:
     """Answers batches with a model that is warm."""
 
-    def __init__(self, model: WindowsToWords, facts: EngineFacts, batch_size: int) -> None:
-        self._model, self._facts, self._batch_size = model, facts, batch_size
+    def __init__(self, model: WindowsToWords, facts: EngineFacts) -> None:
+        self._model, self._facts = model, facts
         self._untrimmed = 0
 
     def ready(self) -> Ready:
@@ -32,7 +32,7 @@ class Serving:
             facts=self._facts,
             device_memory_bytes=self._device_memory(),
             mixes_lengths=self._model.mixes_lengths,
-            batches_under_way=self._model.windows_under_way // self._batch_size,
+            batches_under_way=self._model.windows_under_way // self._model.batch_size,
         )
 
     def answers(self, take: Take) -> Iterator[Done]:
@@ -66,4 +66,4 @@ def open_model(options: EngineOptions) -> Serving:
         load_seconds=round(restored - started, 2),
         warm_up_seconds=round(warm - restored, 2),
     )
-    return Serving(model, facts, options.batch_size)
+    return Serving(model, facts)
