@@ -17,6 +17,7 @@ from typing import TypeAlias, assert_never
 from schemas.codes import ErrorCode
 from worker.adapters.parakeet import process
 from worker.adapters.parakeet.messages import Answer, Batch, Beat, Done, EngineOptions, Failed, Ready
+from worker.adapters.parakeet.transfer import send_batch
 from worker.errors import GpuNotAvailable, ModelLoadingError, WorkerError
 from worker.ports import EngineFacts
 
@@ -99,7 +100,7 @@ class InferenceProcess:
     def _transmit(self) -> None:
         with contextlib.suppress(OSError):  # a broken pipe: the receiver sees it too
             while (batch := self._outbox.get()) is not None:
-                self._pipe.send(batch)
+                send_batch(self._pipe, batch)
 
     def _received(self, answer: Answer) -> None:
         if self._killed:

@@ -21,6 +21,7 @@ import structlog
 
 from schemas.codes import ErrorCode
 from worker.adapters.parakeet.messages import Answer, Batch, Beat, Done, EngineOptions, Failed, Ready
+from worker.adapters.parakeet.transfer import receive_batch
 from worker.errors import WorkerError
 from worker.telemetry import configure_logging
 
@@ -145,7 +146,7 @@ class _Channel:
     def _receive(self) -> None:
         with _ending_with_the_pipe():
             while True:
-                self._batches.put(self._pipe.recv())
+                self._batches.put(receive_batch(self._pipe))
 
     def _beat(self) -> None:
         while True:
