@@ -82,7 +82,7 @@ class AudioIntake:
                     sha256 = group.create_task(asyncio.to_thread(_sha256, path), name="sha256")
                     yield AudioInput(facts=facts, path=path, sha256=sha256)
             finally:
-                shutil.rmtree(folder, ignore_errors=True)
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)  # 0.15 s for 200 MB
 
     @contextmanager
     def _room_for(self, size_bytes: int) -> Iterator[None]:

@@ -8,7 +8,7 @@ A `JobAttempt` lives as long as one delivery is worked on. It knows neither acks
 """
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -200,18 +200,20 @@ class JobAttempt:
         self._account.deliveries = claim.record.deliveries
         if claim.record.crashes >= self._rules.max_crashes:
             raise AttemptsExhausted(claim.record.crashes, self._rules.max_crashes)
-        async with while_owned(claim), self._tools.intake.fetch(job) as audio:
-            situation = await self._route(job, audio)
-            transcribed = await self._transcribe(job, audio, claim, situation)
-            await claim.verify()
-            outcomes = await self._tools.output.write(job, audio, transcribed, self._author())
-            messages = self._completion(transcribed, outcomes)
-            marker = self._marker(job, messages)
-            with stage("conclude"):
-                await claim.conclude(marker)
-        self._tools.board.completed(job.job_id, self._account, self._tools.clock.now())
-        await self._publish(marker.messages)
-        await claim.checkpoints.clear()  # nobody waits for that
+        async with AsyncExitStack() as until_published:  # nobody shall wait for the audio to be removed
+            async with while_owned(claim):
+                audio = await until_published.enter_async_context(self._tools.intake.fetch(job))
+                situation = await self._route(job, audio)
+                transcribed = await self._transcribe(job, audio, claim, situation)
+                await claim.verify()
+                outcomes = await self._tools.output.write(job, audio, transcribed, self._author())
+                messages = self._completion(transcribed, outcomes)
+                marker = self._marker(job, messages)
+                with stage("conclude"):
+                    await claim.conclude(marker)
+            self._tools.board.completed(job.job_id, self._account, self._tools.clock.now())
+            await self._publish(marker.messages)
+        await claim.checkpoints.clear()  # nobody waits for that either
 
     async def _route(self, job: TranscriptionJob, audio: AudioInput) -> Situation:
         with stage("probe"):
