@@ -12,7 +12,7 @@ import numpy as np
 from schemas.speech import WindowSpan
 from worker.commands.bench.cases import SECONDS_PER_HOUR, Case, make_cases
 from worker.commands.bench.outcome import deliver, telling
-from worker.commands.bench.pipeline_report import LONG_HOURS, Result, Wish, report
+from worker.commands.bench.pipeline_report import Result, Wish, report
 from worker.commands.bench.speech import write_audio
 from worker.commands.bench.weights import model_of
 from worker.commands.bench.workers import Worker, crew, do_jobs, processor_seconds, upload, watching_memory
@@ -72,7 +72,7 @@ async def _turns(
     async with engine_like_the_workers(model, wish.device) as engine:
         for case in cases:
             result = Result(case=case)
-            turns = wish.repeats if case.hours <= LONG_HOURS else 1
+            turns = wish.turns(case)
             for number in range(1, turns + 1):
                 say(f"{case.name}, turn {number} of {turns}: the worker")
                 await asyncio.to_thread(_one_turn, worker, result)
