@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage
 
 from tests.support.waiting import wait_until
 
@@ -81,6 +83,10 @@ def test_the_pipelines_call_leaves_its_files(shell: Mapping[str, str], tmp_path:
 
 
 def test_plain_pubsub_will_do(shell: Mapping[str, str]) -> None:
+    server = {"api_endpoint": shell["STORAGE_EMULATOR_HOST"]}
+    buckets = storage.Client(shell["PROJECT_ID"], AnonymousCredentials(), client_options=server)
+    buckets.bucket("local-audio").blob(SAMPLE.name).upload_from_filename(SAMPLE)
+
     job_id = run_example(shell, "plain_pubsub.py", "submit", f"gs://local-audio/{SAMPLE.name}", "vod8").strip()
 
     printed = run_example(shell, "plain_pubsub.py", "watch", job_id)
