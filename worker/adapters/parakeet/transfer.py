@@ -19,6 +19,6 @@ def send_batch(pipe: Connection, batch: Batch) -> None:
 
 
 def receive_batch(pipe: Connection) -> Batch:
-    """Wait for the next batch; its windows are not to be written to. Raises EOFError where no more will come."""
+    """Wait for the next batch; its windows are not to be written to. Raises EOFError or OSError at the pipe's end."""
     count: int = pipe.recv()
     return Batch(windows=tuple(np.frombuffer(pipe.recv_bytes(), np.int16) for _ in range(count)))
