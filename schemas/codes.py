@@ -31,7 +31,10 @@ class ErrorCode(_Word):
     FALLBACK_BUDGET_EXHAUSTED = "FALLBACK_BUDGET_EXHAUSTED"
     TRANSCRIPTION_FALLBACK_FAILED = "TRANSCRIPTION_FALLBACK_FAILED"
     ATTEMPTS_EXHAUSTED = "ATTEMPTS_EXHAUSTED"
+    EXPIRED = "EXPIRED"
     INTERNAL_ERROR = "INTERNAL_ERROR"
+    WORKER_UNFIT = "WORKER_UNFIT"
+    """Never the end of a job: logged, and shown by health, while a worker cannot work."""
 
 
 class Method(_Word):

@@ -63,7 +63,7 @@ async def run_worker(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT; a second one means at once.
 
     Raises `worker.preflight.NotReady` when something that is needed is missing, `ModelLoadingError` or
-    `GpuNotAvailable` when the engine does not start, `QueueNotFound` when the subscription goes away,
+    `GpuNotAvailable` when the engine does not start, `SubscriptionNotFound` when the subscription goes away,
     `HealthPortTaken`, `ExportRefused`.
     """
     return_large_blocks()
@@ -124,7 +124,7 @@ def _destinations(settings: Settings) -> Destinations:
 async def make_consumer(
     settings: Settings, cloud: Cloud, engines: Engines, folder: Path, board: Board | None = None
 ) -> Consumer:
-    """The consumer of the jobs subscription; downloads go below `folder`. Raises `QueueNotFound`."""
+    """The consumer of the jobs subscription; downloads go below `folder`. Raises `SubscriptionNotFound`."""
     clock, decoder = SystemClock(), make_decoder(settings)
     subscription = cloud.pubsub.subscription(settings.jobs_subscription)
     return Consumer(

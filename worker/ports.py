@@ -56,7 +56,7 @@ class SubscriptionFacts:
 class Subscription(Protocol):
     """A pull subscription. One retry owner: each method retries transport errors itself, except `pull`.
 
-    Every method raises `QueueServiceError` when the service does not answer and `QueueNotFound` when the subscription
+    Every method raises `QueueServiceError` when the service does not answer and `SubscriptionNotFound` when it
     does not exist or was deleted.
     """
 

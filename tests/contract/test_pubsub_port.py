@@ -9,7 +9,7 @@ import pytest
 from tests.support import queues
 from tests.support.pubsub import EMULATOR
 from tests.support.queues import DEAD_LETTERS, JOBS, Backend, receive
-from worker.errors import QueueNotFound
+from worker.errors import QueueNotFound, SubscriptionNotFound
 
 
 @pytest.fixture(params=["twin", "embedded", EMULATOR])
@@ -213,10 +213,11 @@ async def test_what_does_not_exist_is_not_found(backend: Backend) -> None:
         subscription.pull(1),
         subscription.extend(["projects/p/subscriptions/missing:1"], 30),
         subscription.ack("projects/p/subscriptions/missing:1"),
-        backend.topic("missing").publish(b"x", {}),
     ):
-        with pytest.raises(QueueNotFound):
+        with pytest.raises(SubscriptionNotFound):
             await call
+    with pytest.raises(QueueNotFound):
+        await backend.topic("missing").publish(b"x", {})
 
 
 async def test_a_subscription_deleted_under_a_running_worker_is_not_found(backend: Backend) -> None:
@@ -227,7 +228,7 @@ async def test_a_subscription_deleted_under_a_running_worker_is_not_found(backen
     await backend.delete(JOBS)
 
     for call in (subscription.pull(1), subscription.extend([delivery.ack_id], 30), subscription.ack(delivery.ack_id)):
-        with pytest.raises(QueueNotFound):
+        with pytest.raises(SubscriptionNotFound):
             await call
 
 

@@ -25,7 +25,7 @@ from google.pubsub_v1 import PublisherAsyncClient, SubscriberAsyncClient, types
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcAsyncIOTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcAsyncIOTransport
 
-from worker.errors import QueueNotFound, QueueServiceError
+from worker.errors import QueueNotFound, QueueServiceError, SubscriptionNotFound
 from worker.ports import Delivery, SubscriptionFacts
 
 Answer = TypeVar("Answer")
@@ -208,11 +208,16 @@ class _Calls:
         await self.retried(operation, attempt)
         return frozenset(expired)
 
-    def translated(self, operation: str, exc: Exception) -> QueueNotFound | QueueServiceError:
-        """Ours for theirs."""
+    def translated(self, operation: str, exc: Exception) -> QueueNotFound | QueueServiceError | SubscriptionNotFound:
+        """Return the worker's error for the client library's."""
         if isinstance(exc, vendor.NotFound):
-            return QueueNotFound(self._resource)
-        return QueueServiceError(operation, self._resource, str(exc))
+            return (
+                SubscriptionNotFound(self._resource)
+                if "/subscriptions/" in self._resource
+                else QueueNotFound(self._resource)
+            )
+        refused = isinstance(exc, vendor.Forbidden | vendor.Unauthorized)
+        return QueueServiceError(operation, self._resource, str(exc), refused=refused)
 
 
 class _SomeIdsFailed(Exception):

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from worker.adapters.gcs import GcsObjectStore
 from worker.adapters.pubsub import PubSub
-from worker.errors import ObjectForbidden, ObjectNotFound, QueueNotFound, QueueServiceError, WorkerError
+from worker.errors import ObjectForbidden, ObjectNotFound, QueueServiceError, SubscriptionNotFound, WorkerError
 from worker.ports import ObjectRef
 from worker.preflight.finding import Finding, with_action
 from worker.settings import Settings
@@ -27,7 +27,7 @@ async def _subscription(settings: Settings, pubsub: PubSub) -> AsyncIterator[Fin
     name = f"subscription {settings.jobs_subscription}"
     try:
         facts = await pubsub.subscription(settings.jobs_subscription).facts()
-    except (QueueNotFound, QueueServiceError) as exc:
+    except (SubscriptionNotFound, QueueServiceError) as exc:
         yield Finding(name=name, ok=False, detail=with_action(exc))
         return
     deadline, exactly_once = facts.ack_deadline_seconds, "on" if facts.exactly_once else "off"

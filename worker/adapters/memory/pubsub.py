@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from worker.errors import QueueNotFound
+from worker.errors import QueueNotFound, SubscriptionNotFound
 from worker.ports import Clock, Delivery, SubscriptionFacts
 
 
@@ -104,11 +104,11 @@ class MemoryPubSub:
         return message.message_id
 
     def queue(self, name: str) -> _Queue:
-        """The subscription's state at this moment. Raises `QueueNotFound`."""
+        """The subscription's state at this moment. Raises `SubscriptionNotFound`."""
         for queue in tuple(self._queues.values()):
             self._take_back_expired(queue)
         if name not in self._queues:
-            raise QueueNotFound(name)
+            raise SubscriptionNotFound(name)
         return self._queues[name]
 
     async def pull(self, name: str, max_messages: int) -> tuple[Delivery, ...]:

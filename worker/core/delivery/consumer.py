@@ -19,7 +19,7 @@ from worker.core.delivery.lifetime import Lifetime
 from worker.core.delivery.slots import Slot, Slots
 from worker.core.delivery.snapshot import ConsumerSnapshot
 from worker.core.delivery.timing import backoff_seconds, bounded, first_of
-from worker.errors import PermanentError, QueueNotFound, QueueServiceError, WorkerError
+from worker.errors import JobFault, QueueNotFound, QueueServiceError, WorkerError
 from worker.ports import Clock, Delivery, Subscription
 from worker.telemetry.register import DELIVERIES
 from worker.telemetry.spans import job_span
@@ -184,7 +184,7 @@ class Consumer:
         return disposition
 
     async def _record_verdict(self, attempt: JobAttempt, error: Exception) -> Disposition:
-        is_counted = not isinstance(error, PermanentError)
+        is_counted = not isinstance(error, JobFault)
         attempts = await attempt.record_failure() if is_counted else 1
         disposition = decide(error, attempts, self._max_attempts)
         if disposition is Disposition.DEAD_LETTER:

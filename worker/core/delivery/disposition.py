@@ -2,7 +2,7 @@
 
 from enum import Enum
 
-from worker.errors import Deferred, PermanentError, QueueNotFound
+from worker.errors import Deferred, Fatal, JobFault, QueueNotFound, ServiceDown, WorkerFault
 
 
 class Disposition(Enum):
@@ -15,7 +15,7 @@ class Disposition(Enum):
 
 def is_verdict(error: Exception) -> bool:
     """Whether the error says something of the job, rather than of the worker or the moment."""
-    return not isinstance(error, Deferred | QueueNotFound)
+    return not isinstance(error, Deferred | WorkerFault | ServiceDown | Fatal | QueueNotFound)
 
 
 def decide(error: Exception | None, attempts: int, max_attempts: int) -> Disposition:
@@ -24,6 +24,6 @@ def decide(error: Exception | None, attempts: int, max_attempts: int) -> Disposi
         return Disposition.ACK
     if not is_verdict(error):
         return Disposition.RETRY
-    if isinstance(error, PermanentError) or attempts >= max_attempts:
+    if isinstance(error, JobFault) or attempts >= max_attempts:
         return Disposition.DEAD_LETTER
     return Disposition.RETRY

@@ -16,7 +16,7 @@ class JobAttempt(Protocol):
     async def handle(self, slot: JobSlot) -> None:
         """Do the job; on return everything it owes is durable and published, and the message is acked.
 
-        Raises `PermanentError` (given up at once), `Deferred` (handed back, nothing counted), `QueueNotFound` (handed
+        Raises `JobFault` (given up at once), `Deferred` (handed back, nothing counted), `QueueNotFound` (handed
         back, and the worker stops), anything else: counted, and tried again until the attempts are used up.
         """
         ...

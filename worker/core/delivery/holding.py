@@ -83,7 +83,7 @@ async def hold_dead_letters(
 ) -> AsyncIterator[Holding]:
     """Gather up to `most` messages and hold them for the length of the block; `lease_seconds` is the ack deadline.
 
-    Raises `QueueServiceError` or `QueueNotFound` where pulling does.
+    Raises `QueueServiceError` or `SubscriptionNotFound` where pulling does.
     """
     holding = Holding(subscription, lease_seconds=lease_seconds, clock=clock)
     keeping = asyncio.create_task(holding.keep(), name="dead-letter-leases")

@@ -65,7 +65,7 @@ class Intake:
         return self._fuse.status.reason or self._why_not()
 
     async def run(self, accept: Callable[[Sequence[Delivery]], None]) -> None:
-        """Hand what is pulled to `accept`; transport errors are waited out, `QueueNotFound` is raised."""
+        """Hand what is pulled to `accept`; transport errors are waited out, `SubscriptionNotFound` is raised."""
         while True:
             await self._fuse.wait_closed()
             await self._wait_until_ready()

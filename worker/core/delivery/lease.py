@@ -92,7 +92,7 @@ class LeaseKeeper:
             await self._subscription.extend(list(ack_ids), 0)
 
     async def renew(self) -> None:
-        """Extend every lease at half time, and a new one at once. Raises `QueueNotFound`."""
+        """Extend every lease at half time, and a new one at once. Raises `SubscriptionNotFound`."""
         while True:
             await first_of(self._received.wait(), self._clock.sleep(self._renew_at - self._clock.monotonic()))
             self._received.clear()

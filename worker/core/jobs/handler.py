@@ -37,8 +37,8 @@ from worker.errors import (
     ClaimHeld,
     ClaimLost,
     InvalidJob,
+    JobFault,
     JobIdConflict,
-    PermanentError,
     UnsupportedSchemaVersion,
 )
 from worker.ports import AudioDecoder, Clock, Delivery, JobSlot, Topic, WindowRecogniser
@@ -137,7 +137,7 @@ class JobAttempt:
         """
         try:
             job = self._understand()
-        except PermanentError as error:
+        except JobFault as error:
             await self.give_up(error, deliveries)
             return
         if marker := await self._concluded_before(job):

@@ -26,11 +26,10 @@ from worker.errors import (
     FallbackBudgetExhausted,
     GpuMemoryError,
     GpuNotAvailable,
+    JobFault,
     PaidServiceError,
-    PermanentError,
     TranscriptionTimeout,
     TranscriptRejected,
-    TransientError,
     WorkerError,
 )
 from worker.ports import SAMPLE_RATE_HZ, Clock, CloudRecogniser, CloudRecognition, Pcm, Recognition, WindowRecogniser
@@ -156,7 +155,7 @@ class Ladder:
             again = await self._parakeet(chunk, other_cuts(chunk), meter)
         return again, await asyncio.to_thread(gates_failed_by, chunk, again)
 
-    async def _fall_back(self, chunk: Chunk, error: TransientError, doubtful: Checkpoint | None = None) -> Checkpoint:
+    async def _fall_back(self, chunk: Chunk, error: WorkerError, doubtful: Checkpoint | None = None) -> Checkpoint:
         """Deepgram for this chunk. Where that may not be, doubtful words are better than none."""
         log.warning(
             "chunk.fallback", chunk=chunk.index, code=error.code, reason=str(error), to_deepgram=self._falls_back
@@ -168,7 +167,7 @@ class Ladder:
             return doubtful
         try:
             paid = await self._pay_for(chunk)
-        except PermanentError as refusal:
+        except JobFault as refusal:
             if doubtful is None:
                 raise
             log.warning("chunk.doubtful", chunk=chunk.index, code=error.code, reason=str(refusal))

@@ -35,7 +35,7 @@ from schemas.state import Checkpoint, StoredMessage
 from worker.core.jobs.costing import Cost
 from worker.core.jobs.routing import Route
 from worker.core.jobs.transcription import Progress
-from worker.errors import InvalidJob, TransientError, WorkerError
+from worker.errors import InvalidJob, Retryable, WorkerError
 from worker.ports import EngineFacts
 
 WORKER_FAULT_ACTION = "look for this support_reference in the worker's log; a fixed worker can replay the job"
@@ -246,7 +246,7 @@ def code_of(error: Exception) -> ErrorCode:
 
 
 def _failure(error: Exception, reference: str) -> Failure:
-    transient = isinstance(error, TransientError) or not isinstance(error, WorkerError)
+    transient = isinstance(error, Retryable) or not isinstance(error, WorkerError)
     return Failure(
         error_type=ErrorType.TRANSIENT if transient else ErrorType.PERMANENT,
         error_code=code_of(error),

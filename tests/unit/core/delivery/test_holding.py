@@ -9,7 +9,7 @@ from tests.support.clock import FakeClock
 from tests.support.subscription import ScriptedSubscription
 from tests.unit.core.delivery.dead_letter_messages import enveloped, forwarded
 from worker.core.delivery.holding import hold_dead_letters
-from worker.errors import QueueNotFound, QueueServiceError
+from worker.errors import QueueServiceError, SubscriptionNotFound
 
 UNAVAILABLE = QueueServiceError("extend", "dead-letters", "503")
 
@@ -98,10 +98,10 @@ async def test_an_ack_that_fails_is_no_error() -> None:
 
 async def test_a_failed_pull_releases_what_was_held_and_is_raised() -> None:
     subscription = filled(["d1"])
-    subscription.fail_pull(QueueNotFound("dead-letters"))
+    subscription.fail_pull(SubscriptionNotFound("dead-letters"))
     holding = hold_dead_letters(subscription, lease_seconds=60, most=1000, clock=FakeClock())
 
-    with pytest.raises(QueueNotFound):
+    with pytest.raises(SubscriptionNotFound):
         await AsyncExitStack().enter_async_context(holding)
 
     assert subscription.nacks == [("ack-d1",)]

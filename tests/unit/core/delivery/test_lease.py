@@ -8,7 +8,7 @@ import pytest
 from tests.support.delivery import room
 from tests.support.subscription import make_delivery
 from worker.core.delivery.lease import LeaseKeeper, LeaseLost
-from worker.errors import AudioNotFound, QueueNotFound, QueueServiceError
+from worker.errors import AudioNotFound, QueueServiceError, SubscriptionNotFound
 
 UNAVAILABLE = QueueServiceError("extend", "jobs", "503")
 
@@ -162,11 +162,11 @@ async def test_a_lost_lease_stays_untouched_by_a_shutdown_while_its_job_still_le
 async def test_a_deleted_subscription_is_noticed_by_an_extension_too() -> None:
     async with room(slots=1) as r:
         await r.deliver("m1")
-        r.subscription.extend_error = QueueNotFound("jobs")
+        r.subscription.extend_error = SubscriptionNotFound("jobs")
 
         await r.clock.advance(5)
 
-        with pytest.raises(QueueNotFound):
+        with pytest.raises(SubscriptionNotFound):
             await r.run
 
 

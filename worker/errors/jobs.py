@@ -1,0 +1,103 @@
+"""Jobs that cannot be done by any worker."""
+
+from schemas.codes import ErrorCode
+from worker.errors.policy import JobFault
+
+
+class InvalidJob(JobFault):
+    """The message is not a job of the contract; `violations` lists every one as `field: what is wrong (got value)`."""
+
+    code = ErrorCode.INVALID_JOB
+    suggested_action = "correct the fields named in violations and publish the job again"
+
+    def __init__(self, violations: tuple[str, ...]) -> None:
+        self.violations = violations
+        super().__init__(f"not a valid job: {'; '.join(violations)}")
+
+
+class UnsupportedSchemaVersion(JobFault):
+    """The job was written for a newer contract than this worker knows."""
+
+    code = ErrorCode.UNSUPPORTED_SCHEMA_VERSION
+    suggested_action = "deploy a worker that knows this schema_version, then replay"
+
+    def __init__(self, version: int, newest: int) -> None:
+        self.version, self.newest = version, newest
+        super().__init__(f"schema_version {version} is newer than {newest}, the newest this worker knows")
+
+
+class JobIdConflict(JobFault):
+    """Another request already used this job id."""
+
+    code = ErrorCode.JOB_ID_CONFLICT
+    suggested_action = "publish the job under a job_id of its own"
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"job_id {job_id!r} was used before for another request")
+
+
+class AudioNotFound(JobFault):
+    """The audio object, or the pinned generation of it, does not exist."""
+
+    code = ErrorCode.AUDIO_NOT_FOUND
+    suggested_action = "upload the audio, then replay the job"
+
+    def __init__(self, uri: str, generation: int | None = None) -> None:
+        self.uri, self.generation = uri, generation
+        super().__init__(f"no object at {uri}" + (f" with generation {generation}" if generation else ""))
+
+
+class AudioForbidden(JobFault):
+    """The worker may not read that bucket, by its settings or by IAM."""
+
+    code = ErrorCode.AUDIO_FORBIDDEN
+    suggested_action = "grant the worker's service account access to the bucket, or list it in INPUT_BUCKETS"
+
+    def __init__(self, uri: str, reason: str) -> None:
+        self.uri, self.reason = uri, reason
+        super().__init__(f"may not read {uri}: {reason}")
+
+
+class AudioTooLarge(JobFault):
+    """The object is larger than `MAX_FILE_SIZE_GB`; it was not downloaded."""
+
+    code = ErrorCode.AUDIO_TOO_LARGE
+    suggested_action = "publish smaller audio (16 kHz mono is enough) or raise MAX_FILE_SIZE_GB"
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        self.size_bytes, self.limit_bytes = size_bytes, limit_bytes
+        super().__init__(f"the audio object has {size_bytes} bytes, the limit is {limit_bytes}")
+
+
+class AudioTooLong(JobFault):
+    """The audio is longer than `MAX_AUDIO_HOURS`."""
+
+    code = ErrorCode.AUDIO_TOO_LONG
+    suggested_action = "split the audio or raise MAX_AUDIO_HOURS"
+
+    def __init__(self, seconds: float, limit_seconds: float) -> None:
+        self.seconds, self.limit_seconds = seconds, limit_seconds
+        super().__init__(f"the audio is at least {seconds:.0f} s long, the limit is {limit_seconds:.0f} s")
+
+
+class AudioUndecodable(JobFault):
+    """No audio can be decoded from the object: empty, not media, no audio track, or refused as hostile."""
+
+    code = ErrorCode.AUDIO_UNDECODABLE
+    suggested_action = "play the file locally; publish WAV, FLAC, MP3, AAC/MP4, Opus/Ogg or WebM audio"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the audio cannot be decoded: {reason}")
+
+
+class AttemptsExhausted(JobFault):
+    """Workers kept dying on this job without a verdict."""
+
+    code = ErrorCode.ATTEMPTS_EXHAUSTED
+    suggested_action = "look for out-of-memory kills in the platform's log, then replay"
+
+    def __init__(self, crashes: int, limit: int) -> None:
+        self.crashes, self.limit = crashes, limit
+        super().__init__(f"{crashes} starts of this job ended without a verdict, the limit is {limit}")

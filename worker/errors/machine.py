@@ -1,0 +1,67 @@
+"""What keeps this worker, or every worker, from a job that is in order."""
+
+from schemas.codes import ErrorCode
+from worker.errors.policy import Deferred, ServiceDown, WorkerFault
+
+
+class MachineFault(WorkerFault):
+    """The operating system refuses what every job needs: disk, memory, file descriptors, processes."""
+
+    suggested_action = "look at the instance: its disk, memory and limits"
+
+    def __init__(self, part: str, reason: str) -> None:
+        self.part, self.reason = part, reason
+        super().__init__(f"{part}: {reason}")
+
+
+class ResourceRefused(WorkerFault):
+    """A bucket or topic that every job of this worker needs is missing, or its use is not granted."""
+
+    suggested_action = "create it (deploy/provision.sh), grant the worker's account its role, or correct the setting"
+
+    def __init__(self, part: str, reason: str) -> None:
+        self.part, self.reason = part, reason
+        super().__init__(f"{part}: {reason}")
+
+
+class ResourceDown(ServiceDown):
+    """Cloud Storage or Pub/Sub fails on this resource, and so did a probe of it."""
+
+    code = ErrorCode.STORAGE_SERVICE_ERROR
+    suggested_action = "wait; the worker goes on by itself. Google Cloud's status page tells of outages"
+
+    def __init__(self, part: str, reason: str) -> None:
+        self.part, self.reason = part, reason
+        super().__init__(f"{part}: {reason}")
+
+
+class ParkingFull(Deferred):
+    """Another worker does this job, and this one already holds as many such deliveries as it may."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"all {limit} parking places are taken")
+
+
+class ClaimHeld(Deferred):
+    """Another worker holds the claim on this job, or concluded the job just now."""
+
+    def __init__(self, job_id: str, owner: str) -> None:
+        self.job_id, self.owner = job_id, owner
+        super().__init__(f"job {job_id!r} is held by {owner}")
+
+
+class ClaimLost(Deferred):
+    """This worker's claim on the job ended before the job: another worker has it, or heartbeats failed."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"the claim on job {job_id!r} was lost")
+
+
+class NoRoomForAudio(Deferred):
+    """The audio of the jobs in progress leaves no room for this one's; another worker may have it."""
+
+    def __init__(self, size_bytes: int, free_bytes: float) -> None:
+        self.size_bytes, self.free_bytes = size_bytes, free_bytes
+        super().__init__(f"the audio has {size_bytes} bytes, and room is left for {free_bytes:.0f}")
