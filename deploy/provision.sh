@@ -27,6 +27,7 @@ main() {
     done
     [[ -n $environment ]] || usage 2
     load_environment "$environment"
+    require_gcloud
     LABELS+=",environment=$ENVIRONMENT"
     for part in "${PARTS[@]}"; do
         declare -F "provision_$part" >/dev/null || die "there is no part $part"
@@ -225,15 +226,14 @@ provision_registry() {
 # Who read or wrote which audio, transcript, message or secret. The policy is read, completed and written back.
 provision_audit() {
     local policy
+    policy=$RENDERED/policy.json
+    own_folder
     if [[ -n $DRY_RUN ]]; then
-        run gcloud projects get-iam-policy "$PROJECT_ID" --format=json
-        run gcloud projects set-iam-policy "$PROJECT_ID" POLICY_WITH_AUDIT_LOGS --format=none
-        return
+        echo "gcloud projects get-iam-policy $PROJECT_ID --format=json | python3 $DEPLOY/audit_policy.py >$policy"
+    else
+        gcloud projects get-iam-policy "$PROJECT_ID" --format=json | python3 "$DEPLOY/audit_policy.py" >"$policy"
     fi
-    policy=$(mktemp)
-    gcloud projects get-iam-policy "$PROJECT_ID" --format=json | python3 "$DEPLOY/audit_policy.py" >"$policy"
     run gcloud projects set-iam-policy "$PROJECT_ID" "$policy" --format=none
-    rm "$policy"
 }
 
 provision_budget() {
@@ -242,8 +242,7 @@ provision_budget() {
         echo "# BILLING_ACCOUNT is not set: no budget"
         return
     fi
-    [[ -n $(value '' gcloud billing budgets list --billing-account="$BILLING_ACCOUNT" \
-        --filter="displayName='$name'" --format='value(name)') ]] ||
+    [[ -z $DRY_RUN && -n $(standing_as "$name" gcloud billing budgets list --billing-account="$BILLING_ACCOUNT") ]] ||
         run gcloud billing budgets create --billing-account="$BILLING_ACCOUNT" --display-name="$name" \
             --budget-amount="${BUDGET_USD_PER_MONTH}USD" --filter-projects="projects/$PROJECT_ID" \
             --filter-labels="environment=$ENVIRONMENT" --threshold-rule=percent=0.5 --threshold-rule=percent=0.9 \

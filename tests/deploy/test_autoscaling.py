@@ -1,10 +1,12 @@
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.support.deploying import DEPLOY, ROOT, commands, dry_run, flag, script
+from tests.support.project import GIB, QUOTAS, Project
 
 VALUES = {
     "PROJECT_ID": "klipstream",
@@ -13,6 +15,7 @@ VALUES = {
     "JOBS_SUBSCRIPTION": "jobs",
     "MIN_INSTANCES": "0",
     "MAX_INSTANCES": "5",
+    "MAX_REPLICAS": "5",
     "MAX_CONCURRENT_JOBS": "4",
 }
 
@@ -74,3 +77,41 @@ def test_the_prices_beside_the_shape_are_those_of_the_readme() -> None:
     for price in ("$0.905", "$1.138"):
         assert price in defaults
         assert price in (ROOT / "README.md").read_text()
+
+
+def asked_for_at_most(folder: Path) -> int:
+    """The most instances that the autoscaler's configuration asks for."""
+    (text,) = [path.read_text() for path in folder.rglob("crema.yaml")]
+    return int(yaml.safe_load(text)["spec"]["scaledObjects"][0]["spec"]["maxReplicaCount"])
+
+
+def test_the_autoscaler_asks_for_no_more_than_the_quotas_let_run(tmp_path: Path) -> None:
+    project = Project(tmp_path, quotas={**QUOTAS, "MemAllocPerProjectRegion": [str(40 * GIB)]})
+
+    said = project.done("autoscale.sh", "production")
+
+    assert asked_for_at_most(tmp_path) == 2
+    assert "at most 2 instances, not 5: MemAllocPerProjectRegion=" in said
+
+
+def test_the_autoscaler_asks_for_all_where_the_quotas_allow_it(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+
+    project.done("autoscale.sh", "production")
+
+    assert asked_for_at_most(tmp_path) == 5
+
+
+def test_the_autoscaler_grows_by_one_at_a_time() -> None:
+    up = scaled_object("crema.yaml")["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleUp"]
+
+    assert up["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 60}]
+
+
+def test_a_gcloud_that_cannot_grant_roles_on_a_pool_is_named_before_anything_changes(tmp_path: Path) -> None:
+    project = Project(tmp_path, faults={"worker-pools add-iam-policy-binding --help": [2, "Invalid choice"]})
+
+    line = project.refused("autoscale.sh", "production")
+
+    assert "gcloud components update" in line
+    assert not [call for call in project.calls if "create" in call]

@@ -1,4 +1,5 @@
 import ast
+import os
 import re
 from pathlib import Path
 
@@ -241,6 +242,6 @@ def test_monitoring_is_applied_file_by_file(tmp_path: Path) -> None:
 
     created = [word for words in commands for word in words if word.startswith(("--policy-from-file", "--config-from"))]
     assert len(created) == len(alerts()) + len(log_metrics()) + 1
-    policy = (tmp_path / "klipstream-monitoring-staging" / "no-worker.yaml").read_text()
+    policy = (tmp_path / f"klipstream-staging-{os.getuid()}" / "no-worker.yaml").read_text()
     assert 'subscription_id="transcription-jobs-worker-staging"' in policy
     assert 'namespace="staging"' in policy

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deploying import DEPLOY, FakeGcloud, dry_run, flag, script
+from tests.support.deploying import DEPLOY, IMAGE, FakeGcloud, dry_run, flag, script
+from tests.support.project import Project
 
 ENVIRONMENTS = ["staging", "production"]
-AGENT = "serviceAccount:service-PROJECT_NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com"
+AGENT = "serviceAccount:service-${PROJECT_NUMBER}@gcp-sa-pubsub.iam.gserviceaccount.com"
 WORKER = "serviceAccount:transcription-worker@klipstream.iam.gserviceaccount.com"
 
 
@@ -155,7 +156,7 @@ def test_a_name_from_the_callers_environment_wins() -> None:
 )
 def test_a_dry_run_calls_nothing(name: str, tmp_path: Path) -> None:
     gcloud = FakeGcloud(tmp_path, {})
-    options = ["--image", "an@sha256:1"] if name == "deploy.sh" else []
+    options = ["--image", IMAGE] if name == "deploy.sh" else []
 
     done = script(name, "production", "--dry-run", *options, PATH=gcloud.path)
 
@@ -180,10 +181,32 @@ def test_an_environment_that_is_not_there_is_named() -> None:
     assert "there is no environment prod" in done.stderr
 
 
-def test_destroying_takes_a_yes() -> None:
-    done = script("destroy.sh", "production")
+@pytest.mark.parametrize("confirmed", [(), ("--yes",), ("--yes=",), ("--yes=transcription-worker-staging",)])
+def test_destroying_takes_the_name_of_the_pool(confirmed: tuple[str, ...], tmp_path: Path) -> None:
+    project = Project(tmp_path)
 
-    assert done.returncode == 2
+    line = project.refused("destroy.sh", "production", "--with-data", *confirmed)
+
+    assert "--yes=" in line
+    assert project.calls == []
+
+
+def test_what_was_made_is_gone_after_destroying_it_with_its_data(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    for name in ("provision.sh", "monitor.sh", "autoscale.sh"):
+        project.done(name, "staging", BILLING_ACCOUNT="0-0-0")
+    project.done("deploy.sh", "staging", "--image", IMAGE)
+
+    project.done("destroy.sh", "staging", "--with-data", "--yes=transcription-worker-staging", BILLING_ACCOUNT="0-0-0")
+
+    left = {group: list(names) for group, names in project.state["kept"].items() if names}
+    assert left == {
+        "artifacts repositories": ["transcription"],
+        "iam service-accounts": ["transcription-build@klipstream.iam.gserviceaccount.com"],
+        "logging metrics": ["klipstream_windows_quarantined", "klipstream_worker_deaths"],
+        "services identity": ["services/identity/1"],
+        "artifacts docker tags": [f"{IMAGE.split('@')[0]}:staging"],
+    }
 
 
 def test_everything_that_is_made_for_an_environment_is_destroyed_again() -> None:
@@ -212,28 +235,20 @@ def test_the_autoscaler_and_its_configuration_are_destroyed_again() -> None:
 
 
 def test_every_alert_and_the_dashboard_are_found_by_their_titles_and_destroyed(tmp_path: Path) -> None:
-    policies, dashboards = "gcloud alpha monitoring policies", "gcloud monitoring dashboards"
-    standing = {f'{policies} list --filter=displayName="A day costs more than planned (staging)"': "policy-1\n"}
-    gcloud = FakeGcloud(
-        tmp_path,
-        {
-            f"{policies} list": "",
-            **standing,
-            f'{dashboards} list --filter=displayName="Transcription (staging)"': "board-1\n",
-            f"{policies} delete": "",
-            f"{dashboards} delete": "",
-        },
-    )
+    project = Project(tmp_path)
+    project.done("monitor.sh", "staging")
+    made = {
+        one["title"] for group in ("monitoring policies", "monitoring dashboards") for one in standing(project, group)
+    }
 
-    done = script("destroy.sh", "staging", "--yes", PATH=gcloud.path)
+    project.done("destroy.sh", "staging", "--yes=transcription-worker-staging")
 
-    asked = {call.split("displayName=")[1].split(" --format")[0].strip('"') for call in gcloud.calls if "list" in call}
-    assert done.returncode == 0, done.stderr
-    assert asked == titles("staging")
-    assert [call for call in gcloud.calls if "delete" in call] == [
-        f"{policies} delete policy-1 --quiet",
-        f"{dashboards} delete board-1 --quiet",
-    ]
+    assert made == titles("staging")
+    assert [*standing(project, "monitoring policies"), *standing(project, "monitoring dashboards")] == []
+
+
+def standing(project: Project, group: str) -> list[dict[str, str]]:
+    return list(project.state["kept"].get(group, {}).values())
 
 
 def titles(environment: str) -> set[str]:
