@@ -9,7 +9,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$DEPLOY/quotas.sh"
 
-CREMA=us-central1-docker.pkg.dev/cloud-run-oss-images/crema-v1/autoscaler:1.2
+CREMA=us-central1-docker.pkg.dev/cloud-run-oss-images/crema-v1/autoscaler:1.2 # deployed by the digest that it has today
 CREMA_BASE=docker.pkg.dev/serverless-runtimes/google-24/runtimes/java25
 
 main() {
@@ -29,12 +29,13 @@ main() {
     require_gcloud
     require_commands
 
-    local scaler version
+    local scaler version digest
     scaler=$(account "$SCALER_ACCOUNT")
     affordable
     configure
     worker_pools add-iam-policy-binding --member="serviceAccount:$scaler" --role=roles/run.developer --format=none
-    run gcloud run deploy "$SCALER" --region="$REGION" --image="$CREMA" --base-image="$REGION-$CREMA_BASE" \
+    digest=$(value CREMA_DIGEST gcloud artifacts docker images describe "$CREMA" --format='value(image_summary.digest)')
+    run gcloud run deploy "$SCALER" --region="$REGION" --image="${CREMA%:*}@$digest" --base-image="$REGION-$CREMA_BASE" \
         --service-account="$scaler" --no-allow-unauthenticated --max-instances=1 --cpu=1 --memory=512Mi \
         --set-env-vars="CREMA_CONFIG=$version" --labels="app=klipstream-transcription,environment=$ENVIRONMENT"
     run gcloud run services add-iam-policy-binding "$SCALER" --region="$REGION" \

@@ -115,3 +115,11 @@ def test_a_gcloud_that_cannot_grant_roles_on_a_pool_is_named_before_anything_cha
 
     assert "gcloud components update" in line
     assert not [call for call in project.calls if "create" in call]
+
+
+def test_the_autoscalers_image_is_deployed_by_digest() -> None:
+    commands_printed = dry_run("autoscale.sh", "production")
+
+    (deployed,) = [words for words in commands_printed if words[1:3] == ["run", "deploy"]]
+
+    assert flag(deployed, "image").endswith("autoscaler@${CREMA_DIGEST}")

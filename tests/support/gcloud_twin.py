@@ -166,7 +166,11 @@ def require(project: Project, command: Command, name: str) -> None:
     kept = project.kept(command.group)
     if name not in kept and command.group != "artifacts docker images":
         raise Refused(f"ERROR: (gcloud) NOT_FOUND: {command.group} {name} not found")
-    if command.group == "artifacts docker images" and name not in project.state["images"]:
+    if (
+        command.group == "artifacts docker images"
+        and "/cloud-run-oss-images/" not in name
+        and name not in project.state["images"]
+    ):
         raise Refused(f"ERROR: (gcloud.artifacts.docker.images.describe) Image not found: {name}")
 
 
