@@ -12,7 +12,7 @@ from tests.support.waiting import eventually
 from worker.adapters.gpu import Gpus
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.jobs.board import Board
-from worker.errors import AudioNotFound
+from worker.errors import AudioNotFound, ObjectNotFound
 from worker.watch import Watch
 
 
@@ -65,7 +65,7 @@ async def test_a_failed_job_is_on_the_board_with_its_code(tmp_path: Path) -> Non
     board = Board()
     room = JobsRoom(tmp_path, board=board)
     attempt = room.attempt()
-    with pytest.raises(AudioNotFound):
+    with pytest.raises(ObjectNotFound):
         await attempt.handle(OnlySlot())
 
     await attempt.give_up(AudioNotFound("gs://audio/vod.wav", None), 1)

@@ -35,8 +35,10 @@ from worker.errors.machine import (
     ParkingFull,
     ResourceDown,
     ResourceRefused,
+    TempDirFull,
 )
 from worker.errors.policy import (
+    CallFailed,
     Deferred,
     Fatal,
     JobFault,
@@ -65,6 +67,7 @@ __all__ = [
     "AudioTooLarge",
     "AudioTooLong",
     "AudioUndecodable",
+    "CallFailed",
     "ClaimHeld",
     "ClaimLost",
     "DeepgramAuthError",
@@ -99,6 +102,7 @@ __all__ = [
     "ServiceDown",
     "StorageServiceError",
     "SubscriptionNotFound",
+    "TempDirFull",
     "TranscriptRejected",
     "TranscriptionTimeout",
     "Undiagnosed",

@@ -40,6 +40,7 @@ from worker.errors import (
     JobFault,
     JobIdConflict,
     UnsupportedSchemaVersion,
+    WorkerError,
 )
 from worker.ports import AudioDecoder, Clock, Delivery, JobSlot, Topic, WindowRecogniser
 from worker.telemetry.spans import stage, trace_attributes
@@ -116,6 +117,11 @@ class JobAttempt:
         job = self._understand()
         async with self._claim(job, deliveries=0) as claim:
             return await claim.record_failure()
+
+    async def record_crash(self, error: WorkerError) -> None:
+        """Count a crash in the job's state: it broke its worker again."""
+        async with self._claim(self._understand(), deliveries=0) as claim:
+            await claim.record_crash(str(error))
 
     async def give_up(self, error: Exception, attempts: int) -> None:
         """Store the failure, then send dead letter, failed and cost events. A message that is no job has no state."""
@@ -199,7 +205,7 @@ class JobAttempt:
     async def _work(self, job: TranscriptionJob, claim: Claim) -> None:
         self._account.deliveries = claim.record.deliveries
         if claim.record.crashes >= self._rules.max_crashes:
-            raise AttemptsExhausted(claim.record.crashes, self._rules.max_crashes)
+            raise AttemptsExhausted(claim.record.crashes, self._rules.max_crashes, claim.record.last_fault)
         async with AsyncExitStack() as until_published:  # nobody shall wait for the audio to be removed
             async with while_owned(claim):
                 audio = await until_published.enter_async_context(self._tools.intake.fetch(job))
