@@ -23,6 +23,7 @@ from worker.errors.jobs import (
     AudioTooLarge,
     AudioTooLong,
     AudioUndecodable,
+    DeliveriesExhausted,
     InvalidJob,
     JobIdConflict,
     UnsupportedSchemaVersion,
@@ -48,6 +49,7 @@ from worker.errors.policy import (
     WorkerFault,
 )
 from worker.errors.resources import (
+    MessageRefused,
     ObjectForbidden,
     ObjectNotFound,
     PreconditionFailed,
@@ -74,6 +76,7 @@ __all__ = [
     "DeepgramRejected",
     "DeepgramUnavailable",
     "Deferred",
+    "DeliveriesExhausted",
     "EngineFailure",
     "FallbackBudgetExhausted",
     "Fatal",
@@ -83,6 +86,7 @@ __all__ = [
     "JobFault",
     "JobIdConflict",
     "MachineFault",
+    "MessageRefused",
     "ModelLoadingError",
     "NoRoomForAudio",
     "ObjectForbidden",
