@@ -167,6 +167,8 @@ provision_access() {
     grant "pubsub subscriptions" "$JOBS_SUBSCRIPTION" "$worker" roles/pubsub.subscriber roles/pubsub.viewer
     grant "pubsub topics" "$COMPLETION_TOPIC" "$worker" roles/pubsub.publisher roles/pubsub.viewer
     grant "pubsub topics" "$DEAD_LETTER_TOPIC" "$worker" roles/pubsub.publisher roles/pubsub.viewer
+    # Workers look after messages that Pub/Sub forwarded without a verdict: each still owes its failed event.
+    grant "pubsub subscriptions" "$DEAD_LETTER_SUBSCRIPTION" "$worker" roles/pubsub.subscriber
     grant "storage buckets" "gs://$AUDIO_BUCKET" "$worker" roles/storage.objectViewer
     grant "storage buckets" "gs://$OUTPUT_BUCKET" "$worker" roles/storage.objectUser
     grant "storage buckets" "gs://$STATE_BUCKET" "$worker" roles/storage.objectUser

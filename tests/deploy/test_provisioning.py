@@ -92,6 +92,7 @@ def test_the_worker_may_do_what_it_needs_and_nothing_else() -> None:
         ("transcription-completions", "roles/pubsub.viewer"),
         ("transcription-dead-letters", "roles/pubsub.publisher"),
         ("transcription-dead-letters", "roles/pubsub.viewer"),
+        ("transcription-dead-letters", "roles/pubsub.subscriber"),
         ("gs://klipstream-audio", "roles/storage.objectViewer"),
         ("gs://klipstream-transcripts", "roles/storage.objectUser"),
         ("gs://klipstream-worker-state", "roles/storage.objectUser"),
