@@ -84,11 +84,16 @@ topic() {
 subscription() {
     local name=$1 topic=$2
     shift 2
-    local flags=(--ack-deadline=60 --min-retry-delay=10s --max-retry-delay=600s --message-retention-duration=7d "$@")
+    local flags=(--ack-deadline=60 --message-retention-duration=7d "$@")
+    local -a retries=(--min-retry-delay=10s --max-retry-delay=600s)
+    # Dead letters are only looked at: what a console or a worker gives back must be there for the next at once.
+    [[ $name != "$DEAD_LETTER_SUBSCRIPTION" ]] || retries=()
     if found gcloud pubsub subscriptions describe "$name"; then
-        run gcloud pubsub subscriptions update "$name" "${flags[@]}" --update-labels="$LABELS"
+        run gcloud pubsub subscriptions update "$name" "${flags[@]}" "${retries[@]:---clear-retry-policy}" \
+            --update-labels="$LABELS"
     else
-        run gcloud pubsub subscriptions create "$name" --topic="$topic" "${flags[@]}" --expiration-period=never --labels="$LABELS"
+        run gcloud pubsub subscriptions create "$name" --topic="$topic" "${flags[@]}" "${retries[@]}" \
+            --expiration-period=never --labels="$LABELS"
     fi
 }
 

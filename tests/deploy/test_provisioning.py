@@ -36,9 +36,17 @@ def test_every_subscription_has_the_deadline_the_backoff_and_no_expiry() -> None
     }
     for words in subscriptions.values():
         assert flag(words, "ack-deadline") == "60"
+        assert flag(words, "expiration-period") == "never"
+    del subscriptions["transcription-dead-letters"]
+    for words in subscriptions.values():
         assert flag(words, "min-retry-delay") == "10s"
         assert flag(words, "max-retry-delay") == "600s"
-        assert flag(words, "expiration-period") == "never"
+
+
+def test_dead_letters_that_were_looked_at_come_back_without_a_backoff() -> None:
+    words = creations("pubsub subscriptions create")["transcription-dead-letters"]
+
+    assert not [word for word in words if "retry" in word]
 
 
 def test_every_topic_has_a_subscription_for_one_without_loses_messages() -> None:
