@@ -23,6 +23,7 @@ from worker.errors.jobs import (
     AudioTooLarge,
     AudioTooLong,
     AudioUndecodable,
+    DeliveriesExhausted,
     InvalidJob,
     JobIdConflict,
     UnsupportedSchemaVersion,
@@ -50,6 +51,7 @@ from worker.errors.policy import (
     WorkerFault,
 )
 from worker.errors.resources import (
+    MessageRefused,
     ObjectForbidden,
     ObjectNotFound,
     PreconditionFailed,
@@ -77,6 +79,7 @@ __all__ = [
     "DeepgramRejected",
     "DeepgramUnavailable",
     "Deferred",
+    "DeliveriesExhausted",
     "EngineFailure",
     "FallbackBudgetExhausted",
     "Fatal",
@@ -86,6 +89,7 @@ __all__ = [
     "JobFault",
     "JobIdConflict",
     "MachineFault",
+    "MessageRefused",
     "ModelLoadingError",
     "NoRoomForAudio",
     "ObjectForbidden",

@@ -37,7 +37,6 @@ from worker.errors import (
     ClaimHeld,
     ClaimLost,
     InvalidJob,
-    JobFault,
     JobIdConflict,
     UnsupportedSchemaVersion,
     WorkerError,
@@ -84,11 +83,11 @@ class Jobs:
     """Makes the attempt at the job of each delivery; the consumer's `JobHandler`."""
 
     def __init__(self, tools: JobTools, rules: JobRules) -> None:
-        self._tools, self._rules = tools, rules
+        self.tools, self.rules = tools, rules
 
     def attempt(self, delivery: Delivery) -> "JobAttempt":
         """Begin; nothing is read or awaited yet."""
-        return JobAttempt(delivery, self._tools, self._rules)
+        return JobAttempt(delivery, self.tools, self.rules)
 
 
 class JobAttempt:
@@ -134,22 +133,6 @@ class JobAttempt:
         await self._publish(messages)
         job_id, code = self._subject.echo.job_id, reporting.code_of(error)
         self._tools.board.failed(job_id, self._account, code, self._tools.clock.now())
-
-    async def adopt(self, deliveries: int) -> None:
-        """For a message that the subscription's own policy gave up on: make it a dead letter of the worker's.
-
-        Publishes the envelope and the terminal events; where the job had ended all the same, says that again. Raises
-        `ClaimHeld` while a worker has the job.
-        """
-        try:
-            job = self._understand()
-        except JobFault as error:
-            await self.give_up(error, deliveries)
-            return
-        if marker := await self._concluded_before(job):
-            await self._publish(marker.messages)
-        else:
-            await self.give_up(AttemptsExhausted(deliveries, deliveries), deliveries)
 
     # the steps of `handle`, in order
 
@@ -296,7 +279,7 @@ class JobAttempt:
         if self._rules.log_costs:
             log.info("job.cost", usd=round(cost.usd, 6), savings_percent=round(cost.savings_percent, 2))
         log.info("job.done", words=outcomes.words_count, audio_seconds=round(transcribed.duration_seconds, 3))
-        return _traced(reporting.completion(self._subject, self._account, outcomes, cost, self._tools.clock.now()))
+        return traced(reporting.completion(self._subject, self._account, outcomes, cost, self._tools.clock.now()))
 
     def _failure(self, error: Exception, attempts: int, claim: Claim | None) -> tuple[StoredMessage, ...]:
         now = self._tools.clock.now()
@@ -313,7 +296,7 @@ class JobAttempt:
             now=now,
         )
         log.warning("job.failed", code=letter.code, dead_letter_id=letter.dead_letter_id, reason=letter.message)
-        return _traced(reporting.failure(self._subject, self._account, error, letter, cost, now))
+        return traced(reporting.failure(self._subject, self._account, error, letter, cost, now))
 
     def _marker(
         self, job: TranscriptionJob, messages: tuple[StoredMessage, ...], error: Exception | None = None
@@ -385,8 +368,8 @@ async def _raise_when_lost(claim: Claim) -> None:
     raise ClaimLost(claim.record.job_id)
 
 
-def _traced(messages: tuple[StoredMessage, ...]) -> tuple[StoredMessage, ...]:
-    """With the trace they were made in; they are stored with it, so that a repetition still has the same bytes."""
+def traced(messages: tuple[StoredMessage, ...]) -> tuple[StoredMessage, ...]:
+    """Return them with the trace they were made in, which is stored with them: a repetition has the same bytes."""
     here = trace_attributes()
     return tuple(message.model_copy(update={"attributes": {**message.attributes, **here}}) for message in messages)
 
