@@ -97,7 +97,7 @@ class Topic(Protocol):
     async def publish(self, data: bytes, attributes: Mapping[str, str], ordering_key: str = "") -> str:
         """Return the message id once the service confirmed it; retries inside, so a duplicate is possible.
 
-        Raises `QueueServiceError` when it was not confirmed.
+        Raises `QueueServiceError` when it was not confirmed, `MessageRefused` when the message breaks Pub/Sub's limits.
         """
         ...
 
@@ -169,6 +169,10 @@ class ObjectStore(Protocol):
 
     async def list(self, bucket: str, prefix: str) -> Sequence[ObjectFacts]:
         """Every live object whose name starts with `prefix`, by name."""
+        ...
+
+    async def granted(self, bucket: str, permissions: Sequence[str]) -> frozenset[str] | None:
+        """Return those of the IAM permissions that the caller has; None where the server cannot tell."""
         ...
 
 

@@ -23,6 +23,7 @@ from worker.errors.jobs import (
     AudioTooLarge,
     AudioTooLong,
     AudioUndecodable,
+    DeliveriesExhausted,
     InvalidJob,
     JobIdConflict,
     UnsupportedSchemaVersion,
@@ -35,8 +36,10 @@ from worker.errors.machine import (
     ParkingFull,
     ResourceDown,
     ResourceRefused,
+    TempDirFull,
 )
 from worker.errors.policy import (
+    CallFailed,
     Deferred,
     Fatal,
     JobFault,
@@ -48,6 +51,7 @@ from worker.errors.policy import (
     WorkerFault,
 )
 from worker.errors.resources import (
+    MessageRefused,
     ObjectForbidden,
     ObjectNotFound,
     PreconditionFailed,
@@ -65,6 +69,7 @@ __all__ = [
     "AudioTooLarge",
     "AudioTooLong",
     "AudioUndecodable",
+    "CallFailed",
     "ClaimHeld",
     "ClaimLost",
     "DeepgramAuthError",
@@ -74,6 +79,7 @@ __all__ = [
     "DeepgramRejected",
     "DeepgramUnavailable",
     "Deferred",
+    "DeliveriesExhausted",
     "EngineFailure",
     "FallbackBudgetExhausted",
     "Fatal",
@@ -83,6 +89,7 @@ __all__ = [
     "JobFault",
     "JobIdConflict",
     "MachineFault",
+    "MessageRefused",
     "ModelLoadingError",
     "NoRoomForAudio",
     "ObjectForbidden",
@@ -99,6 +106,7 @@ __all__ = [
     "ServiceDown",
     "StorageServiceError",
     "SubscriptionNotFound",
+    "TempDirFull",
     "TranscriptRejected",
     "TranscriptionTimeout",
     "Undiagnosed",

@@ -92,12 +92,25 @@ class AudioUndecodable(JobFault):
         super().__init__(f"the audio cannot be decoded: {reason}")
 
 
-class AttemptsExhausted(JobFault):
-    """Workers kept dying on this job without a verdict."""
+class DeliveriesExhausted(JobFault):
+    """The subscription's own policy gave the job up: no worker came to a verdict on any of its deliveries."""
 
     code = ErrorCode.ATTEMPTS_EXHAUSTED
     suggested_action = "look for out-of-memory kills in the platform's log, then replay"
 
-    def __init__(self, crashes: int, limit: int) -> None:
-        self.crashes, self.limit = crashes, limit
-        super().__init__(f"{crashes} starts of this job ended without a verdict, the limit is {limit}")
+    def __init__(self, deliveries: int) -> None:
+        self.deliveries = deliveries
+        counted = f"{deliveries} deliveries" if deliveries else "deliveries it did not count"
+        super().__init__(f"the subscription gave up after {counted}, without a verdict of a worker")
+
+
+class AttemptsExhausted(JobFault):
+    """Workers kept dying on this job without a verdict, or it broke one after another: `reason` is the last fault."""
+
+    code = ErrorCode.ATTEMPTS_EXHAUSTED
+    suggested_action = "look at the reason, or for out-of-memory kills in the platform's log, then replay"
+
+    def __init__(self, crashes: int, limit: int, reason: str = "") -> None:
+        self.crashes, self.limit, self.reason = crashes, limit, reason
+        counted = f"{crashes} starts of this job ended without a verdict, the limit is {limit}"
+        super().__init__(f"{counted}; the last: {reason}" if reason else counted)

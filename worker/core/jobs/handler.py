@@ -37,9 +37,9 @@ from worker.errors import (
     ClaimHeld,
     ClaimLost,
     InvalidJob,
-    JobFault,
     JobIdConflict,
     UnsupportedSchemaVersion,
+    WorkerError,
 )
 from worker.ports import AudioDecoder, Clock, Delivery, JobSlot, Topic, WindowRecogniser
 from worker.telemetry.spans import stage, trace_attributes
@@ -83,11 +83,11 @@ class Jobs:
     """Makes the attempt at the job of each delivery; the consumer's `JobHandler`."""
 
     def __init__(self, tools: JobTools, rules: JobRules) -> None:
-        self._tools, self._rules = tools, rules
+        self.tools, self.rules = tools, rules
 
     def attempt(self, delivery: Delivery) -> "JobAttempt":
         """Begin; nothing is read or awaited yet."""
-        return JobAttempt(delivery, self._tools, self._rules)
+        return JobAttempt(delivery, self.tools, self.rules)
 
 
 class JobAttempt:
@@ -117,6 +117,11 @@ class JobAttempt:
         async with self._claim(job, deliveries=0) as claim:
             return await claim.record_failure()
 
+    async def record_crash(self, error: WorkerError) -> None:
+        """Count a crash in the job's state: it broke its worker again."""
+        async with self._claim(self._understand(), deliveries=0) as claim:
+            await claim.record_crash(str(error))
+
     async def give_up(self, error: Exception, attempts: int) -> None:
         """Store the failure, then send dead letter, failed and cost events. A message that is no job has no state."""
         if self._job is None or isinstance(error, JobIdConflict):
@@ -128,22 +133,6 @@ class JobAttempt:
         await self._publish(messages)
         job_id, code = self._subject.echo.job_id, reporting.code_of(error)
         self._tools.board.failed(job_id, self._account, code, self._tools.clock.now())
-
-    async def adopt(self, deliveries: int) -> None:
-        """For a message that the subscription's own policy gave up on: make it a dead letter of the worker's.
-
-        Publishes the envelope and the terminal events; where the job had ended all the same, says that again. Raises
-        `ClaimHeld` while a worker has the job.
-        """
-        try:
-            job = self._understand()
-        except JobFault as error:
-            await self.give_up(error, deliveries)
-            return
-        if marker := await self._concluded_before(job):
-            await self._publish(marker.messages)
-        else:
-            await self.give_up(AttemptsExhausted(deliveries, deliveries), deliveries)
 
     # the steps of `handle`, in order
 
@@ -199,7 +188,7 @@ class JobAttempt:
     async def _work(self, job: TranscriptionJob, claim: Claim) -> None:
         self._account.deliveries = claim.record.deliveries
         if claim.record.crashes >= self._rules.max_crashes:
-            raise AttemptsExhausted(claim.record.crashes, self._rules.max_crashes)
+            raise AttemptsExhausted(claim.record.crashes, self._rules.max_crashes, claim.record.last_fault)
         async with AsyncExitStack() as until_published:  # nobody shall wait for the audio to be removed
             async with while_owned(claim):
                 audio = await until_published.enter_async_context(self._tools.intake.fetch(job))
@@ -290,7 +279,7 @@ class JobAttempt:
         if self._rules.log_costs:
             log.info("job.cost", usd=round(cost.usd, 6), savings_percent=round(cost.savings_percent, 2))
         log.info("job.done", words=outcomes.words_count, audio_seconds=round(transcribed.duration_seconds, 3))
-        return _traced(reporting.completion(self._subject, self._account, outcomes, cost, self._tools.clock.now()))
+        return traced(reporting.completion(self._subject, self._account, outcomes, cost, self._tools.clock.now()))
 
     def _failure(self, error: Exception, attempts: int, claim: Claim | None) -> tuple[StoredMessage, ...]:
         now = self._tools.clock.now()
@@ -307,7 +296,7 @@ class JobAttempt:
             now=now,
         )
         log.warning("job.failed", code=letter.code, dead_letter_id=letter.dead_letter_id, reason=letter.message)
-        return _traced(reporting.failure(self._subject, self._account, error, letter, cost, now))
+        return traced(reporting.failure(self._subject, self._account, error, letter, cost, now))
 
     def _marker(
         self, job: TranscriptionJob, messages: tuple[StoredMessage, ...], error: Exception | None = None
@@ -379,8 +368,8 @@ async def _raise_when_lost(claim: Claim) -> None:
     raise ClaimLost(claim.record.job_id)
 
 
-def _traced(messages: tuple[StoredMessage, ...]) -> tuple[StoredMessage, ...]:
-    """With the trace they were made in; they are stored with it, so that a repetition still has the same bytes."""
+def traced(messages: tuple[StoredMessage, ...]) -> tuple[StoredMessage, ...]:
+    """Return them with the trace they were made in, which is stored with them: a repetition has the same bytes."""
     here = trace_attributes()
     return tuple(message.model_copy(update={"attributes": {**message.attributes, **here}}) for message in messages)
 

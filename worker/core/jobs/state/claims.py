@@ -9,11 +9,12 @@ import structlog
 from schemas.state import ClaimRecord, ResultMarker
 from worker.core.jobs.state.checkpoints import Checkpoints
 from worker.core.jobs.state.files import ABSENT, StateFiles
-from worker.errors import ClaimHeld, ClaimLost, JobIdConflict, ObjectForbidden, PreconditionFailed, StorageServiceError
+from worker.errors import ClaimHeld, ClaimLost, JobIdConflict, PreconditionFailed, Undiagnosed
 from worker.ports import Clock
 from worker.telemetry.spans import stage
 
 BEATS_PER_TTL = 3
+MOST_REASON_CHARACTERS = 500
 RELEASE_SECONDS = 3.0
 """Of the eight that a worker has after SIGTERM."""
 
@@ -35,6 +36,7 @@ def successor(previous: ClaimRecord | None, fresh: ClaimRecord) -> ClaimRecord:
         update={
             "failures": previous.failures,
             "crashes": previous.crashes + crashed,
+            "last_fault": previous.last_fault,
             "deliveries": previous.deliveries + fresh.deliveries,
             "first_seen": previous.first_seen,
         }
@@ -81,6 +83,10 @@ class Claim:
         """Count a failure with a verdict and return the new total. Raises `ClaimLost`, `StorageServiceError`."""
         await self._write(failures=self._record.failures + 1, progressed=True)
         return self._record.failures
+
+    async def record_crash(self, reason: str) -> None:
+        """Count a crash, and keep its reason. Raises `ClaimLost`, `StorageServiceError`."""
+        await self._write(crashes=self._record.crashes + 1, last_fault=reason[:MOST_REASON_CHARACTERS], progressed=True)
 
     async def note_progress(self) -> None:
         """Remember that this claim brought the job forward. Raises `ClaimLost`, `StorageServiceError`."""
@@ -136,12 +142,12 @@ class Claim:
             raise ClaimHeld(self._record.job_id, "nobody any more: it is concluded")
         self._is_first = over_generation == marker.generation == ABSENT
 
-    async def _write(self, **changes: bool | int) -> None:
+    async def _write(self, **changes: bool | int | str) -> None:
         write = asyncio.create_task(self._swap(changes), name=f"claim-write:{self._record.job_id}")
         write.add_done_callback(_noted)  # where the caller is cancelled nobody else looks at how it ended
         await asyncio.shield(write)
 
-    async def _swap(self, changes: Mapping[str, bool | int]) -> None:
+    async def _swap(self, changes: Mapping[str, bool | int | str]) -> None:
         async with self._writing:
             if self._taken or (self.lost.is_set() and changes != _RELEASE):
                 raise ClaimLost(self._record.job_id)
@@ -165,7 +171,7 @@ class Claim:
                 if self._taken:
                     log.warning("claim.lost", job_id=self._record.job_id, reason="another worker has it")
                 return
-            except (StorageServiceError, ObjectForbidden) as exc:
+            except Undiagnosed as exc:
                 log.warning("claim.heartbeat_failed", job_id=self._record.job_id, reason=str(exc))
 
     async def _watch(self) -> None:
@@ -186,7 +192,7 @@ class Claim:
                     await self._write(**_RELEASE)
         except (PreconditionFailed, ClaimLost):
             log.info("claim.taken", job_id=self._record.job_id)
-        except (TimeoutError, StorageServiceError, ObjectForbidden) as exc:
+        except (TimeoutError, Undiagnosed) as exc:
             log.warning("claim.not_released", job_id=self._record.job_id, reason=repr(exc))
 
 
