@@ -20,9 +20,10 @@ from schemas.ids import job_identity, message_identity, request_fingerprint
 from schemas.job import NEWEST_SCHEMA_VERSION, JobEcho, JobRejected, TranscriptionJob, parse_job
 from schemas.state import Checkpoint, ResultMarker, StoredMessage
 from worker.core.jobs import reporting
+from worker.core.jobs.attribution import attributed
 from worker.core.jobs.audio_input import AudioInput, AudioIntake
 from worker.core.jobs.board import Board, Entry
-from worker.core.jobs.costing import Prices, bill
+from worker.core.jobs.costing import Cost, Prices, bill
 from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.ladder import Deepgram, Ladder
 from worker.core.jobs.output import Author, OutputWriter
@@ -52,6 +53,7 @@ class JobRules:
     """What the settings say about every job."""
 
     worker: str
+    revision: str = ""
     subscription: str
     routing: RoutingPolicy
     prices: Prices
@@ -275,16 +277,22 @@ class JobAttempt:
     # what is said about it
 
     def _completion(self, transcribed: Transcribed, outcomes: Outcomes) -> tuple[StoredMessage, ...]:
-        self._account.cost = cost = bill(transcribed.chunks, transcribed.duration_seconds, self._rules.prices)
+        cost = bill(transcribed.chunks, transcribed.duration_seconds, self._rules.prices)
+        self._account.cost = cost = self._attributed(cost)
         if self._rules.log_costs:
             log.info("job.cost", usd=round(cost.usd, 6), savings_percent=round(cost.savings_percent, 2))
         log.info("job.done", words=outcomes.words_count, audio_seconds=round(transcribed.duration_seconds, 3))
         return traced(reporting.completion(self._subject, self._account, outcomes, cost, self._tools.clock.now()))
 
+    def _attributed(self, cost: Cost) -> Cost:
+        video_id, percent = self._subject.echo.video_id, self._rules.routing.rollout_percent
+        now, revision = self._tools.clock.now(), self._rules.revision
+        return attributed(cost, self._account, revision=revision, video_id=video_id, rollout_percent=percent, now=now)
+
     def _failure(self, error: Exception, attempts: int, claim: Claim | None) -> tuple[StoredMessage, ...]:
         now = self._tools.clock.now()
         seconds = self._account.audio_seconds or 0.0
-        self._account.cost = cost = bill(self._account.chunks, seconds, self._rules.prices)
+        self._account.cost = cost = self._attributed(bill(self._account.chunks, seconds, self._rules.prices))
         letter = reporting.dead_letter(
             self._subject,
             self._account,
