@@ -159,7 +159,7 @@ write_pool() {
     if [[ -n $POOL_EXISTS ]]; then
         show_revisions
         echo "# live -> new:"
-        live diff "$file" | sed 's/^/#   /'
+        live diff "$file" | sed '/./!d;s/^/#   /'
         echo "#   instances                      $(live instances) -> $INSTANCES"
     elif [[ -z $DRY_RUN ]]; then
         echo "# a new pool: $file"

@@ -269,7 +269,7 @@ def test_ctrl_c_while_waiting_hands_the_count_back(tmp_path: Path) -> None:
     project = deployed(tmp_path, IMAGES[0])
     scaled_to(project, 0)
     project.change(answers=None)
-    environment = {**project.environment, "POLL_SECONDS": "0.05", "SAMPLE_SECONDS": "1000", "HOME": "/nonexistent"}
+    environment = {**project.environment, "POLL_SECONDS": "0.05", "SAMPLE_SECONDS": "60", "HOME": "/nonexistent"}
     command = [DEPLOY / "deploy.sh", "production", "--image", IMAGES[1], "--sample-job"]
 
     with subprocess.Popen(

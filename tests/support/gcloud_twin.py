@@ -117,7 +117,7 @@ def gcloud(project: Project, command: Command) -> str:  # noqa: C901, PLR0911, P
         case "pubsub subscriptions", "pull":
             return pull(project, command)
         case "builds", "submit":
-            return build(project)
+            return build(project, command)
     if command.group in {POOL_GROUP, f"{POOL_GROUP} revisions"}:
         return worker_pool(project, command)
     return resource(project, command)
@@ -153,13 +153,30 @@ def resource(project: Project, command: Command) -> str:  # noqa: C901, PLR0912 
             require(project, command, name)
             if command.verb == "delete":
                 kept.pop(name, None)
+            if command.verb == "update":
+                kept[name]["noted"] = kept[name].get("noted", {}) | labels_of(command.flags.get("update-labels", ""))
             if command.verb == "describe":
-                return f"https://{name}.example.com\n" if "status.url" in command.flags.get("format", "") else name
+                return described(project, name, kept.get(name, {}), command.flags.get("format", ""))
         case "list":
             return listed(kept, command)
         case _:
             return ""
     return ""
+
+
+def labels_of(text: str) -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in text.split(",") if pair)
+
+
+def described(project: Project, name: str, kept: dict[str, Any], wanted: str) -> str:
+    """What a `describe` prints in that format."""
+    if "status.url" in wanted:
+        return f"https://{name}.example.com"
+    if label := re.search(r"value\(labels\.(\w+)\)", wanted):
+        return str(kept.get("noted", {}).get(label[1], ""))
+    if "image_summary.digest" in wanted:
+        return str(project.state["built"].split("@")[1])
+    return name
 
 
 def require(project: Project, command: Command, name: str) -> None:
@@ -333,9 +350,11 @@ def pull(project: Project, command: Command) -> str:
     return json.dumps([{"ackId": "1", "message": {"data": data}}] if event else [])
 
 
-def build(project: Project) -> str:
-    """A build: the image that it pushed is known from now on."""
-    project.state["images"].append(project.state["built"])
+def build(project: Project, command: Command) -> str:
+    """A build: the image that it pushed is known from now on, by its digest and by its commit."""
+    registry = project.state["built"].split("@")[0]
+    commit = re.search(r"COMMIT_SHA=(\w+)", command.flags["substitutions"])
+    project.state["images"] += [project.state["built"], f"{registry}:{commit[1] if commit else ''}"]
     return ""
 
 
@@ -358,6 +377,9 @@ def bq(project: Project, words: list[str]) -> str:
 
 def curl(project: Project, words: list[str]) -> str:
     url = next(word for word in words if word.startswith("https://"))
+    if "testIamPermissions" in url:
+        asked = json.loads(words[words.index("--data") + 1])["permissions"]
+        return json.dumps({"permissions": [one for one in asked if one not in project.state["lacks"]]})
     for part, answer in project.state["urls"].items():
         if part in url:
             return json.dumps(answer)

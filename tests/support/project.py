@@ -36,6 +36,8 @@ COMPLETED = {
 class Project:
     """The project, and the scripts run in it."""
 
+    COMPLETED = COMPLETED
+
     def __init__(self, folder: Path, **differing: Any) -> None:
         self._folder = folder / "bin"
         self._folder.mkdir()
@@ -57,7 +59,8 @@ class Project:
             "starts": True,
             "answers": COMPLETED,
             "answers_to_queries": "",
-            "urls": {},
+            "urls": {"/prometheus/": {"data": {"result": [{"value": [0, "3"]}]}}},
+            "lacks": [],
             **differing,
         }
         (self._folder / "project.json").write_text(json.dumps(state))
@@ -104,8 +107,19 @@ class Project:
 
     def changes(self) -> list[str]:
         """The command lines that change something."""
-        reading = (" describe", " list", " read ", " show ", "version", "print-access-token", "--dry-run", "bq query")
-        return [call for call in self.calls if not any(word in call for word in reading)]
+        reading = (
+            " describe",
+            " list",
+            " read ",
+            " show ",
+            "version",
+            "print-access-token",
+            "--dry-run",
+            "bq query",
+            "curl ",
+        )
+        calls = [call for call in self.calls if call.startswith(("gcloud ", "bq "))]
+        return [call for call in calls if not any(word in call for word in reading)]
 
     def pool(self, name: str = "transcription-worker") -> dict[str, Any]:
         """The worker pool as the server keeps it."""
