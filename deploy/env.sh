@@ -11,5 +11,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 load_environment "$1" >&2
 # The worker's own commands know no limit as an empty one.
 [[ $FALLBACK_BUDGET_USD_PER_DAY != none ]] || FALLBACK_BUDGET_USD_PER_DAY=''
+export COST_TABLE_NAME=$PROJECT_ID.$COST_DATASET.$COST_TABLE # for `klipstream-worker canary`
 shift
 exec "$@"
