@@ -225,3 +225,14 @@ def content(path: Path) -> bytes:
 
 def files(folder: Path) -> list[Path]:
     return list(folder.iterdir())
+
+
+async def test_credentials_that_are_refused_and_cannot_be_renewed_are_a_refusal(
+    proxy: FaultyProxy, store: GcsObjectStore
+) -> None:
+    proxy.faults.extend([refuse(401)] * 3)
+
+    with pytest.raises(ObjectForbidden) as caught:
+        await store.stat(ObjectRef(BUCKET, "o"))
+
+    assert caught.value.refused

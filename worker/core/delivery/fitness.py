@@ -191,7 +191,7 @@ class Fitness:
         condition = self._by_name(fault.part)
         if condition is None or condition.part.need is Need.OPTIONAL:
             return False
-        if condition.fault is not None or fault is not condition.last_fault:  # else it was mended meanwhile
+        if condition.fault is None and fault is not condition.last_fault:  # else it was mended meanwhile
             self._break(condition, fault)
         return isinstance(fault, WorkerFault) and before is not None and condition.recovered_at > before
 
