@@ -151,7 +151,14 @@ def make_jobs(settings: Settings, cloud: Cloud, engines: Engines, folder: Path, 
     clock = SystemClock()
     writable = settings.writable_buckets
     tools = JobTools(
-        states=JobStates(cloud.store, settings.state_bucket, clock, worker_name(), settings.claim_ttl_seconds),
+        states=JobStates(
+            cloud.store,
+            settings.state_bucket,
+            clock,
+            worker_name(),
+            settings.claim_ttl_seconds,
+            claim_store=cloud.store.for_claims,
+        ),
         intake=AudioIntake(
             cloud.store,
             folder,
