@@ -24,6 +24,7 @@ from worker.errors.jobs import (
     AudioTooLong,
     AudioUndecodable,
     InvalidJob,
+    JobExpired,
     JobIdConflict,
     UnsupportedSchemaVersion,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "GpuMemoryError",
     "GpuNotAvailable",
     "InvalidJob",
+    "JobExpired",
     "JobFault",
     "JobIdConflict",
     "MachineFault",
