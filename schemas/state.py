@@ -35,6 +35,8 @@ class ClaimRecord(_State):
     """A verdict or a new checkpoint came out of this claim: its death is not a crash of the job."""
     failures: int = 0
     crashes: int = 0
+    last_fault: str = ""
+    """How the job broke its worker the last time that was counted as a crash."""
     deliveries: int = 0
     first_seen: datetime
     heartbeat_at: datetime

@@ -171,6 +171,10 @@ class ObjectStore(Protocol):
         """Every live object whose name starts with `prefix`, by name."""
         ...
 
+    async def granted(self, bucket: str, permissions: Sequence[str]) -> frozenset[str] | None:
+        """Return those of the IAM permissions that the caller has; None where the server cannot tell."""
+        ...
+
 
 # --- audio ------------------------------------------------------------------------------------------------------------
 

@@ -19,8 +19,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 import grpc
+import structlog
 import tenacity
 from google.api_core import exceptions as vendor
+from google.iam.v1.iam_policy_pb2 import TestIamPermissionsRequest
 from google.pubsub_v1 import PublisherAsyncClient, SubscriberAsyncClient, types
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcAsyncIOTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcAsyncIOTransport
@@ -29,6 +31,9 @@ from worker.errors import QueueNotFound, QueueServiceError, SubscriptionNotFound
 from worker.ports import Delivery, SubscriptionFacts
 
 Answer = TypeVar("Answer")
+
+PUBLISH = "pubsub.topics.publish"
+"""The permission that the worker needs on its topics, beside pubsub.topics.get."""
 
 # A request may have 512 KiB, an ack id about 250 bytes.
 _ACK_IDS_PER_REQUEST = 1000
@@ -63,6 +68,9 @@ class Patience:
     # One try of any other call, and all tries together: an extension that starts at half of a 60 s lease ends in time.
     call: float = 8.0
     give_up: float = 25.0
+
+
+log = structlog.get_logger(__name__)
 
 
 class PubSub:
@@ -156,9 +164,36 @@ class PubSubTopic:
         self._client, self._path = client, path
         self._calls = _Calls(path, patience)
 
+    @property
+    def path(self) -> str:
+        """The topic's full name, as its errors give it."""
+        return self._path
+
     async def verify(self) -> None:
-        """For start-up: raises `QueueNotFound` where the topic does not exist, `QueueServiceError` without access."""
-        await self._calls.retried("describe", partial(self._client.get_topic, types.GetTopicRequest(topic=self._path)))
+        """Raise `QueueNotFound` or `QueueServiceError` unless the topic is there and may be published to.
+
+        Nothing is published: the permission is tested where the server can do that, and tried by a request without
+        messages, which a server that would take one with messages refuses as invalid. Nothing is repeated.
+        """
+        try:
+            await self._client.get_topic(types.GetTopicRequest(topic=self._path), **self._calls.once)
+            if await self._is_refused():
+                raise QueueServiceError("publish to", self._path, f"{PUBLISH} is not granted", refused=True)
+            await self._client.publish(types.PublishRequest(topic=self._path), **self._calls.once)
+        except vendor.InvalidArgument:
+            return
+        except vendor.GoogleAPICallError as exc:
+            raise self._calls.translated("publish to", exc) from exc
+
+    async def _is_refused(self) -> bool:
+        """Return True where the server says that the permission is missing; development servers say nothing."""
+        request = TestIamPermissionsRequest(resource=self._path, permissions=[PUBLISH])
+        try:
+            answer = await self._client.test_iam_permissions(request, **self._calls.once)
+        except vendor.GoogleAPICallError as exc:
+            log.debug("topic.permission_untested", topic=self._path, reason=str(exc))
+            return False
+        return PUBLISH not in answer.permissions
 
     async def publish(self, data: bytes, attributes: Mapping[str, str], ordering_key: str = "") -> str:
         """Return the message id once the service confirmed it; retried, so a duplicate is possible."""
@@ -173,6 +208,11 @@ class _Calls:
 
     def __init__(self, resource: str, patience: Patience) -> None:
         self._resource, self._patience = resource, patience
+
+    @property
+    def once(self) -> dict[str, Any]:
+        """The options of a call that is not repeated."""
+        return {"retry": None, "timeout": self._patience.call}
 
     async def retried(self, operation: str, call: Callable[..., Awaitable[Answer]]) -> Answer:
         """Try until it works, fails for good or `Patience.give_up` is over; the client's own retry is off."""

@@ -1,45 +1,62 @@
-"""A folder of this process's own for downloads, gone when the process is: at its end, or when the next one starts."""
+"""A folder of this process's own for downloads, gone when the process is: at its end, or when the next one starts.
 
-import os
-import re
+A folder belongs to whoever holds the lock on the file in it. Names and process ids cannot tell: two containers that
+share TEMP_DIR may have the same.
+"""
+
+import fcntl
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import structlog
 
-_NAME = re.compile(r"klipstream-worker-(\d+)")
+from worker.errors import MachineFault
+
+PREFIX = "klipstream-worker-"
+LOCK = ".in-use"
 
 log = structlog.get_logger()
 
 
 @contextmanager
 def workspace(parent: Path) -> Iterator[Path]:
-    """A new folder below `parent`, which must exist. Removes those that killed workers left there first."""
-    for leftover in _leftovers(parent):
-        log.info("workspace.leftover_removed", folder=str(leftover))
-        shutil.rmtree(leftover, ignore_errors=True)
-    folder = parent / f"klipstream-worker-{os.getpid()}"
-    folder.mkdir(mode=0o700)
+    """Make a new folder below `parent`, and remove those that killed workers left there.
+
+    Raises `MachineFault` where `parent` is missing or takes no files.
+    """
     try:
-        yield folder
-    finally:
+        _remove_leftovers(parent)
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        lock = (folder / LOCK).open("wb")
+    except OSError as exc:
+        raise MachineFault("TEMP_DIR", f"{exc}: create {parent}, free it, or correct TEMP_DIR") from exc
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers(parent: Path) -> None:
+    for folder in parent.glob(f"{PREFIX}*"):
+        try:
+            with (folder / LOCK).open("r+b") as lock:
+                if not _takes(lock):
+                    continue
+        except OSError:  # being made or removed at this moment, or not ours
+            continue
+        log.info("workspace.leftover_removed", folder=str(folder))
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _leftovers(parent: Path) -> list[Path]:
-    named = ((path, _NAME.fullmatch(path.name)) for path in parent.iterdir())
-    return [path for path, match in named if match and not _is_alive_elsewhere(int(match[1]))]
-
-
-def _is_alive_elsewhere(pid: int) -> bool:
-    if pid == os.getpid():
-        return False
+def _takes(lock: IO[bytes]) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-    except PermissionError:
-        return True
     return True

@@ -36,8 +36,10 @@ from worker.errors.machine import (
     ParkingFull,
     ResourceDown,
     ResourceRefused,
+    TempDirFull,
 )
 from worker.errors.policy import (
+    CallFailed,
     Deferred,
     Fatal,
     JobFault,
@@ -66,6 +68,7 @@ __all__ = [
     "AudioTooLarge",
     "AudioTooLong",
     "AudioUndecodable",
+    "CallFailed",
     "ClaimHeld",
     "ClaimLost",
     "DeepgramAuthError",
@@ -101,6 +104,7 @@ __all__ = [
     "ServiceDown",
     "StorageServiceError",
     "SubscriptionNotFound",
+    "TempDirFull",
     "TranscriptRejected",
     "TranscriptionTimeout",
     "Undiagnosed",

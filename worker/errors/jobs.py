@@ -100,14 +100,15 @@ class AudioUndecodable(JobFault):
 
 
 class AttemptsExhausted(JobFault):
-    """Workers kept dying on this job without a verdict."""
+    """Workers kept dying on this job without a verdict, or it broke one after another: `reason` is the last fault."""
 
     code = ErrorCode.ATTEMPTS_EXHAUSTED
-    suggested_action = "look for out-of-memory kills in the platform's log, then replay"
+    suggested_action = "look at the reason, or for out-of-memory kills in the platform's log, then replay"
 
-    def __init__(self, crashes: int, limit: int) -> None:
-        self.crashes, self.limit = crashes, limit
-        super().__init__(f"{crashes} starts of this job ended without a verdict, the limit is {limit}")
+    def __init__(self, crashes: int, limit: int, reason: str = "") -> None:
+        self.crashes, self.limit, self.reason = crashes, limit, reason
+        counted = f"{crashes} starts of this job ended without a verdict, the limit is {limit}"
+        super().__init__(f"{counted}; the last: {reason}" if reason else counted)
 
 
 class JobExpired(JobFault):

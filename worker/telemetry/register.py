@@ -62,8 +62,8 @@ GATE_FAILURES = Counter("klipstream_gate_failures_total", "Chunks whose words lo
 # messages
 DELIVERIES = Counter(
     "klipstream_deliveries_total",
-    "Deliveries by how they were settled",
-    outcome=("ack", "retry", "dead_letter", "lost"),
+    "Deliveries by how they ended; retry: an attempt was counted, deferred: none was",
+    outcome=("ack", "retry", "deferred", "dead_letter", "lost", "stopped"),
 )
 LEASES_LOST = Counter("klipstream_leases_lost_total", "Deliveries whose lease was lost while their job ran")
 JOBS_IN_FLIGHT = Gauge("klipstream_jobs_in_flight", "Job slots in use")

@@ -111,10 +111,10 @@ class GcsObjectStore:
     """
 
     def __init__(
-        self, client: Client, small: Executor, downloads: Executor, retries: Retries, claims: Executor
+        self, client: Client, small: Executor, downloads: Executor, retries: Retries, claims: Executor | None = None
     ) -> None:
         self._client, self._small, self._downloads, self._retries = client, small, downloads, retries
-        self._claims = claims
+        self._claims = claims or small
 
     @property
     def for_claims(self) -> "GcsObjectStore":
@@ -159,6 +159,17 @@ class GcsObjectStore:
     async def list(self, bucket: str, prefix: str) -> Sequence[ObjectFacts]:
         """Every live object whose name starts with `prefix`, by name."""
         return await self._retried("list", ObjectRef(bucket, f"{prefix}*"), lambda: self._list(bucket, prefix))
+
+    async def granted(self, bucket: str, permissions: Sequence[str]) -> frozenset[str] | None:
+        """Return those of the IAM permissions that the caller has; None where the server does not know the method."""
+        ref = ObjectRef(bucket, "iam")
+        with suppress(ObjectNotFound):  # of a development server; of Cloud Storage: no such bucket, as every call says
+            return await self._retried("test permissions on", ref, lambda: self._granted(bucket, permissions))
+        return None
+
+    def impatient(self) -> "GcsObjectStore":
+        """Return the same store with one repetition a call: for probes, which are repeated by themselves."""
+        return GcsObjectStore(self._client, self._small, self._downloads, Retries(attempts=2))
 
     async def download(self, facts: ObjectFacts, destination: Path) -> None:
         """Stream that generation to a new file; a broken transfer goes on where it stopped."""
@@ -248,6 +259,10 @@ class GcsObjectStore:
     def _list(self, bucket: str, prefix: str) -> Sequence[ObjectFacts]:
         blobs = self._client.list_blobs(bucket, prefix=prefix, timeout=TIMEOUT_SECONDS, retry=None)
         return tuple(_facts(blob) for blob in blobs)
+
+    def _granted(self, bucket: str, permissions: Sequence[str]) -> frozenset[str]:
+        asked = self._client.bucket(bucket).test_iam_permissions(list(permissions), timeout=TIMEOUT_SECONDS, retry=None)
+        return frozenset(asked)
 
     def _fetch(self, partial: PartialFile) -> None:
         facts = partial.facts

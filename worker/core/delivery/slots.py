@@ -30,10 +30,16 @@ class Slot:
             self.release()
             try:
                 yield
-            finally:
-                if not _is_being_cancelled():
-                    await self._slots.regain()
-                    self._held = True
+            except asyncio.CancelledError:
+                raise
+            except BaseException:
+                await self._regain()
+                raise
+            await self._regain()
+
+    async def _regain(self) -> None:
+        await self._slots.regain()
+        self._held = True
 
     def release(self) -> None:
         """Let another delivery have the slot; the consumer's business, and harmless when repeated."""
@@ -120,8 +126,3 @@ class Slots:
             self._any_free.set()
         else:
             self._any_free.clear()
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -41,6 +41,7 @@ from worker.errors import (
     JobFault,
     JobIdConflict,
     UnsupportedSchemaVersion,
+    WorkerError,
 )
 from worker.ports import AudioDecoder, Clock, Delivery, JobSlot, Topic, WindowRecogniser
 from worker.telemetry.spans import stage, trace_attributes
@@ -123,6 +124,11 @@ class JobAttempt:
         async with self._claim(job, deliveries=0) as claim:
             return await claim.record_failure()
 
+    async def record_crash(self, error: WorkerError) -> None:
+        """Count a crash in the job's state: it broke its worker again."""
+        async with self._claim(await self._understand(), deliveries=0) as claim:
+            await claim.record_crash(str(error))
+
     async def give_up(self, error: Exception, attempts: int) -> None:
         """Store the failure, then send dead letter, failed and cost events.
 
@@ -189,7 +195,8 @@ class JobAttempt:
             return None
         if missing := await missing_artefacts(marker, output):
             log.warning("job.result_gone", run=marker.run, missing=missing)
-        if missing or not await states.sweep(marker):
+        is_redone = not missing and not await states.sweep(marker) and marker.outcome == "completed"
+        if missing or is_redone:
             self._lost_result, self._subject = marker, replace(self._subject, run=marker.run + 1)
             return None
         log.info("job.concluded_before", outcome=marker.outcome, run=marker.run)
@@ -212,7 +219,7 @@ class JobAttempt:
     async def _work(self, job: TranscriptionJob, claim: Claim) -> None:
         self._account.deliveries = claim.record.deliveries
         if claim.record.crashes >= self._rules.max_crashes:
-            raise AttemptsExhausted(claim.record.crashes, self._rules.max_crashes)
+            raise AttemptsExhausted(claim.record.crashes, self._rules.max_crashes, claim.record.last_fault)
         async with AsyncExitStack() as until_published:  # nobody shall wait for the audio to be removed
             async with while_owned(claim):
                 audio = await until_published.enter_async_context(self._tools.intake.fetch(job))

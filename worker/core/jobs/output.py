@@ -18,7 +18,7 @@ from worker.core.jobs.reporting import Outcomes
 from worker.core.jobs.tasks import together
 from worker.core.jobs.transcription import Transcribed
 from worker.core.transcript.artefacts import ArtefactFile, ArtefactInfo, render_artefacts
-from worker.errors import ClaimLost, ObjectForbidden, ObjectNotFound, PreconditionFailed, StorageServiceError
+from worker.errors import ClaimLost, ObjectNotFound, PreconditionFailed, Undiagnosed
 from worker.ports import ObjectFacts, ObjectRef, ObjectStore
 from worker.telemetry.spans import stage
 
@@ -99,7 +99,7 @@ class OutputWriter:
             await self._store.stat(ObjectRef(address.bucket, address.name))
         except ObjectNotFound:
             return False
-        except (StorageServiceError, ObjectForbidden) as exc:
+        except Undiagnosed as exc:
             log.warning("artefact.not_looked_at", uri=uri, reason=str(exc))
         return True
 

@@ -19,7 +19,7 @@ from schemas.state import Checkpoint
 from worker.core.jobs.tasks import together
 from worker.core.transcript.merging import Timeline
 from worker.core.transcript.planning import Chunk, ChunkCutter
-from worker.errors import WorkerError
+from worker.errors import Retryable, WorkerError
 from worker.ports import SAMPLE_RATE_HZ, AudioDecoder, Pcm, PcmStream, WindowRecogniser
 from worker.telemetry.register import CHUNKS
 from worker.telemetry.spans import Laps, stage, stage_in_laps
@@ -28,6 +28,14 @@ PLANNING_VERSION = 1
 """Part of every checkpoint's key: raised when the same audio would be cut into other windows than before."""
 
 log = structlog.get_logger(__name__)
+
+
+class ChunkCancelled(Retryable):
+    """The task of a chunk was cancelled although the job goes on: without this error its words would be missing."""
+
+    def __init__(self, done: int, total: int | None) -> None:
+        self.done, self.total = done, total
+        super().__init__(f"{done} of {total} chunks were transcribed: a chunk's task was cancelled")
 
 
 class ChunkStore(Protocol):
@@ -120,6 +128,8 @@ class Transcription:
             truncated = stream.truncated
         if self._failure is not None:
             raise self._failure
+        if len(self._done) != self._chunks_total:  # a task group takes a cancelled task for one that has ended
+            raise ChunkCancelled(len(self._done), self._chunks_total)
         with stage("merge"):
             words = await asyncio.to_thread(self._timeline.words)
         return Transcribed(

@@ -11,11 +11,12 @@ from worker.core.jobs.state.bucket_time import BucketTime
 from worker.core.jobs.state.checkpoints import Checkpoints
 from worker.core.jobs.state.files import ABSENT, StateFiles
 from worker.core.jobs.tasks import noted
-from worker.errors import ClaimHeld, ClaimLost, JobIdConflict, ObjectForbidden, PreconditionFailed, StorageServiceError
+from worker.errors import ClaimHeld, ClaimLost, JobIdConflict, PreconditionFailed, Undiagnosed
 from worker.ports import Clock
 from worker.telemetry.spans import stage
 
 BEATS_PER_TTL = 3
+MOST_REASON_CHARACTERS = 500
 RELEASE_SECONDS = 3.0
 """Of the eight that a worker has after SIGTERM."""
 
@@ -37,6 +38,7 @@ def successor(previous: ClaimRecord | None, fresh: ClaimRecord) -> ClaimRecord:
         update={
             "failures": previous.failures,
             "crashes": previous.crashes + crashed,
+            "last_fault": previous.last_fault,
             "deliveries": previous.deliveries + fresh.deliveries,
             "first_seen": previous.first_seen,
         }
@@ -92,6 +94,10 @@ class Claim:
         """Count a failure with a verdict and return the new total. Raises `ClaimLost`, `StorageServiceError`."""
         await self._write(failures=self._record.failures + 1, progressed=True)
         return self._record.failures
+
+    async def record_crash(self, reason: str) -> None:
+        """Count a crash, and keep its reason. Raises `ClaimLost`, `StorageServiceError`."""
+        await self._write(crashes=self._record.crashes + 1, last_fault=reason[:MOST_REASON_CHARACTERS], progressed=True)
 
     async def note_progress(self) -> None:
         """Remember that this claim brought the job forward. Raises `ClaimLost`, `StorageServiceError`."""
@@ -151,12 +157,12 @@ class Claim:
     def _is_answered_by(self, result: ResultMarker) -> bool:
         return result.fingerprint != self._record.fingerprint or result.settles(self._record.run)
 
-    async def _write(self, **changes: bool | int) -> None:
+    async def _write(self, **changes: bool | int | str) -> None:
         write = asyncio.create_task(self._swap(changes), name=f"claim-write:{self._record.job_id}")
         write.add_done_callback(noted)  # where the caller is cancelled nobody else looks at how it ended
         await asyncio.shield(write)
 
-    async def _swap(self, changes: Mapping[str, bool | int]) -> None:
+    async def _swap(self, changes: Mapping[str, bool | int | str]) -> None:
         async with self._writing:
             if self._taken or (self.lost.is_set() and changes != _RELEASE):
                 raise ClaimLost(self._record.job_id)
@@ -182,7 +188,7 @@ class Claim:
                 if self._taken:
                     log.warning("claim.lost", job_id=self._record.job_id, reason="another worker has it")
                 return
-            except (StorageServiceError, ObjectForbidden) as exc:
+            except Undiagnosed as exc:
                 log.warning("claim.heartbeat_failed", job_id=self._record.job_id, reason=str(exc))
 
     async def _watch(self) -> None:
@@ -203,7 +209,7 @@ class Claim:
                     await self._write(**_RELEASE)
         except (PreconditionFailed, ClaimLost):
             log.info("claim.not_ours_to_release", job_id=self._record.job_id)
-        except (TimeoutError, StorageServiceError, ObjectForbidden) as exc:
+        except (TimeoutError, Undiagnosed) as exc:
             log.warning("claim.not_released", job_id=self._record.job_id, reason=repr(exc))
 
 
