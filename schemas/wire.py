@@ -66,7 +66,10 @@ def read_time(value: object) -> datetime:
 
 
 def _to_milliseconds(value: datetime) -> datetime:
-    utc = value.astimezone(timezone.utc)
+    try:
+        utc = value.astimezone(timezone.utc)
+    except OverflowError as exc:  # the first or last day there is, in another time zone
+        raise ValueError("is out of range") from exc
     return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
 
 

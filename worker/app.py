@@ -22,8 +22,11 @@ from worker.adapters.gpu import open_gpus
 from worker.adapters.processors import processors
 from worker.adapters.workspace import workspace
 from worker.cloud import Cloud, open_cloud
+from worker.core.delivery.adoption import Adoption
 from worker.core.delivery.consumer import Consumer
+from worker.core.delivery.dead_letters import Forwarded
 from worker.core.delivery.fitness import Fitness
+from worker.core.jobs.adoption import adopt
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.board import Board
 from worker.core.jobs.costing import Prices
@@ -130,9 +133,18 @@ async def make_consumer(
     clock, decoder = SystemClock(), make_decoder(settings)
     subscription = cloud.pubsub.subscription(settings.jobs_subscription)
     fitness = make_fitness(settings, cloud, engines, decoder, folder)
-    return Consumer(
+    jobs, rng = make_jobs(settings, cloud, engines, folder, board, fitness), random.Random()  # noqa: S311 - jitter
+    adoption = Adoption(
+        cloud.pubsub.subscription(settings.dead_letter_subscription),
+        lambda letter: adopt_forwarded(jobs, letter),
+        why_not=lambda: consumer.snapshot.intake_stopped_because,
+        patience_seconds=adoption_patience_seconds(settings),
+        clock=clock,
+        rng=rng,
+    )
+    consumer = Consumer(
         subscription,
-        make_jobs(settings, cloud, engines, folder, board, fitness),
+        jobs,
         slots=settings.job_slots,
         max_parked=settings.max_parked,
         ack_deadline_seconds=(await subscription.facts()).ack_deadline_seconds,
@@ -140,13 +152,25 @@ async def make_consumer(
         fitness=fitness,
         fuse_threshold=FUSE_THRESHOLD,
         clock=clock,
-        rng=random.Random(),  # noqa: S311 - jitter
+        rng=rng,
         why_idle=engines.readiness.why_not,
         chores={
             "usage": lambda: report_usage(engines.parakeet, engines.prices, clock),
             "engine-probe": lambda: engines.health.tend(lambda: self_test(decoder, engines.parakeet)),
+            "adoption": adoption.run,
         },
     )
+    return consumer
+
+
+async def adopt_forwarded(jobs: Jobs, letter: Forwarded) -> None:
+    """Give a job that the subscription's policy gave up on its dead letter and its events."""
+    await adopt(jobs, letter.original, deliveries=letter.deliveries, gave_up_at=letter.gave_up_at)
+
+
+def adoption_patience_seconds(settings: Settings) -> float:
+    """Return how long after its first sight a dead worker's claim is known to be stale."""
+    return settings.claim_ttl_seconds + 1.0
 
 
 def make_fitness(settings: Settings, cloud: Cloud, engines: Engines, decoder: FfmpegDecoder, folder: Path) -> Fitness:

@@ -97,7 +97,7 @@ class Topic(Protocol):
     async def publish(self, data: bytes, attributes: Mapping[str, str], ordering_key: str = "") -> str:
         """Return the message id once the service confirmed it; retries inside, so a duplicate is possible.
 
-        Raises `QueueServiceError` when it was not confirmed.
+        Raises `QueueServiceError` when it was not confirmed, `MessageRefused` when the message breaks Pub/Sub's limits.
         """
         ...
 

@@ -27,7 +27,7 @@ from google.pubsub_v1 import PublisherAsyncClient, SubscriberAsyncClient, types
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcAsyncIOTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcAsyncIOTransport
 
-from worker.errors import QueueNotFound, QueueServiceError, SubscriptionNotFound
+from worker.errors import MessageRefused, QueueNotFound, QueueServiceError, SubscriptionNotFound
 from worker.ports import Delivery, SubscriptionFacts
 
 Answer = TypeVar("Answer")
@@ -47,6 +47,8 @@ _CHANNEL_OPTIONS = [
 
 # How an exactly-once subscription begins its word on a single ack id.
 _TRY_AGAIN, _FOR_GOOD = "TRANSIENT_FAILURE", "PERMANENT_FAILURE"
+
+_PUBLISH = "publish to"
 
 _TRANSIENT = (
     vendor.Aborted,
@@ -196,10 +198,13 @@ class PubSubTopic:
         return PUBLISH not in answer.permissions
 
     async def publish(self, data: bytes, attributes: Mapping[str, str], ordering_key: str = "") -> str:
-        """Return the message id once the service confirmed it; retried, so a duplicate is possible."""
+        """Return the message id once the service confirmed it; retried, so a duplicate is possible.
+
+        Raises `MessageRefused` where the service says that it will never take this message.
+        """
         message = types.PubsubMessage(data=data, attributes=dict(attributes), ordering_key=ordering_key)
         request = types.PublishRequest(topic=self._path, messages=[message])
-        response = await self._calls.retried("publish to", partial(self._client.publish, request))
+        response = await self._calls.retried(_PUBLISH, partial(self._client.publish, request))
         return response.message_ids[0]
 
 
@@ -248,8 +253,12 @@ class _Calls:
         await self.retried(operation, attempt)
         return frozenset(expired)
 
-    def translated(self, operation: str, exc: Exception) -> QueueNotFound | QueueServiceError | SubscriptionNotFound:
+    def translated(
+        self, operation: str, exc: Exception
+    ) -> MessageRefused | QueueNotFound | QueueServiceError | SubscriptionNotFound:
         """Return the worker's error for the client library's."""
+        if isinstance(exc, vendor.InvalidArgument) and operation == _PUBLISH:
+            return MessageRefused(self._resource, str(exc.message))
         if isinstance(exc, vendor.NotFound):
             return (
                 SubscriptionNotFound(self._resource)

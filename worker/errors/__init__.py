@@ -23,6 +23,7 @@ from worker.errors.jobs import (
     AudioTooLarge,
     AudioTooLong,
     AudioUndecodable,
+    DeliveriesExhausted,
     InvalidJob,
     JobExpired,
     JobIdConflict,
@@ -51,6 +52,7 @@ from worker.errors.policy import (
     WorkerFault,
 )
 from worker.errors.resources import (
+    MessageRefused,
     ObjectForbidden,
     ObjectNotFound,
     PreconditionFailed,
@@ -78,6 +80,7 @@ __all__ = [
     "DeepgramRejected",
     "DeepgramUnavailable",
     "Deferred",
+    "DeliveriesExhausted",
     "EngineFailure",
     "FallbackBudgetExhausted",
     "Fatal",
@@ -88,6 +91,7 @@ __all__ = [
     "JobFault",
     "JobIdConflict",
     "MachineFault",
+    "MessageRefused",
     "ModelLoadingError",
     "NoRoomForAudio",
     "ObjectForbidden",

@@ -99,6 +99,18 @@ class AudioUndecodable(JobFault):
         super().__init__(f"the audio cannot be decoded: {reason}")
 
 
+class DeliveriesExhausted(JobFault):
+    """The subscription's own policy gave the job up: no worker came to a verdict on any of its deliveries."""
+
+    code = ErrorCode.ATTEMPTS_EXHAUSTED
+    suggested_action = "look for out-of-memory kills in the platform's log, then replay"
+
+    def __init__(self, deliveries: int) -> None:
+        self.deliveries = deliveries
+        counted = f"{deliveries} deliveries" if deliveries else "deliveries it did not count"
+        super().__init__(f"the subscription gave up after {counted}, without a verdict of a worker")
+
+
 class AttemptsExhausted(JobFault):
     """Workers kept dying on this job without a verdict, or it broke one after another: `reason` is the last fault."""
 

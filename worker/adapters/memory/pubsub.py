@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from worker.errors import QueueNotFound, SubscriptionNotFound
+from worker.errors import MessageRefused, QueueNotFound, SubscriptionNotFound
 from worker.ports import Clock, Delivery, SubscriptionFacts
+
+MOST_ATTRIBUTES, MOST_BYTES = 100, 10_000_000
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -222,7 +224,10 @@ class MemoryTopic:
         self._broker.require_topic(self._name)
 
     async def publish(self, data: bytes, attributes: Mapping[str, str], ordering_key: str = "") -> str:
-        """Queue it and return its id."""
+        """Queue it and return its id. Raises `MessageRefused` above 100 attributes or 10 MB."""
+        size = len(data) + sum(len(name.encode()) + len(value.encode()) for name, value in attributes.items())
+        if len(attributes) > MOST_ATTRIBUTES or size > MOST_BYTES:
+            raise MessageRefused(self._name, f"{len(attributes)} attributes, {size} bytes")
         return self._broker.publish(self._name, data, attributes, ordering_key)
 
 

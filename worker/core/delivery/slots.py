@@ -28,14 +28,15 @@ class Slot:
         """
         with self._slots.parking_place():
             self.release()
+            cancelled = False
             try:
                 yield
             except asyncio.CancelledError:
+                cancelled = True
                 raise
-            except BaseException:
-                await self._regain()
-                raise
-            await self._regain()
+            finally:
+                if not cancelled:
+                    await self._regain()
 
     async def _regain(self) -> None:
         await self._slots.regain()

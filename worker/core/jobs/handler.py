@@ -38,7 +38,6 @@ from worker.errors import (
     AttemptsExhausted,
     ClaimHeld,
     InvalidJob,
-    JobFault,
     JobIdConflict,
     UnsupportedSchemaVersion,
     WorkerError,
@@ -85,11 +84,11 @@ class Jobs:
     """Makes the attempt at the job of each delivery; the consumer's `JobHandler`."""
 
     def __init__(self, tools: JobTools, rules: JobRules) -> None:
-        self._tools, self._rules = tools, rules
+        self.tools, self.rules = tools, rules
 
     def attempt(self, delivery: Delivery) -> "JobAttempt":
         """Begin; nothing is read or awaited yet."""
-        return JobAttempt(delivery, self._tools, self._rules)
+        return JobAttempt(delivery, self.tools, self.rules)
 
 
 class JobAttempt:
@@ -130,15 +129,8 @@ class JobAttempt:
             await claim.record_crash(str(error))
 
     async def give_up(self, error: Exception, attempts: int) -> None:
-        """Store the failure, then send dead letter, failed and cost events.
-
-        A message that is no job, and one that must not touch the job of its id, leave no state.
-        """
-        job = None if self._message is None else self._message.job
-        if isinstance(error, InvalidJob | UnsupportedSchemaVersion):
-            # Named for its bytes: the event must not pass for one of the job whose id the message holds.
-            self._subject = replace(self._subject, identity=message_identity(self._delivery.data))
-        if job is None or isinstance(error, InvalidJob | UnsupportedSchemaVersion | JobIdConflict):
+        """Store the failure, then send dead letter, failed and cost events."""
+        if (job := self._job_of(error)) is None:
             messages = self._failure(error, attempts, claim=None)
         else:
             async with self._claim(job, deliveries=0) as claim:
@@ -147,24 +139,6 @@ class JobAttempt:
         await self._publish(messages)
         job_id, code = self._subject.echo.job_id, reporting.code_of(error)
         self._tools.board.failed(job_id, self._account, code, self._tools.clock.now())
-
-    async def adopt(self, deliveries: int) -> None:
-        """For a message that the subscription's own policy gave up on: make it a dead letter of the worker's.
-
-        Publishes the envelope and the terminal events; where the job had ended all the same, says that again. Raises
-        `ClaimHeld` while a worker has the job.
-        """
-        try:
-            job = await self._understand()
-            marker = await self._tools.states.result(job.job_id, request_fingerprint(job))
-        except JobFault as error:
-            await self.give_up(error, deliveries)
-            return
-        if marker is not None and marker.settles(self._subject.run):
-            await self._tools.states.sweep(marker)
-            await self._publish(marker.messages)
-        else:
-            await self.give_up(AttemptsExhausted(deliveries, deliveries), deliveries)
 
     # the steps of `handle`, in order
 
@@ -185,17 +159,20 @@ class JobAttempt:
             raise AssertionError("a message without a fault is a job")
         return self._message.job
 
-    async def _concluded_before(self, job: TranscriptionJob) -> ResultMarker | None:
-        """Return the result that answers this run, unless its artefacts are gone: then the job is to be done again."""
-        states, output = self._tools.states, self._tools.output
-        marker = await states.result(job.job_id, request_fingerprint(job))
+    async def _result(self, job: TranscriptionJob) -> ResultMarker | None:
+        """Return the result that answers this run. Raises `JobIdConflict`, and `InvalidJob` for a run too high."""
+        marker = await self._tools.states.result(job.job_id, request_fingerprint(job))
         if self._message is not None:
             self._message.check_run(marker)
-        if marker is None or not marker.settles(self._subject.run):
+        return marker if marker is not None and marker.settles(self._subject.run) else None
+
+    async def _concluded_before(self, job: TranscriptionJob) -> ResultMarker | None:
+        """Return the result to announce again, unless its artefacts are gone: then the job is done again."""
+        if (marker := await self._result(job)) is None:
             return None
-        if missing := await missing_artefacts(marker, output):
+        if missing := await missing_artefacts(marker, self._tools.output):
             log.warning("job.result_gone", run=marker.run, missing=missing)
-        is_redone = not missing and not await states.sweep(marker) and marker.outcome == "completed"
+        is_redone = not missing and not await self._tools.states.sweep(marker) and marker.outcome == "completed"
         if missing or is_redone:
             self._lost_result, self._subject = marker, replace(self._subject, run=marker.run + 1)
             return None
@@ -305,13 +282,21 @@ class JobAttempt:
 
     # what is said about it
 
+    def _job_of(self, error: Exception) -> TranscriptionJob | None:
+        """Return the job whose state shall tell of the error; None where the message must touch no job's state."""
+        if isinstance(error, InvalidJob | UnsupportedSchemaVersion):
+            # Named for its bytes: the event must not pass for one of the job whose id the message holds.
+            self._subject = replace(self._subject, identity=message_identity(self._delivery.data))
+            return None
+        return None if self._message is None or isinstance(error, JobIdConflict) else self._message.job
+
     def _completion(self, transcribed: Transcribed, outcomes: Outcomes) -> tuple[StoredMessage, ...]:
         self._account.seconds = self._tools.clock.monotonic() - self._account.began
         self._account.cost = cost = bill(transcribed.chunks, transcribed.duration_seconds, self._rules.prices)
         if self._rules.log_costs:
             log.info("job.cost", usd=round(cost.usd, 6), savings_percent=round(cost.savings_percent, 2))
         log.info("job.done", words=outcomes.words_count, audio_seconds=round(transcribed.duration_seconds, 3))
-        return _traced(reporting.completion(self._subject, self._account, outcomes, cost, self._tools.clock.now()))
+        return traced(reporting.completion(self._subject, self._account, outcomes, cost, self._tools.clock.now()))
 
     def _failure(self, error: Exception, attempts: int, claim: Claim | None) -> tuple[StoredMessage, ...]:
         now = self._tools.clock.now()
@@ -329,7 +314,7 @@ class JobAttempt:
             now=now,
         )
         log.warning("job.failed", code=letter.code, dead_letter_id=letter.dead_letter_id, reason=letter.message)
-        return _traced(reporting.failure(self._subject, self._account, error, letter, cost, now))
+        return traced(reporting.failure(self._subject, self._account, error, letter, cost, now))
 
     def _marker(
         self, job: TranscriptionJob, messages: tuple[StoredMessage, ...], error: Exception | None = None
@@ -378,7 +363,7 @@ class JobAttempt:
         return progress
 
 
-def _traced(messages: tuple[StoredMessage, ...]) -> tuple[StoredMessage, ...]:
-    """With the trace they were made in; they are stored with it, so that a repetition still has the same bytes."""
+def traced(messages: tuple[StoredMessage, ...]) -> tuple[StoredMessage, ...]:
+    """Return them with the trace they were made in, which is stored with them: a repetition has the same bytes."""
     here = trace_attributes()
     return tuple(message.model_copy(update={"attributes": {**message.attributes, **here}}) for message in messages)

@@ -176,10 +176,17 @@ def failure(
     now: datetime,
 ) -> tuple[StoredMessage, ...]:
     """The dead letter, the failed event that refers to it, and the cost event."""
+    return failed(subject, error, letter, PartialMetadata(**account.so_far(cost)), cost, now)
+
+
+def failed(
+    subject: Subject, error: Exception, letter: DeadLetter, known: PartialMetadata, cost: Cost, now: datetime
+) -> tuple[StoredMessage, ...]:
+    """Return the messages of `failure` with the metadata that are known."""
     event = FailedEvent(
         **subject.head(EventType.FAILED, "failed", now),
         error=_failure(error, letter.dead_letter_id),
-        transcription_metadata=PartialMetadata(**account.so_far(cost)),
+        transcription_metadata=known,
     )
     buried = StoredMessage(
         topic="dead_letter",

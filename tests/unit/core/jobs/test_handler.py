@@ -229,7 +229,7 @@ async def test_what_cannot_be_done_is_refused_and_buried_with_its_code(
 
 
 async def test_an_object_above_the_limit_is_not_downloaded(room: JobsRoom) -> None:
-    room.jobs._tools.intake._max_bytes = 10
+    room.jobs.tools.intake._max_bytes = 10
     await room.upload(speech(1))
 
     with pytest.raises(AudioTooLarge) as caught:

@@ -15,7 +15,7 @@ from tests.support.clock import SteppedClock
 from tests.support.jobs import JobsRoom, OnlySlot, speech
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.jobs.job_message import LARGE_BYTES, MOST_NAMES
-from worker.errors import AudioForbidden, AudioNotFound, EngineFailure, InvalidJob, JobFault
+from worker.errors import AudioForbidden, AudioNotFound, EngineFailure, InvalidJob, JobFault, Undiagnosed
 from worker.ports import Pcm
 
 INT64 = 2**63
@@ -30,10 +30,12 @@ async def room(tmp_path: Path) -> JobsRoom:
 
 async def fails(room: JobsRoom, error: type[Exception], **message: Any) -> Exception:
     attempt = room.attempt(**message)
-    with pytest.raises(error) as caught:
+    with pytest.raises((error, Undiagnosed)) as caught:
         await attempt.handle(OnlySlot())
-    await attempt.give_up(caught.value, 1)
-    return caught.value
+    verdict = caught.value.verdict() if isinstance(caught.value, Undiagnosed) else caught.value
+    assert isinstance(verdict, error)
+    await attempt.give_up(verdict, 1)
+    return verdict
 
 
 @pytest.mark.parametrize("run", ["", "-1", "1.0", "one", "٣", "²", "0x1", " 1", "1" * 19, "9" * 1024])

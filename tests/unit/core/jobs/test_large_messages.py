@@ -12,6 +12,7 @@ import pytest
 
 from schemas.codes import ErrorCode
 from schemas.events import CompletedEvent, CostEvent, FailedEvent
+from tests.support.delivery import fitness_of
 from tests.support.jobs import JobsRoom, speech
 from tests.support.large_messages import INVALID, VALID, listening
 from worker.adapters.clock import SystemClock
@@ -62,7 +63,7 @@ async def outcome_of(data: bytes, folder: Path) -> Outcome:
         max_parked=2,
         ack_deadline_seconds=10,
         max_attempts=5,
-        self_test=_pass,
+        fitness=fitness_of(_pass, clock),
         fuse_threshold=10,
         clock=clock,
         rng=random.Random(1),

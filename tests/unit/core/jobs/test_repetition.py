@@ -10,7 +10,7 @@ from schemas.events import CompletedEvent, CostEvent, FailedEvent
 from tests.support.jobs import JobsRoom, OnlySlot, speech
 from tests.support.waiting import eventually
 from worker.adapters.memory.recogniser import MemoryRecogniser
-from worker.errors import AudioNotFound, ObjectForbidden, StorageServiceError
+from worker.errors import ObjectForbidden, ObjectNotFound, StorageServiceError
 from worker.ports import ObjectFacts, ObjectRef, Pcm
 
 WORDS = ObjectRef("out", "vod/audio_vod_words.csv")
@@ -113,10 +113,10 @@ async def test_a_result_that_cannot_be_made_again_ends_as_a_failure_of_the_next_
     await room.store.delete(WORDS)
     await room.store.delete(ObjectRef("audio", "a.pcm"))
     attempt = room.attempt(outputs=["srt"])
-    with pytest.raises(AudioNotFound) as caught:
+    with pytest.raises(ObjectNotFound) as caught:
         await attempt.handle(OnlySlot())
 
-    await attempt.give_up(caught.value, 1)
+    await attempt.give_up(caught.value.verdict(), 1)
     await redelivered(room)
 
     assert isinstance(room.events[2], FailedEvent)

@@ -67,6 +67,12 @@ class Checkpoints:
         ref = self._files.checkpoint(self._job_id, key, index)
         return await self._sound(ref, index) if ref.name in await self._standing() else None
 
+    async def all(self) -> tuple[Checkpoint, ...]:
+        """Return every finished chunk of the job, whatever key it was kept under: what has been spent on it."""
+        refs = (ObjectRef(self._files.bucket, name) for name in sorted(await self._standing()))
+        found = await asyncio.gather(*(self._files.load(ref, Checkpoint) for ref in refs))
+        return tuple(each.content for each in found if each.content is not None)
+
     async def save(self, key: str, checkpoint: Checkpoint) -> None:
         """Keep a finished chunk; durable on return. One that is there already stays.
 
