@@ -14,6 +14,7 @@ from schemas.decoding import shorten
 from schemas.ids import job_identity, message_identity, request_fingerprint
 from schemas.job import NEWEST_SCHEMA_VERSION, JobRejected, TranscriptionJob, parse_job
 from schemas.state import ResultMarker
+from schemas.text import plain
 from worker.core.jobs.reporting import Subject
 from worker.errors import InvalidJob, JobFault, UnsupportedSchemaVersion
 from worker.ports import Delivery
@@ -21,8 +22,8 @@ from worker.ports import Delivery
 LARGE_BYTES = 64 * 1024
 """Above this a message is read in a thread: reading 1 MiB takes up to half a second."""
 
-MOST_NAMES = 20
-"""How many unknown fields a log line names."""
+MOST_NAMES, MOST_OF_A_NAME = 20, 60
+"""How many unknown fields a log line names, and how many characters of each."""
 
 RUN_DIGITS = 18
 """The longest run that fits every reader of an event, BigQuery's INT64 among them."""
@@ -96,7 +97,7 @@ def _read(delivery: Delivery, violations: Violations, check: Check) -> JobMessag
         fingerprint=request_fingerprint(job),
         fault=_fault(job, run_violations + violations(job), check),
         unknown_fields=len(unknown),
-        unknown_names=tuple(shorten(name) for name in heapq.nsmallest(MOST_NAMES, unknown)),
+        unknown_names=tuple(plain(name, MOST_OF_A_NAME) for name in heapq.nsmallest(MOST_NAMES, unknown)),
         is_replay="replay_of" in delivery.attributes,
     )
 
