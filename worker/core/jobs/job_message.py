@@ -76,7 +76,7 @@ async def read_message(delivery: Delivery, violations: Violations, check: Check)
 
 def _read_large(delivery: Delivery, violations: Violations, check: Check) -> JobMessage:
     # A million small objects set off full garbage collections, each of which stops every thread for 0.1 to 0.3 s.
-    with _collections_paused():
+    with collections_paused():
         return _read(delivery, violations, check)
 
 
@@ -140,7 +140,7 @@ class _Pauses:
 
 
 @contextmanager
-def _collections_paused() -> Iterator[None]:
+def collections_paused() -> Iterator[None]:
     """Let no cyclic garbage collection start for the length of the block; blocks of several threads may overlap."""
     with _Pauses.lock:
         if _Pauses.count == 0:

@@ -10,7 +10,7 @@ import asyncio
 from schemas.codes import EventType
 from schemas.events import CompletedEvent, EventUnreadable, parse_event
 from schemas.state import ResultMarker
-from worker.core.jobs.job_message import LARGE_BYTES
+from worker.core.jobs.job_message import LARGE_BYTES, collections_paused
 from worker.core.jobs.output import OutputWriter
 
 
@@ -22,10 +22,15 @@ async def missing_artefacts(marker: ResultMarker, output: OutputWriter) -> tuple
     for message in marker.messages:
         if message.attributes.get("event_type") == EventType.COMPLETED.value:
             data = message.data.encode()
-            large = len(data) > LARGE_BYTES
-            event = await asyncio.to_thread(_completed, data) if large else _completed(data)
+            large = len(data) > LARGE_BYTES  # for the job's echo is in it
+            event = await asyncio.to_thread(_completed_large, data) if large else _completed(data)
             return () if event is None else await output.missing(_uris(event))
     return ()
+
+
+def _completed_large(data: bytes) -> CompletedEvent | None:
+    with collections_paused():
+        return _completed(data)
 
 
 def _completed(data: bytes) -> CompletedEvent | None:

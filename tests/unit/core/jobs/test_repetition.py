@@ -10,6 +10,7 @@ from schemas.events import CompletedEvent, CostEvent, FailedEvent
 from tests.support.jobs import JobsRoom, OnlySlot, speech
 from tests.support.waiting import eventually
 from worker.adapters.memory.recogniser import MemoryRecogniser
+from worker.core.jobs.job_message import LARGE_BYTES
 from worker.errors import ObjectForbidden, ObjectNotFound, StorageServiceError
 from worker.ports import ObjectFacts, ObjectRef, Pcm
 
@@ -27,6 +28,18 @@ async def room(tmp_path: Path) -> JobsRoom:
 
 async def redelivered(room: JobsRoom, **fields: Any) -> None:
     await room.attempt(outputs=["srt"], **fields).handle(OnlySlot())
+
+
+async def test_a_large_result_is_repeated_as_a_small_one_is(room: JobsRoom) -> None:
+    large = {"job_id": "large", "metadata": {"note": "x" * LARGE_BYTES}}
+    await redelivered(room, **large)
+
+    await redelivered(room, **large)
+    await room.store.delete(WORDS)
+    await redelivered(room, **large)
+
+    assert room.completions.messages[2:4] == room.completions.messages[4:6]
+    assert room.events[-1].run == 1
 
 
 @pytest.mark.parametrize("name", ["words.csv", "paragraphs.csv", "transcript.json", ".srt"])
