@@ -29,7 +29,7 @@ from worker.core.jobs.ladder import Deepgram, Ladder
 from worker.core.jobs.output import Author, OutputWriter
 from worker.core.jobs.ownership import while_owned
 from worker.core.jobs.progress import ProgressReporter
-from worker.core.jobs.repetition import missing_artefacts
+from worker.core.jobs.repetition import costs_to_keep, missing_artefacts
 from worker.core.jobs.reporting import Account, Outcomes, Subject
 from worker.core.jobs.routing import RoutingPolicy, Situation, can_use_parakeet, feasible, may_fall_back, route
 from worker.core.jobs.state import Claim, JobStates, checkpoint_key
@@ -105,6 +105,7 @@ class JobAttempt:
         )
         self._message: JobMessage | None = None
         self._subject = Subject(echo=JobEcho(), identity="", run=0)
+        self._last_result: ResultMarker | None = None
         self._lost_result: ResultMarker | None = None
         """The result of an earlier run whose artefacts are gone: this attempt makes them again."""
 
@@ -161,7 +162,7 @@ class JobAttempt:
 
     async def _result(self, job: TranscriptionJob) -> ResultMarker | None:
         """Return the result that answers this run. Raises `JobIdConflict`, and `InvalidJob` for a run too high."""
-        marker = await self._tools.states.result(job.job_id, request_fingerprint(job))
+        self._last_result = marker = await self._tools.states.result(job.job_id, request_fingerprint(job))
         if self._message is not None:
             self._message.check_run(marker)
         return marker if marker is not None and marker.settles(self._subject.run) else None
@@ -326,6 +327,7 @@ class JobAttempt:
             outcome="failed" if error else "completed",
             code=reporting.code_of(error) if error else None,
             messages=messages,
+            earlier_costs=costs_to_keep(self._last_result),
             concluded_at=self._tools.clock.now(),
         )
 

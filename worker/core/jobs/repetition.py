@@ -9,9 +9,12 @@ import asyncio
 
 from schemas.codes import EventType
 from schemas.events import CompletedEvent, EventUnreadable, parse_event
-from schemas.state import ResultMarker
+from schemas.state import ResultMarker, StoredMessage
 from worker.core.jobs.job_message import LARGE_BYTES, collections_paused
 from worker.core.jobs.output import OutputWriter
+
+MOST_KEPT_CHARACTERS = 1 << 18
+"""Of cost events in a result marker, which must stay far below 8 MiB: about 200 events of usual jobs."""
 
 
 async def missing_artefacts(marker: ResultMarker, output: OutputWriter) -> tuple[str, ...]:
@@ -45,3 +48,21 @@ def _uris(event: CompletedEvent) -> tuple[str, ...]:
     named = event.artefacts
     written = (named.words, named.paragraphs, named.transcript, named.srt, named.vtt)
     return tuple(artefact.uri for artefact in written if artefact is not None)
+
+
+def costs_to_keep(marker: ResultMarker | None) -> tuple[StoredMessage, ...]:
+    """Return the cost events that the marker of the next run keeps of this one: what completed runs cost was spent.
+
+    A failed run's cost is not among them, for the bill of the next run holds its chunks.
+    """
+    if marker is None:
+        return ()
+    kept, characters = [], 0
+    for message in reversed((*marker.earlier_costs, *marker.messages)):
+        is_cost = message.attributes.get("event_type") == EventType.COST.value
+        if is_cost and message.attributes.get("status") == "completed":
+            characters += len(message.data)
+            if characters > MOST_KEPT_CHARACTERS:
+                break
+            kept.append(message)
+    return tuple(reversed(kept))

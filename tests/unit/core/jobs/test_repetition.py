@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from schemas.events import CompletedEvent, CostEvent, FailedEvent
+from schemas.state import ResultMarker
 from tests.support.jobs import JobsRoom, OnlySlot, speech
 from tests.support.waiting import eventually
 from worker.adapters.memory.recogniser import MemoryRecogniser
+from worker.core.jobs.cost_report import events_in, report
 from worker.core.jobs.job_message import LARGE_BYTES
 from worker.errors import ObjectForbidden, ObjectNotFound, StorageServiceError
 from worker.ports import ObjectFacts, ObjectRef, Pcm
@@ -67,6 +69,23 @@ async def test_subscribers_can_tell_the_events_of_the_new_result_from_the_old_on
     assert new.artefacts.words.generation == (await room.store.stat(WORDS)).generation
     assert cost.usd_total > 0
     assert room.state == ["results/job-1.json"]
+
+
+async def test_what_the_lost_result_cost_stays_in_the_reports(room: JobsRoom) -> None:
+    await room.store.delete(WORDS)
+    await room.store.delete(ObjectRef("audio", "a.pcm"))
+    attempt = room.attempt(outputs=["srt"])
+    with pytest.raises(ObjectNotFound) as caught:
+        await attempt.handle(OnlySlot())
+    await attempt.give_up(caught.value.verdict(), 1)
+    await room.upload(speech(30))
+    await redelivered(room, run="2")
+
+    marker = (await room.states._files.load(room.states._files.result("job-1"), ResultMarker)).content
+    assert marker is not None
+    costs = [event for event in events_in(marker) if isinstance(event, CostEvent)]
+    assert [(cost.run, cost.outcome) for cost in costs] == [(0, "completed"), (2, "completed")]
+    assert report(events_in(marker), costs[0].occurred_at).total.total.usd == pytest.approx(2 * costs[0].usd_total)
 
 
 async def test_the_new_result_is_repeated_from_then_on(room: JobsRoom) -> None:
