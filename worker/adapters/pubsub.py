@@ -32,8 +32,8 @@ from worker.ports import Delivery, SubscriptionFacts
 
 Answer = TypeVar("Answer")
 
-PUBLISH = "pubsub.topics.publish"
-"""The permission that the worker needs on its topics, beside pubsub.topics.get."""
+PUBLISH, CONSUME = "pubsub.topics.publish", "pubsub.subscriptions.consume"
+"""The permissions that the worker needs on its topics and its subscription, beside reading their configuration."""
 
 # A request may have 512 KiB, an ack id about 250 bytes.
 _ACK_IDS_PER_REQUEST = 1000
@@ -128,6 +128,12 @@ class PubSubSubscription:
             max_delivery_attempts=policy.max_delivery_attempts or None,
         )
 
+    async def verify(self) -> None:
+        """Raise `QueueServiceError` where the server says that messages may not be pulled; nothing is pulled."""
+        test = self._client.test_iam_permissions
+        if await self._calls.lacks(CONSUME, test):
+            raise QueueServiceError("pull from", self._path, f"{CONSUME} is not granted", refused=True)
+
     async def pull(self, max_messages: int) -> Sequence[Delivery]:
         """Wait up to `Patience.pull` and return what came; never retried, for a lost reply may have held messages."""
         request = types.PullRequest(subscription=self._path, max_messages=max_messages)
@@ -179,23 +185,13 @@ class PubSubTopic:
         """
         try:
             await self._client.get_topic(types.GetTopicRequest(topic=self._path), **self._calls.once)
-            if await self._is_refused():
+            if await self._calls.lacks(PUBLISH, self._client.test_iam_permissions):
                 raise QueueServiceError("publish to", self._path, f"{PUBLISH} is not granted", refused=True)
             await self._client.publish(types.PublishRequest(topic=self._path), **self._calls.once)
         except vendor.InvalidArgument:
             return
         except vendor.GoogleAPICallError as exc:
             raise self._calls.translated("publish to", exc) from exc
-
-    async def _is_refused(self) -> bool:
-        """Return True where the server says that the permission is missing; development servers say nothing."""
-        request = TestIamPermissionsRequest(resource=self._path, permissions=[PUBLISH])
-        try:
-            answer = await self._client.test_iam_permissions(request, **self._calls.once)
-        except vendor.GoogleAPICallError as exc:
-            log.debug("topic.permission_untested", topic=self._path, reason=str(exc))
-            return False
-        return PUBLISH not in answer.permissions
 
     async def publish(self, data: bytes, attributes: Mapping[str, str], ordering_key: str = "") -> str:
         """Return the message id once the service confirmed it; retried, so a duplicate is possible.
@@ -218,6 +214,16 @@ class _Calls:
     def once(self) -> dict[str, Any]:
         """The options of a call that is not repeated."""
         return {"retry": None, "timeout": self._patience.call}
+
+    async def lacks(self, permission: str, test: Callable[..., Awaitable[Any]]) -> bool:
+        """Return True where the server says that the permission is missing; development servers do not say."""
+        request = TestIamPermissionsRequest(resource=self._resource, permissions=[permission])
+        try:
+            answer = await test(request, **self.once)
+        except vendor.GoogleAPICallError as exc:
+            log.debug("pubsub.permission_untested", resource=self._resource, permission=permission, reason=str(exc))
+            return False
+        return permission not in answer.permissions
 
     async def retried(self, operation: str, call: Callable[..., Awaitable[Answer]]) -> Answer:
         """Try until it works, fails for good or `Patience.give_up` is over; the client's own retry is off."""

@@ -1,23 +1,24 @@
 """A folder of this process's own for downloads, gone when the process is: at its end, or when the next one starts.
 
-A folder belongs to whoever holds the lock on the file in it. Names and process ids cannot tell: two containers that
-share TEMP_DIR may have the same.
+A folder belongs to whoever holds the lock on it. Names and process ids cannot tell: two containers that share TEMP_DIR
+may have the same.
 """
 
 import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import structlog
 
 from worker.errors import MachineFault
 
 PREFIX = "klipstream-worker-"
-LOCK = ".in-use"
+UNLOCKED_PREFIX = "new-klipstream-worker-"
+"""Until its lock is held a folder has a name that no other worker looks for."""
 
 log = structlog.get_logger()
 
@@ -30,33 +31,36 @@ def workspace(parent: Path) -> Iterator[Path]:
     """
     try:
         _remove_leftovers(parent)
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        lock = (folder / LOCK).open("wb")
+        made = Path(tempfile.mkdtemp(prefix=UNLOCKED_PREFIX, dir=parent))
+        lock = os.open(made, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder = made.rename(parent / made.name.removeprefix("new-"))
     except OSError as exc:
         raise MachineFault("TEMP_DIR", f"{exc}: create {parent}, free it, or correct TEMP_DIR") from exc
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
 
 
 def _remove_leftovers(parent: Path) -> None:
     for folder in parent.glob(f"{PREFIX}*"):
-        try:
-            with (folder / LOCK).open("r+b") as lock:
-                if not _takes(lock):
-                    continue
-        except OSError:  # being made or removed at this moment, or not ours
-            continue
-        log.info("workspace.leftover_removed", folder=str(folder))
-        shutil.rmtree(folder, ignore_errors=True)
+        if _is_abandoned(folder):
+            log.info("workspace.leftover_removed", folder=str(folder))
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _takes(lock: IO[bytes]) -> bool:
+def _is_abandoned(folder: Path) -> bool:
+    """Return True where no living process holds the folder's lock."""
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # removed at this moment, or not ours
+        return False
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    finally:
+        os.close(lock)
     return True

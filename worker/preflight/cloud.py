@@ -26,8 +26,10 @@ async def cloud_findings(settings: Settings, cloud: Cloud) -> AsyncIterator[Find
 
 async def _subscription(settings: Settings, cloud: Cloud) -> AsyncIterator[Finding]:
     name = f"subscription {settings.jobs_subscription}"
+    subscription = cloud.pubsub.subscription(settings.jobs_subscription)
     try:
-        facts = await cloud.pubsub.subscription(settings.jobs_subscription).facts()
+        facts = await subscription.facts()
+        await subscription.verify()
     except (SubscriptionNotFound, QueueServiceError) as exc:
         yield Finding(name=name, ok=False, detail=with_action(exc))
         return

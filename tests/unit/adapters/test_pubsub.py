@@ -116,6 +116,16 @@ async def test_a_topic_whose_permission_is_not_granted_is_not_tried(service: Scr
     assert (caught.value.refused, service.count("Publish")) == (True, 0)
 
 
+async def test_a_subscription_that_may_not_be_pulled_from_fails_its_verification(
+    service: ScriptedPubSub, pubsub: PubSub
+) -> None:
+    service.answer("TestIamPermissions", iam_policy_pb2.TestIamPermissionsResponse().SerializeToString(), UNIMPLEMENTED)
+
+    with pytest.raises(QueueServiceError, match=r"pubsub.subscriptions.consume is not granted"):
+        await pubsub.subscription("s").verify()
+    await pubsub.subscription("s").verify()
+
+
 @pytest.mark.parametrize(
     ("answer", "refused"),
     [(UNAVAILABLE, False), (FORBIDDEN, True), (Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "429"), False)],
