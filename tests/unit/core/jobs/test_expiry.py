@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from schemas.codes import ErrorCode, ErrorType
+from schemas.dead_letter import parse_dead_letter
 from schemas.events import CompletedEvent, FailedEvent
 from tests.support.clock import SteppedClock
 from tests.support.jobs import JobsRoom, OnlySlot, speech
 from tests.support.state import checkpoint
 from tests.support.waiting import eventually
 from worker.adapters.memory.recogniser import MemoryRecogniser
+from worker.core.delivery.replay import Edit, edited
 from worker.core.jobs.handler import JobAttempt
 from worker.errors import JobExpired
 from worker.ports import ObjectRef, Pcm
@@ -130,3 +132,15 @@ async def test_an_expired_job_is_done_in_the_next_run_with_a_later_deadline_or_n
     )
     assert isinstance(room.events[-2], CompletedEvent)
     assert room.events[-2].run == 1
+
+
+async def test_an_operator_replays_an_expired_job_without_its_deadline(room: JobsRoom) -> None:
+    await room.upload(speech(5))
+    await expired(room.attempt(expires_at=LONG_AGO))
+    letter = parse_dead_letter(room.dead_letters.messages[0][0])
+    assert letter.original.data is not None
+
+    changed = edited(letter.original.data, (Edit.parse("expires_at=null"),))
+    await room.attempt(data=changed, run="1", attributes={"replay_of": letter.dead_letter_id}).handle(OnlySlot())
+
+    assert isinstance(room.events[-2], CompletedEvent)
