@@ -80,6 +80,8 @@ class ResultMarker(_State):
     outcome: Literal["completed", "failed"]
     code: ErrorCode | None = None
     messages: tuple[StoredMessage, ...]
+    earlier_costs: tuple[StoredMessage, ...] = ()
+    """Cost events of completed runs whose artefacts were gone, so that the job was done again. For reports alone."""
     concluded_at: datetime
 
     def settles(self, run: int) -> bool:

@@ -214,7 +214,14 @@ def make_jobs(
     buckets = Buckets.of(settings, cloud.store.impatient())
     parts = fitness or Fitness((), clock, random.Random())  # noqa: S311 - jitter
     tools = JobTools(
-        states=JobStates(cloud.store, settings.state_bucket, clock, worker_name(), settings.claim_ttl_seconds),
+        states=JobStates(
+            cloud.store,
+            settings.state_bucket,
+            clock,
+            worker_name(),
+            settings.claim_ttl_seconds,
+            claim_store=cloud.store.for_claims,
+        ),
         intake=AudioIntake(
             cloud.store,
             folder,

@@ -113,7 +113,7 @@ class Watch:
             engine=engines.process.health if engines and engines.process else None,
             model=_model(engines) if engines else None,
             gpus=self._readings,
-            running=self._board.running(self._clock.now()),
+            running=self._board.running(self._clock.monotonic()),
             last_job=self._board.last,
             totals=self._board.totals,
             deepgram_configured=bool(engines and engines.deepgram),

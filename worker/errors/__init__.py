@@ -25,6 +25,7 @@ from worker.errors.jobs import (
     AudioUndecodable,
     DeliveriesExhausted,
     InvalidJob,
+    JobExpired,
     JobIdConflict,
     UnsupportedSchemaVersion,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "GpuMemoryError",
     "GpuNotAvailable",
     "InvalidJob",
+    "JobExpired",
     "JobFault",
     "JobIdConflict",
     "MachineFault",

@@ -11,6 +11,7 @@ from schemas.state import Checkpoint, StoredMessage
 from worker.core.jobs import reporting
 from worker.core.jobs.costing import Cost, bill
 from worker.core.jobs.handler import JobAttempt, JobRules, Jobs, JobTools, traced
+from worker.core.jobs.job_message import original_of
 from worker.core.jobs.state import Claim
 from worker.errors import DeliveriesExhausted, JobFault, JobIdConflict
 from worker.ports import Delivery
@@ -36,8 +37,9 @@ class _ForwardedJob(JobAttempt):
 
     async def adopt(self) -> None:
         try:
-            job = self._understand()
-            if marker := await self._concluded_before(job):
+            job = await self._understand()
+            if marker := await self._result(job):  # whatever became of its artefacts: it did end
+                await self._tools.states.sweep(marker)
                 await self._publish(marker.messages)
                 return
             error: JobFault = DeliveriesExhausted(self._deliveries)
@@ -50,12 +52,12 @@ class _ForwardedJob(JobAttempt):
 
     async def _bury(self, error: JobFault) -> None:
         """Store the failure where the message is a job, then publish dead letter, failed and cost events."""
-        if self._job is None or isinstance(error, JobIdConflict):
+        if (job := self._job_of(error)) is None:
             messages = self._messages(error, (), claim=None)
         else:
-            async with self._claim(self._job, deliveries=0) as claim:
+            async with self._claim(job, deliveries=0) as claim:
                 messages = self._messages(error, await claim.checkpoints.all(), claim)
-                await claim.conclude(self._marker(self._job, messages, error))
+                await claim.conclude(self._marker(job, messages, error))
         await self._publish(messages)
         job_id, code = self._subject.echo.job_id, reporting.code_of(error)
         self._tools.board.failed(job_id, self._account, code, self._tools.clock.now())
@@ -70,7 +72,7 @@ class _ForwardedJob(JobAttempt):
             self._subject,
             self._account,
             error,
-            self._original(),
+            original_of(self._delivery, self._rules.subscription),
             attempts=self._deliveries,
             crashes=claim.record.crashes if claim else 0,
             first_seen=claim.record.first_seen if claim and was_claimed else self._delivery.publish_time,

@@ -1,8 +1,9 @@
-"""Tasks that belong together."""
+"""Tasks that belong together, and tasks that outlive their caller."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 
 @asynccontextmanager
@@ -13,3 +14,9 @@ async def together() -> AsyncIterator[asyncio.TaskGroup]:
             yield group
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
+
+
+def noted(task: asyncio.Task[Any]) -> None:
+    """Take note of how a shielded task ended, so that asyncio does not complain that nobody did."""
+    if not task.cancelled():
+        task.exception()

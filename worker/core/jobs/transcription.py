@@ -162,7 +162,7 @@ class Transcription:
                 else:
                     self._resumed += 1
                     CHUNKS.add(engine=saved.engine, outcome="resumed")
-                    log.info("chunk.skipped", chunk=chunk.index, engine=saved.engine)
+                    log.info("chunk.resumed", chunk=chunk.index, engine=saved.engine)
             self._finish(saved)
         except WorkerError as exc:
             self._failure = self._failure or exc
