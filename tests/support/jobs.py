@@ -25,7 +25,7 @@ from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.output import OutputWriter
 from worker.core.jobs.routing import RoutingPolicy
 from worker.core.jobs.state import JobStates
-from worker.ports import SAMPLE_RATE_HZ, Delivery, ObjectRef, Pcm
+from worker.ports import SAMPLE_RATE_HZ, Clock, Delivery, ObjectRef, Pcm
 
 PRICES = Prices(
     book_version="2026-11",
@@ -72,9 +72,11 @@ class JobsRoom:
         deepgram: Deepgram | None = None,
         claim_ttl_seconds: float = 5.0,
         board: Board | None = None,
+        clock: Clock | None = None,
         **rules: Any,
     ) -> None:
-        self.clock = SystemClock()
+        self.clock = clock or SystemClock()
+        self.health = EngineHealth(self.clock)
         self.store = store or MemoryObjectStore(self.clock.now)
         self.completions, self.dead_letters = RecordingTopic(), RecordingTopic()
         self.folder, self.deepgram, self.board = folder, deepgram, board or Board()
@@ -89,7 +91,7 @@ class JobsRoom:
             decoder=MemoryAudioDecoder(max_seconds=3600),
             recogniser=recogniser,
             deepgram=self.deepgram,
-            health=EngineHealth(self.clock),
+            health=self.health,
             completions=self.completions,
             dead_letters=self.dead_letters,
             clock=self.clock,

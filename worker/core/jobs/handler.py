@@ -25,21 +25,24 @@ from worker.core.jobs.board import Board, Entry
 from worker.core.jobs.costing import Prices, bill
 from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.ladder import Deepgram, Ladder
+from worker.core.jobs.obstacles import Obstacles, expect_deepgram, without_frames
 from worker.core.jobs.output import Author, OutputWriter
+from worker.core.jobs.ownership import while_owned
 from worker.core.jobs.progress import ProgressReporter
 from worker.core.jobs.reporting import Account, Outcomes, Subject
 from worker.core.jobs.routing import RoutingPolicy, Situation, can_use_parakeet, feasible, may_fall_back, route
+from worker.core.jobs.spending import keep_waste, spent_before
 from worker.core.jobs.state import Claim, JobStates, checkpoint_key
-from worker.core.jobs.tasks import together
 from worker.core.jobs.transcription import PLANNING_VERSION, Progress, Transcribed, Transcription
 from worker.errors import (
     AttemptsExhausted,
     ClaimHeld,
-    ClaimLost,
+    DeepgramDown,
     InvalidJob,
     JobFault,
     JobIdConflict,
     UnsupportedSchemaVersion,
+    WorkerError,
 )
 from worker.ports import AudioDecoder, Clock, Delivery, JobSlot, Topic, WindowRecogniser
 from worker.telemetry.spans import stage, trace_attributes
@@ -95,6 +98,7 @@ class JobAttempt:
 
     def __init__(self, delivery: Delivery, tools: JobTools, rules: JobRules) -> None:
         self._delivery, self._tools, self._rules = delivery, tools, rules
+        self._obstacles = Obstacles(tools.states, tools.deepgram, tools.clock)
         now = tools.clock.now()
         self._account = Account(
             worker=rules.worker, started_at=now, queued_seconds=max(0.0, (now - delivery.publish_time).total_seconds())
@@ -123,6 +127,7 @@ class JobAttempt:
             messages = self._failure(error, attempts, claim=None)
         else:
             async with self._claim(self._job, deliveries=0) as claim:
+                await spent_before(claim, self._account)
                 messages = self._failure(error, attempts, claim)
                 await claim.conclude(self._marker(self._job, messages, error))
         await self._publish(messages)
@@ -184,20 +189,22 @@ class JobAttempt:
         return marker
 
     async def _conclude(self, job: TranscriptionJob, slot: JobSlot) -> None:
-        stale_generation = None
+        stale_generation: int | None = None
+        deliveries = 1
         while True:
             try:
-                async with self._claim(job, stale_generation) as claim:
+                expect_deepgram(self._tools.deepgram, self._situation(job, job.duration_seconds))
+                async with self._claim(job, stale_generation, deliveries=deliveries) as claim:
+                    deliveries = 0  # this one is counted, if it claims the job again
                     return await self._work(job, claim)
-            except ClaimHeld as held:
-                log.info("job.parked", reason=str(held))
-            async with slot.parked():
-                stale_generation = await self._tools.states.park(job.job_id)
+            except (ClaimHeld, DeepgramDown) as exc:
+                obstacle = without_frames(exc)
+            stale_generation = await self._obstacles.wait_out(obstacle, job.job_id, slot)
             if marker := await self._concluded_before(job):
                 return await self._publish(marker.messages)
 
     async def _work(self, job: TranscriptionJob, claim: Claim) -> None:
-        self._account.deliveries = claim.record.deliveries
+        self._account.deliveries, self._account.waste = claim.record.deliveries, claim.record.waste
         if claim.record.crashes >= self._rules.max_crashes:
             raise AttemptsExhausted(claim.record.crashes, self._rules.max_crashes)
         async with AsyncExitStack() as until_published:  # nobody shall wait for the audio to be removed
@@ -218,18 +225,21 @@ class JobAttempt:
     async def _route(self, job: TranscriptionJob, audio: AudioInput) -> Situation:
         with stage("probe"):
             facts = await self._tools.decoder.probe(audio.path)
-        situation = Situation(
-            job=job,
-            policy=self._rules.routing,
-            gpu_healthy=self._tools.health.is_healthy(),
-            model_languages=self._tools.recogniser.facts.languages,
-            duration_seconds=job.duration_seconds or facts.duration_seconds,
-        )
+        situation = self._situation(job, job.duration_seconds or facts.duration_seconds)
         self._account.expected_seconds = facts.duration_seconds
         self._account.route = found = route(situation)
         log.info("job.routed", method=found.method, reason=found.reason, codec=facts.codec)
         self._account.route = feasible(found, situation, deepgram_configured=self._tools.deepgram is not None)
         return situation
+
+    def _situation(self, job: TranscriptionJob, duration_seconds: float | None) -> Situation:
+        return Situation(
+            job=job,
+            policy=self._rules.routing,
+            gpu_healthy=self._tools.health.is_healthy(),
+            model_languages=self._tools.recogniser.facts.languages,
+            duration_seconds=duration_seconds,
+        )
 
     async def _transcribe(
         self, job: TranscriptionJob, audio: AudioInput, claim: Claim, situation: Situation
@@ -237,10 +247,11 @@ class JobAttempt:
         self._account.engine = engine = self._tools.recogniser.facts
         settings = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION}
         key = partial(checkpoint_key, audio=audio.facts, settings=settings)
+        ladder = self._ladder(job, situation)
         async with self._reporting_progress() as on_progress:
             transcription = Transcription(
                 decoder=self._tools.decoder,
-                hear=self._ladder(job, situation).hear,
+                hear=ladder.hear,
                 store=claim.checkpoints,
                 key=key(model_fingerprint=engine.model_fingerprint),
                 paid_key=key(model_fingerprint="deepgram"),
@@ -251,6 +262,9 @@ class JobAttempt:
             try:
                 with stage("transcribe"):
                     transcribed = await transcription.run(audio.path)
+            except WorkerError:
+                await keep_waste(claim, ladder.waste)
+                raise
             finally:
                 self._take_stock(transcription.done, transcription.resumed)
         self._account.audio_seconds = transcribed.duration_seconds
@@ -286,7 +300,9 @@ class JobAttempt:
     # what is said about it
 
     def _completion(self, transcribed: Transcribed, outcomes: Outcomes) -> tuple[StoredMessage, ...]:
-        self._account.cost = cost = bill(transcribed.chunks, transcribed.duration_seconds, self._rules.prices)
+        self._account.cost = cost = bill(
+            transcribed.chunks, transcribed.duration_seconds, self._rules.prices, self._account.waste
+        )
         if self._rules.log_costs:
             log.info("job.cost", usd=round(cost.usd, 6), savings_percent=round(cost.savings_percent, 2))
         log.info("job.done", words=outcomes.words_count, audio_seconds=round(transcribed.duration_seconds, 3))
@@ -295,7 +311,7 @@ class JobAttempt:
     def _failure(self, error: Exception, attempts: int, claim: Claim | None) -> tuple[StoredMessage, ...]:
         now = self._tools.clock.now()
         seconds = self._account.audio_seconds or 0.0
-        self._account.cost = cost = bill(self._account.chunks, seconds, self._rules.prices)
+        self._account.cost = cost = bill(self._account.chunks, seconds, self._rules.prices, self._account.waste)
         letter = reporting.dead_letter(
             self._subject,
             self._account,
@@ -363,20 +379,6 @@ class JobAttempt:
     def _note(self, progress: Progress) -> Progress:
         self._account.progress = progress
         return progress
-
-
-@asynccontextmanager
-async def while_owned(claim: Claim) -> AsyncIterator[None]:
-    """Cancel the block and raise `ClaimLost` as soon as the claim is lost."""
-    async with together() as group:
-        watch = group.create_task(_raise_when_lost(claim))
-        yield
-        watch.cancel()
-
-
-async def _raise_when_lost(claim: Claim) -> None:
-    await claim.lost.wait()
-    raise ClaimLost(claim.record.job_id)
 
 
 def _traced(messages: tuple[StoredMessage, ...]) -> tuple[StoredMessage, ...]:

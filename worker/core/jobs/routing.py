@@ -15,6 +15,7 @@ from worker.errors import DeepgramNotConfigured, GpuNotAvailable, ParakeetDisabl
 Engine = Literal["parakeet", "deepgram", "hybrid"]
 SECONDS_PER_HOUR = 3600
 BUCKETS = 10_000
+LONG_FILE = "long_file"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,11 @@ class Route:
 
     method: Engine
     reason: str
+
+    @property
+    def is_for_speed(self) -> bool:
+        """True where Deepgram was chosen to be faster, and not because Parakeet should not do the job."""
+        return self.method == "hybrid" or self.reason == LONG_FILE
 
 
 def route(situation: Situation) -> Route:
@@ -92,6 +98,13 @@ def can_use_parakeet(situation: Situation) -> bool:
     return may_use_gpu(situation) and _primary_language(situation) in situation.model_languages
 
 
+def needs_deepgram(situation: Situation) -> bool:
+    """Return True where the job can only wait while Deepgram is down: no chunk of it may go to Parakeet."""
+    found = route(situation)
+    may_step_in = found.is_for_speed and situation.gpu_healthy and can_use_parakeet(situation)
+    return found.method == "deepgram" and not may_step_in
+
+
 def in_rollout(video_id: str, percent: float) -> bool:
     """Whether this video may use Parakeet at that rollout percentage; a video let in stays in as the share grows."""
     bucket = int.from_bytes(hashlib.sha256(video_id.encode()).digest()[:8], "big") % BUCKETS
@@ -134,7 +147,7 @@ def _thresholds(situation: Situation) -> Route | None:
     if seconds < policy.short_file_seconds:
         return Route(method="parakeet", reason="short_file")
     if seconds >= policy.long_file_seconds:
-        return Route(method="deepgram", reason="long_file")
+        return Route(method="deepgram", reason=LONG_FILE)
     return Route(method="hybrid", reason="between_thresholds")
 
 

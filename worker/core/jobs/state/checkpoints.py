@@ -73,6 +73,13 @@ class Checkpoints:
             await self._files.save(ref, checkpoint, if_generation=None)
         await self._holder.note_progress()
 
+    async def all(self) -> tuple[Checkpoint, ...]:
+        """Return every checkpoint of the job, of all keys, without words, by index. Raises `StorageServiceError`."""
+        refs = [ObjectRef(self._files.bucket, name) for name in sorted(await self._standing())]
+        found = await asyncio.gather(*(self._files.load(ref, Checkpoint) for ref in refs))
+        chunks = [stored.content.model_copy(update={"windows": ()}) for stored in found if stored.content is not None]
+        return tuple(sorted(chunks, key=lambda chunk: chunk.index))
+
     async def clear(self) -> None:
         """Remove every checkpoint of the job, of all keys. For after the result marker stands."""
         if not self._holder.is_first:

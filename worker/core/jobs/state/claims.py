@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from schemas.state import ClaimRecord, ResultMarker
+from schemas.state import ClaimRecord, ResultMarker, Waste
 from worker.core.jobs.state.checkpoints import Checkpoints
 from worker.core.jobs.state.files import ABSENT, StateFiles
 from worker.errors import ClaimHeld, ClaimLost, JobIdConflict, ObjectForbidden, PreconditionFailed, StorageServiceError
@@ -37,6 +37,7 @@ def successor(previous: ClaimRecord | None, fresh: ClaimRecord) -> ClaimRecord:
             "crashes": previous.crashes + crashed,
             "deliveries": previous.deliveries + fresh.deliveries,
             "first_seen": previous.first_seen,
+            "waste": previous.waste,
         }
     )
 
@@ -81,6 +82,10 @@ class Claim:
         """Count a failure with a verdict and return the new total. Raises `ClaimLost`, `StorageServiceError`."""
         await self._write(failures=self._record.failures + 1, progressed=True)
         return self._record.failures
+
+    async def add_waste(self, waste: Waste) -> None:
+        """Remember what failed chunks cost. Raises `ClaimLost`, `StorageServiceError`."""
+        await self._write(waste=self._record.waste + waste)
 
     async def note_progress(self) -> None:
         """Remember that this claim brought the job forward. Raises `ClaimLost`, `StorageServiceError`."""
@@ -136,12 +141,12 @@ class Claim:
             raise ClaimHeld(self._record.job_id, "nobody any more: it is concluded")
         self._is_first = over_generation == marker.generation == ABSENT
 
-    async def _write(self, **changes: bool | int) -> None:
+    async def _write(self, **changes: bool | int | Waste) -> None:
         write = asyncio.create_task(self._swap(changes), name=f"claim-write:{self._record.job_id}")
         write.add_done_callback(_noted)  # where the caller is cancelled nobody else looks at how it ended
         await asyncio.shield(write)
 
-    async def _swap(self, changes: Mapping[str, bool | int]) -> None:
+    async def _swap(self, changes: Mapping[str, bool | int | Waste]) -> None:
         async with self._writing:
             if self._taken or (self.lost.is_set() and changes != _RELEASE):
                 raise ClaimLost(self._record.job_id)
