@@ -192,14 +192,15 @@ class JobAttempt:
         stale_generation: int | None = None
         deliveries = 1
         while True:
+            situation = self._situation(job, job.duration_seconds)
             try:
-                expect_deepgram(self._tools.deepgram, self._situation(job, job.duration_seconds))
+                expect_deepgram(self._tools.deepgram, situation)
                 async with self._claim(job, stale_generation, deliveries=deliveries) as claim:
                     deliveries = 0  # this one is counted, if it claims the job again
                     return await self._work(job, claim)
             except (ClaimHeld, DeepgramDown) as exc:
                 obstacle = without_frames(exc)
-            stale_generation = await self._obstacles.wait_out(obstacle, job.job_id, slot)
+            stale_generation = await self._obstacles.wait_out(obstacle, situation, slot)
             if marker := await self._concluded_before(job):
                 return await self._publish(marker.messages)
 
@@ -258,6 +259,7 @@ class JobAttempt:
                 chunk_seconds=self._rules.chunk_seconds,
                 chunks_in_flight=self._rules.chunks_in_flight,
                 on_progress=on_progress,
+                interrupted=lambda: ladder.interrupted,
             )
             try:
                 with stage("transcribe"):

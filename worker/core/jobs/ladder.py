@@ -99,6 +99,8 @@ class Ladder:
 
     waste: Waste
     """What was spent on the chunks that failed."""
+    interrupted: bool
+    """The job was cancelled while a paid answer was awaited: keep the chunk that `hear` returned, then end."""
 
     def __init__(
         self,
@@ -117,7 +119,7 @@ class Ladder:
         self._route, self._may_use_parakeet = route, may_use_parakeet
         self._falls_back = may_fall_back and deepgram is not None
         self._language, self._job_id = language, job_id
-        self.waste = NO_WASTE
+        self.waste, self.interrupted = NO_WASTE, False
 
     async def hear(self, chunk: Chunk) -> Checkpoint:
         """The chunk's words by the first engine that succeeds, with all the engine time that went into it.
@@ -228,6 +230,7 @@ class Ladder:
                 meter.add_wasted(exc.wasted_requests, sent_seconds)
                 raise
         meter.add_wasted(answer.wasted_requests, sent_seconds)
+        self.interrupted = self.interrupted or answer.interrupted
         return Checkpoint(
             **_place(chunk),
             engine="deepgram",

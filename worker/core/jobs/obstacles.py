@@ -5,7 +5,7 @@ from typing import TypeVar
 import structlog
 
 from worker.core.jobs.ladder import Deepgram
-from worker.core.jobs.routing import Situation, needs_deepgram
+from worker.core.jobs.routing import Situation, another_may_do_without, needs_deepgram
 from worker.core.jobs.state import JobStates
 from worker.errors import ClaimHeld, DeepgramDown, ParkingFull, WorkerError
 from worker.ports import Clock, JobSlot
@@ -30,23 +30,28 @@ class Obstacles:
     def __init__(self, states: JobStates, deepgram: Deepgram | None, clock: Clock) -> None:
         self._states, self._deepgram, self._clock = states, deepgram, clock
 
-    async def wait_out(self, obstacle: ClaimHeld | DeepgramDown, job_id: str, slot: JobSlot) -> int | None:
+    async def wait_out(self, obstacle: ClaimHeld | DeepgramDown, situation: Situation, slot: JobSlot) -> int | None:
         """Park until the job may be claimed; returns the generation to claim over where a dead worker's claim stands.
 
-        Raises `ParkingFull`, or `obstacle` where that is Deepgram, when every parking place is taken.
+        Raises `ParkingFull` when every parking place is taken; `obstacle` itself where that is Deepgram and there is no
+        place, or another worker may do without it.
         """
+        if isinstance(obstacle, DeepgramDown) and another_may_do_without(situation):
+            raise obstacle
         log.info("job.parked", reason=str(obstacle))
-        if isinstance(obstacle, DeepgramDown) and self._deepgram is not None:
-            await self._wait_for(self._deepgram, obstacle, slot)
+        if isinstance(obstacle, DeepgramDown):
+            await self._wait_for_deepgram(obstacle, slot)
             return None
         async with slot.parked():
-            return await self._states.park(job_id)
+            return await self._states.park(situation.job.job_id)
 
-    async def _wait_for(self, deepgram: Deepgram, down: DeepgramDown, slot: JobSlot) -> None:
+    async def _wait_for_deepgram(self, down: DeepgramDown, slot: JobSlot) -> None:
+        if self._deepgram is None:
+            raise down
         try:
             async with slot.parked():
                 await self._clock.sleep(LEAST_SECONDS)
-                await deepgram.recogniser.turn()
+                await self._deepgram.recogniser.turn()
         except ParkingFull:
             raise down from None
         log.info("job.unparked")
