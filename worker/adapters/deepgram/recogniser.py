@@ -11,7 +11,7 @@ least what may have been billed, and keep no connections: a request on a stale o
 import asyncio
 import random
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Self, cast
 
@@ -143,7 +143,7 @@ class DeepgramRecogniser:
             failed = timed_out(limit_seconds, body_was_sent=audio.exhausted)
         except httpx.DecodingError:
             failed = unusable("its encoding is damaged")
-        except httpx.RequestError as exc:
+        except (httpx.RequestError, httpx.InvalidURL) as exc:
             raise disconnected(exc, body_was_sent=audio.exhausted) from exc
         raise failed
 
@@ -164,7 +164,9 @@ class DeepgramRecogniser:
             ),
         ) as response:
             if not response.is_success:
-                refusal = await _begin_of_body(response, MOST_REFUSAL_BYTES)
+                refusal = b""
+                with suppress(httpx.RequestError):  # the status says enough, and that nothing is billed
+                    refusal = await _begin_of_body(response, MOST_REFUSAL_BYTES)
                 raise refused(
                     response.status_code, response.headers, refusal, secret=self._api_key, now=self._clock.now()
                 )

@@ -21,8 +21,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import httpx
-
 from worker.adapters.deepgram.retries import TryFailed, parse_retry_after
 from worker.errors import (
     DeepgramAuthError,
@@ -65,7 +63,7 @@ def _error(status: int, reason: str) -> PaidServiceError:
             return DeepgramDown(f"status {status}: {reason}")
 
 
-def disconnected(failure: httpx.RequestError, *, body_was_sent: bool) -> TryFailed:
+def disconnected(failure: Exception, *, body_was_sent: bool) -> TryFailed:
     """The connection could not be made, or broke; once the whole body is out, the service may do and bill its work."""
     reason = f"the connection failed: {type(failure).__name__}: {failure}"[:MOST_REASON_CHARACTERS]
     return TryFailed(

@@ -206,6 +206,34 @@ async def test_a_reset_during_the_upload_costs_nothing_and_is_repeated_like_any_
     assert heard.wasted_requests == 0
 
 
+@pytest.mark.parametrize(
+    "headers", [{"content-encoding": "gzip"}, {"content-length": "99"}], ids=["not what it says", "cut off"]
+)
+async def test_a_refusal_is_not_billed_though_its_body_cannot_be_read(headers: dict[str, str]) -> None:
+    class Refusal(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            async for _ in cast("httpx.AsyncByteStream", request.stream):
+                pass
+            return httpx.Response(503, headers=headers, content=self._body())
+
+        async def _body(self) -> AsyncIterator[bytes]:
+            yield b"upstream trouble"
+            raise httpx.ReadError("reset")
+
+    async with deepgram(retries=Retries(tries=2)) as pair:
+        pair.recogniser._http = httpx.AsyncClient(transport=Refusal())
+        with pytest.raises(DeepgramDown, match="status 503") as caught:
+            await hear(pair)
+
+    assert caught.value.wasted_requests == 0
+
+
+async def test_an_address_that_is_none_is_a_service_that_is_down() -> None:
+    async with deepgram(base_url="http://[::") as pair:
+        with pytest.raises(DeepgramDown, match="InvalidURL"):
+            await hear(pair)
+
+
 async def test_a_redirect_is_not_followed_the_key_goes_to_one_host_alone() -> None:
     async with deepgram(always(307, location="http://127.0.0.1:9/"), retries=Retries(tries=2)) as pair:
         with pytest.raises(DeepgramDown, match="status 307"):

@@ -21,6 +21,7 @@ from worker.core.delivery.consumer import Consumer
 from worker.core.jobs.budget import NoLimit
 from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.readiness import Readiness
+from worker.core.jobs.routing import RoutingPolicy
 from worker.errors import DeepgramDown, DeepgramRejected, DeepgramUnusable, PaidServiceError, TranscriptionTimeout
 from worker.ports import Pcm
 
@@ -34,7 +35,7 @@ LONGEST_BACKOFF_SECONDS = 10.0
 class World:
     """One worker of four slots and four parking places, and a Deepgram that fails as `fault` says."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **rules: Any) -> None:
         self.clock = FakeClock()
         self.fault: Callable[[str], PaidServiceError | None] = lambda _job_id: None
         self.fault_seconds = 1.0
@@ -42,7 +43,7 @@ class World:
         self.cloud = GuardedCloud(self.clock, self._serve)
         self.deepgram = Deepgram(recogniser=self.cloud, usd_per_minute=0.0045, budget=NoLimit())
         self.room = JobsRoom(
-            folder, deepgram=self.deepgram, clock=self.clock, claim_ttl_seconds=30.0, chunks_in_flight=1
+            folder, deepgram=self.deepgram, clock=self.clock, claim_ttl_seconds=30.0, chunks_in_flight=1, **rules
         )
         self.broker = MemoryPubSub(self.clock)
         for topic in ("jobs", "forwarded"):
@@ -170,9 +171,11 @@ async def test_five_minutes_without_deepgram_cost_no_job_an_attempt(world: World
     assert [event for event in events if event["event"] == "delivery.failed"] == []
 
 
+@pytest.mark.parametrize("gpu_enabled", [True, False])
 async def test_a_worker_that_has_nothing_but_deepgram_takes_hardly_a_message_meanwhile(
-    world: World, events: list[dict[str, Any]]
+    world: World, events: list[dict[str, Any]], tmp_path: Path, gpu_enabled: bool
 ) -> None:
+    world = World(tmp_path, routing=RoutingPolicy(gpu_enabled=gpu_enabled))
     world.fault = unreachable
     for _ in range(3):
         world.room.health.record_failure()
