@@ -109,6 +109,24 @@ async def test_answers_that_come_within_three_seconds_of_sigterm_are_paid_for_on
 
 
 @pytest.mark.timeout(120)
+async def test_an_answer_that_does_not_come_holds_nobody_up(cloud: Cloud) -> None:
+    pace = Pace({0: 60.0, 1: 60.0})
+    with in_thread(EmbeddedDeepgram(hear, misbehave=pace)) as deepgram, ExitStack() as stack:
+        crew = Crew(cloud, deepgram, stack)
+        worker = crew.start()
+        async with cloud.pipeline() as pipeline:
+            await pipeline.submit(await pipeline.upload(riff_wav(audio_of(0).astype("<i2").tobytes())))
+            seconds = await stop_at_work(worker, deepgram, 0)
+            crew.start()
+            ending = await pipeline.ending()
+
+    (stopped,) = worker.logged("delivery.nacked")
+    assert 3 < seconds < MOST_EXIT_SECONDS
+    assert (stopped["count"], stopped["error"]) == (1, None)
+    assert ending.completed.transcription_metadata.deliveries == 2
+
+
+@pytest.mark.timeout(120)
 async def test_a_second_signal_ends_the_wait_for_an_answer(cloud: Cloud) -> None:
     with in_thread(EmbeddedDeepgram(hear, misbehave=lambda _: Slow(seconds=60))) as deepgram, ExitStack() as stack:
         worker = Crew(cloud, deepgram, stack).start()

@@ -60,7 +60,7 @@ class CircuitBreaker:
         failures: int = 3,
         first_pause_seconds: float = 10.0,
         longest_pause_seconds: float = 60.0,
-        paid_probes: int = 5,
+        paid_probes: int = 3,
     ) -> None:
         self._clock, self._limit, self._most_paid_probes = clock, failures, paid_probes
         self._first_pause, self._longest_pause = first_pause_seconds, longest_pause_seconds

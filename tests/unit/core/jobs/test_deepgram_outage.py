@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from schemas.events import CompletedEvent, FailedEvent
+from schemas.cost import DeepgramCost
+from schemas.events import CompletedEvent, CostEvent, FailedEvent
 from tests.support.clock import FakeClock
 from tests.support.deepgram import GuardedCloud
 from tests.support.jobs import JobsRoom, speech
@@ -208,6 +209,18 @@ async def test_an_outage_that_shows_as_silence_costs_attempts_but_no_job(world: 
 
     assert world.dead_letters == 0
     assert sum(world.requests.values()) <= 6 + 15
+
+
+async def test_a_chunk_that_is_never_answered_is_not_paid_for_without_bound(world: World) -> None:
+    world.fault, world.fault_seconds = silent, 60.0
+    async with world.working():
+        world.submit("poison", **BY_DEEPGRAM)
+        await world.pass_until(lambda: bool(world.failed), 3_600)
+
+    (bill,) = (event for event in world.room.events if isinstance(event, CostEvent))
+    (paid,) = bill.engines
+    assert isinstance(paid, DeepgramCost)
+    assert paid.requests == world.requests["poison"] == 3 + 3 + 2
 
 
 async def test_odd_answers_to_one_job_fail_it_and_leave_the_others_alone(world: World) -> None:
