@@ -118,6 +118,7 @@ class Watch:
             totals=self._board.totals,
             deepgram_configured=bool(engines and engines.deepgram),
             budget_spent=bool(engines and engines.deepgram and engines.deepgram.budget.is_spent),
+            deepgram_down_because=engines.deepgram.recogniser.down_because if engines and engines.deepgram else "",
             backlog=self._backlog.messages if self._backlog else None,
         )
 

@@ -76,6 +76,7 @@ class JobsRoom:
         **rules: Any,
     ) -> None:
         self.clock = clock or SystemClock()
+        self.health = EngineHealth(self.clock)
         self.store = store or MemoryObjectStore(self.clock.now)
         self.completions, self.dead_letters = RecordingTopic(), RecordingTopic()
         self.folder, self.deepgram, self.board = folder, deepgram, board or Board()
@@ -90,7 +91,7 @@ class JobsRoom:
             decoder=MemoryAudioDecoder(max_seconds=3600),
             recogniser=recogniser,
             deepgram=self.deepgram,
-            health=EngineHealth(self.clock),
+            health=self.health,
             completions=self.completions,
             dead_letters=self.dead_letters,
             clock=self.clock,

@@ -17,7 +17,7 @@ from worker.core.delivery.lease import LeaseLost
 from worker.errors import Deferred, Fatal, JobFault, Retryable, ServiceDown, Undiagnosed, WorkerError, WorkerFault
 
 POLICIES = (JobFault, Retryable, WorkerFault, ServiceDown, Deferred, Fatal, Undiagnosed)
-MIXINS = (worker.errors.PaidServiceError,)
+MIXINS = (worker.errors.PaidServiceError, worker.errors.EngineError)
 ERRORS = [
     error
     for _, error in inspect.getmembers(worker.errors, inspect.isclass)

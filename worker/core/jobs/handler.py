@@ -26,17 +26,20 @@ from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.expiry import refuse_expired
 from worker.core.jobs.job_message import JobMessage, original_of, read_message
 from worker.core.jobs.ladder import Deepgram, Ladder
+from worker.core.jobs.obstacles import Obstacles, expect_deepgram, without_frames
 from worker.core.jobs.output import Author, OutputWriter
 from worker.core.jobs.ownership import while_owned
 from worker.core.jobs.progress import ProgressReporter
 from worker.core.jobs.repetition import costs_to_keep, missing_artefacts
 from worker.core.jobs.reporting import Account, Outcomes, Subject
 from worker.core.jobs.routing import RoutingPolicy, Situation, can_use_parakeet, feasible, may_fall_back, route
+from worker.core.jobs.spending import keep_waste, spent_before
 from worker.core.jobs.state import Claim, JobStates, checkpoint_key
 from worker.core.jobs.transcription import PLANNING_VERSION, Progress, Transcribed, Transcription
 from worker.errors import (
     AttemptsExhausted,
     ClaimHeld,
+    DeepgramDown,
     InvalidJob,
     JobIdConflict,
     UnsupportedSchemaVersion,
@@ -96,6 +99,7 @@ class JobAttempt:
 
     def __init__(self, delivery: Delivery, tools: JobTools, rules: JobRules) -> None:
         self._delivery, self._tools, self._rules = delivery, tools, rules
+        self._obstacles = Obstacles(tools.states, tools.deepgram, tools.clock)
         now = tools.clock.now()
         self._account = Account(
             worker=rules.worker,
@@ -135,6 +139,7 @@ class JobAttempt:
             messages = self._failure(error, attempts, claim=None)
         else:
             async with self._claim(job, deliveries=0) as claim:
+                await spent_before(claim, self._account)
                 messages = self._failure(error, attempts, claim)
                 await claim.conclude(self._marker(job, messages, error))
         await self._publish(messages)
@@ -181,21 +186,24 @@ class JobAttempt:
         return marker
 
     async def _conclude(self, job: TranscriptionJob, slot: JobSlot) -> None:
-        stale_generation = None
+        stale_generation: int | None = None
+        deliveries = 1
         while True:
             await refuse_expired(job, self._delivery, self._tools.states, self._tools.clock.now())
+            situation = self._situation(job, job.duration_seconds)
             try:
-                async with self._claim(job, stale_generation) as claim:
+                expect_deepgram(self._tools.deepgram, situation)
+                async with self._claim(job, stale_generation, deliveries=deliveries) as claim:
+                    deliveries = 0  # this one is counted, if it claims the job again
                     return await self._work(job, claim)
-            except ClaimHeld as held:
-                log.info("job.parked", reason=str(held))
-            async with slot.parked():
-                stale_generation = await self._tools.states.park(job.job_id)
+            except (ClaimHeld, DeepgramDown) as exc:
+                obstacle = without_frames(exc)
+            stale_generation = await self._obstacles.wait_out(obstacle, situation, slot)
             if marker := await self._concluded_before(job):
                 return await self._publish(marker.messages)
 
     async def _work(self, job: TranscriptionJob, claim: Claim) -> None:
-        self._account.deliveries = claim.record.deliveries
+        self._account.deliveries, self._account.waste = claim.record.deliveries, claim.record.waste
         if claim.record.crashes >= self._rules.max_crashes:
             raise AttemptsExhausted(claim.record.crashes, self._rules.max_crashes, claim.record.last_fault)
         async with AsyncExitStack() as until_published:  # nobody shall wait for the audio to be removed
@@ -216,18 +224,21 @@ class JobAttempt:
     async def _route(self, job: TranscriptionJob, audio: AudioInput) -> Situation:
         with stage("probe"):
             facts = await self._tools.decoder.probe(audio.path)
-        situation = Situation(
-            job=job,
-            policy=self._rules.routing,
-            gpu_healthy=self._tools.health.is_healthy(),
-            model_languages=self._tools.recogniser.facts.languages,
-            duration_seconds=job.duration_seconds or facts.duration_seconds,
-        )
+        situation = self._situation(job, job.duration_seconds or facts.duration_seconds)
         self._account.expected_seconds = facts.duration_seconds
         self._account.route = found = route(situation)
         log.info("job.routed", method=found.method, reason=found.reason, codec=facts.codec)
         self._account.route = feasible(found, situation, deepgram_configured=self._tools.deepgram is not None)
         return situation
+
+    def _situation(self, job: TranscriptionJob, duration_seconds: float | None) -> Situation:
+        return Situation(
+            job=job,
+            policy=self._rules.routing,
+            gpu_healthy=self._tools.health.is_healthy(),
+            model_languages=self._tools.recogniser.facts.languages,
+            duration_seconds=duration_seconds,
+        )
 
     async def _transcribe(
         self, job: TranscriptionJob, audio: AudioInput, claim: Claim, situation: Situation
@@ -235,20 +246,25 @@ class JobAttempt:
         self._account.engine = engine = self._tools.recogniser.facts
         settings = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION}
         key = partial(checkpoint_key, audio=audio.facts, settings=settings)
+        ladder = self._ladder(job, situation)
         async with self._reporting_progress() as on_progress:
             transcription = Transcription(
                 decoder=self._tools.decoder,
-                hear=self._ladder(job, situation).hear,
+                hear=ladder.hear,
                 store=claim.checkpoints,
                 key=key(model_fingerprint=engine.model_fingerprint),
                 paid_key=key(model_fingerprint="deepgram"),
                 chunk_seconds=self._rules.chunk_seconds,
                 chunks_in_flight=self._rules.chunks_in_flight,
                 on_progress=on_progress,
+                interrupted=lambda: ladder.interrupted,
             )
             try:
                 with stage("transcribe"):
                     transcribed = await transcription.run(audio.path)
+            except WorkerError:
+                await keep_waste(claim, ladder.waste)
+                raise
             finally:
                 self._take_stock(transcription.done, transcription.resumed)
         self._account.audio_seconds = transcribed.duration_seconds
@@ -293,7 +309,9 @@ class JobAttempt:
 
     def _completion(self, transcribed: Transcribed, outcomes: Outcomes) -> tuple[StoredMessage, ...]:
         self._account.seconds = self._tools.clock.monotonic() - self._account.began
-        self._account.cost = cost = bill(transcribed.chunks, transcribed.duration_seconds, self._rules.prices)
+        self._account.cost = cost = bill(
+            transcribed.chunks, transcribed.duration_seconds, self._rules.prices, self._account.waste
+        )
         if self._rules.log_costs:
             log.info("job.cost", usd=round(cost.usd, 6), savings_percent=round(cost.savings_percent, 2))
         log.info("job.done", words=outcomes.words_count, audio_seconds=round(transcribed.duration_seconds, 3))
@@ -303,7 +321,7 @@ class JobAttempt:
         now = self._tools.clock.now()
         self._account.seconds = self._tools.clock.monotonic() - self._account.began
         seconds = self._account.audio_seconds or 0.0
-        self._account.cost = cost = bill(self._account.chunks, seconds, self._rules.prices)
+        self._account.cost = cost = bill(self._account.chunks, seconds, self._rules.prices, self._account.waste)
         letter = reporting.dead_letter(
             self._subject,
             self._account,

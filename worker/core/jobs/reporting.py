@@ -31,7 +31,7 @@ from schemas.events import (
 )
 from schemas.ids import dead_letter_id, event_id
 from schemas.job import JobEcho
-from schemas.state import Checkpoint, StoredMessage
+from schemas.state import NO_WASTE, Checkpoint, StoredMessage, Waste
 from worker.core.jobs.costing import Cost
 from worker.core.jobs.routing import Route
 from worker.core.jobs.transcription import Progress
@@ -84,6 +84,8 @@ class Account:
     audio_seconds: float | None = None
     chunks: Sequence[Checkpoint] = field(default_factory=tuple)
     chunks_resumed: int = 0
+    waste: Waste = NO_WASTE
+    """Of this run's failed attempts, earlier ones included."""
     progress: Progress | None = None
     cost: Cost | None = None
     """Once the job has ended."""

@@ -67,12 +67,6 @@ class Checkpoints:
         ref = self._files.checkpoint(self._job_id, key, index)
         return await self._sound(ref, index) if ref.name in await self._standing() else None
 
-    async def all(self) -> tuple[Checkpoint, ...]:
-        """Return every finished chunk of the job, whatever key it was kept under: what has been spent on it."""
-        refs = (ObjectRef(self._files.bucket, name) for name in sorted(await self._standing()))
-        found = await asyncio.gather(*(self._files.load(ref, Checkpoint) for ref in refs))
-        return tuple(each.content for each in found if each.content is not None)
-
     async def save(self, key: str, checkpoint: Checkpoint) -> None:
         """Keep a finished chunk; durable on return. One that is there already stays.
 
@@ -114,6 +108,13 @@ class Checkpoints:
         log.info("checkpoint.too_late", uri=written.ref.uri)
         with suppress(PreconditionFailed):
             await self._files.delete(written.ref, if_generation=written.generation)
+
+    async def all(self) -> tuple[Checkpoint, ...]:
+        """Return every checkpoint of the job, of all keys, without words, by index. Raises `StorageServiceError`."""
+        refs = [ObjectRef(self._files.bucket, name) for name in sorted(await self._standing())]
+        found = await asyncio.gather(*(self._files.load(ref, Checkpoint) for ref in refs))
+        chunks = [stored.content.model_copy(update={"windows": ()}) for stored in found if stored.content is not None]
+        return tuple(sorted(chunks, key=lambda chunk: chunk.index))
 
     async def clear(self) -> None:
         """Remove every checkpoint of the job, of all keys. For after the result marker stands."""

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from schemas.state import ClaimRecord, ResultMarker
+from schemas.state import ClaimRecord, ResultMarker, Waste
 from worker.core.jobs.state.bucket_time import BucketTime
 from worker.core.jobs.state.checkpoints import Checkpoints
 from worker.core.jobs.state.files import ABSENT, StateFiles
@@ -41,6 +41,7 @@ def successor(previous: ClaimRecord | None, fresh: ClaimRecord) -> ClaimRecord:
             "last_fault": previous.last_fault,
             "deliveries": previous.deliveries + fresh.deliveries,
             "first_seen": previous.first_seen,
+            "waste": previous.waste,
         }
     )
 
@@ -98,6 +99,10 @@ class Claim:
     async def record_crash(self, reason: str) -> None:
         """Count a crash, and keep its reason. Raises `ClaimLost`, `StorageServiceError`."""
         await self._write(crashes=self._record.crashes + 1, last_fault=reason[:MOST_REASON_CHARACTERS], progressed=True)
+
+    async def add_waste(self, waste: Waste) -> None:
+        """Remember what failed chunks cost. Raises `ClaimLost`, `StorageServiceError`."""
+        await self._write(waste=self._record.waste + waste)
 
     async def note_progress(self) -> None:
         """Remember that this claim brought the job forward. Raises `ClaimLost`, `StorageServiceError`."""
@@ -157,12 +162,12 @@ class Claim:
     def _is_answered_by(self, result: ResultMarker) -> bool:
         return result.fingerprint != self._record.fingerprint or result.settles(self._record.run)
 
-    async def _write(self, **changes: bool | int | str) -> None:
+    async def _write(self, **changes: bool | int | str | Waste) -> None:
         write = asyncio.create_task(self._swap(changes), name=f"claim-write:{self._record.job_id}")
         write.add_done_callback(noted)  # where the caller is cancelled nobody else looks at how it ended
         await asyncio.shield(write)
 
-    async def _swap(self, changes: Mapping[str, bool | int | str]) -> None:
+    async def _swap(self, changes: Mapping[str, bool | int | str | Waste]) -> None:
         async with self._writing:
             if self._taken or (self.lost.is_set() and changes != _RELEASE):
                 raise ClaimLost(self._record.job_id)

@@ -102,6 +102,21 @@ async def test_clearing_removes_the_checkpoints_of_every_key_of_this_job_only(bu
     ]
 
 
+async def test_all_checkpoints_are_those_of_every_key_without_their_words(bucket: Bucket) -> None:
+    async with bucket.worker("a").claim(JOB, FINGERPRINT, 0) as claim:
+        for key, index in (("one", 1), ("two", 0)):
+            await claim.checkpoints.save(key, checkpoint(index))
+    await bucket.store.write(
+        ObjectRef(BUCKET, f"checkpoints/{JOB}/one/00002.json"), b"{", content_type="application/json"
+    )
+
+    async with bucket.worker("b").claim(JOB, FINGERPRINT, 0) as claim:
+        found = await claim.checkpoints.all()
+
+    assert [chunk.index for chunk in found] == [0, 1]
+    assert all(chunk.windows == () for chunk in found)
+
+
 async def test_a_job_that_nobody_held_before_is_listed_once(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     listed: list[str] = []
     monkeypatch.setattr(bucket.store, "list", counting(listed, bucket.store.list))
