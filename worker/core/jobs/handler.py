@@ -307,7 +307,8 @@ class JobAttempt:
             # Named for its bytes: the event must not pass for one of the job whose id the message holds.
             self._subject = replace(self._subject, identity=message_identity(self._delivery.data))
             return None
-        return None if self._message is None or isinstance(error, JobIdConflict) else self._message.job
+        message = self._message  # its fault was found before the job's state was looked at
+        return None if message is None or message.fault or isinstance(error, JobIdConflict) else message.job
 
     def _completion(self, transcribed: Transcribed, outcomes: Outcomes) -> tuple[StoredMessage, ...]:
         self._account.seconds = self._tools.clock.monotonic() - self._account.began
