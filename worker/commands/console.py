@@ -66,12 +66,15 @@ def load_settings() -> Settings:
 def warn_in_plain_text() -> None:
     """Write the warnings of the client library to stderr, which quote messages from outside, as visible text."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_PlainFormatter("%(message)s"))
+    handler.setFormatter(PlainFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
-class _PlainFormatter(logging.Formatter):
+class PlainFormatter(logging.Formatter):
+    """Log lines of the standard library as visible text."""
+
     def format(self, record: logging.LogRecord) -> str:
+        """Return the record's line."""
         return plain_lines(super().format(record))
 
 
