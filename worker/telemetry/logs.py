@@ -13,7 +13,7 @@ import structlog
 from opentelemetry import trace
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder
 
-from schemas.text import plain, plain_lines
+from schemas.text import plain, plain_json, plain_lines
 
 LogFormat = Literal["auto", "json", "console"]
 
@@ -71,7 +71,7 @@ def _cloud_logging(project_id: str, worker: str) -> list[structlog.typing.Proces
         ),
         _source_location,
         structlog.processors.format_exc_info,
-        structlog.processors.JSONRenderer(sort_keys=True),
+        structlog.processors.JSONRenderer(serializer=plain_json, sort_keys=True),
     ]
 
 

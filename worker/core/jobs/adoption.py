@@ -6,6 +6,8 @@ what its checkpoints cost. Everything else stays null; no figure is made up.
 
 from datetime import datetime
 
+import structlog
+
 from schemas.events import PartialMetadata
 from schemas.state import StoredMessage
 from worker.core.jobs import reporting
@@ -16,6 +18,8 @@ from worker.core.jobs.spending import spent_before
 from worker.core.jobs.state import Claim
 from worker.errors import DeliveriesExhausted, JobFault, JobIdConflict
 from worker.ports import Delivery
+
+log = structlog.get_logger(__name__)
 
 
 async def adopt(jobs: Jobs, original: Delivery, *, deliveries: int, gave_up_at: datetime) -> None:

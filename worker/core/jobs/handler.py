@@ -42,6 +42,7 @@ from worker.errors import (
     DeepgramDown,
     InvalidJob,
     JobIdConflict,
+    ResourceDown,
     UnsupportedSchemaVersion,
     WorkerError,
 )
@@ -99,7 +100,7 @@ class JobAttempt:
 
     def __init__(self, delivery: Delivery, tools: JobTools, rules: JobRules) -> None:
         self._delivery, self._tools, self._rules = delivery, tools, rules
-        self._obstacles = Obstacles(tools.states, tools.deepgram, tools.clock)
+        self._obstacles = Obstacles(tools.states, tools.deepgram, tools.clock, tools.intake)
         now = tools.clock.now()
         self._account = Account(
             worker=rules.worker,
@@ -192,11 +193,12 @@ class JobAttempt:
             await refuse_expired(job, self._delivery, self._tools.states, self._tools.clock.now())
             situation = self._situation(job, job.duration_seconds)
             try:
+                self._tools.intake.expect(job)
                 expect_deepgram(self._tools.deepgram, situation)
                 async with self._claim(job, stale_generation, deliveries=deliveries) as claim:
                     deliveries = 0  # this one is counted, if it claims the job again
                     return await self._work(job, claim)
-            except (ClaimHeld, DeepgramDown) as exc:
+            except (ClaimHeld, DeepgramDown, ResourceDown) as exc:
                 obstacle = without_frames(exc)
             stale_generation = await self._obstacles.wait_out(obstacle, situation, slot)
             if marker := await self._concluded_before(job):
@@ -305,7 +307,8 @@ class JobAttempt:
             # Named for its bytes: the event must not pass for one of the job whose id the message holds.
             self._subject = replace(self._subject, identity=message_identity(self._delivery.data))
             return None
-        return None if self._message is None or isinstance(error, JobIdConflict) else self._message.job
+        message = self._message  # its fault was found before the job's state was looked at
+        return None if message is None or message.fault or isinstance(error, JobIdConflict) else message.job
 
     def _completion(self, transcribed: Transcribed, outcomes: Outcomes) -> tuple[StoredMessage, ...]:
         self._account.seconds = self._tools.clock.monotonic() - self._account.began

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from schemas.dead_letter import OriginalMessage
 from schemas.decoding import shorten
-from schemas.ids import job_identity, message_identity, request_fingerprint
+from schemas.ids import job_identity, message_identity
 from schemas.job import NEWEST_SCHEMA_VERSION, JobRejected, TranscriptionJob, parse_job
 from schemas.state import ResultMarker
 from schemas.text import plain
@@ -41,8 +41,6 @@ class JobMessage:
 
     subject: Subject
     job: TranscriptionJob | None = None
-    fingerprint: str = ""
-    """Of the job's request."""
     fault: JobFault | None = None
     unknown_fields: int = 0
     unknown_names: tuple[str, ...] = ()
@@ -94,7 +92,6 @@ def _read(delivery: Delivery, violations: Violations, check: Check) -> JobMessag
     return JobMessage(
         subject=Subject(echo=job.echo(), identity=job_identity(job), run=run),
         job=job,
-        fingerprint=request_fingerprint(job),
         fault=_fault(job, run_violations + violations(job), check),
         unknown_fields=len(unknown),
         unknown_names=tuple(plain(name, MOST_OF_A_NAME) for name in heapq.nsmallest(MOST_NAMES, unknown)),
@@ -134,6 +131,8 @@ def original_of(delivery: Delivery, subscription: str) -> OriginalMessage:
 
 
 class _Pauses:
+    """How many threads want no collection, and whether there were any before the first of them."""
+
     lock = threading.Lock()
     count = 0
     was_enabled = False

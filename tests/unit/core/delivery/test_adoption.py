@@ -121,6 +121,26 @@ async def test_it_is_found_among_letters_with_envelopes_which_are_given_back_at_
     await pool.stop()
 
 
+async def test_two_minutes_suffice_for_a_new_worker_before_300_letters_and_a_dead_workers_claim() -> None:
+    pool, tried = Pool(), []
+
+    async def held_at_first(letter: Forwarded) -> None:
+        tried.append(letter)
+        if len(tried) == 1:
+            raise ClaimHeld("vod-1", "a worker that died")
+        await pool._note(letter)
+
+    pool._adopt = held_at_first
+    pool.bury(300)
+    await pool.let_down("vod-1")
+    pool.start()
+
+    await pool.clock.advance(120)
+
+    assert len(pool.adopted) == 1
+    await pool.stop()
+
+
 async def test_letters_with_envelopes_are_away_from_a_console_for_no_time() -> None:
     pool = Pool()
     pool.bury(10)

@@ -13,10 +13,11 @@ from schemas.dead_letter import parse_dead_letter
 from schemas.events import CompletedEvent, FailedEvent
 from tests.support.clock import SteppedClock
 from tests.support.jobs import JobsRoom, OnlySlot, speech
+from worker.adapters.memory.audio import memory_audio
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.jobs.job_message import LARGE_BYTES, MOST_NAMES
-from worker.errors import AudioForbidden, AudioNotFound, EngineFailure, InvalidJob, JobFault, Undiagnosed
-from worker.ports import Pcm
+from worker.errors import AudioForbidden, AudioNotFound, EngineFailure, InvalidJob, Undiagnosed
+from worker.ports import ObjectRef, Pcm
 
 INT64 = 2**63
 
@@ -124,13 +125,25 @@ async def test_a_job_that_failed_for_a_moment_is_done_in_the_run_that_its_publis
     assert room.events[-2].event_id != failed.event_id
 
 
-async def test_a_job_of_a_forbidden_bucket_can_be_replayed_once_the_bucket_is_allowed(room: JobsRoom) -> None:
+async def test_a_job_of_a_forbidden_bucket_is_done_in_a_replay_once_the_bucket_is_allowed(room: JobsRoom) -> None:
     await fails(room, AudioForbidden, audio_uri="gs://private/a.pcm")
+    await room.store.write(ObjectRef("private", "a.pcm"), memory_audio(speech(5)), content_type="audio/x-memory")
+    room.jobs.tools.intake._input_buckets = frozenset({"private"})
 
-    error = await fails(room, AudioForbidden, audio_uri="gs://private/a.pcm", run="1")
+    await room.attempt(audio_uri="gs://private/a.pcm", run="1", attributes={"replay_of": "it"}).handle(OnlySlot())
 
-    assert isinstance(error, JobFault)
-    assert [event.run for event in room.events] == [0, 0, 1, 1]
+    assert isinstance(room.events[-2], CompletedEvent)
+    assert room.events[-2].run == 1
+
+
+async def test_a_completed_job_whose_bucket_is_no_longer_allowed_keeps_its_result(room: JobsRoom) -> None:
+    await room.attempt().handle(OnlySlot())
+    before = await room.store.read(ObjectRef("state", "results/job-1.json"))
+    room.jobs.tools.intake._input_buckets = frozenset({"private"})
+
+    await fails(room, AudioForbidden, run="9")
+
+    assert await room.store.read(ObjectRef("state", "results/job-1.json")) == before
 
 
 async def test_a_log_line_names_some_unknown_fields_and_counts_all(room: JobsRoom) -> None:

@@ -3,6 +3,7 @@
 import gc
 import weakref
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tests.support.clock import FakeClock
 from tests.support.jobs import OnlySlot
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
+from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.budget import NoLimit
 from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.obstacles import Obstacles, expect_deepgram, without_frames
@@ -54,8 +56,9 @@ def cloud() -> MemoryCloudRecogniser:
 def obstacles(cloud: MemoryCloudRecogniser) -> Obstacles:
     clock = FakeClock()
     deepgram = Deepgram(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit())
-    states = JobStates(MemoryObjectStore(clock.now), "state", clock, "worker", 30.0)
-    return Obstacles(states, deepgram, clock)
+    store = MemoryObjectStore(clock.now)
+    states = JobStates(store, "state", clock, "worker", 30.0)
+    return Obstacles(states, deepgram, clock, AudioIntake(store, Path(), input_buckets=frozenset(), max_bytes=1))
 
 
 async def test_without_a_place_the_reason_itself_goes_up_and_nothing_is_counted(obstacles: Obstacles) -> None:
