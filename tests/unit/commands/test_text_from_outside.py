@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,13 +24,11 @@ from schemas.codes import Method
 from schemas.cost import OtherEngineCost
 from schemas.events import Artefacts, StoredArtefact
 from schemas.job import JobRejected
-from tests.support.clock import FakeClock
-from tests.support.console import run
+from tests.support.console import console_on, run
 from tests.support.health import IDENTITY, condition
 from tests.support.hostile import HOSTILE, hostile_text, hostile_unicode, is_visible, without_colours
 from tests.support.messages import completed_events, cost_events, failed_event, failed_events
 from tests.unit.core.delivery.dead_letter_messages import enveloped, forwarded
-from worker.adapters.memory.pubsub import MemoryPubSub
 from worker.commands import check, costs, dlq, health, submit, transcribe, validate
 from worker.commands.acceptance import Trial, judged
 from worker.commands.console import PlainFormatter, cell, fail, line, out, say
@@ -85,24 +83,6 @@ def letters(text: str) -> list[Delivery]:
         forwarded(data=job),
         replace(forwarded(data=job), attributes={text: text}),
     ]
-
-
-@contextmanager
-def console_on(deliveries: list[Delivery]) -> Iterator[None]:
-    """The dead-letter console on a broker in memory that holds these messages."""
-    broker = MemoryPubSub(FakeClock(NOW), pull_seconds=0)
-    broker.create_topic("dead")
-    broker.create_subscription("dead-sub", topic="dead")
-    for delivery in deliveries:
-        broker.publish("dead", delivery.data, delivery.attributes, "")
-
-    @asynccontextmanager
-    async def opened(*_: Any, **__: Any) -> AsyncIterator[MemoryPubSub]:
-        yield broker
-
-    environment = {"DEAD_LETTER_SUBSCRIPTION": "dead-sub", "DEAD_LETTER_TOPIC": "dead", "LOG_FORMAT": "console"}
-    with mock.patch.object(dlq, "open_pubsub", opened), mock.patch.dict(os.environ, environment):
-        yield
 
 
 @few
