@@ -19,8 +19,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 import grpc
+import structlog
 import tenacity
 from google.api_core import exceptions as vendor
+from google.iam.v1.iam_policy_pb2 import TestIamPermissionsRequest
 from google.pubsub_v1 import PublisherAsyncClient, SubscriberAsyncClient, types
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcAsyncIOTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcAsyncIOTransport
@@ -29,6 +31,9 @@ from worker.errors import MessageRefused, QueueNotFound, QueueServiceError, Subs
 from worker.ports import Delivery, SubscriptionFacts
 
 Answer = TypeVar("Answer")
+
+PUBLISH, CONSUME = "pubsub.topics.publish", "pubsub.subscriptions.consume"
+"""The permissions that the worker needs on its topics and its subscription, beside reading their configuration."""
 
 # A request may have 512 KiB, an ack id about 250 bytes.
 _ACK_IDS_PER_REQUEST = 1000
@@ -65,6 +70,9 @@ class Patience:
     # One try of any other call, and all tries together: an extension that starts at half of a 60 s lease ends in time.
     call: float = 8.0
     give_up: float = 25.0
+
+
+log = structlog.get_logger(__name__)
 
 
 class PubSub:
@@ -120,6 +128,12 @@ class PubSubSubscription:
             max_delivery_attempts=policy.max_delivery_attempts or None,
         )
 
+    async def verify(self) -> None:
+        """Raise `QueueServiceError` where the server says that messages may not be pulled; nothing is pulled."""
+        test = self._client.test_iam_permissions
+        if await self._calls.lacks(CONSUME, test):
+            raise QueueServiceError("pull from", self._path, f"{CONSUME} is not granted", refused=True)
+
     async def pull(self, max_messages: int) -> Sequence[Delivery]:
         """Wait up to `Patience.pull` and return what came; never retried, for a lost reply may have held messages."""
         request = types.PullRequest(subscription=self._path, max_messages=max_messages)
@@ -158,9 +172,26 @@ class PubSubTopic:
         self._client, self._path = client, path
         self._calls = _Calls(path, patience)
 
+    @property
+    def path(self) -> str:
+        """The topic's full name, as its errors give it."""
+        return self._path
+
     async def verify(self) -> None:
-        """For start-up: raises `QueueNotFound` where the topic does not exist, `QueueServiceError` without access."""
-        await self._calls.retried("describe", partial(self._client.get_topic, types.GetTopicRequest(topic=self._path)))
+        """Raise `QueueNotFound` or `QueueServiceError` unless the topic is there and may be published to.
+
+        Nothing is published: the permission is tested where the server can do that, and tried by a request without
+        messages, which a server that would take one with messages refuses as invalid. Nothing is repeated.
+        """
+        try:
+            await self._client.get_topic(types.GetTopicRequest(topic=self._path), **self._calls.once)
+            if await self._calls.lacks(PUBLISH, self._client.test_iam_permissions):
+                raise QueueServiceError("publish to", self._path, f"{PUBLISH} is not granted", refused=True)
+            await self._client.publish(types.PublishRequest(topic=self._path), **self._calls.once)
+        except vendor.InvalidArgument:
+            return
+        except vendor.GoogleAPICallError as exc:
+            raise self._calls.translated("publish to", exc) from exc
 
     async def publish(self, data: bytes, attributes: Mapping[str, str], ordering_key: str = "") -> str:
         """Return the message id once the service confirmed it; retried, so a duplicate is possible.
@@ -178,6 +209,21 @@ class _Calls:
 
     def __init__(self, resource: str, patience: Patience) -> None:
         self._resource, self._patience = resource, patience
+
+    @property
+    def once(self) -> dict[str, Any]:
+        """The options of a call that is not repeated."""
+        return {"retry": None, "timeout": self._patience.call}
+
+    async def lacks(self, permission: str, test: Callable[..., Awaitable[Any]]) -> bool:
+        """Return True where the server says that the permission is missing; development servers do not say."""
+        request = TestIamPermissionsRequest(resource=self._resource, permissions=[permission])
+        try:
+            answer = await test(request, **self.once)
+        except vendor.GoogleAPICallError as exc:
+            log.debug("pubsub.permission_untested", resource=self._resource, permission=permission, reason=str(exc))
+            return False
+        return permission not in answer.permissions
 
     async def retried(self, operation: str, call: Callable[..., Awaitable[Answer]]) -> Answer:
         """Try until it works, fails for good or `Patience.give_up` is over; the client's own retry is off."""

@@ -41,7 +41,7 @@ async def _report(settings: Settings, *, as_json: bool) -> int:
 async def _everything(settings: Settings) -> AsyncIterator[Finding]:
     try:
         async with open_cloud(settings) as cloud:
-            async for finding in findings(settings, cloud.pubsub, cloud.store):
+            async for finding in findings(settings, cloud):
                 yield finding
     except WorkerError as exc:
         yield Finding(name="Google Cloud", ok=False, detail=f"{exc}: {exc.suggested_action}")

@@ -5,7 +5,7 @@ from worker.errors.policy import Fatal, JobFault, Retryable, Undiagnosed
 
 
 class StorageServiceError(Undiagnosed):
-    """Cloud Storage did not do `operation` on `uri` after the adapter's own retries."""
+    """Cloud Storage did not do `operation` on `uri` after the adapter's own retries, or cannot be signed in to."""
 
     code = ErrorCode.STORAGE_SERVICE_ERROR
     suggested_action = "check Cloud Storage's status and the bucket's permissions, then replay"

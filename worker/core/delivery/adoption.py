@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import structlog
 
-from worker.core.delivery.consumer import caught
+from worker.core.delivery.caught import caught
 from worker.core.delivery.dead_letters import Forwarded, forwarded, is_forwarded
 from worker.core.delivery.timing import abandon, bounded
 from worker.errors import (
