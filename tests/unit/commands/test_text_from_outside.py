@@ -5,6 +5,8 @@ import io
 import json
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
@@ -31,7 +33,7 @@ from tests.support.messages import completed_events, cost_events, failed_event, 
 from tests.unit.core.delivery.dead_letter_messages import enveloped, forwarded
 from worker.commands import check, costs, dlq, health, submit, transcribe, validate
 from worker.commands.acceptance import Trial, judged
-from worker.commands.console import PlainFormatter, cell, fail, line, out, say
+from worker.commands.console import cell, fail, line, out, say
 from worker.commands.costs_page import page
 from worker.commands.top import Seen, screen
 from worker.core.delivery.dead_letters import Selection
@@ -41,6 +43,7 @@ from worker.health import health_answer
 from worker.ports import Delivery
 from worker.preflight import Finding
 from worker.settings import Settings
+from worker.telemetry.logs import PlainFormatter
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -306,3 +309,21 @@ def test_no_console_lets_through_what_a_renderer_forgot(text: str) -> None:
         out().print(table)
 
     assert "here" in told.getvalue()
+
+
+def test_a_defect_ends_a_command_with_its_message_as_text_and_no_locals() -> None:
+    program = """
+from worker import cli
+
+def fail(token="s3"):
+    secret = token + "cr3t"
+    raise ValueError("bad \\x1b[2J\\u202e")
+
+cli.app = fail
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == r"ValueError: bad \x1b[2J\u202e"
+    assert "s3cr3t" not in done.stderr
