@@ -297,7 +297,7 @@ class Theatre:
 
     async def foreign_bucket(self) -> Finding:
         """One job names a bucket that is refused and none of the worker's: it ends, and the intake never stops."""
-        name = "a job names a refused, foreign bucket"
+        name = "one job names a foreign bucket"
         folder = self._folder / "foreign"
         (folder / "temp").mkdir(parents=True)
         scene = await self._on.scene(_project(name))
@@ -315,7 +315,7 @@ class Theatre:
 
     async def huge_job(self) -> Finding:
         """One job's audio alone exceeds TEMP_DIR: it ends with that reason, and its neighbours complete."""
-        name = "a job alone exceeds TEMP_DIR"
+        name = "one job exceeds TEMP_DIR"
         folder = self._folder / "huge"
         with SmallDisk(folder / "disk") as disk:
             if disk.reason:
@@ -427,7 +427,8 @@ async def _scenes(folder: Path, only: str, backoff: Mapping[str, int]) -> list[F
             for healthy in (False, True)
             if only in play.name
         ]
-        acts += [act for act in (on.foreign_bucket, on.huge_job) if not only]
+        culprits = {"one job names a foreign bucket": on.foreign_bucket, "one job exceeds TEMP_DIR": on.huge_job}
+        acts += [act for name, act in culprits.items() if only in name]
         for act in acts:
             one = await act()
             found.append(one)
@@ -438,7 +439,7 @@ async def _scenes(folder: Path, only: str, backoff: Mapping[str, int]) -> list[F
 def main() -> None:
     """Exit status 1 where a promise was broken; the logs are then kept."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.faults")
-    parser.add_argument("--only", default="", help="scenes whose name contains this")
+    parser.add_argument("--only", default="", help="scenes whose name contains this, such as 'one job'")
     parser.add_argument("--min-backoff", type=int, default=MIN_BACKOFF_SECONDS, help="of the subscription, seconds")
     parser.add_argument("--max-backoff", type=int, default=MAX_BACKOFF_SECONDS)
     arguments = parser.parse_args()

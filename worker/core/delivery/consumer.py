@@ -156,7 +156,8 @@ class Consumer:
 
     async def _deliver(self, delivery: Delivery, slot: Slot) -> None:
         structlog.contextvars.bind_contextvars(message_id=delivery.message_id, attempt=delivery.delivery_attempt)
-        log.info("delivery.received", age_seconds=(self._clock.now() - delivery.publish_time).total_seconds())
+        age_seconds = max(0.0, (self._clock.now() - delivery.publish_time).total_seconds())
+        log.info("delivery.received", age_seconds=age_seconds)
         began, outcome = self._clock.monotonic(), Outcome.STOPPED
         try:
             with job_span(delivery.attributes, message_id=delivery.message_id):
