@@ -13,6 +13,7 @@ _INVISIBLE = (
     r"\x00-\x1f\x7f-\x9f"  # C0, DEL, C1: escape sequences, line ends, cursor movements
     r"\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"  # without width: joiners, fillers, marks
     r"\u2028\u2029\u202a-\u202e\u2060-\u206f"  # line and paragraph ends, bidirectional overrides and isolates
+    r"\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd\U00013430-\U0001345f"  # of scripts
     r"\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"  # fillers, surrogates, selectors, annotations
     r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"  # shorthand and music formats, tags
 )

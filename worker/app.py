@@ -213,7 +213,14 @@ def make_jobs(
     buckets = Buckets.of(settings, cloud.store.impatient())
     parts = fitness or Fitness((), clock, random.Random())  # noqa: S311 - jitter
     tools = JobTools(
-        states=JobStates(cloud.store, settings.state_bucket, clock, worker_name(), settings.claim_ttl_seconds),
+        states=JobStates(
+            cloud.store,
+            settings.state_bucket,
+            clock,
+            worker_name(),
+            settings.claim_ttl_seconds,
+            claim_store=cloud.store.for_claims,
+        ),
         intake=AudioIntake(
             cloud.store,
             folder,
@@ -222,6 +229,7 @@ def make_jobs(
             room_bytes=settings.download_room_gb * GIB,
             may_read=lambda bucket: parts.refuse_if_broken(f"gs://{bucket}"),
             on_read=lambda bucket: parts.add(buckets.audio(bucket)),
+            until_mended=lambda bucket: parts.wait_mended(f"gs://{bucket}"),
         ),
         output=OutputWriter(cloud.store, output_bucket=settings.output_bucket, writable_buckets=writable),
         decoder=make_decoder(settings),

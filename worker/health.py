@@ -74,6 +74,7 @@ class Condition:
     totals: Totals = field(default_factory=Totals)
     deepgram_configured: bool = False
     budget_spent: bool = False
+    deepgram_down_because: str = ""
     backlog: int | None = None
     """Unacknowledged messages of the subscription, some minutes late; None where nobody can tell."""
 
@@ -162,7 +163,11 @@ def document(identity: Identity, condition: Condition, status: Status, reason: s
         },
         "self_test": {test.part: _test(test) for test in consumer.parts} if consumer else {},
         "fuse": asdict(consumer.fuse) if consumer else None,
-        "deepgram": {"configured": condition.deepgram_configured, "budget_spent": condition.budget_spent},
+        "deepgram": {
+            "configured": condition.deepgram_configured,
+            "budget_spent": condition.budget_spent,
+            "down_because": condition.deepgram_down_because,
+        },
         "gpu_memory_limit_gb": identity.gpu_memory_limit_gb,
         "versions": identity.versions,
     }

@@ -113,11 +113,12 @@ class Watch:
             engine=engines.process.health if engines and engines.process else None,
             model=_model(engines) if engines else None,
             gpus=self._readings,
-            running=self._board.running(self._clock.now()),
+            running=self._board.running(self._clock.monotonic()),
             last_job=self._board.last,
             totals=self._board.totals,
             deepgram_configured=bool(engines and engines.deepgram),
             budget_spent=bool(engines and engines.deepgram and engines.deepgram.budget.is_spent),
+            deepgram_down_because=engines.deepgram.recogniser.down_because if engines and engines.deepgram else "",
             backlog=self._backlog.messages if self._backlog else None,
         )
 

@@ -83,6 +83,7 @@ class TwinWorker:
                 max_bytes=100_000_000,
                 may_read=lambda bucket: self.fitness.refuse_if_broken(f"gs://{bucket}"),
                 on_read=lambda bucket: self.fitness.add(self.buckets.audio(bucket)),
+                until_mended=lambda bucket: self.fitness.wait_mended(f"gs://{bucket}"),
             ),
             output=OutputWriter(self.store, output_bucket="out", writable_buckets=frozenset({"out", "other"})),
             decoder=MemoryAudioDecoder(max_seconds=3600),

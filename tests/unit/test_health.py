@@ -106,6 +106,15 @@ def test_one_that_stops_takes_no_more() -> None:
     assert judge(condition(consumer=consumer_snapshot(stopping=True)), 0.0)[0] is Status.STOPPING
 
 
+def test_health_says_why_deepgram_serves_nobody() -> None:
+    seen = condition(deepgram_configured=True, deepgram_down_because="Deepgram refuses the API key (401): no such key")
+
+    told = json.loads(health_answer(IDENTITY, seen, 0.0).body)
+
+    assert told["deepgram"]["down_because"] == "Deepgram refuses the API key (401): no such key"
+    assert told["status"] == "healthy"
+
+
 def test_one_without_parakeet_is_ready_where_deepgram_does_everything() -> None:
     assert judge(condition(engine=None, deepgram_configured=True), 0.0)[0] is Status.HEALTHY
 

@@ -4,7 +4,6 @@ Nothing that comes from outside is printed as it is: `cell`, `line` and `say` ta
 would act on a terminal as escapes; so does every console of `out`, whatever is printed on it.
 """
 
-import logging
 from typing import NoReturn, TypeAlias
 
 import typer
@@ -46,9 +45,17 @@ def say(*parts: Part) -> None:
 
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     """End the command with a message on stderr, which is text and not markup."""
-    console = _guarded(Console(stderr=True, highlight=False, soft_wrap=True, emoji=False))
-    console.print(line(("error", "bold red"), " ", message))
+    _to_stderr(("error", "bold red"), " ", message)
     raise typer.Exit(code)
+
+
+def note(message: str) -> None:
+    """Print a remark on stderr, beside the results."""
+    _to_stderr(("note", "yellow"), " ", message)
+
+
+def _to_stderr(*parts: Part) -> None:
+    _guarded(Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)).print(line(*parts))
 
 
 def load_settings() -> Settings:
@@ -61,18 +68,6 @@ def load_settings() -> Settings:
             for error in exc.errors()
         ]
         fail("; ".join(lines), EXIT_USAGE)
-
-
-def warn_in_plain_text() -> None:
-    """Write the warnings of the client library to stderr, which quote messages from outside, as visible text."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_PlainFormatter("%(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
-
-
-class _PlainFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return plain_lines(super().format(record))
 
 
 def _guarded(console: Console) -> Console:

@@ -92,7 +92,7 @@ def _figures(spending: Spending) -> dict[str, object]:
 
 
 def _table(found: CostReport, since: str) -> Table:
-    table = Table(title=f"costs of the last {since}, by UTC day (USD/h: an audio hour)")
+    table = Table(title=cell(f"costs of the last {since}, by UTC day (USD/h: an audio hour)"))
     for name in ("day", "engine"):
         table.add_column(name, no_wrap=True)
     for name in ("audio h", "USD", "USD/h", "fallback", "saved", "jobs"):

@@ -7,7 +7,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -20,7 +20,7 @@ from rich.table import Column, Table
 from schemas.text import plain_json
 from worker.adapters.clock import SystemClock
 from worker.adapters.pubsub import Patience, PubSub, open_pubsub
-from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, load_settings, out, say
+from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, load_settings, note, out, say
 from worker.core.delivery.adoption import adopted
 from worker.core.delivery.dead_letters import Entry, Origin, Selection, forwarded, histogram
 from worker.core.delivery.holding import Holding, Limits, hold_dead_letters
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 # Three empty answers end a listing; each is waited for this long.
 PULL_SECONDS = 2.0
+# Larger letters are for files and pipes.
+MOST_IN_COLOUR = 100_000
 BEST_EFFORT = "best effort: what another reader holds at this moment is not seen"
 NOT_TRIED = "not adopted: one before it failed for a reason that concerns all"
 
@@ -76,7 +78,11 @@ def show_one(dead_letter_id: str, *, most: int) -> None:
         facts = facts_of(console.holding, found[0])
         if (data := console.holding.letter(found[0]).data) is not None:
             facts["original"] = data.decode(errors="replace")
-        out().print(JSONHighlighter()(plain_json(facts, indent=2)))
+        text = plain_json(facts, indent=2)
+        if len(text) < MOST_IN_COLOUR:
+            out().print(JSONHighlighter()(text))
+        else:
+            print(text)
         return 0
 
     _with_console(show, Selection(ids=frozenset({dead_letter_id})), most)
@@ -88,11 +94,13 @@ def republish(selection: Selection, rules: Rules, *, execute: bool, most: int) -
     async def act(console: _Console) -> int:
         if not execute:
             return _foretell(planned(console.holding, console.selected, rules, console.now))
-        kept = await _adopt_forwarded(console)
-        replayed, refused = await _republish(console, rules)
-        _tell_kept([*kept, *refused])
-        say(f"replayed {replayed}, {len(kept) + len(refused)} stay")
-        return len(kept) + len(refused)
+        tally = _Tally()
+        try:
+            tally.kept += await _adopt_forwarded(console)
+            await _republish(console, rules, tally)
+        finally:
+            tally.tell(f"replayed {tally.done}, {len(tally.kept)} stay")
+        return len(tally.kept)
 
     if _with_console(act, selection, most):
         raise SystemExit(EXIT_FAILED)
@@ -109,18 +117,17 @@ def discard(selection: Selection, export: Path, *, execute: bool, most: int) -> 
             count = len(console.selected)
             say(f"dry run: {count} to export to {export} and drop; add --execute to do it")
             return 0
-        kept, dropped = await _adopt_forwarded(console), 0
+        tally = _Tally()
         with export.open("a", encoding="utf-8") as file:
-            work = drop(console.holding, console.adopted, lambda line: _append(file, line))
-            async with aclosing(work) as done:
-                async for each in done:
-                    if isinstance(each, Refusal):
-                        kept.append(each)
-                    else:
-                        dropped += 1
-        _tell_kept(kept)
-        say(f"dropped {dropped}; their messages are in {export}")
-        return len(kept)
+            try:
+                tally.kept += await _adopt_forwarded(console)
+                work = drop(console.holding, console.adopted, lambda line: _append(file, line))
+                async with aclosing(work) as outcomes:
+                    async for each in outcomes:
+                        tally.count(each)
+            finally:
+                tally.tell(f"dropped {tally.done}; their messages are in {export}")
+        return len(tally.kept)
 
     if _with_console(act, selection, most, with_messages=execute):
         raise SystemExit(EXIT_FAILED)
@@ -144,6 +151,24 @@ def table(entries: Sequence[Entry], now: datetime) -> Table:
         row = (entry.dead_letter_id, entry.job_id or "", entry.video_id or "", entry.run, entry.code, entry.attempts)
         found.add_row(*map(cell, (*row, age, len(entry.copies))))
     return found
+
+
+@dataclass(kw_only=True)
+class _Tally:
+    """What became of the letters of a run; told at its end, however it ends."""
+
+    done: int = 0
+    kept: list[Refusal] = field(default_factory=list)
+
+    def count(self, outcome: Entry | Republish | Refusal) -> None:
+        if isinstance(outcome, Refusal):
+            self.kept.append(outcome)
+        else:
+            self.done += 1
+
+    def tell(self, sum_up: str) -> None:
+        _tell_kept(self.kept)
+        say(sum_up)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +206,8 @@ def _with_console(
     except GoogleAuthError as exc:
         fail(f"Google Cloud: {exc} Sign in with: gcloud auth application-default login")
     except OSError as exc:
-        fail(f"{exc.filename or settings.temp_dir}: {exc.strerror or exc}")
+        # A full disk has no name: what is written without one is the spool.
+        fail(f"{exc.filename or settings.temp_dir}: {exc.strerror}" if exc.strerror else str(exc))
 
 
 async def _run(
@@ -194,7 +220,7 @@ async def _run(
 ) -> int:
     async with _open(settings, selection, most, with_messages=with_messages) as console:
         if full := console.holding.full_of:
-            say(("note ", "yellow"), f"{full}: there may be more; what is done here makes room for them")
+            note(f"{full}: there may be more; what is done here makes room for them")
         return await act(console)
 
 
@@ -234,7 +260,7 @@ async def _adopt_forwarded(console: _Console) -> list[Refusal]:
             await console.holding.settle(entry)
 
         def on_wait(count: int) -> None:
-            say(f"{count} job(s) seem to be held by a worker: looking again in {patience:.0f} s")
+            note(f"{count} job(s) seem to be held by a worker: looking again in {patience:.0f} s")
 
         outcomes = adopted([*entries.values()], adopt, patience_seconds=patience, clock=console.clock, on_wait=on_wait)
         async for entry, error in outcomes:
@@ -276,9 +302,8 @@ def _foretell(decisions: Iterable[Republish | Refusal]) -> int:
     return 0
 
 
-async def _republish(console: _Console, rules: Rules) -> tuple[int, list[Refusal]]:
+async def _republish(console: _Console, rules: Rules, tally: _Tally) -> None:
     entries, topic = console.adopted, console.pubsub.topic(console.settings.jobs_topic)
-    replayed, refused = 0, list[Refusal]()
     decisions = planned(console.holding, entries, rules, console.now)
     with Progress(console=out()) as bars:
         bar = bars.add_task("replaying", total=len(entries))
@@ -286,11 +311,7 @@ async def _republish(console: _Console, rules: Rules) -> tuple[int, list[Refusal
         async with aclosing(done) as outcomes:
             async for each in outcomes:
                 bars.advance(bar)
-                if isinstance(each, Refusal):
-                    refused.append(each)
-                else:
-                    replayed += 1
-    return replayed, refused
+                tally.count(each)
 
 
 def _tell_kept(refused: Iterable[Refusal]) -> None:

@@ -13,7 +13,9 @@ from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, Progre
 from schemas.job import JobRejected
 from schemas.text import plain_json
 from worker import client
-from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_settings, out, warn_in_plain_text
+from worker.awaited import AwaitedJob
+from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_settings, out
+from worker.telemetry.logs import warn_in_plain_text
 
 MOST_OF_A_MESSAGE = 2_000
 """Characters of an error message that are shown; the event has all of it."""
@@ -31,7 +33,7 @@ def submit(job: dict[str, Any], *, wait: bool, timeout_seconds: float, as_json: 
         with client.own_subscription(project_id=project, topic=settings.completion_topic) as subscription:
             client.submit(job, project_id=project, topic=topic)
             _print(as_json, {"job_id": job["job_id"]}, line(f"published {job['job_id']}"))
-            ended = _follow(project, subscription, job["job_id"], timeout_seconds, as_json=as_json)
+            ended = _follow(project, subscription, AwaitedJob.of(job), timeout_seconds, as_json=as_json)
     if not isinstance(ended, CompletedEvent):
         raise SystemExit(EXIT_FAILED)
 
@@ -81,16 +83,16 @@ def _value(member: Enum | str) -> str:
 
 
 def _follow(
-    project: str, subscription: str, job_id: str, timeout_seconds: float, *, as_json: bool
+    project: str, subscription: str, job: AwaitedJob, timeout_seconds: float, *, as_json: bool
 ) -> CompletedEvent | FailedEvent:
     with client.completions(
-        project_id=project, subscription=subscription, job_id=job_id, timeout_seconds=timeout_seconds
+        project_id=project, subscription=subscription, job_id=job.job_id, timeout_seconds=timeout_seconds
     ) as events:
         for event in events:
             show(event, as_json=as_json)
-            if isinstance(event, CompletedEvent | FailedEvent):
+            if job.ends_with(event) and isinstance(event, CompletedEvent | FailedEvent):
                 return event
-    return fail(f"{job_id} has not ended within {timeout_seconds:g} s; it goes on all the same")
+    return fail(f"{job.job_id} has not ended within {timeout_seconds:g} s; it goes on all the same")
 
 
 @contextmanager

@@ -27,6 +27,8 @@ class Seen:
 
     url: str
     health: dict[str, Any] | None
+    problem: str = "no answer"
+    """Why there is no `health`."""
 
 
 def top(urls: Sequence[str], *, interval_seconds: float, once: bool) -> None:
@@ -35,9 +37,8 @@ def top(urls: Sequence[str], *, interval_seconds: float, once: bool) -> None:
     with ThreadPoolExecutor(len(addresses), thread_name_prefix="top") as pool:
 
         def look() -> list[Seen]:
-            return [
-                Seen(url=url, health=found) for url, found in zip(addresses, pool.map(document, addresses), strict=True)
-            ]
+            answers = zip(addresses, pool.map(document, addresses), strict=True)
+            return [understood(Seen(url=url, health=found)) for url, found in answers]
 
         if once:
             out().print(screen(look()), soft_wrap=False)
@@ -49,6 +50,15 @@ def top(urls: Sequence[str], *, interval_seconds: float, once: bool) -> None:
                     live.update(screen(look()), refresh=True)
         except KeyboardInterrupt:
             return
+
+
+def understood(worker: Seen) -> Seen:
+    """Return the worker as it is shown; what answers may be none of ours, or of another version."""
+    try:
+        screen([worker])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return Seen(url=worker.url, health=None, problem="not a worker's answer")
+    return worker
 
 
 def screen(workers: Sequence[Seen]) -> RenderableType:
@@ -79,7 +89,7 @@ def _workers(workers: Sequence[Seen]) -> Table:
         expand=True,
     )  # fmt: skip
     for worker in workers:
-        table.add_row(*(_row(worker.health) if worker.health else (cell(worker.url), cell("no answer", "bold red"))))
+        table.add_row(*(_row(worker.health) if worker.health else (cell(worker.url), cell(worker.problem, "bold red"))))
     return table
 
 

@@ -35,7 +35,7 @@ from worker.ports import Clock, Delivery, Subscription
 LOOK_SECONDS = 60.0
 """From one pull to the next; a subscription that is missing or refused is asked every `REFUSED_LOOK_SECONDS`."""
 REFUSED_LOOK_SECONDS = 600.0
-FIRST_PULL_MESSAGES, PULL_MESSAGES = 20, 500
+FIRST_PULL_MESSAGES, PULL_MESSAGES = 100, 500
 PULL_BYTES = 8 * 1024 * 1024
 """One answer should not hold more; the sizes of the answer before are the only hint."""
 LEASE_SECONDS = 60
@@ -78,12 +78,14 @@ class Adoption:
         self._refused_because = ""
 
     async def run(self) -> None:
-        """Look once a minute; the first look is at a random moment of the first, so that workers take turns."""
-        await self._clock.sleep(self._rng.uniform(0.25, 0.75) * LOOK_SECONDS)
+        """Look once a minute; the first look comes after a random part of one, so that workers take turns."""
+        await self._clock.sleep(self._rng.uniform(0.1, 0.4) * LOOK_SECONDS)
         while True:
             began = self._clock.monotonic()
             if not self._why_not():
-                await self._look()
+                error = await caught(self._look())
+                if error is not None:  # a defect here is no reason for the worker's jobs to stop
+                    log.error("adoption.failed", reason=str(error), exc_info=error)
             every = REFUSED_LOOK_SECONDS if self._refused_because else LOOK_SECONDS
             await self._clock.sleep(max(1.0, began + every - self._clock.monotonic()))
 

@@ -104,6 +104,7 @@ class _Condition:
     relapses: int = 0
     """How often the part broke again since the last job that was done."""
     probing: asyncio.Task[WorkerFault | ServiceDown | None] | None = None
+    mended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def stops_intake(self) -> bool:
@@ -162,6 +163,12 @@ class Fitness:
         """Return once nothing that stops the intake is broken."""
         await self._fit.wait()
 
+    async def wait_mended(self, resource: str) -> None:
+        """Return once the part of that resource works, at once where nothing is known against it."""
+        condition = self._conditions.get(resource)
+        while condition is not None and condition.fault is not None:
+            await condition.mended.wait()
+
     def refuse_if_broken(self, resource: str) -> None:
         """Raise what is wrong with the part of that resource, so that no call has to fail first."""
         condition = self._conditions.get(resource)
@@ -191,7 +198,7 @@ class Fitness:
         condition = self._by_name(fault.part)
         if condition is None or condition.part.need is Need.OPTIONAL:
             return False
-        if condition.fault is not None or fault is not condition.last_fault:  # else it was mended meanwhile
+        if condition.fault is None and fault is not condition.last_fault:  # else it was mended meanwhile
             self._break(condition, fault)
         return isinstance(fault, WorkerFault) and before is not None and condition.recovered_at > before
 
@@ -283,6 +290,7 @@ class Fitness:
             condition.relapses += condition.last_fault is not None
             log.error("part.broken", part=condition.part.name, code=fault.code, reason=str(fault))
         condition.fault = condition.last_fault = fault
+        condition.mended.clear()
         self._changed.set()
         condition.next_probe_at = self._clock.monotonic() + self._pause_seconds(condition)
         self._note_fitness()
@@ -292,6 +300,7 @@ class Fitness:
         if condition.fault is None:
             return
         condition.fault, condition.recovered_at = None, self._clock.monotonic()
+        condition.mended.set()
         log.info("part.mended", part=condition.part.name)
         self._note_fitness()
 

@@ -6,14 +6,20 @@ what its checkpoints cost. Everything else stays null; no figure is made up.
 
 from datetime import datetime
 
+import structlog
+
 from schemas.events import PartialMetadata
-from schemas.state import Checkpoint, StoredMessage
+from schemas.state import StoredMessage
 from worker.core.jobs import reporting
 from worker.core.jobs.costing import Cost, bill
 from worker.core.jobs.handler import JobAttempt, JobRules, Jobs, JobTools, traced
+from worker.core.jobs.job_message import original_of
+from worker.core.jobs.spending import spent_before
 from worker.core.jobs.state import Claim
 from worker.errors import DeliveriesExhausted, JobFault, JobIdConflict
 from worker.ports import Delivery
+
+log = structlog.get_logger(__name__)
 
 
 async def adopt(jobs: Jobs, original: Delivery, *, deliveries: int, gave_up_at: datetime) -> None:
@@ -36,8 +42,9 @@ class _ForwardedJob(JobAttempt):
 
     async def adopt(self) -> None:
         try:
-            job = self._understand()
-            if marker := await self._concluded_before(job):
+            job = await self._understand()
+            if marker := await self._result(job):  # whatever became of its artefacts: it did end
+                await self._tools.states.sweep(marker)
                 await self._publish(marker.messages)
                 return
             error: JobFault = DeliveriesExhausted(self._deliveries)
@@ -50,39 +57,39 @@ class _ForwardedJob(JobAttempt):
 
     async def _bury(self, error: JobFault) -> None:
         """Store the failure where the message is a job, then publish dead letter, failed and cost events."""
-        if self._job is None or isinstance(error, JobIdConflict):
-            messages = self._messages(error, (), claim=None)
+        if (job := self._job_of(error)) is None:
+            messages = self._messages(error, claim=None)
         else:
-            async with self._claim(self._job, deliveries=0) as claim:
-                messages = self._messages(error, await claim.checkpoints.all(), claim)
-                await claim.conclude(self._marker(self._job, messages, error))
+            async with self._claim(job, deliveries=0) as claim:
+                await spent_before(claim, self._account)
+                messages = self._messages(error, claim)
+                await claim.conclude(self._marker(job, messages, error))
         await self._publish(messages)
         job_id, code = self._subject.echo.job_id, reporting.code_of(error)
         self._tools.board.failed(job_id, self._account, code, self._tools.clock.now())
 
-    def _messages(
-        self, error: JobFault, chunks: tuple[Checkpoint, ...], claim: Claim | None
-    ) -> tuple[StoredMessage, ...]:
-        cost = bill(chunks, sum(chunk.audio_seconds for chunk in chunks), self._rules.prices)
-        self._account.chunks, self._account.cost = chunks, cost
+    def _messages(self, error: JobFault, claim: Claim | None) -> tuple[StoredMessage, ...]:
+        account = self._account
+        cost = bill(account.chunks, account.audio_seconds or 0.0, self._rules.prices, account.waste)
+        account.cost = cost
         was_claimed = claim is not None and claim.record.deliveries > 0
         letter = reporting.dead_letter(
             self._subject,
             self._account,
             error,
-            self._original(),
+            original_of(self._delivery, self._rules.subscription),
             attempts=self._deliveries,
             crashes=claim.record.crashes if claim else 0,
             first_seen=claim.record.first_seen if claim and was_claimed else self._delivery.publish_time,
             now=self._gave_up_at,
         )
-        return traced(reporting.failed(self._subject, error, letter, self._known(chunks, cost), cost, self._gave_up_at))
+        return traced(reporting.failed(self._subject, error, letter, self._known(cost), cost, self._gave_up_at))
 
-    def _known(self, chunks: tuple[Checkpoint, ...], cost: Cost) -> PartialMetadata:
+    def _known(self, cost: Cost) -> PartialMetadata:
         return PartialMetadata(
             method_requested=self._account.method_requested,
             method_used=self._account.method_used,
             fallback_reasons=self._account.fallback_reasons,
-            cost_estimate_usd=cost.usd if chunks else None,
+            cost_estimate_usd=cost.usd if cost.engines else None,
             deliveries=self._deliveries or None,
         )

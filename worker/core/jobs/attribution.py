@@ -1,25 +1,48 @@
-"""Which revision did a job, and in which group of the roll-out: what costs are compared by."""
+"""A job's bill, with what costs are compared by: the revision, the group of the roll-out, and how the job went."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from typing import Protocol
 
-from worker.core.jobs.costing import Attribution, Cost
+from schemas.state import Checkpoint
+from worker.core.jobs.costing import Attribution, Cost, Prices, bill
 from worker.core.jobs.reporting import Account
-from worker.core.jobs.routing import in_rollout
+from worker.core.jobs.routing import RoutingPolicy, in_rollout
 
 
-def attributed(
-    cost: Cost, account: Account, *, revision: str, video_id: str | None, rollout_percent: float, now: datetime
-) -> Cost:
-    """Return the cost with what a canary is judged by. `video_id` is None where the message names no video."""
+class Rules(Protocol):
+    """The settings that a bill depends on."""
+
+    @property
+    def revision(self) -> str:
+        """The deployment's revision; empty where nothing names it."""
+        ...
+
+    @property
+    def routing(self) -> RoutingPolicy:
+        """Its `rollout_percent` decides the group."""
+        ...
+
+    @property
+    def prices(self) -> Prices:
+        """List prices, or the operator's own."""
+        ...
+
+
+def charge(account: Account, chunks: Sequence[Checkpoint], seconds: float, video_id: str | None, rules: Rules) -> Cost:
+    """Note the bill of the chunks, of so much audio, in the account, and return it.
+
+    `video_id` is None where the message names no video: then the job belongs to no group.
+    """
     group = None
     if video_id is not None:
-        group = "parakeet" if in_rollout(video_id, rollout_percent) else "deepgram"
+        group = "parakeet" if in_rollout(video_id, rules.routing.rollout_percent) else "deepgram"
     attribution = Attribution(
-        revision=revision,
+        revision=rules.revision,
         rollout_group=group,
-        processing_time_seconds=(now - account.started_at).total_seconds(),
+        processing_time_seconds=account.seconds or None,
         chunks_total=len(account.chunks),
         chunks_fallback=sum(1 for chunk in account.chunks if chunk.fallback_reason),
     )
-    return replace(cost, attribution=attribution)
+    account.cost = cost = replace(bill(chunks, seconds, rules.prices, account.waste), attribution=attribution)
+    return cost

@@ -44,7 +44,8 @@ class AudioIntake:
     """Downloads audio into folders of its own below `folder`; reads `input_buckets` only, where that is not empty.
 
     All audio at once takes at most `room_bytes`, but for one file that is larger by itself. `may_read` raises where a
-    bucket is known not to work now; `on_read` learns the buckets that have been read.
+    bucket is known not to work now, `until_mended` returns once it works; `on_read` learns the buckets that have been
+    read.
     """
 
     def __init__(
@@ -57,16 +58,25 @@ class AudioIntake:
         room_bytes: float = math.inf,
         may_read: Callable[[str], None] = lambda _: None,
         on_read: Callable[[str], None] = lambda _: None,
+        until_mended: Callable[[str], Awaitable[None]] = lambda _: asyncio.sleep(0),
     ) -> None:
         self._store, self._folder = store, folder
         self._input_buckets, self._max_bytes = input_buckets, max_bytes
         self._room_bytes, self._taken_bytes, self._arriving_bytes = room_bytes, 0, 0
-        self._may_read, self._on_read = may_read, on_read
+        self._may_read, self._on_read, self._until_mended = may_read, on_read, until_mended
 
     def check_bucket(self, job: TranscriptionJob) -> None:
         """Raises `AudioForbidden` where the settings do not allow the job's bucket."""
         if self._input_buckets and job.audio.bucket not in self._input_buckets:
             raise AudioForbidden(job.audio_uri, f"INPUT_BUCKETS allows {', '.join(sorted(self._input_buckets))}")
+
+    def expect(self, job: TranscriptionJob) -> None:
+        """Raise `ResourceDown` or `ResourceRefused` where the bucket of the job's audio is known not to work now."""
+        self._may_read(job.audio.bucket)
+
+    async def wait_for(self, job: TranscriptionJob) -> None:
+        """Return once nothing is known against the bucket of the job's audio."""
+        await self._until_mended(job.audio.bucket)
 
     @asynccontextmanager
     async def fetch(self, job: TranscriptionJob) -> AsyncIterator[AudioInput]:
@@ -75,7 +85,6 @@ class AudioIntake:
         Raises `AudioTooLarge` (before the download), `AudioUndecodable` for an empty object, `NoRoomForAudio`,
         `TempDirFull`; `ObjectNotFound`, `ObjectForbidden` and `StorageServiceError`, to be diagnosed.
         """
-        self._may_read(job.audio.bucket)
         facts = await self._locate(job)
         with self._room_for(facts.size_bytes):
             folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="job-", dir=self._folder))

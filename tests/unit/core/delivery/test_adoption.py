@@ -121,6 +121,26 @@ async def test_it_is_found_among_letters_with_envelopes_which_are_given_back_at_
     await pool.stop()
 
 
+async def test_two_minutes_suffice_for_a_new_worker_before_300_letters_and_a_dead_workers_claim() -> None:
+    pool, tried = Pool(), []
+
+    async def held_at_first(letter: Forwarded) -> None:
+        tried.append(letter)
+        if len(tried) == 1:
+            raise ClaimHeld("vod-1", "a worker that died")
+        await pool._note(letter)
+
+    pool._adopt = held_at_first
+    pool.bury(300)
+    await pool.let_down("vod-1")
+    pool.start()
+
+    await pool.clock.advance(120)
+
+    assert len(pool.adopted) == 1
+    await pool.stop()
+
+
 async def test_letters_with_envelopes_are_away_from_a_console_for_no_time() -> None:
     pool = Pool()
     pool.bury(10)
@@ -326,6 +346,19 @@ async def test_an_outage_of_the_subscription_is_waited_out() -> None:
     await pool.clock.advance(120)
 
     assert (len(pool.adopted), subscription.acks) == (1, ["ack-f1"])
+    await pool.stop()
+
+
+async def test_a_defect_of_the_chore_does_not_end_the_worker(events: list[dict[str, Any]]) -> None:
+    pool, subscription = Pool(), ScriptedSubscription()
+    subscription.fail_pull(ValueError("no vendor's error"))
+    subscription.deliver(forwarded())
+    chore = pool.start(subscription)
+
+    await pool.clock.advance(120)
+
+    assert (len(pool.adopted), chore.done()) == (1, False)
+    assert [event["reason"] for event in events if event["event"] == "adoption.failed"] == ["no vendor's error"]
     await pool.stop()
 
 

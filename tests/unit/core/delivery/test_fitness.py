@@ -217,3 +217,17 @@ async def test_the_last_test_of_each_part_is_kept_with_its_time() -> None:
         (test,) = fitness.tests
         assert (test.passed, test.tested_at) == (False, clock.now())
         assert "not granted" in test.reason
+
+
+async def test_deliveries_that_meet_a_broken_part_do_not_put_its_probe_off() -> None:
+    probe = Probe(error=FAILED)
+    async with tended(probe, need=Need.SOME_JOBS) as (fitness, clock):
+        down = await fitness.diagnose(FAILED, since=0.0)
+        assert isinstance(down, ResourceDown)
+        probe.error = None
+
+        for number in range(40):
+            fitness.report(down, f"m{number}")
+            await clock.advance(0.5)
+
+        fitness.refuse_if_broken(BUCKET)
