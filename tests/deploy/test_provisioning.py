@@ -317,7 +317,7 @@ def test_what_was_made_is_gone_after_destroying_it_with_its_data(tmp_path: Path)
     assert left == {
         "artifacts repositories": ["transcription"],
         "iam service-accounts": ["transcription-build@klipstream.iam.gserviceaccount.com"],
-        "logging metrics": ["klipstream_windows_quarantined", "klipstream_worker_deaths"],
+        "logging metrics": sorted(path.stem for path in (DEPLOY / "monitoring" / "log-metrics").iterdir()),
         "services identity": ["services/identity/1"],
         "storage buckets": ["gs://klipstream_cloudbuild"],
         "artifacts docker tags": [f"{IMAGE.split('@')[0]}:staging"],

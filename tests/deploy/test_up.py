@@ -207,3 +207,14 @@ def test_status_goes_on_where_one_part_cannot_be_read(tmp_path: Path) -> None:
 
 def test_status_of_an_empty_project_says_what_makes_one(tmp_path: Path) -> None:
     assert "deploy/up.sh staging makes one" in Project(tmp_path).done("status.sh", "staging")
+
+
+def test_the_log_is_read_with_one_filter_of_this_pool(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.done("deploy.sh", "staging", "--image", IMAGES[0])
+
+    said = project.done("logs.sh", "staging", 'jsonPayload.message="worker.ready"', "--since", "6h")
+
+    assert "worker.ready" in said
+    (asked,) = [call for call in project.calls if "logging read" in call and "--freshness=6h" in call]
+    assert 'worker_pool_name="transcription-worker-staging" AND (jsonPayload.message="worker.ready")' in asked
