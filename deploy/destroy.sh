@@ -81,6 +81,8 @@ destroy_compute() {
         gcloud scheduler jobs delete "$SCALER" --location="$REGION"
     remove gcloud run services describe "$SCALER" --region="$REGION" -- \
         gcloud run services delete "$SCALER" --region="$REGION"
+    remove gcloud run services describe "$STARTER" --region="$REGION" -- \
+        gcloud run services delete "$STARTER" --region="$REGION"
     remove_parameter
     remove gcloud beta run worker-pools describe "$POOL" --region="$REGION" -- \
         gcloud beta run worker-pools delete "$POOL" --region="$REGION"
@@ -109,7 +111,7 @@ remove_parameter() {
 # Undelivered jobs and unread events are lost with their subscriptions; dead letters only --with-data.
 destroy_queues() {
     local name
-    for name in "$COST_SUBSCRIPTION" "$JOBS_SUBSCRIPTION" "$COMPLETION_SUBSCRIPTION"; do
+    for name in "$PUSH_SUBSCRIPTION" "$COST_SUBSCRIPTION" "$JOBS_SUBSCRIPTION" "$COMPLETION_SUBSCRIPTION"; do
         remove_subscription "$name"
     done
     for name in "$JOBS_TOPIC" "$COMPLETION_TOPIC"; do
@@ -130,7 +132,7 @@ destroy_data() {
 
 destroy_accounts() {
     local name
-    for name in "$WORKER_ACCOUNT" "$SCALER_ACCOUNT"; do
+    for name in "$WORKER_ACCOUNT" "$SCALER_ACCOUNT" "$STARTER_ACCOUNT" "$PUSH_ACCOUNT"; do
         remove gcloud iam service-accounts describe "$(account "$name")" -- \
             gcloud iam service-accounts delete "$(account "$name")"
     done

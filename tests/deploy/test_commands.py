@@ -22,6 +22,7 @@ RUNS = [
     ("rollback.sh", "--to-deepgram"),
     ("relaunch.sh", "GPU_BATCH_SIZE=4"),
     ("autoscale.sh",),
+    ("starter.sh",),
     ("monitor.sh",),
     ("destroy.sh", "--with-data"),
 ]
@@ -77,7 +78,7 @@ def test_what_a_dry_run_prints_can_be_pasted_and_run(run: tuple[str, ...], tmp_p
     name, *options = run
     standing = (
         project_that_stands(tmp_path)
-        if name in {"rollback.sh", "relaunch.sh", "destroy.sh"} or "--promote" in run
+        if name in {"rollback.sh", "relaunch.sh", "destroy.sh", "starter.sh"} or "--promote" in run
         else Project(tmp_path)
     )
     printed = standing.done(name, "production", *options, "--dry-run", **EVERYTHING)

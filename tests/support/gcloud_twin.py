@@ -352,6 +352,9 @@ def pull(project: Project, command: Command) -> str:
 
 def build(project: Project, command: Command) -> str:
     """A build: the image that it pushed is known from now on, by its digest and by its commit."""
+    if tag := command.flags.get("tag"):
+        project.state["images"].append(tag)
+        return ""
     registry = project.state["built"].split("@")[0]
     commit = re.search(r"COMMIT_SHA=(\w+)", command.flags["substitutions"])
     project.state["images"] += [project.state["built"], f"{registry}:{commit[1] if commit else ''}"]
