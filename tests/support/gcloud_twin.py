@@ -13,7 +13,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-VERBS = {"create", "describe", "list", "update", "delete", "add-iam-policy-binding", "enable", "replace", "publish"}
+VERBS = {
+    "create",
+    "describe",
+    "list",
+    "update",
+    "delete",
+    "add-iam-policy-binding",
+    "remove-iam-policy-binding",
+    "enable",
+    "replace",
+    "publish",
+}
 VERBS |= {"pull", "read", "add", "add-version", "cp", "rm", "deploy", "submit", "print-access-token", "version"}
 VERBS |= {"get-iam-policy", "set-iam-policy", "set-cleanup-policies", "update-instance-split", "list-tags", "disable"}
 POOL_GROUP = "run worker-pools"
@@ -149,7 +160,14 @@ def resource(project: Project, command: Command) -> str:  # noqa: C901, PLR0912 
                 for key in [key for key in kept if key.startswith(one)]:
                     del kept[key]
                 project.kept("storage buckets").pop(one, None)
-        case "describe" | "update" | "delete" | "add-iam-policy-binding" | "set-cleanup-policies":
+        case (
+            "describe"
+            | "update"
+            | "delete"
+            | "add-iam-policy-binding"
+            | "remove-iam-policy-binding"
+            | "set-cleanup-policies"
+        ):
             require(project, command, name)
             if command.verb == "delete":
                 kept.pop(name, None)
