@@ -10,12 +10,14 @@ process waited 11 % of the time for a processor, and waits 2 % now.
 
 import asyncio
 import contextlib
-import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from worker.adapters.audio.child import Child
+from worker.adapters.audio.confinement import Confinement
 from worker.adapters.audio.report import Report
 from worker.errors import TranscriptionTimeout
 
@@ -23,9 +25,6 @@ _CHUNK_BYTES = 1 << 16
 _LINE_BYTES = 1 << 12
 _OPEN_FILES = 64
 _BUFFER_BYTES = 1 << 20  # of the reader: with asyncio's own 64 KiB it stops and starts the reading all the time
-_NICER = 10
-_NICEST = 19
-_ENVIRONMENT = {"LC_ALL": "C"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,8 +35,12 @@ class Limits:
     """Of audio."""
     stall_seconds: float = 60.0
     """Without a block of samples while the reader waits for one; the reader's own time does not count."""
-    # Measured: 17-20 MB resident and 90 MB of private mappings; 160 MB for the index of a 12 h MP4.
-    memory_bytes: int = 1 << 30
+    memory_bytes: int = 384 << 20
+    """Of private memory, which with a seccomp filter is all that ffmpeg can take.
+
+    Measured with ffmpeg 7.0.2 and 9.0.2: 75-112 MiB, of which 5-30 are resident; for the index of 12 h of AAC in an MP4
+    159-183, in fragments of a second 154.
+    """
 
     @property
     def cpu_seconds(self) -> int:
@@ -48,9 +51,7 @@ class Limits:
 class Run:
     """An ffmpeg process under way."""
 
-    def __init__(self, process: asyncio.subprocess.Process, report: Report, limits: Limits) -> None:
-        assert process.stdout  # noqa: S101  # both are pipes, `started` made them
-        assert process.stderr  # noqa: S101
+    def __init__(self, process: Child, report: Report, limits: Limits) -> None:
         self.report = report
         self._process, self._stdout, self._limits = process, process.stdout, limits
         self._headers = asyncio.Event()
@@ -108,30 +109,24 @@ class Run:
 
 
 @contextlib.asynccontextmanager
-async def started(ffmpeg: Path, arguments: tuple[str, ...], report: Report, limits: Limits) -> AsyncIterator[Run]:
-    """Run ffmpeg for the length of the context; on leaving it is gone and reaped, however the context is left."""
-    process = await asyncio.create_subprocess_exec(
-        ffmpeg,
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=_ENVIRONMENT,
-        cwd=os.sep,
-        process_group=0,  # not a session: Linux may weigh those against each other, whatever their processes' niceness
-        limit=_BUFFER_BYTES,
-    )
+async def started(
+    confinement: Confinement, path: Path, arguments: tuple[str, ...], report: Report, limits: Limits
+) -> AsyncIterator[Run]:
+    """Run ffmpeg on a file for the length of the context; on leaving it is gone and reaped, however that comes about.
+
+    ffmpeg inherits the file open for reading as its descriptor 0. Raises OSError where it cannot be started.
+    """
+    with path.open("rb", buffering=0) as audio:
+        process = await Child.start(arguments, audio, confinement, partial(_limit, limits), buffer_bytes=_BUFFER_BYTES)
     run = Run(process, report, limits)
     try:
-        _confine(process.pid, limits)
-        _hold_back(process.pid)
         yield run
     finally:
         await run.end()
 
 
-def _confine(pid: int, limits: Limits) -> None:
-    """Set the child's limits from outside: no code of ours runs between fork and exec, and no wrapper is started."""
+def _limit(limits: Limits, pid: int) -> None:
+    """Set the child's limits from outside: these are a process's, so the thread that starts it cannot take them on."""
     if sys.platform != "linux":
         return
     import resource  # noqa: PLC0415  # POSIX only
@@ -146,21 +141,3 @@ def _confine(pid: int, limits: Limits) -> None:
     with contextlib.suppress(ProcessLookupError):  # it has ended already
         for limit, ceiling in ceilings.items():
             resource.prlimit(pid, limit, ceiling)
-
-
-def _hold_back(pid: int) -> None:
-    """It shall not interrupt others when it wakes, and get less where processors are short."""
-    if sys.platform != "linux":
-        return
-    niceness = min(_NICEST, os.getpriority(os.PRIO_PROCESS, 0) + _NICER)
-    for thread in _threads(pid):
-        with contextlib.suppress(OSError):  # it has ended already; or a sandbox that knows no policies
-            os.setpriority(os.PRIO_PROCESS, thread, niceness)
-            os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
-
-
-def _threads(pid: int) -> Iterator[int]:
-    """Linux keeps both for each thread. The first one leads: those that it starts from then on take after it."""
-    yield pid
-    with contextlib.suppress(OSError):
-        yield from (int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir())

@@ -16,7 +16,7 @@ import pytest
 from tests.support.decoding import decode_all
 from tests.support.media import MediaKit
 from tests.support.waiting import eventually
-from worker.adapters.audio import FfmpegDecoder, Limits
+from worker.adapters.audio import FfmpegDecoder, Kernel, Limits
 from worker.errors import AudioUndecodable, EngineFailure, TranscriptionTimeout
 from worker.ports import SAMPLE_RATE_HZ
 
@@ -26,6 +26,7 @@ Children = Callable[[], list[psutil.Process]]
 
 MINUTES = 5
 LIMITS = Limits(max_seconds=3600, stall_seconds=10)
+UNCONFINED = Kernel(landlock_abi=0, seccomp=None)  # for a script that sends a signal
 PARENT = """
 import asyncio, pathlib, sys
 from worker.adapters.audio import FfmpegDecoder, Limits
@@ -161,7 +162,7 @@ async def test_a_file_that_needs_too_much_memory_is_refused(media: MediaKit, lon
 
 
 async def test_a_file_that_takes_too_much_processor_time_is_refused(long: Path, tmp_path: Path) -> None:
-    busy = FfmpegDecoder(ffmpeg=_stand_in(tmp_path, "kill -XCPU $$"), limits=LIMITS)
+    busy = FfmpegDecoder(ffmpeg=_stand_in(tmp_path, "kill -XCPU $$"), limits=LIMITS, kernel=UNCONFINED)
 
     with pytest.raises(AudioUndecodable, match="more than 240 s of CPU time"):
         await decode_all(busy, long)
