@@ -152,7 +152,7 @@ def _role(process: psutil.Process) -> str:
     command = " ".join(process.cmdline())
     if "ffmpeg" in process.name():
         return "ffmpeg"
-    return "inference" if "spawn_main" in command else "worker"
+    return "inference" if "parakeet.child" in command else "worker"
 
 
 def _proportional_bytes(process: psutil.Process) -> int:

@@ -25,7 +25,7 @@ def held_bytes() -> int | None:
     Nobody else may ask for it once the memory is hidden.
     """
     try:
-        lines = _ROLLUP.read_text("ascii").splitlines()
+        lines = _ROLLUP.read_bytes().splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) * _KIBIBYTE for line in lines if line.startswith("Pss:")), None)
+    return next((int(line.split()[1]) * _KIBIBYTE for line in lines if line.startswith(b"Pss:")), None)
