@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import os
 import subprocess
 import sys
@@ -12,12 +11,11 @@ from pathlib import Path
 from typing import IO, Self
 
 from worker.adapters.audio.confinement import Confinement
+from worker.adapters.audio.confinement.thread import in_own_thread
 
 _ENVIRONMENT = {"LC_ALL": "C"}
 _NICER = 10
 _NICEST = 19
-_STARTING = threading.Lock()
-"""Held while garbage collection is off."""
 
 
 class Child:
@@ -57,7 +55,7 @@ class Child:
                 limit=buffer_bytes,
             )
         with contextlib.ExitStack() as undo:
-            process = _in_confined_thread(confinement, lambda: _popen(confinement.path, arguments, stdin))
+            process = _start_confined(confinement, arguments, stdin)
             undo.callback(process.wait)
             undo.callback(process.kill)
             limit(process.pid)
@@ -91,38 +89,16 @@ class Child:
             self._exit.get_loop().call_soon_threadsafe(self._exit.set_result, status)
 
 
-def _in_confined_thread(
-    confinement: Confinement, popen: Callable[[], subprocess.Popen[bytes]]
-) -> subprocess.Popen[bytes]:
-    """Start a process from a thread of its own, which is confined before and ends after it.
+def _start_confined(confinement: Confinement, arguments: tuple[str, ...], stdin: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start the program from a thread that has taken the confinement on."""
 
-    No garbage is collected meanwhile: that thread must not run others' finalizers, which may need what it lacks.
-    """
-    outcome: list[subprocess.Popen[bytes] | OSError] = []
-
-    def start() -> None:
-        try:
-            _hold_back()
-            confinement.take_on()
-            outcome.append(popen())
-        except OSError as exc:
-            outcome.append(exc)
+    def start() -> subprocess.Popen[bytes]:
+        _hold_back()
+        confinement.take_on()
+        return _popen(confinement.path, arguments, stdin)
 
     confinement.prepare()
-    with _STARTING:
-        collects = gc.isenabled()
-        gc.disable()
-        try:
-            thread = threading.Thread(target=start, name="ffmpeg.start")
-            thread.start()
-            thread.join()
-        finally:
-            if collects:
-                gc.enable()
-    (started,) = outcome
-    if isinstance(started, OSError):
-        raise started
-    return started
+    return in_own_thread(start)
 
 
 def _popen(program: Path, arguments: tuple[str, ...], stdin: IO[bytes]) -> subprocess.Popen[bytes]:

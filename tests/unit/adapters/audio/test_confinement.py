@@ -1,6 +1,8 @@
 """A decoder that a file has taken over reaches nothing; where the kernel lacks a means, what is open is said."""
 
 import asyncio
+import ctypes
+import errno
 import gc
 import json
 import os
@@ -17,8 +19,8 @@ import pytest
 from tests.support.decoding import decode_all
 from tests.support.media import MediaKit
 from worker.adapters.audio import Confinement, FfmpegDecoder, Kernel, Limits
-from worker.adapters.audio.confinement import seccomp
-from worker.adapters.audio.confinement.kernel import code_of
+from worker.adapters.audio.confinement import calls, seccomp
+from worker.adapters.audio.confinement.calls import code_of
 from worker.adapters.audio.confinement.program import Program
 from worker.adapters.audio.confinement.syscalls import ARCHITECTURES
 from worker.adapters.audio.process import started
@@ -173,6 +175,29 @@ def test_a_kernel_with_everything_leaves_no_gap(media: MediaKit) -> None:
     kernel = Kernel(landlock_abi=7, seccomp=ARCHITECTURES["aarch64"])
 
     assert Confinement(path=media.ffmpeg, kernel=kernel).gaps() == ()
+
+
+@pytest.mark.skipif(not OFFERED.seccomp, reason="no filter here")
+@pytest.mark.parametrize("lacking", ["landlock_restrict_self", "seccomp"])
+def test_what_a_container_refuses_counts_as_lacking(lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, numbers = (
+        calls.call,
+        {"landlock_restrict_self": 446, "seccomp": 317 if os.uname().machine == "x86_64" else 277},
+    )
+
+    def refused(function: str, *arguments: Any) -> int:
+        if (function, arguments[0]) != ("syscall", numbers[lacking]):
+            return real(function, *arguments)
+        ctypes.set_errno(errno.EPERM)
+        return -1
+
+    monkeypatch.setattr(calls, "call", refused)
+
+    here = Kernel.here()
+
+    assert (here.landlock_abi, here.seccomp) == (
+        (0, OFFERED.seccomp) if lacking == "landlock_restrict_self" else (OFFERED.landlock_abi, None)
+    )
 
 
 async def test_the_worker_itself_stays_free(decoder: FfmpegDecoder, media: MediaKit, talk: Pcm) -> None:

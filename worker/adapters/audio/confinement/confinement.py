@@ -3,17 +3,16 @@
 import ctypes
 import os
 import struct
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from worker.adapters.audio.confinement import landlock, seccomp
-from worker.adapters.audio.confinement.kernel import Kernel, demand, libc
+from worker.adapters.audio.confinement.calls import demand
+from worker.adapters.audio.confinement.kernel import Kernel, can_confine, renounce_privileges
 from worker.adapters.audio.confinement.program import Program
 
-_PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _NO_CAPABILITIES = bytes(24)
 _NOWHERE = Path(os.devnull)
@@ -37,7 +36,7 @@ class Confinement:
 
     def prepare(self) -> None:
         """Do once what `take_on` would otherwise do in a confined thread. Raises OSError."""
-        if _can_confine():
+        if can_confine():
             _ = self.program
 
     def take_on(self) -> None:
@@ -46,10 +45,10 @@ class Confinement:
         Linux keeps capabilities, Landlock's domain and the filter for each thread: the other threads of this process
         stay free, and between fork and exec there is nothing left to do.
         """
-        if not _can_confine():
+        if not can_confine():
             return
         program = self.program
-        demand("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        renounce_privileges()
         if self.kernel.landlock_abi:
             landlock.restrict(self.kernel.landlock_abi, dict(_rules(program)))
         _drop_capabilities()
@@ -75,10 +74,6 @@ class Confinement:
         if is_script:
             script = f"{self.path} is a script, and what it starts must lie below /usr or /opt"
             yield f"start the system's programs ({script}: better put that ffmpeg itself on PATH)"
-
-
-def _can_confine() -> bool:
-    return sys.platform == "linux" and libc() is not None
 
 
 def _rules(program: Program) -> Iterator[tuple[Path, int]]:

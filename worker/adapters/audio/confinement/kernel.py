@@ -1,20 +1,17 @@
-"""What the kernel offers to confine a process with, and the calls for it that Python lacks."""
+"""What the kernel offers to confine a process with."""
 
-import ctypes
-import functools
-import os
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
+from worker.adapters.audio.confinement import landlock, seccomp
+from worker.adapters.audio.confinement.calls import demand, libc
 from worker.adapters.audio.confinement.syscalls import ARCHITECTURES, Architecture
+from worker.adapters.audio.confinement.thread import in_own_thread
 
-_CREATE_RULESET = 444  # landlock_create_ruleset; the number is the same on all architectures
-_VERSION = 1  # LANDLOCK_CREATE_RULESET_VERSION
-_PR_GET_SECCOMP = 21
-_FUNCTION_BYTES = 64
-"""The functions around one system call are shorter; the call itself is among their first instructions."""
+_PR_SET_NO_NEW_PRIVS = 38
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,46 +25,33 @@ class Kernel:
 
     @classmethod
     def here(cls) -> Self:
-        """Ask the running kernel. A container's own filter that refuses the question counts as a no."""
-        if sys.platform != "linux" or libc() is None:
+        """Try what the running kernel offers, in threads that end again. What a container refuses counts as lacking."""
+        if not can_confine():
             return cls(landlock_abi=0, seccomp=None)
+        abi = landlock.version()
         numbered = ARCHITECTURES.get(platform.machine()) if sys.maxsize > 1 << 32 else None
-        filters = call("prctl", _PR_GET_SECCOMP, 0, 0, 0, 0) >= 0
-        abi = call("syscall", _CREATE_RULESET, 0, 0, _VERSION)
-        return cls(landlock_abi=max(0, abi), seccomp=numbered if filters else None)
+        restricts = abi > 0 and _works(lambda: landlock.restrict(abi, {}))
+        filters = numbered is not None and _works(lambda: seccomp.install(numbered, is_script=False))
+        return cls(landlock_abi=abi if restricts else 0, seccomp=numbered if filters else None)
 
 
-@functools.cache
-def libc() -> ctypes.CDLL | None:
-    """The C library of this process; None where it cannot be called, as in a Python that is linked statically."""
+def can_confine() -> bool:
+    """Return whether this is a Linux with a C library to call."""
+    return sys.platform == "linux" and libc() is not None
+
+
+def renounce_privileges() -> None:
+    """Set no-new-privs for the calling thread and what it starts. Raises OSError."""
+    demand("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _works(restriction: Callable[[], None]) -> bool:
+    def rehearse() -> None:
+        renounce_privileges()
+        restriction()
+
     try:
-        library = ctypes.CDLL(None, use_errno=True)
-        for name in ("syscall", "prctl", "vfork", "execve"):
-            getattr(library, name)
-    except (OSError, AttributeError, TypeError):
-        return None
-    library.syscall.restype = ctypes.c_long
-    return library
-
-
-def call(function: str, *arguments: int | ctypes.Array[ctypes.c_char]) -> int:
-    """Call a function of the C library with integers and buffers; -1 for a failure, `ctypes.get_errno()` says why."""
-    library = libc()
-    assert library is not None  # noqa: S101  # `Kernel.here` has seen to it
-    converted = (ctypes.c_long(each) if isinstance(each, int) else each for each in arguments)
-    return int(getattr(library, function)(*converted))
-
-
-def demand(function: str, *arguments: int | ctypes.Array[ctypes.c_char]) -> int:
-    """Call and return the result. Raises OSError."""
-    result = call(function, *arguments)
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{function}{arguments[:1]}: {os.strerror(number)}")
-    return result
-
-
-def code_of(function: str) -> range:
-    """The addresses of a C function's first instructions in this process."""
-    begin = ctypes.cast(getattr(libc(), function), ctypes.c_void_p).value or 0
-    return range(begin, begin + _FUNCTION_BYTES)
+        in_own_thread(rehearse)
+    except OSError:
+        return False
+    return True

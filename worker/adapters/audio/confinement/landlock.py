@@ -11,7 +11,7 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
-from worker.adapters.audio.confinement.kernel import demand
+from worker.adapters.audio.confinement.calls import call, demand
 
 EXECUTE = 1 << 0
 WRITE_FILE = 1 << 1
@@ -19,6 +19,7 @@ READ_FILE = 1 << 2
 READ_DIR = 1 << 3
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_VERSION = 1  # LANDLOCK_CREATE_RULESET_VERSION
 _PATH_BENEATH = 1
 _OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | 1 << 14 | 1 << 15  # truncation and ioctl too
 # How many rights of files each version knows; all are taken away.
@@ -26,6 +27,11 @@ _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _NEWEST_FILES = 16
 _TCP_SINCE, _TCP = 4, 0b11  # bind, connect
 _SCOPES_SINCE, _SCOPES = 6, 0b11  # abstract UNIX sockets, signals
+
+
+def version() -> int:
+    """Return the version of Landlock that the kernel has; 0 for none."""
+    return max(0, call("syscall", _CREATE_RULESET, 0, 0, _VERSION))
 
 
 def restrict(abi: int, rules: Mapping[Path, int]) -> None:

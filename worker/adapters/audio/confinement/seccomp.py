@@ -16,7 +16,7 @@ import ctypes
 import errno
 import struct
 
-from worker.adapters.audio.confinement.kernel import code_of, demand
+from worker.adapters.audio.confinement.calls import code_of, demand
 from worker.adapters.audio.confinement.syscalls import FIRST_COMMON, Architecture
 
 # linux/bpf_common.h
