@@ -288,6 +288,43 @@ def take_more_memory_than_it_may() -> None:
     mmap.mmap(-1, 385 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
 
 
+@attempt("limit")
+def take_addresses_for_page_tables() -> None:
+    mmap.mmap(-1, 5 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ).close()
+
+
+@attempt("limit")
+def let_its_stack_grow() -> None:
+    try:
+        resource.setrlimit(resource.RLIMIT_STACK, (1 << 30, 1 << 30))
+    except ValueError as exc:
+        raise OSError from exc
+
+
+@attempt("limit")
+def start_threads_without_end() -> None:
+    threading.stack_size(1 << 15)
+    stop = threading.Event()
+    threads = [threading.Thread(target=stop.wait, daemon=True) for _ in range(4100)]
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError as exc:
+        raise OSError from exc
+    finally:
+        stop.set()
+
+
+@attempt("seccomp")
+def lock_its_input() -> None:
+    fcntl.lockf(0, fcntl.LOCK_SH, 1)
+
+
+@attempt("seccomp")
+def enlarge_its_pipe() -> None:
+    fcntl.fcntl(1, 1031, 1 << 20)
+
+
 @attempt("seccomp")
 def share_memory_without_a_name() -> None:
     mmap.mmap(-1, 4096, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS).close()

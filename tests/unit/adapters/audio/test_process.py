@@ -146,9 +146,12 @@ async def test_a_decode_is_confined(decoder: FfmpegDecoder, long: Path, children
         (ffmpeg,) = children()
         memory, processor = ffmpeg.rlimit(psutil.RLIMIT_DATA), ffmpeg.rlimit(psutil.RLIMIT_CPU)
         written, opened = ffmpeg.rlimit(psutil.RLIMIT_FSIZE), ffmpeg.rlimit(psutil.RLIMIT_NOFILE)
+        addresses, stack = ffmpeg.rlimit(psutil.RLIMIT_AS), ffmpeg.rlimit(psutil.RLIMIT_STACK)
+        threads = ffmpeg.rlimit(psutil.RLIMIT_NPROC)
         environment, folder = ffmpeg.environ(), ffmpeg.cwd()
 
     assert memory == (LIMITS.memory_bytes, LIMITS.memory_bytes)
+    assert (addresses[1], stack[1], threads[1]) == (4 << 30, 8 << 20, 4096)
     assert processor == (240, 245)
     assert (written, opened) == ((0, 0), (64, 64))
     assert (environment, folder) == ({"LC_ALL": "C"}, "/")

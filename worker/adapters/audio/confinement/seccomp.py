@@ -7,7 +7,7 @@ files and folders, shared memory. Of the calls listed, some are looked into:
   the program started does not know, so that a decoder starts nothing;
 - files are opened for reading only;
 - memory comes only in the kinds that RLIMIT_DATA counts;
-- limits are set for the caller alone, and no signal is directed at others.
+- limits are set for the caller alone, no signal is directed at others, and no file is locked.
 
 The first two do not hold for a script, which starts other programs: that is what it is for.
 """
@@ -15,6 +15,7 @@ The first two do not hold for a script, which starts other programs: that is wha
 import ctypes
 import errno
 import struct
+from collections.abc import Sequence
 
 from worker.adapters.audio.confinement.calls import code_of, demand
 from worker.adapters.audio.confinement.syscalls import FIRST_COMMON, Architecture
@@ -30,7 +31,8 @@ _X32 = 0x40000000  # x86-64's second set of numbers
 _CLONE_THREAD = 0x10000
 _WRITES = 0o3 | 0o100 | 0o1000  # O_WRONLY, O_RDWR; O_CREAT; O_TRUNC
 _MAP_SHARED, _MAP_ANONYMOUS, _MAP_GROWSDOWN = 0x01, 0x20, 0x100
-_SIGNAL_COMMANDS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX
+# F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GETPIPE_SZ: no signals, no locks, no larger pipes
+_HARMLESS_COMMANDS = (0, 1, 2, 3, 4, 1030, 1032)
 _HARMLESS_IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIO(N)CLEX
 _SET_MODE_FILTER = 1
 _SECCOMP = {0xC000003E: 317, 0xC00000B7: 277}
@@ -66,18 +68,8 @@ def build(architecture: Architecture, *, is_script: bool) -> list[Instruction]:
 def _for_all() -> dict[str, list[Instruction]]:
     allow, refuse = (_RETURN, 0, 0, _ALLOW), _refuse(errno.EPERM)
     return {
-        "fcntl": [
-            _argument(1),
-            *((_IF_EQUAL, 3 - n, 0, each) for n, each in enumerate(_SIGNAL_COMMANDS)),
-            allow,
-            refuse,
-        ],
-        "ioctl": [
-            _argument(1),
-            *((_IF_EQUAL, 6 - n, 0, each) for n, each in enumerate(_HARMLESS_IOCTLS)),
-            _refuse(errno.ENOTTY),
-            allow,
-        ],
+        "fcntl": _one_of(1, _HARMLESS_COMMANDS, _refuse(errno.EPERM)),
+        "ioctl": _one_of(1, _HARMLESS_IOCTLS, _refuse(errno.ENOTTY)),
         "prlimit64": [_argument(0), (_IF_EQUAL, 0, 1, 0), allow, refuse],
         "mmap": [
             _argument(3),
@@ -100,6 +92,12 @@ def _for_programs() -> dict[str, list[Instruction]]:
         "open": _reading(1),
         "openat": _reading(2),
     }
+
+
+def _one_of(argument: int, values: Sequence[int], otherwise: Instruction) -> list[Instruction]:
+    last = len(values)
+    compare = [(_IF_EQUAL, last - place, 0, value) for place, value in enumerate(values)]
+    return [_argument(argument), *compare, otherwise, (_RETURN, 0, 0, _ALLOW)]
 
 
 def _reading(flags: int) -> list[Instruction]:
