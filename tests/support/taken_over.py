@@ -301,20 +301,6 @@ def let_its_stack_grow() -> None:
         raise OSError from exc
 
 
-@attempt("limit")
-def start_threads_without_end() -> None:
-    threading.stack_size(1 << 15)
-    stop = threading.Event()
-    threads = [threading.Thread(target=stop.wait, daemon=True) for _ in range(4100)]
-    try:
-        for thread in threads:
-            thread.start()
-    except RuntimeError as exc:
-        raise OSError from exc
-    finally:
-        stop.set()
-
-
 @attempt("seccomp")
 def lock_its_input() -> None:
     fcntl.lockf(0, fcntl.LOCK_SH, 1)
@@ -370,9 +356,22 @@ def use_the_kernels_keys() -> None:
     call("keyctl", 0, -3, 1)
 
 
-started = threading.Thread(target=tries.__len__)  # a decoder may run threads, and nothing breaks
-started.start()
-started.join()
+@attempt("limit")
+def start_threads_without_end() -> None:
+    threading.stack_size(1 << 15)
+    stop, threads = threading.Event(), []
+    try:
+        while len(threads) < 4100:
+            threads.append(threading.Thread(target=stop.wait))
+            threads[-1].start()
+    except (RuntimeError, MemoryError) as exc:
+        raise OSError from exc
+    finally:
+        stop.set()
+        for thread in threads[:-1]:  # the last one may not have started
+            thread.join()
+
+
 report = {
     "tries": tries,
     "input_bytes": len(sys.stdin.buffer.read()),

@@ -1,11 +1,11 @@
-"""One ffmpeg process: started confined, listened to, and never left behind.
+"""One ffmpeg process: started confined, its output read, and never left behind.
 
-It cannot outlive the worker: its samples go to a pipe only the worker reads, so the worker's death ends it by SIGPIPE
-at its next write, and a limit on CPU time ends one that never writes again. It has its own process group, so a Ctrl-C
-meant for the worker does not make it end the audio early.
+ffmpeg cannot outlive the worker: its samples go to a pipe that only the worker reads, so the worker's death ends it by
+SIGPIPE at its next write, and a limit on CPU time ends one that never writes again. It has its own process group, so
+that a Ctrl-C meant for the worker does not end the audio early.
 
-It gives way to the inference process, which it is there to feed: measured on 2 cores while a file was decoded, that
-process waited 11 % of the time for a processor, and waits 2 % now.
+It runs at a lower priority than the inference process, which it feeds: measured on 2 cores while a file was decoded,
+that process waited 11 % of the time for a processor at equal priority, and 2 % so.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ _BUFFER_BYTES = 1 << 20  # of the reader: with asyncio's own 64 KiB it stops and
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What one decode may take."""
+    """The resources of one decode."""
 
     max_seconds: float
     """Of audio."""
@@ -54,7 +54,7 @@ class Limits:
 
 
 class Run:
-    """An ffmpeg process under way."""
+    """A running ffmpeg process."""
 
     def __init__(self, process: Child, report: Report, limits: Limits) -> None:
         self.report = report
@@ -68,10 +68,10 @@ class Run:
             await self._headers.wait()
 
     async def read(self, size: int) -> bytes:
-        """The next `size` bytes of output, fewer at its end. ffmpeg waits while nobody reads.
+        """Return the next `size` bytes of output, fewer at its end. ffmpeg waits while its output is not read.
 
-        Raises `TranscriptionTimeout` where nothing moved for `stall_seconds`: a machine at fault, not the file, for
-        whose fault there is the limit on CPU time.
+        Raises `TranscriptionTimeout` after `stall_seconds` without progress: a fault of the machine. A file that takes
+        too long meets the limit on CPU time.
         """
         async with self._progress():
             try:
@@ -80,14 +80,14 @@ class Run:
                 return end.partial
 
     async def ended(self) -> int:
-        """Wait for the end and for the whole report; the exit status, negative for a signal. Raises as `read`."""
+        """Wait for the end and the whole report. Returns the exit status, negative for a signal. Raises as `read`."""
         async with self._progress():
             code = await self._process.wait()
             await self._listener
         return code
 
     async def end(self) -> None:
-        """Kill what still runs and reap it; nothing is left on return, nor after a cancellation of the wait."""
+        """Kill and reap the process; it is gone on return, and after a cancellation of the wait as well."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await asyncio.shield(asyncio.gather(self._stdout.read(), self._listener, self._process.wait()))

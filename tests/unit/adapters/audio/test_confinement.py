@@ -171,6 +171,13 @@ def test_a_script_in_ffmpegs_place_may_start_the_systems_programs_and_that_is_sa
     assert "is a script" in gap
 
 
+def test_where_nothing_is_offered_as_on_macos_the_program_is_not_looked_into(tmp_path: Path) -> None:
+    gaps = Confinement(path=tmp_path / "not-there", kernel=NOTHING).gaps()
+
+    assert len(gaps) == 4
+    assert not any("script" in gap for gap in gaps)
+
+
 def test_a_kernel_with_everything_leaves_no_gap(media: MediaKit) -> None:
     kernel = Kernel(landlock_abi=7, seccomp=ARCHITECTURES["aarch64"])
 

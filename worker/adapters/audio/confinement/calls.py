@@ -10,7 +10,7 @@ _FUNCTION_BYTES = 64
 
 @functools.cache
 def libc() -> ctypes.CDLL | None:
-    """The C library of this process; None where it cannot be called, as in a Python that is linked statically."""
+    """Return the C library of this process; None where it cannot be called, as in a statically linked Python."""
     for name in ("libc.so.6", None):  # by its own name first: a preloaded library may stand before its functions
         try:
             library = ctypes.CDLL(name, use_errno=True)
@@ -24,7 +24,7 @@ def libc() -> ctypes.CDLL | None:
 
 
 def call(function: str, *arguments: int | ctypes.Array[ctypes.c_char]) -> int:
-    """Call a function of the C library with integers and buffers; -1 for a failure, `ctypes.get_errno()` says why."""
+    """Call a function of the C library. Returns -1 for a failure, and leaves the reason in `ctypes.get_errno`."""
     library = libc()
     assert library is not None  # noqa: S101  # `Kernel.here` has seen to that
     converted = (ctypes.c_long(each) if isinstance(each, int) else each for each in arguments)
@@ -41,6 +41,6 @@ def demand(function: str, *arguments: int | ctypes.Array[ctypes.c_char]) -> int:
 
 
 def code_of(function: str) -> range:
-    """The addresses of a C function's first instructions in this process."""
+    """Return the addresses of a C function's first instructions in this process."""
     begin = ctypes.cast(getattr(libc(), function), ctypes.c_void_p).value or 0
     return range(begin, begin + _FUNCTION_BYTES)

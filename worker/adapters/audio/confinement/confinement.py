@@ -3,6 +3,7 @@
 import ctypes
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,9 +61,11 @@ class Confinement:
         return tuple(self._gaps())
 
     def _gaps(self) -> Iterator[str]:
-        abi, filtered, is_script = self.kernel.landlock_abi, self.kernel.seccomp is not None, self.program.is_script
+        abi, filtered = self.kernel.landlock_abi, self.kernel.seccomp is not None
+        is_script = (abi > 0 or filtered) and self.program.is_script
         if not abi:
-            readable = "other jobs' audio and the worker's memory" if os.geteuid() == 0 else "other jobs' audio"
+            as_root = sys.platform == "linux" and os.geteuid() == 0
+            readable = "other jobs' audio and the worker's memory" if as_root else "other jobs' audio"
             yield f"read what the worker's user may read, {readable} too (the kernel has no Landlock)"
         if not abi and (is_script or not filtered):
             yield "write files (the kernel has no Landlock)"

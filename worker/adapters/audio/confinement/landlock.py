@@ -1,8 +1,8 @@
-"""Landlock: from now on the calling thread, and what it starts, reaches only the files that it is given.
+"""Landlock: limits the calling thread, and all that it starts, to the files that it is given.
 
 See linux/landlock.h and docs.kernel.org/userspace-api/landlock.html. Of PyPI's four bindings (November 2026: landlock
 1.0.0.dev5, landlockpy 0.2, py-landlock 0.1.1, sandlock 0.9 with 13 MB of Rust) none is both maintained and older than a
-year, and this is three system calls.
+year, and three system calls suffice.
 """
 
 import ctypes
@@ -37,7 +37,7 @@ def version() -> int:
 def restrict(abi: int, rules: Mapping[Path, int]) -> None:
     """Take everything from this thread but the rights in `rules`, of a file or of all below a folder.
 
-    What is open stays open. Paths that do not exist are left out. Needs no-new-privs. Raises OSError.
+    What is open stays open. Paths that cannot be reached are left out. Needs no-new-privs. Raises OSError.
     """
     handled = (1 << _FILE_RIGHTS.get(abi, _NEWEST_FILES)) - 1
     tcp = _TCP if abi >= _TCP_SINCE else 0
@@ -57,7 +57,7 @@ def restrict(abi: int, rules: Mapping[Path, int]) -> None:
 def _allow(ruleset: int, path: Path, rights: int) -> None:
     try:
         target = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return
     try:
         if not path.is_dir():

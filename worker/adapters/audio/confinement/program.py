@@ -41,7 +41,7 @@ class Program:
 
 
 def _loader(file: BinaryIO) -> Path | None:
-    """The dynamic loader that the ELF file names, if any."""
+    """Return the dynamic loader that the ELF file names; None for a static program."""
     file.seek(0)
     header = file.read(64)
     (table,) = struct.unpack_from("<Q", header, 32)
@@ -57,7 +57,7 @@ def _loader(file: BinaryIO) -> Path | None:
 
 
 def _libraries(loader: Path, program: Path) -> tuple[Path, ...]:
-    """All that the loader would load. Empty where it cannot say, as a loader without `--list`."""
+    """Return all that the loader would load; nothing where it cannot say, as a loader without `--list`."""
     try:
         listed = subprocess.run(
             [loader, "--list", program],

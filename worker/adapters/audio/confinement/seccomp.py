@@ -1,10 +1,10 @@
 """A filter of system calls for a decoder, in classic BPF.
 
-Refused with EPERM is all that `syscalls` does not list: sockets, signals to others, other processes' memory, changes to
-files and folders, shared memory. Of the calls listed, some are looked into:
+All that `syscalls` does not list is refused with EPERM: sockets, signals to others, other processes' memory, changes to
+files and folders, shared memory. Of some calls that it lists, the arguments or the caller are checked:
 
-- processes are created, and programs started, by this process's own C library alone: its code lies at addresses that
-  the program started does not know, so that a decoder starts nothing;
+- only the C library of this process creates processes and starts programs: its code lies at addresses that the program
+  started does not have, so that a decoder starts nothing;
 - files are opened for reading only;
 - memory comes only in the kinds that RLIMIT_DATA counts;
 - limits are set for the caller alone, no signal is directed at others, and no file is locked.
@@ -50,8 +50,8 @@ def install(architecture: Architecture, *, is_script: bool) -> None:
 
 
 def build(architecture: Architecture, *, is_script: bool) -> list[Instruction]:
-    """The filter's instructions: operation, how many to skip if true, and if false, and a number."""
-    looked_into = {**_for_all(), **({} if is_script else _for_programs())}
+    """Return the filter: of each instruction its operation, how many to skip if true, and if false, and its operand."""
+    checks = {**_for_all(), **({} if is_script else _for_programs())}
     program = [
         (_LOAD, 0, 0, _ARCHITECTURE),
         *_unless_equal(architecture.audit, _refuse(errno.ENOSYS)),
@@ -60,7 +60,7 @@ def build(architecture: Architecture, *, is_script: bool) -> list[Instruction]:
         _refuse(errno.ENOSYS),
     ]
     for name, number in architecture.allowed.items():
-        block = looked_into.get(name, [(_RETURN, 0, 0, _ALLOW)])
+        block = checks.get(name, [(_RETURN, 0, 0, _ALLOW)])
         program += [(_IF_EQUAL, 0, len(block), number), *block]
     return [*program, (_IF_AT_LEAST, 0, 1, FIRST_COMMON), _refuse(errno.ENOSYS), _refuse(errno.EPERM)]
 
@@ -118,7 +118,7 @@ def _only_from(code: range) -> list[Instruction]:
 
 
 def _argument(index: int) -> Instruction:
-    """Load the lower half of an argument: all of what is looked at fits."""
+    """Load the lower half of an argument, which holds all that is checked."""
     return (_LOAD, 0, 0, _ARGUMENTS + 8 * index)
 
 
