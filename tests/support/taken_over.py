@@ -356,21 +356,11 @@ def use_the_kernels_keys() -> None:
     call("keyctl", 0, -3, 1)
 
 
-@attempt("limit")
-def start_threads_without_end() -> None:
-    threading.stack_size(1 << 15)
-    stop, threads = threading.Event(), []
-    try:
-        while len(threads) < 4100:
-            threads.append(threading.Thread(target=stop.wait))
-            threads[-1].start()
-    except (RuntimeError, MemoryError) as exc:
-        raise OSError from exc
-    finally:
-        stop.set()
-        for thread in threads[:-1]:  # the last one may not have started
-            thread.join()
-
+threads = [threading.Thread(target=tries.__len__) for _ in range(8)]  # which a decoder may run
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
 
 report = {
     "tries": tries,
