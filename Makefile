@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 # Pinned, but installed first and by itself: its CPU and CUDA builds are different files under one version.
 TORCH ?= torch==2.13.0
+# Of the chaos campaigns: make chaos SEEDS="1 2 3".
+SEEDS ?= 1 2 3
 export CONTAINER_ENGINE ?= docker
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -58,8 +60,9 @@ benchmarks: install ## speed, against NeMo and against what was promised, into d
 	  $(BIN)/klipstream-worker bench $$benchmark --write docs/BENCHMARKS.md || failed=1; \
 	done; test -z "$$failed"
 
-chaos: install ## kill, stop and cut off workers for half an hour, and check that nothing is lost or done twice
-	$(BIN)/python -m tests.chaos --seed 1 --seed 2 --seed 3
+chaos: install ## kill, stop, cut off and starve workers for an hour, and check that nothing is lost or done twice
+	$(BIN)/python -m tests.chaos $(SEEDS:%=--seed %)
+	$(BIN)/python -m tests.chaos.faults
 	$(BIN)/python -m tests.chaos.shutdown
 	$(BIN)/python -m tests.chaos.deliveries
 	$(BIN)/python -m tests.chaos.replay

@@ -84,11 +84,16 @@ topic() {
 subscription() {
     local name=$1 topic=$2
     shift 2
-    local flags=(--ack-deadline=60 --min-retry-delay=10s --max-retry-delay=600s --message-retention-duration=7d "$@")
+    local flags=(--ack-deadline=60 --message-retention-duration=7d "$@")
+    local -a retries=(--min-retry-delay=10s --max-retry-delay=600s)
+    # Dead letters are only looked at: what a console or a worker gives back must be there for the next at once.
+    [[ $name != "$DEAD_LETTER_SUBSCRIPTION" ]] || retries=()
     if found gcloud pubsub subscriptions describe "$name"; then
-        run gcloud pubsub subscriptions update "$name" "${flags[@]}" --update-labels="$LABELS"
+        run gcloud pubsub subscriptions update "$name" "${flags[@]}" "${retries[@]:---clear-retry-policy}" \
+            --update-labels="$LABELS"
     else
-        run gcloud pubsub subscriptions create "$name" --topic="$topic" "${flags[@]}" --expiration-period=never --labels="$LABELS"
+        run gcloud pubsub subscriptions create "$name" --topic="$topic" "${flags[@]}" "${retries[@]}" \
+            --expiration-period=never --labels="$LABELS"
     fi
 }
 
@@ -167,6 +172,8 @@ provision_access() {
     grant "pubsub subscriptions" "$JOBS_SUBSCRIPTION" "$worker" roles/pubsub.subscriber roles/pubsub.viewer
     grant "pubsub topics" "$COMPLETION_TOPIC" "$worker" roles/pubsub.publisher roles/pubsub.viewer
     grant "pubsub topics" "$DEAD_LETTER_TOPIC" "$worker" roles/pubsub.publisher roles/pubsub.viewer
+    # Workers look after messages that Pub/Sub forwarded without a verdict: each still owes its failed event.
+    grant "pubsub subscriptions" "$DEAD_LETTER_SUBSCRIPTION" "$worker" roles/pubsub.subscriber
     grant "storage buckets" "gs://$AUDIO_BUCKET" "$worker" roles/storage.objectViewer
     grant "storage buckets" "gs://$OUTPUT_BUCKET" "$worker" roles/storage.objectUser
     grant "storage buckets" "gs://$STATE_BUCKET" "$worker" roles/storage.objectUser

@@ -95,7 +95,7 @@ def _run(job: TranscriptionJob) -> CompletedEvent | FailedEvent:
     timeout_seconds = float(os.environ.get("TRANSCRIPTION_TIMEOUT", "1800"))
     with _subscription(project_id, job.video_id) as subscription:
         submit(job, project_id=project_id, topic=os.environ.get("JOBS_TOPIC", "transcription-jobs"))
-        return wait_for(job.job_id, project_id=project_id, subscription=subscription, timeout_seconds=timeout_seconds)
+        return wait_for(job, project_id=project_id, subscription=subscription, timeout_seconds=timeout_seconds)
 
 
 @contextmanager

@@ -24,6 +24,6 @@ job = {
 }
 with own_subscription(project_id=project, topic=os.environ["COMPLETION_TOPIC"]) as subscription:
     submit(job, project_id=project, topic=os.environ["JOBS_TOPIC"])
-    event = wait_for(job["job_id"], project_id=project, subscription=subscription, timeout_seconds=600)
+    event = wait_for(job, project_id=project, subscription=subscription, timeout_seconds=600)
 
 print(event.event_type.value, event.artefacts.words.uri, event.artefacts.paragraphs.uri)

@@ -1,14 +1,25 @@
-"""Bytes from outside -> a JSON object, and pydantic's errors -> sentences a publisher can act on."""
+"""Bytes from outside -> a JSON object, and pydantic's errors -> sentences a publisher can act on.
+
+The time is linear in the size of the bytes whatever they hold, and what is said about them is bounded in number and
+length: it travels in events, dead letters and log lines.
+"""
 
 import json
 import math
 import reprlib
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 MAX_VIOLATIONS = 50
+MAX_VIOLATION_CHARACTERS = 300
+MAX_VALUE_CHARACTERS = 90
+"""Of a publisher's value or name, where it is quoted."""
+
+_MOST_ERRORS_READ = 2_000
+"""Above this pydantic would need seconds to describe its errors; only their number is reported then."""
 
 _SENTENCES = {
     "missing": "is required",
@@ -41,7 +52,7 @@ def load_object(data: bytes) -> dict[str, Any]:
         raise ValueError(f"is not valid JSON: {exc}") from exc
     document = json.loads(data, parse_float=_finite, object_pairs_hook=_unique)
     if not isinstance(document, dict):
-        raise ValueError(f"must be a JSON object (got {_shorten(document)})")  # noqa: TRY004 - one class for callers
+        raise ValueError(f"must be a JSON object (got {shorten(document)})")  # noqa: TRY004 - one class for callers
     return document
 
 
@@ -54,34 +65,62 @@ def _finite(text: str) -> float:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
-    if len(members) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {_shorten(twice)} stands twice in one object")
-    return members
+    if len(members) == len(pairs):
+        return members
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise ValueError(f"the key {shorten(name)} stands twice in one object")
+        seen.add(name)
+    raise AssertionError("a dict is shorter than its pairs only where a key stands twice")
 
 
 def violations(error: ValidationError) -> tuple[str, ...]:
-    """One `field: what is wrong and what would be right (got value)` for each error, in the order of the fields."""
+    """Return one `field: what is wrong and what would be right (got value)` for each error, in the order of the fields.
+
+    At most `MAX_VIOLATIONS` of them and a last one that counts the rest, each of at most `MAX_VIOLATION_CHARACTERS`.
+    """
+    count = error.error_count()
+    if count > _MOST_ERRORS_READ:
+        return (f"message: {count} values are wrong",)
     found = error.errors(include_url=False)
     sentences = [_sentence(details) for details in found[:MAX_VIOLATIONS]]
-    if len(found) > MAX_VIOLATIONS:
-        sentences.append(f"message: {len(found) - MAX_VIOLATIONS} more")
+    if count > MAX_VIOLATIONS:
+        sentences.append(f"message: {count - MAX_VIOLATIONS} more")
     return tuple(sentences)
 
 
 def _sentence(details: ErrorDetails) -> str:
-    field = ".".join(str(part) for part in details["loc"]) or "message"
+    field = ".".join(_cut(str(part), MAX_VALUE_CHARACTERS) for part in details["loc"]) or "message"
     template = _SENTENCES.get(details["type"])
     what = template.format(**details.get("ctx", {})) if template else details["msg"]
-    got = "" if details["type"] == "missing" else f" (got {_shorten(details.get('input', _ABSENT))})"
-    return f"{field}: {what}{got}"
+    got = "" if details["type"] == "missing" else f" (got {shorten(details.get('input', _ABSENT))})"
+    return _cut(f"{field}: {what}{got}", MAX_VIOLATION_CHARACTERS)
 
 
-def _shorten(value: object) -> str:
-    """The value as JSON, at most about 60 characters of it."""
-    brief = reprlib.Repr()
-    brief.maxstring = brief.maxother = brief.maxlong = 60
+class _Brief(reprlib.Repr):
+    """`reprlib` without its sorting of a dict's keys, which would read all of them, and less deep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 60
+        self.maxlevel = 2
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        """Return the first members of a dict in their own order."""
+        if level <= 0 and x:
+            return "{...}"
+        first = islice(x.items(), self.maxdict)
+        members = [f"{self.repr1(name, level - 1)}: {self.repr1(member, level - 1)}" for name, member in first]
+        return "{" + ", ".join([*members, *(["..."] if len(x) > self.maxdict else [])]) + "}"
+
+
+def shorten(value: object) -> str:
+    """Return the value as JSON or Python has it, cut to `MAX_VALUE_CHARACTERS`, without reading all of a large one."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
-    return brief.repr(value)
+    return _cut(_Brief().repr(value), MAX_VALUE_CHARACTERS)
+
+
+def _cut(text: str, characters: int) -> str:
+    return text if len(text) <= characters else text[: characters - 3] + "..."

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -22,11 +23,17 @@ from pydantic import (
 from schemas.codes import CaptionFormat, ErrorCode, Method
 from schemas.decoding import load_object, violations
 from schemas.uris import GcsUri
-from schemas.wire import TolerantModel
+from schemas.wire import Deadline, TolerantModel
 
 NEWEST_SCHEMA_VERSION = 1
 MAX_JOB_BYTES = 1024 * 1024
 """Far above any real job, and low enough for its echo and its dead letter to fit into a Pub/Sub message."""
+
+MAX_OUTPUTS = 1_000
+"""Bounds how many wrong ones pydantic describes, which takes it seconds for a long list."""
+
+MAX_LANGUAGE_CHARACTERS = 100
+"""RFC 5646 sets no limit and advises buffers of 35."""
 
 MAX_ECHO_DEPTH = 32
 """JSON parsers give up at some depth, and an event nests its job's fields deeper than the job did."""
@@ -47,7 +54,7 @@ def _id(text: str) -> str:
 
 
 def _language(text: str) -> str:
-    if not re.fullmatch(_LANGUAGE_PATTERN, text):
+    if len(text) > MAX_LANGUAGE_CHARACTERS or not re.fullmatch(_LANGUAGE_PATTERN, text):
         raise ValueError("must be a BCP-47 tag such as 'en' or 'pt-BR'")
     return text
 
@@ -62,17 +69,25 @@ def _prefix_uri(text: str) -> str:
     return text
 
 
-def _shallow(value: JsonValue) -> JsonValue:
-    if _depth(value) > MAX_ECHO_DEPTH:
-        raise ValueError(f"must be nested at most {MAX_ECHO_DEPTH} deep")
+def _few_enough(value: Any) -> Any:
+    """Refuse a long list before its items are looked at: pydantic describes every wrong one, which takes seconds."""
+    if isinstance(value, list | tuple) and len(value) > MAX_OUTPUTS:
+        raise ValueError(f"must have at most {MAX_OUTPUTS} items")
     return value
 
 
-def _depth(value: JsonValue) -> int:
-    if not isinstance(value, dict | list):
-        return 0
-    members = value.values() if isinstance(value, dict) else value
-    return 1 + max(map(_depth, members), default=0)
+def _shallow(value: JsonValue) -> JsonValue:
+    containers: list[Any] = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(MAX_ECHO_DEPTH):
+        containers = [
+            member
+            for each in containers
+            for member in (each.values() if isinstance(each, dict) else each)
+            if isinstance(member, (dict, list))
+        ]
+    if containers:
+        raise ValueError(f"must be nested at most {MAX_ECHO_DEPTH} deep")
+    return value
 
 
 def _pattern(expression: str) -> WithJsonSchema:
@@ -136,10 +151,12 @@ class TranscriptionJob(TolerantModel):
     force_method: Annotated[Method, _NotStrict] = Method.AUTO
     """Beats every other routing rule."""
     transcription_config: TranscriptionConfig = TranscriptionConfig()
-    outputs: Annotated[tuple[Annotated[CaptionFormat, _NotStrict], ...], _NotStrict] = ()
+    outputs: Annotated[tuple[Annotated[CaptionFormat, _NotStrict], ...], _NotStrict, BeforeValidator(_few_enough)] = ()
     """Captions besides the three artefacts that are always written; held in order, each once."""
     duration_seconds: Annotated[float, Field(ge=0)] | None = None
     """A hint for routing; the decoded audio is the truth."""
+    expires_at: Deadline | None = None
+    """From then on the job is not begun any more; it fails with `EXPIRED`. One that was begun is finished."""
     created_at: Echoed = None
     priority: Echoed = None
     convex_video_id: Echoed = None
@@ -181,8 +198,8 @@ class TranscriptionJob(TolerantModel):
         return GcsUri.parse_prefix(self.output_uri_prefix) if self.output_uri_prefix else None
 
     def echo(self) -> JobEcho:
-        """The part that every event repeats."""
-        return JobEcho.model_validate({name: getattr(self, name) for name in JobEcho.model_fields})
+        """Return the part that every event repeats, without validating it a second time."""
+        return JobEcho.model_construct(**{name: getattr(self, name) for name in JobEcho.model_fields})
 
 
 class JobRejected(ValueError):

@@ -17,6 +17,29 @@ class _State(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+class Waste(_State):
+    """What was spent on chunks that came to nothing: the job pays for it all the same."""
+
+    engine_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    deepgram_requests: int = Field(default=0, ge=0)
+    """Requests that Deepgram may bill."""
+    deepgram_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Their audio."""
+
+    def __add__(self, other: "Waste") -> "Waste":
+        return Waste(
+            engine_seconds=self.engine_seconds + other.engine_seconds,
+            deepgram_requests=self.deepgram_requests + other.deepgram_requests,
+            deepgram_seconds=self.deepgram_seconds + other.deepgram_seconds,
+        )
+
+    def __bool__(self) -> bool:
+        return self != NO_WASTE
+
+
+NO_WASTE = Waste()
+
+
 class ClaimRecord(_State):
     """Who works on a job, and how often that went wrong; one object, changed by compare-and-swap only.
 
@@ -35,7 +58,11 @@ class ClaimRecord(_State):
     """A verdict or a new checkpoint came out of this claim: its death is not a crash of the job."""
     failures: int = 0
     crashes: int = 0
+    last_fault: str = ""
+    """How the job broke its worker the last time that was counted as a crash."""
     deliveries: int = 0
+    waste: Waste = NO_WASTE
+    """Of this run's failed attempts, by whatever worker."""
     first_seen: datetime
     heartbeat_at: datetime
     """For people; staleness is judged by the reader's own clock."""
@@ -78,6 +105,8 @@ class ResultMarker(_State):
     outcome: Literal["completed", "failed"]
     code: ErrorCode | None = None
     messages: tuple[StoredMessage, ...]
+    earlier_costs: tuple[StoredMessage, ...] = ()
+    """Cost events of completed runs whose artefacts were gone, so that the job was done again. For reports alone."""
     concluded_at: datetime
 
     def settles(self, run: int) -> bool:

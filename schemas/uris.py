@@ -1,7 +1,8 @@
 """`gs://` addresses, and the one place that keeps them inside their bucket and prefix.
 
 Cloud Storage itself gives `.` and `..` no meaning, but file-backed servers and people's tools do, so such names are
-refused. Names are never normalised: what was written is what is read.
+refused. Names are never normalised: what was written is what is read. What Cloud Storage takes and only looks
+deceptive, such as bidirectional overrides, is a name like any other; `schemas.text.plain` makes it fit to be shown.
 """
 
 import re

@@ -1,17 +1,32 @@
-"""What every message has in common: the base model, and how numbers and times are written.
+"""What every message has in common: the base model, and how numbers and times are written and read.
 
 Numbers are rounded here and nowhere else: dollars to 6 decimals, seconds and ratios to 3, percentages to 2. Rates are
 carried as they are (a vCPU second costs $0.000011244). Rounding happens when a model is made, so a message that is
 written and read again equals the one that was made.
 """
 
+import re
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 from schemas.codes import ErrorCode, ErrorType, Method
+
+_RFC_3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,6})\d{0,24})?(?:[Zz]|([+-])(\d\d):([0-5]\d))", re.ASCII
+)
+_LEAP_SECOND = 60
 
 
 class WireModel(BaseModel):
@@ -31,8 +46,30 @@ class TolerantModel(WireModel):
         return {name: value for name, value in values.items() if value is not None}
 
 
+def read_time(value: object) -> datetime:
+    """Return the moment that an RFC 3339 text names. A `datetime` with a time zone passes. Raises `ValueError`."""
+    if isinstance(value, datetime):
+        return value
+    match = _RFC_3339.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("must be an RFC 3339 time with its offset, such as '2026-11-22T10:00:00Z'")
+    year, month, day, hour, minute, second = map(int, match.groups()[:6])
+    fraction, sign, *offset = match.groups(default="0")[6:]
+    hours, minutes = map(int, offset)
+    leap = second == _LEAP_SECOND  # datetime knows none: it is the first moment of the next minute
+    try:
+        zone = timezone((-1 if sign == "-" else 1) * timedelta(hours=hours, minutes=minutes))
+        local = datetime(year, month, day, hour, minute, second - leap, int(fraction.ljust(6, "0")), zone)
+        return (local + timedelta(seconds=leap)).astimezone(timezone.utc)
+    except (ValueError, OverflowError) as exc:
+        raise ValueError("must be a moment that exists, from year 1 to year 9999") from exc
+
+
 def _to_milliseconds(value: datetime) -> datetime:
-    utc = value.astimezone(timezone.utc)
+    try:
+        utc = value.astimezone(timezone.utc)
+    except OverflowError as exc:  # the first or last day there is, in another time zone
+        raise ValueError("is out of range") from exc
     return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
 
 
@@ -56,6 +93,9 @@ UtcTime = Annotated[
     AwareDatetime, AfterValidator(_to_milliseconds), PlainSerializer(_write_time, return_type=str, when_used="json")
 ]
 """A moment in UTC, cut to milliseconds, written as `2026-11-22T10:00:00.000Z`."""
+
+Deadline = Annotated[UtcTime, BeforeValidator(read_time)]
+"""A moment that others write for us, in any form of RFC 3339."""
 
 Usd = Annotated[float, AfterValidator(_to_usd)]
 """US dollars, rounded to 6 decimals."""

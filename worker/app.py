@@ -23,7 +23,11 @@ from worker.adapters.own_memory import hide_memory
 from worker.adapters.processors import processors
 from worker.adapters.workspace import workspace
 from worker.cloud import Cloud, open_cloud
+from worker.core.delivery.adoption import Adoption
 from worker.core.delivery.consumer import Consumer
+from worker.core.delivery.dead_letters import Forwarded
+from worker.core.delivery.fitness import Fitness
+from worker.core.jobs.adoption import adopt
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.board import Board
 from worker.core.jobs.costing import Prices
@@ -34,8 +38,9 @@ from worker.core.jobs.state import JobStates
 from worker.core.jobs.transcription import SampleNotRecognised, recognise_sample
 from worker.core.jobs.usage import report_usage
 from worker.embedded.samples import samples
-from worker.engines import Engines, open_engines
-from worker.errors import EngineFailure
+from worker.engines import Engines, NoEngine, open_engines
+from worker.errors import EngineFailure, WorkerError
+from worker.parts import Buckets, decoder_part, engine_part, worker_parts
 from worker.ports import AudioDecoder, WindowRecogniser
 from worker.preflight import demand, findings
 from worker.settings import Settings
@@ -83,7 +88,7 @@ async def run_worker(settings: Settings) -> None:
             watching(settings, watch, worker_name(), render),
             open_cloud(settings) as cloud,
         ):
-            await demand(findings(settings, cloud.pubsub, cloud.store))
+            await demand(findings(settings, cloud))
             async with open_engines(settings, cloud.store) as engines:
                 consumer = await make_consumer(settings, cloud, engines, folder, board)
                 signals.stops(consumer)
@@ -126,40 +131,108 @@ def _destinations(settings: Settings) -> Destinations:
 async def make_consumer(
     settings: Settings, cloud: Cloud, engines: Engines, folder: Path, board: Board | None = None
 ) -> Consumer:
-    """The consumer of the jobs subscription; downloads go below `folder`. Raises `SubscriptionNotFound`."""
+    """Return the consumer of the jobs subscription; downloads go below `folder`. Raises `SubscriptionNotFound`."""
     clock, decoder = SystemClock(), make_decoder(settings)
     subscription = cloud.pubsub.subscription(settings.jobs_subscription)
-    return Consumer(
+    fitness = make_fitness(settings, cloud, engines, decoder, folder)
+    jobs, rng = make_jobs(settings, cloud, engines, folder, board, fitness), random.Random()  # noqa: S311 - jitter
+    adoption = Adoption(
+        cloud.pubsub.subscription(settings.dead_letter_subscription),
+        lambda letter: adopt_forwarded(jobs, letter),
+        why_not=lambda: consumer.snapshot.intake_stopped_because,
+        patience_seconds=adoption_patience_seconds(settings),
+        clock=clock,
+        rng=rng,
+    )
+    consumer = Consumer(
         subscription,
-        make_jobs(settings, cloud, engines, folder, board),
+        jobs,
         slots=settings.job_slots,
         max_parked=settings.max_parked,
         ack_deadline_seconds=(await subscription.facts()).ack_deadline_seconds,
         max_attempts=settings.max_job_attempts,
-        self_test=lambda: self_test(decoder, engines.at_work),
+        fitness=fitness,
         fuse_threshold=FUSE_THRESHOLD,
         clock=clock,
-        rng=random.Random(),  # noqa: S311 - jitter
+        rng=rng,
         why_idle=engines.readiness.why_not,
         chores={
             "usage": lambda: report_usage(engines.parakeet, engines.prices, clock),
             "engine-probe": lambda: engines.health.tend(lambda: self_test(decoder, engines.parakeet)),
+            "adoption": adoption.run,
         },
     )
+    return consumer
 
 
-def make_jobs(settings: Settings, cloud: Cloud, engines: Engines, folder: Path, board: Board | None = None) -> Jobs:
-    """What does the job of a delivery."""
+async def adopt_forwarded(jobs: Jobs, letter: Forwarded) -> None:
+    """Give a job that the subscription's policy gave up on its dead letter and its events."""
+    await adopt(jobs, letter.original, deliveries=letter.deliveries, gave_up_at=letter.gave_up_at)
+
+
+def adoption_patience_seconds(settings: Settings) -> float:
+    """Return how long after its first sight a dead worker's claim is known to be stale."""
+    return settings.claim_ttl_seconds + 1.0
+
+
+def make_fitness(settings: Settings, cloud: Cloud, engines: Engines, decoder: FfmpegDecoder, folder: Path) -> Fitness:
+    """Return the parts of this worker; those that preflight has verified count as tested."""
+    fitness = Fitness(worker_parts(settings, cloud, folder), SystemClock(), random.Random())  # noqa: S311 - jitter
+    fitness.record_verified()
+    fitness.add(decoder_part(lambda: decodes_sample(decoder)))
+    if engines.parakeet.facts is not NoEngine.facts:
+        fitness.add(engine_part(lambda: _recognises(engines, decoder)))
+    return fitness
+
+
+async def _recognises(engines: Engines, decoder: FfmpegDecoder) -> None:
+    """Raise where Parakeet recognises nothing; jobs then go to Deepgram, or wait."""
+    try:
+        await self_test(decoder, engines.parakeet)
+    except WorkerError as exc:
+        engines.health.doubt(str(exc))
+        raise
+
+
+async def decodes_sample(decoder: AudioDecoder) -> None:
+    """Decode the built-in sample. Raises what the decoder raises, or `EngineFailure` for no samples."""
+    async with decoder.decode(samples()[0].path) as stream:
+        async for _ in stream:
+            return
+    raise EngineFailure("ffmpeg", "the built-in sample has no samples")
+
+
+def make_jobs(
+    settings: Settings,
+    cloud: Cloud,
+    engines: Engines,
+    folder: Path,
+    board: Board | None = None,
+    fitness: Fitness | None = None,
+) -> Jobs:
+    """Return what does the job of a delivery. Without `fitness` no bucket is refused before it is tried."""
     clock = SystemClock()
     writable = settings.writable_buckets
+    buckets = Buckets.of(settings, cloud.store.impatient())
+    parts = fitness or Fitness((), clock, random.Random())  # noqa: S311 - jitter
     tools = JobTools(
-        states=JobStates(cloud.store, settings.state_bucket, clock, worker_name(), settings.claim_ttl_seconds),
+        states=JobStates(
+            cloud.store,
+            settings.state_bucket,
+            clock,
+            worker_name(),
+            settings.claim_ttl_seconds,
+            claim_store=cloud.store.for_claims,
+        ),
         intake=AudioIntake(
             cloud.store,
             folder,
             input_buckets=settings.input_buckets,
             max_bytes=int(settings.max_file_size_gb * GIB),
             room_bytes=settings.download_room_gb * GIB,
+            may_read=lambda bucket: parts.refuse_if_broken(f"gs://{bucket}"),
+            on_read=lambda bucket: parts.add(buckets.audio(bucket)),
+            until_mended=lambda bucket: parts.wait_mended(f"gs://{bucket}"),
         ),
         output=OutputWriter(cloud.store, output_bucket=settings.output_bucket, writable_buckets=writable),
         decoder=make_decoder(settings),
@@ -175,7 +248,7 @@ def make_jobs(settings: Settings, cloud: Cloud, engines: Engines, folder: Path, 
 
 
 async def self_test(decoder: AudioDecoder, engine: WindowRecogniser) -> None:
-    """Run the built-in sample through decoder and engine. Raises what they raise, or `EngineFailure` for no words."""
+    """Recognise the built-in sample. Raises what decoder and engine raise, or `EngineFailure` for no words."""
     try:
         await recognise_sample(decoder, engine, samples()[0].path)
     except SampleNotRecognised as exc:

@@ -1,19 +1,52 @@
 """The commands. Each imports what it needs when it is run: help and usage errors stay fast."""
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 from schemas.codes import CaptionFormat, Method
+from schemas.text import plain
 from worker import cli_bench
 
 if TYPE_CHECKING:
     from worker.core.delivery.dead_letters import Selection
 
+UsageError: Any = typer.BadParameter.__mro__[1]
+"""Of the library that typer carries, which it does not export under a name that stays."""
+
+
+class _PlainGroup(typer.core.TyperGroup):
+    """Quotes what was typed, which may have come from elsewhere by copy and paste, as visible text in its errors."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse; errors are shown by the caller."""
+        with _plain_errors():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the rest and run the command."""
+        with _plain_errors():
+            return super().invoke(*args, **kwargs)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except UsageError as exc:
+        if exc.message:
+            exc.message = plain(exc.message)
+        raise
+
+
 app = typer.Typer(
+    cls=_PlainGroup,
     name="klipstream-worker",
     help="Transcription jobs from Pub/Sub: Parakeet on this machine, Deepgram as the fallback.",
     no_args_is_help=True,
@@ -200,7 +233,7 @@ JobIds = Annotated[list[str] | None, typer.Option("--job", help="only these job 
 VideoIds = Annotated[list[str] | None, typer.Option("--video", help="only these video ids")]
 OlderThan = Annotated[float | None, typer.Option(help="only what failed at least that many hours ago")]
 NewerThan = Annotated[float | None, typer.Option(help="only what failed at most that many hours ago")]
-Most = Annotated[int, typer.Option(help="messages held at once at most")]
+Most = Annotated[int, typer.Option(help="messages held at once at most", min=1)]
 Execute = Annotated[bool, typer.Option("--execute", help="do it; without this nothing changes")]
 
 
@@ -244,12 +277,12 @@ def dlq_replay(
     execute: Execute = False,
 ) -> None:
     """Publish dead letters again as the next run of their jobs. A dry run without [b]--execute[/]."""
-    from worker.commands.dlq import ReplayOptions, parse_edits, republish
+    from worker.commands.dlq import parse_edits, republish
+    from worker.core.delivery.replay import Rules
 
-    options = ReplayOptions(
-        edits=parse_edits(edits or []), per_second=rate, limit=limit, max_replays=max_replays, execute=execute
-    )
-    republish(_selection(code, job, video, older_than, newer_than, dead_letter_id), options, most=most)
+    rules = Rules(edits=parse_edits(edits or []), per_second=rate, limit=limit, max_replays=max_replays)
+    selection = _selection(code, job, video, older_than, newer_than, dead_letter_id)
+    republish(selection, rules, execute=execute, most=most)
 
 
 @dlq.command("drop")

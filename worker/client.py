@@ -20,23 +20,30 @@ acked, with a warning in the log.
 `PUBSUB_EMULATOR_HOST` is honoured. Google's own exceptions (`google.api_core.exceptions`) pass through.
 """
 
+import heapq
 import json
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from schemas.codes import ErrorCode
 from schemas.events import CompletedEvent, Event, FailedEvent
 from schemas.job import TranscriptionJob, encode_job, parse_job
+from schemas.text import plain
+from worker.awaited import AwaitedJob
 from worker.inbox import Inbox
 
 if TYPE_CHECKING:  # importing Google's client costs 0.7 s, so it waits for the first call
     from google.cloud.pubsub_v1 import PublisherClient
     from google.pubsub_v1 import SubscriberClient
     from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+
+MOST_NAMES, MOST_OF_A_NAME = 20, 60
+"""How many unknown fields a warning names, and how many characters of each."""
 
 log = logging.getLogger(__name__)
 
@@ -48,16 +55,22 @@ def submit(
     topic: str,
     publisher: "PublisherClient | None" = None,
     timeout_seconds: float = 60.0,
+    retry_of: FailedEvent | None = None,
 ) -> str:
     """Publish a job and return its message id once Pub/Sub has confirmed it.
 
     Raises `schemas.job.JobRejected` for what is no job, before anything is sent, and `TimeoutError` when no
     confirmation came; the job may have been published all the same, and submitting it again is safe: the job id makes
     it one job. Who submits often should hand in a `publisher`, which stays theirs to stop.
+
+    A job that failed only repeats its failure when it is submitted again. `retry_of` asks for its next run: the event
+    must be of this job and `is_retryable`, or say that the job `EXPIRED` (give it a later `expires_at` then); anything
+    else raises `ValueError`. Await that run's end with `wait_for(job, run=retry_of.run + 1, ...)`.
     """
     data = encode_job(job) if isinstance(job, TranscriptionJob) else _checked(job)
+    attributes = {} if retry_of is None else {"run": str(_next_run(retry_of, data))}
     with _publisher(publisher) as client:
-        future = client.publish(f"projects/{project_id}/topics/{topic}", data)
+        future = client.publish(f"projects/{project_id}/topics/{topic}", data, **attributes)
         try:
             return str(future.result(timeout=timeout_seconds))
         except FutureTimeout as exc:
@@ -68,8 +81,18 @@ def _checked(job: Mapping[str, Any]) -> bytes:
     data = json.dumps(job).encode()
     _, unknown = parse_job(data)
     if unknown:
-        log.warning("the worker will ignore these fields of the job: %s", ", ".join(sorted(unknown)))
+        names = ", ".join(plain(name, MOST_OF_A_NAME) for name in heapq.nsmallest(MOST_NAMES, unknown))
+        log.warning("the worker will ignore these fields of the job: %s (%d fields)", names, len(unknown))
     return data
+
+
+def _next_run(failed: FailedEvent, data: bytes) -> int:
+    job_id = parse_job(data)[0].job_id
+    if failed.job.job_id != job_id:
+        raise ValueError(f"retry_of is an event of job {failed.job.job_id!r}, not of {job_id!r}")
+    if not failed.error.is_retryable and failed.error.error_code != ErrorCode.EXPIRED:
+        raise ValueError(f"{failed.error.error_code} is not retryable: {failed.error.suggested_action}")
+    return failed.run + 1
 
 
 @contextmanager
@@ -85,8 +108,20 @@ def completions(
 
     `timeout_seconds` counts from entering the block; when it has passed the iteration ends. None: it never ends.
     """
+    with _inbox(subscriber, f"projects/{project_id}/subscriptions/{subscription}", job_id, timeout_seconds) as inbox:
+        yield inbox
+
+
+@contextmanager
+def _inbox(
+    subscriber: "SubscriberClient | None",
+    path: str,
+    job_id: str | None,
+    timeout_seconds: float | None,
+    wants: Callable[[Event], bool] = lambda _event: True,
+) -> Iterator[Inbox]:
     with _subscriber(subscriber) as client:
-        inbox = Inbox(client, f"projects/{project_id}/subscriptions/{subscription}", job_id, timeout_seconds)
+        inbox = Inbox(client, path, job_id, timeout_seconds, wants=wants)
         try:
             yield inbox
             inbox.ack()
@@ -95,25 +130,27 @@ def completions(
 
 
 def wait_for(
-    job_id: str,
+    job: TranscriptionJob | Mapping[str, Any] | str,
     *,
     project_id: str,
     subscription: str,
     timeout_seconds: float,
     subscriber: "SubscriberClient | None" = None,
+    run: int = 0,
 ) -> CompletedEvent | FailedEvent:
-    """Block until the job has ended, one way or the other. Raises `TimeoutError` when it has not by then."""
-    with completions(
-        project_id=project_id,
-        subscription=subscription,
-        job_id=job_id,
-        timeout_seconds=timeout_seconds,
-        subscriber=subscriber,
-    ) as events:
+    """Block until the job has ended, one way or the other. Raises `TimeoutError` when it has not by then.
+
+    With the job itself, only the end of this very request is returned, its `JOB_ID_CONFLICT` included where another
+    request used the id before. With its id alone, a `JOB_ID_CONFLICT` counts as the end of somebody else's request and
+    the wait goes on. Ends of runs before `run` are passed over.
+    """
+    awaited = AwaitedJob.of(job, run)
+    path = f"projects/{project_id}/subscriptions/{subscription}"
+    with _inbox(subscriber, path, awaited.job_id, timeout_seconds, awaited.concerns) as events:
         for event in events:
-            if isinstance(event, CompletedEvent | FailedEvent):
+            if awaited.ends_with(event) and isinstance(event, CompletedEvent | FailedEvent):
                 return event
-    raise TimeoutError(f"job {job_id} has not ended within {timeout_seconds:g} s")
+    raise TimeoutError(f"job {awaited.job_id} has not ended within {timeout_seconds:g} s")
 
 
 @contextmanager

@@ -61,11 +61,6 @@ class Engines:
     readiness: Readiness
     prices: Prices
 
-    @property
-    def at_work(self) -> WindowRecogniser:
-        """What jobs without a wish of their own go to now."""
-        return self.parakeet if self.deepgram is None or self.health.is_healthy() else PaidWindows(self.deepgram)
-
 
 def engines_of(settings: Settings, parakeet: WindowRecogniser, deepgram: Deepgram | None) -> Engines:
     """Put engines that have been started together. Raises `DeepgramPriceUnknown`."""
@@ -194,20 +189,6 @@ def prices(settings: Settings, *, uses_gpu: bool) -> Prices:
         memory_gib=settings.instance_memory_gib,
         deepgram_usd_per_minute=book.of_deepgram(settings.deepgram_model) if deepgram is None else deepgram,
     )
-
-
-class PaidWindows:
-    """Deepgram in Parakeet's place, a window a request: for the self-test of a worker that has nothing else."""
-
-    facts = NoEngine.facts
-
-    def __init__(self, deepgram: Deepgram) -> None:
-        self._deepgram = deepgram
-
-    async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
-        """See the port, but for the errors: those of `Deepgram.recognise`."""
-        answer = await self._deepgram.recognise(samples, language="en", job_id=job_id)
-        return Recognition(words=answer.words, engine_seconds=0.0)
 
 
 def _refuse_on_a_real_cloud(settings: Settings) -> None:

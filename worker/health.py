@@ -11,6 +11,7 @@ from typing import Any
 from worker.adapters.gpu import GpuReading
 from worker.adapters.health import Answer
 from worker.adapters.parakeet.engine import EngineHealth, EngineState
+from worker.core.delivery.fitness import PartTest
 from worker.core.delivery.snapshot import ConsumerSnapshot
 from worker.core.jobs.board import EndedJob, RunningJob, Totals
 
@@ -20,6 +21,9 @@ STALLED_SECONDS = 10.0
 GIVEN_UP_SECONDS = 60.0
 # A process that loads a model, however slowly, beats twice a second; this long without a beat it hangs while it starts.
 SILENT_SECONDS = 60.0
+
+# One failed pull is a hiccup of the network; the third comes two seconds later at the earliest.
+PULL_FAILURES_TO_REPORT = 3
 
 GIB = 1024**3
 OK, UNAVAILABLE = 200, 503
@@ -70,6 +74,7 @@ class Condition:
     totals: Totals = field(default_factory=Totals)
     deepgram_configured: bool = False
     budget_spent: bool = False
+    deepgram_down_because: str = ""
     backlog: int | None = None
     """Unacknowledged messages of the subscription, some minutes late; None where nobody can tell."""
 
@@ -85,9 +90,15 @@ def judge(condition: Condition, age_seconds: float) -> tuple[Status, str]:
         return Status.STOPPING, "it was told to stop"
     if engine is not None and engine.state is not EngineState.READY:
         return Status.UNHEALTHY, f"the inference process is {engine.state}: {engine.reason}"
-    if consumer.intake_stopped_because:
-        return Status.UNHEALTHY, consumer.intake_stopped_because
+    if reason := _why_no_messages(consumer):
+        return Status.UNHEALTHY, reason
     return Status.HEALTHY, ""
+
+
+def _why_no_messages(consumer: ConsumerSnapshot) -> str:
+    if consumer.pull_failures_in_a_row >= PULL_FAILURES_TO_REPORT and not consumer.intake_stopped_because:
+        return f"no messages can be pulled: {consumer.pull_failure}"
+    return consumer.intake_stopped_because
 
 
 def is_alive(condition: Condition, age_seconds: float) -> tuple[bool, str]:
@@ -148,11 +159,26 @@ def document(identity: Identity, condition: Condition, status: Status, reason: s
         "intake": {
             "stopped_because": consumer.intake_stopped_because if consumer else "",
             "pull_failures_in_a_row": consumer.pull_failures_in_a_row if consumer else 0,
+            "pull_failure": consumer.pull_failure if consumer else "",
         },
+        "self_test": {test.part: _test(test) for test in consumer.parts} if consumer else {},
         "fuse": asdict(consumer.fuse) if consumer else None,
-        "deepgram": {"configured": condition.deepgram_configured, "budget_spent": condition.budget_spent},
+        "deepgram": {
+            "configured": condition.deepgram_configured,
+            "budget_spent": condition.budget_spent,
+            "down_because": condition.deepgram_down_because,
+        },
         "gpu_memory_limit_gb": identity.gpu_memory_limit_gb,
         "versions": identity.versions,
+    }
+
+
+def _test(test: PartTest) -> dict[str, Any]:
+    return {
+        "passed": test.passed,
+        "reason": test.reason,
+        "tested_at": test.tested_at.isoformat() if test.tested_at else None,
+        "seconds": test.seconds,
     }
 
 

@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class Inbox:
-    """The iterator behind `completions`: at most one event in hand, unsettled."""
+    """The iterator behind `completions`: at most one event in hand, unsettled.
+
+    Events of another job than `job_id`, and events that `wants` refuses, are kept leased until `release`.
+    """
 
     def __init__(
         self,
@@ -29,10 +32,11 @@ class Inbox:
         job_id: str | None = None,
         timeout_seconds: float | None = None,
         *,
+        wants: Callable[[Event], bool] = lambda _event: True,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._subscriber, self._path, self._job_id = subscriber, path, job_id
+        self._subscriber, self._path, self._job_id, self._wants = subscriber, path, job_id, wants
         self._monotonic, self._sleep = monotonic, sleep
         self._deadline = float("inf") if timeout_seconds is None else monotonic() + timeout_seconds
         self._in_hand: tuple[str, str] | None = None
@@ -94,7 +98,7 @@ class Inbox:
             log.warning("dropped message %s, which is no event: %s", received.message.message_id, exc)
             self._ack(received.ack_id)
             return None
-        if self._job_id not in (None, event.job.job_id):
+        if self._job_id not in (None, event.job.job_id) or not self._wants(event):
             self._others.append(received.ack_id)
             return None
         if event.event_id in self._handled:

@@ -97,7 +97,7 @@ class Topic(Protocol):
     async def publish(self, data: bytes, attributes: Mapping[str, str], ordering_key: str = "") -> str:
         """Return the message id once the service confirmed it; retries inside, so a duplicate is possible.
 
-        Raises `QueueServiceError` when it was not confirmed.
+        Raises `QueueServiceError` when it was not confirmed, `MessageRefused` when the message breaks Pub/Sub's limits.
         """
         ...
 
@@ -169,6 +169,10 @@ class ObjectStore(Protocol):
 
     async def list(self, bucket: str, prefix: str) -> Sequence[ObjectFacts]:
         """Every live object whose name starts with `prefix`, by name."""
+        ...
+
+    async def granted(self, bucket: str, permissions: Sequence[str]) -> frozenset[str] | None:
+        """Return those of the IAM permissions that the caller has; None where the server cannot tell."""
         ...
 
 
@@ -267,6 +271,8 @@ class CloudRecognition:
     """Audio seconds this request costs."""
     wasted_requests: int = 0
     """Earlier tries that the service may bill as well although they brought no transcript."""
+    interrupted: bool = False
+    """The caller was cancelled meanwhile, which was held back for this answer: keep it, then raise `CancelledError`."""
 
 
 class CloudRecogniser(Protocol):
@@ -277,11 +283,24 @@ class CloudRecogniser(Protocol):
         """The service's model, as it is asked for."""
         ...
 
+    @property
+    def down_because(self) -> str:
+        """Return why no request may be sent now: the service is down; empty where one may try."""
+        ...
+
+    async def turn(self) -> None:
+        """Wait until the service may be asked: while it is down one caller at a time is let go, to try it."""
+        ...
+
     async def recognise(self, samples: Pcm, *, language: str, job_id: str) -> CloudRecognition:
         """Send one chunk and return its words. Retries inside what is worth retrying.
 
-        Raises `DeepgramQuotaError`, `DeepgramAuthError`, `DeepgramRejected`, `DeepgramUnavailable` or
-        `TranscriptionTimeout`. A request that was sent is paid for even where no answer came: cancelling saves nothing.
+        Raises `DeepgramDown` (or a subclass) where the service serves nobody, `DeepgramRejected` where this chunk can
+        never be done, `DeepgramUnavailable`, `DeepgramUnusable` or `TranscriptionTimeout` where a later try may.
+
+        A request that was sent whole is paid for. A caller that is cancelled then gets its answer all the same, marked
+        `interrupted`, where it comes within some seconds. In every other case cancellation is immediate. No further
+        request is sent.
         """
         ...
 

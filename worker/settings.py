@@ -83,7 +83,9 @@ class Settings(BaseSettings):
     chunks_in_flight: int = Field(2, ge=1, le=16, description="chunks of one job worked on at once")
     enable_batch_processing: bool = Field(True, description="false: one job at a time")
     max_concurrent_jobs: int = Field(4, ge=1, le=64, description="job slots")
-    max_parked: int = Field(4, ge=0, le=64, description="deliveries held while another worker does their job")
+    max_parked: int = Field(
+        4, ge=0, le=64, description="deliveries held while another worker does the job, or Deepgram is down"
+    )
     max_file_size_gb: float = Field(2, gt=0, description="above: AUDIO_TOO_LARGE")
     # On Cloud Run the file system is memory: a quarter of the 16 GiB, and two files of the largest size.
     download_room_gb: float = Field(

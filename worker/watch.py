@@ -2,6 +2,7 @@
 
 import asyncio
 import platform
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +18,7 @@ from worker.core.jobs.board import Board
 from worker.core.jobs.tasks import together
 from worker.core.jobs.usage import usage
 from worker.engines import Engines
-from worker.health import Condition, Identity, Model, Status, health_answer, judge, live_answer, ready_answer
+from worker.health import Condition, Identity, Model, Status, document, health_answer, judge, live_answer, ready_answer
 from worker.ports import Clock
 from worker.settings import Settings
 from worker.telemetry.metrics import Counter
@@ -50,6 +51,8 @@ LOOKS_BETWEEN_GPU_READINGS = 10
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 NAMED_PACKAGES = ("klipstream-worker", "torch", "nemo_toolkit")
 
+DIGITS = re.compile(r"\d+")
+
 log = structlog.get_logger(__name__)
 
 
@@ -67,12 +70,18 @@ class Watch:
         self._readings: tuple[GpuReading, ...] = ()
         self._started_at = self._seen_at = clock.monotonic()
         self._sums = _Sums()
+        self._reported: tuple[Status, str] | None = None
+        self._identity: Identity | None = None
         self.condition = Condition(uptime_seconds=0.0)
 
     @property
     def age_seconds(self) -> float:
         """For how long nobody has looked."""
         return self._clock.monotonic() - self._seen_at
+
+    def identified(self, identity: Identity) -> None:
+        """Take the unchanging part of the health document, for the log."""
+        self._identity = identity
 
     def serving(self, engines: Engines, consumer: Consumer) -> None:
         """The worker takes messages from now on."""
@@ -94,6 +103,7 @@ class Watch:
         self.condition = self._see(now - self._started_at)
         self._seen_at = now
         self._measure(self.condition)
+        self._report_change(self.condition)
 
     def _see(self, uptime_seconds: float) -> Condition:
         engines, consumer = self._engines, self._consumer
@@ -103,11 +113,12 @@ class Watch:
             engine=engines.process.health if engines and engines.process else None,
             model=_model(engines) if engines else None,
             gpus=self._readings,
-            running=self._board.running(self._clock.now()),
+            running=self._board.running(self._clock.monotonic()),
             last_job=self._board.last,
             totals=self._board.totals,
             deepgram_configured=bool(engines and engines.deepgram),
             budget_spent=bool(engines and engines.deepgram and engines.deepgram.budget.is_spent),
+            deepgram_down_because=engines.deepgram.recogniser.down_because if engines and engines.deepgram else "",
             backlog=self._backlog.messages if self._backlog else None,
         )
 
@@ -127,6 +138,17 @@ class Watch:
             FUSE_STATE.set_one_of("state", FuseState(consumer.fuse.state).value)
         if self._engines is not None:
             self._measure_usage(self._engines, seen.uptime_seconds)
+
+    def _report_change(self, seen: Condition) -> None:
+        """Log a change of the status whole: the health port of a worker pool's instance has no address."""
+        status, reason = judge(seen, 0.0)
+        seen_as = status, DIGITS.sub("#", reason)  # a reason that counts down is one reason
+        if seen_as == self._reported:
+            return
+        before, self._reported = self._reported, seen_as
+        say = log.warning if status is Status.UNHEALTHY else log.info
+        health = document(self._identity, seen, status, reason) if self._identity else {}
+        say("health.changed", status=status, reason=reason, status_before=before[0] if before else None, health=health)
 
     def _measure_usage(self, engines: Engines, uptime_seconds: float) -> None:
         spent = usage(uptime_seconds, engines.parakeet.engine_seconds, engines.prices)
@@ -181,6 +203,7 @@ async def watching(
 ) -> AsyncIterator[str]:
     """Let it watch, and answer on the health port, whose URL this yields. Raises `HealthPortTaken`."""
     identity = _identity(settings, worker)
+    watch.identified(identity)
     routes = {
         "/health": lambda: health_answer(identity, watch.condition, watch.age_seconds),
         "/ready": lambda: ready_answer(watch.condition, watch.age_seconds),

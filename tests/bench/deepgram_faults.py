@@ -244,6 +244,7 @@ def table(results: Sequence[Result], seed: int) -> Table:
         "workers killed": lambda result: len(result.kills),
         "in flight at kills": lambda result: result.in_flight.total(),
         "payments": lambda result: result.payments.total(),
+        "paid requests a chunk": lambda result: f"{result.payments.total() / len(result.chunks):.2f}",
         "paid more than once": lambda result: (result.payments - Counter(result.chunks)).total(),
         "paid after a checkpoint": lambda result: result.paid_after_kept,
         "seconds": lambda result: f"{result.seconds:.0f}",

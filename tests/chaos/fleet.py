@@ -82,11 +82,13 @@ class Fleet:
         self.members: list[Member] = []
         self.starts = 0
         self._folder, self._environment = folder, environment
+        self.logs: list[Path] = []
 
     def start(self, **environment: str) -> Member:
         """Another worker, still starting."""
         self.starts += 1
         log = self._folder / f"worker-{self.starts:03d}.log"
+        self.logs.append(log)
         member = Member(self.starts, log, {**CHAOS, **self._environment, **environment}, self.book)
         self.members.append(member)
         return member

@@ -105,7 +105,7 @@ class Log:
 
     def _follow(self, held: Held, name: str, event: Mapping[str, Any]) -> None:
         match name:
-            case "chunk.started" | "chunk.done" | "chunk.skipped":
+            case "chunk.started" | "chunk.done" | "chunk.resumed":
                 self._count(held, name, event["chunk"])
             case "job.done" | "job.failed" | "job.concluded_before":
                 held.over = True
@@ -113,7 +113,7 @@ class Log:
                 self._settle(self.held.pop(held.message_id), event["outcome"])
 
     def _count(self, held: Held, name: str, chunk: int) -> None:
-        book = {"chunk.started": self._book.started, "chunk.done": self._book.done, "chunk.skipped": self._book.skipped}
+        book = {"chunk.started": self._book.started, "chunk.done": self._book.done, "chunk.resumed": self._book.skipped}
         book[name][str(held.job_id)][chunk] += 1
         (held.started if name == "chunk.started" else held.finished).add(chunk)
         self.most_in_flight = max(self.most_in_flight, held.in_flight)

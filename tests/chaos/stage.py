@@ -159,11 +159,11 @@ class Stage:
     store: GcsObjectStore
     gcs: EmbeddedGcs
 
-    async def scene(self, name: str) -> Scene:
-        """A fresh project."""
+    async def scene(self, name: str, **backoff: int) -> Scene:
+        """A fresh project; `backoff` are `min_backoff_seconds` and `max_backoff_seconds` of its jobs."""
         scene = Scene(name, self.root, self.server, self.store)
         self.gcs.create_buckets([scene.output_bucket, scene.state_bucket])
-        await provision(self.server.target, name, *_plans())
+        await provision(self.server.target, name, *_plans(**backoff))
         return scene
 
     async def upload(self, recordings: Iterable[Recording]) -> None:
@@ -192,13 +192,15 @@ async def stage(root: Path, pubsub_dice: Dice, storage_dice: Dice, pubsub: str |
         )
 
 
-def _plans() -> list[SubscriptionPlan]:
+def _plans(
+    min_backoff_seconds: int = MIN_BACKOFF_SECONDS, max_backoff_seconds: int = MAX_BACKOFF_SECONDS
+) -> list[SubscriptionPlan]:
     jobs = SubscriptionPlan(
         name=JOBS_SUBSCRIPTION,
         topic=JOBS_TOPIC,
         ack_deadline_seconds=ACK_DEADLINE_SECONDS,
-        min_backoff_seconds=MIN_BACKOFF_SECONDS,
-        max_backoff_seconds=MAX_BACKOFF_SECONDS,
+        min_backoff_seconds=min_backoff_seconds,
+        max_backoff_seconds=max_backoff_seconds,
         dead_letter_topic=DEAD_LETTER_TOPIC,
     )
     return [jobs, SubscriptionPlan(name=COMPLETION_SUBSCRIPTION, topic=COMPLETION_TOPIC)]

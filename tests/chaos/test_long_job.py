@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from tests.chaos.dice import Dice
 from tests.chaos.grpc_proxy import grpc_proxy
 from tests.support.clock import FakeClock
-from tests.support.delivery import ScriptedHandler, ScriptedSelfTest
+from tests.support.delivery import ScriptedHandler, ScriptedSelfTest, fitness_of
 from tests.support.pubsub import Server, connected
 from tests.support.waiting import eventually
 from worker.adapters.pubsub import open_pubsub
@@ -30,7 +30,7 @@ async def consumer_on(
             max_parked=1,
             ack_deadline_seconds=ACK_DEADLINE_SECONDS,
             max_attempts=3,
-            self_test=ScriptedSelfTest(),
+            fitness=fitness_of(ScriptedSelfTest(), clock),
             fuse_threshold=3,
             clock=clock,
             rng=random.Random(1),

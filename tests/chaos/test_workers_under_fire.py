@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.deliveries import deliver
+from tests.chaos.faults import PLAYS, theatre
 from tests.chaos.fleet import ROOT
 from tests.chaos.replay import replay_killed
 from tests.chaos.shutdown import MOST_EXIT_SECONDS, exit_with_hanging_storage, tries
@@ -45,5 +46,15 @@ async def test_two_workers_that_are_given_one_job_transcribe_it_once(tmp_path: P
 
 async def test_a_replay_that_is_killed_and_run_again_loses_and_doubles_nothing(tmp_path: Path) -> None:
     found = await replay_killed(tmp_path, jobs=12, rate=10)
+
+    assert found.kept, found
+
+
+@pytest.mark.parametrize(("name", "healthy"), [("output bucket 503", False), ("missing TEMP_DIR", True)])
+async def test_a_sick_worker_harms_no_job(tmp_path: Path, name: str, healthy: bool) -> None:
+    (play,) = [one for one in PLAYS if one.name == name]
+
+    async with theatre(tmp_path, jobs=10) as on:
+        found = await on.play(play, beside_a_healthy_one=healthy)
 
     assert found.kept, found

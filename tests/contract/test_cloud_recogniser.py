@@ -1,7 +1,7 @@
 """What every `CloudRecogniser` promises, on the twin and on Deepgram's adapter with the stand-in behind it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 import pytest
@@ -9,6 +9,8 @@ import pytest
 from tests.support.deepgram import chatter, deepgram
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import words_in
+from worker.embedded.deepgram import Reply, Slow
+from worker.errors import DeepgramDown
 from worker.ports import SAMPLE_RATE_HZ, CloudRecogniser
 
 
@@ -19,6 +21,36 @@ async def recogniser(request: pytest.FixtureRequest) -> AsyncIterator[CloudRecog
         return
     async with deepgram() as pair:
         yield pair.recogniser
+
+
+@pytest.fixture(params=["memory", "deepgram"])
+async def failing(request: pytest.FixtureRequest) -> AsyncIterator[tuple[CloudRecogniser, Callable[[], object]]]:
+    """A service that refuses its account, and what mends it."""
+    if request.param == "memory":
+        twin = MemoryCloudRecogniser()
+        twin.go_down("status 401")
+        yield twin, twin.mend
+        return
+    refused = {0: Reply(status=401, body=b"no such key")}
+    async with deepgram(refused.get) as pair:
+        yield pair.recogniser, lambda: None
+
+
+@pytest.fixture(params=["memory", "deepgram"])
+async def slow(request: pytest.FixtureRequest) -> AsyncIterator[tuple[CloudRecogniser, asyncio.Event]]:
+    """A service that takes a moment, and when it has been sent the whole chunk."""
+    is_sent = asyncio.Event()
+
+    async def take_a_moment(*_: object) -> None:
+        is_sent.set()
+        await asyncio.sleep(0.1)
+
+    if request.param == "memory":
+        yield MemoryCloudRecogniser(script=take_a_moment, cancelled_seconds=3.0), is_sent
+        return
+    async with deepgram({0: Slow(seconds=0.1)}.get) as pair:
+        pair.server._service._clock.sleep = take_a_moment  # type: ignore[method-assign]
+        yield pair.recogniser, is_sent
 
 
 async def test_a_whole_chunk_has_words_with_times_on_its_own_clock(recogniser: CloudRecogniser) -> None:
@@ -75,6 +107,46 @@ async def test_chunks_side_by_side_do_not_mix(recogniser: CloudRecogniser) -> No
     )
 
     assert [recognition.words for recognition in heard] == [tuple(words_in(chunk)) for chunk in chunks]
+
+
+async def test_a_service_that_serves_is_not_down_and_nobody_waits_for_it(recogniser: CloudRecogniser) -> None:
+    await recogniser.recognise(chatter(1), language="en", job_id="job")
+
+    await asyncio.wait_for(recogniser.turn(), 5)
+
+    assert recogniser.down_because == ""
+
+
+async def test_a_service_that_is_down_says_so_refuses_and_lets_its_waiters_go_when_it_is_back(
+    failing: tuple[CloudRecogniser, Callable[[], object]],
+) -> None:
+    recogniser, mend = failing
+    with pytest.raises(DeepgramDown):
+        await recogniser.recognise(chatter(1), language="en", job_id="job")
+    reason = recogniser.down_because
+    waiting = asyncio.create_task(recogniser.turn())
+
+    mend()
+    await asyncio.wait_for(waiting, 5)
+    heard = await recogniser.recognise(chatter(1), language="en", job_id="job")
+
+    assert "401" in reason
+    assert heard.request_id
+    assert recogniser.down_because == ""
+
+
+async def test_a_caller_that_is_cancelled_still_gets_the_answer_to_what_was_sent(
+    slow: tuple[CloudRecogniser, asyncio.Event],
+) -> None:
+    recogniser, is_sent = slow
+    request = asyncio.create_task(recogniser.recognise(chatter(1), language="en", job_id="job"))
+    await asyncio.wait_for(is_sent.wait(), 5)
+
+    request.cancel()
+    heard = await request
+
+    assert heard.interrupted
+    assert heard.request_id
 
 
 async def test_the_model_is_known_before_the_first_request(recogniser: CloudRecogniser) -> None:

@@ -61,6 +61,16 @@ async def test_what_was_written_is_read_with_its_facts(store: ObjectStore, ref: 
     assert abs(datetime.now(UTC) - facts.created_at) < timedelta(minutes=1)
 
 
+async def test_every_generation_of_an_object_has_a_creation_time_of_its_own(store: ObjectStore, ref: ObjectRef) -> None:
+    first = newest = await store.write(ref, b"0", content_type=TEXT, if_generation=0)
+
+    while newest.created_at == first.created_at:  # within one tick of the server's clock
+        newest = await store.write(ref, b"1", content_type=TEXT, if_generation=newest.generation)
+
+    assert newest.created_at > first.created_at
+    assert (await store.stat(ref)).created_at == newest.created_at
+
+
 async def test_what_is_not_there_is_not_found(store: ObjectStore, ref: ObjectRef) -> None:
     with pytest.raises(ObjectNotFound):
         await store.stat(ref)

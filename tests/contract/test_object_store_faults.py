@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.gcs import store_at
 from tests.support.http_faults import (
+    Fault,
     FaultyProxy,
     Forward,
     corrupt_body,
@@ -19,9 +20,12 @@ from tests.support.http_faults import (
     lose_reply,
     plainly,
     refuse,
+    stall,
     stall_body,
 )
+from tests.support.waiting import eventually
 from worker.adapters.gcs import GcsObjectStore
+from worker.adapters.gcs.store import SMALL_THREADS, TIMEOUT_SECONDS
 from worker.embedded.gcs import EmbeddedGcs
 from worker.errors import ObjectForbidden, ObjectNotFound, PreconditionFailed, StorageServiceError
 from worker.ports import ObjectFacts, ObjectRef
@@ -65,6 +69,26 @@ def ref() -> ObjectRef:
 @pytest.fixture
 async def audio(direct: GcsObjectStore, ref: ObjectRef) -> ObjectFacts:
     return await direct.write(ref, AUDIO, content_type="audio/mpeg")
+
+
+async def test_a_claim_does_not_wait_behind_checkpoints_stats_and_artefacts_that_stall(
+    store: GcsObjectStore, proxy: FaultyProxy, ref: ObjectRef
+) -> None:
+    proxy.faults.extend([stall] * SMALL_THREADS)
+    stalled = [asyncio.create_task(store.write(ref, b"0", content_type=TEXT)) for _ in range(SMALL_THREADS)]
+    await eventually(lambda: _are_gone(proxy.faults))
+
+    claim = await asyncio.wait_for(store.for_claims.write(ref, b"1", content_type=TEXT), TIMEOUT_SECONDS[1] / 2)
+
+    assert claim.size_bytes == 1
+    assert not any(task.done() for task in stalled)
+    for task in stalled:
+        task.cancel()
+    await asyncio.gather(*stalled, return_exceptions=True)
+
+
+async def _are_gone(faults: list[Fault]) -> bool:
+    return not faults
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
@@ -225,3 +249,14 @@ def content(path: Path) -> bytes:
 
 def files(folder: Path) -> list[Path]:
     return list(folder.iterdir())
+
+
+async def test_credentials_that_are_refused_and_cannot_be_renewed_are_a_refusal(
+    proxy: FaultyProxy, store: GcsObjectStore
+) -> None:
+    proxy.faults.extend([refuse(401)] * 3)
+
+    with pytest.raises(ObjectForbidden) as caught:
+        await store.stat(ObjectRef(BUCKET, "o"))
+
+    assert caught.value.refused

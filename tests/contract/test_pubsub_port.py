@@ -9,7 +9,7 @@ import pytest
 from tests.support import queues
 from tests.support.pubsub import EMULATOR
 from tests.support.queues import DEAD_LETTERS, JOBS, Backend, receive
-from worker.errors import QueueNotFound, SubscriptionNotFound
+from worker.errors import MessageRefused, QueueNotFound, SubscriptionNotFound
 
 
 @pytest.fixture(params=["twin", "embedded", EMULATOR])
@@ -63,6 +63,24 @@ async def test_a_message_of_several_megabytes_passes(backend: Backend) -> None:
     await topic.publish(body, {})
 
     assert (await receive(subscription))[0].data == body
+
+
+@pytest.mark.emulator_fault("takes messages of any size with any number of attributes")
+@pytest.mark.parametrize(
+    ("data", "attributes"),
+    [(b"x", {f"a{number}": "x" for number in range(101)}), (bytes(10_000_001), {})],
+    ids=["101 attributes", "10 MB"],
+)
+async def test_a_message_beyond_the_limits_is_refused_and_the_next_one_passes(
+    backend: Backend, data: bytes, attributes: dict[str, str]
+) -> None:
+    topic, subscription = await backend.queue()
+
+    with pytest.raises(MessageRefused):
+        await topic.publish(data, attributes)
+
+    await topic.publish(b"small", {})
+    assert [delivery.data for delivery in await receive(subscription)] == [b"small"]
 
 
 async def test_a_pull_returns_no_more_than_it_was_asked_for(backend: Backend) -> None:

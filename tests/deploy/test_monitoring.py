@@ -76,6 +76,10 @@ MADE: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"klipstream_budget_spent" + HERE % "": "1x120"},
         {"klipstream_budget_spent" + HERE % "": "0x120"},
     ),
+    "deepgram-down": (
+        {"klipstream_deepgram_down" + HERE % "": "1x120"},
+        {"klipstream_deepgram_down" + HERE % "": "0x60 1x3 0x60"},
+    ),
     "gpu-memory": (
         {"klipstream_gpu_memory_used_bytes" + HERE % ',gpu="0"': f"{21 * 1024**3}x120"},
         {"klipstream_gpu_memory_used_bytes" + HERE % ',gpu="0"': f"{20 * 1024**3}x120"},

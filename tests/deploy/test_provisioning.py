@@ -36,9 +36,17 @@ def test_every_subscription_has_the_deadline_the_backoff_and_no_expiry() -> None
     }
     for words in subscriptions.values():
         assert flag(words, "ack-deadline") == "60"
+        assert flag(words, "expiration-period") == "never"
+    del subscriptions["transcription-dead-letters"]
+    for words in subscriptions.values():
         assert flag(words, "min-retry-delay") == "10s"
         assert flag(words, "max-retry-delay") == "600s"
-        assert flag(words, "expiration-period") == "never"
+
+
+def test_dead_letters_that_were_looked_at_come_back_without_a_backoff() -> None:
+    words = creations("pubsub subscriptions create")["transcription-dead-letters"]
+
+    assert not [word for word in words if "retry" in word]
 
 
 def test_every_topic_has_a_subscription_for_one_without_loses_messages() -> None:
@@ -92,6 +100,7 @@ def test_the_worker_may_do_what_it_needs_and_nothing_else() -> None:
         ("transcription-completions", "roles/pubsub.viewer"),
         ("transcription-dead-letters", "roles/pubsub.publisher"),
         ("transcription-dead-letters", "roles/pubsub.viewer"),
+        ("transcription-dead-letters", "roles/pubsub.subscriber"),
         ("gs://klipstream-audio", "roles/storage.objectViewer"),
         ("gs://klipstream-transcripts", "roles/storage.objectUser"),
         ("gs://klipstream-worker-state", "roles/storage.objectUser"),

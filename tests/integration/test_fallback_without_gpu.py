@@ -24,7 +24,7 @@ from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.core.delivery.consumer import Consumer
 from worker.core.jobs.budget import NoLimit
 from worker.core.jobs.ladder import Deepgram
-from worker.embedded.deepgram import EmbeddedDeepgram
+from worker.embedded.deepgram import EmbeddedDeepgram, Reply
 from worker.engines import NoEngine, started_or_none
 from worker.errors import DeepgramUnavailable, GpuNotAvailable
 
@@ -55,13 +55,30 @@ async def test_everything_goes_through_deepgram(cloud: Cloud) -> None:
     assert paid.usd == ending.cost.usd_total == ending.cost.baseline.usd == 0.004875  # 65 s at 0.0045 a minute
 
 
-async def test_when_deepgram_is_down_as_well_a_job_is_tried_again_and_then_dead_lettered(cloud: Cloud) -> None:
+@pytest.mark.timeout(90)
+async def test_a_job_waits_for_a_key_that_is_refused_and_loses_no_attempt(cloud: Cloud) -> None:
+    refused = {0: Reply(status=401, body=b"no such key")}
+    async with EmbeddedDeepgram(hear, misbehave=refused.get) as deepgram:
+        key = {"deepgram_api_key": SecretStr(deepgram.api_key), "deepgram_base_url": deepgram.url}
+        settings = {**WITHOUT_GPU, **key, "chunks_in_flight": 1, "max_job_attempts": 1}
+        async with cloud.pipeline() as pipeline, cloud.worker(OFF, **settings) as consumer:
+            await pipeline.submit(await pipeline.upload(AUDIO))
+            await eventually(lambda: is_stopped(consumer))
+            reason = consumer.snapshot.intake_stopped_because
+            ending = await pipeline.ending()
+
+    assert "refuses the API key (401)" in reason
+    assert ending.completed.transcription_metadata.deliveries == 1
+    assert set(deepgram.payments().values()) == {1}
+
+
+async def test_a_job_that_deepgram_alone_could_do_and_fails_is_tried_again_and_then_dead_lettered(cloud: Cloud) -> None:
     tries = 0
 
     def unavailable() -> Exception:
         nonlocal tries
         tries += 1
-        return DeepgramUnavailable("status 503: upstream trouble")
+        return DeepgramUnavailable("the connection failed")
 
     down = MemoryCloudRecogniser(script=failing_where(everything, unavailable))
     async with cloud.working(OFF, paid_by(down), **WITHOUT_GPU, chunks_in_flight=1, max_job_attempts=3) as pipeline:

@@ -5,7 +5,7 @@ import random
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from schemas.state import ResultMarker
 from tests.support.gcs import store_at
 from tests.support.http_faults import faulty_proxy, lose_reply, plainly, refuse
 from tests.support.state import BUCKET, FINGERPRINT, JOB, Bucket, checkpoint, completed
+from tests.support.waiting import eventually
 from worker.adapters.clock import SystemClock
 from worker.adapters.gcs import Retries
 from worker.core.jobs.state import JobStates
@@ -68,15 +69,29 @@ async def test_the_claim_of_a_killed_worker_is_taken_over_with_its_checkpoints(
         await process.wait()
     states = worker(store, "heir")
 
-    with pytest.raises(ClaimHeld):
-        async with states.claim(JOB, FINGERPRINT, 0):
-            pytest.fail("it is held")
     stale = await states.park(JOB)
     async with states.claim(JOB, FINGERPRINT, 0, stale_generation=stale) as claim:
         record, saved = claim.record, await claim.checkpoints.load("key", 0)
 
     assert (record.crashes, record.deliveries) == (crashes, 2)
     assert saved == (checkpoint(0) if does == "checkpoint" else None)
+
+
+async def test_a_worker_started_after_the_kill_takes_the_job_without_parking_once_the_claim_is_old(
+    server: EmbeddedGcs, store: ObjectStore
+) -> None:
+    async with victim(server.url, TTL, "nothing") as process:
+        process.kill()
+        await process.wait()
+    newcomers = (worker(store, f"newcomer-{number}") for number in range(10_000))
+
+    async def one_takes_it() -> bool:  # each looks for the first time, as after the redelivery of its message
+        with suppress(ClaimHeld):
+            async with next(newcomers).claim(JOB, FINGERPRINT, 0):
+                return True
+        return False
+
+    await eventually(one_takes_it)
 
 
 async def test_a_process_stopped_for_longer_than_the_ttl_notices_when_it_wakes_up(

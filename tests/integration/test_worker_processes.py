@@ -81,9 +81,9 @@ async def test_a_worker_told_to_stop_hands_its_job_on_and_nothing_shows(cloud: C
             await pipeline.submit(uri)
             undisturbed = await pipeline.artefacts((await pipeline.ending(seconds=300)).completed)
 
-    done, skipped = len(first.logged("chunk.done")), len(second.logged("chunk.skipped"))
+    done, resumed = len(first.logged("chunk.done")), len(second.logged("chunk.resumed"))
     assert (status, seconds < 8, len(first.logged("delivery.nacked", count=1))) == (0, True, 1)
-    assert CHUNKS_BEFORE <= done <= skipped == completed.transcription_metadata.chunks_resumed
+    assert CHUNKS_BEFORE <= done <= resumed == completed.transcription_metadata.chunks_resumed
     assert len(events) == 2
     assert disturbed == undisturbed
     assert files == []

@@ -5,6 +5,8 @@ import heapq
 import itertools
 from datetime import UTC, datetime, timedelta
 
+from worker.adapters.clock import SystemClock
+
 MOST_LOOP_TURNS = 10_000
 
 
@@ -55,3 +57,12 @@ class FakeClock:
             if not ready:
                 return
         raise AssertionError("the event loop does not come to rest: something runs without waiting")
+
+
+class SteppedClock(SystemClock):
+    """The machine's clock with a wall clock that is off by `step`, and is set again when a test changes that."""
+
+    step = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.step

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from schemas.speech import Word
-from worker.adapters.deepgram import DeepgramRecogniser
-from worker.adapters.memory.recogniser import words_in
+from worker.adapters.deepgram import CircuitBreaker, DeepgramRecogniser
+from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
+from worker.adapters.memory.recogniser import Script, at_once, words_in
 from worker.embedded.deepgram import EmbeddedDeepgram
 from worker.embedded.deepgram.misbehaviour import Misbehave, well_behaved
-from worker.ports import SAMPLE_RATE_HZ, Pcm
+from worker.ports import SAMPLE_RATE_HZ, Clock, CloudRecognition, Pcm
 
 KEY = "dg-0123456789abcdef-secret"
 
@@ -51,6 +52,26 @@ class SkippingClock:
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         await asyncio.sleep(0)
+
+
+class GuardedCloud(MemoryCloudRecogniser):
+    """The paid twin behind the real circuit breaker: what its `script` raises is judged as Deepgram's failures are."""
+
+    def __init__(self, clock: Clock, script: Script = at_once) -> None:
+        super().__init__(script=script)
+        self.breaker = CircuitBreaker(clock)
+
+    async def turn(self) -> None:
+        await self.breaker.turn()
+
+    async def recognise(self, samples: Pcm, *, language: str, job_id: str) -> CloudRecognition:
+        await self.breaker.own_probe_ended(job_id)
+        with self.breaker.guard(job_id):
+            return await super().recognise(samples, language=language, job_id=job_id)
+
+    @property
+    def down_because(self) -> str:
+        return self.breaker.down_because
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,16 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from tests.support.clock import FakeClock
 from tests.support.subscription import ScriptedSubscription, make_delivery
 from worker.core.delivery.consumer import Consumer
-from worker.ports import Delivery, JobSlot
+from worker.core.delivery.fitness import Fitness, Part
+from worker.errors import WorkerError
+from worker.ports import Clock, Delivery, JobSlot
 
 
 class ScriptedHandler:
@@ -20,6 +22,7 @@ class ScriptedHandler:
         self.started: list[str] = []
         self.cancelled: list[str] = []
         self.recorded: list[str] = []
+        self.crashes: list[tuple[str, str]] = []
         self.given_up: list[tuple[str, type[Exception], int]] = []
         self.attempts_before = 0
         self.record_error: Exception | None = None
@@ -71,6 +74,11 @@ class ScriptedHandler:
         self.recorded.append(name)
         return self.attempts_before + self.recorded.count(name)
 
+    async def record_crash(self, name: str, error: WorkerError) -> None:
+        if self.record_error is not None:
+            raise self.record_error
+        self.crashes.append((name, str(error)))
+
     async def give_up(self, name: str, error: Exception, attempts: int) -> None:
         if self.give_up_error is not None:
             raise self.give_up_error
@@ -98,6 +106,9 @@ class ScriptedAttempt:
     async def record_failure(self) -> int:
         return await self._handler.record_failure(self._name)
 
+    async def record_crash(self, error: WorkerError) -> None:
+        await self._handler.record_crash(self._name, error)
+
     async def give_up(self, error: Exception, attempts: int) -> None:
         await self._handler.give_up(self._name, error, attempts)
 
@@ -121,6 +132,12 @@ class ScriptedSelfTest:
         self._end.set_result(error)
 
 
+def fitness_of(self_test: Callable[[], Awaitable[None]], clock: Clock) -> Fitness:
+    """A worker of one part, which is tested so."""
+    part = Part(name="sample", resource="sample", probe=self_test, remote=False)
+    return Fitness([part], clock, random.Random(1))
+
+
 class Room:
     """A consumer at work among scripted neighbours."""
 
@@ -130,10 +147,11 @@ class Room:
         self.subscription = ScriptedSubscription()
         self.handler = ScriptedHandler(self.clock)
         self.self_test = ScriptedSelfTest()
+        self.fitness = fitness_of(self.self_test, self.clock)
         self.consumer = Consumer(
             self.subscription,
             self.handler,
-            self_test=self.self_test,
+            fitness=self.fitness,
             clock=self.clock,
             rng=random.Random(1),
             **(defaults | settings),

@@ -50,6 +50,8 @@ def consumer_snapshot(**changes: Any) -> ConsumerSnapshot:
         "free_slots": 3,
         "unsettled": 1,
         "pull_failures_in_a_row": 0,
+        "pull_failure": "",
+        "parts": (),
         "fuse": FuseStatus(state=FuseState.CLOSED, reason="", failures_in_a_row=0),
         "intake_stopped_because": "",
         "stopping": False,

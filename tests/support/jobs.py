@@ -25,7 +25,7 @@ from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.output import OutputWriter
 from worker.core.jobs.routing import RoutingPolicy
 from worker.core.jobs.state import JobStates
-from worker.ports import SAMPLE_RATE_HZ, Delivery, ObjectRef, Pcm
+from worker.ports import SAMPLE_RATE_HZ, Clock, Delivery, ObjectRef, Pcm
 
 PRICES = Prices(
     book_version="2026-11",
@@ -72,9 +72,11 @@ class JobsRoom:
         deepgram: Deepgram | None = None,
         claim_ttl_seconds: float = 5.0,
         board: Board | None = None,
+        clock: Clock | None = None,
         **rules: Any,
     ) -> None:
-        self.clock = SystemClock()
+        self.clock = clock or SystemClock()
+        self.health = EngineHealth(self.clock)
         self.store = store or MemoryObjectStore(self.clock.now)
         self.completions, self.dead_letters = RecordingTopic(), RecordingTopic()
         self.folder, self.deepgram, self.board = folder, deepgram, board or Board()
@@ -89,7 +91,7 @@ class JobsRoom:
             decoder=MemoryAudioDecoder(max_seconds=3600),
             recogniser=recogniser,
             deepgram=self.deepgram,
-            health=EngineHealth(self.clock),
+            health=self.health,
             completions=self.completions,
             dead_letters=self.dead_letters,
             clock=self.clock,
@@ -112,7 +114,15 @@ class JobsRoom:
     async def upload(self, samples: Pcm, name: str = "a.pcm") -> None:
         await self.store.write(ObjectRef("audio", name), memory_audio(samples), content_type="audio/x-memory")
 
-    def attempt(self, *, data: bytes | None = None, run: str | None = None, **fields: Any) -> JobAttempt:
+    def attempt(
+        self,
+        *,
+        data: bytes | None = None,
+        run: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        publish_time: datetime = datetime(2026, 11, 22, 9, 59, tzinfo=UTC),
+        **fields: Any,
+    ) -> JobAttempt:
         """The next delivery of a job message."""
         job = {"job_id": "job-1", "video_id": "vod", "audio_uri": "gs://audio/a.pcm", **fields}
         return self.jobs.attempt(
@@ -120,8 +130,8 @@ class JobsRoom:
                 ack_id="ack",
                 message_id="m1",
                 data=json.dumps(job).encode() if data is None else data,
-                attributes={} if run is None else {"run": run},
-                publish_time=datetime(2026, 11, 22, 9, 59, tzinfo=UTC),
+                attributes={**(attributes or {}), **({} if run is None else {"run": run})},
+                publish_time=publish_time,
             )
         )
 

@@ -23,8 +23,8 @@ JOB, FINGERPRINT = "job-1", "fp-1"
 class Bucket:
     """A state bucket and the workers that share it."""
 
-    def __init__(self, store: ObjectStore | None = None) -> None:
-        self.store = store or MemoryObjectStore(lambda: datetime(2026, 11, 22, tzinfo=UTC))
+    def __init__(self, store: ObjectStore | None = None, clock: FakeClock | None = None) -> None:
+        self.store = store or MemoryObjectStore((clock or FakeClock()).now)
         self.files = StateFiles(store=self.store, bucket=BUCKET)
         self._ids = count(1)
 

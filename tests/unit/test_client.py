@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from schemas.events import Event
+from schemas.codes import ErrorCode, EventType
+from schemas.events import Event, FailedEvent
+from schemas.ids import event_id, job_identity
 from schemas.job import JobRejected, TranscriptionJob, parse_job
 from tests.support.inbox import ScriptedSubscriber
 from tests.support.messages import failed_event, job_document, progress_event
@@ -21,9 +23,11 @@ class RecordingPublisher:
     def __init__(self, *, confirms: bool = True) -> None:
         self._confirms = confirms
         self.published: list[tuple[str, bytes]] = []
+        self.attributes: list[dict[str, str]] = []
 
-    def publish(self, topic: str, data: bytes) -> "Future[str]":
+    def publish(self, topic: str, data: bytes, **attributes: str) -> "Future[str]":
         self.published.append((topic, data))
+        self.attributes.append(attributes)
         future: Future[str] = Future()
         if self._confirms:
             future.set_result("message-1")
@@ -159,3 +163,91 @@ def test_importing_the_client_loads_nothing_of_google_s() -> None:
     loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
 
     assert loaded.stdout.strip() == "[]"
+
+
+def ended(request: dict[str, Any], *, run: int = 0, code: ErrorCode = ErrorCode.AUDIO_NOT_FOUND) -> FailedEvent:
+    """The failed event of that request, as a worker makes it."""
+    job = parse_job(json.dumps(request).encode())[0]
+    name = event_id(job_identity(job), run=run, event_type=EventType.FAILED, outcome="failed")
+    event = failed_event(name, job_id=job.job_id)
+    error = event.error.model_copy(update={"error_code": code, "is_retryable": code is ErrorCode.STORAGE_SERVICE_ERROR})
+    return event.model_copy(update={"run": run, "error": error})
+
+
+MINE, ANOTHERS = job_document(), job_document(audio_uri="gs://audio-bucket/other.mp3")
+REFUSED = ErrorCode.JOB_ID_CONFLICT
+
+
+@pytest.mark.parametrize("job", [MINE, TranscriptionJob(**MINE), MINE["job_id"]], ids=["mapping", "job", "id"])
+def test_the_conflict_of_another_request_with_the_same_id_does_not_end_the_wait(job: Any) -> None:
+    conflict, end = ended(ANOTHERS, code=REFUSED), ended(MINE)
+    subscriber = ScriptedSubscriber(conflict, end)
+
+    event = wait_for(job, **WHERE, timeout_seconds=5, subscriber=subscriber)
+
+    assert event == end
+    assert (subscriber.acked, subscriber.given_back) == (["ack-2"], ["ack-1"])
+
+
+def test_a_request_that_was_refused_for_its_id_hears_of_it_and_not_of_the_first_one_s_end() -> None:
+    subscriber = ScriptedSubscriber(ended(ANOTHERS), ended(MINE, code=REFUSED))
+
+    event = wait_for(MINE, **WHERE, timeout_seconds=5, subscriber=subscriber)
+
+    assert isinstance(event, FailedEvent)
+    assert event.error.error_code is REFUSED
+
+
+def test_a_message_that_no_worker_could_read_ends_the_wait() -> None:
+    refused = ended(ANOTHERS, code=ErrorCode.INVALID_JOB)
+
+    assert wait_for(MINE, **WHERE, timeout_seconds=5, subscriber=ScriptedSubscriber(refused)) == refused
+
+
+def test_a_request_with_fields_of_a_newer_version_is_told_by_its_id_alone() -> None:
+    newer = {**MINE, "speaker_hints": 2}
+    end = ended(ANOTHERS)  # a newer worker may count the field among the request
+
+    assert wait_for(newer, **WHERE, timeout_seconds=5, subscriber=ScriptedSubscriber(end)) == end
+
+
+def test_the_end_of_an_earlier_run_does_not_end_the_wait_for_the_next() -> None:
+    subscriber = ScriptedSubscriber(ended(MINE, run=0), ended(MINE, run=1))
+
+    event = wait_for(MINE, **WHERE, timeout_seconds=5, subscriber=subscriber, run=1)
+
+    assert event.run == 1
+
+
+@pytest.mark.parametrize("code", [ErrorCode.STORAGE_SERVICE_ERROR, ErrorCode.EXPIRED])
+def test_a_retry_asks_for_the_run_after_the_failed_one(code: ErrorCode) -> None:
+    publisher = RecordingPublisher()
+
+    submit(MINE, project_id="p", topic="jobs", publisher=publisher, retry_of=ended(MINE, run=2, code=code))
+
+    assert publisher.attributes == [{"run": "3"}]
+
+
+@pytest.mark.parametrize(
+    ("failed", "complaint"),
+    [
+        (ended(MINE), "AUDIO_NOT_FOUND is not retryable: upload the audio"),
+        (ended(job_document(job_id="other"), code=ErrorCode.STORAGE_SERVICE_ERROR), "is an event of job 'other'"),
+    ],
+)
+def test_what_is_no_retryable_failure_of_the_job_is_not_retried(failed: FailedEvent, complaint: str) -> None:
+    publisher = RecordingPublisher()
+
+    with pytest.raises(ValueError, match=complaint):
+        submit(MINE, project_id="p", topic="jobs", publisher=publisher, retry_of=failed)
+
+    assert publisher.published == []
+
+
+def test_a_warning_of_many_unknown_fields_names_some(caplog: pytest.LogCaptureFixture) -> None:
+    names = {f"field-{number}-{'x' * 200}": 1 for number in range(1000)}
+
+    submit(job_document(**names), project_id="p", topic="jobs", publisher=RecordingPublisher())
+
+    assert "1000 fields" in caplog.text
+    assert len(caplog.text) < 4_000

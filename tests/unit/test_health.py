@@ -1,9 +1,11 @@
 import json
+from datetime import UTC, datetime
 
 import pytest
 
 from tests.support.health import IDENTITY, L4, condition, consumer_snapshot, engine_health
 from worker.adapters.parakeet.engine import EngineState
+from worker.core.delivery.fitness import PartTest
 from worker.health import Condition, Status, health_answer, is_alive, judge, live_answer, ready_answer
 
 LOADING = Condition(uptime_seconds=5.0)
@@ -71,8 +73,46 @@ def test_one_that_takes_nothing_in_says_why() -> None:
     assert is_alive(idle, 0.0)[0]
 
 
+def test_a_subscription_that_cannot_be_pulled_from_makes_a_worker_unready_at_the_third_failure() -> None:
+    reasons = [
+        judge(condition(consumer=consumer_snapshot(pull_failures_in_a_row=failures, pull_failure="403")), 0.0)
+        for failures in (2, 3)
+    ]
+
+    assert reasons == [(Status.HEALTHY, ""), (Status.UNHEALTHY, "no messages can be pulled: 403")]
+
+
+def test_health_holds_the_last_self_test_of_each_part() -> None:
+    tested_at = datetime(2026, 11, 22, 10, tzinfo=UTC)
+    parts = (
+        PartTest(part="TEMP_DIR", passed=False, reason="TEMP_DIR: full", tested_at=tested_at, seconds=0.1),
+        PartTest(part="decoder"),
+    )
+
+    body = json.loads(health_answer(IDENTITY, condition(consumer=consumer_snapshot(parts=parts)), 0.0).body)
+
+    assert body["self_test"] == {
+        "TEMP_DIR": {
+            "passed": False,
+            "reason": "TEMP_DIR: full",
+            "tested_at": "2026-11-22T10:00:00+00:00",
+            "seconds": 0.1,
+        },
+        "decoder": {"passed": None, "reason": "", "tested_at": None, "seconds": 0.0},
+    }
+
+
 def test_one_that_stops_takes_no_more() -> None:
     assert judge(condition(consumer=consumer_snapshot(stopping=True)), 0.0)[0] is Status.STOPPING
+
+
+def test_health_says_why_deepgram_serves_nobody() -> None:
+    seen = condition(deepgram_configured=True, deepgram_down_because="Deepgram refuses the API key (401): no such key")
+
+    told = json.loads(health_answer(IDENTITY, seen, 0.0).body)
+
+    assert told["deepgram"]["down_because"] == "Deepgram refuses the API key (401): no such key"
+    assert told["status"] == "healthy"
 
 
 def test_one_without_parakeet_is_ready_where_deepgram_does_everything() -> None:

@@ -1,10 +1,11 @@
 import asyncio
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.clock import FakeClock
+from tests.support.health import IDENTITY, condition, consumer_snapshot
 from tests.support.jobs import JobsRoom, OnlySlot, speech
 from tests.support.nvml import Driver
 from tests.support.telemetry import render, value
@@ -12,7 +13,7 @@ from tests.support.waiting import eventually
 from worker.adapters.gpu import Gpus
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.jobs.board import Board
-from worker.errors import AudioNotFound
+from worker.errors import AudioNotFound, ObjectNotFound
 from worker.watch import Watch
 
 
@@ -44,7 +45,7 @@ async def test_the_board_shows_a_job_while_it_runs_and_what_became_of_it(tmp_pat
     board, seen = Board(), []
 
     async def look(_samples: object, _job_id: str) -> None:
-        seen.extend(board.running(room.clock.now() + timedelta(seconds=5)))
+        seen.extend(board.running(room.clock.monotonic() + 5))
 
     room = JobsRoom(tmp_path, recogniser=MemoryRecogniser(script=look), board=board)
     await room.upload(speech(30))
@@ -54,7 +55,7 @@ async def test_the_board_shows_a_job_while_it_runs_and_what_became_of_it(tmp_pat
     assert seen[0].method == "parakeet"
     assert seen[0].seconds >= 5
     assert seen[-1].audio_seconds is not None
-    assert board.running(room.clock.now()) == ()
+    assert board.running(room.clock.monotonic()) == ()
     assert board.last is not None
     assert (board.last.code, board.totals.completed, board.totals.failed) == (None, 1, 0)
     assert board.totals.audio_seconds == pytest.approx(30)
@@ -65,10 +66,32 @@ async def test_a_failed_job_is_on_the_board_with_its_code(tmp_path: Path) -> Non
     board = Board()
     room = JobsRoom(tmp_path, board=board)
     attempt = room.attempt()
-    with pytest.raises(AudioNotFound):
+    with pytest.raises(ObjectNotFound):
         await attempt.handle(OnlySlot())
 
     await attempt.give_up(AudioNotFound("gs://audio/vod.wav", None), 1)
 
     assert board.last is not None
     assert (board.last.code, board.totals.failed) == ("AUDIO_NOT_FOUND", 1)
+
+
+async def test_a_change_of_status_is_logged_once_and_whole() -> None:
+    watch = Watch(Board(), Gpus(None), FakeClock())
+    watch.identified(IDENTITY)
+    with capture_logs() as log:
+        watch.look()
+        watch.look()
+
+    (change,) = [event for event in log if event["event"] == "health.changed"]
+    assert (change["status"], change["status_before"]) == ("loading", None)
+    assert change["health"]["worker"] == "w-1"
+
+
+async def test_a_reason_that_counts_down_is_logged_once() -> None:
+    watch = Watch(Board(), Gpus(None), FakeClock())
+    with capture_logs() as log:
+        for seconds in (30, 29, 28):
+            snapshot = consumer_snapshot(intake_stopped_because=f"the next one may go in {seconds} s")
+            watch._report_change(condition(consumer=snapshot))
+
+    assert [event["status"] for event in log] == ["unhealthy"]

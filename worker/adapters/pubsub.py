@@ -19,16 +19,21 @@ from functools import partial
 from typing import Any, TypeVar
 
 import grpc
+import structlog
 import tenacity
 from google.api_core import exceptions as vendor
+from google.iam.v1.iam_policy_pb2 import TestIamPermissionsRequest
 from google.pubsub_v1 import PublisherAsyncClient, SubscriberAsyncClient, types
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcAsyncIOTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcAsyncIOTransport
 
-from worker.errors import QueueNotFound, QueueServiceError, SubscriptionNotFound
+from worker.errors import MessageRefused, QueueNotFound, QueueServiceError, SubscriptionNotFound
 from worker.ports import Delivery, SubscriptionFacts
 
 Answer = TypeVar("Answer")
+
+PUBLISH, CONSUME = "pubsub.topics.publish", "pubsub.subscriptions.consume"
+"""The permissions that the worker needs on its topics and its subscription, beside reading their configuration."""
 
 # A request may have 512 KiB, an ack id about 250 bytes.
 _ACK_IDS_PER_REQUEST = 1000
@@ -42,6 +47,8 @@ _CHANNEL_OPTIONS = [
 
 # How an exactly-once subscription begins its word on a single ack id.
 _TRY_AGAIN, _FOR_GOOD = "TRANSIENT_FAILURE", "PERMANENT_FAILURE"
+
+_PUBLISH = "publish to"
 
 _TRANSIENT = (
     vendor.Aborted,
@@ -63,6 +70,9 @@ class Patience:
     # One try of any other call, and all tries together: an extension that starts at half of a 60 s lease ends in time.
     call: float = 8.0
     give_up: float = 25.0
+
+
+log = structlog.get_logger(__name__)
 
 
 class PubSub:
@@ -118,6 +128,12 @@ class PubSubSubscription:
             max_delivery_attempts=policy.max_delivery_attempts or None,
         )
 
+    async def verify(self) -> None:
+        """Raise `QueueServiceError` where the server says that messages may not be pulled; nothing is pulled."""
+        test = self._client.test_iam_permissions
+        if await self._calls.lacks(CONSUME, test):
+            raise QueueServiceError("pull from", self._path, f"{CONSUME} is not granted", refused=True)
+
     async def pull(self, max_messages: int) -> Sequence[Delivery]:
         """Wait up to `Patience.pull` and return what came; never retried, for a lost reply may have held messages."""
         request = types.PullRequest(subscription=self._path, max_messages=max_messages)
@@ -156,15 +172,35 @@ class PubSubTopic:
         self._client, self._path = client, path
         self._calls = _Calls(path, patience)
 
+    @property
+    def path(self) -> str:
+        """The topic's full name, as its errors give it."""
+        return self._path
+
     async def verify(self) -> None:
-        """For start-up: raises `QueueNotFound` where the topic does not exist, `QueueServiceError` without access."""
-        await self._calls.retried("describe", partial(self._client.get_topic, types.GetTopicRequest(topic=self._path)))
+        """Raise `QueueNotFound` or `QueueServiceError` unless the topic is there and may be published to.
+
+        Nothing is published: the permission is tested where the server can do that, and tried by a request without
+        messages, which a server that would take one with messages refuses as invalid. Nothing is repeated.
+        """
+        try:
+            await self._client.get_topic(types.GetTopicRequest(topic=self._path), **self._calls.once)
+            if await self._calls.lacks(PUBLISH, self._client.test_iam_permissions):
+                raise QueueServiceError("publish to", self._path, f"{PUBLISH} is not granted", refused=True)
+            await self._client.publish(types.PublishRequest(topic=self._path), **self._calls.once)
+        except vendor.InvalidArgument:
+            return
+        except vendor.GoogleAPICallError as exc:
+            raise self._calls.translated("publish to", exc) from exc
 
     async def publish(self, data: bytes, attributes: Mapping[str, str], ordering_key: str = "") -> str:
-        """Return the message id once the service confirmed it; retried, so a duplicate is possible."""
+        """Return the message id once the service confirmed it; retried, so a duplicate is possible.
+
+        Raises `MessageRefused` where the service says that it will never take this message.
+        """
         message = types.PubsubMessage(data=data, attributes=dict(attributes), ordering_key=ordering_key)
         request = types.PublishRequest(topic=self._path, messages=[message])
-        response = await self._calls.retried("publish to", partial(self._client.publish, request))
+        response = await self._calls.retried(_PUBLISH, partial(self._client.publish, request))
         return response.message_ids[0]
 
 
@@ -173,6 +209,21 @@ class _Calls:
 
     def __init__(self, resource: str, patience: Patience) -> None:
         self._resource, self._patience = resource, patience
+
+    @property
+    def once(self) -> dict[str, Any]:
+        """The options of a call that is not repeated."""
+        return {"retry": None, "timeout": self._patience.call}
+
+    async def lacks(self, permission: str, test: Callable[..., Awaitable[Any]]) -> bool:
+        """Return True where the server says that the permission is missing; development servers do not say."""
+        request = TestIamPermissionsRequest(resource=self._resource, permissions=[permission])
+        try:
+            answer = await test(request, **self.once)
+        except vendor.GoogleAPICallError as exc:
+            log.debug("pubsub.permission_untested", resource=self._resource, permission=permission, reason=str(exc))
+            return False
+        return permission not in answer.permissions
 
     async def retried(self, operation: str, call: Callable[..., Awaitable[Answer]]) -> Answer:
         """Try until it works, fails for good or `Patience.give_up` is over; the client's own retry is off."""
@@ -208,8 +259,12 @@ class _Calls:
         await self.retried(operation, attempt)
         return frozenset(expired)
 
-    def translated(self, operation: str, exc: Exception) -> QueueNotFound | QueueServiceError | SubscriptionNotFound:
+    def translated(
+        self, operation: str, exc: Exception
+    ) -> MessageRefused | QueueNotFound | QueueServiceError | SubscriptionNotFound:
         """Return the worker's error for the client library's."""
+        if isinstance(exc, vendor.InvalidArgument) and operation == _PUBLISH:
+            return MessageRefused(self._resource, str(exc.message))
         if isinstance(exc, vendor.NotFound):
             return (
                 SubscriptionNotFound(self._resource)

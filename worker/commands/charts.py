@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
 
+from schemas.text import plain
+
 WIDTH, HEIGHT = 720, 240
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 34
 MOST_LABELS = 10
@@ -37,6 +39,11 @@ class Chart:
     series: Sequence[Series]
     form: Callable[[float], str]
     mark: Mark | None = None
+
+
+def visible(text: str) -> str:
+    """Return text for a page: what would act on a reader or in HTML is written out."""
+    return escape(plain(text))
 
 
 def bars(chart: Chart) -> str:
@@ -104,7 +111,7 @@ def _bar(scale: _Scale, at: int, base: float, value: float, series: Series, tip:
     left = scale.x(at) - scale.bar_width / 2
     return (
         f'<rect x="{left:.1f}" y="{top:.1f}" width="{scale.bar_width:.1f}" height="{bottom - top:.1f}" rx="2" '
-        f'fill="var(--{series.colour})"><title>{escape(tip)}</title></rect>'
+        f'fill="var(--{series.colour})"><title>{visible(tip)}</title></rect>'
     )
 
 
@@ -116,7 +123,7 @@ def _line(chart: Chart, scale: _Scale, series: Series) -> Sequence[str]:
         previous = at
     dots = [
         f'<circle cx="{scale.x(at):.1f}" cy="{scale.y(value):.1f}" r="3.5" fill="var(--{series.colour})">'
-        f"<title>{escape(f'{chart.days[at]}, {series.name}: {chart.form(value)}')}</title></circle>"
+        f"<title>{visible(f'{chart.days[at]}, {series.name}: {chart.form(value)}')}</title></circle>"
         for at, value in points
     ]
     return [f'<path d="{" ".join(path)}" fill="none" stroke="var(--{series.colour})" stroke-width="2"/>', *dots]
@@ -125,8 +132,8 @@ def _line(chart: Chart, scale: _Scale, series: Series) -> Sequence[str]:
 def _figure(chart: Chart, scale: _Scale, parts: Sequence[str]) -> str:
     drawn = "".join([*_grid(chart, scale), *parts, *_mark(chart, scale)])
     return (
-        f"<figure><figcaption>{escape(chart.title)}{_legend(chart)}</figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(_spoken(chart))}">{drawn}</svg></figure>'
+        f"<figure><figcaption>{visible(chart.title)}{_legend(chart)}</figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{visible(_spoken(chart))}">{drawn}</svg></figure>'
     )
 
 
@@ -135,10 +142,10 @@ def _grid(chart: Chart, scale: _Scale) -> Sequence[str]:
     for level in scale.levels:
         y = scale.y(level)
         grid.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        grid.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(chart.form(level))}</text>')
+        grid.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{visible(chart.form(level))}</text>')
     every = ceil(len(chart.days) / MOST_LABELS) or 1
     grid += [
-        f'<text x="{scale.x(at):.1f}" y="{HEIGHT - 12}" text-anchor="middle">{escape(day[5:])}</text>'
+        f'<text x="{scale.x(at):.1f}" y="{HEIGHT - 12}" text-anchor="middle">{visible(day[5:])}</text>'
         for at, day in enumerate(chart.days)
         if at % every == 0
     ]
@@ -151,14 +158,14 @@ def _mark(chart: Chart, scale: _Scale) -> Sequence[str]:
     y = scale.y(chart.mark.value)
     return [
         f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>',
-        f'<text class="mark" x="{WIDTH - RIGHT}" y="{y + 14:.1f}" text-anchor="end">{escape(chart.mark.name)}</text>',
+        f'<text class="mark" x="{WIDTH - RIGHT}" y="{y + 14:.1f}" text-anchor="end">{visible(chart.mark.name)}</text>',
     ]
 
 
 def _legend(chart: Chart) -> str:
     if len(chart.series) == 1:
         return ""
-    keys = (f'<i style="background:var(--{each.colour})"></i>{escape(each.name)}' for each in chart.series)
+    keys = (f'<i style="background:var(--{each.colour})"></i>{visible(each.name)}' for each in chart.series)
     return f'<span class="legend">{" ".join(keys)}</span>'
 
 

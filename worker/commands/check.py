@@ -1,14 +1,12 @@
 """`check`: everything that `run` needs, each line ok or what to do."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from rich.markup import escape
-
+from schemas.text import plain_json
 from worker.cloud import open_cloud
-from worker.commands.console import EXIT_FAILED, load_settings, out
+from worker.commands.console import EXIT_FAILED, load_settings, say
 from worker.commands.health import document, own_url
 from worker.core.delivery.fuse import FuseState
 from worker.errors import WorkerError
@@ -25,7 +23,7 @@ def check(*, as_json: bool) -> None:
     if failed:
         raise SystemExit(EXIT_FAILED)
     if not as_json:
-        out().print("[green]ready to run[/]")
+        say(("ready to run", "green"))
 
 
 async def _report(settings: Settings, *, as_json: bool) -> int:
@@ -33,17 +31,17 @@ async def _report(settings: Settings, *, as_json: bool) -> int:
     async for finding in _everything(settings):
         failed += not finding.ok
         if as_json:
-            print(json.dumps(vars(finding)))
+            print(plain_json(vars(finding)))
         else:
-            mark = "[red]fail[/]" if not finding.ok else "[yellow]note[/]" if finding.advice else "[green]ok  [/]"
-            out().print(f"{mark} {escape(finding.name)}: {escape(finding.detail)}")
+            mark = ("fail", "red") if not finding.ok else ("note", "yellow") if finding.advice else ("ok  ", "green")
+            say(mark, f" {finding.name}: {finding.detail}")
     return failed
 
 
 async def _everything(settings: Settings) -> AsyncIterator[Finding]:
     try:
         async with open_cloud(settings) as cloud:
-            async for finding in findings(settings, cloud.pubsub, cloud.store):
+            async for finding in findings(settings, cloud):
                 yield finding
     except WorkerError as exc:
         yield Finding(name="Google Cloud", ok=False, detail=f"{exc}: {exc.suggested_action}")

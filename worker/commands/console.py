@@ -1,30 +1,66 @@
-"""How commands speak: people read stdout as text or JSON, and problems go to stderr with what to do about them."""
+"""How commands speak: people read stdout as text or JSON, and problems go to stderr with what to do about them.
 
-from typing import NoReturn
+Nothing that comes from outside is printed as it is: `cell`, `line` and `say` take text, never markup, and write what
+would act on a terminal as escapes; so does every console of `out`, whatever is printed on it.
+"""
+
+import logging
+from typing import NoReturn, TypeAlias
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.segment import Segment
+from rich.style import Style
+from rich.text import Text
 
+from schemas.text import plain, plain_lines
 from worker.settings import Settings
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
+Part: TypeAlias = str | tuple[str, str]
+"""Text, or text and its style."""
+
 
 def out() -> Console:
-    """For results."""
-    return Console(soft_wrap=True, highlight=False)
+    """Return a console for results."""
+    return _guarded(Console(soft_wrap=True, highlight=False, emoji=False))
+
+
+def cell(value: object, style: str = "", *, most: int | None = None) -> Text:
+    """Return any value as one line of visible text that is not markup."""
+    return Text(plain(value, most), style)
+
+
+def line(*parts: Part) -> Text:
+    """Return the parts, joined, as one line of visible text; none of them is markup."""
+    return Text.assemble(*(cell(part) if isinstance(part, str) else cell(*part) for part in parts))
+
+
+def say(*parts: Part) -> None:
+    """Print one line on stdout."""
+    out().print(line(*parts))
 
 
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
-    """End the command with a message on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error[/] {message}", markup=True)
+    """End the command with a message on stderr, which is text and not markup."""
+    _to_stderr(("error", "bold red"), " ", message)
     raise typer.Exit(code)
 
 
+def note(message: str) -> None:
+    """Print a remark on stderr, beside the results."""
+    _to_stderr(("note", "yellow"), " ", message)
+
+
+def _to_stderr(*parts: Part) -> None:
+    _guarded(Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)).print(line(*parts))
+
+
 def load_settings() -> Settings:
-    """The environment as settings; a wrong variable ends the command and is named with its value."""
+    """Return the environment as settings; a wrong variable ends the command and is named with its value."""
     try:
         return Settings()
     except ValidationError as exc:
@@ -33,3 +69,44 @@ def load_settings() -> Settings:
             for error in exc.errors()
         ]
         fail("; ".join(lines), EXIT_USAGE)
+
+
+def warn_in_plain_text() -> None:
+    """Write the warnings of the client library to stderr, which quote messages from outside, as visible text."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+
+
+class PlainFormatter(logging.Formatter):
+    """Log lines of the standard library as visible text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's line."""
+        return plain_lines(super().format(record))
+
+
+def _guarded(console: Console) -> Console:
+    console.push_render_hook(_Guard())
+    return console
+
+
+class _Guard(RenderHook):
+    """The last door: whatever renders it, no text leaves with control characters or hyperlinks in it."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Wrap each."""
+        return [_Guarded(each) for each in renderables]
+
+
+class _Guarded:
+    def __init__(self, renderable: ConsoleRenderable) -> None:
+        self._renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._renderable, options):
+            yield segment if segment.control else Segment(plain_lines(segment.text), _unlinked(segment))
+
+
+def _unlinked(segment: Segment) -> Style | None:
+    return segment.style.update_link(None) if segment.style and segment.style.link else segment.style

@@ -1,7 +1,6 @@
 """`costs`: what jobs cost, by day and engine, from the events that the workers keep."""
 
 import asyncio
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,8 +12,9 @@ from rich.table import Table
 
 from schemas.events import Event
 from schemas.state import ResultMarker
+from schemas.text import plain_json
 from worker.adapters.gcs import open_object_store
-from worker.commands.console import EXIT_USAGE, fail, load_settings, out
+from worker.commands.console import EXIT_USAGE, cell, fail, load_settings, out, say
 from worker.commands.costs_page import page
 from worker.core.jobs.cost_report import CostReport, Period, Spending, event_in, events_in, report
 from worker.core.jobs.costing import Prices, speed_for_savings
@@ -44,13 +44,13 @@ def costs(since: str, file: Path | None, html: Path | None, *, as_json: bool) ->
         html.write_text(page(found, start=start, end=now), encoding="utf-8")
     if as_json:
         for row in rows(found):
-            print(json.dumps(row))
+            print(plain_json(row))
     else:
         out().print(_table(found, since))
         if unreadable:
-            out().print(f"[yellow]{unreadable} entries could not be read and are left out[/]")
+            say((f"{unreadable} entries could not be read and are left out", "yellow"))
         if html is not None:
-            out().print(f"page: {html}")
+            say(f"page: {html}")
 
 
 def parse_span(text: str) -> timedelta:
@@ -92,7 +92,7 @@ def _figures(spending: Spending) -> dict[str, object]:
 
 
 def _table(found: CostReport, since: str) -> Table:
-    table = Table(title=f"costs of the last {since}, by UTC day (USD/h: an audio hour)")
+    table = Table(title=cell(f"costs of the last {since}, by UTC day (USD/h: an audio hour)"))
     for name in ("day", "engine"):
         table.add_column(name, no_wrap=True)
     for name in ("audio h", "USD", "USD/h", "fallback", "saved", "jobs"):
@@ -100,14 +100,14 @@ def _table(found: CostReport, since: str) -> Table:
     for row in rows(found):
         is_sum = row["engine"] == "all"
         table.add_row(
-            str(row["day"]),
-            str(row["engine"]),
+            cell(row["day"]),
+            cell(row["engine"]),
             f"{row['audio_hours']:.2f}",
             f"{row['usd']:.4f}",
             _shown(row["usd_per_audio_hour"], "{:.4f}"),
             _shown(row.get("fallback_percent"), "{:z.1f} %") if is_sum else "",
             _shown(row["savings_percent"], "{:z.1f} %"),
-            str(row["jobs"]) if is_sum else "",
+            cell(row["jobs"]) if is_sum else "",
             style="bold" if is_sum else None,
             end_section=is_sum,
         )

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from html import escape
 
-from worker.commands.charts import Chart, Mark, Series, bars, lines
+from worker.commands.charts import Chart, Mark, Series, bars, lines, visible
 from worker.core.jobs.cost_report import CostReport, Period, Spending
 
 PROMISED_SAVINGS_PERCENT = 90.0
@@ -46,7 +45,7 @@ def page(report: CostReport, *, start: datetime, end: datetime) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Transcription costs</title><style>{STYLE}</style></head><body>"
-        f"<header><h1>Transcription costs</h1><p>{escape(period)}</p></header><main>"
+        f"<header><h1>Transcription costs</h1><p>{visible(period)}</p></header><main>"
         f"{_tiles(report.total)}{''.join(_plots(report))}{_table(report)}</main></body></html>\n"
     )
 
@@ -76,7 +75,7 @@ def _tiles(total: Period) -> str:
 
 def _tile(name: str, value: str, note: str, *, is_good: bool | None = None) -> str:
     verdict = "" if is_good is None else f' class="{"good" if is_good else "bad"}"'
-    return f"<div><dt>{escape(name)}</dt><dd{verdict}>{escape(value)}<small>{escape(note)}</small></dd></div>"
+    return f"<div><dt>{visible(name)}</dt><dd{verdict}>{visible(value)}<small>{visible(note)}</small></dd></div>"
 
 
 def _plots(report: CostReport) -> Iterator[str]:
@@ -152,8 +151,8 @@ def _row(day: str, engine: str, spending: Spending, share: str = "", jobs: str =
         _percent(spending.savings_percent),
         jobs,
     )
-    cells = "".join(f"<td>{escape(value)}</td>" for value in (engine, *values))
-    return f'<tr class="{css}"><th scope="row">{escape(day)}</th>{cells}</tr>'
+    cells = "".join(f"<td>{visible(value)}</td>" for value in (engine, *values))
+    return f'<tr class="{css}"><th scope="row">{visible(day)}</th>{cells}</tr>'
 
 
 def _usd(value: float | None) -> str:

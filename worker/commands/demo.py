@@ -17,16 +17,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from schemas.codes import Method
 from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, ProgressEvent, StoredArtefact
+from schemas.text import plain
 from worker import client
 from worker.adapters.gcs import open_object_store
-from worker.commands.console import fail, out
+from worker.commands.console import cell, fail, line, out, say
 from worker.commands.submit import describe
 from worker.embedded.local_cloud import (
     AUDIO_BUCKET,
@@ -161,9 +161,13 @@ def _submit(orders: Sequence[Order]) -> dict[str, Outcome]:
 
 def _follow(outcomes: dict[str, Outcome], worker: subprocess.Popen[bytes], folder: Path) -> None:
     deadline = time.monotonic() + MOST_SECONDS
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[says]}"), TimeElapsedColumn()
+    name, says = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[says]}", markup=False)
+    columns = name, BarColumn(), says, TimeElapsedColumn()
     with Progress(*columns, console=out()) as bars:
-        rows = {job_id: bars.add_task(outcome.source.name, total=None, says="") for job_id, outcome in outcomes.items()}
+        rows = {
+            job_id: bars.add_task(plain(outcome.source.name), total=None, says="")
+            for job_id, outcome in outcomes.items()
+        }
         while not all(outcome.ended and outcome.cost for outcome in outcomes.values()):
             if worker.poll() is not None or time.monotonic() > deadline:
                 bars.stop()
@@ -213,16 +217,16 @@ def _artefacts(outcome: Outcome) -> list[StoredArtefact]:
 def _report(outcomes: Sequence[Outcome], folder: Path, seconds: float) -> None:
     for outcome in outcomes:
         if isinstance(outcome.ended, CompletedEvent):
-            beginning = escape(_beginning(outcome.ended, folder))
-            out().print(Panel(beginning, title=outcome.source.name, title_align="left"), soft_wrap=False)
+            beginning, name = cell(_beginning(outcome.ended, folder)), cell(outcome.source.name)
+            out().print(Panel(beginning, title=name, title_align="left"), soft_wrap=False)
     out().print("\n[b]events[/]")
     for event in sorted(
         (event for outcome in outcomes for event in outcome.events), key=lambda event: event.occurred_at
     ):
-        out().print(f"  {describe(event)}")
+        out().print(line("  ").append_text(describe(event)))
     out().print()
     out().print(_costs([outcome.cost for outcome in outcomes if outcome.cost]))
-    out().print(f"artefacts: {folder / 'artefacts'}   worker's log: {folder / LOG_NAME}   took {seconds:.0f} s")
+    say(f"artefacts: {folder / 'artefacts'}   worker's log: {folder / LOG_NAME}   took {seconds:.0f} s")
 
 
 def _beginning(event: CompletedEvent, folder: Path) -> str:
@@ -245,7 +249,7 @@ def _costs(events: Sequence[CostEvent]) -> Table:
     for event in events:
         seconds = sum(getattr(engine, "gpu_seconds", 0.0) for engine in event.engines)
         table.add_row(
-            event.job.job_id,
+            cell(event.job.job_id),
             f"{event.audio_seconds:.1f}",
             f"{seconds:.2f}",
             f"{event.usd_total:.6f}",

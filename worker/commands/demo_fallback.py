@@ -25,7 +25,7 @@ from schemas.cost import DeepgramCost
 from schemas.events import CompletedEvent
 from schemas.speech import Word
 from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
-from worker.commands.console import out
+from worker.commands.console import cell, out
 from worker.commands.demo import MOST_SECONDS, Order, Outcome, play
 from worker.core.transcript.planning import ChunkCutter
 from worker.embedded.deepgram import EmbeddedDeepgram
@@ -77,11 +77,11 @@ def _shares(outcomes: Sequence[Outcome]) -> Table:
             reasons = ", ".join(f"{code} ({count})" for code, count in told.fallback_reasons.items())
             table.add_row(
                 outcome.job_id,
-                str(told.method_used),
+                cell(told.method_used),
                 str(told.chunks_total),
                 f"{sum(engine.audio_seconds for engine in paid):.0f} s",
                 str(sum(engine.requests for engine in paid)),
-                reasons or "-",
+                cell(reasons or "-"),
             )
     return table
 

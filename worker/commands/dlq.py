@@ -4,26 +4,39 @@ A listing is best effort: Pub/Sub promises no complete answer, and what another 
 """
 
 import asyncio
-import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from rich.markup import escape
+from google.auth.exceptions import GoogleAuthError
+from rich.highlighter import JSONHighlighter
 from rich.progress import Progress
 from rich.table import Column, Table
 
+from schemas.text import plain_json
 from worker.adapters.clock import SystemClock
 from worker.adapters.pubsub import Patience, PubSub, open_pubsub
-from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, out
-from worker.core.delivery.dead_letters import Entry, Origin, Selection, histogram
-from worker.core.delivery.holding import Holding, hold_dead_letters
-from worker.core.delivery.replay import Edit, EditRefused, Refusal, Republish, drop, export_line, plan, replay
-from worker.errors import Deferred, WorkerError
+from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, load_settings, note, out, say
+from worker.core.delivery.adoption import adopted
+from worker.core.delivery.dead_letters import Entry, Origin, Selection, forwarded, histogram
+from worker.core.delivery.holding import Holding, Limits, hold_dead_letters
+from worker.core.delivery.replay import (
+    Edit,
+    EditRefused,
+    Refusal,
+    Republish,
+    Rules,
+    drop,
+    export_line,
+    facts_of,
+    planned,
+    replay,
+)
+from worker.errors import WorkerError
 from worker.settings import Settings
 from worker.telemetry import configure_logging
 
@@ -33,93 +46,85 @@ if TYPE_CHECKING:
 # Three empty answers end a listing; each is waited for this long.
 PULL_SECONDS = 2.0
 BEST_EFFORT = "best effort: what another reader holds at this moment is not seen"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplayOptions:
-    """How to replay. Nothing is published without `execute`."""
-
-    edits: tuple[Edit, ...]
-    per_second: float
-    limit: int
-    max_replays: int
-    execute: bool
+NOT_TRIED = "not adopted: one before it failed for a reason that concerns all"
 
 
 def show_all(selection: Selection, *, most: int, as_json: bool) -> None:
-    """Print the selected dead letters and how many there are of each code."""
+    """Print the selected dead letters and how many there are of each code. Changes nothing."""
 
     async def show(console: _Console) -> int:
-        entries = console.select(selection)
+        entries = console.selected
         if as_json:
             for entry in entries:
-                print(export_line(entry))
+                print(export_line(console.holding, entry))
             return 0
-        out().print(_table(entries, console.now))
+        out().print(table(entries, console.now))
         for code, count in histogram(entries).items():
-            out().print(f"{count:6d}  {code}")
-        out().print(f"{len(entries)} dead letter(s); {BEST_EFFORT}")
+            say(f"{count:6d}  {code}")
+        say(f"{len(entries)} dead letter(s); {BEST_EFFORT}")
         return 0
 
-    _with_console(show, most)
+    _with_console(show, selection, most, with_messages=as_json)
 
 
 def show_one(dead_letter_id: str, *, most: int) -> None:
-    """Print everything known of one dead letter."""
+    """Print everything known of one dead letter. Changes nothing."""
 
     async def show(console: _Console) -> int:
-        found = console.select(Selection(ids=frozenset({dead_letter_id})))
-        if not found:
-            fail(f"no dead letter {escape(dead_letter_id)}; {BEST_EFFORT}")
-        facts = json.loads(export_line(found[0]))
-        if found[0].data is not None:
-            facts["original"] = found[0].data.decode(errors="replace")
-        out().print_json(json.dumps(facts))
+        if not (found := console.selected):
+            fail(f"no dead letter {dead_letter_id}; {BEST_EFFORT}")
+        facts = facts_of(console.holding, found[0])
+        if (data := console.holding.letter(found[0]).data) is not None:
+            facts["original"] = data.decode(errors="replace")
+        out().print(JSONHighlighter()(plain_json(facts, indent=2)))
         return 0
 
-    _with_console(show, most)
+    _with_console(show, Selection(ids=frozenset({dead_letter_id})), most)
 
 
-def republish(selection: Selection, options: ReplayOptions, *, most: int) -> None:
-    """Replay the selected dead letters, or say what would be done. Exit 1 when any was refused."""
+def republish(selection: Selection, rules: Rules, *, execute: bool, most: int) -> None:
+    """Replay the selected dead letters, or say what would be done. Exit 1 when any stays."""
 
     async def act(console: _Console) -> int:
-        plans = [
-            plan(entry, options.edits, max_replays=options.max_replays, now=console.now)
-            for entry in console.select(selection)
-        ]
-        refusals = [each for each in plans if isinstance(each, Refusal)]
-        ready = [each for each in plans if isinstance(each, Republish)][: options.limit]
-        for refusal in refusals:
-            out().print(f"[yellow]stays[/] {refusal.entry.dead_letter_id} {escape(refusal.reason)}")
-        if not options.execute:
-            for each in ready:
-                run = each.attributes["run"]
-                out().print(f"would replay {each.entry.dead_letter_id} {escape(each.entry.job_id or '')} as run {run}")
-            out().print(f"dry run: {len(ready)} to replay, {len(refusals)} to stay; add --execute to do it")
-            return 0
-        await _republish(console, ready, options.per_second)
-        return len(refusals)
+        if not execute:
+            return _foretell(planned(console.holding, console.selected, rules, console.now))
+        tally = _Tally()
+        try:
+            tally.kept += await _adopt_forwarded(console)
+            await _republish(console, rules, tally)
+        finally:
+            tally.tell(f"replayed {tally.done}, {len(tally.kept)} stay")
+        return len(tally.kept)
 
-    if _with_console(act, most):
+    if _with_console(act, selection, most):
         raise SystemExit(EXIT_FAILED)
 
 
 def discard(selection: Selection, export: Path, *, execute: bool, most: int) -> None:
-    """Write the selected dead letters to a file of JSON lines, then remove them; or say what would be done."""
+    """Write the selected dead letters to a file of JSON lines, then remove them; or say what would be done.
+
+    Exit 1 when any stays.
+    """
 
     async def act(console: _Console) -> int:
-        entries = console.select(selection)
         if not execute:
-            out().print(f"dry run: {len(entries)} to export to {escape(str(export))} and drop; add --execute to do it")
+            count = len(console.selected)
+            say(f"dry run: {count} to export to {export} and drop; add --execute to do it")
             return 0
+        tally = _Tally()
         with export.open("a", encoding="utf-8") as file:
-            async with aclosing(drop(console.holding, entries, lambda line: _append(file, line))) as dropped:
-                count = len([entry async for entry in dropped])
-        out().print(f"dropped {count}; their messages are in {escape(str(export))}")
-        return 0
+            try:
+                tally.kept += await _adopt_forwarded(console)
+                work = drop(console.holding, console.adopted, lambda line: _append(file, line))
+                async with aclosing(work) as outcomes:
+                    async for each in outcomes:
+                        tally.count(each)
+            finally:
+                tally.tell(f"dropped {tally.done}; their messages are in {export}")
+        return len(tally.kept)
 
-    _with_console(act, most)
+    if _with_console(act, selection, most, with_messages=execute):
+        raise SystemExit(EXIT_FAILED)
 
 
 def parse_edits(texts: Sequence[str]) -> tuple[Edit, ...]:
@@ -127,13 +132,44 @@ def parse_edits(texts: Sequence[str]) -> tuple[Edit, ...]:
     try:
         return tuple(Edit.parse(text) for text in texts)
     except EditRefused as exc:
-        fail(f"--set: {escape(str(exc))}", EXIT_USAGE)
+        fail(f"--set: {exc}", EXIT_USAGE)
+
+
+def table(entries: Sequence[Entry], now: datetime) -> Table:
+    """Return the dead letters as rows."""
+    found = Table(
+        Column("id", no_wrap=True), "job", "video", "run", Column("code", no_wrap=True), "tries", "age", "copies"
+    )
+    for entry in entries:
+        age = str(entry.age(now)).split(".", maxsplit=1)[0]
+        row = (entry.dead_letter_id, entry.job_id or "", entry.video_id or "", entry.run, entry.code, entry.attempts)
+        found.add_row(*map(cell, (*row, age, len(entry.copies))))
+    return found
+
+
+@dataclass(kw_only=True)
+class _Tally:
+    """What became of the letters of a run; told at its end, however it ends."""
+
+    done: int = 0
+    kept: list[Refusal] = field(default_factory=list)
+
+    def count(self, outcome: Entry | Republish | Refusal) -> None:
+        if isinstance(outcome, Refusal):
+            self.kept.append(outcome)
+        else:
+            self.done += 1
+
+    def tell(self, sum_up: str) -> None:
+        _tell_kept(self.kept)
+        say(sum_up)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Console:
     pubsub: PubSub
     settings: Settings
+    selection: Selection
     holding: Holding
     clock: SystemClock
 
@@ -141,51 +177,93 @@ class _Console:
     def now(self) -> datetime:
         return self.clock.now()
 
-    def select(self, selection: Selection) -> list[Entry]:
+    @property
+    def selected(self) -> list[Entry]:
         now = self.now
-        return [entry for entry in self.holding.entries if selection.matches(entry, now)]
+        return [entry for entry in self.holding.entries if self.selection.matches(entry, now)]
+
+    @property
+    def adopted(self) -> list[Entry]:
+        """Those selected whose jobs have had their last events."""
+        return [entry for entry in self.selected if entry.origin is not Origin.POLICY]
 
 
-def _with_console(act: Callable[[_Console], Awaitable[int]], most: int) -> int:
+def _with_console(
+    act: Callable[[_Console], Awaitable[int]], selection: Selection, most: int, *, with_messages: bool = True
+) -> int:
     settings = load_settings()
     configure_logging(settings.log_format)
     try:
-        return asyncio.run(_run(settings, act, most))
+        return asyncio.run(_run(settings, act, selection, most, with_messages=with_messages))
     except WorkerError as exc:
-        fail(escape(f"{exc}: {exc.suggested_action}"))
+        fail(f"{exc}: {exc.suggested_action}")
+    except GoogleAuthError as exc:
+        fail(f"Google Cloud: {exc} Sign in with: gcloud auth application-default login")
+    except OSError as exc:
+        fail(f"{exc.filename or settings.temp_dir}: {exc.strerror or exc}")
 
 
-async def _run(settings: Settings, act: Callable[[_Console], Awaitable[int]], most: int) -> int:
-    async with _open(settings, most) as console:
-        await _adopt_forwarded(console)
+async def _run(
+    settings: Settings,
+    act: Callable[[_Console], Awaitable[int]],
+    selection: Selection,
+    most: int,
+    *,
+    with_messages: bool,
+) -> int:
+    async with _open(settings, selection, most, with_messages=with_messages) as console:
+        if full := console.holding.full_of:
+            note(f"{full}: there may be more; what is done here makes room for them")
         return await act(console)
 
 
 @asynccontextmanager
-async def _open(settings: Settings, most: int) -> AsyncIterator[_Console]:
+async def _open(settings: Settings, selection: Selection, most: int, *, with_messages: bool) -> AsyncIterator[_Console]:
     clock = SystemClock()
     host, patience = settings.pubsub_emulator_host, Patience(pull=PULL_SECONDS)
     async with open_pubsub(settings.project_id, emulator_host=host, patience=patience) as pubsub:
         subscription = pubsub.subscription(settings.dead_letter_subscription)
-        lease_seconds = (await subscription.facts()).ack_deadline_seconds
-        async with hold_dead_letters(subscription, lease_seconds=lease_seconds, most=most, clock=clock) as holding:
-            yield _Console(pubsub=pubsub, settings=settings, holding=holding, clock=clock)
+        holding = hold_dead_letters(
+            subscription,
+            lease_seconds=(await subscription.facts()).ack_deadline_seconds,
+            limits=Limits(messages=most, folder=settings.temp_dir),
+            clock=clock,
+            wanted=lambda entry: with_messages and selection.matches(entry, clock.now()),
+        )
+        async with holding as held:
+            yield _Console(pubsub=pubsub, settings=settings, selection=selection, holding=held, clock=clock)
 
 
-async def _adopt_forwarded(console: _Console) -> None:
-    """What the subscription's policy forwarded got no terminal event from any worker: it gets one now."""
-    forwarded = [entry for entry in console.holding.entries if entry.origin is Origin.POLICY]
-    if not forwarded:
-        return
+async def _adopt_forwarded(console: _Console) -> list[Refusal]:
+    """Give the selected jobs that the subscription's policy gave up on their last events.
+
+    Their envelopes are held afterwards. Returns those that could not be adopted.
+    """
+    entries = {entry.dead_letter_id: entry for entry in console.selected if entry.origin is Origin.POLICY}
+    if not entries:
+        return []
+    from worker.app import adopt_forwarded, adoption_patience_seconds  # noqa: PLC0415  nearly all of the worker
+
+    patience = adoption_patience_seconds(console.settings)
+    kept, done = dict[str, Refusal](), set[str]()
     async with _jobs(console) as jobs:
-        for entry in forwarded:
-            try:
-                await jobs.attempt(replace(entry.copies[0], attributes=entry.attributes)).adopt(entry.attempts)
-            except Deferred as exc:
-                out().print(f"[yellow]left alone[/] {entry.dead_letter_id}: {escape(str(exc))}")
-                continue
+
+        async def adopt(entry: Entry) -> None:
+            await adopt_forwarded(jobs, forwarded(next(console.holding.messages(entry))))
             await console.holding.settle(entry)
-    await console.holding.gather(len(forwarded))
+
+        def on_wait(count: int) -> None:
+            note(f"{count} job(s) seem to be held by a worker: looking again in {patience:.0f} s")
+
+        outcomes = adopted([*entries.values()], adopt, patience_seconds=patience, clock=console.clock, on_wait=on_wait)
+        async for entry, error in outcomes:
+            if error is None:
+                done.add(entry.dead_letter_id)
+            else:
+                kept[entry.dead_letter_id] = Refusal(entry=entry, reason=f"not adopted: {error}")
+    await console.holding.gather(lambda: done <= {entry.dead_letter_id for entry in console.holding.entries})
+    rest = [Refusal(entry=entries[each], reason=NOT_TRIED) for each in entries.keys() - kept.keys() - done]
+    return [*kept.values(), *rest]
 
 
 @asynccontextmanager
@@ -203,29 +281,38 @@ async def _jobs(console: _Console) -> "AsyncIterator[Jobs]":
         yield make_jobs(settings, cloud, engines, settings.temp_dir)
 
 
-async def _republish(console: _Console, plans: Sequence[Republish], per_second: float) -> None:
-    topic = console.pubsub.topic(console.settings.jobs_topic)
+def _foretell(decisions: Iterable[Republish | Refusal]) -> int:
+    ready, refused = 0, list[Refusal]()
+    for each in decisions:
+        if isinstance(each, Refusal):
+            refused.append(each)
+            continue
+        ready += 1
+        what = "adopt and replay" if each.entry.origin is Origin.POLICY else "replay"
+        say(f"would {what} {each.entry.dead_letter_id} {each.entry.job_id or ''} as run {each.attributes['run']}")
+    _tell_kept(refused)
+    say(f"dry run: {ready} to replay, {len(refused)} to stay; add --execute to do it")
+    return 0
+
+
+async def _republish(console: _Console, rules: Rules, tally: _Tally) -> None:
+    entries, topic = console.adopted, console.pubsub.topic(console.settings.jobs_topic)
+    decisions = planned(console.holding, entries, rules, console.now)
     with Progress(console=out()) as bars:
-        bar = bars.add_task("replaying", total=len(plans))
-        done = replay(console.holding, topic, plans, per_second=per_second, clock=console.clock)
-        async with aclosing(done) as replayed:
-            async for _ in replayed:
+        bar = bars.add_task("replaying", total=len(entries))
+        done = replay(console.holding, topic, decisions, per_second=rules.per_second, clock=console.clock)
+        async with aclosing(done) as outcomes:
+            async for each in outcomes:
                 bars.advance(bar)
-    out().print(f"replayed {len(plans)}")
+                tally.count(each)
+
+
+def _tell_kept(refused: Iterable[Refusal]) -> None:
+    for each in refused:
+        say(("stays", "yellow"), f" {each.entry.dead_letter_id} {each.reason}")
 
 
 def _append(file: TextIO, line: str) -> None:
     file.write(line + "\n")
     file.flush()
     os.fsync(file.fileno())
-
-
-def _table(entries: Sequence[Entry], now: datetime) -> Table:
-    table = Table(
-        Column("id", no_wrap=True), "job", "video", "run", Column("code", no_wrap=True), "tries", "age", "copies"
-    )
-    for entry in entries:
-        age = str(entry.age(now)).split(".", maxsplit=1)[0]
-        row = (entry.dead_letter_id, entry.job_id or "", entry.video_id or "", str(entry.run), entry.code)
-        table.add_row(*map(escape, row), str(entry.attempts), age, str(len(entry.copies)))
-    return table

@@ -6,6 +6,8 @@ import sys
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
+from schemas.text import plain, plain_lines
+
 OK = 200
 TIMEOUT_SECONDS = 5.0
 
@@ -16,9 +18,9 @@ def health(url: str | None, page: str) -> None:
     try:
         status, body = fetch(f"{address}/{page}")
     except (OSError, HTTPException) as exc:
-        print(f"no answer from {address}: {exc}", file=sys.stderr)
+        print(plain(f"no answer from {address}: {exc}"), file=sys.stderr)
         raise SystemExit(1) from exc
-    print(body.decode().rstrip())
+    print(plain_lines(body.decode(errors="replace").rstrip()))
     raise SystemExit(0 if status == OK else 1)
 
 

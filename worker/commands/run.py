@@ -8,13 +8,7 @@ from typing import NoReturn
 from worker.adapters.health import HealthPortTaken
 from worker.app import run_worker, worker_name
 from worker.commands.console import fail, load_settings
-from worker.errors import (
-    GpuNotAvailable,
-    ModelLoadingError,
-    QueueServiceError,
-    StorageServiceError,
-    SubscriptionNotFound,
-)
+from worker.errors import Fatal, QueueServiceError, StorageServiceError, WorkerFault
 from worker.preflight import NotReady
 from worker.telemetry import configure_logging
 from worker.telemetry.export import ExportRefused
@@ -32,7 +26,7 @@ def run() -> None:
         fail(f"not ready to run: {exc}")
     except (HealthPortTaken, ExportRefused) as exc:
         fail(str(exc))
-    except (GpuNotAvailable, ModelLoadingError, QueueServiceError, StorageServiceError, SubscriptionNotFound) as exc:
+    except (Fatal, WorkerFault, QueueServiceError, StorageServiceError) as exc:
         fail(f"{exc}: {exc.suggested_action}")
     _leave()
 

@@ -1,6 +1,5 @@
 """`submit` and `watch`: publish a job, see what becomes of it."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -8,12 +7,17 @@ from typing import Any
 
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
-from rich.markup import escape
+from rich.text import Text
 
 from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, ProgressEvent
 from schemas.job import JobRejected
+from schemas.text import plain_json
 from worker import client
-from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, out
+from worker.awaited import AwaitedJob
+from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_settings, out, warn_in_plain_text
+
+MOST_OF_A_MESSAGE = 2_000
+"""Characters of an error message that are shown; the event has all of it."""
 
 
 def submit(job: dict[str, Any], *, wait: bool, timeout_seconds: float, as_json: bool) -> None:
@@ -23,12 +27,12 @@ def submit(job: dict[str, Any], *, wait: bool, timeout_seconds: float, as_json: 
     with friendly():
         if not wait:
             message_id = client.submit(job, project_id=project, topic=topic)
-            _print(as_json, {"job_id": job["job_id"], "message_id": message_id}, f"published {job['job_id']}")
+            _print(as_json, {"job_id": job["job_id"], "message_id": message_id}, line(f"published {job['job_id']}"))
             return
         with client.own_subscription(project_id=project, topic=settings.completion_topic) as subscription:
             client.submit(job, project_id=project, topic=topic)
-            _print(as_json, {"job_id": job["job_id"]}, f"published {job['job_id']}")
-            ended = _follow(project, subscription, job["job_id"], timeout_seconds, as_json=as_json)
+            _print(as_json, {"job_id": job["job_id"]}, line(f"published {job['job_id']}"))
+            ended = _follow(project, subscription, AwaitedJob.of(job), timeout_seconds, as_json=as_json)
     if not isinstance(ended, CompletedEvent):
         raise SystemExit(EXIT_FAILED)
 
@@ -50,55 +54,62 @@ def show(event: Event, *, as_json: bool) -> None:
     _print(as_json, event.model_dump(mode="json"), describe(event))
 
 
-def describe(event: Event) -> str:
-    """What an event says, in one line of rich's markup."""
-    head = f"{event.occurred_at:%H:%M:%S} {escape(event.job.job_id or '(no job id)')}"
+def describe(event: Event) -> Text:
+    """Return what an event says as one line; everything that it quotes is text."""
+    head = f"{event.occurred_at:%H:%M:%S} {event.job.job_id or '(no job id)'} "
     match event:
         case CompletedEvent(transcription_metadata=told):
-            return (
-                f"{head} [green]completed[/] {told.words_count} words in {told.audio_duration_seconds:.0f} s of audio, "
-                f"{told.processing_speed_ratio:.0f}x real time, {_plain(told.method_used)}: {event.artefacts.words.uri}"
+            return line(
+                head,
+                ("completed", "green"),
+                f" {told.words_count} words in {told.audio_duration_seconds:.0f} s of audio, ",
+                f"{told.processing_speed_ratio:.0f}x real time, {_value(told.method_used)}: ",
+                event.artefacts.words.uri,
             )
         case FailedEvent(error=error):
-            return f"{head} [red]failed[/] {_plain(error.error_code)} {escape(error.error_message)}"
+            return line(
+                head, ("failed", "red"), f" {_value(error.error_code)} {error.error_message[:MOST_OF_A_MESSAGE]}"
+            )
         case CostEvent():
-            return f"{head} [cyan]cost[/] ${event.usd_total:.6f}, {event.savings_percent:.1f} % below Deepgram"
+            saved = f"{event.savings_percent:.1f} % below Deepgram"
+            return line(head, ("cost", "cyan"), f" ${event.usd_total:.6f}, {saved}")
         case ProgressEvent():
-            return f"{head} progress {event.audio_seconds_done:.0f} s of audio done"
+            return line(head, f"progress {event.audio_seconds_done:.0f} s of audio done")
 
 
-def _plain(member: Enum | str) -> str:
+def _value(member: Enum | str) -> str:
     return member.value if isinstance(member, Enum) else member
 
 
 def _follow(
-    project: str, subscription: str, job_id: str, timeout_seconds: float, *, as_json: bool
+    project: str, subscription: str, job: AwaitedJob, timeout_seconds: float, *, as_json: bool
 ) -> CompletedEvent | FailedEvent:
     with client.completions(
-        project_id=project, subscription=subscription, job_id=job_id, timeout_seconds=timeout_seconds
+        project_id=project, subscription=subscription, job_id=job.job_id, timeout_seconds=timeout_seconds
     ) as events:
         for event in events:
             show(event, as_json=as_json)
-            if isinstance(event, CompletedEvent | FailedEvent):
+            if job.ends_with(event) and isinstance(event, CompletedEvent | FailedEvent):
                 return event
-    return fail(f"{job_id} has not ended within {timeout_seconds:g} s; it goes on all the same")
+    return fail(f"{job.job_id} has not ended within {timeout_seconds:g} s; it goes on all the same")
 
 
 @contextmanager
 def friendly() -> Iterator[None]:
-    """Ends the command with a word on what Pub/Sub refused, or what is no job; Ctrl-C ends it well."""
+    """End the command with a word on what Pub/Sub refused, or what is no job; Ctrl-C ends it well."""
+    warn_in_plain_text()
     try:
         yield
     except KeyboardInterrupt:
         raise SystemExit(0) from None
     except JobRejected as exc:
-        fail("not a valid job: " + escape("; ".join(exc.violations)), EXIT_USAGE)
+        fail("not a valid job: " + "; ".join(exc.violations), EXIT_USAGE)
     except (GoogleAPICallError, GoogleAuthError, TimeoutError) as exc:
-        fail(escape(f"Pub/Sub: {exc}"))
+        fail(f"Pub/Sub: {exc}")
 
 
-def _print(as_json: bool, data: dict[str, Any], text: str) -> None:
+def _print(as_json: bool, data: dict[str, Any], text: Text) -> None:
     if as_json:
-        print(json.dumps(data), flush=True)
+        print(plain_json(data), flush=True)
     else:
         out().print(text)

@@ -6,12 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from worker.commands.console import cell, line, out
 from worker.commands.health import document, own_url
 
 PERCENT = 100
@@ -26,6 +27,8 @@ class Seen:
 
     url: str
     health: dict[str, Any] | None
+    problem: str = "no answer"
+    """Why there is no `health`."""
 
 
 def top(urls: Sequence[str], *, interval_seconds: float, once: bool) -> None:
@@ -34,20 +37,28 @@ def top(urls: Sequence[str], *, interval_seconds: float, once: bool) -> None:
     with ThreadPoolExecutor(len(addresses), thread_name_prefix="top") as pool:
 
         def look() -> list[Seen]:
-            return [
-                Seen(url=url, health=found) for url, found in zip(addresses, pool.map(document, addresses), strict=True)
-            ]
+            answers = zip(addresses, pool.map(document, addresses), strict=True)
+            return [understood(Seen(url=url, health=found)) for url, found in answers]
 
         if once:
-            Console().print(screen(look()))
+            out().print(screen(look()), soft_wrap=False)
             return
         try:
-            with Live(screen(look()), screen=True, auto_refresh=False) as live:
+            with Live(screen(look()), console=out(), screen=True, auto_refresh=False) as live:
                 while True:
                     time.sleep(interval_seconds)
                     live.update(screen(look()), refresh=True)
         except KeyboardInterrupt:
             return
+
+
+def understood(worker: Seen) -> Seen:
+    """Return the worker as it is shown; what answers may be none of ours, or of another version."""
+    try:
+        screen([worker])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return Seen(url=worker.url, health=None, problem="not a worker's answer")
+    return worker
 
 
 def screen(workers: Sequence[Seen]) -> RenderableType:
@@ -64,7 +75,7 @@ def _summary(count: int, answering: Sequence[dict[str, Any]]) -> Text:
     saved = f", {PERCENT * (1 - usd / baseline):.1f} % below Deepgram" if baseline else ""
     # Workers of one subscription have one backlog.
     waiting = {health["subscription"]: health["backlog"] for health in answering if health["backlog"] is not None}
-    return Text(
+    return cell(
         f"{ready} of {count} workers ready   {done:.0f} jobs done, {failed:.0f} failed   "
         f"{audio / 3600:.1f} h of audio   ${usd:.4f} so far{saved}   "
         f"fallback {_share(_sum(totals, 'chunks_fallback'), _sum(totals, 'chunks'))}   "
@@ -78,36 +89,36 @@ def _workers(workers: Sequence[Seen]) -> Table:
         expand=True,
     )  # fmt: skip
     for worker in workers:
-        table.add_row(*(_row(worker.health) if worker.health else (worker.url, Text("no answer", "bold red"))))
+        table.add_row(*(_row(worker.health) if worker.health else (cell(worker.url), cell(worker.problem, "bold red"))))
     return table
 
 
 def _row(health: dict[str, Any]) -> tuple[RenderableType, ...]:
     jobs, totals, status = health["jobs"], health["totals"], health["status"]
     return (
-        health["worker"],
-        Text(status, COLOURS.get(status, "bold red")),
+        cell(health["worker"]),
+        cell(status, COLOURS.get(status, "bold red")),
         _duration(health["uptime_seconds"]),
-        f"{jobs['in_flight']} of {jobs['in_flight'] + jobs['free_slots']}",
-        str(jobs["parked"]),
+        cell(f"{jobs['in_flight']} of {jobs['in_flight'] + jobs['free_slots']}"),
+        cell(jobs["parked"]),
         _ratio(totals["audio_seconds"], totals["processing_seconds"]),
         *_gpu(health),
         _share(totals["chunks_fallback"], totals["chunks"]),
-        str(totals["completed"]),
-        str(totals["failed"]),
+        cell(totals["completed"]),
+        cell(totals["failed"]),
         f"{totals['cost_usd']:.4f}",
     )
 
 
-def _gpu(health: dict[str, Any]) -> tuple[str, str]:
+def _gpu(health: dict[str, Any]) -> tuple[Text, Text]:
     devices = health["gpu"]["devices"]
     if not devices:
-        return (health["model"] or {}).get("device", NOTHING), NOTHING
+        return cell((health["model"] or {}).get("device", NOTHING)), cell(NOTHING)
     first = devices[0]
     told = NOTHING if first["utilisation"] is None else f"{PERCENT * first['utilisation']:.0f} %"
     warmth = "" if first["temperature_celsius"] is None else f" {first['temperature_celsius']:.0f} °C"
     used, limit = first["memory_used_bytes"] / GIB, health["gpu_memory_limit_gb"]
-    return f"{first['name']} {told}{warmth}", f"{used:.1f} of {limit:g} GiB"
+    return cell(f"{first['name']} {told}{warmth}"), cell(f"{used:.1f} of {limit:g} GiB")
 
 
 def _jobs(answering: Sequence[dict[str, Any]]) -> Table:
@@ -115,9 +126,9 @@ def _jobs(answering: Sequence[dict[str, Any]]) -> Table:
     for health in answering:
         for job in health["jobs"]["running"]:
             table.add_row(
-                job["job_id"],
-                job["video_id"],
-                job["method"] or NOTHING,
+                cell(job["job_id"]),
+                cell(job["video_id"]),
+                cell(job["method"] or NOTHING),
                 _duration(job["seconds"]),
                 ProgressBar(total=job["audio_seconds"] or 1.0, completed=job["audio_seconds_done"], width=24),
                 f"{_duration(job['audio_seconds_done'])} of {_duration(job['audio_seconds'])}",
@@ -128,7 +139,7 @@ def _jobs(answering: Sequence[dict[str, Any]]) -> Table:
 
 def _troubles(workers: Sequence[Seen]) -> list[Text]:
     told = [worker.health for worker in workers if worker.health and worker.health["reason"]]
-    return [Text(f"{health['worker']}: {health['reason']}", "yellow") for health in told]
+    return [line((f"{health['worker']}: {health['reason']}", "yellow")) for health in told]
 
 
 def _sum(totals: Sequence[dict[str, float]], name: str) -> float:

@@ -2,24 +2,24 @@
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from schemas.artefacts import Artefact
 from schemas.codes import CaptionFormat
 from schemas.ids import request_id
 from schemas.job import Id
 from schemas.state import Checkpoint
+from schemas.text import plain, plain_json
 from worker.adapters.clock import SystemClock
 from worker.app import make_decoder
-from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, out
+from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_settings, out
 from worker.core.jobs import transcription
 from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.ladder import Ladder
@@ -69,8 +69,9 @@ async def _transcribe_all(
 ) -> int:
     failed = 0
     decoder = make_decoder(settings)
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), disable=as_json) as bars:
-        loading = bars.add_task(f"loading {settings.parakeet_model_name}", total=None)
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=out(), disable=as_json) as bars:
+        loading = bars.add_task(plain(f"loading {settings.parakeet_model_name}"), total=None)
         async with make_engine(settings) as engine:
             bars.remove_task(loading)
             for name, file in named.items():
@@ -80,11 +81,11 @@ async def _transcribe_all(
                 except WorkerError as exc:
                     failed += 1
                     told: dict[str, object] = {"file": str(file), "error_code": exc.code.value, "error": str(exc)}
-                    _say(as_json, told, f"[red]failed[/] {escape(f'{file}: {exc}')}")
+                    _say(as_json, told, line(("failed", "red"), f" {file}: {exc}"))
                     continue
                 written = _write(name, file, heard, engine.facts, folder, extra)
                 told = {"file": str(file), "words": len(heard.words), "artefacts": written}
-                _say(as_json, told, escape(f"{file}: {len(heard.words)} words"))
+                _say(as_json, told, line(f"{file}: {len(heard.words)} words"))
     return failed
 
 
@@ -154,9 +155,9 @@ def _write(
     return written
 
 
-def _say(as_json: bool, data: dict[str, object], text: str) -> None:
+def _say(as_json: bool, data: dict[str, object], text: Text) -> None:
     if as_json:
-        print(json.dumps(data), flush=True)
+        print(plain_json(data), flush=True)
     else:
         out().print(text)
 

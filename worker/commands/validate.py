@@ -5,7 +5,6 @@ needs what the pipeline's has, and `pubsub.subscriptions.create` for a subscript
 """
 
 import asyncio
-import json
 import subprocess
 import tempfile
 import uuid
@@ -16,16 +15,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from schemas.codes import Method
 from schemas.events import Event, FailedEvent
+from schemas.text import plain_json
 from worker import client
 from worker.adapters.audio import find_ffmpeg
 from worker.adapters.gcs import open_object_store
 from worker.commands.acceptance import Criterion, Trial, has_passed, judged
-from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, out
+from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, load_settings, out, say
 from worker.commands.submit import friendly, show
 from worker.embedded.samples import samples
 from worker.errors import WorkerError
@@ -63,12 +63,12 @@ def validate(plan: Plan, *, as_json: bool) -> None:
             trials = list(_trials(plan, uris, run))
             _carry_out(trials, plan, settings, as_json=as_json)
         except WorkerError as exc:
-            fail(escape(f"{exc}: {exc.suggested_action}"))
+            fail(f"{exc}: {exc.suggested_action}")
         except KeyboardInterrupt:
             fail("stopped before the first job was under way")
     criteria = judged(trials)
     if as_json:
-        print(json.dumps(_document(run, trials, criteria)))
+        print(plain_json(_document(run, trials, criteria)))
     else:
         _show(trials, criteria)
     if not has_passed(criteria):
@@ -147,23 +147,23 @@ def _show(trials: Sequence[Trial], criteria: Sequence[Criterion]) -> None:
     kept = sum(criterion.passed is True for criterion in criteria)
     broken = sum(criterion.passed is False for criterion in criteria)
     colour, untold = ("green" if has_passed(criteria) else "red"), len(criteria) - kept - broken
-    out().print(f"[{colour}]{kept} kept, {broken} broken[/], {untold} not told by these jobs ({len(trials)} in all)")
+    say((f"{kept} kept, {broken} broken", colour), f", {untold} not told by these jobs ({len(trials)} in all)")
 
 
 def _job_table(trials: Sequence[Trial]) -> Table:
     table = Table("job", "asked for", "done by", "audio", "waited", "took", "speed", "fallback", "USD", title="jobs")
     for trial in trials:
-        table.add_row(trial.job_id, trial.method.value, *_cells(trial))
+        table.add_row(cell(trial.job_id), trial.method.value, *_cells(trial))
     return table
 
 
-def _cells(trial: Trial) -> tuple[str, ...]:
+def _cells(trial: Trial) -> tuple[Text, ...]:
     if (completed := trial.completed) is None:
         failed = trial.event.error.error_code if isinstance(trial.event, FailedEvent) else "no answer in time"
-        return (f"[red]{failed}[/]",)
+        return (cell(failed, "red"),)
     told = completed.transcription_metadata
-    return (
-        str(told.method_used),
+    values = (
+        told.method_used,
         f"{told.audio_duration_seconds / SECONDS_PER_HOUR:.2f} h",
         f"{told.queue_time_seconds:.1f} s",
         f"{told.processing_time_seconds:.1f} s",
@@ -171,6 +171,7 @@ def _cells(trial: Trial) -> tuple[str, ...]:
         f"{told.chunks_fallback} of {told.chunks_total}",
         f"{trial.cost.usd_total:.6f}" if trial.cost else "-",
     )
+    return tuple(map(cell, values))
 
 
 def _verdict_table(criteria: Sequence[Criterion]) -> Table:

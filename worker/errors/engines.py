@@ -1,10 +1,17 @@
 """Parakeet and Deepgram."""
 
 from schemas.codes import ErrorCode
-from worker.errors.policy import JobFault, PaidServiceError, Retryable, WorkerFault
+from worker.errors.policy import JobFault, PaidServiceError, Retryable, ServiceDown, WorkerError, WorkerFault
 
 
-class GpuNotAvailable(WorkerFault):
+class EngineError(WorkerError):
+    """Parakeet did not transcribe a window."""
+
+    engine_seconds: float = 0.0
+    """Engine time that the window took all the same."""
+
+
+class GpuNotAvailable(EngineError, WorkerFault):
     """Parakeet was asked for and cannot run here: there is no GPU, or the inference process cannot be replaced."""
 
     code = ErrorCode.GPU_NOT_AVAILABLE
@@ -27,7 +34,7 @@ class ParakeetDisabled(JobFault):
         super().__init__(f"Parakeet may not be used: {reason}")
 
 
-class GpuMemoryError(Retryable):
+class GpuMemoryError(EngineError, Retryable):
     """A batch did not fit into the GPU's memory, at the smallest size too."""
 
     code = ErrorCode.GPU_MEMORY_ERROR
@@ -50,7 +57,7 @@ class ModelLoadingError(WorkerFault):
         super().__init__(f"cannot load the model {model!r}: {reason}")
 
 
-class TranscriptionTimeout(PaidServiceError, Retryable):
+class TranscriptionTimeout(PaidServiceError, EngineError, Retryable):
     """An engine gave no answer in time."""
 
     code = ErrorCode.TRANSCRIPTION_TIMEOUT
@@ -61,7 +68,7 @@ class TranscriptionTimeout(PaidServiceError, Retryable):
         super().__init__(f"{engine} gave no answer within {seconds:.0f} s")
 
 
-class EngineFailure(Retryable):
+class EngineFailure(EngineError, Retryable):
     """The inference process died or failed on this window, in a fresh process too."""
 
     code = ErrorCode.TRANSCRIPTION_SERVICE_ERROR
@@ -72,30 +79,45 @@ class EngineFailure(Retryable):
         super().__init__(f"{engine} failed: {reason}")
 
 
-class DeepgramQuotaError(PaidServiceError, Retryable):
+class DeepgramDown(PaidServiceError, ServiceDown):
+    """Deepgram takes no work from anyone: requests fail unbilled, or so many failed that none is sent for a while.
+
+    The subclasses name the reasons that only the account's owner can mend.
+    """
+
+    code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
+    suggested_action = "wait: the jobs go on by themselves. Deepgram's status page tells of outages"
+    part = "Deepgram"
+
+    def __init__(self, reason: str, what: str = "Deepgram is down") -> None:
+        self.reason = reason
+        super().__init__(f"{what}: {reason}")
+
+
+class DeepgramQuotaError(DeepgramDown):
     """Deepgram takes no more for now: out of credit (402), or too many requests (429) after waiting as it asked."""
 
     code = ErrorCode.DEEPGRAM_QUOTA_ERROR
-    suggested_action = "check the Deepgram project's balance and rate limit, then replay"
+    suggested_action = "check the Deepgram project's balance and rate limit; the jobs then go on by themselves"
 
     def __init__(self, status: int, reason: str) -> None:
-        self.status, self.reason = status, reason
-        super().__init__(f"Deepgram's quota is used up ({status}): {reason}")
+        self.status = status
+        super().__init__(reason, f"Deepgram's quota is used up ({status})")
 
 
-class DeepgramAuthError(PaidServiceError, JobFault):
+class DeepgramAuthError(DeepgramDown):
     """Deepgram does not accept the API key, or the key may not use the model (401, 403)."""
 
     code = ErrorCode.DEEPGRAM_AUTH_ERROR
-    suggested_action = "set a valid DEEPGRAM_API_KEY that may use DEEPGRAM_MODEL, then replay"
+    suggested_action = "set a valid DEEPGRAM_API_KEY that may use DEEPGRAM_MODEL; the jobs then go on by themselves"
 
     def __init__(self, status: int, reason: str) -> None:
-        self.status, self.reason = status, reason
-        super().__init__(f"Deepgram refuses the API key ({status}): {reason}")
+        self.status = status
+        super().__init__(reason, f"Deepgram refuses the API key ({status})")
 
 
 class DeepgramRejected(PaidServiceError, JobFault):
-    """Deepgram says that this request can never succeed (400, 404, 413, 422)."""
+    """Deepgram says that this request can never succeed: its audio or options do not suit (400, 413 to 415, 422)."""
 
     code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
     suggested_action = "look at the reason; the audio or DEEPGRAM_MODEL does not suit Deepgram"
@@ -106,7 +128,7 @@ class DeepgramRejected(PaidServiceError, JobFault):
 
 
 class DeepgramUnavailable(PaidServiceError, Retryable):
-    """Deepgram failed on its side, or its answer was no transcript (5xx, resets, malformed bodies)."""
+    """One request failed although Deepgram served others meanwhile, or so late that it may be billed."""
 
     code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
     suggested_action = "check Deepgram's status page, then replay"
@@ -114,6 +136,17 @@ class DeepgramUnavailable(PaidServiceError, Retryable):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(f"Deepgram did not transcribe: {reason}")
+
+
+class DeepgramUnusable(PaidServiceError, Retryable):
+    """Deepgram answered one request, and billed it, with something that is no transcript of its audio."""
+
+    code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
+    suggested_action = "replay; if it repeats, send Deepgram's support the reason, or replay with force_method=parakeet"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"Deepgram's answer is no transcript: {reason}")
 
 
 class DeepgramNotConfigured(JobFault):

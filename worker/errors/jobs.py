@@ -1,7 +1,12 @@
 """Jobs that cannot be done by any worker."""
 
+from datetime import datetime
+
 from schemas.codes import ErrorCode
 from worker.errors.policy import JobFault
+
+TOLD_VIOLATIONS = 5
+"""How many of them a message names; the event and the dead letter list them all."""
 
 
 class InvalidJob(JobFault):
@@ -12,7 +17,9 @@ class InvalidJob(JobFault):
 
     def __init__(self, violations: tuple[str, ...]) -> None:
         self.violations = violations
-        super().__init__(f"not a valid job: {'; '.join(violations)}")
+        told, others = violations[:TOLD_VIOLATIONS], len(violations) - TOLD_VIOLATIONS
+        more = f"; and {others} more violations" if others > 0 else ""
+        super().__init__(f"not a valid job: {'; '.join(told)}{more}")
 
 
 class UnsupportedSchemaVersion(JobFault):
@@ -92,12 +99,36 @@ class AudioUndecodable(JobFault):
         super().__init__(f"the audio cannot be decoded: {reason}")
 
 
-class AttemptsExhausted(JobFault):
-    """Workers kept dying on this job without a verdict."""
+class DeliveriesExhausted(JobFault):
+    """The subscription's own policy gave the job up: no worker came to a verdict on any of its deliveries."""
 
     code = ErrorCode.ATTEMPTS_EXHAUSTED
     suggested_action = "look for out-of-memory kills in the platform's log, then replay"
 
-    def __init__(self, crashes: int, limit: int) -> None:
-        self.crashes, self.limit = crashes, limit
-        super().__init__(f"{crashes} starts of this job ended without a verdict, the limit is {limit}")
+    def __init__(self, deliveries: int) -> None:
+        self.deliveries = deliveries
+        counted = f"{deliveries} deliveries" if deliveries else "deliveries it did not count"
+        super().__init__(f"the subscription gave up after {counted}, without a verdict of a worker")
+
+
+class AttemptsExhausted(JobFault):
+    """Workers kept dying on this job without a verdict, or it broke one after another: `reason` is the last fault."""
+
+    code = ErrorCode.ATTEMPTS_EXHAUSTED
+    suggested_action = "look at the reason, or for out-of-memory kills in the platform's log, then replay"
+
+    def __init__(self, crashes: int, limit: int, reason: str = "") -> None:
+        self.crashes, self.limit, self.reason = crashes, limit, reason
+        counted = f"{crashes} starts of this job ended without a verdict, the limit is {limit}"
+        super().__init__(f"{counted}; the last: {reason}" if reason else counted)
+
+
+class JobExpired(JobFault):
+    """The job was delivered after its `expires_at`, and no chunk of it had been done by then."""
+
+    code = ErrorCode.EXPIRED
+    suggested_action = "publish it again with a later expires_at and the next run; or replay with --set expires_at=null"
+
+    def __init__(self, expires_at: datetime, seconds_late: float) -> None:
+        self.expires_at, self.seconds_late = expires_at, seconds_late
+        super().__init__(f"the job expired at {expires_at.isoformat()}, {seconds_late:.0f} s before it could be begun")

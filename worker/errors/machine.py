@@ -14,6 +14,16 @@ class MachineFault(WorkerFault):
         super().__init__(f"{part}: {reason}")
 
 
+class TempDirFull(MachineFault):
+    """`TEMP_DIR` has no room for the audio of a job."""
+
+    suggested_action = "free or enlarge TEMP_DIR; DOWNLOAD_ROOM_GB bounds what the worker itself puts there"
+
+    def __init__(self, folder: str, needed_bytes: int, free_bytes: int) -> None:
+        self.needed_bytes, self.free_bytes = needed_bytes, free_bytes
+        super().__init__("TEMP_DIR", f"{folder} has no room for audio of {needed_bytes} bytes ({free_bytes} are free)")
+
+
 class ResourceRefused(WorkerFault):
     """A bucket or topic that every job of this worker needs is missing, or its use is not granted."""
 

@@ -66,13 +66,34 @@ class Fatal(WorkerError):
 class Undiagnosed(WorkerError):
     """A call to `resource` failed, and the error alone does not say whose fault that is.
 
-    Decides nothing by itself. `refused`: the service answered and said no (401, 403, 404), rather than not answering.
+    Decides nothing by itself: a probe of `resource` does. `refused`: the service answered and said no (401, 403, 404),
+    rather than not answering.
     """
 
     resource: str
     """A bucket (`gs://bucket`) or the full path of a topic."""
     operation: str
     refused: bool
+    otherwise: WorkerError | None = None
+    """The verdict where `resource` works, or is none that this worker must be able to use."""
+
+    def verdict(self) -> WorkerError:
+        """Return `otherwise`, or the `Retryable` for a call that failed although its resource works."""
+        return self.otherwise or CallFailed.of(self)
+
+
+class CallFailed(Retryable):
+    """One call to Cloud Storage or Pub/Sub failed although a probe of its bucket or topic works."""
+
+    code = ErrorCode.STORAGE_SERVICE_ERROR
+    suggested_action = "replay; if it repeats, look at Google Cloud's status page"
+
+    @classmethod
+    def of(cls, error: Undiagnosed) -> "CallFailed":
+        """Return the verdict on that call, with its message and cause."""
+        failed = cls(str(error))
+        failed.__cause__ = error
+        return failed
 
 
 class PaidServiceError(WorkerError):

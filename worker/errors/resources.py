@@ -1,11 +1,11 @@
 """Failed calls to Cloud Storage and Pub/Sub."""
 
 from schemas.codes import ErrorCode
-from worker.errors.policy import Fatal, Retryable, Undiagnosed
+from worker.errors.policy import Fatal, JobFault, Retryable, Undiagnosed
 
 
 class StorageServiceError(Undiagnosed):
-    """Cloud Storage did not do `operation` on `uri` after the adapter's own retries."""
+    """Cloud Storage did not do `operation` on `uri` after the adapter's own retries, or cannot be signed in to."""
 
     code = ErrorCode.STORAGE_SERVICE_ERROR
     suggested_action = "check Cloud Storage's status and the bucket's permissions, then replay"
@@ -57,6 +57,16 @@ class QueueServiceError(Undiagnosed):
     def __init__(self, operation: str, resource: str, reason: str, *, refused: bool = False) -> None:
         self.operation, self.resource, self.reason, self.refused = operation, resource, reason, refused
         super().__init__(f"Pub/Sub could not {operation} {resource}: {reason}")
+
+
+class MessageRefused(JobFault):
+    """Pub/Sub will never take this message: too large, too many attributes, one of them too long."""
+
+    suggested_action = "make the message smaller: fewer or shorter attributes, less data"
+
+    def __init__(self, resource: str, reason: str) -> None:
+        self.resource, self.reason = resource, reason
+        super().__init__(f"Pub/Sub refuses the message for {resource}: {reason}")
 
 
 class QueueNotFound(Undiagnosed):

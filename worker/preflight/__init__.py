@@ -2,8 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from worker.adapters.gcs import GcsObjectStore
-from worker.adapters.pubsub import PubSub
+from worker.cloud import Cloud
 from worker.preflight.cloud import cloud_findings
 from worker.preflight.finding import Finding, NotReady, demand
 from worker.settings import Settings
@@ -11,9 +10,9 @@ from worker.settings import Settings
 __all__ = ["Finding", "NotReady", "demand", "findings"]
 
 
-async def findings(settings: Settings, pubsub: PubSub, store: GcsObjectStore) -> AsyncIterator[Finding]:
+async def findings(settings: Settings, cloud: Cloud) -> AsyncIterator[Finding]:
     """Check everything but the engine: first what Google Cloud must hold, then what the machine must allow."""
-    async for finding in cloud_findings(settings, pubsub, store):
+    async for finding in cloud_findings(settings, cloud):
         yield finding
     from worker.preflight.machine import machine_findings  # noqa: PLC0415  Deepgram's SDK: its turn is only now
 

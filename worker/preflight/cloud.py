@@ -1,11 +1,11 @@
 """What Google Cloud must hold: the subscription, the topics and the buckets."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
-from worker.adapters.gcs import GcsObjectStore
-from worker.adapters.pubsub import PubSub
+from worker.cloud import Cloud
+from worker.core.delivery.fitness import Part
 from worker.errors import ObjectForbidden, ObjectNotFound, QueueServiceError, SubscriptionNotFound, WorkerError
-from worker.ports import ObjectRef
+from worker.parts import cloud_parts
 from worker.preflight.finding import Finding, with_action
 from worker.settings import Settings
 
@@ -13,20 +13,23 @@ from worker.settings import Settings
 LONGEST_ACK_DEADLINE_SECONDS = 60
 
 
-async def cloud_findings(settings: Settings, pubsub: PubSub, store: GcsObjectStore) -> AsyncIterator[Finding]:
-    """Whether what the settings name exists and may be used as the worker uses it."""
-    async for finding in _subscription(settings, pubsub):
+async def cloud_findings(settings: Settings, cloud: Cloud) -> AsyncIterator[Finding]:
+    """Yield whether what the settings name exists and may be used as jobs use it: the probes of `worker.parts`."""
+    async for finding in _subscription(settings, cloud):
         yield finding
-    for name in (settings.completion_topic, settings.dead_letter_topic):
-        yield await _found(f"topic {name}", pubsub.topic(name).verify)
     for variable, bucket in (("OUTPUT_BUCKET", settings.output_bucket), ("STATE_BUCKET", settings.state_bucket)):
-        yield await _bucket(variable, bucket, store)
+        if not bucket:
+            yield Finding(name=variable, ok=False, detail=f"{variable} is not set")
+    for part in cloud_parts(settings, cloud):
+        yield await _found(part)
 
 
-async def _subscription(settings: Settings, pubsub: PubSub) -> AsyncIterator[Finding]:
+async def _subscription(settings: Settings, cloud: Cloud) -> AsyncIterator[Finding]:
     name = f"subscription {settings.jobs_subscription}"
+    subscription = cloud.pubsub.subscription(settings.jobs_subscription)
     try:
-        facts = await pubsub.subscription(settings.jobs_subscription).facts()
+        facts = await subscription.facts()
+        await subscription.verify()
     except (SubscriptionNotFound, QueueServiceError) as exc:
         yield Finding(name=name, ok=False, detail=with_action(exc))
         return
@@ -42,25 +45,15 @@ async def _subscription(settings: Settings, pubsub: PubSub) -> AsyncIterator[Fin
         yield Finding(name=name, ok=True, advice=True, detail=detail)
 
 
-async def _bucket(variable: str, bucket: str, store: GcsObjectStore) -> Finding:
-    name = f"bucket {bucket or variable}"
-    if not bucket:
-        return Finding(name=name, ok=False, detail=f"{variable} is not set")
-    return await _found(name, lambda: _touch(store, ObjectRef(bucket, ".klipstream-worker-check")))
-
-
-async def _touch(store: GcsObjectStore, ref: ObjectRef) -> None:
-    await store.write(ref, b"may be deleted at any time\n", content_type="text/plain")
-    await store.delete(ref)
-
-
-async def _found(name: str, check: Callable[[], Awaitable[object]]) -> Finding:
+async def _found(part: Part) -> Finding:
     try:
-        await check()
+        await part.probe()
     except ObjectNotFound as exc:
-        return Finding(name=name, ok=False, detail=f"{exc}: create the bucket, or correct the setting that names it")
+        detail = f"{exc}: create the bucket, or correct the setting that names it"
+        return Finding(name=part.name, ok=False, detail=detail)
     except ObjectForbidden as exc:
-        return Finding(name=name, ok=False, detail=f"{exc}: grant the worker's account roles/storage.objectUser")
+        role = "roles/storage.objectViewer" if part.name.startswith("audio") else "roles/storage.objectUser"
+        return Finding(name=part.name, ok=False, detail=f"{exc}: grant the worker's account {role}")
     except WorkerError as exc:
-        return Finding(name=name, ok=False, detail=with_action(exc))
-    return Finding(name=name, ok=True, detail="ok")
+        return Finding(name=part.name, ok=False, detail=with_action(exc))
+    return Finding(name=part.name, ok=True, detail="ok")

@@ -1,7 +1,10 @@
 """What the machine and the settings must allow: ffmpeg, memory, Deepgram."""
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from worker.adapters.audio import (
     PART_SECONDS,
@@ -15,6 +18,7 @@ from worker.adapters.audio import (
 from worker.adapters.deepgram import Retries
 from worker.engines import make_deepgram, only_deepgram, prices
 from worker.errors import DeepgramPriceUnknown
+from worker.parts import takes_files
 from worker.ports import SAMPLE_RATE_HZ
 from worker.preflight.finding import Finding, with_action
 from worker.settings import Settings
@@ -29,9 +33,32 @@ async def machine_findings(settings: Settings) -> AsyncIterator[Finding]:
     yield await _ffmpeg()
     for finding in confinement_findings(find_ffmpeg, Kernel.here()):
         yield finding
+    for finding in await asyncio.to_thread(temp_dir_findings, settings):
+        yield finding
     yield memory_finding(settings)
     for finding in deepgram_findings(settings):
         yield finding
+
+
+def temp_dir_findings(settings: Settings) -> list[Finding]:
+    """Return whether TEMP_DIR takes files, and whether it has the room that the settings promise to downloads."""
+    name, folder = f"TEMP_DIR {settings.temp_dir}", settings.temp_dir
+    if not folder.is_dir():
+        return [Finding(name=name, ok=False, detail=f"{folder} is no directory: create it, or correct TEMP_DIR")]
+    try:
+        with TemporaryDirectory(prefix="klipstream-check-", dir=folder) as own:
+            takes_files(Path(own))
+        free_bytes = shutil.disk_usage(folder).free
+    except OSError as exc:
+        return [Finding(name=name, ok=False, detail=f"{exc}: free it, or set TEMP_DIR to a folder that takes files")]
+    found = [Finding(name=name, ok=True, detail=f"{free_bytes / GIB:.1f} GiB free")]
+    if free_bytes < settings.download_room_gb * GIB:
+        detail = (
+            f"{free_bytes / GIB:.1f} GiB are free, DOWNLOAD_ROOM_GB promises {settings.download_room_gb:g}: jobs whose "
+            "audio does not fit are handed back"
+        )
+        found.append(Finding(name=name, ok=True, advice=True, detail=detail))
+    return found
 
 
 def memory_finding(settings: Settings) -> Finding:

@@ -5,12 +5,15 @@ Events, not sentences: `log.info("job.done", seconds=1.2)`. Fields bound with `s
 """
 
 import sys
+import traceback
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TextIO
 
 import structlog
 from opentelemetry import trace
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder
+
+from schemas.text import plain, plain_json, plain_lines
 
 LogFormat = Literal["auto", "json", "console"]
 
@@ -36,7 +39,25 @@ def configure_logging(log_format: LogFormat = "auto", *, project_id: str = "", w
 
 
 def _text() -> list[structlog.typing.Processor]:
-    return [structlog.processors.add_log_level, structlog.dev.ConsoleRenderer(timestamp_key="time")]
+    renderer = structlog.dev.ConsoleRenderer(timestamp_key="time", exception_formatter=_write_traceback)
+    return [structlog.processors.add_log_level, _visible, renderer]
+
+
+def _visible(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Escape what would act on a terminal, in strings and in the `repr` of everything else."""
+    return {name: value if name == "exc_info" else _as_visible(value) for name, value in event.items()}
+
+
+def _as_visible(value: object) -> object:
+    if isinstance(value, str):
+        return plain(value)
+    shown = repr(value)
+    return value if plain(shown) == shown else plain(shown)
+
+
+def _write_traceback(target: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    """Write a traceback without the locals of its frames: they hold keys, headers and transcripts."""
+    target.write("\n" + plain_lines("".join(traceback.format_exception(*exc_info)).rstrip()))
 
 
 def _cloud_logging(project_id: str, worker: str) -> list[structlog.typing.Processor]:
@@ -50,7 +71,7 @@ def _cloud_logging(project_id: str, worker: str) -> list[structlog.typing.Proces
         ),
         _source_location,
         structlog.processors.format_exc_info,
-        structlog.processors.JSONRenderer(sort_keys=True),
+        structlog.processors.JSONRenderer(serializer=plain_json, sort_keys=True),
     ]
 
 

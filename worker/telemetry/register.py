@@ -62,12 +62,14 @@ GATE_FAILURES = Counter("klipstream_gate_failures_total", "Chunks whose words lo
 # messages
 DELIVERIES = Counter(
     "klipstream_deliveries_total",
-    "Deliveries by how they were settled",
-    outcome=("ack", "retry", "dead_letter", "lost"),
+    "Deliveries by how they ended; retry: an attempt was counted, deferred: none was",
+    outcome=("ack", "retry", "deferred", "dead_letter", "lost", "stopped"),
 )
 LEASES_LOST = Counter("klipstream_leases_lost_total", "Deliveries whose lease was lost while their job ran")
 JOBS_IN_FLIGHT = Gauge("klipstream_jobs_in_flight", "Job slots in use")
-JOBS_PARKED = Gauge("klipstream_jobs_parked", "Deliveries held while another worker does their job")
+JOBS_PARKED = Gauge(
+    "klipstream_jobs_parked", "Deliveries held while another worker does their job, or Deepgram is down"
+)
 PULL_FAILURES = Gauge("klipstream_pull_failures_in_a_row", "Pulls that failed since the last one that did not")
 INTAKE_STOPPED = Gauge("klipstream_intake_stopped", "1 while no message is taken in, fuse or no engine")
 FUSE_STATE = Gauge("klipstream_fuse_state", "1 for the state that the fuse is in", state=FUSE_STATES)
@@ -85,6 +87,7 @@ DEEPGRAM_REQUESTS = Counter(
     "klipstream_deepgram_requests_total", "Requests that Deepgram may bill", outcome=("answered", "wasted")
 )
 DEEPGRAM_RETRIES = Counter("klipstream_deepgram_retries_total", "Tries after one that failed")
+DEEPGRAM_DOWN = Gauge("klipstream_deepgram_down", "1 from when Deepgram served nobody to the next answer")
 BUDGET_RESERVED_USD = Counter("klipstream_budget_reserved_usd_total", "Taken from the day's Deepgram budget")
 BUDGET_SPENT = Gauge("klipstream_budget_spent", "1 while the day's Deepgram budget refuses")
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+from google.iam.v1 import iam_policy_pb2
 from google.pubsub_v1 import types
 
 from tests.support.scripted_pubsub import ScriptedPubSub, scripted_pubsub
@@ -15,6 +16,7 @@ UNAVAILABLE = Refused(grpc.StatusCode.UNAVAILABLE, "try again")
 FORBIDDEN = Refused(grpc.StatusCode.PERMISSION_DENIED, "no")
 MISSING = Refused(grpc.StatusCode.NOT_FOUND, "gone")
 PUBLISHED = types.PublishResponse.serialize(types.PublishResponse(message_ids=["1"]))
+UNIMPLEMENTED = Refused(grpc.StatusCode.UNIMPLEMENTED, "not here")
 DONE = b""
 
 
@@ -75,6 +77,68 @@ async def test_a_missing_topic_is_named(service: ScriptedPubSub, pubsub: PubSub)
         await pubsub.topic("projects/other/topics/t").verify()
 
     assert caught.value.resource == "projects/other/topics/t"
+
+
+async def test_a_topic_that_takes_messages_is_verified_without_publishing_any(
+    service: ScriptedPubSub, pubsub: PubSub
+) -> None:
+    service.answer("GetTopic", types.Topic.serialize(types.Topic(name="t")))
+    service.answer("TestIamPermissions", UNIMPLEMENTED)
+    service.answer("Publish", Refused(grpc.StatusCode.INVALID_ARGUMENT, "no messages"))
+
+    await pubsub.topic("t").verify()
+
+    (request,) = [types.PublishRequest.deserialize(data) for method, data in service.calls if method == "Publish"]
+    assert list(request.messages) == []
+
+
+@pytest.mark.parametrize("refusal", [FORBIDDEN, Refused(grpc.StatusCode.UNAUTHENTICATED, "no token")])
+async def test_a_topic_that_refuses_publishers_fails_its_verification(
+    service: ScriptedPubSub, pubsub: PubSub, refusal: Refused
+) -> None:
+    service.answer("GetTopic", types.Topic.serialize(types.Topic(name="t")))
+    service.answer("TestIamPermissions", UNIMPLEMENTED)
+    service.answer("Publish", refusal)
+
+    with pytest.raises(QueueServiceError) as caught:
+        await pubsub.topic("t").verify()
+
+    assert caught.value.refused
+
+
+async def test_a_topic_whose_permission_is_not_granted_is_not_tried(service: ScriptedPubSub, pubsub: PubSub) -> None:
+    service.answer("GetTopic", types.Topic.serialize(types.Topic(name="t")))
+    service.answer("TestIamPermissions", iam_policy_pb2.TestIamPermissionsResponse().SerializeToString())
+
+    with pytest.raises(QueueServiceError, match=r"pubsub.topics.publish is not granted") as caught:
+        await pubsub.topic("t").verify()
+
+    assert (caught.value.refused, service.count("Publish")) == (True, 0)
+
+
+async def test_a_subscription_that_may_not_be_pulled_from_fails_its_verification(
+    service: ScriptedPubSub, pubsub: PubSub
+) -> None:
+    service.answer("TestIamPermissions", iam_policy_pb2.TestIamPermissionsResponse().SerializeToString(), UNIMPLEMENTED)
+
+    with pytest.raises(QueueServiceError, match=r"pubsub.subscriptions.consume is not granted"):
+        await pubsub.subscription("s").verify()
+    await pubsub.subscription("s").verify()
+
+
+@pytest.mark.parametrize(
+    ("answer", "refused"),
+    [(UNAVAILABLE, False), (FORBIDDEN, True), (Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "429"), False)],
+)
+async def test_an_error_says_whether_the_service_refused_or_failed(
+    service: ScriptedPubSub, pubsub: PubSub, answer: Refused, refused: bool
+) -> None:
+    service.answer("Pull", answer)
+
+    with pytest.raises(QueueServiceError) as caught:
+        await pubsub.subscription("s").pull(1)
+
+    assert caught.value.refused is refused
 
 
 async def test_a_pull_is_never_tried_again(service: ScriptedPubSub, pubsub: PubSub) -> None:

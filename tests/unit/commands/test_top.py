@@ -6,7 +6,7 @@ from rich.console import Console
 
 from tests.support.health import IDENTITY, condition
 from worker.adapters.health import Answer, HealthServer
-from worker.commands.top import Seen, screen, top
+from worker.commands.top import Seen, screen, top, understood
 from worker.health import Condition, health_answer
 
 
@@ -63,3 +63,16 @@ def test_one_look_is_printed(capsys: Any) -> None:
         top([server.url], interval_seconds=1.0, once=True)
 
     assert "w-1" in capsys.readouterr().out
+
+
+def test_what_answers_but_is_no_worker_is_shown_as_that() -> None:
+    answers: tuple[dict[str, Any], ...] = (
+        {},
+        {"totals": []},
+        {**health_of(condition()), "status": []},
+        {"status": "ok"},
+    )
+
+    for answer in answers:
+        assert "not a worker's answer" in shown(understood(Seen(url="http://other", health=answer)))
+    assert understood(Seen(url="http://w", health=health_of(condition()))).health is not None

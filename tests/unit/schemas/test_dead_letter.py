@@ -52,6 +52,15 @@ def test_the_largest_envelope_stays_below_ten_megabytes() -> None:
     assert len(encode_dead_letter(letter(b"x" * MAX_ORIGINAL_BYTES))) < 9_500_000
 
 
+def test_the_largest_envelope_holds_a_hundred_of_the_longest_attributes_too() -> None:
+    attributes = {"\x01" * 253 + f"{number:03}": "\x01" * 1024 for number in range(100)}
+    longest = OriginalMessage.of(
+        b"x" * MAX_ORIGINAL_BYTES, attributes, message_id="17", publish_time=TEN_O_CLOCK, subscription="jobs"
+    )
+
+    assert len(encode_dead_letter(letter().model_copy(update={"original": longest}))) < 10_000_000 - 2_000
+
+
 def test_attributes_name_the_job_where_it_could_be_read() -> None:
     assert dead_letter_attributes(letter(), JobEcho(job_id="vod-1")) == {
         "envelope": "1",

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.codes import CaptionFormat, ErrorCode, Method
+from schemas.ids import request_fingerprint
 from schemas.job import (
     MAX_JOB_BYTES,
     JobEcho,
@@ -199,3 +200,57 @@ def test_any_json_object_without_a_job_id_is_rejected_for_it(document: dict[str,
 def test_any_bytes_are_rejected_in_words(data: bytes) -> None:
     with pytest.raises(JobRejected, match=r"^message: |is required"):
         parse_job(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-11-22T10:00:00Z", "2026-11-22T10:00:00+00:00"),
+        ("2026-11-22t10:00:00.123456789z", "2026-11-22T10:00:00.123000+00:00"),
+        ("2026-11-22 10:00:00+05:30", "2026-11-22T04:30:00+00:00"),
+        ("2026-11-22T10:00:00-00:30", "2026-11-22T10:30:00+00:00"),
+        ("2026-11-22T10:00:00-00:00", "2026-11-22T10:00:00+00:00"),
+        ("2026-12-31T23:59:60Z", "2027-01-01T00:00:00+00:00"),
+    ],
+)
+def test_a_deadline_is_any_time_of_rfc_3339(text: str, moment: str) -> None:
+    job = parse(expires_at=text)
+
+    assert job.expires_at is not None
+    assert job.expires_at.isoformat() == moment
+    assert parse_job(encode_job(job))[0] == job
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-11-22T10:00:00",
+        "2026-11-22",
+        "2026-02-30T00:00:00Z",
+        "2026-11-22T10:00:61Z",
+        "2026-11-22T10:00:00+24:00",
+        "2026-11-22T10:00:00+01:60",
+        "0001-01-01T00:00:00+01:00",
+        "9999-12-31T23:59:60Z",
+        "٢٠٢٦-11-22T10:00:00Z",
+        "2026-11-22T10:00:00." + "0" * 1000 + "Z",
+        "tomorrow",
+        "",
+        1795874400,
+        True,
+        ["2026-11-22T10:00:00Z"],
+    ],
+)
+def test_what_is_no_such_time_is_no_deadline(value: object) -> None:
+    (violation,) = rejection(expires_at=value).violations
+
+    assert violation.startswith("expires_at: must be")
+
+
+def test_a_deadline_is_no_part_of_the_request() -> None:
+    assert request_fingerprint(parse(expires_at="2026-11-22T10:00:00Z")) == request_fingerprint(parse())
+
+
+def test_a_language_is_at_most_100_characters() -> None:
+    assert parse(language="en" + "-abcdefgh" * 10).language
+    assert rejection(language="en" + "-abcdefgh" * 11).violations[0].startswith("language: must be a BCP-47 tag")

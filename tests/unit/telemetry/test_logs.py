@@ -4,10 +4,13 @@ from typing import Any
 import pytest
 import structlog
 
+from tests.support.hostile import HOSTILE, is_visible, without_colours
 from tests.support.telemetry import installed_spans
 from worker.telemetry import configure_logging
+from worker.telemetry.logs import LogFormat
 from worker.telemetry.spans import job_span
 
+HIDDEN = "s3cr3t"
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -58,3 +61,41 @@ def test_an_error_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> Non
     event = logged(capsys)
     assert event["severity"] == "ERROR"
     assert "ValueError: why" in event["exception"]
+
+
+def test_a_console_shows_text_from_outside_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    class Foreign:
+        def __repr__(self) -> str:
+            return "\x1b[2J"
+
+    configure_logging("console")
+
+    for text in HOSTILE:
+        structlog.get_logger().info("job.failed", reason=text, listed=[text], by={text: text}, foreign=Foreign())
+
+    told = capsys.readouterr().err
+    assert is_visible(without_colours(told))
+    assert len(told.splitlines()) == len(HOSTILE)
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_traceback_shows_no_locals_and_its_message_as_text(
+    capsys: pytest.CaptureFixture[str], log_format: LogFormat
+) -> None:
+    configure_logging(log_format)
+
+    def fail(secret: str) -> None:
+        header = {"Authorization": f"Token {secret}"}
+        raise ValueError(f"bad \x1b[2J\u202e answer of {len(header)} header")
+
+    try:
+        fail(HIDDEN)
+    except ValueError as exc:
+        structlog.get_logger().exception("delivery.failed")
+        structlog.get_logger().error("consumer.died", exc_info=exc)
+
+    told = capsys.readouterr().err
+    assert HIDDEN not in told
+    assert "Authorization" not in told
+    assert told.count("answer of 1 header") == 2
+    assert is_visible(without_colours(told))

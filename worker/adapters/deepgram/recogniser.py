@@ -1,4 +1,4 @@
-"""Deepgram as the worker's paid speech service.
+"""Deepgram as the worker's paid speech service: `POST /v1/listen`.
 
 For the operator. The key needs the scope `usage:write` and a project with credit; the model must be open to it. Every
 worker of the pool draws on the project's one limit of concurrent requests (50 to 100, by plan). The key is sent in the
@@ -10,24 +10,28 @@ least what may have been billed, and keep no connections: a request on a stale o
 
 import asyncio
 import random
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self, cast
 
 import httpx
-from deepgram import AsyncDeepgramClient
-from deepgram.core.api_error import ApiError
-from deepgram.core.request_options import RequestOptions
-from deepgram.environment import DeepgramClientEnvironment
+import structlog
 
-from worker.adapters.deepgram.answers import read_answer
+from worker.adapters.deepgram.answers import answer_limit_bytes, read_answer
 from worker.adapters.deepgram.breaker import CircuitBreaker
 from worker.adapters.deepgram.flac import CONTENT_TYPE, FlacStream
 from worker.adapters.deepgram.refusals import disconnected, refused, timed_out, unusable
 from worker.adapters.deepgram.retries import Retries, Tries
 from worker.ports import SAMPLE_RATE_HZ, Clock, CloudRecognition, Pcm
 
-OPTIONS: dict[str, Any] = {"smart_format": True, "punctuate": True, "paragraphs": True, "filler_words": True}
+URL = "https://api.deepgram.com"
+PATH = "/v1/listen"
+OPTIONS = {"smart_format": "true", "punctuate": "true", "paragraphs": "true", "filler_words": "true"}
 """What the pipeline asks for today, besides model and language."""
+MOST_REFUSAL_BYTES = 64 << 10
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,8 @@ class Patience:
     connect_seconds: float = 10.0
     write_seconds: float = 30.0
     """Without the network taking a single byte: such a request was not sent whole, and costs nothing."""
+    cancelled_seconds: float = 3.2
+    """For the answer to a request that was sent whole before its caller was cancelled. A stopping worker has 8 s."""
 
     def limit_seconds(self, audio_seconds: float) -> float:
         """For the whole try, from the first byte to the last."""
@@ -47,7 +53,7 @@ class Patience:
 
 
 class DeepgramRecogniser:
-    """`worker.ports.CloudRecogniser` on deepgram-sdk; `async with` gives it its connections.
+    """`worker.ports.CloudRecogniser` on httpx; `async with` gives it its connections.
 
     At most `max_concurrent` chunks are under way at once, their waits between tries included, so that a service that
     asks for less gets less. Raises `ValueError` for a key that cannot be sent.
@@ -66,27 +72,29 @@ class DeepgramRecogniser:
         patience: Patience | None = None,
         breaker: CircuitBreaker | None = None,
     ) -> None:
-        self._api_key, self._base_url = _sendable(api_key), base_url
+        self._api_key, self._url = _sendable(api_key), (base_url or URL).rstrip("/") + PATH
         self._model = model
         self._slots = asyncio.Semaphore(max_concurrent)
         self._clock, self._rng = clock, rng
         self._retries, self._patience = retries or Retries(), patience or Patience()
-        self._breaker = breaker or CircuitBreaker(clock.monotonic)
+        self._breaker = breaker or CircuitBreaker(clock)
 
     @property
     def model_name(self) -> str:
         """The service's model, as it is asked for."""
         return self._model
 
+    @property
+    def down_because(self) -> str:
+        """See the port."""
+        return self._breaker.down_because
+
+    async def turn(self) -> None:
+        """See the port."""
+        await self._breaker.turn()
+
     async def __aenter__(self) -> Self:
         self._http = httpx.AsyncClient(limits=httpx.Limits(max_keepalive_connections=0), follow_redirects=False)
-        client = AsyncDeepgramClient(
-            api_key=self._api_key,
-            environment=_environment(self._base_url),
-            httpx_client=self._http,
-            max_retries=0,  # it would send an exhausted stream again, and report success for no audio
-        )
-        self._media = client.listen.v1.media  # the SDK imports it now: half a second that no request shall wait
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -95,48 +103,92 @@ class DeepgramRecogniser:
     async def recognise(self, samples: Pcm, *, language: str, job_id: str) -> CloudRecognition:
         """See the port. Waits for a free slot first; then fails at once where Deepgram has been failing."""
         async with self._slots:
-            with self._breaker.guard():
-                tries = Tries(self._retries, self._clock, self._rng, job_id)
-                heard = await tries.run(lambda: self._try(samples, language))
+            await self._breaker.own_probe_ended(job_id)
+            with self._breaker.guard(job_id) as is_probe:
+                policy = replace(self._retries, tries=1) if is_probe else self._retries
+                tries = Tries(policy, self._clock, self._rng, job_id, may_repeat=lambda: not self._breaker.is_open)
+                heard = await tries.run(lambda: self._try(samples, language, job_id))
                 return replace(heard, wasted_requests=tries.wasted)
 
-    async def _try(self, samples: Pcm, language: str) -> CloudRecognition:
-        audio = FlacStream(samples)
-        audio_seconds = len(samples) / SAMPLE_RATE_HZ
-        answer = await self._send(audio, language, self._patience.limit_seconds(audio_seconds))
-        return read_answer(answer, audio_seconds)
+    async def _try(self, samples: Pcm, language: str, job_id: str) -> CloudRecognition:
+        """Make one request. Cancelled once the whole body is out, it returns its answer if that comes in time.
 
-    async def _send(self, audio: FlacStream, language: str, limit_seconds: float) -> object:
-        started = self._clock.monotonic()
+        The exchange has a task of its own, so that a cancellation cannot part it from its answer; nothing is awaited
+        between the answer and the caller. A second cancellation is immediate.
+        """
+        audio = FlacStream(samples)
+        exchange = asyncio.create_task(
+            self._exchange(audio, language, len(samples) / SAMPLE_RATE_HZ), name=f"deepgram-request:{job_id}"
+        )
+        try:
+            return await asyncio.shield(exchange)
+        except asyncio.CancelledError:
+            if audio.exhausted:
+                await asyncio.wait({exchange}, timeout=self._patience.cancelled_seconds)
+            if not _succeeded(exchange):
+                raise
+            _log.info("deepgram.answered_when_cancelled", job_id=job_id)
+            return replace(exchange.result(), interrupted=True)
+        finally:
+            exchange.add_done_callback(_succeeded)  # or asyncio would complain of a failure that was not looked at
+            exchange.cancel()
+
+    async def _exchange(self, audio: FlacStream, language: str, audio_seconds: float) -> CloudRecognition:
+        limit_seconds = self._patience.limit_seconds(audio_seconds)
         try:
             async with asyncio.timeout(limit_seconds):
-                return await self._media.transcribe_file(
-                    request=audio,
-                    model=self._model,
-                    language=language,
-                    request_options=self._request_options(limit_seconds),
-                    **OPTIONS,
-                )
-        except ApiError as exc:
-            waited = self._clock.monotonic() - started
-            failed = refused(exc, secret=self._api_key, now=self._clock.now(), waited_seconds=waited)
+                body = await self._post(audio, language, limit_seconds, answer_limit_bytes(audio_seconds))
+                return await asyncio.to_thread(read_answer, body, audio_seconds)
         except (TimeoutError, httpx.ReadTimeout):
             failed = timed_out(limit_seconds, body_was_sent=audio.exhausted)
-        except httpx.RequestError as exc:
+        except httpx.DecodingError:
+            failed = unusable("its encoding is damaged")
+        except (httpx.RequestError, httpx.InvalidURL) as exc:
             raise disconnected(exc, body_was_sent=audio.exhausted) from exc
-        except (ValueError, RecursionError):  # what json raises besides JSONDecodeError, which the SDK knows
-            failed = unusable("it cannot be read as JSON")
         raise failed
 
-    def _request_options(self, limit_seconds: float) -> RequestOptions:
-        timeout = httpx.Timeout(
-            limit_seconds, connect=self._patience.connect_seconds, write=self._patience.write_seconds
-        )
-        return RequestOptions(
-            timeout=timeout,  # type: ignore[typeddict-item] # handed to httpx as it is
-            max_retries=0,
-            additional_headers={"content-type": CONTENT_TYPE},
-        )
+    async def _post(self, audio: FlacStream, language: str, limit_seconds: float, limit_bytes: int) -> bytes:
+        """Send the audio and return the body of the answer. Raises `TryFailed` where it is none, or too large."""
+        async with self._http.stream(
+            "POST",
+            self._url,
+            params={"model": self._model, "language": language, **OPTIONS},
+            headers={
+                "authorization": f"Token {self._api_key}",
+                "content-type": CONTENT_TYPE,
+                "accept-encoding": "identity",  # what is unpacked can be a thousand times what came
+            },
+            content=audio,
+            timeout=httpx.Timeout(
+                limit_seconds, connect=self._patience.connect_seconds, write=self._patience.write_seconds
+            ),
+        ) as response:
+            if not response.is_success:
+                refusal = b""
+                with suppress(httpx.RequestError):  # the status says enough, and that nothing is billed
+                    refusal = await _begin_of_body(response, MOST_REFUSAL_BYTES)
+                raise refused(
+                    response.status_code, response.headers, refusal, secret=self._api_key, now=self._clock.now()
+                )
+            body = await _begin_of_body(response, limit_bytes + 1)
+        if len(body) > limit_bytes:
+            raise unusable(f"it is larger than {limit_bytes} bytes")
+        return body
+
+
+async def _begin_of_body(response: httpx.Response, most_bytes: int) -> bytes:
+    """Return the body, or of a larger one about the first `most_bytes`; the rest is never held."""
+    body = bytearray()
+    async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_bytes())) as pieces:
+        async for piece in pieces:
+            body += piece[: most_bytes - len(body)]
+            if len(body) >= most_bytes:
+                break
+    return bytes(body)
+
+
+def _succeeded(exchange: asyncio.Task[CloudRecognition]) -> bool:
+    return exchange.done() and not exchange.cancelled() and exchange.exception() is None
 
 
 def _sendable(api_key: str) -> str:
@@ -145,9 +197,3 @@ def _sendable(api_key: str) -> str:
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise ValueError("the Deepgram API key must be one word of printable ASCII characters")
     return key
-
-
-def _environment(base_url: str | None) -> DeepgramClientEnvironment:
-    if base_url is None:
-        return DeepgramClientEnvironment.PRODUCTION
-    return DeepgramClientEnvironment(base=base_url, production=base_url, agent=base_url, agent_rest=base_url)

@@ -1,18 +1,34 @@
-"""What Deepgram's refusals and the network's failures mean for us."""
+"""Failures of Deepgram and of the network to it, translated: whose they are, whether repeated, whether billed.
 
+| failure                                        | error                 | repeated | may be billed         |
+| ---------------------------------------------- | --------------------- | -------- | --------------------- |
+| 400, 413, 414, 415, 422: this request          | `DeepgramRejected`    | no       | no                    |
+| 401, 403                                       | `DeepgramAuthError`   | no       | no                    |
+| 402                                            | `DeepgramQuotaError`  | no       | no                    |
+| 429                                            | `DeepgramQuotaError`  | yes      | no                    |
+| 408, 5xx, redirects                            | `DeepgramDown`        | yes      | no                    |
+| any other 4xx                                  | `DeepgramDown`        | no       | no                    |
+| not connected, broken before the body was out  | `DeepgramDown`        | yes      | no                    |
+| broken when the body was out                   | `DeepgramUnavailable` | once     | yes                   |
+| no answer in time                              | `TranscriptionTimeout`| no       | when the body was out |
+| a success whose body is no transcript          | `DeepgramUnusable`    | once     | yes                   |
+
+`DeepgramDown` and its subclasses are what one request saw. The circuit breaker knows the others, and has the last word.
+"""
+
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import httpx
-from deepgram.core.api_error import ApiError
-
 from worker.adapters.deepgram.retries import TryFailed, parse_retry_after
 from worker.errors import (
     DeepgramAuthError,
+    DeepgramDown,
     DeepgramQuotaError,
     DeepgramRejected,
     DeepgramUnavailable,
+    DeepgramUnusable,
     PaidServiceError,
     TranscriptionTimeout,
 )
@@ -20,46 +36,38 @@ from worker.errors import (
 ENGINE = "deepgram"
 MOST_REASON_CHARACTERS = 300
 
+OF_THE_REQUEST = frozenset({400, 413, 414, 415, 422})
+"""The audio or its options do not suit; any other refusal would meet every request alike."""
 REPEATED = frozenset({408, 429})
-"""Besides everything from 500 up."""
+"""Besides everything that is not 4xx."""
 
 
-def refused(refusal: ApiError, *, secret: str, now: datetime, waited_seconds: float) -> TryFailed:
-    """An HTTP status other than success; or a success whose body is not JSON, which is billed.
-
-    Should the service repeat our key, the `secret` is hidden. So the refusal itself must not be quoted anywhere.
-    """
-    status, headers = refusal.status_code or 0, refusal.headers or {}
-    reason = _reason(refusal.body, headers, secret)
-    was_answered = 200 <= status < 300  # noqa: PLR2004 - HTTP's numbers
+def refused(status: int, headers: Mapping[str, str], body: bytes, *, secret: str, now: datetime) -> TryFailed:
+    """Translate an HTTP status other than success. Should the service repeat our key, the `secret` is hidden."""
     return TryFailed(
-        DeepgramUnavailable(f"its answer is not JSON: {reason}")
-        if was_answered
-        else _error(status, reason, waited_seconds),
-        is_worth_repeating=not 400 <= status < 500 or status in REPEATED,  # noqa: PLR2004
-        was_wasted=was_answered,
+        _error(status, _reason(_parsed(body), headers, secret)),
+        is_worth_repeating=not 400 <= status < 500 or status in REPEATED,  # noqa: PLR2004 - HTTP's numbers
         retry_after_seconds=parse_retry_after(headers.get("retry-after"), now),
     )
 
 
-def _error(status: int, reason: str, waited_seconds: float) -> PaidServiceError:
+def _error(status: int, reason: str) -> PaidServiceError:
     match status:
         case 401 | 403:
             return DeepgramAuthError(status, reason)
         case 402 | 429:
             return DeepgramQuotaError(status, reason)
-        case 504:
-            return TranscriptionTimeout(ENGINE, waited_seconds)
-        case _ if 400 <= status < 500 and status not in REPEATED:  # noqa: PLR2004
+        case _ if status in OF_THE_REQUEST:
             return DeepgramRejected(status, reason)
         case _:
-            return DeepgramUnavailable(f"status {status}: {reason}")
+            return DeepgramDown(f"status {status}: {reason}")
 
 
-def disconnected(failure: httpx.RequestError, *, body_was_sent: bool) -> TryFailed:
+def disconnected(failure: Exception, *, body_was_sent: bool) -> TryFailed:
     """The connection could not be made, or broke; once the whole body is out, the service may do and bill its work."""
+    reason = f"the connection failed: {type(failure).__name__}: {failure}"[:MOST_REASON_CHARACTERS]
     return TryFailed(
-        DeepgramUnavailable(f"the connection failed: {type(failure).__name__}: {failure}"[:MOST_REASON_CHARACTERS]),
+        DeepgramUnavailable(reason) if body_was_sent else DeepgramDown(reason),
         is_worth_repeating=True,
         was_wasted=body_was_sent,
     )
@@ -72,9 +80,15 @@ def timed_out(seconds: float, *, body_was_sent: bool) -> TryFailed:
 
 def unusable(reason: str) -> TryFailed:
     """A success, and billed as one, that holds no transcript."""
-    return TryFailed(
-        DeepgramUnavailable(f"its answer is no transcript: {reason}"), is_worth_repeating=True, was_wasted=True
-    )
+    return TryFailed(DeepgramUnusable(reason), is_worth_repeating=True, was_wasted=True)
+
+
+def _parsed(body: bytes) -> Any:
+    text = body.decode("utf-8", "replace")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _reason(body: Any, headers: Mapping[str, str], secret: str) -> str:
@@ -82,6 +96,11 @@ def _reason(body: Any, headers: Mapping[str, str], secret: str) -> str:
     fields: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
     said = [fields.get(name) for name in ("err_code", "category", "err_msg", "message", "details")]
     text = ": ".join(str(part) for part in said if part) or str(body or "no reason given")
-    request_id = fields.get("request_id") or headers.get("dg-request-id")
-    shown = " ".join(text.replace(secret, "[key]").split())[:MOST_REASON_CHARACTERS]
-    return f"{shown} (request {request_id})" if request_id else shown
+    request_id = str(fields.get("request_id") or headers.get("dg-request-id") or "")
+    shown = _shown(text.replace(secret, "[key]"))[:MOST_REASON_CHARACTERS]
+    return f"{shown} (request {_shown(request_id)[:MOST_REASON_CHARACTERS]})" if request_id else shown
+
+
+def _shown(text: str) -> str:
+    """On one line, without anything that a terminal, a log or UTF-8 would stumble over."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())

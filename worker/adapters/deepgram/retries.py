@@ -50,14 +50,25 @@ class TryFailed(Exception):
 
 
 class Tries:
-    """The tries for one chunk. Waits are random below a doubling bound, or a little over what the service asks for."""
+    """The tries for one chunk. Waits are random below a doubling bound, or a little over what the service asks for.
 
-    def __init__(self, policy: Retries, clock: Clock, rng: random.Random, job_id: str) -> None:
+    `may_repeat` is asked after each failed try.
+    """
+
+    def __init__(
+        self,
+        policy: Retries,
+        clock: Clock,
+        rng: random.Random,
+        job_id: str,
+        may_repeat: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._policy, self._clock, self._rng, self._job_id = policy, clock, rng, job_id
+        self._may_repeat = may_repeat
         self.wasted = 0
 
     async def run(self, call: Callable[[], Awaitable[T]]) -> T:
-        """What `call` returns in the end, which raises `TryFailed`; or that one's `error` with `wasted_requests`."""
+        """Return what `call` returns in the end. Raises the `error` of its last `TryFailed`, with `wasted_requests`."""
         tries = tenacity.AsyncRetrying(
             sleep=self._clock.sleep,
             stop=tenacity.stop_after_attempt(self._policy.tries),
@@ -84,6 +95,7 @@ class Tries:
         return (
             isinstance(failed, TryFailed)
             and failed.is_worth_repeating
+            and self._may_repeat()
             and not (failed.was_wasted and self.wasted > self._policy.wasted_repeats)
             and (failed.retry_after_seconds or 0) <= self._policy.longest_wait_seconds
         )

@@ -9,8 +9,8 @@ No bucket needs versioning, and none may have a retention policy: artefacts and 
 `STORAGE_EMULATOR_HOST` set the same client talks to that server, without credentials.
 
 Every request has a timeout and is retried here and nowhere else: 408, 429, 5xx and broken connections, with random
-exponential waits. Calls run in threads of the store's own: few for downloads, others for everything else, so that a
-heartbeat never waits behind audio.
+exponential waits. Calls run in threads of the store's own, of three kinds: for downloads, for claims (`for_claims`) and
+for everything else, so that a heartbeat waits neither behind audio nor behind checkpoints and artefacts.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ import tenacity
 from google.api_core import exceptions as google_errors
 from google.auth import exceptions as auth_errors
 from google.cloud.storage import Blob, Client
+from requests.adapters import HTTPAdapter
 
 from schemas.uris import GcsUri
 from worker.adapters.gcs.partial_file import PartialFile
@@ -37,7 +38,9 @@ T = TypeVar("T")
 
 SMALL_THREADS = 6
 DOWNLOAD_THREADS = 4
-"""Ten in all: the connections that the client's session keeps for one host."""
+CLAIM_THREADS = 4
+CONNECTIONS = SMALL_THREADS + DOWNLOAD_THREADS + CLAIM_THREADS
+"""The connections that the client's session keeps for one host; its own default is 10."""
 
 TIMEOUT_SECONDS = (5.0, 10.0)
 """To connect, and between two reads; what a stalled transfer costs before it is taken up again."""
@@ -65,12 +68,15 @@ async def open_object_store(*, project: str, retries: Retries | None = None) -> 
     """
     small = ThreadPoolExecutor(SMALL_THREADS, "gcs")
     downloads = ThreadPoolExecutor(DOWNLOAD_THREADS, "gcs-download")
+    claims = ThreadPoolExecutor(CLAIM_THREADS, "gcs-claim")
     client: Client | None = None
     try:
         client = await asyncio.get_running_loop().run_in_executor(small, _client, project)
-        yield GcsObjectStore(client, small, downloads, retries or Retries())
+        yield GcsObjectStore(client, small, downloads, retries or Retries(), claims)
     finally:
-        closing = threading.Thread(target=_close, args=(client, small, downloads), name="gcs-close", daemon=True)
+        closing = threading.Thread(
+            target=_close, args=(client, small, downloads, claims), name="gcs-close", daemon=True
+        )
         closing.start()
         await asyncio.to_thread(closing.join, CLOSE_SECONDS)
 
@@ -90,6 +96,10 @@ def _client(project: str) -> Client:
         raise StorageServiceError("sign in to", "gs://", str(exc)) from exc
     # A cache for traces: it would look up the bucket behind our back, and again after every 404.
     client._bucket_metadata_cache = None  # noqa: SLF001
+    session = client._http  # noqa: SLF001
+    for scheme in ("https://", "http://"):
+        if type(session.get_adapter(scheme)) is HTTPAdapter:  # rather than one for mutual TLS
+            session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
     return client
 
 
@@ -100,8 +110,16 @@ class GcsObjectStore:
     that stand there are its own, it was applied: so writers that must be told apart put something of their own in.
     """
 
-    def __init__(self, client: Client, small: Executor, downloads: Executor, retries: Retries) -> None:
+    def __init__(
+        self, client: Client, small: Executor, downloads: Executor, retries: Retries, claims: Executor | None = None
+    ) -> None:
         self._client, self._small, self._downloads, self._retries = client, small, downloads, retries
+        self._claims = claims or small
+
+    @property
+    def for_claims(self) -> "GcsObjectStore":
+        """The same buckets through threads that nothing but claims uses."""
+        return GcsObjectStore(self._client, self._claims, self._downloads, self._retries, self._claims)
 
     async def stat(self, ref: ObjectRef, generation: int | None = None) -> ObjectFacts:
         """Describe the live object, or that generation of it: one request."""
@@ -141,6 +159,17 @@ class GcsObjectStore:
     async def list(self, bucket: str, prefix: str) -> Sequence[ObjectFacts]:
         """Every live object whose name starts with `prefix`, by name."""
         return await self._retried("list", ObjectRef(bucket, f"{prefix}*"), lambda: self._list(bucket, prefix))
+
+    async def granted(self, bucket: str, permissions: Sequence[str]) -> frozenset[str] | None:
+        """Return those of the IAM permissions that the caller has; None where the server does not know the method."""
+        ref = ObjectRef(bucket, "iam")
+        with suppress(ObjectNotFound):  # of a development server; of Cloud Storage: no such bucket, as every call says
+            return await self._retried("test permissions on", ref, lambda: self._granted(bucket, permissions))
+        return None
+
+    def impatient(self) -> "GcsObjectStore":
+        """Return the same store with one repetition a call: for probes, which are repeated by themselves."""
+        return GcsObjectStore(self._client, self._small, self._downloads, Retries(attempts=2))
 
     async def download(self, facts: ObjectFacts, destination: Path) -> None:
         """Stream that generation to a new file; a broken transfer goes on where it stopped."""
@@ -230,6 +259,10 @@ class GcsObjectStore:
     def _list(self, bucket: str, prefix: str) -> Sequence[ObjectFacts]:
         blobs = self._client.list_blobs(bucket, prefix=prefix, timeout=TIMEOUT_SECONDS, retry=None)
         return tuple(_facts(blob) for blob in blobs)
+
+    def _granted(self, bucket: str, permissions: Sequence[str]) -> frozenset[str]:
+        asked = self._client.bucket(bucket).test_iam_permissions(list(permissions), timeout=TIMEOUT_SECONDS, retry=None)
+        return frozenset(asked)
 
     def _fetch(self, partial: PartialFile) -> None:
         facts = partial.facts

@@ -46,10 +46,19 @@ def translated(operation: str, ref: ObjectRef, if_generation: int | None) -> Ite
         raise ObjectNotFound(ref.uri, operation) from exc
     except (google_errors.Forbidden, google_errors.Unauthorized) as exc:
         raise ObjectForbidden(operation, ref.uri, exc.message[:MOST_REASON_CHARACTERS]) from exc
+    except auth_errors.GoogleAuthError as exc:
+        # After a 401 the client renews its credentials; that these are refused too is the same answer.
+        if exc.retryable:
+            raise StorageServiceError(operation, ref.uri, _described(exc)) from exc
+        raise ObjectForbidden(operation, ref.uri, _described(exc)) from exc
     except google_errors.PreconditionFailed as exc:
         raise PreconditionFailed(ref.uri, if_generation) from exc
     except VENDOR_ERRORS as exc:
-        raise StorageServiceError(operation, ref.uri, f"{type(exc).__name__}: {exc}"[:MOST_REASON_CHARACTERS]) from exc
+        raise StorageServiceError(operation, ref.uri, _described(exc)) from exc
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:MOST_REASON_CHARACTERS]
 
 
 def is_transient(error: BaseException) -> bool:

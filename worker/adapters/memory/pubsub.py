@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from worker.errors import QueueNotFound, SubscriptionNotFound
+from worker.errors import MessageRefused, QueueNotFound, SubscriptionNotFound
 from worker.ports import Clock, Delivery, SubscriptionFacts
+
+MOST_ATTRIBUTES, MOST_BYTES = 100, 10_000_000
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -51,6 +53,11 @@ class MemoryPubSub:
         """Make it known; without a subscription it loses what is published."""
         self._topics.add(name)
 
+    def require_topic(self, name: str) -> None:
+        """Raise `QueueNotFound` unless the topic is there."""
+        if name not in self._topics:
+            raise QueueNotFound(name)
+
     def create_subscription(
         self,
         name: str,
@@ -87,8 +94,7 @@ class MemoryPubSub:
 
     def publish(self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str) -> str:
         """Queue the message on every subscription of the topic. Raises `QueueNotFound`."""
-        if topic not in self._topics:
-            raise QueueNotFound(topic)
+        self.require_topic(topic)
         message = Delivery(
             ack_id="",
             message_id=str(next(self._numbers)),
@@ -208,8 +214,20 @@ class MemoryTopic:
     def __init__(self, broker: MemoryPubSub, name: str) -> None:
         self._broker, self._name = broker, name
 
+    @property
+    def path(self) -> str:
+        """The topic's name, as its errors give it."""
+        return self._name
+
+    async def verify(self) -> None:
+        """Raise `QueueNotFound` unless the topic is there."""
+        self._broker.require_topic(self._name)
+
     async def publish(self, data: bytes, attributes: Mapping[str, str], ordering_key: str = "") -> str:
-        """Queue it and return its id."""
+        """Queue it and return its id. Raises `MessageRefused` above 100 attributes or 10 MB."""
+        size = len(data) + sum(len(name.encode()) + len(value.encode()) for name, value in attributes.items())
+        if len(attributes) > MOST_ATTRIBUTES or size > MOST_BYTES:
+            raise MessageRefused(self._name, f"{len(attributes)} attributes, {size} bytes")
         return self._broker.publish(self._name, data, attributes, ordering_key)
 
 

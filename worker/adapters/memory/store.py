@@ -68,6 +68,11 @@ class MemoryObjectStore:
             key=lambda each: each.ref.name,
         )
 
+    async def granted(self, bucket: str, permissions: Sequence[str]) -> frozenset[str] | None:
+        """Return None: memory has no IAM."""
+        del bucket, permissions
+        return None
+
     def _live(self, ref: ObjectRef, generation: int | None) -> tuple[bytes, ObjectFacts]:
         _refuse_unsafe(ref)
         data, facts = self._objects.get(ref, (b"", None))

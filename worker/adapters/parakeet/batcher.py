@@ -9,7 +9,7 @@ import structlog
 
 from worker.adapters.parakeet.messages import Batch, Done
 from worker.adapters.parakeet.waiting import Waiting, Window
-from worker.errors import GpuMemoryError, WorkerError
+from worker.errors import EngineError, GpuMemoryError, WorkerError
 from worker.ports import SAMPLE_RATE_HZ, Recognition
 
 log = structlog.get_logger()
@@ -158,4 +158,7 @@ def _answer(window: Window, recognition: Recognition) -> None:
 def _refuse(windows: Iterable[Window], error: Callable[[], WorkerError]) -> None:
     for window in windows:
         if not window.answer.done():
-            window.answer.set_exception(error())
+            refusal = error()
+            if isinstance(refusal, EngineError):
+                refusal.engine_seconds = window.engine_seconds
+            window.answer.set_exception(refusal)

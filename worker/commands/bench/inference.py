@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.markup import escape
-
 from worker.adapters.parakeet.bench.results import Agreement, Attention, Material, Measured, Plan, Way
 from worker.commands.bench.document import ON_GPU
 from worker.commands.bench.machine import GIB, this_machine
@@ -82,7 +80,7 @@ def _compare(plan: Plan, material: Material, say: Callable[[str], None]) -> Meas
     try:
         return compare(plan, material, say)
     except (GpuNotAvailable, ModelLoadingError) as exc:
-        fail(escape(f"{exc}: {exc.suggested_action}"))
+        fail(f"{exc}: {exc.suggested_action}")
 
 
 # what is heard

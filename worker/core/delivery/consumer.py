@@ -1,38 +1,50 @@
 """Pulls into free slots, keeps each delivery leased while its job runs, and settles it.
 
-The only place that acks, and the only one that catches everything: from here on an error is data.
+The only place that acknowledges. One delivery is one try, read once from top to bottom in `Consumer._see_through`:
+
+    lease -> handle -> diagnose the error (whose fault?) -> next step (`disposition`) -> record it -> settle
+
+An error of a child task is an error like any other: a task group leaves the task's count of cancellations behind on
+Python 3.11 and 3.12, so whether a cancellation was asked for is read from the flags of the stop and of the lease.
 """
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar, assert_never
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, assert_never
 
 import structlog
 
-from worker.core.delivery.disposition import Disposition, decide, is_verdict
+from worker.core.delivery.caught import caught
+from worker.core.delivery.disposition import Outcome, Step, next_step
+from worker.core.delivery.fitness import Fitness
 from worker.core.delivery.fuse import Fuse
 from worker.core.delivery.handler import JobAttempt, JobHandler
 from worker.core.delivery.intake import Intake, never_idle
-from worker.core.delivery.lease import LeaseKeeper, LeaseLost
+from worker.core.delivery.lease import Lease, LeaseKeeper, LeaseLost
 from worker.core.delivery.lifetime import Lifetime
 from worker.core.delivery.slots import Slot, Slots
 from worker.core.delivery.snapshot import ConsumerSnapshot
-from worker.core.delivery.timing import backoff_seconds, bounded, first_of
-from worker.errors import JobFault, QueueNotFound, QueueServiceError, WorkerError
+from worker.core.delivery.timing import bounded, first_of
+from worker.errors import (
+    Fatal,
+    QueueServiceError,
+    Retryable,
+    ServiceDown,
+    SubscriptionNotFound,
+    WorkerError,
+    WorkerFault,
+)
 from worker.ports import Clock, Delivery, Subscription
 from worker.telemetry.register import DELIVERIES
 from worker.telemetry.spans import job_span
 
-# Cloud Run kills 10 s after SIGTERM. The grace of pull and jobs runs at once, then comes one nack: below 6 s in all.
+# Cloud Run kills 10 s after SIGTERM. The grace of pull and jobs runs at once, then comes one nack: below 7 s in all.
+# A job may need 3.2 s for the answer to a paid request, then a checkpoint and the release of its claim.
 PULL_GRACE_SECONDS = 1.0
-JOBS_GRACE_SECONDS = 3.5
+JOBS_GRACE_SECONDS = 4.5
 NACK_GRACE_SECONDS = 2.0
-# The sample through the whole worker takes seconds; on a CPU with a cold model, minutes.
-SELF_TEST_SECONDS = 300.0
-LONGEST_SELF_TEST_BACKOFF_SECONDS = 60.0
 
-T = TypeVar("T")
 Chore: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 log = structlog.get_logger()
@@ -41,10 +53,10 @@ log = structlog.get_logger()
 class Consumer:
     """Runs `handler` on what `subscription` delivers, `slots` jobs at once and `max_parked` deliveries beside them.
 
-    `ack_deadline_seconds` is the subscription's own. A job is dead-lettered at `max_attempts` counted verdicts.
-    After `fuse_threshold` failures in a row `self_test` tells whether the worker is at fault: it returns or raises.
-    Nothing is pulled while `why_idle` gives a reason. `chores`, by name, are work without an end that runs for as long
-    as the consumer does; the death of one is the end of all.
+    `ack_deadline_seconds` is the subscription's own. A job is dead-lettered at `max_attempts` counted attempts.
+    `fitness` tells whose fault an error is, and after `fuse_threshold` failures in a row whether the worker is fit.
+    Nothing is pulled while it is not, or while `why_idle` gives a reason. `chores`, by name, are work without an end
+    that runs for as long as the consumer does; the death of one is the end of all.
     """
 
     def __init__(
@@ -56,7 +68,7 @@ class Consumer:
         max_parked: int,
         ack_deadline_seconds: int,
         max_attempts: int,
-        self_test: Callable[[], Awaitable[None]],
+        fitness: Fitness,
         fuse_threshold: int,
         clock: Clock,
         rng: random.Random,
@@ -66,14 +78,14 @@ class Consumer:
         self._subscription = subscription
         self._handler = handler
         self._max_attempts = max_attempts
-        self._self_test = self_test
+        self._fitness = fitness
         self._chores = chores or {}
         self._clock = clock
-        self._rng = rng
         self._slots = Slots(slots, max_parked)
         self._fuse = Fuse(fuse_threshold)
         self._lifetime = Lifetime(clock)
-        self._intake = Intake(subscription, self._slots, self._fuse, why_idle, clock, rng)
+        why_not = lambda: fitness.why_unfit() or why_idle()  # noqa: E731
+        self._intake = Intake(subscription, self._slots, self._fuse, why_not, clock, rng)
         self._deliveries: set[asyncio.Task[None]] = set()
         self._unsettled: dict[str, asyncio.Task[None]] = {}
         self._leases = LeaseKeeper(subscription, seconds=ack_deadline_seconds, clock=clock, on_lost=self._unsettled.pop)
@@ -87,27 +99,30 @@ class Consumer:
             free_slots=self._slots.free,
             unsettled=len(self._unsettled),
             pull_failures_in_a_row=self._intake.failures_in_a_row,
+            pull_failure=self._intake.failure,
+            parts=self._fitness.tests,
             fuse=self._fuse.status,
             intake_stopped_because=self._intake.stopped_because,
             stopping=self._lifetime.is_stopping,
         )
 
     def stop(self, reason: str) -> None:
-        """Make `run` return in less than 6 s; called again, at once. Safe in a signal handler of the event loop."""
+        """Make `run` return in less than 7 s; called again, at once. Safe in a signal handler of the event loop."""
         log.info("consumer.stopping", reason=reason, again=self._lifetime.is_stopping, unsettled=len(self._unsettled))
         self._lifetime.stop()
 
     async def run(self) -> None:
         """Work until `stop` is called; everything unsettled is then nacked.
 
-        Raises what ended one of its background tasks, `QueueNotFound` above all; the jobs are then stopped and
+        Raises what ended one of its background tasks, `SubscriptionNotFound` above all; the jobs are then stopped and
         nacked likewise, as they are when `run` is cancelled. To be run once.
         """
         intake = self._lifetime.own(self._intake.run(self._accept), "intake")
         background = [
             self._lifetime.own(self._leases.renew(), "lease-renewal"),
             self._lifetime.own(self._leases.watch(), "lease-watch"),
-            self._lifetime.own(self._tend_fuse(), "fuse"),
+            self._lifetime.own(self._fitness.tend(), "fitness"),
+            self._lifetime.own(self._fuse.tend(self._fitness, self._clock), "fuse"),
             *(self._lifetime.own(chore(), name) for name, chore in self._chores.items()),
         ]
         try:
@@ -141,101 +156,124 @@ class Consumer:
 
     async def _deliver(self, delivery: Delivery, slot: Slot) -> None:
         structlog.contextvars.bind_contextvars(message_id=delivery.message_id, attempt=delivery.delivery_attempt)
-        log.info("delivery.received", age_seconds=(self._clock.now() - delivery.publish_time).total_seconds())
-        started_at = self._clock.monotonic()
+        age_seconds = max(0.0, (self._clock.now() - delivery.publish_time).total_seconds())
+        log.info("delivery.received", age_seconds=age_seconds)
+        began, outcome = self._clock.monotonic(), Outcome.STOPPED
         try:
             with job_span(delivery.attributes, message_id=delivery.message_id):
-                outcome = await self._work_and_settle(delivery, slot)
+                outcome = await self._see_through(delivery, slot, began)
+        except asyncio.CancelledError:
+            if self._lifetime.is_stopping:
+                raise
+            outcome = Outcome.DEFERRED
+            log.exception("delivery.cancelled", reason="cancelled although nothing stopped it")
+            await self._settle(delivery, outcome)
         finally:
             slot.release()
-        DELIVERIES.add(outcome=outcome)
-        log.info("delivery.settled", outcome=outcome, seconds=self._clock.monotonic() - started_at)
+            DELIVERIES.add(outcome=outcome.value)
+            log.info("delivery.settled", outcome=outcome.value, seconds=self._clock.monotonic() - began)
 
-    async def _work_and_settle(self, delivery: Delivery, slot: Slot) -> str:
-        try:
-            with self._leases.hold(delivery):
-                disposition = await self._work(delivery, slot)
-        except LeaseLost:
-            return "lost"
-        await self._settle(delivery, disposition)
-        return disposition.value
-
-    async def _work(self, delivery: Delivery, slot: Slot) -> Disposition:
+    async def _see_through(self, delivery: Delivery, slot: Slot, began: float) -> Outcome:
+        """Do the job of one delivery and settle it. Raises `CancelledError` where the worker is told to stop."""
         attempt = self._handler.attempt(delivery)
-        error = await caught(attempt.handle(slot))
+        with self._leases.hold(delivery) as lease:
+            error = await self._handle(attempt, slot, lease, began)
+            lease.is_cancellable = False
+            step = next_step(error, lease_is_lost=lease.lost is not None)
+            outcome = await self._follow(step, error, attempt, delivery, began)
+        if outcome is not Outcome.LOST:
+            await self._settle(delivery, outcome)
+        return outcome
+
+    async def _handle(self, attempt: JobAttempt, slot: Slot, lease: Lease, began: float) -> Exception | None:
+        """Let the handler work; return its error, diagnosed, or None."""
+        try:
+            error = await caught(attempt.handle(slot))
+            if error is not None:
+                error = await self._fitness.diagnose(error, since=began)
+        except asyncio.CancelledError as cancelled:
+            if self._lifetime.is_stopping:
+                raise
+            error = LeaseLost(lease.message_id, lease.lost) if lease.lost else _unasked(cancelled)
+        if error is not None and self._lifetime.is_stopping:
+            raise asyncio.CancelledError from error  # no verdict: the job was told to stop
+        return error
+
+    async def _follow(
+        self, step: Step, error: Exception | None, attempt: JobAttempt, delivery: Delivery, began: float
+    ) -> Outcome:
+        """Do what the step asks for before the message is settled; return how the delivery ends."""
         if error is None:
             self._fuse.record_success()
-            return Disposition.ACK
-        self._check(error)
-        if not is_verdict(error):
-            log.info("delivery.deferred", reason=str(error))
-            return Disposition.RETRY
-        is_unexpected = not isinstance(error, WorkerError)
-        log.warning("delivery.failed", reason=str(error), exc_info=error if is_unexpected else None)
-        self._fuse.record_failure(error)
-        return await self._judge(attempt, error)
+            self._fitness.record_success()
+            return Outcome.ACK
+        match step:
+            case Step.LET_GO:
+                return Outcome.LOST
+            case Step.HAND_BACK:
+                log.info("delivery.deferred", reason=str(error), error=type(error).__name__)
+                recorded = await caught(self._hand_back(error, attempt, delivery))
+            case Step.ACK | Step.COUNT | Step.GIVE_UP:
+                is_defect = not isinstance(error, WorkerError)
+                log.warning("delivery.failed", reason=str(error), exc_info=error if is_defect else None)
+                self._fuse.record_failure(error)
+                recorded = await caught(self._record(step, error, attempt))
+            case _:
+                assert_never(step)
+        if isinstance(recorded, Outcome):
+            return recorded
+        unrecorded = await self._fitness.diagnose(recorded, since=began)
+        log.error("delivery.verdict_unrecorded", reason=str(unrecorded), exc_info=recorded)
+        self._note_fault(unrecorded, delivery)
+        return Outcome.DEFERRED
 
-    async def _judge(self, attempt: JobAttempt, error: Exception) -> Disposition:
-        disposition = await caught(self._record_verdict(attempt, error))
-        if isinstance(disposition, Exception):
-            self._check(disposition)
-            log.error("delivery.verdict_unrecorded", reason=str(disposition), exc_info=disposition)
-            return Disposition.RETRY
-        return disposition
+    async def _record(self, step: Step, error: Exception, attempt: JobAttempt) -> Outcome:
+        """Count the attempt; give the job up where it was the last, or at once for a fault of the job."""
+        attempts = await attempt.record_failure() if step is Step.COUNT else 1
+        if step is Step.COUNT and attempts < self._max_attempts:
+            return Outcome.RETRY
+        await attempt.give_up(error, attempts)
+        return Outcome.DEAD_LETTER
 
-    async def _record_verdict(self, attempt: JobAttempt, error: Exception) -> Disposition:
-        is_counted = not isinstance(error, JobFault)
-        attempts = await attempt.record_failure() if is_counted else 1
-        disposition = decide(error, attempts, self._max_attempts)
-        if disposition is Disposition.DEAD_LETTER:
-            await attempt.give_up(error, attempts)
-        return disposition
+    async def _hand_back(self, error: Exception, attempt: JobAttempt, delivery: Delivery) -> Outcome:
+        """Count nothing, unless the same job breaks the worker once more: then a crash."""
+        if self._note_fault(error, delivery) and isinstance(error, WorkerError):
+            log.warning("delivery.crashed_again", reason=str(error))
+            await attempt.record_crash(error)
+        return Outcome.DEFERRED
 
-    def _check(self, error: Exception) -> None:
-        """An error of a job that was told to stop is no verdict; a missing topic is the worker's own end."""
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise asyncio.CancelledError from error
-        if isinstance(error, QueueNotFound):
+    def _note_fault(self, error: Exception, delivery: Delivery) -> bool:
+        """Stop the intake, or the worker, where the error asks for it; return True for a fault met again."""
+        if isinstance(error, Fatal):
             self._lifetime.die(error, "handler")
+        if isinstance(error, WorkerFault | ServiceDown):
+            return self._fitness.report(error, delivery.message_id)
+        return False
 
-    async def _settle(self, delivery: Delivery, disposition: Disposition) -> None:
+    async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
         # From here on a shutdown neither cancels this task nor nacks the message.
         self._unsettled.pop(delivery.ack_id, None)
-        match disposition:
-            case Disposition.ACK | Disposition.DEAD_LETTER:
+        match outcome:
+            case Outcome.ACK | Outcome.DEAD_LETTER:
                 await self._ack(delivery)
-            case Disposition.RETRY:
+            case Outcome.RETRY | Outcome.DEFERRED:
                 await self._nack([delivery.ack_id])
+            case Outcome.LOST | Outcome.STOPPED:
+                raise AssertionError("another worker's, or the wind-down's")
             case _:
-                assert_never(disposition)
+                assert_never(outcome)
 
     async def _ack(self, delivery: Delivery) -> None:
         try:
             await self._subscription.ack(delivery.ack_id)
-        except QueueServiceError as exc:
+        except (QueueServiceError, SubscriptionNotFound) as exc:
             log.warning("delivery.ack_failed", reason=str(exc))
 
     async def _nack(self, ack_ids: Iterable[str]) -> None:
         try:
             await self._leases.release(ack_ids)
-        except QueueServiceError as exc:
+        except (QueueServiceError, SubscriptionNotFound) as exc:
             log.warning("delivery.nack_failed", reason=str(exc))
-
-    async def _tend_fuse(self) -> None:
-        failures = 0
-        while True:
-            await self._fuse.wait_blown()
-            error = await caught(bounded(self._self_test(), SELF_TEST_SECONDS, self._clock))
-            if error is None:
-                self._fuse.self_test_passed()
-                failures = 0
-                continue
-            self._fuse.self_test_failed(error)
-            failures += 1
-            await self._clock.sleep(
-                backoff_seconds(failures, base=1.0, most=LONGEST_SELF_TEST_BACKOFF_SECONDS, rng=self._rng)
-            )
 
     async def _wind_down(self, background: Sequence[asyncio.Task[None]]) -> None:
         for task in self._unsettled.values():
@@ -262,9 +300,14 @@ class Consumer:
         log.info("delivery.nacked", count=len(ack_ids), error=error and str(error))
 
 
-async def caught(work: Awaitable[T]) -> T | Exception:
-    """What the work returned or raised: the one broad except of the worker. Cancellation passes."""
-    try:
-        return await work
-    except Exception as exc:  # noqa: BLE001
-        return exc
+class HandlerCancelled(Retryable):
+    """The job's own code cancelled the delivery's task: a defect, and one attempt."""
+
+    def __init__(self) -> None:
+        super().__init__("the job was cancelled although neither a stop nor a lost lease asked for it")
+
+
+def _unasked(cancelled: asyncio.CancelledError) -> HandlerCancelled:
+    error = HandlerCancelled()
+    error.__cause__ = cancelled
+    return error

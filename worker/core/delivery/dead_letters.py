@@ -1,7 +1,9 @@
-"""Dead letters as the console shows them: read, folded, selected, counted. Pure.
+"""Dead letters: read, folded, selected, counted. Pure.
 
-Two kinds lie on the dead-letter topic: the worker's own envelopes, and messages that the subscription's policy
-forwarded as they were. At-least-once delivery makes physical duplicates of both; a dead letter is what shares an id.
+Three kinds of message lie on the dead-letter topic. The worker's own envelopes hold what failed and why. Messages that
+the subscription's policy forwarded are as their publisher made them, with attributes that Pub/Sub added; these
+attributes alone tell a forwarded message, for any other name may be the publisher's own. Everything else was published
+there by somebody else. At-least-once delivery makes physical duplicates; a dead letter is what shares an id.
 """
 
 from collections import Counter
@@ -19,18 +21,23 @@ from worker.ports import Delivery
 FORWARDING_PREFIX = "CloudPubSubDeadLetterSource"
 """Begins every attribute that Pub/Sub adds to a message it forwards."""
 
+MOST_OF_A_REASON = 300
+MOST_OF_A_NAME = 128
+_MOST_DIGITS = 9
+
 
 class Origin(StrEnum):
-    """Who put it there: the worker, the subscription's policy, or somebody whose envelope cannot be read."""
+    """Who put the message there: a worker, the policy of its subscription, or somebody else."""
 
     WORKER = "worker"
     POLICY = "policy"
+    STRAY = "stray"
     UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """One dead letter, with every copy of it that is held."""
+class Letter:
+    """Everything that one physical message says. May be as large as the message."""
 
     dead_letter_id: str
     origin: Origin
@@ -41,17 +48,46 @@ class Entry:
     video_id: str | None
     run: int
     attempts: int
+    """Verdicts, or deliveries where the policy forwarded it; 0 where the message does not say."""
     failed_at: datetime
     data: bytes | None
     """The message that failed, or None where it was not kept or cannot be read."""
     attributes: Mapping[str, str]
-    """That message's own."""
+    """The publisher's own."""
     ordering_key: str = ""
-    copies: tuple[Delivery, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """What the console keeps of a dead letter in memory: its facts without its texts, and which messages it is."""
+
+    dead_letter_id: str
+    origin: Origin
+    code: str
+    reason: str
+    """The beginning of the message."""
+    job_id: str | None
+    video_id: str | None
+    run: int
+    attempts: int
+    failed_at: datetime
+    copies: tuple[str, ...]
+    """Message ids."""
 
     def age(self, now: datetime) -> timedelta:
-        """How long ago the job failed."""
+        """Return the time since the job failed."""
         return now - self.failed_at
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forwarded:
+    """A message that the subscription's policy gave up on."""
+
+    original: Delivery
+    """As the subscription delivered it: the publisher's attributes and time, this delivery's ack id."""
+    deliveries: int
+    """As Pub/Sub counted them; 0 where it does not say."""
+    gave_up_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +102,7 @@ class Selection:
     newer_than: timedelta | None = None
 
     def matches(self, entry: Entry, now: datetime) -> bool:
-        """Whether all restrictions hold."""
+        """Return True where all restrictions hold."""
         named = (
             (self.ids, entry.dead_letter_id),
             (self.codes, entry.code),
@@ -81,39 +117,83 @@ class Selection:
         )
 
 
-def read(delivery: Delivery) -> Entry:
-    """What lies on the dead-letter subscription; never raises, for the console must be able to show anything."""
+def is_forwarded(delivery: Delivery) -> bool:
+    """Return True for a message that Pub/Sub itself forwarded; its data need not be looked at."""
+    return any(name.startswith(FORWARDING_PREFIX) for name in delivery.attributes)
+
+
+def forwarded(delivery: Delivery) -> Forwarded:
+    """Return the message as it was before Pub/Sub forwarded it; a fact that cannot be read is left as it is known."""
+    attributes = delivery.attributes
+    published = _moment(attributes.get(f"{FORWARDING_PREFIX}TopicPublishTime")) or delivery.publish_time
+    original = replace(
+        delivery,
+        attributes=without_forwarding(attributes),
+        publish_time=min(published, delivery.publish_time),
+        delivery_attempt=None,
+    )
+    return Forwarded(
+        original=original,
+        deliveries=_number(attributes.get(f"{FORWARDING_PREFIX}DeliveryCount")),
+        gave_up_at=delivery.publish_time,
+    )
+
+
+def read(delivery: Delivery) -> Letter:
+    """Read what lies on the dead-letter subscription; never raises, for the console must be able to show anything."""
+    if is_forwarded(delivery):
+        return _read_forwarded(forwarded(delivery))
     if "envelope" not in delivery.attributes:
-        return _read_forwarded(delivery)
+        return _read_stray(delivery)
     try:
         letter = parse_dead_letter(delivery.data)
+        if max(len(letter.dead_letter_id), len(str(letter.code))) > MOST_OF_A_NAME:
+            return _unreadable(delivery, "dead_letter_id or code is longer than any of ours")
         return _read_envelope(delivery, letter, letter.original.data)
     except (DeadLetterUnreadable, ValueError) as exc:
         return _unreadable(delivery, str(exc))
 
 
-def fold(deliveries: Iterable[Delivery]) -> tuple[Entry, ...]:
-    """One entry an id, its copies together, the oldest failure first."""
-    entries: dict[str, Entry] = {}
-    for entry in map(read, deliveries):
-        known = entries.get(entry.dead_letter_id)
-        copies = (*known.copies, *entry.copies) if known else entry.copies
-        entries[entry.dead_letter_id] = replace(known or entry, copies=copies)
-    return tuple(sorted(entries.values(), key=lambda entry: (entry.failed_at, entry.dead_letter_id)))
+def entry_of(delivery: Delivery) -> Entry:
+    """Read a message and keep its facts alone."""
+    letter = read(delivery)
+    return Entry(
+        dead_letter_id=letter.dead_letter_id,
+        origin=letter.origin,
+        code=letter.code,
+        reason=letter.message[:MOST_OF_A_REASON],
+        job_id=letter.job_id,
+        video_id=letter.video_id,
+        run=letter.run,
+        attempts=letter.attempts,
+        failed_at=letter.failed_at,
+        copies=(delivery.message_id,),
+    )
+
+
+def fold(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Return one entry an id, its copies together, the oldest failure first. An envelope says most."""
+    folded: dict[str, Entry] = {}
+    for entry in entries:
+        known = folded.get(entry.dead_letter_id, entry)
+        better = entry if entry.origin is Origin.WORKER and known.origin is not Origin.WORKER else known
+        copies = (*known.copies, *entry.copies) if known is not entry else entry.copies
+        folded[entry.dead_letter_id] = replace(better, copies=copies)
+    return tuple(sorted(folded.values(), key=lambda entry: (entry.failed_at, entry.dead_letter_id)))
 
 
 def histogram(entries: Iterable[Entry]) -> dict[str, int]:
-    """Code -> dead letters, the most frequent first."""
+    """Return the number of dead letters by code, the most frequent first."""
     return dict(Counter(entry.code for entry in entries).most_common())
 
 
 def without_forwarding(attributes: Mapping[str, str]) -> dict[str, str]:
-    """The attributes that the publisher gave the message."""
+    """Return the attributes that the publisher gave the message."""
     return {name: value for name, value in attributes.items() if not name.startswith(FORWARDING_PREFIX)}
 
 
-def _read_envelope(delivery: Delivery, letter: DeadLetter, data: bytes | None) -> Entry:
-    return Entry(
+def _read_envelope(delivery: Delivery, letter: DeadLetter, data: bytes | None) -> Letter:
+    return Letter(
         dead_letter_id=letter.dead_letter_id,
         origin=Origin.WORKER,
         code=str(getattr(letter.code, "value", letter.code)),
@@ -126,33 +206,50 @@ def _read_envelope(delivery: Delivery, letter: DeadLetter, data: bytes | None) -
         failed_at=letter.failed_at,
         data=data,
         attributes=without_forwarding(letter.original.attributes),
-        copies=(delivery,),
     )
 
 
-def _read_forwarded(delivery: Delivery) -> Entry:
-    identity, echo = _identify(delivery.data)
-    run = _number(delivery.attributes.get("run"))
-    attempts = _number(delivery.attributes.get(f"{FORWARDING_PREFIX}DeliveryCount"))
-    return Entry(
-        dead_letter_id=dead_letter_id(identity, run=run, code=ErrorCode.ATTEMPTS_EXHAUSTED),
+def _read_forwarded(letter: Forwarded) -> Letter:
+    original = letter.original
+    identity, echo, code = _identify(original.data)
+    run = _number(original.attributes.get("run"))
+    counted = f"{letter.deliveries} deliveries" if letter.deliveries else "deliveries it did not count"
+    return Letter(
+        dead_letter_id=dead_letter_id(identity, run=run, code=code),
         origin=Origin.POLICY,
-        code=ErrorCode.ATTEMPTS_EXHAUSTED.value,
-        message=f"the subscription gave up after {attempts} deliveries, without a verdict of a worker",
+        code=code.value,
+        message=f"the subscription gave up after {counted}, without a verdict of a worker",
         job_id=echo.job_id,
         video_id=echo.video_id,
         run=run,
-        attempts=attempts,
-        failed_at=delivery.publish_time,
-        data=delivery.data,
-        attributes=without_forwarding(delivery.attributes),
-        ordering_key=delivery.ordering_key,
-        copies=(delivery,),
+        attempts=letter.deliveries,
+        failed_at=letter.gave_up_at,
+        data=original.data,
+        attributes=original.attributes,
+        ordering_key=original.ordering_key,
     )
 
 
-def _unreadable(delivery: Delivery, reason: str) -> Entry:
-    return Entry(
+def _read_stray(delivery: Delivery) -> Letter:
+    identity, echo, _ = _identify(delivery.data)
+    return Letter(
+        dead_letter_id=dead_letter_id(identity, run=0, code=ErrorCode.INTERNAL_ERROR),
+        origin=Origin.STRAY,
+        code=ErrorCode.INTERNAL_ERROR.value,
+        message="published straight to the dead-letter topic: by no worker of ours, and no subscription forwarded it",
+        job_id=echo.job_id,
+        video_id=echo.video_id,
+        run=0,
+        attempts=0,
+        failed_at=delivery.publish_time,
+        data=delivery.data,
+        attributes=delivery.attributes,
+        ordering_key=delivery.ordering_key,
+    )
+
+
+def _unreadable(delivery: Delivery, reason: str) -> Letter:
+    return Letter(
         dead_letter_id=delivery.attributes.get("dead_letter_id") or message_identity(delivery.data),
         origin=Origin.UNREADABLE,
         code=delivery.attributes.get("code", ErrorCode.INTERNAL_ERROR.value),
@@ -164,17 +261,25 @@ def _unreadable(delivery: Delivery, reason: str) -> Entry:
         failed_at=delivery.publish_time,
         data=None,
         attributes=delivery.attributes,
-        copies=(delivery,),
     )
 
 
-def _identify(data: bytes) -> tuple[str, JobEcho]:
+def _identify(data: bytes) -> tuple[str, JobEcho, ErrorCode]:
+    """Return identity, ids and code that a worker gives the message once it adopts it."""
     try:
         job, _ = parse_job(data)
     except JobRejected as exc:
-        return message_identity(data), exc.job
-    return job_identity(job), job.echo()
+        return message_identity(data), exc.job, exc.code
+    return job_identity(job), job.echo(), ErrorCode.ATTEMPTS_EXHAUSTED
 
 
 def _number(text: str | None) -> int:
-    return int(text) if text and text.isascii() and text.isdecimal() else 0
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else 0
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return moment if moment and moment.tzinfo else None

@@ -1,29 +1,54 @@
-"""What becomes of a message: error and attempts -> ack, another attempt, or the dead letters."""
+"""What becomes of a delivery: a pure function from the error and the moment to the step that follows."""
 
 from enum import Enum
 
-from worker.errors import Deferred, Fatal, JobFault, QueueNotFound, ServiceDown, WorkerFault
+from worker.errors import Deferred, Fatal, JobFault, ServiceDown, WorkerFault
 
 
-class Disposition(Enum):
-    """How a delivery ends."""
+class Step(Enum):
+    """What the consumer does with a delivery whose handler has ended."""
 
     ACK = "ack"
-    RETRY = "retry"
+    """The job is done."""
+    GIVE_UP = "give up"
+    """Dead letter and terminal events, then acknowledge."""
+    COUNT = "count"
+    """Count an attempt; nack, or give up where it was the last."""
+    HAND_BACK = "hand back"
+    """Nack and count nothing."""
+    LET_GO = "let go"
+    """The lease is lost: the message is another worker's by now, and nothing that is sent for it counts."""
+
+
+class Outcome(Enum):
+    """How a delivery ended; every delivery has exactly one. The values label metrics and log events."""
+
+    ACK = "ack"
     DEAD_LETTER = "dead_letter"
+    RETRY = "retry"
+    """Nacked, one attempt counted."""
+    DEFERRED = "deferred"
+    """Nacked, nothing counted."""
+    LOST = "lost"
+    """The lease was lost."""
+    STOPPED = "stopped"
+    """The worker was told to stop, or died; its last act is to nack what is left."""
 
 
-def is_verdict(error: Exception) -> bool:
-    """Whether the error says something of the job, rather than of the worker or the moment."""
-    return not isinstance(error, Deferred | WorkerFault | ServiceDown | Fatal | QueueNotFound)
+def next_step(error: Exception | None, *, lease_is_lost: bool) -> Step:
+    """Return what follows. The class of the error is the policy; an error of no such class counts.
 
-
-def decide(error: Exception | None, attempts: int, max_attempts: int) -> Disposition:
-    """The class is the policy. `attempts` counts the job's verdicts so far, this one included."""
-    if error is None:
-        return Disposition.ACK
-    if not is_verdict(error):
-        return Disposition.RETRY
-    if isinstance(error, JobFault) or attempts >= max_attempts:
-        return Disposition.DEAD_LETTER
-    return Disposition.RETRY
+    A job that is done is acknowledged whether or not its lease still stands: what it owes is durable. What a job
+    raises after its lease was lost says nothing of the job: it was cancelled.
+    """
+    match error:
+        case None:
+            return Step.ACK
+        case _ if lease_is_lost:
+            return Step.LET_GO
+        case JobFault():
+            return Step.GIVE_UP
+        case Deferred() | WorkerFault() | ServiceDown() | Fatal():
+            return Step.HAND_BACK
+        case _:
+            return Step.COUNT

@@ -9,6 +9,15 @@ from enum import StrEnum
 
 import structlog
 
+from worker.core.delivery.caught import caught
+from worker.core.delivery.fitness import Fitness
+from worker.errors import InvalidJob, JobIdConflict, UnsupportedSchemaVersion
+from worker.ports import Clock
+
+SELF_TEST_PAUSE_SECONDS = 60.0
+MOST_FAILURES_BETWEEN_SELF_TESTS = 1000
+SEEN_IN_THE_MESSAGE = (InvalidJob, JobIdConflict, UnsupportedSchemaVersion)
+
 log = structlog.get_logger()
 
 
@@ -30,45 +39,47 @@ class FuseStatus:
 
 
 class Fuse:
-    """Counts verdicts; blows at `threshold` failures without a success between. Runs nothing itself.
+    """Counts failed deliveries; blows at `threshold` failures without a success between.
 
-    While it is not closed verdicts of jobs still running change nothing: only the self-test closes it.
+    While it is not closed the failures of jobs still running change nothing: only a self-test closes it. Each passed
+    self-test without a success doubles the number of failures that the next one takes, so that a flood of bad messages
+    is not slowed down by tests that pass.
     """
 
     def __init__(self, threshold: int) -> None:
-        self._threshold = threshold
+        self._least_threshold = self._threshold = threshold
         self._status = FuseStatus(state=FuseState.CLOSED, reason="", failures_in_a_row=0)
         self._blown = asyncio.Event()
         self._closed = asyncio.Event()
         self._closed.set()
+        self._only_messages = True
+        self._passed_at = float("-inf")
 
     @property
     def status(self) -> FuseStatus:
-        """The fuse as it stands."""
+        """The state at this moment."""
         return self._status
 
     @property
     def is_closed(self) -> bool:
-        """Whether messages may be taken in."""
+        """True while messages may be taken in."""
         return self._status.state is FuseState.CLOSED
 
     async def wait_closed(self) -> None:
-        """Return at once while it is closed, else when a self-test has passed."""
+        """Return at once while the fuse is closed, else when a self-test has passed."""
         await self._closed.wait()
 
-    async def wait_blown(self) -> None:
-        """Return when a self-test is due."""
-        await self._blown.wait()
-
     def record_success(self) -> None:
-        """A job was done."""
+        """Count a job that was done."""
         if self.is_closed:
+            self._threshold, self._only_messages = self._least_threshold, True
             self._change(FuseState.CLOSED, "", 0)
 
     def record_failure(self, error: Exception) -> None:
-        """A job failed, for whatever reason."""
+        """Count a delivery that failed by its job's fault, or by nobody knows whose."""
         if not self.is_closed:
             return
+        self._only_messages = self._only_messages and isinstance(error, SEEN_IN_THE_MESSAGE)
         failures = self._status.failures_in_a_row + 1
         if failures < self._threshold:
             self._change(FuseState.CLOSED, "", failures)
@@ -76,14 +87,31 @@ class Fuse:
             self._change(FuseState.TESTING, f"{failures} jobs failed in a row, the last with: {error}", failures)
             log.warning("fuse.testing", failures_in_a_row=failures, last_error=str(error))
 
-    def self_test_passed(self) -> None:
-        """The messages were at fault: go on, and count from zero."""
+    async def tend(self, fitness: Fitness, clock: Clock) -> None:
+        """Run a self-test whenever the fuse has blown, for ever; at most one a minute.
+
+        Failures that the messages alone show need no second self-test within a minute of one that passed.
+        """
+        began = float("-inf")
+        while True:
+            await self._blown.wait()
+            if not (self._only_messages and clock.monotonic() - self._passed_at < SELF_TEST_PAUSE_SECONDS):
+                await clock.sleep(began + SELF_TEST_PAUSE_SECONDS - clock.monotonic())
+                began = clock.monotonic()
+                if (error := await caught(fitness.self_test())) is not None:
+                    self._failed(error)
+                    await fitness.wait_fit()
+                self._passed_at = clock.monotonic()
+            self._passed()
+
+    def _passed(self) -> None:
+        self._threshold = min(2 * self._threshold, MOST_FAILURES_BETWEEN_SELF_TESTS)
+        self._only_messages = True
         self._change(FuseState.CLOSED, "", 0)
         log.info("fuse.closed")
 
-    def self_test_failed(self, error: Exception) -> None:
-        """The worker is at fault: no intake until a later self-test passes."""
-        reason = f"the self-test failed: {type(error).__name__}: {error}"
+    def _failed(self, error: Exception) -> None:
+        reason = f"the self-test failed: {error}"
         self._change(FuseState.OPEN, reason, self._status.failures_in_a_row)
         log.error("fuse.opened", reason=reason)
 

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from worker.errors import WorkerError
 from worker.ports import Delivery, JobSlot
 
 
@@ -14,15 +15,19 @@ class JobAttempt(Protocol):
     """
 
     async def handle(self, slot: JobSlot) -> None:
-        """Do the job; on return everything it owes is durable and published, and the message is acked.
+        """Do the job; on return everything it owes is durable and published, and the message is acknowledged.
 
-        Raises `JobFault` (given up at once), `Deferred` (handed back, nothing counted), `QueueNotFound` (handed
-        back, and the worker stops), anything else: counted, and tried again until the attempts are used up.
+        Raises anything: `worker.core.delivery.fitness` diagnoses the error, and its class is the policy. The error of
+        a child task may be raised as it is.
         """
         ...
 
     async def record_failure(self) -> int:
-        """Count a verdict durably; return how many this job has now, this one included."""
+        """Count an attempt durably; return how many this run of the job has now, this one included."""
+        ...
+
+    async def record_crash(self, error: WorkerError) -> None:
+        """Count a crash durably: the job broke its worker again, by `error`. Too many of them end the job."""
         ...
 
     async def give_up(self, error: Exception, attempts: int) -> None:

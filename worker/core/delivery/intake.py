@@ -53,11 +53,17 @@ class Intake:
         self._rng = rng
         self._under_way: asyncio.Task[Sequence[Delivery]] | None = None
         self._failures = 0
+        self._failure = ""
 
     @property
     def failures_in_a_row(self) -> int:
         """Pulls that failed since the last one that did not."""
         return self._failures
+
+    @property
+    def failure(self) -> str:
+        """Why the last pull failed; empty after one that did not."""
+        return self._failure
 
     @property
     def stopped_because(self) -> str:
@@ -107,7 +113,7 @@ class Intake:
         except QueueServiceError as exc:
             await self._wait_out(exc)
             return
-        self._failures = 0
+        self._failures, self._failure = 0, ""
         accept(deliveries)
         if not deliveries:
             await self._clock.sleep(EMPTY_PULL_PAUSE_SECONDS)
@@ -116,7 +122,7 @@ class Intake:
         return await self._subscription.pull(max_messages)
 
     async def _wait_out(self, error: QueueServiceError) -> None:
-        self._failures += 1
+        self._failures, self._failure = self._failures + 1, str(error)
         seconds = backoff_seconds(
             self._failures, base=FIRST_BACKOFF_SECONDS, most=LONGEST_BACKOFF_SECONDS, rng=self._rng
         )

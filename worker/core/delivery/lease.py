@@ -35,12 +35,17 @@ class LeaseLost(Deferred):
 
 
 @dataclass(kw_only=True, slots=True)
-class _Lease:
+class Lease:
+    """The lease of one delivery."""
+
     message_id: str
     task: asyncio.Task[object]
     deadline: float
     """On the monotonic clock: when the last confirmed extension ends."""
     lost: str | None = None
+    """Why the lease was lost; None while it stands."""
+    is_cancellable: bool = True
+    """The loss of the lease cancels the task. False once the job has ended: its verdict is then recorded anyway."""
 
 
 class LeaseKeeper:
@@ -58,28 +63,20 @@ class LeaseKeeper:
         self._clock = clock
         self._on_lost = on_lost
         self._renew_at = clock.monotonic()
-        self._leases: dict[str, _Lease] = {}
+        self._leases: dict[str, Lease] = {}
         self._received = asyncio.Event()
         self._requests = asyncio.Lock()
 
     @contextmanager
-    def hold(self, delivery: Delivery) -> Iterator[None]:
+    def hold(self, delivery: Delivery) -> Iterator[Lease]:
         """Keep the delivery leased for the length of the block, which the current task has just received.
 
-        When the lease is lost the task is cancelled, and the block ends with `LeaseLost` once it has let go. A block
-        that gets done all the same ends normally.
+        When the lease is lost, `Lease.lost` says why and the task is cancelled, unless `is_cancellable` is False by
+        then. The holder tells that cancellation from others by `lost`.
         """
         lease = self._leases[delivery.ack_id] = self._receive(delivery)
-        cancellations = lease.task.cancelling()
         try:
-            yield
-        except asyncio.CancelledError as exc:
-            if lease.lost and lease.task.uncancel() <= cancellations:
-                raise LeaseLost(delivery.message_id, lease.lost) from exc
-            raise
-        else:
-            if lease.lost:
-                lease.task.uncancel()
+            yield lease
         finally:
             self._leases.pop(delivery.ack_id, None)
 
@@ -111,13 +108,13 @@ class LeaseKeeper:
                 if lease.deadline <= self._clock.monotonic():
                     self._lose(ack_id, "the last confirmed deadline has passed")
 
-    def _receive(self, delivery: Delivery) -> _Lease:
+    def _receive(self, delivery: Delivery) -> Lease:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a lease is held by a task")
         self._received.set()
         deadline = self._clock.monotonic() + self._seconds
-        return _Lease(message_id=delivery.message_id, task=task, deadline=deadline)
+        return Lease(message_id=delivery.message_id, task=task, deadline=deadline)
 
     async def _extend_all(self) -> None:
         sent_at = self._clock.monotonic()
@@ -151,7 +148,8 @@ class LeaseKeeper:
         lease = self._leases.pop(ack_id, None)
         if lease is not None:
             lease.lost = reason
-            lease.task.cancel()
+            if lease.is_cancellable:
+                lease.task.cancel()
             self._on_lost(ack_id)
             LEASES_LOST.add()
             log.warning("lease.lost", message_id=lease.message_id, reason=reason)

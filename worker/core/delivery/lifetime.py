@@ -39,7 +39,7 @@ class Lifetime:
         self._stopping.set()
 
     def own(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run it in a task of that name; an error in it is the end of all."""
+        """Run it in a task of that name. An error in it is the end of all, and so is a cancellation before the end."""
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(self._ended)
         return task
@@ -61,5 +61,8 @@ class Lifetime:
             raise self._cause_of_death
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            if not self.is_stopping:
+                self.die(RuntimeError(f"the task {task.get_name()} was cancelled although nothing stopped it"), "owner")
+        elif (error := task.exception()) is not None:
             self.die(error, task.get_name())

@@ -28,12 +28,19 @@ class Slot:
         """
         with self._slots.parking_place():
             self.release()
+            cancelled = False
             try:
                 yield
+            except asyncio.CancelledError:
+                cancelled = True
+                raise
             finally:
-                if not _is_being_cancelled():
-                    await self._slots.regain()
-                    self._held = True
+                if not cancelled:
+                    await self._regain()
+
+    async def _regain(self) -> None:
+        await self._slots.regain()
+        self._held = True
 
     def release(self) -> None:
         """Let another delivery have the slot; the consumer's business, and harmless when repeated."""
@@ -120,8 +127,3 @@ class Slots:
             self._any_free.set()
         else:
             self._any_free.clear()
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

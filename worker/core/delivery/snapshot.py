@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from worker.core.delivery.fitness import PartTest
 from worker.core.delivery.fuse import FuseStatus
 
 
@@ -14,6 +15,9 @@ class ConsumerSnapshot:
     free_slots: int
     unsettled: int
     pull_failures_in_a_row: int
+    pull_failure: str
+    """Why the last pull failed; empty after one that did not."""
+    parts: tuple[PartTest, ...]
     fuse: FuseStatus
     intake_stopped_because: str
     """Empty while messages are taken in."""

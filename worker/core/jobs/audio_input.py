@@ -5,7 +5,7 @@ import hashlib
 import math
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from worker.errors import (
     NoRoomForAudio,
     ObjectForbidden,
     ObjectNotFound,
+    TempDirFull,
 )
 from worker.ports import ObjectFacts, ObjectRef, ObjectStore
 from worker.telemetry.spans import stage
@@ -42,7 +43,9 @@ class AudioInput:
 class AudioIntake:
     """Downloads audio into folders of its own below `folder`; reads `input_buckets` only, where that is not empty.
 
-    All audio at once takes at most `room_bytes`, but for one file that is larger by itself.
+    All audio at once takes at most `room_bytes`, but for one file that is larger by itself. `may_read` raises where a
+    bucket is known not to work now, `until_mended` returns once it works; `on_read` learns the buckets that have been
+    read.
     """
 
     def __init__(
@@ -53,36 +56,62 @@ class AudioIntake:
         input_buckets: frozenset[str],
         max_bytes: int,
         room_bytes: float = math.inf,
+        may_read: Callable[[str], None] = lambda _: None,
+        on_read: Callable[[str], None] = lambda _: None,
+        until_mended: Callable[[str], Awaitable[None]] = lambda _: asyncio.sleep(0),
     ) -> None:
         self._store, self._folder = store, folder
         self._input_buckets, self._max_bytes = input_buckets, max_bytes
-        self._room_bytes, self._taken_bytes = room_bytes, 0
+        self._room_bytes, self._taken_bytes, self._arriving_bytes = room_bytes, 0, 0
+        self._may_read, self._on_read, self._until_mended = may_read, on_read, until_mended
 
     def check_bucket(self, job: TranscriptionJob) -> None:
         """Raises `AudioForbidden` where the settings do not allow the job's bucket."""
         if self._input_buckets and job.audio.bucket not in self._input_buckets:
             raise AudioForbidden(job.audio_uri, f"INPUT_BUCKETS allows {', '.join(sorted(self._input_buckets))}")
 
+    def expect(self, job: TranscriptionJob) -> None:
+        """Raise `ResourceDown` or `ResourceRefused` where the bucket of the job's audio is known not to work now."""
+        self._may_read(job.audio.bucket)
+
+    async def wait_for(self, job: TranscriptionJob) -> None:
+        """Return once nothing is known against the bucket of the job's audio."""
+        await self._until_mended(job.audio.bucket)
+
     @asynccontextmanager
     async def fetch(self, job: TranscriptionJob) -> AsyncIterator[AudioInput]:
         """The job's audio as a file, for the length of the block.
 
-        Raises `AudioNotFound`, `AudioForbidden`, `AudioTooLarge` (before the download), `AudioUndecodable` for an
-        empty object, `NoRoomForAudio`, `StorageServiceError`.
+        Raises `AudioTooLarge` (before the download), `AudioUndecodable` for an empty object, `NoRoomForAudio`,
+        `TempDirFull`; `ObjectNotFound`, `ObjectForbidden` and `StorageServiceError`, to be diagnosed.
         """
         facts = await self._locate(job)
         with self._room_for(facts.size_bytes):
             folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="job-", dir=self._folder))
             try:
                 path = folder / "audio"
-                with stage("download"):
+                with stage("download"), self._arriving(facts.size_bytes), _if_the_bucket_works(job):
                     await self._store.download(facts, path)
+                self._on_read(job.audio.bucket)
                 log.info("audio.downloaded", uri=job.audio_uri, generation=facts.generation, bytes=facts.size_bytes)
                 async with together() as group:
                     sha256 = group.create_task(asyncio.to_thread(_sha256, path), name="sha256")
                     yield AudioInput(facts=facts, path=path, sha256=sha256)
             finally:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)  # 0.15 s for 200 MB
+
+    @contextmanager
+    def _arriving(self, size_bytes: int) -> Iterator[None]:
+        """Raise `TempDirFull` before a download that cannot fit, so that it does not take the others' room first."""
+        disk = shutil.disk_usage(self._folder)
+        free_bytes = disk.free - self._arriving_bytes
+        if size_bytes > free_bytes and disk.total:  # a file system that states no size states no free bytes either
+            raise TempDirFull(str(self._folder.parent), size_bytes, max(free_bytes, 0))
+        self._arriving_bytes += size_bytes
+        try:
+            yield
+        finally:
+            self._arriving_bytes -= size_bytes
 
     @contextmanager
     def _room_for(self, size_bytes: int) -> Iterator[None]:
@@ -97,18 +126,26 @@ class AudioIntake:
             self._taken_bytes -= size_bytes
 
     async def _locate(self, job: TranscriptionJob) -> ObjectFacts:
-        ref = ObjectRef(job.audio.bucket, job.audio.name)
-        try:
-            facts = await self._store.stat(ref, job.audio_generation)
-        except ObjectNotFound as exc:
-            raise AudioNotFound(job.audio_uri, job.audio_generation) from exc
-        except ObjectForbidden as exc:
-            raise AudioForbidden(job.audio_uri, "the worker's service account may not read it") from exc
+        with _if_the_bucket_works(job):
+            facts = await self._store.stat(ObjectRef(job.audio.bucket, job.audio.name), job.audio_generation)
         if facts.size_bytes > self._max_bytes:
             raise AudioTooLarge(facts.size_bytes, self._max_bytes)
         if facts.size_bytes == 0:
             raise AudioUndecodable("the object is empty")
         return facts
+
+
+@contextmanager
+def _if_the_bucket_works(job: TranscriptionJob) -> Iterator[None]:
+    """Say what a refusal means where the bucket is not at fault: the job's audio is missing or forbidden."""
+    try:
+        yield
+    except ObjectNotFound as exc:
+        exc.otherwise = AudioNotFound(job.audio_uri, job.audio_generation)
+        raise
+    except ObjectForbidden as exc:
+        exc.otherwise = AudioForbidden(job.audio_uri, exc.reason or "the worker's service account may not read it")
+        raise
 
 
 def _sha256(path: Path) -> str:

@@ -83,13 +83,13 @@ class Board:
         finally:
             del self._entries[id(entry)]
 
-    def running(self, now: datetime) -> tuple[RunningJob, ...]:
-        """The jobs of the moment, the oldest first."""
+    def running(self, now: float) -> tuple[RunningJob, ...]:
+        """Return the jobs of the moment, the oldest first; `now` is the monotonic clock's."""
         return tuple(_running(entry, now) for entry in self._entries.values())
 
     def completed(self, job_id: str, account: Account, now: datetime) -> None:
         """A job's result marker stands."""
-        seconds, audio_seconds = (now - account.started_at).total_seconds(), account.audio_seconds or 0.0
+        seconds, audio_seconds = account.seconds, account.audio_seconds or 0.0
         speed = audio_seconds / seconds if seconds else 0.0
         self.last = EndedJob(job_id=job_id, code=None, ended_at=now, seconds=seconds, speed_ratio=speed)
         self.totals.completed += 1
@@ -104,8 +104,7 @@ class Board:
 
     def failed(self, job_id: str | None, account: Account, code: ErrorCode, now: datetime) -> None:
         """A message was given up on."""
-        seconds = (now - account.started_at).total_seconds()
-        self.last = EndedJob(job_id=job_id, code=code.value, ended_at=now, seconds=seconds, speed_ratio=None)
+        self.last = EndedJob(job_id=job_id, code=code.value, ended_at=now, seconds=account.seconds, speed_ratio=None)
         self.totals.failed += 1
         self._spent(account)
         JOBS.add(outcome="failed")
@@ -123,13 +122,13 @@ class Board:
             COST_USD.add(engine.usd, engine=engine.engine)
 
 
-def _running(entry: Entry, now: datetime) -> RunningJob:
+def _running(entry: Entry, now: float) -> RunningJob:
     account, progress = entry.account, entry.account.progress
     return RunningJob(
         job_id=entry.job_id,
         video_id=entry.video_id,
         method=account.route.method if account.route else None,
-        seconds=(now - account.started_at).total_seconds(),
+        seconds=now - account.began,
         audio_seconds=account.audio_seconds or account.expected_seconds,
         audio_seconds_done=progress.audio_seconds_done if progress else 0.0,
         chunks_done=progress.chunks_done if progress else 0,

@@ -98,7 +98,8 @@ class _Ending:
 def report(events: Iterable[Event], since: datetime) -> CostReport:
     """Add up the jobs that ended at `since` or later.
 
-    Of each job the last run counts: its bill holds the chunks of the runs before it. Duplicates of an event count once.
+    Of each job every completed run counts, and else the last failed one: the bill of a run holds the chunks of the
+    failed runs before it. Duplicates of an event count once.
     """
     days: dict[date, Period] = defaultdict(Period)
     for ending in _endings(events):
@@ -112,7 +113,7 @@ def events_in(marker: ResultMarker) -> Sequence[Event]:
     """The events that a result marker keeps, but for those that this version cannot read."""
     return tuple(
         event
-        for message in marker.messages
+        for message in (*marker.earlier_costs, *marker.messages)
         if message.topic == "completion" and (event := event_in(message.data.encode())) is not None
     )
 
@@ -126,26 +127,38 @@ def event_in(data: bytes) -> Event | None:
 
 
 def _endings(events: Iterable[Event]) -> Iterable[_Ending]:
-    costs: dict[str, CostEvent] = {}
+    costs: dict[str, list[CostEvent]] = defaultdict(list)
     terminals: dict[tuple[str | None, int, str], CompletedEvent | FailedEvent] = {}
     for event in events:
         match event:
             case CostEvent():
-                job = event.job.job_id or event.event_id
-                costs[job] = max(costs.get(job, event), event, key=_rank)
+                costs[event.job.job_id or event.event_id].append(event)
             case CompletedEvent():
                 terminals[event.job.job_id, event.run, "completed"] = event
             case FailedEvent():
                 terminals[event.job.job_id, event.run, "failed"] = event
             case _:
                 pass
-    for cost in costs.values():
-        yield _Ending(cost=cost, terminal=terminals.get((cost.job.job_id, cost.run, cost.outcome)))
+    for of_job in costs.values():
+        for cost in _counted(of_job):
+            yield _Ending(cost=cost, terminal=terminals.get((cost.job.job_id, cost.run, cost.outcome)))
 
 
-def _rank(cost: CostEvent) -> tuple[int, float]:
-    """A later run counts instead of an earlier one; a conflict under the same id, which did no work, never does."""
-    return cost.run, cost.audio_seconds
+def _counted(costs: Sequence[CostEvent]) -> Iterable[CostEvent]:
+    """Those of one job's cost events that count."""
+    completed = {cost.run: cost for cost in costs if cost.outcome == "completed"}
+    yield from completed.values()
+    failed = [cost for cost in costs if cost.outcome == "failed" and cost.run > max(completed, default=-1)]
+    if failed:
+        yield max(failed, key=_rank)
+
+
+def _rank(cost: CostEvent) -> tuple[bool, int, float]:
+    """A later run counts instead of an earlier one; a refused message under the same id, which did no work, never does.
+
+    What cost money counts instead of what cost none.
+    """
+    return cost.usd_total > 0 or cost.audio_seconds > 0, cost.run, cost.audio_seconds
 
 
 def _period_of(ending: _Ending) -> Period:

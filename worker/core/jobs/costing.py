@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from schemas.cost import Baseline, DeepgramCost, DeepgramRates, EngineCost, ParakeetCost, ParakeetRates
-from schemas.state import Checkpoint
+from schemas.state import NO_WASTE, Checkpoint, Waste
 from worker.errors import DeepgramPriceUnknown
 
 SECONDS_PER_MINUTE = 60
@@ -99,18 +99,21 @@ def speed_for_savings(prices: Prices, percent: float) -> float:
     return prices.instance_usd_per_second / allowed_usd_per_audio_second
 
 
-def bill(chunks: Sequence[Checkpoint], audio_seconds: float, prices: Prices) -> Cost:
-    """Add up the chunks that were done, whichever run or worker did them, and compare with Deepgram for all of it."""
+def bill(chunks: Sequence[Checkpoint], audio_seconds: float, prices: Prices, waste: Waste = NO_WASTE) -> Cost:
+    """Add up the chunks that were done, whichever run or worker did them, and compare with Deepgram for all of it.
+
+    `waste` is what chunks cost that came to nothing: it buys no audio, and is paid for all the same.
+    """
     return Cost(
         price_book=prices.book_version,
         audio_seconds=audio_seconds,
-        engines=(*_parakeet(chunks, prices), *_deepgram(chunks, prices)),
+        engines=(*_parakeet(chunks, prices, waste), *_deepgram(chunks, prices, waste)),
         baseline=Baseline(usd=audio_seconds / SECONDS_PER_MINUTE * prices.deepgram_usd_per_minute),
     )
 
 
-def _parakeet(chunks: Sequence[Checkpoint], prices: Prices) -> tuple[ParakeetCost, ...]:
-    seconds = sum(chunk.engine_seconds for chunk in chunks)
+def _parakeet(chunks: Sequence[Checkpoint], prices: Prices, waste: Waste) -> tuple[ParakeetCost, ...]:
+    seconds = sum(chunk.engine_seconds for chunk in chunks) + waste.engine_seconds
     heard = [chunk for chunk in chunks if chunk.engine == "parakeet"]
     if not heard and not seconds:
         return ()
@@ -124,20 +127,20 @@ def _parakeet(chunks: Sequence[Checkpoint], prices: Prices) -> tuple[ParakeetCos
     )
 
 
-def _deepgram(chunks: Sequence[Checkpoint], prices: Prices) -> tuple[DeepgramCost, ...]:
-    sent = [chunk for chunk in chunks if chunk.engine == "deepgram"]
-    if not sent:
-        return ()
-    requests = [1 + chunk.deepgram_wasted_requests for chunk in sent]
-    billed_seconds = sum(
+def _deepgram(chunks: Sequence[Checkpoint], prices: Prices, waste: Waste) -> tuple[DeepgramCost, ...]:
+    answered = [chunk for chunk in chunks if chunk.engine == "deepgram"]
+    requests = [(chunk.engine == "deepgram") + chunk.deepgram_wasted_requests for chunk in chunks]
+    billed_seconds = waste.deepgram_seconds + sum(
         count * (chunk.deepgram_billed_seconds or chunk.audio_seconds)
-        for count, chunk in zip(requests, sent, strict=True)
+        for count, chunk in zip(requests, chunks, strict=True)
     )
+    if not sum(requests) + waste.deepgram_requests:
+        return ()
     return (
         DeepgramCost(
-            audio_seconds=sum(chunk.audio_seconds for chunk in sent),
-            requests=sum(requests),
-            request_ids=tuple(chunk.deepgram_request_id for chunk in sent if chunk.deepgram_request_id),
+            audio_seconds=sum(chunk.audio_seconds for chunk in answered),
+            requests=sum(requests) + waste.deepgram_requests,
+            request_ids=tuple(chunk.deepgram_request_id for chunk in answered if chunk.deepgram_request_id),
             usd=billed_seconds / SECONDS_PER_MINUTE * prices.deepgram_usd_per_minute,
             rates=DeepgramRates(usd_per_minute=prices.deepgram_usd_per_minute),
         ),

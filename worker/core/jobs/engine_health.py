@@ -55,6 +55,13 @@ class EngineHealth:
             log.error("engine.doubted", failures_in_a_row=self._failures)
             self._doubted.set()
 
+    def doubt(self, reason: str) -> None:
+        """Trust the engine no more until it recognises a sample again."""
+        if self.is_healthy():
+            log.error("engine.doubted", reason=reason)
+        self._failures = max(self._failures, FAILURES_TO_DOUBT)
+        self._doubted.set()
+
     async def tend(self, probe: Callable[[], Awaitable[None]]) -> None:
         """For ever: when the engine is doubted, `probe` it at once and then every minute, until that succeeds.
 
@@ -64,7 +71,7 @@ class EngineHealth:
             await self._doubted.wait()
             try:
                 await probe()
-            except WorkerError as exc:
+            except (WorkerError, OSError, MemoryError) as exc:
                 log.warning("engine.probe_failed", reason=str(exc), retry_in_seconds=PROBE_SECONDS)
                 await self._clock.sleep(PROBE_SECONDS)
             else:

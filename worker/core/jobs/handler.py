@@ -1,6 +1,6 @@
 """The way of one job, top to bottom: from a delivered message to durable artefacts and published events.
 
-    understand the message -> concluded before? say it again
+    understand the message -> concluded before, and its artefacts exist? say it again -> expired before it was begun?
     claim (or park while another worker has it) -> locate and download the audio -> route -> transcribe, chunk by chunk
     still ours? -> artefacts -> result marker -> publish
 
@@ -9,37 +9,42 @@ A `JobAttempt` lives as long as one delivery is worked on. It knows neither acks
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import structlog
 
 from schemas.codes import Method
-from schemas.dead_letter import OriginalMessage
-from schemas.ids import job_identity, message_identity, request_fingerprint
-from schemas.job import NEWEST_SCHEMA_VERSION, JobEcho, JobRejected, TranscriptionJob, parse_job
+from schemas.ids import message_identity, request_fingerprint
+from schemas.job import JobEcho, TranscriptionJob
 from schemas.state import Checkpoint, ResultMarker, StoredMessage
 from worker.core.jobs import reporting
 from worker.core.jobs.audio_input import AudioInput, AudioIntake
 from worker.core.jobs.board import Board, Entry
 from worker.core.jobs.costing import Prices, bill
 from worker.core.jobs.engine_health import EngineHealth
+from worker.core.jobs.expiry import refuse_expired
+from worker.core.jobs.job_message import JobMessage, original_of, read_message
 from worker.core.jobs.ladder import Deepgram, Ladder
+from worker.core.jobs.obstacles import Obstacles, expect_deepgram, without_frames
 from worker.core.jobs.output import Author, OutputWriter
+from worker.core.jobs.ownership import while_owned
 from worker.core.jobs.progress import ProgressReporter
+from worker.core.jobs.repetition import costs_to_keep, missing_artefacts
 from worker.core.jobs.reporting import Account, Outcomes, Subject
 from worker.core.jobs.routing import RoutingPolicy, Situation, can_use_parakeet, feasible, may_fall_back, route
+from worker.core.jobs.spending import keep_waste, spent_before
 from worker.core.jobs.state import Claim, JobStates, checkpoint_key
-from worker.core.jobs.tasks import together
 from worker.core.jobs.transcription import PLANNING_VERSION, Progress, Transcribed, Transcription
 from worker.errors import (
     AttemptsExhausted,
     ClaimHeld,
-    ClaimLost,
+    DeepgramDown,
     InvalidJob,
-    JobFault,
     JobIdConflict,
+    ResourceDown,
     UnsupportedSchemaVersion,
+    WorkerError,
 )
 from worker.ports import AudioDecoder, Clock, Delivery, JobSlot, Topic, WindowRecogniser
 from worker.telemetry.spans import stage, trace_attributes
@@ -83,11 +88,11 @@ class Jobs:
     """Makes the attempt at the job of each delivery; the consumer's `JobHandler`."""
 
     def __init__(self, tools: JobTools, rules: JobRules) -> None:
-        self._tools, self._rules = tools, rules
+        self.tools, self.rules = tools, rules
 
     def attempt(self, delivery: Delivery) -> "JobAttempt":
         """Begin; nothing is read or awaited yet."""
-        return JobAttempt(delivery, self._tools, self._rules)
+        return JobAttempt(delivery, self.tools, self.rules)
 
 
 class JobAttempt:
@@ -95,16 +100,23 @@ class JobAttempt:
 
     def __init__(self, delivery: Delivery, tools: JobTools, rules: JobRules) -> None:
         self._delivery, self._tools, self._rules = delivery, tools, rules
+        self._obstacles = Obstacles(tools.states, tools.deepgram, tools.clock, tools.intake)
         now = tools.clock.now()
         self._account = Account(
-            worker=rules.worker, started_at=now, queued_seconds=max(0.0, (now - delivery.publish_time).total_seconds())
+            worker=rules.worker,
+            started_at=now,
+            began=tools.clock.monotonic(),
+            queued_seconds=max(0.0, (now - delivery.publish_time).total_seconds()),
         )
-        self._subject = Subject(echo=JobEcho(), identity=message_identity(delivery.data), run=0)
-        self._job: TranscriptionJob | None = None
+        self._message: JobMessage | None = None
+        self._subject = Subject(echo=JobEcho(), identity="", run=0)
+        self._last_result: ResultMarker | None = None
+        self._lost_result: ResultMarker | None = None
+        """The result of an earlier run whose artefacts are gone: this attempt makes them again."""
 
     async def handle(self, slot: JobSlot) -> None:
         """Do the job, or say again how it ended."""
-        job = self._understand()
+        job = await self._understand()
         with self._tools.board.showing(Entry(job_id=job.job_id, video_id=job.video_id, account=self._account)):
             if marker := await self._concluded_before(job):
                 await self._publish(marker.messages)
@@ -113,93 +125,89 @@ class JobAttempt:
 
     async def record_failure(self) -> int:
         """Count a verdict in the job's state."""
-        job = self._understand()
+        job = await self._understand()
         async with self._claim(job, deliveries=0) as claim:
             return await claim.record_failure()
 
+    async def record_crash(self, error: WorkerError) -> None:
+        """Count a crash in the job's state: it broke its worker again."""
+        async with self._claim(await self._understand(), deliveries=0) as claim:
+            await claim.record_crash(str(error))
+
     async def give_up(self, error: Exception, attempts: int) -> None:
-        """Store the failure, then send dead letter, failed and cost events. A message that is no job has no state."""
-        if self._job is None or isinstance(error, JobIdConflict):
+        """Store the failure, then send dead letter, failed and cost events."""
+        if (job := self._job_of(error)) is None:
             messages = self._failure(error, attempts, claim=None)
         else:
-            async with self._claim(self._job, deliveries=0) as claim:
+            async with self._claim(job, deliveries=0) as claim:
+                await spent_before(claim, self._account)
                 messages = self._failure(error, attempts, claim)
-                await claim.conclude(self._marker(self._job, messages, error))
+                await claim.conclude(self._marker(job, messages, error))
         await self._publish(messages)
         job_id, code = self._subject.echo.job_id, reporting.code_of(error)
         self._tools.board.failed(job_id, self._account, code, self._tools.clock.now())
 
-    async def adopt(self, deliveries: int) -> None:
-        """For a message that the subscription's own policy gave up on: make it a dead letter of the worker's.
-
-        Publishes the envelope and the terminal events; where the job had ended all the same, says that again. Raises
-        `ClaimHeld` while a worker has the job.
-        """
-        try:
-            job = self._understand()
-        except JobFault as error:
-            await self.give_up(error, deliveries)
-            return
-        if marker := await self._concluded_before(job):
-            await self._publish(marker.messages)
-        else:
-            await self.give_up(AttemptsExhausted(deliveries, deliveries), deliveries)
-
     # the steps of `handle`, in order
 
-    def _understand(self) -> TranscriptionJob:
-        try:
-            job, ignored = parse_job(self._delivery.data)
-        except JobRejected as exc:
-            self._subject = Subject(echo=exc.job, identity=self._subject.identity, run=_run_or_zero(self._delivery))
-            if exc.unsupported_version is not None:
-                raise UnsupportedSchemaVersion(exc.unsupported_version, NEWEST_SCHEMA_VERSION) from exc
-            raise InvalidJob(exc.violations) from exc
-        self._subject = Subject(echo=job.echo(), identity=job_identity(job), run=_run_or_zero(self._delivery))
-        structlog.contextvars.bind_contextvars(job_id=job.job_id, video_id=job.video_id)
-        if ignored and self._job is None:
-            log.info("job.unknown_fields", fields=sorted(ignored))
-        self._check(job)
-        self._job = job
-        self._account.method_requested = job.force_method
-        return job
+    async def _understand(self) -> TranscriptionJob:
+        if self._message is None:
+            self._message = message = await read_message(
+                self._delivery, self._tools.output.violations, self._tools.intake.check_bucket
+            )
+            self._subject = message.subject
+            if message.job is not None:
+                structlog.contextvars.bind_contextvars(job_id=message.job.job_id, video_id=message.job.video_id)
+                self._account.method_requested = message.job.force_method
+            if message.unknown_fields:
+                log.info("job.unknown_fields", count=message.unknown_fields, fields=message.unknown_names)
+        if self._message.fault is not None:
+            raise self._message.fault
+        if self._message.job is None:
+            raise AssertionError("a message without a fault is a job")
+        return self._message.job
 
-    def _check(self, job: TranscriptionJob) -> None:
-        """What the message alone can break: the run attribute, and the buckets the settings allow."""
-        raw = self._delivery.attributes.get("run", "0")
-        violations: tuple[str, ...] = (
-            () if _is_run(raw) else (f"attribute run: must be a whole number from 0 on (got {raw!r})",)
-        )
-        violations += self._tools.output.violations(job)
-        if violations:
-            raise InvalidJob(violations)
-        self._tools.intake.check_bucket(job)
+    async def _result(self, job: TranscriptionJob) -> ResultMarker | None:
+        """Return the result that answers this run. Raises `JobIdConflict`, and `InvalidJob` for a run too high."""
+        self._last_result = marker = await self._tools.states.result(job.job_id, request_fingerprint(job))
+        if self._message is not None:
+            self._message.check_run(marker)
+        return marker if marker is not None and marker.settles(self._subject.run) else None
 
     async def _concluded_before(self, job: TranscriptionJob) -> ResultMarker | None:
-        marker = await self._tools.states.result(job.job_id, request_fingerprint(job))
-        if marker is None or not marker.settles(self._subject.run):
+        """Return the result to announce again, unless its artefacts are gone: then the job is done again."""
+        if (marker := await self._result(job)) is None:
+            return None
+        if missing := await missing_artefacts(marker, self._tools.output):
+            log.warning("job.result_gone", run=marker.run, missing=missing)
+        is_redone = not missing and not await self._tools.states.sweep(marker) and marker.outcome == "completed"
+        if missing or is_redone:
+            self._lost_result, self._subject = marker, replace(self._subject, run=marker.run + 1)
             return None
         log.info("job.concluded_before", outcome=marker.outcome, run=marker.run)
-        await self._tools.states.sweep(marker)
         return marker
 
     async def _conclude(self, job: TranscriptionJob, slot: JobSlot) -> None:
-        stale_generation = None
+        stale_generation: int | None = None
+        deliveries = 1
         while True:
+            await refuse_expired(job, self._delivery, self._tools.states, self._tools.clock.now())
+            situation = self._situation(job, job.duration_seconds)
             try:
-                async with self._claim(job, stale_generation) as claim:
+                self._tools.intake.expect(job)
+                expect_deepgram(self._tools.deepgram, situation)
+                async with self._claim(job, stale_generation, deliveries=deliveries) as claim:
+                    deliveries = 0  # this one is counted, if it claims the job again
                     return await self._work(job, claim)
-            except ClaimHeld as held:
-                log.info("job.parked", reason=str(held))
-            async with slot.parked():
-                stale_generation = await self._tools.states.park(job.job_id)
+            except (ClaimHeld, DeepgramDown, ResourceDown) as exc:
+                obstacle = without_frames(exc)
+            stale_generation = await self._obstacles.wait_out(obstacle, situation, slot)
             if marker := await self._concluded_before(job):
                 return await self._publish(marker.messages)
 
     async def _work(self, job: TranscriptionJob, claim: Claim) -> None:
-        self._account.deliveries = claim.record.deliveries
+        self._account.deliveries, self._account.waste = claim.record.deliveries, claim.record.waste
         if claim.record.crashes >= self._rules.max_crashes:
-            raise AttemptsExhausted(claim.record.crashes, self._rules.max_crashes)
+            raise AttemptsExhausted(claim.record.crashes, self._rules.max_crashes, claim.record.last_fault)
         async with AsyncExitStack() as until_published:  # nobody shall wait for the audio to be removed
             async with while_owned(claim):
                 audio = await until_published.enter_async_context(self._tools.intake.fetch(job))
@@ -218,18 +226,21 @@ class JobAttempt:
     async def _route(self, job: TranscriptionJob, audio: AudioInput) -> Situation:
         with stage("probe"):
             facts = await self._tools.decoder.probe(audio.path)
-        situation = Situation(
-            job=job,
-            policy=self._rules.routing,
-            gpu_healthy=self._tools.health.is_healthy(),
-            model_languages=self._tools.recogniser.facts.languages,
-            duration_seconds=job.duration_seconds or facts.duration_seconds,
-        )
+        situation = self._situation(job, job.duration_seconds or facts.duration_seconds)
         self._account.expected_seconds = facts.duration_seconds
         self._account.route = found = route(situation)
         log.info("job.routed", method=found.method, reason=found.reason, codec=facts.codec)
         self._account.route = feasible(found, situation, deepgram_configured=self._tools.deepgram is not None)
         return situation
+
+    def _situation(self, job: TranscriptionJob, duration_seconds: float | None) -> Situation:
+        return Situation(
+            job=job,
+            policy=self._rules.routing,
+            gpu_healthy=self._tools.health.is_healthy(),
+            model_languages=self._tools.recogniser.facts.languages,
+            duration_seconds=duration_seconds,
+        )
 
     async def _transcribe(
         self, job: TranscriptionJob, audio: AudioInput, claim: Claim, situation: Situation
@@ -237,20 +248,25 @@ class JobAttempt:
         self._account.engine = engine = self._tools.recogniser.facts
         settings = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION}
         key = partial(checkpoint_key, audio=audio.facts, settings=settings)
+        ladder = self._ladder(job, situation)
         async with self._reporting_progress() as on_progress:
             transcription = Transcription(
                 decoder=self._tools.decoder,
-                hear=self._ladder(job, situation).hear,
+                hear=ladder.hear,
                 store=claim.checkpoints,
                 key=key(model_fingerprint=engine.model_fingerprint),
                 paid_key=key(model_fingerprint="deepgram"),
                 chunk_seconds=self._rules.chunk_seconds,
                 chunks_in_flight=self._rules.chunks_in_flight,
                 on_progress=on_progress,
+                interrupted=lambda: ladder.interrupted,
             )
             try:
                 with stage("transcribe"):
                     transcribed = await transcription.run(audio.path)
+            except WorkerError:
+                await keep_waste(claim, ladder.waste)
+                raise
             finally:
                 self._take_stock(transcription.done, transcription.resumed)
         self._account.audio_seconds = transcribed.duration_seconds
@@ -285,29 +301,42 @@ class JobAttempt:
 
     # what is said about it
 
+    def _job_of(self, error: Exception) -> TranscriptionJob | None:
+        """Return the job whose state shall tell of the error; None where the message must touch no job's state."""
+        if isinstance(error, InvalidJob | UnsupportedSchemaVersion):
+            # Named for its bytes: the event must not pass for one of the job whose id the message holds.
+            self._subject = replace(self._subject, identity=message_identity(self._delivery.data))
+            return None
+        message = self._message  # its fault was found before the job's state was looked at
+        return None if message is None or message.fault or isinstance(error, JobIdConflict) else message.job
+
     def _completion(self, transcribed: Transcribed, outcomes: Outcomes) -> tuple[StoredMessage, ...]:
-        self._account.cost = cost = bill(transcribed.chunks, transcribed.duration_seconds, self._rules.prices)
+        self._account.seconds = self._tools.clock.monotonic() - self._account.began
+        self._account.cost = cost = bill(
+            transcribed.chunks, transcribed.duration_seconds, self._rules.prices, self._account.waste
+        )
         if self._rules.log_costs:
             log.info("job.cost", usd=round(cost.usd, 6), savings_percent=round(cost.savings_percent, 2))
         log.info("job.done", words=outcomes.words_count, audio_seconds=round(transcribed.duration_seconds, 3))
-        return _traced(reporting.completion(self._subject, self._account, outcomes, cost, self._tools.clock.now()))
+        return traced(reporting.completion(self._subject, self._account, outcomes, cost, self._tools.clock.now()))
 
     def _failure(self, error: Exception, attempts: int, claim: Claim | None) -> tuple[StoredMessage, ...]:
         now = self._tools.clock.now()
+        self._account.seconds = self._tools.clock.monotonic() - self._account.began
         seconds = self._account.audio_seconds or 0.0
-        self._account.cost = cost = bill(self._account.chunks, seconds, self._rules.prices)
+        self._account.cost = cost = bill(self._account.chunks, seconds, self._rules.prices, self._account.waste)
         letter = reporting.dead_letter(
             self._subject,
             self._account,
             error,
-            self._original(),
+            original_of(self._delivery, self._rules.subscription),
             attempts=attempts,
             crashes=claim.record.crashes if claim else 0,
             first_seen=claim.record.first_seen if claim else self._account.started_at,
             now=now,
         )
         log.warning("job.failed", code=letter.code, dead_letter_id=letter.dead_letter_id, reason=letter.message)
-        return _traced(reporting.failure(self._subject, self._account, error, letter, cost, now))
+        return traced(reporting.failure(self._subject, self._account, error, letter, cost, now))
 
     def _marker(
         self, job: TranscriptionJob, messages: tuple[StoredMessage, ...], error: Exception | None = None
@@ -319,6 +348,7 @@ class JobAttempt:
             outcome="failed" if error else "completed",
             code=reporting.code_of(error) if error else None,
             messages=messages,
+            earlier_costs=costs_to_keep(self._last_result),
             concluded_at=self._tools.clock.now(),
         )
 
@@ -339,16 +369,7 @@ class JobAttempt:
             self._subject.run,
             stale_generation=stale_generation,
             deliveries=deliveries,
-        )
-
-    def _original(self) -> OriginalMessage:
-        delivery = self._delivery
-        return OriginalMessage.of(
-            delivery.data,
-            delivery.attributes,
-            message_id=delivery.message_id,
-            publish_time=delivery.publish_time,
-            subscription=self._rules.subscription,
+            over_result=self._lost_result,
         )
 
     @asynccontextmanager
@@ -365,30 +386,7 @@ class JobAttempt:
         return progress
 
 
-@asynccontextmanager
-async def while_owned(claim: Claim) -> AsyncIterator[None]:
-    """Cancel the block and raise `ClaimLost` as soon as the claim is lost."""
-    async with together() as group:
-        watch = group.create_task(_raise_when_lost(claim))
-        yield
-        watch.cancel()
-
-
-async def _raise_when_lost(claim: Claim) -> None:
-    await claim.lost.wait()
-    raise ClaimLost(claim.record.job_id)
-
-
-def _traced(messages: tuple[StoredMessage, ...]) -> tuple[StoredMessage, ...]:
-    """With the trace they were made in; they are stored with it, so that a repetition still has the same bytes."""
+def traced(messages: tuple[StoredMessage, ...]) -> tuple[StoredMessage, ...]:
+    """Return them with the trace they were made in, which is stored with them: a repetition has the same bytes."""
     here = trace_attributes()
     return tuple(message.model_copy(update={"attributes": {**message.attributes, **here}}) for message in messages)
-
-
-def _is_run(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
-
-
-def _run_or_zero(delivery: Delivery) -> int:
-    text = delivery.attributes.get("run", "0")
-    return int(text) if _is_run(text) else 0

@@ -13,7 +13,7 @@ from typing import assert_never
 import structlog
 
 from schemas.speech import WindowSpan, WindowTranscript
-from schemas.state import Checkpoint
+from schemas.state import NO_WASTE, Checkpoint, Waste
 from worker.core.jobs.budget import Budget
 from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.routing import Route
@@ -21,14 +21,13 @@ from worker.core.jobs.tasks import together
 from worker.core.transcript.planning import Chunk
 from worker.core.transcript.quality import failed_gates, other_cuts
 from worker.errors import (
+    DeepgramDown,
     DeepgramNotConfigured,
-    EngineFailure,
+    EngineError,
     FallbackBudgetExhausted,
-    GpuMemoryError,
-    GpuNotAvailable,
     JobFault,
     PaidServiceError,
-    TranscriptionTimeout,
+    ServiceDown,
     TranscriptRejected,
     WorkerError,
 )
@@ -70,17 +69,38 @@ class Deepgram:
 
 @dataclass(kw_only=True)
 class _Meter:
-    """What the engine spent on one chunk, whatever came of it."""
+    """What was spent on one chunk, beside the request that Deepgram answered."""
 
     engine_seconds: float = 0.0
+    wasted_requests: int = 0
+    wasted_seconds: float = 0.0
+
+    def add_wasted(self, requests: int, audio_seconds: float) -> None:
+        """Count requests that Deepgram may bill although they brought no transcript."""
+        self.wasted_requests += requests
+        self.wasted_seconds += requests * audio_seconds
+
+    @property
+    def total(self) -> Waste:
+        """Everything, for a chunk that came to nothing."""
+        return Waste(
+            engine_seconds=self.engine_seconds,
+            deepgram_requests=self.wasted_requests,
+            deepgram_seconds=self.wasted_seconds,
+        )
 
 
 class Ladder:
     """Hears the chunks of one job, by its route. `deepgram` is None where there is no key for it.
 
     `may_fall_back`: chunks that Parakeet cannot do may go to Deepgram. `may_use_parakeet`: a job that was routed to
-    Deepgram may go to Parakeet when the budget is spent.
+    Deepgram may go to Parakeet when the budget is spent; or when Deepgram is down, where the route is for speed only.
     """
+
+    waste: Waste
+    """What was spent on the chunks that failed."""
+    interrupted: bool
+    """The job was cancelled while a paid answer was awaited: keep the chunk that `hear` returned, then end."""
 
     def __init__(
         self,
@@ -99,17 +119,24 @@ class Ladder:
         self._route, self._may_use_parakeet = route, may_use_parakeet
         self._falls_back = may_fall_back and deepgram is not None
         self._language, self._job_id = language, job_id
+        self.waste, self.interrupted = NO_WASTE, False
 
     async def hear(self, chunk: Chunk) -> Checkpoint:
         """The chunk's words by the first engine that succeeds, with all the engine time that went into it.
 
-        Raises the last engine's error, or `FallbackBudgetExhausted` where only Deepgram was left and may not be paid.
+        Raises the last engine's error; `FallbackBudgetExhausted` where only Deepgram was left and may not be paid,
+        `DeepgramDown` where only Deepgram was left and serves nobody.
         """
         if not chunk.windows:
             return _heard_by_parakeet(chunk, ())
         meter = _Meter()
-        heard = await self._by_route(chunk, meter)
-        return heard.model_copy(update={"engine_seconds": meter.engine_seconds})
+        try:
+            heard = await self._by_route(chunk, meter)
+        except WorkerError:
+            self.waste += meter.total
+            raise
+        spent = {"engine_seconds": meter.engine_seconds, "deepgram_wasted_requests": meter.wasted_requests}
+        return heard.model_copy(update=spent)
 
     async def _by_route(self, chunk: Chunk, meter: _Meter) -> Checkpoint:
         match self._route.method:
@@ -128,18 +155,31 @@ class Ladder:
     async def _parakeet_first(self, chunk: Chunk, meter: _Meter) -> Checkpoint:
         try:
             heard, failed = await self._parakeet_twice(chunk, meter)
-        except (EngineFailure, GpuMemoryError, GpuNotAvailable, TranscriptionTimeout) as error:
-            return await self._fall_back(chunk, error)
-        return await self._fall_back(chunk, TranscriptRejected(failed), heard) if failed else heard
+        except EngineError as error:
+            return await self._fall_back(chunk, meter, error)
+        return await self._fall_back(chunk, meter, TranscriptRejected(failed), heard) if failed else heard
 
     async def _deepgram_first(self, chunk: Chunk, meter: _Meter) -> Checkpoint:
         try:
-            return await self._pay_for(chunk)
+            return await self._pay_for(chunk, meter)
         except FallbackBudgetExhausted as spent:
             if not self._may_use_parakeet:
                 raise
             log.warning("chunk.budget_spent", chunk=chunk.index, reason=str(spent))
+        except DeepgramDown as down:
+            if not (self._may_use_parakeet and self._route.is_for_speed and self._health.is_healthy()):
+                raise
+            log.warning("chunk.deepgram_down", chunk=chunk.index, reason=str(down))
+            return await self._step_in(chunk, meter, down)
         heard, _ = await self._parakeet_twice(chunk, meter)
+        return heard
+
+    async def _step_in(self, chunk: Chunk, meter: _Meter, down: DeepgramDown) -> Checkpoint:
+        """Parakeet in place of Deepgram; where it fails too the chunk waits for Deepgram."""
+        try:
+            heard, _ = await self._parakeet_twice(chunk, meter)
+        except EngineError as exc:
+            raise down from exc
         return heard
 
     async def _parakeet_twice(self, chunk: Chunk, meter: _Meter) -> tuple[Checkpoint, tuple[str, ...]]:
@@ -155,8 +195,10 @@ class Ladder:
             again = await self._parakeet(chunk, other_cuts(chunk), meter)
         return again, await asyncio.to_thread(gates_failed_by, chunk, again)
 
-    async def _fall_back(self, chunk: Chunk, error: WorkerError, doubtful: Checkpoint | None = None) -> Checkpoint:
-        """Deepgram for this chunk. Where that may not be, doubtful words are better than none."""
+    async def _fall_back(
+        self, chunk: Chunk, meter: _Meter, error: WorkerError, doubtful: Checkpoint | None = None
+    ) -> Checkpoint:
+        """Deepgram for this chunk. Where that may not or cannot be now, doubtful words are better than none."""
         log.warning(
             "chunk.fallback", chunk=chunk.index, code=error.code, reason=str(error), to_deepgram=self._falls_back
         )
@@ -166,8 +208,8 @@ class Ladder:
             log.warning("chunk.doubtful", chunk=chunk.index, code=error.code, reason=str(error))
             return doubtful
         try:
-            paid = await self._pay_for(chunk)
-        except JobFault as refusal:
+            paid = await self._pay_for(chunk, meter)
+        except (JobFault, ServiceDown) as refusal:
             if doubtful is None:
                 raise
             log.warning("chunk.doubtful", chunk=chunk.index, code=error.code, reason=str(refusal))
@@ -175,14 +217,20 @@ class Ladder:
         FALLBACKS.add(reason=error.code)
         return paid.model_copy(update={"fallback_reason": error.code})
 
-    async def _pay_for(self, chunk: Chunk) -> Checkpoint:
+    async def _pay_for(self, chunk: Chunk, meter: _Meter) -> Checkpoint:
         if self._deepgram is None:
             raise DeepgramNotConfigured(self._route.reason)
         span = _whole(chunk)
+        samples = chunk.samples_of(span)
+        sent_seconds = len(samples) / SAMPLE_RATE_HZ
         with self._step("deepgram", chunk):
-            answer = await self._deepgram.recognise(
-                chunk.samples_of(span), language=self._language, job_id=self._job_id
-            )
+            try:
+                answer = await self._deepgram.recognise(samples, language=self._language, job_id=self._job_id)
+            except PaidServiceError as exc:
+                meter.add_wasted(exc.wasted_requests, sent_seconds)
+                raise
+        meter.add_wasted(answer.wasted_requests, sent_seconds)
+        self.interrupted = self.interrupted or answer.interrupted
         return Checkpoint(
             **_place(chunk),
             engine="deepgram",
@@ -190,7 +238,6 @@ class Ladder:
             engine_seconds=0.0,
             deepgram_request_id=answer.request_id,
             deepgram_billed_seconds=answer.billed_seconds,
-            deepgram_wasted_requests=answer.wasted_requests,
         )
 
     async def _parakeet(self, chunk: Chunk, spans: Sequence[WindowSpan], meter: _Meter) -> Checkpoint:
@@ -205,7 +252,11 @@ class Ladder:
         return _heard_by_parakeet(chunk, tuple(windows))
 
     async def _hear_window(self, chunk: Chunk, span: WindowSpan, meter: _Meter) -> Recognition:
-        said = await self._recogniser.recognise(chunk.samples_of(span), self._job_id)
+        try:
+            said = await self._recogniser.recognise(chunk.samples_of(span), self._job_id)
+        except EngineError as exc:
+            meter.engine_seconds += exc.engine_seconds
+            raise
         meter.engine_seconds += said.engine_seconds
         return said
 

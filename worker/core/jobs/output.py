@@ -1,20 +1,24 @@
 """From a transcribed file to durable artefacts under the job's output prefix."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+
+import structlog
 
 from schemas.artefacts import Artefact, output_prefix
 from schemas.codes import CaptionFormat
 from schemas.events import Artefacts, Flags, StoredArtefact
 from schemas.ids import request_id
 from schemas.job import TranscriptionJob
+from schemas.uris import GcsUri
 from worker.core.jobs.audio_input import AudioInput
 from worker.core.jobs.reporting import Outcomes
 from worker.core.jobs.tasks import together
 from worker.core.jobs.transcription import Transcribed
 from worker.core.transcript.artefacts import ArtefactFile, ArtefactInfo, render_artefacts
-from worker.errors import ClaimLost, ObjectNotFound, PreconditionFailed
+from worker.errors import ClaimLost, ObjectNotFound, PreconditionFailed, Undiagnosed
 from worker.ports import ObjectFacts, ObjectRef, ObjectStore
 from worker.telemetry.spans import stage
 
@@ -23,6 +27,8 @@ ANALYSIS_WINDOW_SECONDS = 59
 
 MODEL_ARCHITECTURE = "asr"
 """The same for every engine: no reader shall tell them by the shape."""
+log = structlog.get_logger(__name__)
+
 CAPTIONS = {CaptionFormat.SRT: Artefact.SRT, CaptionFormat.VTT: Artefact.VTT}
 
 
@@ -78,6 +84,24 @@ class OutputWriter:
             words_count=len(transcribed.words),
             paragraphs_count=rendered.paragraphs_count,
         )
+
+    async def missing(self, uris: Sequence[str]) -> tuple[str, ...]:
+        """Return those of the artefacts that do not exist; asks for all of them side by side.
+
+        An artefact that cannot be looked at counts as there: a doubt is no reason to do a job again.
+        """
+        are_there = await asyncio.gather(*map(self._is_there, uris))
+        return tuple(uri for uri, is_there in zip(uris, are_there, strict=True) if not is_there)
+
+    async def _is_there(self, uri: str) -> bool:
+        address = GcsUri.parse(uri)
+        try:
+            await self._store.stat(ObjectRef(address.bucket, address.name))
+        except ObjectNotFound:
+            return False
+        except Undiagnosed as exc:
+            log.warning("artefact.not_looked_at", uri=uri, reason=str(exc))
+        return True
 
     async def _put(self, file: ArtefactFile, bucket: str, prefix: str, job_id: str) -> StoredArtefact:
         ref = ObjectRef(bucket, prefix + file.file_name)

@@ -10,7 +10,7 @@ from worker.core.jobs import reporting
 from worker.core.jobs.reporting import Account, Subject
 from worker.core.jobs.tasks import together
 from worker.core.jobs.transcription import Progress
-from worker.errors import QueueServiceError
+from worker.errors import Undiagnosed
 from worker.ports import Clock, Topic
 
 SECONDS_BETWEEN_EVENTS = 10.0
@@ -60,7 +60,7 @@ class ProgressReporter:
         )
         try:
             await self._topic.publish(message.data.encode(), message.attributes)
-        except QueueServiceError as exc:
+        except Undiagnosed as exc:
             log.info("progress.dropped", reason=str(exc))
 
     def _eta_seconds(self, progress: Progress) -> float | None:

@@ -5,7 +5,7 @@ from worker.core.jobs.ladder import Deepgram
 
 
 class Readiness:
-    """Parakeet alone is enough. Without it there must be Deepgram, a permission to use it, and money for it.
+    """Parakeet alone is enough. Without it there must be Deepgram, up, a permission to use it, and money for it.
 
     `may_pay`: Deepgram may do what Parakeet cannot. A message that stays in the queue is better than a job that fails.
     """
@@ -14,7 +14,7 @@ class Readiness:
         self._health, self._deepgram, self._may_pay = health, deepgram, may_pay
 
     def why_not(self) -> str:
-        """The reason why no job could be done now; empty where one could."""
+        """Return the reason why no job could be done now; empty where one could, or could try."""
         if self._health.is_healthy():
             return ""
         if self._deepgram is None:
@@ -23,4 +23,6 @@ class Readiness:
             return "Parakeet cannot work, and ENABLE_FALLBACK is false"
         if self._deepgram.budget.is_spent:
             return "Parakeet cannot work, and the day's Deepgram budget is spent"
+        if reason := self._deepgram.recogniser.down_because:
+            return f"Parakeet cannot work, and Deepgram is down: {reason}"
         return ""

@@ -31,7 +31,7 @@ from schemas.events import (
 )
 from schemas.ids import dead_letter_id, event_id
 from schemas.job import JobEcho
-from schemas.state import Checkpoint, StoredMessage
+from schemas.state import NO_WASTE, Checkpoint, StoredMessage, Waste
 from worker.core.jobs.costing import Cost
 from worker.core.jobs.routing import Route
 from worker.core.jobs.transcription import Progress
@@ -39,6 +39,9 @@ from worker.errors import InvalidJob, Retryable, WorkerError
 from worker.ports import EngineFacts
 
 WORKER_FAULT_ACTION = "look for this support_reference in the worker's log; a fixed worker can replay the job"
+
+MOST_MESSAGE_CHARACTERS = 4_000
+"""Of an error, in events, dead letters and the log: some exceptions quote all that they choked on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,12 @@ class Account:
 
     worker: str
     started_at: datetime
+    """By the wall clock, which may be set back: for times that people read, never for durations."""
+    began: float
+    """The same moment on the monotonic clock."""
     queued_seconds: float
+    seconds: float = 0.0
+    """Processing time by the monotonic clock, once the job has ended."""
     method_requested: Method | None = None
     route: Route | None = None
     engine: EngineFacts | None = None
@@ -76,6 +84,8 @@ class Account:
     audio_seconds: float | None = None
     chunks: Sequence[Checkpoint] = field(default_factory=tuple)
     chunks_resumed: int = 0
+    waste: Waste = NO_WASTE
+    """Of this run's failed attempts, earlier ones included."""
     progress: Progress | None = None
     cost: Cost | None = None
     """Once the job has ended."""
@@ -103,8 +113,8 @@ class Account:
         counts = Counter(chunk.fallback_reason.value for chunk in self.chunks if chunk.fallback_reason)
         return dict(sorted(counts.items()))
 
-    def so_far(self, now: datetime, cost: Cost) -> dict[str, Any]:
-        """The fields that completed and failed metadata share."""
+    def so_far(self, cost: Cost) -> dict[str, Any]:
+        """Return the fields that completed and failed metadata share."""
         reasons = self.fallback_reasons
         by_parakeet = any(chunk.engine == "parakeet" for chunk in self.chunks)
         return {
@@ -119,7 +129,7 @@ class Account:
             "chunks_fallback": sum(reasons.values()),
             "chunks_resumed": self.chunks_resumed,
             "audio_duration_seconds": self.audio_seconds,
-            "processing_time_seconds": (now - self.started_at).total_seconds(),
+            "processing_time_seconds": self.seconds,
             "queue_time_seconds": self.queued_seconds,
             "cost_estimate_usd": cost.usd,
             "deliveries": self.deliveries,
@@ -141,7 +151,7 @@ def completion(
     subject: Subject, account: Account, outcomes: Outcomes, cost: Cost, now: datetime
 ) -> tuple[StoredMessage, ...]:
     """The completed event and its cost event."""
-    shared = account.so_far(now, cost)
+    shared = account.so_far(cost)
     seconds, processing = account.audio_seconds or 0.0, shared["processing_time_seconds"]
     metadata = TranscriptionMetadata(
         **shared,
@@ -168,10 +178,17 @@ def failure(
     now: datetime,
 ) -> tuple[StoredMessage, ...]:
     """The dead letter, the failed event that refers to it, and the cost event."""
+    return failed(subject, error, letter, PartialMetadata(**account.so_far(cost)), cost, now)
+
+
+def failed(
+    subject: Subject, error: Exception, letter: DeadLetter, known: PartialMetadata, cost: Cost, now: datetime
+) -> tuple[StoredMessage, ...]:
+    """Return the messages of `failure` with the metadata that are known."""
     event = FailedEvent(
         **subject.head(EventType.FAILED, "failed", now),
         error=_failure(error, letter.dead_letter_id),
-        transcription_metadata=PartialMetadata(**account.so_far(now, cost)),
+        transcription_metadata=known,
     )
     buried = StoredMessage(
         topic="dead_letter",
@@ -259,7 +276,8 @@ def _failure(error: Exception, reference: str) -> Failure:
 
 
 def _message_of(error: Exception) -> str:
-    return str(error) if isinstance(error, WorkerError) else f"{type(error).__name__}: {error}"
+    message = str(error) if isinstance(error, WorkerError) else f"{type(error).__name__}: {error}"
+    return message if len(message) <= MOST_MESSAGE_CHARACTERS else f"{message[: MOST_MESSAGE_CHARACTERS - 3]}..."
 
 
 def _traceback_digest(error: Exception) -> str:

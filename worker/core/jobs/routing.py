@@ -15,6 +15,7 @@ from worker.errors import DeepgramNotConfigured, GpuNotAvailable, ParakeetDisabl
 Engine = Literal["parakeet", "deepgram", "hybrid"]
 SECONDS_PER_HOUR = 3600
 BUCKETS = 10_000
+LONG_FILE, GPU_UNHEALTHY = "long_file", "gpu_unhealthy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,11 @@ class Route:
     method: Engine
     reason: str
 
+    @property
+    def is_for_speed(self) -> bool:
+        """True where Deepgram was chosen to be faster, and not because Parakeet should not do the job."""
+        return self.method == "hybrid" or self.reason == LONG_FILE
+
 
 def route(situation: Situation) -> Route:
     """Decide. Never fails: whether the chosen engine can be used at all is the caller's to check."""
@@ -65,7 +71,7 @@ def feasible(found: Route, situation: Situation, *, deepgram_configured: bool) -
         raise ParakeetDisabled("ENABLE_GPU_TRANSCRIPTION or the job's enable_gpu is false")
     if found.method == "hybrid" and not allowed:
         found = Route(method="deepgram", reason="gpu_disabled")
-    if found.reason == "gpu_unhealthy" and not may_fall_back(situation):
+    if found.reason == GPU_UNHEALTHY and not may_fall_back(situation):
         raise GpuNotAvailable("the engine failed repeatedly, and falling back is off")
     if found.method == "parakeet" or deepgram_configured:
         return found
@@ -92,6 +98,18 @@ def can_use_parakeet(situation: Situation) -> bool:
     return may_use_gpu(situation) and _primary_language(situation) in situation.model_languages
 
 
+def needs_deepgram(situation: Situation) -> bool:
+    """Return True where the job can only wait while Deepgram is down: no chunk of it may go to Parakeet."""
+    found = route(situation)
+    may_step_in = found.is_for_speed and situation.gpu_healthy and can_use_parakeet(situation)
+    return found.method == "deepgram" and not may_step_in
+
+
+def another_may_do_without(situation: Situation) -> bool:
+    """Return True where the job needs Deepgram here only: another worker's Parakeet may be in order."""
+    return route(situation).reason == GPU_UNHEALTHY
+
+
 def in_rollout(video_id: str, percent: float) -> bool:
     """Whether this video may use Parakeet at that rollout percentage; a video let in stays in as the share grows."""
     bucket = int.from_bytes(hashlib.sha256(video_id.encode()).digest()[:8], "big") % BUCKETS
@@ -114,7 +132,7 @@ def _language(situation: Situation) -> Route | None:
 def _gpu(situation: Situation) -> Route | None:
     if not may_use_gpu(situation):
         return Route(method="deepgram", reason="gpu_disabled")
-    return None if situation.gpu_healthy else Route(method="deepgram", reason="gpu_unhealthy")
+    return None if situation.gpu_healthy else Route(method="deepgram", reason=GPU_UNHEALTHY)
 
 
 def _rollout(situation: Situation) -> Route | None:
@@ -134,7 +152,7 @@ def _thresholds(situation: Situation) -> Route | None:
     if seconds < policy.short_file_seconds:
         return Route(method="parakeet", reason="short_file")
     if seconds >= policy.long_file_seconds:
-        return Route(method="deepgram", reason="long_file")
+        return Route(method="deepgram", reason=LONG_FILE)
     return Route(method="hybrid", reason="between_thresholds")
 
 

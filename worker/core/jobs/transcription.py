@@ -16,10 +16,10 @@ import structlog
 
 from schemas.speech import WindowTranscript, Word
 from schemas.state import Checkpoint
-from worker.core.jobs.tasks import together
+from worker.core.jobs.tasks import finished, together
 from worker.core.transcript.merging import Timeline
 from worker.core.transcript.planning import Chunk, ChunkCutter
-from worker.errors import WorkerError
+from worker.errors import Retryable, WorkerError
 from worker.ports import SAMPLE_RATE_HZ, AudioDecoder, Pcm, PcmStream, WindowRecogniser
 from worker.telemetry.register import CHUNKS
 from worker.telemetry.spans import Laps, stage, stage_in_laps
@@ -27,7 +27,18 @@ from worker.telemetry.spans import Laps, stage, stage_in_laps
 PLANNING_VERSION = 1
 """Part of every checkpoint's key: raised when the same audio would be cut into other windows than before."""
 
+CANCELLED_SAVE_SECONDS = 1.0
+"""For the checkpoint of an answer that is paid for, when the job is cancelled. A stopping worker has 8 s in all."""
+
 log = structlog.get_logger(__name__)
+
+
+class ChunkCancelled(Retryable):
+    """The task of a chunk was cancelled although the job goes on: without this error its words would be missing."""
+
+    def __init__(self, done: int, total: int | None) -> None:
+        self.done, self.total = done, total
+        super().__init__(f"{done} of {total} chunks were transcribed: a chunk's task was cancelled")
 
 
 class ChunkStore(Protocol):
@@ -68,6 +79,9 @@ class Transcription:
 
     Chunks are kept under `key`, which names Parakeet's model too; those that were paid for under `paid_key`, which does
     not: another model, or a worker without one, is no reason to pay again.
+
+    When the job is cancelled its chunks end at once, but for those that are paid for: a request under way may get its
+    answer (`hear` then returns although it was cancelled, and `interrupted` is true), and the answer its checkpoint.
     """
 
     def __init__(
@@ -81,7 +95,9 @@ class Transcription:
         chunk_seconds: float,
         chunks_in_flight: int,
         on_progress: Callable[[Progress], object],
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._interrupted = interrupted
         self._decoder, self._hear, self._store = decoder, hear, store
         self._key, self._paid_key = key, paid_key
         self._chunk_seconds, self._on_progress = chunk_seconds, on_progress
@@ -120,6 +136,8 @@ class Transcription:
             truncated = stream.truncated
         if self._failure is not None:
             raise self._failure
+        if len(self._done) != self._chunks_total:  # a task group takes a cancelled task for one that has ended
+            raise ChunkCancelled(len(self._done), self._chunks_total)
         with stage("merge"):
             words = await asyncio.to_thread(self._timeline.words)
         return Transcribed(
@@ -152,7 +170,7 @@ class Transcription:
                 else:
                     self._resumed += 1
                     CHUNKS.add(engine=saved.engine, outcome="resumed")
-                    log.info("chunk.skipped", chunk=chunk.index, engine=saved.engine)
+                    log.info("chunk.resumed", chunk=chunk.index, engine=saved.engine)
             self._finish(saved)
         except WorkerError as exc:
             self._failure = self._failure or exc
@@ -178,10 +196,26 @@ class Transcription:
             CHUNKS.add(engine="none", outcome="failed")
             raise
         with stage("checkpoint"):
-            await self._store.save(self._paid_key if heard.engine == "deepgram" else self._key, heard)
+            await self._keep(heard)
         CHUNKS.add(engine=heard.engine, outcome="heard")
         log.info("chunk.done", chunk=chunk.index, windows=len(chunk.windows), engine=heard.engine)
         return heard
+
+    async def _keep(self, heard: Checkpoint) -> None:
+        if heard.engine != "deepgram":
+            await self._store.save(self._key, heard)
+            return
+        save = self._store.save(self._paid_key, heard)
+        if not self._interrupted():
+            await finished(save, CANCELLED_SAVE_SECONDS)
+            return
+        try:
+            async with asyncio.timeout(CANCELLED_SAVE_SECONDS):
+                await save
+            log.info("chunk.kept_when_cancelled", chunk=heard.index)
+        except TimeoutError:
+            log.warning("chunk.not_kept_when_cancelled", chunk=heard.index)
+        raise asyncio.CancelledError
 
     def _finish(self, checkpoint: Checkpoint) -> None:
         self._done.append(checkpoint.model_copy(update={"windows": ()}))

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import structlog
 
 from worker.core.jobs.costing import PERCENT, Prices
+from worker.errors import EngineError
 from worker.ports import Clock, EngineFacts, Pcm, Recognition, WindowRecogniser
 
 REPORT_SECONDS = 300.0
@@ -59,7 +60,11 @@ class MeteredRecogniser:
 
     async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
         """The engine's answer."""
-        heard = await self._recogniser.recognise(samples, job_id)
+        try:
+            heard = await self._recogniser.recognise(samples, job_id)
+        except EngineError as exc:
+            self.engine_seconds += exc.engine_seconds
+            raise
         self.engine_seconds += heard.engine_seconds
         return heard
 

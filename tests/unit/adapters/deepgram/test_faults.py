@@ -1,9 +1,13 @@
 """Every way Deepgram and the network fail, through the SDK and a socket, and what becomes of it."""
 
 import asyncio
+import gzip
 import json
-from typing import Any
+import tracemalloc
+from collections.abc import AsyncIterator
+from typing import Any, cast
 
+import httpx
 import pytest
 
 from tests.support.deepgram import chatter, deepgram
@@ -11,10 +15,15 @@ from worker.adapters.deepgram import Patience, Retries
 from worker.embedded.deepgram import Reply, Reset, SeededFaults, Slow
 from worker.errors import (
     DeepgramAuthError,
+    DeepgramDown,
     DeepgramQuotaError,
     DeepgramRejected,
     DeepgramUnavailable,
+    DeepgramUnusable,
+    JobFault,
     PaidServiceError,
+    Retryable,
+    ServiceDown,
     TranscriptionTimeout,
 )
 from worker.ports import CloudRecognition
@@ -36,34 +45,91 @@ async def hear(pair: Any) -> CloudRecognition:
 
 
 @pytest.mark.parametrize(
-    ("status", "error", "requests"),
+    ("status", "error", "requests", "opens"),
     [
-        (400, DeepgramRejected, 1),
-        (401, DeepgramAuthError, 1),
-        (402, DeepgramQuotaError, 1),
-        (403, DeepgramAuthError, 1),
-        (404, DeepgramRejected, 1),
-        (413, DeepgramRejected, 1),
-        (415, DeepgramRejected, 1),
-        (422, DeepgramRejected, 1),
-        (408, DeepgramUnavailable, 3),
-        (429, DeepgramQuotaError, 3),
-        (500, DeepgramUnavailable, 3),
-        (502, DeepgramUnavailable, 3),
-        (503, DeepgramUnavailable, 3),
-        (504, TranscriptionTimeout, 3),
+        (400, DeepgramRejected, 1, False),
+        (401, DeepgramAuthError, 1, True),
+        (402, DeepgramQuotaError, 1, True),
+        (403, DeepgramAuthError, 1, True),
+        (404, DeepgramDown, 1, False),
+        (405, DeepgramDown, 1, False),
+        (408, DeepgramDown, 3, False),
+        (413, DeepgramRejected, 1, False),
+        (414, DeepgramRejected, 1, False),
+        (415, DeepgramRejected, 1, False),
+        (422, DeepgramRejected, 1, False),
+        (429, DeepgramQuotaError, 3, False),
+        (500, DeepgramDown, 3, False),
+        (502, DeepgramDown, 3, False),
+        (503, DeepgramDown, 3, False),
+        (504, DeepgramDown, 3, False),
+        (599, DeepgramDown, 3, False),
     ],
 )
 async def test_a_status_has_its_error_and_is_repeated_where_that_helps(
-    status: int, error: type[PaidServiceError], requests: int
+    status: int, error: type[PaidServiceError], requests: int, opens: bool
 ) -> None:
     async with deepgram(always(status), retries=Retries(tries=3)) as pair:
-        with pytest.raises(error) as caught:
+        with pytest.raises(PaidServiceError) as caught:
             await hear(pair)
 
+    assert type(caught.value) is error
     assert pair.statuses == [status] * requests
     assert caught.value.wasted_requests == 0
     assert sum(pair.server.payments().values()) == 0
+    assert bool(pair.recogniser.down_because) is opens
+    assert isinstance(caught.value, JobFault if error is DeepgramRejected else ServiceDown)
+
+
+class BrokenNetwork(httpx.AsyncBaseTransport):
+    """A network that fails so, before the body is read or when it is out."""
+
+    def __init__(self, error: type[httpx.RequestError], *, after_body: bool) -> None:
+        self._error, self._after_body = error, after_body
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self._after_body:
+            async for _ in cast("httpx.AsyncByteStream", request.stream):
+                pass
+        raise self._error("trouble", request=request)
+
+
+BEFORE, AFTER = False, True
+
+
+@pytest.mark.parametrize(
+    ("failure", "when", "error", "tries"),
+    [
+        (httpx.ConnectError, BEFORE, DeepgramDown, 6),
+        (httpx.ConnectTimeout, BEFORE, DeepgramDown, 6),
+        (httpx.PoolTimeout, BEFORE, DeepgramDown, 6),
+        (httpx.ProxyError, BEFORE, DeepgramDown, 6),
+        (httpx.UnsupportedProtocol, BEFORE, DeepgramDown, 6),
+        (httpx.LocalProtocolError, BEFORE, DeepgramDown, 6),
+        (httpx.WriteError, BEFORE, DeepgramDown, 6),
+        (httpx.WriteTimeout, BEFORE, DeepgramDown, 6),
+        (httpx.ReadError, BEFORE, DeepgramDown, 6),
+        (httpx.RemoteProtocolError, BEFORE, DeepgramDown, 6),
+        (httpx.ReadTimeout, BEFORE, DeepgramDown, 1),
+        (httpx.ReadError, AFTER, DeepgramUnavailable, 2),
+        (httpx.CloseError, AFTER, DeepgramUnavailable, 2),
+        (httpx.RemoteProtocolError, AFTER, DeepgramUnavailable, 2),
+        (httpx.ReadTimeout, AFTER, TranscriptionTimeout, 1),
+        (httpx.DecodingError, AFTER, DeepgramUnusable, 2),
+    ],
+)
+async def test_a_failure_of_the_network_counts_against_the_job_only_where_it_may_be_billed(
+    failure: type[httpx.RequestError], when: bool, error: type[PaidServiceError], tries: int
+) -> None:
+    async with deepgram() as pair:
+        pair.recogniser._http = httpx.AsyncClient(transport=BrokenNetwork(failure, after_body=when))
+        with pytest.raises(PaidServiceError) as caught:
+            await hear(pair)
+
+    assert type(caught.value) is error
+    assert caught.value.wasted_requests == (tries if when is AFTER else 0)
+    assert isinstance(caught.value, Retryable if when is AFTER else ServiceDown)
+    assert len(pair.clock.slept) == tries - 1
 
 
 @pytest.mark.parametrize(
@@ -140,17 +206,45 @@ async def test_a_reset_during_the_upload_costs_nothing_and_is_repeated_like_any_
     assert heard.wasted_requests == 0
 
 
+@pytest.mark.parametrize(
+    "headers", [{"content-encoding": "gzip"}, {"content-length": "99"}], ids=["not what it says", "cut off"]
+)
+async def test_a_refusal_is_not_billed_though_its_body_cannot_be_read(headers: dict[str, str]) -> None:
+    class Refusal(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            async for _ in cast("httpx.AsyncByteStream", request.stream):
+                pass
+            return httpx.Response(503, headers=headers, content=self._body())
+
+        async def _body(self) -> AsyncIterator[bytes]:
+            yield b"upstream trouble"
+            raise httpx.ReadError("reset")
+
+    async with deepgram(retries=Retries(tries=2)) as pair:
+        pair.recogniser._http = httpx.AsyncClient(transport=Refusal())
+        with pytest.raises(DeepgramDown, match="status 503") as caught:
+            await hear(pair)
+
+    assert caught.value.wasted_requests == 0
+
+
+async def test_an_address_that_is_none_is_a_service_that_is_down() -> None:
+    async with deepgram(base_url="http://[::") as pair:
+        with pytest.raises(DeepgramDown, match="InvalidURL"):
+            await hear(pair)
+
+
 async def test_a_redirect_is_not_followed_the_key_goes_to_one_host_alone() -> None:
     async with deepgram(always(307, location="http://127.0.0.1:9/"), retries=Retries(tries=2)) as pair:
-        with pytest.raises(DeepgramUnavailable, match="status 307"):
+        with pytest.raises(DeepgramDown, match="status 307"):
             await hear(pair)
 
     assert pair.statuses == [307, 307]
 
 
-async def test_a_service_that_is_not_there_is_unavailable() -> None:
+async def test_a_service_that_is_not_there_is_down() -> None:
     async with deepgram(base_url="http://127.0.0.1:9") as pair:
-        with pytest.raises(DeepgramUnavailable, match="ConnectError"):
+        with pytest.raises(DeepgramDown, match="ConnectError"):
             await hear(pair)
 
     assert len(pair.clock.slept) == 5
@@ -173,7 +267,7 @@ async def test_a_service_that_is_not_there_is_unavailable() -> None:
 )
 async def test_a_success_that_is_no_transcript_was_paid_and_is_repeated_once(body: bytes) -> None:
     async with deepgram(always(200, body)) as pair:
-        with pytest.raises(DeepgramUnavailable, match="its answer") as caught:
+        with pytest.raises(DeepgramUnusable, match="no transcript") as caught:
             await hear(pair)
 
     assert pair.statuses == [200, 200]
@@ -210,10 +304,73 @@ async def test_patience_grows_with_the_audio_and_ends_where_deepgram_gives_up() 
 async def test_a_service_that_keeps_failing_is_left_alone_for_a_while() -> None:
     async with deepgram(always(500), retries=Retries(tries=2)) as pair:
         for _ in range(7):
-            with pytest.raises(DeepgramUnavailable):
+            with pytest.raises(DeepgramDown):
                 await hear(pair)
 
-    assert len(pair.server.receipts) == 5 * 2
+    assert len(pair.server.receipts) == 3 * 2
+
+
+async def test_a_probe_is_one_try() -> None:
+    async with deepgram(always(500), retries=Retries(tries=2)) as pair:
+        for _ in range(3):
+            with pytest.raises(DeepgramDown):
+                await hear(pair)
+        await pair.clock.sleep(10)
+        with pytest.raises(DeepgramDown):
+            await hear(pair)
+
+    assert len(pair.server.receipts) == 3 * 2 + 1
+
+
+async def test_requests_under_way_when_it_is_left_alone_are_not_repeated() -> None:
+    async with deepgram(always(500), retries=Retries(tries=50)) as pair:
+        outcomes = await asyncio.gather(*(hear(pair) for _ in range(4)), hear_refused(pair), return_exceptions=True)
+
+    assert all(isinstance(outcome, DeepgramDown) for outcome in outcomes)
+    assert len(pair.server.receipts) < 50
+
+
+async def hear_refused(pair: Any) -> None:
+    """Open the breaker, as a refused key does."""
+    await asyncio.sleep(0)
+    with pair.recogniser._breaker.guard("another"):
+        raise DeepgramAuthError(401, "no such key")
+
+
+class Flood(httpx.AsyncBaseTransport):
+    """A service whose answer is 96 MB long, and packed where that is asked for."""
+
+    def __init__(self, *, packed: bool) -> None:
+        self._headers = {"content-encoding": "gzip"} if packed else {}
+        self._piece = gzip.compress(b" " * (1 << 20)) if packed else b" " * (1 << 20)
+        self.pieces = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        async for _ in cast("httpx.AsyncByteStream", request.stream):
+            pass
+        return httpx.Response(200, headers=self._headers, content=self._body())
+
+    async def _body(self) -> AsyncIterator[bytes]:
+        for _ in range(96):
+            self.pieces += 1
+            yield self._piece
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+async def test_an_answer_of_any_size_takes_the_memory_of_a_transcript(packed: bool) -> None:
+    flood = Flood(packed=packed)
+    async with deepgram(retries=Retries(tries=1)) as pair:
+        pair.recogniser._http = httpx.AsyncClient(transport=flood)
+        tracemalloc.start()
+
+        with pytest.raises(DeepgramUnusable, match=r"larger than \d+ bytes"):
+            await hear(pair)
+
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+
+    assert flood.pieces == 1
+    assert peak < 8 << 20
 
 
 async def test_a_hundred_chunks_in_a_storm_are_each_heard_and_paid_once() -> None:

@@ -53,6 +53,18 @@ def failure() -> WorkerError:
     return EngineFailure("parakeet", "it died")
 
 
+async def test_a_window_that_is_given_up_says_what_it_took() -> None:
+    engine = Engine()
+    engine.attach()
+    (window,) = engine.add()
+
+    engine.finish(2.5, fits=False)
+
+    error = window.answer.exception()
+    assert isinstance(error, GpuMemoryError)
+    assert error.engine_seconds == 2.5
+
+
 async def test_windows_that_come_together_go_together() -> None:
     engine = Engine()
     engine.batcher = Batcher(4, lambda: engine.now, lambda pump: asyncio.get_running_loop().call_soon(pump))

@@ -1,6 +1,7 @@
 """What may lie on a dead-letter subscription."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,11 +22,18 @@ def job_bytes(**changes: Any) -> bytes:
 
 
 def enveloped(
-    name: str = "d1", *, run: int = 0, code: ErrorCode = ErrorCode.AUDIO_NOT_FOUND, data: bytes | None = None
+    name: str = "d1",
+    *,
+    run: int = 0,
+    code: ErrorCode = ErrorCode.AUDIO_NOT_FOUND,
+    data: bytes | None = None,
+    attributes: Mapping[str, str] | None = None,
+    unchecked: bool = False,
+    failed_at: datetime = FAILED_AT,
 ) -> Delivery:
-    """The worker's own dead letter of job vod-1, or of the job in `data`."""
+    """The worker's own dead letter of job vod-1, or of the job in `data`; `unchecked` data need not be one."""
     data = data or job_bytes()
-    job, _ = parse_job(data)
+    job, _ = parse_job(job_bytes() if unchecked else data)
     letter = DeadLetter(
         dead_letter_id=dead_letter_id(job_identity(job), run=run, code=code),
         run=run,
@@ -33,7 +41,9 @@ def enveloped(
         message="no object at gs://audio-bucket/1.mp3",
         original=OriginalMessage.of(
             data,
-            {"run": str(run), "publisher": "pipeline", "CloudPubSubDeadLetterSourceDeliveryCount": "3"},
+            attributes
+            if attributes is not None
+            else {"run": str(run), "publisher": "pipeline", "CloudPubSubDeadLetterSourceDeliveryCount": "3"},
             message_id="original",
             publish_time=FAILED_AT,
             subscription="jobs-worker",
@@ -41,18 +51,19 @@ def enveloped(
         attempts=1,
         crashes=0,
         first_seen=FAILED_AT,
-        failed_at=FAILED_AT,
+        failed_at=failed_at,
         worker="w1",
     )
-    attributes = dead_letter_attributes(letter, job.echo())
-    return replace(make_delivery(name, data=encode_dead_letter(letter)), attributes=attributes)
+    told = dead_letter_attributes(letter, job.echo())
+    return replace(make_delivery(name, data=encode_dead_letter(letter)), attributes=told)
 
 
 def forwarded(name: str = "f1", *, data: bytes | None = None, **attributes: str) -> Delivery:
-    """The same job as the subscription's policy forwards it, after 100 deliveries."""
+    """The same job as the subscription's policy forwards it, after 100 deliveries in nine hours."""
     added = {
         "CloudPubSubDeadLetterSourceDeliveryCount": "100",
         "CloudPubSubDeadLetterSourceSubscription": "jobs-worker",
+        "CloudPubSubDeadLetterSourceTopicPublishTime": "2026-11-22T01:00:00.000Z",
     }
     delivery = make_delivery(name, data=data or job_bytes(), ordering_key="key")
     return replace(delivery, attributes={**added, **attributes})

@@ -8,14 +8,14 @@ from tests.support.delivery import room
 from tests.support.subscription import make_delivery
 from worker.errors import (
     AudioNotFound,
+    CallFailed,
     Deferred,
     ParkingFull,
-    QueueNotFound,
     QueueServiceError,
-    StorageServiceError,
+    SubscriptionNotFound,
 )
 
-TRANSIENT = StorageServiceError("read", "gs://b/o", "503")
+TRANSIENT = CallFailed("503")
 PERMANENT = AudioNotFound("gs://b/o")
 UNAVAILABLE = QueueServiceError("pull", "jobs", "503")
 
@@ -102,7 +102,7 @@ async def test_the_last_attempt_is_given_up_and_acked() -> None:
 
         await r.fail("m1", TRANSIENT)
 
-        assert r.handler.given_up == [("m1", StorageServiceError, 3)]
+        assert r.handler.given_up == [("m1", CallFailed, 3)]
         assert r.subscription.acks == ["ack-m1"]
         assert r.subscription.nacks == []
 
@@ -123,7 +123,7 @@ async def test_a_verdict_that_cannot_be_written_is_nacked_never_acked(
     broken: str, events: list[dict[str, Any]]
 ) -> None:
     async with room(max_attempts=1) as r:
-        setattr(r.handler, broken, StorageServiceError("write", "gs://b/state", "503"))
+        setattr(r.handler, broken, CallFailed("503"))
         await r.deliver("m1")
 
         await r.fail("m1", TRANSIENT)
@@ -185,38 +185,25 @@ async def test_a_deleted_subscription_stops_the_worker_and_its_jobs() -> None:
     async with room() as r:
         await r.deliver("m1")
 
-        r.subscription.fail_pull(QueueNotFound("jobs"))
+        r.subscription.fail_pull(SubscriptionNotFound("jobs"))
         await r.clock.rest()
 
-        with pytest.raises(QueueNotFound):
+        with pytest.raises(SubscriptionNotFound):
             await r.run
         assert r.handler.cancelled == ["m1"]
         assert r.subscription.nacks == [("ack-m1",)]
 
 
-async def test_a_handler_that_misses_a_topic_stops_the_worker_and_the_job_is_not_judged() -> None:
+async def test_a_fatal_error_of_a_handler_stops_the_worker_and_the_job_is_not_judged() -> None:
     async with room() as r:
         await r.deliver("m1")
 
-        await r.fail("m1", QueueNotFound("completions"))
+        await r.fail("m1", SubscriptionNotFound("jobs"))
         await r.clock.advance(6)
 
-        with pytest.raises(QueueNotFound):
+        with pytest.raises(SubscriptionNotFound):
             await r.run
         assert (r.handler.recorded, r.handler.given_up) == ([], [])
-        assert r.subscription.nacks == [("ack-m1",)]
-
-
-async def test_a_dead_letter_topic_that_is_gone_stops_the_worker_and_loses_no_message() -> None:
-    async with room() as r:
-        r.handler.give_up_error = QueueNotFound("dead-letters")
-        await r.deliver("m1")
-
-        await r.fail("m1", PERMANENT)
-        await r.clock.advance(6)
-
-        with pytest.raises(QueueNotFound):
-            await r.run
         assert r.subscription.nacks == [("ack-m1",)]
 
 

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.clock import FakeClock
+from tests.support.delivery import fitness_of
 from worker.adapters.memory.pubsub import MemoryPubSub
 from worker.core.delivery.consumer import Consumer
 from worker.errors import AudioNotFound, Deferred, StorageServiceError
@@ -93,7 +94,7 @@ class World:
             max_parked=slots,
             ack_deadline_seconds=10,
             max_attempts=self._max_attempts,
-            self_test=self._pass,
+            fitness=fitness_of(self._pass, self.clock),
             fuse_threshold=4,
             clock=self.clock,
             rng=random.Random(1),

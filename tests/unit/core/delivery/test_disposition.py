@@ -1,26 +1,39 @@
 import pytest
 
-from worker.core.delivery.disposition import Disposition, decide
-from worker.errors import AudioNotFound, Deferred, ParkingFull, QueueNotFound, StorageServiceError
-
-TRANSIENT = StorageServiceError("read", "gs://b/o", "503")
+from worker.core.delivery.disposition import Step, next_step
+from worker.errors import (
+    AudioNotFound,
+    CallFailed,
+    Deferred,
+    MachineFault,
+    ParkingFull,
+    ResourceDown,
+    SubscriptionNotFound,
+)
 
 
 @pytest.mark.parametrize(
-    ("error", "attempts", "expected"),
+    ("error", "expected"),
     [
-        (None, 0, Disposition.ACK),
-        (AudioNotFound("gs://b/o"), 1, Disposition.DEAD_LETTER),
-        (TRANSIENT, 1, Disposition.RETRY),
-        (TRANSIENT, 4, Disposition.RETRY),
-        (TRANSIENT, 5, Disposition.DEAD_LETTER),
-        (TRANSIENT, 6, Disposition.DEAD_LETTER),
-        (ValueError("a bug"), 4, Disposition.RETRY),
-        (ValueError("a bug"), 5, Disposition.DEAD_LETTER),
-        (Deferred("not now"), 99, Disposition.RETRY),
-        (ParkingFull(4), 99, Disposition.RETRY),
-        (QueueNotFound("completions"), 99, Disposition.RETRY),
+        (None, Step.ACK),
+        (AudioNotFound("gs://b/o"), Step.GIVE_UP),
+        (CallFailed("503"), Step.COUNT),
+        (ValueError("a bug"), Step.COUNT),
+        (Deferred("not now"), Step.HAND_BACK),
+        (ParkingFull(4), Step.HAND_BACK),
+        (MachineFault("TEMP_DIR", "full"), Step.HAND_BACK),
+        (ResourceDown("gs://b", "503"), Step.HAND_BACK),
+        (SubscriptionNotFound("jobs"), Step.HAND_BACK),
     ],
 )
-def test_the_class_of_the_error_is_the_policy(error: Exception | None, attempts: int, expected: Disposition) -> None:
-    assert decide(error, attempts, max_attempts=5) is expected
+def test_the_class_of_the_error_is_the_policy(error: Exception | None, expected: Step) -> None:
+    assert next_step(error, lease_is_lost=False) is expected
+
+
+@pytest.mark.parametrize("error", [AudioNotFound("gs://b/o"), CallFailed("503"), ValueError("a bug"), Deferred("no")])
+def test_an_error_after_the_lease_was_lost_says_nothing_of_the_job(error: Exception) -> None:
+    assert next_step(error, lease_is_lost=True) is Step.LET_GO
+
+
+def test_a_job_that_got_done_although_its_lease_was_lost_is_acknowledged() -> None:
+    assert next_step(None, lease_is_lost=True) is Step.ACK

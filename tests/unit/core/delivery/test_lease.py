@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.delivery import room
 from tests.support.subscription import make_delivery
-from worker.core.delivery.lease import LeaseKeeper, LeaseLost
+from worker.core.delivery.lease import LeaseKeeper
 from worker.errors import AudioNotFound, QueueServiceError, SubscriptionNotFound
 
 UNAVAILABLE = QueueServiceError("extend", "jobs", "503")
@@ -183,40 +183,27 @@ async def test_a_nack_waits_for_an_extension_under_way_which_would_take_it_back(
         assert r.subscription.nacks == [("ack-m1",)]
 
 
-async def test_a_block_that_gets_done_although_its_lease_was_lost_ends_normally() -> None:
+async def test_the_loss_of_a_lease_does_not_cancel_a_job_that_has_ended() -> None:
     async with room() as r:
         keeper = LeaseKeeper(r.subscription, seconds=10, clock=r.clock, on_lost=[].append)
         watch = asyncio.create_task(keeper.watch())
 
-        with keeper.hold(make_delivery("m1")):
-            try:
-                await r.clock.advance(10)
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                finished = True
+        with keeper.hold(make_delivery("m1")) as lease:
+            lease.is_cancellable = False
+            await r.clock.advance(10)
+            await asyncio.sleep(0)
 
-        task = asyncio.current_task()
-        assert finished
-        assert task is not None
-        assert task.cancelling() == 0
+        assert lease.lost == "the last confirmed deadline has passed"
         watch.cancel()
 
 
-async def test_a_cancellation_from_outside_wins_over_a_lost_lease() -> None:
+async def test_a_stop_wins_over_a_lost_lease(events: list[dict[str, Any]]) -> None:
     async with room() as r:
-        keeper = LeaseKeeper(r.subscription, seconds=10, clock=r.clock, on_lost=[].append)
-        watch = asyncio.create_task(keeper.watch())
-
-        async def job(name: str) -> None:
-            with keeper.hold(make_delivery(name)):
-                await asyncio.Event().wait()
-
-        lost, stopped = asyncio.create_task(job("m1")), asyncio.create_task(job("m2"))
+        await r.deliver("m1")
         await r.clock.advance(9)
-        keeper._lose("ack-m2", "expired")
-        stopped.cancel()
-        await r.clock.advance(1)
 
-        assert stopped.cancelled()
-        assert isinstance(lost.exception(), LeaseLost)
-        watch.cancel()
+        r.consumer._leases._lose("ack-m1", "expired")
+        await r.stop()
+
+        assert [event["outcome"] for event in events if event["event"] == "delivery.settled"] == ["stopped"]
+        assert r.subscription.nacks == []

@@ -88,6 +88,25 @@ def test_of_a_replayed_job_the_last_run_counts_which_holds_the_chunks_of_the_fir
     assert (day.total.audio_hours, day.jobs, day.failed_jobs) == (1.5, 1, 0)
 
 
+def test_every_completed_run_counts_for_its_artefacts_were_made_anew() -> None:
+    found = of(
+        cost_of("a", run=0, parakeet_hours=1, failed=True),
+        cost_of("a", run=1, parakeet_hours=1.5),
+        cost_of("a", run=2, parakeet_hours=1.25, failed=True),
+        cost_of("a", run=3, parakeet_hours=1.5),
+        cost_of("a", run=4, parakeet_hours=0.5, failed=True),
+    )
+
+    day = only_day(found)
+    assert (day.total.audio_hours, day.jobs, day.failed_jobs) == (3.5, 3, 1)
+
+
+def test_a_refused_message_of_a_later_run_does_not_hide_what_the_job_cost() -> None:
+    failed_job, refused = cost_of("a", parakeet_hours=1, failed=True), cost_of("a", run=7, failed=True)
+
+    assert of(failed_job, refused) == of(failed_job)
+
+
 def test_a_conflict_under_the_same_id_does_not_hide_the_job() -> None:
     job, conflict = cost_of("a", parakeet_hours=1), cost_of("a", failed=True)
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from schemas.cost import ParakeetRates
-from schemas.state import Checkpoint
+from schemas.state import Checkpoint, Waste
 from worker.core.jobs.costing import Prices, bill, price_book, speed_for_savings
 from worker.errors import DeepgramPriceUnknown
 
@@ -101,6 +101,31 @@ def test_requests_that_were_billed_for_nothing_are_counted_and_paid_for() -> Non
 
     assert deepgram.requests == 3
     assert deepgram.usd == 0.135337  # 3 x 601.5 s at 0.0045 a minute: 0.1353375
+
+
+def test_what_failed_chunks_cost_is_paid_for_and_buys_no_audio() -> None:
+    waste = Waste(engine_seconds=4.1, deepgram_requests=2, deepgram_seconds=1200.0)
+
+    parakeet, deepgram = bill([], 0.0, L4, waste).engines
+
+    assert (parakeet.audio_seconds, parakeet.gpu_seconds, parakeet.usd) == (0.0, 4.1, 0.001031)
+    assert (deepgram.audio_seconds, deepgram.requests, deepgram.request_ids, deepgram.usd) == (0.0, 2, (), 0.09)
+
+
+def test_failed_chunks_are_added_to_those_that_were_done() -> None:
+    waste = Waste(deepgram_requests=1, deepgram_seconds=60.0)
+
+    (deepgram,) = bill([chunk(0, engine="deepgram")], 600.0, L4, waste).engines
+
+    assert (deepgram.requests, deepgram.audio_seconds, deepgram.usd) == (2, 600.0, 0.0495)
+
+
+def test_requests_wasted_on_a_chunk_that_parakeet_did_are_paid_for() -> None:
+    done = chunk(0, engine_seconds=1.0).model_copy(update={"deepgram_wasted_requests": 1})
+
+    _, deepgram = bill([done], 600.0, L4).engines
+
+    assert (deepgram.requests, deepgram.audio_seconds, deepgram.usd) == (1, 0.0, 0.045)
 
 
 def test_a_model_without_a_price_is_named_with_those_that_have_one() -> None:

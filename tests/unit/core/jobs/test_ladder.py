@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from schemas.codes import ErrorCode
-from schemas.state import Checkpoint
+from schemas.state import Checkpoint, Waste
 from tests.support.clock import FakeClock
 from tests.support.engines import StuckRecogniser, everything, failing_where
 from tests.support.jobs import speech
@@ -16,9 +16,11 @@ from worker.core.jobs.ladder import Deepgram, Ladder
 from worker.core.jobs.routing import Engine, Route
 from worker.core.transcript.planning import Chunk, ChunkCutter
 from worker.errors import (
+    DeepgramDown,
     DeepgramNotConfigured,
     DeepgramRejected,
     DeepgramUnavailable,
+    DeepgramUnusable,
     EngineFailure,
     FallbackBudgetExhausted,
     GpuMemoryError,
@@ -70,6 +72,7 @@ class Rungs:
         method: Engine = "parakeet",
         with_key: bool = True,
         most_requests: int = 1,
+        reason: str = "a test",
         **permits: Any,
     ) -> None:
         self.clock = FakeClock()
@@ -83,7 +86,7 @@ class Rungs:
             deepgram=deepgram if with_key else None,
             health=self.health,
             clock=self.clock,
-            route=Route(method=method, reason="a test"),
+            route=Route(method=method, reason=reason),
             language="en",
             job_id="job-1",
             **({"may_fall_back": True, "may_use_parakeet": True} | permits),
@@ -92,6 +95,10 @@ class Rungs:
     async def hear(self, chunk: Chunk = CHUNK) -> Checkpoint:
         return await self._ladder.hear(chunk)
 
+    @property
+    def waste(self) -> Waste:
+        return self._ladder.waste
+
 
 def words_of(heard: Checkpoint) -> list[str]:
     return [word.text.lower().strip(".") for window in heard.windows for word in window.words]
@@ -99,6 +106,23 @@ def words_of(heard: Checkpoint) -> list[str]:
 
 def window_seconds(chunk: Chunk) -> float:
     return sum(span.end_sample - span.start_sample for span in chunk.windows) / SAMPLE_RATE_HZ
+
+
+def down() -> MemoryCloudRecogniser:
+    cloud = MemoryCloudRecogniser()
+    cloud.go_down("status 503")
+    return cloud
+
+
+def wasting(requests: int) -> MemoryCloudRecogniser:
+    """Bills so many requests a chunk, for nothing."""
+
+    def unusable() -> Exception:
+        error = DeepgramUnusable("it cannot be read as JSON")
+        error.wasted_requests = requests
+        return error
+
+    return MemoryCloudRecogniser(script=failing_where(everything, unusable))
 
 
 BROKEN = MemoryRecogniser(script=failing_where(everything))
@@ -212,12 +236,56 @@ async def test_doubtful_words_are_kept_when_deepgram_will_never_take_the_chunk()
     assert heard.engine == "parakeet"
 
 
-async def test_the_job_is_tried_again_when_deepgram_is_down_for_now() -> None:
-    down = MemoryCloudRecogniser(script=failing_where(everything, lambda: DeepgramUnavailable("status 503")))
-    rungs = Rungs(StuckRecogniser(), cloud=down)
+async def test_doubtful_words_are_kept_where_deepgram_is_down() -> None:
+    rungs = Rungs(StuckRecogniser(), cloud=down())
+
+    heard = await rungs.hear()
+
+    assert (heard.engine, heard.fallback_reason) == ("parakeet", None)
+
+
+async def test_the_job_is_tried_again_when_deepgram_failed_on_this_chunk_alone() -> None:
+    fails = MemoryCloudRecogniser(script=failing_where(everything, lambda: DeepgramUnavailable("reset")))
+    rungs = Rungs(StuckRecogniser(), cloud=fails)
 
     with pytest.raises(DeepgramUnavailable):
         await rungs.hear()
+
+
+async def test_a_chunk_that_parakeet_cannot_do_waits_for_a_deepgram_that_is_down() -> None:
+    with pytest.raises(DeepgramDown):
+        await Rungs(BROKEN, cloud=down()).hear()
+
+
+@pytest.mark.parametrize(("method", "reason"), [("deepgram", "long_file"), ("hybrid", "force_method")])
+async def test_parakeet_steps_in_for_a_deepgram_that_is_down_where_that_was_chosen_for_speed(
+    method: Engine, reason: str
+) -> None:
+    rungs = Rungs(method=method, reason=reason, cloud=down())
+
+    heard = await rungs.hear(chunks(2)[1])
+
+    assert heard.engine == "parakeet"
+
+
+@pytest.mark.parametrize("reason", ["force_method", "transcription_method", "rollout_percent", "gpu_disabled"])
+async def test_parakeet_does_not_step_in_where_it_was_ruled_out(reason: str) -> None:
+    with pytest.raises(DeepgramDown):
+        await Rungs(method="deepgram", reason=reason, cloud=down()).hear()
+
+
+async def test_a_parakeet_in_doubt_does_not_step_in() -> None:
+    rungs = Rungs(method="deepgram", reason="long_file", cloud=down())
+    for _ in range(3):
+        rungs.health.record_failure()
+
+    with pytest.raises(DeepgramDown):
+        await rungs.hear()
+
+
+async def test_where_parakeet_stepped_in_and_failed_the_chunk_waits_for_deepgram() -> None:
+    with pytest.raises(DeepgramDown):
+        await Rungs(BROKEN, method="deepgram", reason="long_file", cloud=down()).hear()
 
 
 async def test_a_spent_budget_fails_a_chunk_that_only_deepgram_could_have_done() -> None:
@@ -321,12 +389,43 @@ async def test_the_worst_case_is_taken_from_the_budget_and_what_was_not_needed_g
     assert budget.purse.usd == pytest.approx(back * minute)
 
 
-async def test_requests_that_failed_unbilled_go_back_into_the_budget() -> None:
+@pytest.mark.parametrize(("wasted", "share"), [(0, 1.0), (1, 0.5), (2, 0.0)])
+async def test_requests_that_failed_unbilled_go_back_into_the_budget(wasted: int, share: float) -> None:
     budget = ScriptedBudget(1.0)
-    down = MemoryCloudRecogniser(script=failing_where(everything, lambda: DeepgramUnavailable("status 503")))
-    rungs = Rungs(BROKEN, cloud=down, budget=budget, most_requests=2)
+    rungs = Rungs(BROKEN, cloud=wasting(wasted), budget=budget, most_requests=2)
 
-    with pytest.raises(DeepgramUnavailable):
+    with pytest.raises(DeepgramUnusable):
         await rungs.hear()
 
-    assert budget.purse.usd == pytest.approx(sum(budget.taken))
+    assert budget.purse.usd == pytest.approx(share * sum(budget.taken))
+
+
+async def test_what_a_failed_chunk_cost_is_known() -> None:
+    def broken() -> Exception:
+        error = EngineFailure("parakeet", "its process ended")
+        error.engine_seconds = 3.0
+        return error
+
+    rungs = Rungs(MemoryRecogniser(script=failing_where(everything, broken)), cloud=wasting(2))
+
+    with pytest.raises(DeepgramUnusable):
+        await rungs.hear()
+
+    assert rungs.waste.engine_seconds >= 3.0
+    assert rungs.waste.deepgram_requests == 2
+    assert rungs.waste.deepgram_seconds == pytest.approx(2 * len(CHUNK.samples) / SAMPLE_RATE_HZ, abs=1)
+
+
+async def test_requests_wasted_on_a_chunk_that_parakeet_then_did_are_in_its_checkpoint() -> None:
+    def down_and_billed() -> Exception:
+        error = DeepgramDown("no answer")
+        error.wasted_requests = 1
+        return error
+
+    cloud = MemoryCloudRecogniser(script=failing_where(everything, down_and_billed))
+    rungs = Rungs(method="deepgram", reason="long_file", cloud=cloud)
+
+    heard = await rungs.hear()
+
+    assert (heard.engine, heard.deepgram_wasted_requests) == ("parakeet", 1)
+    assert not rungs.waste

@@ -12,11 +12,16 @@ class Spent(NoLimit):
     is_spent = True
 
 
-def deepgram(budget: NoLimit) -> Deepgram:
-    return Deepgram(recogniser=MemoryCloudRecogniser(), usd_per_minute=0.0045, budget=budget)
+def deepgram(budget: NoLimit, *, down_because: str = "") -> Deepgram:
+    recogniser = MemoryCloudRecogniser()
+    if down_because:
+        recogniser.go_down(down_because)
+    return Deepgram(recogniser=recogniser, usd_per_minute=0.0045, budget=budget)
 
 
-@pytest.mark.parametrize("paid", [None, deepgram(NoLimit()), deepgram(Spent())])
+@pytest.mark.parametrize(
+    "paid", [None, deepgram(NoLimit()), deepgram(Spent()), deepgram(NoLimit(), down_because="status 503")]
+)
 @pytest.mark.parametrize("may_pay", [True, False])
 def test_a_healthy_parakeet_is_enough(paid: Deepgram | None, may_pay: bool) -> None:
     readiness = Readiness(EngineHealth(FakeClock()), paid, may_pay=may_pay)
@@ -30,10 +35,11 @@ def test_a_healthy_parakeet_is_enough(paid: Deepgram | None, may_pay: bool) -> N
         (deepgram(NoLimit()), True, ""),
         (deepgram(NoLimit()), False, "ENABLE_FALLBACK is false"),
         (deepgram(Spent()), True, "budget is spent"),
+        (deepgram(NoLimit(), down_because="status 503"), True, "Deepgram is down: status 503"),
         (None, True, "no DEEPGRAM_API_KEY"),
     ],
 )
-def test_without_parakeet_there_must_be_deepgram_a_permission_and_money(
+def test_without_parakeet_there_must_be_a_deepgram_that_is_up_a_permission_and_money(
     paid: Deepgram | None, may_pay: bool, reason: str
 ) -> None:
     readiness = Readiness(EngineHealth(FakeClock(), doubted=True), paid, may_pay=may_pay)

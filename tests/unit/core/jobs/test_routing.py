@@ -6,7 +6,16 @@ from hypothesis import strategies as st
 
 from schemas.codes import Method
 from schemas.job import TranscriptionJob
-from worker.core.jobs.routing import SECONDS_PER_HOUR, Route, RoutingPolicy, Situation, feasible, in_rollout, route
+from worker.core.jobs.routing import (
+    SECONDS_PER_HOUR,
+    Route,
+    RoutingPolicy,
+    Situation,
+    feasible,
+    in_rollout,
+    needs_deepgram,
+    route,
+)
 from worker.errors import DeepgramNotConfigured, GpuNotAvailable, ParakeetDisabled, WorkerError
 
 BY_LENGTH = RoutingPolicy(cost_optimization=False)
@@ -21,6 +30,24 @@ def situation(**changes: object) -> Situation:
         job=job(), policy=RoutingPolicy(), gpu_healthy=True, model_languages=frozenset({"en"}), duration_seconds=60.0
     )
     return replace(usual, **changes)
+
+
+@pytest.mark.parametrize(
+    ("case", "needs"),
+    [
+        (situation(), False),
+        (situation(job=job(force_method="deepgram")), True),
+        (situation(job=job(force_method="hybrid")), False),
+        (situation(policy=RoutingPolicy(method=Method.DEEPGRAM)), True),
+        (situation(job=job(language="fr")), True),
+        (situation(policy=RoutingPolicy(rollout_percent=0)), True),
+        (situation(gpu_healthy=False), True),
+        (situation(policy=RoutingPolicy(gpu_enabled=False)), True),
+        (situation(policy=BY_LENGTH, duration_seconds=9.0 * SECONDS_PER_HOUR), False),
+    ],
+)
+def test_a_job_needs_deepgram_where_parakeet_may_not_or_cannot_do_it(case: Situation, needs: bool) -> None:
+    assert needs_deepgram(case) is needs
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MEMORY_FACTS, MemoryRecogniser
 from worker.core.jobs.budget import NoLimit
 from worker.core.jobs.ladder import Deepgram
-from worker.core.jobs.transcription import Transcription
+from worker.core.jobs.transcription import ChunkCancelled, Transcription
 from worker.core.transcript.planning import Chunk
 from worker.errors import EngineFailure
 from worker.ports import SAMPLE_RATE_HZ, AudioFacts, Pcm
@@ -69,7 +69,7 @@ async def test_after_a_failure_no_further_chunk_is_begun(tmp_path: Path) -> None
     with pytest.raises(EngineFailure):
         await room.attempt().handle(OnlySlot())
 
-    assert room.jobs._tools.health.facts.failures_in_a_row == 1
+    assert room.jobs.tools.health.facts.failures_in_a_row == 1
 
 
 async def test_what_was_paid_for_is_not_paid_for_again_by_a_worker_with_another_model(tmp_path: Path) -> None:
@@ -149,6 +149,14 @@ async def test_no_chunk_is_decoded_before_there_is_room_for_it() -> None:
 
     assert read_before[-1] <= 20 + 2
     assert heard.duration_seconds == 130
+
+
+async def test_a_chunk_whose_task_is_cancelled_fails_the_job_instead_of_losing_its_words() -> None:
+    async def hear(_chunk: Chunk) -> Checkpoint:
+        raise asyncio.CancelledError
+
+    with pytest.raises(ChunkCancelled, match="0 of 8 chunks"):
+        await transcription_of(Tape(speech(130)), hear).run(Path("tape"))
 
 
 def transcription_of(decoder: Tape, hear: Callable[[Chunk], Awaitable[Checkpoint]]) -> Transcription:

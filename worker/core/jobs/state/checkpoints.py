@@ -4,12 +4,14 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Protocol, TypeAlias
 
 import structlog
 
-from schemas.state import Checkpoint
+from schemas.state import Checkpoint, ClaimRecord, ResultMarker
 from worker.core.jobs.state.files import ABSENT, StateFiles
+from worker.core.jobs.tasks import noted
 from worker.errors import ClaimLost, PreconditionFailed
 from worker.ports import ObjectFacts, ObjectRef
 
@@ -28,6 +30,16 @@ class Holder(Protocol):
     """What checkpoints need of the claim they are made under."""
 
     lost: asyncio.Event
+
+    @property
+    def record(self) -> ClaimRecord:
+        """The claim as last written."""
+        ...
+
+    @property
+    def is_certain(self) -> bool:
+        """No other worker can have taken the job over by now."""
+        ...
 
     @property
     def is_first(self) -> bool:
@@ -65,13 +77,44 @@ class Checkpoints:
         ref = self._files.checkpoint(self._job_id, key, checkpoint.index)
         if self._names is not None:
             self._names.add(ref.name)
+        write = asyncio.create_task(self._write(ref, checkpoint), name=f"checkpoint-write:{ref.name}")
+        write.add_done_callback(noted)  # where the caller is cancelled nobody else looks at how it ended
+        if await asyncio.shield(write):
+            await self._holder.note_progress()
+
+    async def _write(self, ref: ObjectRef, checkpoint: Checkpoint) -> bool:
+        """Write the checkpoint unless a sound one is there already; return whether it was written.
+
+        Runs to its end although the caller is cancelled: a write that is in flight lands in any case.
+        """
         try:
-            await self._files.save(ref, checkpoint, if_generation=ABSENT)
+            written = await self._files.save(ref, checkpoint, if_generation=ABSENT)
         except PreconditionFailed:
             if await self._sound(ref, checkpoint.index):
-                return
-            await self._files.save(ref, checkpoint, if_generation=None)
-        await self._holder.note_progress()
+                return False
+            written = await self._files.save(ref, checkpoint, if_generation=None)
+        if not self._holder.is_certain:
+            await self._remove_if_completed(written)
+        return True
+
+    async def _remove_if_completed(self, written: ObjectFacts) -> None:
+        """Remove a write that landed after another worker had completed the job, and so had cleared its checkpoints.
+
+        A job that is not completed yet keeps it: the worker that completes it lists and clears them after that.
+        """
+        result = (await self._files.load(self._files.result(self._job_id), ResultMarker)).content
+        if result is None or result.outcome != "completed" or result.run < self._holder.record.run:
+            return
+        log.info("checkpoint.too_late", uri=written.ref.uri)
+        with suppress(PreconditionFailed):
+            await self._files.delete(written.ref, if_generation=written.generation)
+
+    async def all(self) -> tuple[Checkpoint, ...]:
+        """Return every checkpoint of the job, of all keys, without words, by index. Raises `StorageServiceError`."""
+        refs = [ObjectRef(self._files.bucket, name) for name in sorted(await self._standing())]
+        found = await asyncio.gather(*(self._files.load(ref, Checkpoint) for ref in refs))
+        chunks = [stored.content.model_copy(update={"windows": ()}) for stored in found if stored.content is not None]
+        return tuple(sorted(chunks, key=lambda chunk: chunk.index))
 
     async def clear(self) -> None:
         """Remove every checkpoint of the job, of all keys. For after the result marker stands."""
@@ -79,7 +122,7 @@ class Checkpoints:
             await clear_checkpoints(self._files, self._job_id)
             return
         names = await self._standing()
-        await asyncio.gather(*(self._files.store.delete(ObjectRef(self._files.bucket, name)) for name in names))
+        await asyncio.gather(*(self._files.delete(ObjectRef(self._files.bucket, name)) for name in names))
 
     async def _standing(self) -> set[str]:
         async with self._listing:
@@ -98,4 +141,4 @@ class Checkpoints:
 async def clear_checkpoints(files: StateFiles, job_id: str) -> None:
     """Remove every checkpoint of the job, of all keys. Raises `StorageServiceError`."""
     standing = await files.checkpoints(job_id)
-    await asyncio.gather(*(files.store.delete(facts.ref) for facts in standing))
+    await asyncio.gather(*(files.delete(facts.ref) for facts in standing))

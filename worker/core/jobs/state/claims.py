@@ -6,14 +6,17 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from schemas.state import ClaimRecord, ResultMarker
+from schemas.state import ClaimRecord, ResultMarker, Waste
+from worker.core.jobs.state.bucket_time import BucketTime
 from worker.core.jobs.state.checkpoints import Checkpoints
 from worker.core.jobs.state.files import ABSENT, StateFiles
-from worker.errors import ClaimHeld, ClaimLost, JobIdConflict, ObjectForbidden, PreconditionFailed, StorageServiceError
+from worker.core.jobs.tasks import noted
+from worker.errors import ClaimHeld, ClaimLost, JobIdConflict, PreconditionFailed, Undiagnosed
 from worker.ports import Clock
 from worker.telemetry.spans import stage
 
 BEATS_PER_TTL = 3
+MOST_REASON_CHARACTERS = 500
 RELEASE_SECONDS = 3.0
 """Of the eight that a worker has after SIGTERM."""
 
@@ -35,8 +38,10 @@ def successor(previous: ClaimRecord | None, fresh: ClaimRecord) -> ClaimRecord:
         update={
             "failures": previous.failures,
             "crashes": previous.crashes + crashed,
+            "last_fault": previous.last_fault,
             "deliveries": previous.deliveries + fresh.deliveries,
             "first_seen": previous.first_seen,
+            "waste": previous.waste,
         }
     )
 
@@ -52,8 +57,11 @@ class Claim:
     """Set once another writer's generation stands there, or no heartbeat could be written for the ttl."""
     checkpoints: Checkpoints
 
-    def __init__(self, files: StateFiles, clock: Clock, ttl_seconds: float, record: ClaimRecord) -> None:
+    def __init__(
+        self, files: StateFiles, clock: Clock, ttl_seconds: float, record: ClaimRecord, bucket_time: BucketTime
+    ) -> None:
         self._files, self._clock, self._ttl_seconds, self._record = files, clock, ttl_seconds, record
+        self._bucket_time = bucket_time
         self._ref = files.claim(record.job_id)
         self._generation = self._marker_generation = ABSENT
         self._is_first = False
@@ -73,6 +81,12 @@ class Claim:
         """Where this claim stands none has stood, nor has a run of the job ended."""
         return self._is_first
 
+    @property
+    def is_certain(self) -> bool:
+        """No other worker can have taken the job over by now: the last heartbeat is younger than the ttl."""
+        young = self._clock.monotonic() - self._confirmed < self._ttl_seconds
+        return young and self._held and not self._taken and not self._concluded
+
     async def verify(self) -> None:
         """Prove by a write that the job is still ours, now. Raises `ClaimLost`, `StorageServiceError`."""
         await self._write()
@@ -81,6 +95,14 @@ class Claim:
         """Count a failure with a verdict and return the new total. Raises `ClaimLost`, `StorageServiceError`."""
         await self._write(failures=self._record.failures + 1, progressed=True)
         return self._record.failures
+
+    async def record_crash(self, reason: str) -> None:
+        """Count a crash, and keep its reason. Raises `ClaimLost`, `StorageServiceError`."""
+        await self._write(crashes=self._record.crashes + 1, last_fault=reason[:MOST_REASON_CHARACTERS], progressed=True)
+
+    async def add_waste(self, waste: Waste) -> None:
+        """Remember what failed chunks cost. Raises `ClaimLost`, `StorageServiceError`."""
+        await self._write(waste=self._record.waste + waste)
 
     async def note_progress(self) -> None:
         """Remember that this claim brought the job forward. Raises `ClaimLost`, `StorageServiceError`."""
@@ -101,15 +123,16 @@ class Claim:
         self._concluded = True
 
     @asynccontextmanager
-    async def held(self, over_generation: int) -> AsyncIterator[None]:
-        """Put the claim over what stands there, keep it alive, give it back.
+    async def held(self, over_generation: int, over_result: ResultMarker | None = None) -> AsyncIterator[None]:
+        """Put the claim over the one of `over_generation`, keep it alive, give it back.
 
-        Entering raises `ClaimHeld` when another worker was first, or when the job has been concluded.
+        Entering raises `ClaimHeld` when another worker was first, or when the job has been concluded otherwise than by
+        `over_result`.
         """
         tasks: list[asyncio.Task[None]] = []
         try:
             with stage("claim"):
-                await self._enter(over_generation)
+                await self._enter(over_generation, over_result)
             tasks += [
                 asyncio.create_task(self._beat(), name=f"claim-beat:{self._record.job_id}"),
                 asyncio.create_task(self._watch(), name=f"claim-watch:{self._record.job_id}"),
@@ -121,7 +144,7 @@ class Claim:
             await self._give_back()
             await _ended(tasks)
 
-    async def _enter(self, over_generation: int) -> None:
+    async def _enter(self, over_generation: int, over_result: ResultMarker | None) -> None:
         self._generation = over_generation
         try:
             await self._write()
@@ -130,18 +153,21 @@ class Claim:
         marker = await self._files.load(self._files.result(self._record.job_id), ResultMarker)
         self._marker_generation = marker.generation
         standing = marker.content
-        if standing and (standing.fingerprint != self._record.fingerprint or standing.settles(self._record.run)):
+        if standing and standing != over_result and self._is_answered_by(standing):
             self._concluded = True  # so the claim we just made is removed again
             refuse_conflict(standing, self._record.fingerprint)
             raise ClaimHeld(self._record.job_id, "nobody any more: it is concluded")
         self._is_first = over_generation == marker.generation == ABSENT
 
-    async def _write(self, **changes: bool | int) -> None:
+    def _is_answered_by(self, result: ResultMarker) -> bool:
+        return result.fingerprint != self._record.fingerprint or result.settles(self._record.run)
+
+    async def _write(self, **changes: bool | int | str | Waste) -> None:
         write = asyncio.create_task(self._swap(changes), name=f"claim-write:{self._record.job_id}")
-        write.add_done_callback(_noted)  # where the caller is cancelled nobody else looks at how it ended
+        write.add_done_callback(noted)  # where the caller is cancelled nobody else looks at how it ended
         await asyncio.shield(write)
 
-    async def _swap(self, changes: Mapping[str, bool | int]) -> None:
+    async def _swap(self, changes: Mapping[str, bool | int | str | Waste]) -> None:
         async with self._writing:
             if self._taken or (self.lost.is_set() and changes != _RELEASE):
                 raise ClaimLost(self._record.job_id)
@@ -149,11 +175,13 @@ class Claim:
             update = {**changes, "beat": self._record.beat + 1, "heartbeat_at": self._clock.now()}
             record = self._record.model_copy(update=update)
             try:
-                self._generation = await self._files.save(self._ref, record, if_generation=self._generation)
+                facts = await self._files.save(self._ref, record, if_generation=self._generation)
             except PreconditionFailed as exc:
                 self._taken = True
                 self.lost.set()
                 raise ClaimLost(self._record.job_id) from exc
+            self._generation = facts.generation
+            self._bucket_time.learn(facts.created_at)
             self._record, self._confirmed, self._held = record, began, record.held
 
     async def _beat(self) -> None:
@@ -165,7 +193,7 @@ class Claim:
                 if self._taken:
                     log.warning("claim.lost", job_id=self._record.job_id, reason="another worker has it")
                 return
-            except (StorageServiceError, ObjectForbidden) as exc:
+            except Undiagnosed as exc:
                 log.warning("claim.heartbeat_failed", job_id=self._record.job_id, reason=str(exc))
 
     async def _watch(self) -> None:
@@ -181,12 +209,12 @@ class Claim:
                 async with self._writing:  # a write under way decides whether there is anything to give back
                     ours = self._held and not self._taken
                 if ours and self._concluded:
-                    await self._files.store.delete(self._ref, if_generation=self._generation)
+                    await self._files.delete(self._ref, if_generation=self._generation)
                 elif ours:
                     await self._write(**_RELEASE)
         except (PreconditionFailed, ClaimLost):
-            log.info("claim.taken", job_id=self._record.job_id)
-        except (TimeoutError, StorageServiceError, ObjectForbidden) as exc:
+            log.info("claim.not_ours_to_release", job_id=self._record.job_id)
+        except (TimeoutError, Undiagnosed) as exc:
             log.warning("claim.not_released", job_id=self._record.job_id, reason=repr(exc))
 
 
@@ -194,11 +222,6 @@ def refuse_conflict(state: ClaimRecord | ResultMarker, fingerprint: str) -> None
     """Raise `JobIdConflict` when another request left this state."""
     if state.fingerprint != fingerprint:
         raise JobIdConflict(state.job_id)
-
-
-def _noted(task: asyncio.Task[None]) -> None:
-    if not task.cancelled():
-        task.exception()
 
 
 async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:

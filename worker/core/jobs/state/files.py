@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Generic, TypeVar
 
 import structlog
@@ -15,54 +16,74 @@ Model = TypeVar("Model", bound=BaseModel)
 ABSENT = 0
 """The generation of an object that does not exist."""
 
+_CLAIMS = "claims/"
+
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stored(Generic[Model]):
-    """What stands at a name. `content` is None where nothing does, or nothing that can be read."""
+    """The object of a name. `content` is None where there is no object, or none that can be read."""
 
     content: Model | None
     generation: int
+    created_at: datetime | None = None
+    """The bucket's own stamp of this generation; None where there is no object."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StateFiles:
-    """Reads and writes JSON objects of the state bucket; every method may raise `StorageServiceError`."""
+    """Reads and writes JSON objects of the state bucket; every method may raise `StorageServiceError`.
+
+    `claim_store` is another door to the same objects, for claims alone: their heartbeats must not queue behind
+    checkpoints. None: `store` serves for claims as well.
+    """
 
     store: ObjectStore
     bucket: str
+    claim_store: ObjectStore | None = None
 
     def claim(self, job_id: str) -> ObjectRef:
-        """Where the job's claim stands."""
-        return ObjectRef(self.bucket, f"claims/{job_id}.json")
+        """The job's claim."""
+        return ObjectRef(self.bucket, f"{_CLAIMS}{job_id}.json")
+
+    def stamp(self, owner: str) -> ObjectRef:
+        """An object that a worker writes to learn the bucket's time, and deletes at once."""
+        return ObjectRef(self.bucket, f"stamps/{owner}.json")
 
     def result(self, job_id: str) -> ObjectRef:
-        """Where the job's result marker stands."""
+        """The job's result marker."""
         return ObjectRef(self.bucket, f"results/{job_id}.json")
 
     def checkpoint(self, job_id: str, key: str, index: int) -> ObjectRef:
-        """Where the checkpoint of one chunk stands."""
+        """The checkpoint of one chunk."""
         return ObjectRef(self.bucket, f"checkpoints/{job_id}/{key}/{index:05d}.json")
 
     async def checkpoints(self, job_id: str) -> Sequence[ObjectFacts]:
-        """Every checkpoint of the job, of all keys."""
+        """Return every checkpoint of the job, of all keys."""
         return await self.store.list(self.bucket, f"checkpoints/{job_id}/")
 
     async def load(self, ref: ObjectRef, model: type[Model]) -> Stored[Model]:
         """Read an object; one that is not such a model is logged and has no content."""
         try:
-            data, facts = await self.store.read(ref)
+            data, facts = await self._door(ref).read(ref)
         except ObjectNotFound:
             return Stored(content=None, generation=ABSENT)
         try:
-            return Stored(content=model.model_validate_json(data), generation=facts.generation)
+            content: Model | None = model.model_validate_json(data)
         except ValidationError as exc:
             log.warning("state.unreadable", uri=ref.uri, model=model.__name__, problems=exc.error_count())
-            return Stored(content=None, generation=facts.generation)
+            content = None
+        return Stored(content=content, generation=facts.generation, created_at=facts.created_at)
 
-    async def save(self, ref: ObjectRef, content: BaseModel, if_generation: int | None) -> int:
-        """Write an object and return its generation. Raises `PreconditionFailed`."""
+    async def save(self, ref: ObjectRef, content: BaseModel, if_generation: int | None) -> ObjectFacts:
+        """Write an object and return the facts of its new generation. Raises `PreconditionFailed`."""
         data = content.model_dump_json().encode()
-        facts = await self.store.write(ref, data, content_type="application/json", if_generation=if_generation)
-        return facts.generation
+        return await self._door(ref).write(ref, data, content_type="application/json", if_generation=if_generation)
+
+    async def delete(self, ref: ObjectRef, *, if_generation: int | None = None) -> None:
+        """Remove an object; one that is already gone is fine. Raises `PreconditionFailed`."""
+        await self._door(ref).delete(ref, if_generation=if_generation)
+
+    def _door(self, ref: ObjectRef) -> ObjectStore:
+        return self.claim_store if self.claim_store and ref.name.startswith(_CLAIMS) else self.store

@@ -8,26 +8,26 @@ REMEMBERED = 10_000
 
 
 class Sightings:
-    """A claim whose generation stood still for the ttl, by our own monotonic clock, is stale.
+    """For how long the generation of each claim has stood still, by this worker's monotonic clock.
 
     Kept beyond a single look and a single delivery: where no parking place was free, the message comes back after its
     backoff, and by then the dead owner's claim need not be watched from the beginning.
     """
 
-    def __init__(self, clock: Clock, ttl_seconds: float) -> None:
-        self._clock, self._ttl_seconds = clock, ttl_seconds
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
-    def is_stale(self, job_id: str, generation: int, looked_at: float) -> bool:
-        """Note a look that was begun at `looked_at` and found that generation held by somebody."""
+    def stood_still_seconds(self, job_id: str, generation: int, looked_at: float) -> float:
+        """Note a look that was begun at `looked_at` and found that generation; return its age since the first look."""
         seen, since = self._seen.get(job_id, (None, 0.0))
         if seen == generation:
-            return looked_at - since >= self._ttl_seconds
+            return looked_at - since
         self._seen[job_id] = generation, self._clock.monotonic()
         if len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
-        return False
+        return 0.0
 
     def forget(self, job_id: str) -> None:
-        """Nobody holds it any more."""
+        """Drop the job's claim, which is no longer held."""
         self._seen.pop(job_id, None)

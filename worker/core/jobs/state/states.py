@@ -2,9 +2,15 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
 from uuid import uuid4
 
+import structlog
+from pydantic import BaseModel
+
 from schemas.state import ClaimRecord, ResultMarker
+from worker.core.jobs.state.bucket_time import BucketTime
 from worker.core.jobs.state.checkpoints import clear_checkpoints
 from worker.core.jobs.state.claims import Claim, refuse_conflict, successor
 from worker.core.jobs.state.files import ABSENT, StateFiles, Stored
@@ -12,15 +18,37 @@ from worker.core.jobs.state.sightings import Sightings
 from worker.errors import ClaimHeld, PreconditionFailed
 from worker.ports import Clock, ObjectStore
 
+log = structlog.get_logger()
+
 FIRST_LOOK_SHARE, LAST_LOOK_SHARE, LOOK_GROWTH = 1 / 60, 1 / 10, 1.5
 """Waits between two looks at another worker's claim, as shares of the ttl: 0.5 s to 3 s of the default."""
+
+
+BUCKET_TIME_MARGIN_SECONDS = 1.0
+"""What two stamps of the bucket's clock may be apart by the servers that made them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """A claim as it was found, and for how many seconds its generation is known to have stood still."""
+
+    found: Stored[ClaimRecord]
+    stood_still_seconds: float = 0.0
 
 
 class JobStates:
     """Every job's state in one bucket, as seen by the worker `owner`.
 
     The bucket needs a lifecycle rule on `checkpoints/` (7 days) and one on `claims/` and `results/` (90 days or more):
-    for jobs whose message expired before they were concluded, and for the results themselves.
+    for jobs whose message expired before they were concluded, and for the results themselves. `claim_store` is another
+    door to the same bucket, so that heartbeats do not queue behind other requests.
+
+    **When a claim is stale.** Its owner heartbeats three times in `ttl_seconds` and lets the job go when none could be
+    written for that long. So a generation that is older than the ttl belongs to a worker that is gone. Its age is the
+    greater of two lower bounds, neither of which trusts the wall clock of any worker: the time since this worker first
+    saw that generation, by its own monotonic clock; and the difference between the bucket's stamp of the generation and
+    the bucket's stamp of something that this worker wrote lately. The second makes a message that comes back after its
+    ack deadline find its dead owner's claim stale at the first look.
     """
 
     def __init__(
@@ -31,14 +59,15 @@ class JobStates:
         owner: str,
         ttl_seconds: float,
         *,
+        claim_store: ObjectStore | None = None,
         new_id: Callable[[], str] = lambda: uuid4().hex,
     ) -> None:
-        self._files = StateFiles(store=store, bucket=bucket)
+        self._files = StateFiles(store=store, bucket=bucket, claim_store=claim_store)
         self._clock, self._owner, self._ttl_seconds, self._new_id = clock, owner, ttl_seconds, new_id
-        self._sightings = Sightings(clock, ttl_seconds)
+        self._sightings, self._bucket_time = Sightings(clock), BucketTime(clock)
 
     async def result(self, job_id: str, fingerprint: str) -> ResultMarker | None:
-        """How the job ended, if it did; ask `settles(run)` whether that is an answer to this run.
+        """Return how the job ended, if it did; ask `settles(run)` whether that is an answer to this run.
 
         Raises `JobIdConflict` when another request used the id, `StorageServiceError`.
         """
@@ -49,11 +78,19 @@ class JobStates:
 
     @asynccontextmanager
     async def claim(
-        self, job_id: str, fingerprint: str, run: int, *, stale_generation: int | None = None, deliveries: int = 1
+        self,
+        job_id: str,
+        fingerprint: str,
+        run: int,
+        *,
+        stale_generation: int | None = None,
+        deliveries: int = 1,
+        over_result: ResultMarker | None = None,
     ) -> AsyncIterator[Claim]:
         """Hold the job for the context; `stale_generation` is what `park` returned.
 
         `deliveries` is how many it adds to the job's count: 0 where the same delivery claims the job again.
+        `over_result` is a result that shall be made again; any other result that answers the run ends the claim.
 
         Entering raises `ClaimHeld` when another worker holds it and is not known to be gone, or concluded it just now:
         park, then look for a result, then try again. Raises `JobIdConflict` when another request used the id,
@@ -62,52 +99,94 @@ class JobStates:
         Leaving by any way gives the job back within a few seconds: the claim is released with its counters, or
         removed where `conclude` has run. Where that fails the claim goes stale by itself.
         """
-        found, is_stale = await self._look(job_id)
+        look = await self._look(job_id)
+        found = look.found
         if found.content is not None:
             refuse_conflict(found.content, fingerprint)
-        if _is_held(found) and not is_stale and found.generation != stale_generation:
+        is_stale = look.stood_still_seconds >= self._ttl_seconds or found.generation == stale_generation
+        if is_held(found) and not is_stale:
             raise ClaimHeld(job_id, found.content.owner if found.content else "unknown")
         record = successor(found.content, self._fresh(job_id, fingerprint, run, deliveries))
-        claim = Claim(self._files, self._clock, self._ttl_seconds, record)
-        async with claim.held(over_generation=found.generation):
+        claim = Claim(self._files, self._clock, self._ttl_seconds, record, self._bucket_time)
+        async with claim.held(found.generation, over_result):
+            if is_held(found):
+                self._log_taking_over(look)
             yield claim
 
     async def park(self, job_id: str) -> int | None:
         """Wait until the job may be had: its claim is gone or released (None), or stale (the generation to claim over).
 
-        Stale means that the generation stood still for the ttl by our own clock. Raises `StorageServiceError`.
+        Raises `StorageServiceError`.
         """
         pause = self._ttl_seconds * FIRST_LOOK_SHARE
         while True:
-            found, is_stale = await self._look(job_id)
-            if not _is_held(found):
+            look = await self._look(job_id)
+            if not is_held(look.found):
                 return None
-            if is_stale:
-                return found.generation
+            if look.stood_still_seconds >= self._ttl_seconds:
+                return look.found.generation
             await self._clock.sleep(pause)
             pause = min(pause * LOOK_GROWTH, self._ttl_seconds * LAST_LOOK_SHARE)
 
-    async def sweep(self, marker: ResultMarker) -> None:
+    async def is_started(self, job_id: str) -> bool:
+        """Return True where a chunk of the job is finished, or a live worker has the job. Raises `StorageServiceError`.
+
+        Every answer of Deepgram that was paid for is such a chunk.
+        """
+        if await self._files.checkpoints(job_id):
+            return True
+        look = await self._look(job_id)
+        return is_held(look.found) and look.stood_still_seconds < self._ttl_seconds
+
+    async def sweep(self, marker: ResultMarker) -> bool:
         """Remove what a worker that died after writing `marker` left: its claim, and the checkpoints where completed.
 
-        For redeliveries of concluded jobs. Never touches the claim of a later run. Raises `StorageServiceError`.
+        For redeliveries of concluded jobs. Returns False, with nothing removed, where a worker holds a later run: the
+        result is being made again. Raises `StorageServiceError`.
         """
         ref = self._files.claim(marker.job_id)
         found = await self._files.load(ref, ClaimRecord)
-        if found.content is not None and marker.settles(found.content.run):
+        if found.content is not None and found.content.run > marker.run:
+            if found.content.held:
+                return False
+        elif found.content is not None:
             with suppress(PreconditionFailed):
-                await self._files.store.delete(ref, if_generation=found.generation)
+                await self._files.delete(ref, if_generation=found.generation)
         if marker.outcome == "completed":
             await clear_checkpoints(self._files, marker.job_id)
+        return True
 
-    async def _look(self, job_id: str) -> tuple[Stored[ClaimRecord], bool]:
-        """The claim, and whether it is held by somebody who is gone."""
+    async def _look(self, job_id: str) -> _Look:
         looked_at = self._clock.monotonic()
         found = await self._files.load(self._files.claim(job_id), ClaimRecord)
-        if not _is_held(found):
+        if not is_held(found):
             self._sightings.forget(job_id)
-            return found, False
-        return found, self._sightings.is_stale(job_id, found.generation, looked_at)
+            return _Look(found=found)
+        seconds = self._sightings.stood_still_seconds(job_id, found.generation, looked_at)
+        if seconds < self._ttl_seconds and found.created_at is not None:
+            age = (await self._time_of_bucket()) - found.created_at
+            seconds = max(seconds, age.total_seconds() - BUCKET_TIME_MARGIN_SECONDS)
+        return _Look(found=found, stood_still_seconds=seconds)
+
+    async def _time_of_bucket(self) -> datetime:
+        """Return a time that the bucket's clock has passed; costs a write where this worker wrote no claim lately."""
+        if (known := self._bucket_time.at_least()) is not None:
+            return known
+        ref = self._files.stamp(self._owner)
+        written = await self._files.save(ref, _Stamp(written_by=self._new_id()), if_generation=None)
+        self._bucket_time.learn(written.created_at)
+        await self._files.delete(ref)
+        return written.created_at
+
+    @staticmethod
+    def _log_taking_over(look: _Look) -> None:
+        record = look.found.content
+        log.warning(
+            "claim.taken_over",
+            taken_from=record.owner if record else "unknown",
+            stood_still_seconds=round(look.stood_still_seconds, 1),
+            progressed=record.progressed if record else None,
+        )
 
     def _fresh(self, job_id: str, fingerprint: str, run: int, deliveries: int) -> ClaimRecord:
         now = self._clock.now()
@@ -124,6 +203,12 @@ class JobStates:
         )
 
 
-def _is_held(found: Stored[ClaimRecord]) -> bool:
-    """Whether somebody holds the claim; of one that cannot be read we must believe it."""
+class _Stamp(BaseModel):
+    """The content of an object that is written for its stamp alone."""
+
+    written_by: str
+
+
+def is_held(found: Stored[ClaimRecord]) -> bool:
+    """Return True where a worker holds the claim; a claim that cannot be read counts as held."""
     return found.generation != ABSENT and (found.content is None or found.content.held)

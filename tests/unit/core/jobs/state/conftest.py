@@ -5,8 +5,8 @@ from tests.support.state import Bucket
 
 
 @pytest.fixture
-def bucket() -> Bucket:
-    return Bucket()
+def bucket(clock: FakeClock) -> Bucket:
+    return Bucket(clock=clock)
 
 
 @pytest.fixture

@@ -1,17 +1,20 @@
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import structlog
 
 from schemas.codes import ErrorCode
 from schemas.state import Checkpoint
-from tests.support.state import BUCKET, FINGERPRINT, JOB, Bucket, checkpoint, failed
+from tests.support.clock import FakeClock
+from tests.support.state import BUCKET, FINGERPRINT, JOB, TTL, Bucket, checkpoint, completed, failed
 from worker.core.jobs.state import checkpoint_key
 from worker.core.jobs.state.files import ABSENT
 from worker.errors import ClaimLost
-from worker.ports import ObjectFacts, ObjectRef
+from worker.ports import ObjectFacts, ObjectRef, ObjectStore
 
 AUDIO = ObjectFacts(
     ref=ObjectRef("input", "a.mp3"),
@@ -99,6 +102,21 @@ async def test_clearing_removes_the_checkpoints_of_every_key_of_this_job_only(bu
     ]
 
 
+async def test_all_checkpoints_are_those_of_every_key_without_their_words(bucket: Bucket) -> None:
+    async with bucket.worker("a").claim(JOB, FINGERPRINT, 0) as claim:
+        for key, index in (("one", 1), ("two", 0)):
+            await claim.checkpoints.save(key, checkpoint(index))
+    await bucket.store.write(
+        ObjectRef(BUCKET, f"checkpoints/{JOB}/one/00002.json"), b"{", content_type="application/json"
+    )
+
+    async with bucket.worker("b").claim(JOB, FINGERPRINT, 0) as claim:
+        found = await claim.checkpoints.all()
+
+    assert [chunk.index for chunk in found] == [0, 1]
+    assert all(chunk.windows == () for chunk in found)
+
+
 async def test_a_job_that_nobody_held_before_is_listed_once(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     listed: list[str] = []
     monkeypatch.setattr(bucket.store, "list", counting(listed, bucket.store.list))
@@ -122,6 +140,79 @@ async def test_what_a_lost_worker_saved_too_late_is_cleared_by_the_next(bucket: 
         await claim.checkpoints.clear()
 
     assert await bucket.store.list(BUCKET, "checkpoints/") == []
+
+
+class HeldCheckpoints:
+    """Another worker's door to the same bucket: its checkpoint writes arrive once the gate is opened."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self.begun, self.gate = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def write(self, ref: ObjectRef, data: bytes, **options: Any) -> ObjectFacts:
+        if ref.name.startswith("checkpoints/"):
+            self.begun.set()
+            await self.gate.wait()
+        return await self._store.write(ref, data, **options)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_a_stopped_workers_checkpoint_that_lands_after_the_job_was_completed_is_removed(
+    bucket: Bucket, clock: FakeClock, is_cancelled: bool
+) -> None:
+    stopped, door = FakeClock(), HeldCheckpoints(bucket.store)
+    async with bucket.worker("a", stopped, door).claim(JOB, FINGERPRINT, 0) as zombie:
+        late = asyncio.create_task(zombie.checkpoints.save("key", checkpoint(0)))
+        await door.begun.wait()
+        await clock.advance(2 * TTL)
+        async with bucket.worker("b", clock).claim(JOB, FINGERPRINT, 0) as claim:
+            await claim.checkpoints.save("key", checkpoint(1))
+            await claim.conclude(completed())
+            await claim.checkpoints.clear()
+        await stopped.advance(2 * TTL)
+        if is_cancelled:
+            late.cancel()
+
+        door.gate.set()
+        await asyncio.gather(late, return_exceptions=True)
+        await clock.rest()
+
+    assert await bucket.names() == ["results/job-1.json"]
+
+
+async def test_a_checkpoint_that_lands_late_is_kept_while_the_job_is_not_completed(
+    bucket: Bucket, clock: FakeClock
+) -> None:
+    stopped, door = FakeClock(), HeldCheckpoints(bucket.store)
+    async with bucket.worker("a", stopped, door).claim(JOB, FINGERPRINT, 0) as zombie:
+        late = asyncio.create_task(zombie.checkpoints.save("key", checkpoint(0)))
+        await door.begun.wait()
+        await clock.advance(2 * TTL)
+        async with bucket.worker("b", clock).claim(JOB, FINGERPRINT, 0) as claim:
+            await stopped.advance(2 * TTL)
+            door.gate.set()
+            with pytest.raises(ClaimLost):
+                await late
+            kept = await bucket.store.list(BUCKET, "checkpoints/")
+            await claim.conclude(completed())
+            await claim.checkpoints.clear()
+
+    assert len(kept) == 1
+    assert await bucket.names() == ["results/job-1.json"]
+
+
+async def test_a_checkpoint_of_a_live_claim_costs_one_request(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bucket.worker("a").claim(JOB, FINGERPRINT, 0) as claim:
+        await claim.checkpoints.save("key", checkpoint(0))
+        read = []
+        monkeypatch.setattr(bucket.store, "read", read.append)
+
+        await claim.checkpoints.save("key", checkpoint(1))
+
+    assert read == []
 
 
 async def test_a_replayed_job_is_listed_again_for_its_claim_is_new_but_its_checkpoints_are_not(bucket: Bucket) -> None:

@@ -4,6 +4,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from schemas.state import Waste
 from tests.support.clock import FakeClock
 from tests.support.state import FINGERPRINT, JOB, TTL, BrokenWrites, Bucket, completed, failed
 from worker.errors import ClaimHeld, ClaimLost, JobIdConflict
@@ -47,6 +48,21 @@ async def test_counters_of_a_run_survive_release_and_a_later_run_counts_from_zer
 
     assert (third.failures, third.deliveries, third.crashes) == (2, 3, 0)
     assert (replayed.failures, replayed.deliveries, replayed.crashes) == (0, 1, 0)
+
+
+async def test_what_failed_chunks_cost_adds_up_over_the_attempts_of_a_run(bucket: Bucket) -> None:
+    waste = Waste(engine_seconds=1.5, deepgram_requests=2, deepgram_seconds=20.0)
+    for owner in "ab":
+        async with bucket.worker(owner).claim(JOB, FINGERPRINT, 0) as claim:
+            await claim.add_waste(waste)
+
+    async with bucket.worker("c").claim(JOB, FINGERPRINT, 0) as claim:
+        third = claim.record
+    async with bucket.worker("c").claim(JOB, FINGERPRINT, 1) as claim:
+        replayed = claim.record
+
+    assert third.waste == waste + waste == Waste(engine_seconds=3.0, deepgram_requests=4, deepgram_seconds=40.0)
+    assert not replayed.waste
 
 
 async def test_a_claim_that_is_given_back_when_its_job_is_cancelled_counts_no_crash(bucket: Bucket) -> None:

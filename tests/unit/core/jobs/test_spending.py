@@ -1,0 +1,148 @@
+"""What a job is charged for over all of its attempts: chunks that stand, and chunks that came to nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from schemas.cost import DeepgramCost, ParakeetCost
+from schemas.events import CostEvent
+from tests.support.engines import failing_where
+from tests.support.jobs import JobsRoom, OnlySlot, speech
+from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
+from worker.adapters.memory.recogniser import MemoryRecogniser
+from worker.core.jobs.budget import NoLimit
+from worker.core.jobs.handler import JobAttempt
+from worker.core.jobs.ladder import Deepgram
+from worker.errors import DeepgramUnusable, EngineFailure, ObjectNotFound, StorageServiceError
+from worker.ports import SAMPLE_RATE_HZ, ObjectRef, Pcm
+
+BY_DEEPGRAM = {"force_method": "deepgram"}
+LAST_CHUNK_SECONDS = 12
+
+
+def is_last_chunk(samples: Pcm) -> bool:
+    return len(samples) < LAST_CHUNK_SECONDS * SAMPLE_RATE_HZ
+
+
+def billed_for_nothing() -> Exception:
+    error = DeepgramUnusable("it cannot be read as JSON")
+    error.wasted_requests = 2
+    return error
+
+
+class Fault:
+    """An error for the last chunk, until it is mended."""
+
+    def __init__(self, error: Callable[[], Exception]) -> None:
+        self._error, self.mended = error, False
+        self.script = failing_where(lambda samples: not self.mended and is_last_chunk(samples), error)
+
+
+def room_with(folder: Path, cloud: MemoryCloudRecogniser, **options: object) -> JobsRoom:
+    deepgram = Deepgram(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit())
+    return JobsRoom(folder, deepgram=deepgram, chunks_in_flight=1, **options)
+
+
+async def fail(room: JobsRoom, attempt: JobAttempt | None = None) -> Exception:
+    attempt = attempt or room.attempt(**BY_DEEPGRAM)
+    with pytest.raises(DeepgramUnusable) as caught:
+        await attempt.handle(OnlySlot())
+    await attempt.record_failure()
+    return caught.value
+
+
+def bill_of(room: JobsRoom) -> CostEvent:
+    (cost,) = (event for event in room.events if isinstance(event, CostEvent))
+    return cost
+
+
+async def test_a_failed_job_pays_for_every_request_of_every_attempt(tmp_path: Path) -> None:
+    cloud = MemoryCloudRecogniser(script=Fault(billed_for_nothing).script)
+    room = room_with(tmp_path, cloud)
+    await room.upload(speech(44))
+    await fail(room)
+    await fail(room)
+    last = room.attempt(**BY_DEEPGRAM)
+    error = await fail(room, last)
+
+    await last.give_up(error, 3)
+
+    (paid,) = bill_of(room).engines
+    assert isinstance(paid, DeepgramCost)
+    answered = len(cloud.answered)
+    seconds = sum(answer.billed_seconds for answer in cloud.answered)
+    assert answered > 0
+    assert paid.requests == answered + 3 * 2
+    assert paid.request_ids == tuple(answer.request_id for answer in cloud.answered)
+    assert paid.usd > seconds / 60 * 0.0045
+    assert bill_of(room).audio_seconds == pytest.approx(seconds, abs=1)
+
+
+async def test_a_job_that_fails_before_its_audio_is_read_still_pays_for_what_stands(tmp_path: Path) -> None:
+    cloud = MemoryCloudRecogniser(script=Fault(billed_for_nothing).script)
+    room = room_with(tmp_path, cloud)
+    await room.upload(speech(44))
+    await fail(room)
+    await room.store.delete(ObjectRef("audio", "a.pcm"))
+
+    attempt = room.attempt(**BY_DEEPGRAM)
+    with pytest.raises(ObjectNotFound) as caught:
+        await attempt.handle(OnlySlot())
+    await attempt.give_up(caught.value.verdict(), 1)
+
+    (paid,) = bill_of(room).engines
+    assert isinstance(paid, DeepgramCost)
+    assert paid.requests == len(cloud.answered) + 2
+
+
+async def test_a_completed_job_pays_for_its_failed_attempts_too(tmp_path: Path) -> None:
+    fault = Fault(billed_for_nothing)
+    cloud = MemoryCloudRecogniser(script=fault.script)
+    room = room_with(tmp_path, cloud)
+    await room.upload(speech(44))
+    await fail(room)
+
+    fault.mended = True
+    await room.attempt(**BY_DEEPGRAM).handle(OnlySlot())
+
+    (paid,) = bill_of(room).engines
+    assert isinstance(paid, DeepgramCost)
+    assert paid.requests == len(cloud.answered) + 2
+    assert paid.audio_seconds == 44
+
+
+async def test_a_failed_job_pays_for_the_engine_time_of_its_failed_chunks(tmp_path: Path) -> None:
+    def broken() -> Exception:
+        error = EngineFailure("parakeet", "its process ended")
+        error.engine_seconds = 7.0
+        return error
+
+    room = JobsRoom(tmp_path, recogniser=MemoryRecogniser(script=Fault(broken).script), chunks_in_flight=1)
+    await room.upload(speech(44))
+    attempt = room.attempt()
+    with pytest.raises(EngineFailure) as caught:
+        await attempt.handle(OnlySlot())
+
+    await attempt.give_up(caught.value, 1)
+
+    (engine,) = bill_of(room).engines
+    assert isinstance(engine, ParakeetCost)
+    assert engine.gpu_seconds > 7.0
+    assert engine.usd == pytest.approx(engine.gpu_seconds * 0.001, abs=1e-6)
+
+
+async def test_a_bill_that_cannot_be_kept_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = room_with(tmp_path, MemoryCloudRecogniser(script=Fault(billed_for_nothing).script))
+    await room.upload(speech(44))
+    write = room.store.write
+
+    async def refuse_waste(ref: ObjectRef, data: bytes, **options: object) -> object:
+        if b'"deepgram_requests":2' in data:
+            raise StorageServiceError("write", ref.uri, "503")
+        return await write(ref, data, **options)
+
+    monkeypatch.setattr(room.store, "write", refuse_waste)
+
+    with pytest.raises(DeepgramUnusable):
+        await room.attempt(**BY_DEEPGRAM).handle(OnlySlot())

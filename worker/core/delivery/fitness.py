@@ -1,0 +1,361 @@
+"""Finds out whose fault a failure is, and keeps the intake stopped while a part of this worker is broken.
+
+An error that an adapter or the operating system raises says which call failed, not why. `Fitness.diagnose` probes the
+bucket, topic or folder that the call needed and returns an error whose class is the policy:
+
+    the part is broken: the service refuses it (401, 403, 404)       WorkerFault  (ResourceRefused)
+                        the service does not answer                  ServiceDown  (ResourceDown)
+                        the operating system refuses (ENOSPC, ...)   WorkerFault  (MachineFault)
+    the part works:     the call was refused all the same            the job's own fault where the caller named one,
+                                                                     else WorkerFault, see `report`
+                        the call failed                              Retryable    (CallFailed)
+    the part is not this worker's to answer for                      the job's own fault where the caller named one
+
+A part that was broken at any time since the delivery began counts as broken: its repair is no proof against the job.
+"""
+
+import asyncio
+import errno
+import random
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+
+import structlog
+
+from worker.core.delivery.caught import caught
+from worker.core.delivery.timing import backoff_seconds, bounded, first_of
+from worker.errors import (
+    MachineFault,
+    ResourceDown,
+    ResourceRefused,
+    ServiceDown,
+    Undiagnosed,
+    WorkerError,
+    WorkerFault,
+)
+from worker.ports import Clock
+
+PROBE_SECONDS = 60.0
+"""A probe that takes longer has failed, where its part sets no other limit."""
+LONGEST_PROBE_PAUSE_SECONDS = 15.0
+LONGEST_RELAPSE_PAUSE_SECONDS = 60.0
+MOST_REMEMBERED_FAULTS = 4096
+TEMP_DIR, MACHINE = "TEMP_DIR", "machine"
+"""The resources that stand for what every job needs of the operating system: disk; and memory, files, processes."""
+DISK_IS_REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+DISK_MAY_BE_REFUSED = DISK_IS_REFUSED | {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ESTALE}
+MACHINE_IS_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS})
+NO_THREADS = "can't start new thread"
+
+log = structlog.get_logger()
+
+
+class Need(Enum):
+    """What stops the intake."""
+
+    EVERY_JOB = "every job"
+    """No job can do without the part: a refusal and an outage."""
+    SOME_JOBS = "some jobs"
+    """A refusal, which is the worker's fault. In an outage the jobs that need the part wait."""
+    OPTIONAL = "optional"
+    """Neither: jobs have another way, or somebody else decides."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """Something that jobs need of this worker. `probe` returns where it works and raises where it does not.
+
+    `resource` is what errors call it: `gs://bucket`, a topic's path, `TEMP_DIR`. `remote`: a service, which may be
+    down; everything else is this machine's.
+    """
+
+    name: str
+    resource: str
+    probe: Callable[[], Awaitable[None]]
+    need: Need = Need.EVERY_JOB
+    remote: bool = True
+    limit_seconds: float = PROBE_SECONDS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartTest:
+    """The last test of one part: `passed` is None until there was one, `reason` is empty unless it failed."""
+
+    part: str
+    passed: bool | None = None
+    reason: str = ""
+    tested_at: datetime | None = None
+    seconds: float = 0.0
+
+
+@dataclass(kw_only=True, slots=True)
+class _Condition:
+    part: Part
+    test: PartTest
+    fault: WorkerFault | ServiceDown | None = None
+    """Why the part is broken now."""
+    last_fault: WorkerFault | ServiceDown | None = None
+    recovered_at: float = float("-inf")
+    next_probe_at: float = 0.0
+    failed_probes: int = 0
+    relapses: int = 0
+    """How often the part broke again since the last job that was done."""
+    probing: asyncio.Task[WorkerFault | ServiceDown | None] | None = None
+    mended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def stops_intake(self) -> bool:
+        match self.part.need:
+            case Need.EVERY_JOB:
+                return self.fault is not None
+            case Need.SOME_JOBS:
+                return isinstance(self.fault, WorkerFault)
+            case Need.OPTIONAL:
+                return False
+
+
+@dataclass(kw_only=True)
+class _Memory:
+    """Which deliveries met which fault, and when; the oldest are forgotten."""
+
+    met_at: OrderedDict[tuple[str, str], float] = field(default_factory=OrderedDict)
+
+    def meet(self, key: tuple[str, str], now: float) -> float | None:
+        """Note the meeting; return the time of the one before."""
+        before = self.met_at.pop(key, None)
+        self.met_at[key] = now
+        while len(self.met_at) > MOST_REMEMBERED_FAULTS:
+            self.met_at.popitem(last=False)
+        return before
+
+
+class Fitness:
+    """The parts of one worker and their condition. `tend` runs for ever, in a task of its owner."""
+
+    def __init__(self, parts: Iterable[Part], clock: Clock, rng: random.Random) -> None:
+        self._clock, self._rng = clock, rng
+        self._conditions: dict[str, _Condition] = {}
+        self._memory = _Memory()
+        self._broken, self._changed = asyncio.Event(), asyncio.Event()
+        self._fit = asyncio.Event()
+        self._fit.set()
+        for part in parts:
+            self.add(part)
+
+    def add(self, part: Part) -> None:
+        """Answer for one more part; one of the same resource stays as it is."""
+        fresh = _Condition(part=part, test=PartTest(part=part.name))
+        self._conditions.setdefault(part.resource, fresh)
+
+    @property
+    def tests(self) -> tuple[PartTest, ...]:
+        """The last test of each part, in the order in which they were added."""
+        return tuple(condition.test for condition in self._conditions.values())
+
+    def why_unfit(self) -> str:
+        """Return why no job could be done now, or an empty string."""
+        return "; ".join(str(broken.fault) for broken in self._conditions.values() if broken.stops_intake)
+
+    async def wait_fit(self) -> None:
+        """Return once nothing that stops the intake is broken."""
+        await self._fit.wait()
+
+    async def wait_mended(self, resource: str) -> None:
+        """Return once the part of that resource works, at once where nothing is known against it."""
+        condition = self._conditions.get(resource)
+        while condition is not None and condition.fault is not None:
+            await condition.mended.wait()
+
+    def refuse_if_broken(self, resource: str) -> None:
+        """Raise what is wrong with the part of that resource, so that no call has to fail first."""
+        condition = self._conditions.get(resource)
+        if condition is not None and condition.fault is not None:
+            raise condition.fault.with_traceback(None)
+
+    async def diagnose(self, error: Exception, since: float) -> Exception:
+        """Return the error whose class says what follows. `since`: when the delivery began, on the monotonic clock."""
+        match error:
+            case Undiagnosed():
+                return await self._diagnose_call(error, since)
+            case OSError(errno=number) if number in DISK_MAY_BE_REFUSED:
+                return await self._diagnose_disk(error, since)
+            case _ if _is_shortage(error):
+                return _machine_fault(MACHINE, error)
+            case _:
+                return error
+
+    def report(self, fault: WorkerFault | ServiceDown, delivery: str) -> bool:
+        """Stop the intake until a probe of the fault's part works; return True where it looks like the job's doing.
+
+        That is where the same `delivery` met the same fault before and the part has worked since: a job that fills the
+        disk by itself must come to an end.
+        """
+        now = self._clock.monotonic()
+        before = self._memory.meet((delivery, fault.part), now)
+        condition = self._by_name(fault.part)
+        if condition is None or condition.part.need is Need.OPTIONAL:
+            return False
+        if condition.fault is None and fault is not condition.last_fault:  # else it was mended meanwhile
+            self._break(condition, fault)
+        return isinstance(fault, WorkerFault) and before is not None and condition.recovered_at > before
+
+    def record_success(self) -> None:
+        """A job was done: parts that broke off and on are trusted as at first."""
+        for condition in self._conditions.values():
+            if condition.fault is None:
+                condition.relapses = 0
+
+    def record_verified(self) -> None:
+        """Note that the parts which are here by now have just been verified by other means."""
+        now = self._clock.now()
+        for condition in self._conditions.values():
+            if condition.test.passed is None:
+                condition.test = PartTest(part=condition.part.name, passed=True, tested_at=now)
+
+    async def self_test(self) -> None:
+        """Probe every part, in order. Raises what the first broken one came to, after all were probed."""
+        faults = [await self._probe(condition) for condition in tuple(self._conditions.values())]
+        for fault in faults:
+            if fault is not None:
+                raise fault.with_traceback(None)
+
+    async def tend(self) -> None:
+        """Probe what is broken, for ever: at first after a second, at last every quarter of a minute."""
+        while True:
+            await self._broken.wait()
+            self._changed.clear()
+            broken = [condition for condition in self._conditions.values() if condition.fault is not None]
+            condition = min(broken, key=lambda each: each.next_probe_at)
+            await first_of(self._clock.sleep(condition.next_probe_at - self._clock.monotonic()), self._changed.wait())
+            if condition.fault is not None and condition.next_probe_at <= self._clock.monotonic():
+                await self._probe(condition)
+
+    async def _diagnose_call(self, error: Undiagnosed, since: float) -> Exception:
+        condition = self._conditions.get(error.resource)
+        if condition is None:
+            return error.verdict()
+        if (fault := await self._fault_of(condition, since)) is not None:
+            return fault
+        if error.refused and error.otherwise is None:
+            # Refused although the part works: this call alone, or the refusal ended just now. Uncounted the first time.
+            refused = ResourceRefused(condition.part.name, str(error))
+            refused.__cause__ = error
+            return refused
+        return error.verdict()
+
+    async def _diagnose_disk(self, error: OSError, since: float) -> Exception:
+        condition = self._conditions.get(TEMP_DIR)
+        if condition is not None and (fault := await self._fault_of(condition, since)) is not None:
+            return fault
+        return _machine_fault(TEMP_DIR, error) if error.errno in DISK_IS_REFUSED else error
+
+    async def _fault_of(self, condition: _Condition, since: float) -> WorkerFault | ServiceDown | None:
+        fault = condition.fault or await self._probe(condition)
+        if fault is None and condition.recovered_at >= since:
+            fault = condition.last_fault
+        return fault
+
+    async def _probe(self, condition: _Condition) -> WorkerFault | ServiceDown | None:
+        """Probe the part once for all who ask at this moment; return what is wrong with it."""
+        if condition.probing is None:
+            condition.probing = asyncio.create_task(self._run_probe(condition), name=f"probe:{condition.part.name}")
+        return await asyncio.shield(condition.probing)
+
+    async def _run_probe(self, condition: _Condition) -> WorkerFault | ServiceDown | None:
+        part, began = condition.part, self._clock.monotonic()
+        try:
+            failed = await caught(bounded(part.probe(), part.limit_seconds, self._clock))
+        finally:
+            condition.probing = None
+        fault = None if failed is None else _fault_from(failed, part)
+        condition.test = PartTest(
+            part=part.name,
+            passed=fault is None,
+            reason=str(fault or ""),
+            tested_at=self._clock.now(),
+            seconds=round(self._clock.monotonic() - began, 3),
+        )
+        if fault is None:
+            self._mend(condition)
+        else:
+            condition.failed_probes += 1
+            self._break(condition, fault)
+        return fault
+
+    def _break(self, condition: _Condition, fault: WorkerFault | ServiceDown) -> None:
+        if condition.fault is None:
+            condition.relapses += condition.last_fault is not None
+            log.error("part.broken", part=condition.part.name, code=fault.code, reason=str(fault))
+        condition.fault = condition.last_fault = fault
+        condition.mended.clear()
+        self._changed.set()
+        condition.next_probe_at = self._clock.monotonic() + self._pause_seconds(condition)
+        self._note_fitness()
+
+    def _mend(self, condition: _Condition) -> None:
+        condition.failed_probes = 0
+        if condition.fault is None:
+            return
+        condition.fault, condition.recovered_at = None, self._clock.monotonic()
+        condition.mended.set()
+        log.info("part.mended", part=condition.part.name)
+        self._note_fitness()
+
+    def _pause_seconds(self, condition: _Condition) -> float:
+        """A part that breaks again each time a job tries it is trusted ever later, until a job has been done."""
+        probes, relapses = condition.failed_probes, condition.relapses
+        by_probes = backoff_seconds(max(probes, 1), base=1.0, most=LONGEST_PROBE_PAUSE_SECONDS, rng=self._rng)
+        if not relapses:
+            return by_probes
+        by_relapses = backoff_seconds(relapses, base=1.0, most=LONGEST_RELAPSE_PAUSE_SECONDS, rng=self._rng)
+        return max(by_probes, by_relapses)
+
+    def _note_fitness(self) -> None:
+        conditions = self._conditions.values()
+        _set(self._broken, on=any(condition.fault is not None for condition in conditions))
+        _set(self._fit, on=not any(condition.stops_intake for condition in conditions))
+
+    def _by_name(self, name: str) -> _Condition | None:
+        return next((one for one in self._conditions.values() if name in {one.part.name, one.part.resource}), None)
+
+
+def _is_shortage(error: Exception) -> bool:
+    """Return True where the operating system is out of memory, descriptors, processes or threads."""
+    if isinstance(error, OSError):
+        return error.errno in MACHINE_IS_SHORT
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_THREADS in str(error))
+
+
+def _machine_fault(part: str, error: BaseException) -> MachineFault:
+    fault = MachineFault(part, _described(error))
+    fault.__cause__ = error
+    return fault
+
+
+def _fault_from(failed: Exception, part: Part) -> WorkerFault | ServiceDown:
+    """Return what a failed probe says of its part."""
+    if isinstance(failed, WorkerFault | ServiceDown) and failed.part == part.name:
+        return failed
+    fault: WorkerFault | ServiceDown
+    if isinstance(failed, Undiagnosed) and failed.refused:
+        fault = ResourceRefused(part.name, str(failed))
+    elif part.remote and isinstance(failed, Undiagnosed | TimeoutError):
+        fault = ResourceDown(part.name, str(failed))
+    else:
+        fault = MachineFault(part.name, _described(failed))
+    fault.__cause__ = failed
+    return fault
+
+
+def _described(error: BaseException) -> str:
+    return str(error) if isinstance(error, WorkerError) else f"{type(error).__name__}: {error}"
+
+
+def _set(event: asyncio.Event, *, on: bool) -> None:
+    if on:
+        event.set()
+    else:
+        event.clear()

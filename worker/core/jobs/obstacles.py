@@ -1,0 +1,72 @@
+"""What keeps a job from being claimed and done now, and how it is waited out: in a parking place, without the claim."""
+
+from typing import TypeVar
+
+import structlog
+
+from worker.core.jobs.audio_input import AudioIntake
+from worker.core.jobs.ladder import Deepgram
+from worker.core.jobs.routing import Situation, another_may_do_without, needs_deepgram
+from worker.core.jobs.state import JobStates
+from worker.errors import ClaimHeld, DeepgramDown, ParkingFull, ResourceDown, ServiceDown, WorkerError
+from worker.ports import Clock, JobSlot
+
+LEAST_SECONDS = 5.0
+"""Of a wait for Deepgram: where it serves others and has no time for this job, asking at once would be no wait."""
+
+Error = TypeVar("Error", bound=WorkerError)
+
+log = structlog.get_logger(__name__)
+
+
+def expect_deepgram(deepgram: Deepgram | None, situation: Situation) -> None:
+    """Raise `DeepgramDown` where the job needs Deepgram and it is down, before anything is downloaded for the job."""
+    if deepgram is not None and (reason := deepgram.recogniser.down_because) and needs_deepgram(situation):
+        raise DeepgramDown(reason)
+
+
+class Obstacles:
+    """Waits for another worker's claim to end, for Deepgram to come back, or for the audio's bucket to work again."""
+
+    def __init__(self, states: JobStates, deepgram: Deepgram | None, clock: Clock, intake: AudioIntake) -> None:
+        self._states, self._deepgram, self._clock, self._intake = states, deepgram, clock, intake
+
+    async def wait_out(
+        self, obstacle: ClaimHeld | DeepgramDown | ResourceDown, situation: Situation, slot: JobSlot
+    ) -> int | None:
+        """Park until the job may be claimed; returns the generation to claim over where a dead worker's claim stands.
+
+        Raises `ParkingFull` when every parking place is taken; `obstacle` itself where that is a service and there is
+        no place, or another worker may do without it.
+        """
+        if isinstance(obstacle, DeepgramDown) and another_may_do_without(situation):
+            raise obstacle
+        log.info("job.parked", reason=str(obstacle))
+        if isinstance(obstacle, ServiceDown):
+            await self._wait_for_service(obstacle, situation, slot)
+            return None
+        async with slot.parked():
+            return await self._states.park(situation.job.job_id)
+
+    async def _wait_for_service(self, down: DeepgramDown | ResourceDown, situation: Situation, slot: JobSlot) -> None:
+        try:
+            async with slot.parked():
+                if isinstance(down, DeepgramDown):
+                    await self._wait_for_deepgram(down)
+                else:
+                    await self._intake.wait_for(situation.job)
+        except ParkingFull:
+            raise down from None
+        log.info("job.unparked")
+
+    async def _wait_for_deepgram(self, down: DeepgramDown) -> None:
+        if self._deepgram is None:
+            raise down
+        await self._clock.sleep(LEAST_SECONDS)
+        await self._deepgram.recogniser.turn()
+
+
+def without_frames(error: Error) -> Error:
+    """Return the error without its traceback and causes, whose frames hold the samples of a chunk."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
