@@ -148,4 +148,6 @@ def _limit(limits: Limits, pid: int) -> None:
     }
     with contextlib.suppress(ProcessLookupError):  # it has ended already
         for limit, ceiling in ceilings.items():
-            resource.prlimit(pid, limit, ceiling)
+            _, inherited = resource.prlimit(pid, limit)
+            most = ceiling[1] if inherited == resource.RLIM_INFINITY else inherited  # which cannot be raised
+            resource.prlimit(pid, limit, (min(ceiling[0], most), min(ceiling[1], most)))

@@ -157,6 +157,20 @@ async def test_a_decode_is_confined(decoder: FfmpegDecoder, long: Path, children
     assert (environment, folder) == ({"LC_ALL": "C"}, "/")
 
 
+def test_limits_that_the_worker_itself_has_are_not_raised(media: MediaKit, long: Path) -> None:
+    limits = "import resource; resource.setrlimit(resource.RLIMIT_NPROC, (3000, 3000))"
+
+    parent = subprocess.Popen([sys.executable, "-c", f"{limits}\n{PARENT}", media.ffmpeg, long], stdout=subprocess.PIPE)
+    with parent:
+        assert parent.stdout
+        parent.stdout.readline()
+        (ffmpeg,) = psutil.Process(parent.pid).children(recursive=True)
+        threads = ffmpeg.rlimit(psutil.RLIMIT_NPROC)
+        parent.kill()
+
+    assert threads == (3000, 3000)
+
+
 async def test_a_file_that_needs_too_much_memory_is_refused(media: MediaKit, long: Path) -> None:
     poor = FfmpegDecoder(ffmpeg=media.ffmpeg, limits=Limits(max_seconds=3600, memory_bytes=16 << 20))
 
