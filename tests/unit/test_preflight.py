@@ -4,7 +4,7 @@ import pytest
 
 from worker.adapters.audio import FfmpegMissing, Kernel, find_ffmpeg
 from worker.adapters.audio.confinement.syscalls import ARCHITECTURES
-from worker.preflight.machine import confinement_findings, memory_finding
+from worker.preflight.machine import confinement_findings, ffmpeg_finding, memory_finding
 from worker.settings import Settings
 
 
@@ -60,3 +60,18 @@ def test_without_an_ffmpeg_its_confinement_is_no_subject() -> None:
         raise FfmpegMissing
 
     assert list(confinement_findings(missing, Kernel.here())) == []
+
+
+@pytest.mark.parametrize("version", ["5.1.6-0+deb12u1", "4.4.2-0ubuntu0.22.04.1", "n5.0"])
+def test_an_ffmpeg_that_cannot_read_an_inherited_file_is_refused_at_the_start(version: str) -> None:
+    found = ffmpeg_finding(Path("/usr/bin/ffmpeg"), version)
+
+    assert not found.ok
+    assert "6.0 or newer" in found.detail
+
+
+@pytest.mark.parametrize(
+    "version", ["6.0", "7.0.2-static", "n8.1", "9.0.2", "N-118000-gabcdef", "2026-11-01-git-0123456789"]
+)
+def test_a_newer_ffmpeg_and_one_without_a_number_are_taken(version: str) -> None:
+    assert ffmpeg_finding(Path("/usr/bin/ffmpeg"), version).ok

@@ -1,6 +1,7 @@
 """What the machine and the settings must allow: ffmpeg, memory, Deepgram."""
 
 import asyncio
+import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ from worker.settings import Settings
 GIB = 1024**3
 SECONDS_PER_MINUTE = 60
 SAMPLE_BYTES = 2
+LEAST_FFMPEG = 6
+_RELEASE = re.compile(r"n?(\d+)\.")
 
 
 async def machine_findings(settings: Settings) -> AsyncIterator[Finding]:
@@ -131,6 +134,15 @@ def _without_a_key(name: str, only: str) -> Finding:
 async def _ffmpeg() -> Finding:
     try:
         program = find_ffmpeg()
-        return Finding(name="ffmpeg", ok=True, detail=f"{await ffmpeg_version(program)} at {program}")
+        return ffmpeg_finding(program, await ffmpeg_version(program))
     except (FfmpegMissing, OSError) as exc:
         return Finding(name="ffmpeg", ok=False, detail=str(exc))
+
+
+def ffmpeg_finding(program: Path, version: str) -> Finding:
+    """Refuse an ffmpeg that cannot read an inherited file; builds between releases have no number and pass."""
+    detail = f"{version} at {program}"
+    if (number := _RELEASE.match(version)) and int(number[1]) < LEAST_FFMPEG:
+        detail += f": {LEAST_FFMPEG}.0 or newer is needed; remove it from PATH, and the one of imageio-ffmpeg serves"
+        return Finding(name="ffmpeg", ok=False, detail=detail)
+    return Finding(name="ffmpeg", ok=True, detail=detail)
