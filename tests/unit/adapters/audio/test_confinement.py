@@ -207,6 +207,13 @@ def test_what_a_container_refuses_counts_as_lacking(lacking: str, monkeypatch: p
     )
 
 
+@pytest.mark.skipif(not OFFERED.seccomp, reason="no filter here")
+def test_a_filter_that_would_refuse_the_start_of_ffmpeg_counts_as_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seccomp, "code_of", lambda _: range(4096, 4160))  # as where a preloaded library starts programs
+
+    assert Kernel.here().seccomp is None
+
+
 async def test_the_worker_itself_stays_free(decoder: FfmpegDecoder, media: MediaKit, talk: Pcm) -> None:
     async with decoder.decode(media.encode("talk.wav", talk)) as stream:
         await anext(aiter(stream))
