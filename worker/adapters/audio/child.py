@@ -40,8 +40,8 @@ class Child:
     ) -> Self:
         """Start `confinement.path` with `stdin` as its input, 10 steps of niceness below this process.
 
-        `limit` is called with its process id at once: before the program has loaded and reads its input. Blocks the
-        event loop until then, some milliseconds. Raises OSError.
+        `limit` is called with its process id before the program begins, where the kernel has seccomp's listeners (5.0),
+        else as it begins. Blocks the event loop until then, some milliseconds. Raises OSError.
         """
         if sys.platform == "win32":  # its pipes are asyncio's own kind; there is nothing to confine with
             pipe = asyncio.subprocess.PIPE
@@ -55,10 +55,11 @@ class Child:
                 limit=buffer_bytes,
             )
         with contextlib.ExitStack() as undo:
-            process = _start_confined(confinement, arguments, stdin)
+            process, gate = _start_confined(confinement, arguments, stdin)
             undo.callback(process.wait)
             undo.callback(process.kill)
-            limit(process.pid)
+            with gate:
+                limit(process.pid)
             assert process.stdout  # noqa: S101  # both are pipes
             assert process.stderr  # noqa: S101
             streams = []
@@ -89,13 +90,17 @@ class Child:
             self._exit.get_loop().call_soon_threadsafe(self._exit.set_result, status)
 
 
-def _start_confined(confinement: Confinement, arguments: tuple[str, ...], stdin: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start the program from a thread that has taken the confinement on."""
+def _start_confined(
+    confinement: Confinement, arguments: tuple[str, ...], stdin: IO[bytes]
+) -> tuple[subprocess.Popen[bytes], contextlib.ExitStack]:
+    """Start the program from a thread that has taken the confinement on. It begins when the stack is closed."""
 
-    def start() -> subprocess.Popen[bytes]:
+    def start() -> tuple[subprocess.Popen[bytes], contextlib.ExitStack]:
         _hold_back()
-        confinement.take_on()
-        return _popen(confinement.path, arguments, stdin)
+        with contextlib.ExitStack() as gate:
+            if (descriptor := confinement.take_on()) is not None:
+                gate.callback(os.close, descriptor)
+            return _popen(confinement.path, arguments, stdin), gate.pop_all()
 
     confinement.prepare()
     return in_own_thread(start)

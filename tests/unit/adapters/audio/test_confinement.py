@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from tests.support.decoding import decode_all
 from tests.support.media import MediaKit
+from tests.support.waiting import wait_until
 from worker.adapters.audio import Confinement, FfmpegDecoder, Kernel, Limits
+from worker.adapters.audio.child import Child
 from worker.adapters.audio.confinement import calls, seccomp
 from worker.adapters.audio.confinement.calls import code_of
 from worker.adapters.audio.confinement.program import Program
@@ -130,6 +133,26 @@ async def test_files_are_decoded_alike_whatever_the_kernel_offers(
     decoded, expected = await decode_all(lesser, path), await decode_all(decoder, path)
 
     assert np.array_equal(decoded.samples, expected.samples)
+
+
+@pytest.mark.skipif(not OFFERED.seccomp, reason="no filter here")
+async def test_a_program_begins_once_its_limits_are_set(tmp_path: Path) -> None:
+    audio = tmp_path / "audio"
+    audio.write_bytes(b"samples")
+    confinement = Confinement(path=Path("/bin/cat"), kernel=OFFERED)
+    seen = []
+
+    def slow(pid: int) -> None:
+        cat = psutil.Process(pid)
+        wait_until(lambda: cat.status() not in {psutil.STATUS_RUNNING, psutil.STATUS_WAKING})  # it waits, or has ended
+        seen.append(cat.status())
+
+    with audio.open("rb", buffering=0) as stdin:
+        child = await Child.start((), stdin, confinement, slow, buffer_bytes=1 << 16)
+    copied, status = await child.stdout.read(), await child.wait()
+
+    assert seen == [psutil.STATUS_SLEEPING]
+    assert (copied, status) == (b"samples", 0)
 
 
 async def test_a_program_linked_dynamically_is_confined_with_its_libraries(tmp_path: Path) -> None:
@@ -245,7 +268,7 @@ def test_the_numbers_of_system_calls_are_those_of_the_kernels_headers(machine: s
 @pytest.mark.parametrize("machine", ARCHITECTURES)
 @pytest.mark.parametrize("is_script", [True, False])
 def test_a_filter_jumps_forward_within_itself_and_ends_in_a_verdict(machine: str, is_script: bool) -> None:
-    program = seccomp.build(ARCHITECTURES[machine], is_script=is_script)
+    program = seccomp.build(ARCHITECTURES[machine], is_script=is_script, gated=is_script)
 
     returns = 0x06
     assert program[-1][0] == returns

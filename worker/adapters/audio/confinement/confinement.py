@@ -40,21 +40,24 @@ class Confinement:
         if can_confine():
             _ = self.program
 
-    def take_on(self) -> None:
+    def take_on(self) -> int | None:
         """Confine the calling thread, and with it the processes it starts, for good. Raises OSError.
+
+        Returns the descriptor of a gate, see `seccomp.install`, or None: the caller closes it to let the program begin.
 
         Linux keeps capabilities, Landlock's domain and the filter for each thread: the other threads of this process
         stay free, and between fork and exec there is nothing left to do.
         """
         if not can_confine():
-            return
+            return None
         program = self.program
         renounce_privileges()
         if self.kernel.landlock_abi:
             landlock.restrict(self.kernel.landlock_abi, dict(_rules(program)))
         _drop_capabilities()
         if self.kernel.seccomp:  # the last one: it refuses the calls above
-            seccomp.install(self.kernel.seccomp, is_script=program.is_script)
+            return seccomp.install(self.kernel.seccomp, is_script=program.is_script)
+        return None
 
     def gaps(self) -> tuple[str, ...]:
         """Say what a decoder taken over by a file could still do here, each with the cause. Raises OSError."""

@@ -50,9 +50,11 @@ def renounce_privileges() -> None:
 
 def _start_under_a_filter(architecture: Architecture) -> None:
     """Raise OSError where the filter cannot be installed, or refuses the start of a program to this process as well."""
-    seccomp.install(architecture, is_script=False)
+    gate = seccomp.install(architecture, is_script=False)
     with contextlib.suppress(NotADirectoryError):  # it got as far as the program, which there is not
         subprocess.Popen([f"{os.devnull}/program"])
+    if gate is not None:
+        os.close(gate)
 
 
 def _works(restriction: Callable[[], None]) -> bool:

@@ -34,24 +34,39 @@ _MAP_SHARED, _MAP_ANONYMOUS, _MAP_GROWSDOWN = 0x01, 0x20, 0x100
 # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GETPIPE_SZ: no signals, no locks, no larger pipes
 _HARMLESS_COMMANDS = (0, 1, 2, 3, 4, 1030, 1032)
 _HARMLESS_IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIO(N)CLEX
-_SET_MODE_FILTER = 1
+_SET_MODE_FILTER, _NEW_LISTENER = 1, 1 << 3
 _SECCOMP = {0xC000003E: 317, 0xC00000B7: 277}
 
 Instruction = tuple[int, int, int, int]
 
+# C libraries make this call before the program begins. It waits for the listener, which never answers: once that is
+# closed the call fails with ENOSYS, now and ever after, and they do without.
+_GATE = {"set_robust_list": [(_RETURN, 0, 0, 0x7FC00000)]}
 
-def install(architecture: Architecture, *, is_script: bool) -> None:
-    """Put the calling thread, and all that it starts, under the filter. Needs no-new-privs. Raises OSError."""
-    program = build(architecture, is_script=is_script)
+
+def install(architecture: Architecture, *, is_script: bool) -> int | None:
+    """Put the calling thread, and all that it starts, under the filter. Needs no-new-privs. Raises OSError.
+
+    Returns a descriptor: until it is closed, a program that was started waits in the first steps of its C library. None
+    where the kernel (before 5.0), or another filter of this kind, leaves no such gate.
+    """
+    try:
+        return _install(architecture, build(architecture, is_script=is_script, gated=True), _NEW_LISTENER)
+    except OSError:
+        _install(architecture, build(architecture, is_script=is_script, gated=False), 0)
+        return None
+
+
+def _install(architecture: Architecture, program: Sequence[Instruction], flags: int) -> int:
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in program))
     header = struct.pack("@HP", len(program), ctypes.addressof(code))
     buffer = ctypes.create_string_buffer(header, len(header))
-    demand("syscall", _SECCOMP[architecture.audit], _SET_MODE_FILTER, 0, buffer)
+    return demand("syscall", _SECCOMP[architecture.audit], _SET_MODE_FILTER, flags, buffer)
 
 
-def build(architecture: Architecture, *, is_script: bool) -> list[Instruction]:
+def build(architecture: Architecture, *, is_script: bool, gated: bool) -> list[Instruction]:
     """Return the filter: of each instruction its operation, how many to skip if true, and if false, and its operand."""
-    checks = {**_for_all(), **({} if is_script else _for_programs())}
+    checks = {**_for_all(), **({} if is_script else _for_programs()), **(_GATE if gated else {})}
     program = [
         (_LOAD, 0, 0, _ARCHITECTURE),
         *_unless_equal(architecture.audit, _refuse(errno.ENOSYS)),
