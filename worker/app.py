@@ -19,6 +19,7 @@ from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.adapters.backlog import Backlog, google_session
 from worker.adapters.clock import SystemClock
 from worker.adapters.gpu import open_gpus
+from worker.adapters.own_memory import hide_memory
 from worker.adapters.processors import processors
 from worker.adapters.workspace import workspace
 from worker.cloud import Cloud, open_cloud
@@ -71,6 +72,7 @@ async def run_worker(settings: Settings) -> None:
     `GpuNotAvailable` when the engine does not start, `SubscriptionNotFound` when the subscription goes away,
     `HealthPortTaken`, `ExportRefused`.
     """
+    hide_memory()
     return_large_blocks()
     board, clock = Board(), SystemClock()
     with (

@@ -1,15 +1,18 @@
 """ffmpeg's command lines: what it may open, and what it shall do with it.
 
 The file's content decides what happens, never its name, and may name nothing else to open: playlists, concat scripts,
-images and subtitles are not on the list of containers, no protocol but `file` exists, and MP4's external data
-references stay off (ffmpeg's default). Video tracks and album art are never decoded: no decoder of theirs is allowed.
+images and subtitles are not on the list of containers, there is no protocol that opens a file by its name (ffmpeg 6
+brought `fd`; on Windows it stays `file`), and MP4's external data references stay off (ffmpeg's default). Video tracks
+and album art are never decoded: no decoder of theirs is allowed.
 """
 
+import os
 from pathlib import Path
 
 from worker.adapters.audio.samples import Encoding
 from worker.ports import SAMPLE_RATE_HZ
 
+_PROTOCOL = "fd" if os.name == "posix" else "file"
 CONTAINERS = ("wav", "flac", "mp3", "aac", "ogg", "matroska", "mov", "aiff")
 _DECODERS = (
     *("aac", "alac", "flac", "libopus", "libvorbis", "mp2float", "mp3", "mp3float", "opus", "vorbis"),
@@ -29,8 +32,8 @@ _IN_LONG_FRAMES = "asetnsamples=n=16384:p=0"
 
 
 def source(path: Path) -> str:
-    """The file as ffmpeg is told of it, and as it calls it in its messages."""
-    return f"file:{path.absolute()}"
+    """Return the file's name in ffmpeg's command line and messages: on POSIX, the descriptor that it inherits as 0."""
+    return f"{_PROTOCOL}:" if _PROTOCOL == "fd" else f"{_PROTOCOL}:{path.absolute()}"
 
 
 def decode_arguments(
@@ -52,7 +55,7 @@ def probe_arguments(path: Path) -> tuple[str, ...]:
 def _input(path: Path, *options: str) -> tuple[str, ...]:
     return (
         *("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"),
-        *("-protocol_whitelist", "file"),
+        *("-protocol_whitelist", _PROTOCOL),
         *("-format_whitelist", ",".join(CONTAINERS)),
         *("-codec_whitelist", ",".join(_DECODERS)),
         *("-threads", "1", *options, "-i", source(path), "-map", "0:a:0"),

@@ -1,7 +1,7 @@
 """`FfmpegDecoder`: files in, blocks of int16 samples out.
 
 Times. Sample 0 is the container's first moment, the earliest start among its audio and video tracks: audio that
-starts later than the video gets leading silence, a gap above 0.1 s inside becomes silence (up to some 50 minutes, what
+starts later than the video gets leading silence, a gap above 0.1 s inside becomes silence (up to some 10 minutes, what
 the memory limit holds; beyond, the audio ends there, truncated), encoder delay and padding are cut where the file
 states them. Exact to the sample at 16 kHz against the encoded audio: WAV, AIFF, FLAC, Ogg, and MP3 with a LAME header;
 MP4 starts exactly and may end up to one AAC frame late; MP3 without a header, ADTS and Matroska keep their encoder's
@@ -24,6 +24,7 @@ import structlog
 
 from worker.adapters.audio import ogg
 from worker.adapters.audio.command import decode_arguments, probe_arguments, source
+from worker.adapters.audio.confinement import Confinement, Kernel
 from worker.adapters.audio.parts import PART_SECONDS, Divided, Heard, Stretch, divisible
 from worker.adapters.audio.process import Limits, Run, started
 from worker.adapters.audio.report import CLAIM_SLACK_SECONDS, Report
@@ -44,6 +45,8 @@ class FfmpegDecoder:
 
     With `parts` above 1 long files whose codec allows it are decoded in parts, at most so many at once of all files
     together, and so many of each file held ahead of their reader (10 MB a part).
+
+    Every ffmpeg is confined by what `kernel` offers, by default the running one's means.
     """
 
     def __init__(
@@ -54,8 +57,10 @@ class FfmpegDecoder:
         block_seconds: float = 5.0,
         parts: int = 1,
         part_seconds: int = PART_SECONDS,
+        kernel: Kernel | None = None,
     ) -> None:
-        self._ffmpeg, self._limits, self._parts, self._part_seconds = ffmpeg, limits, parts, part_seconds
+        self._ffmpeg = Confinement(path=ffmpeg, kernel=kernel or Kernel.here())
+        self._limits, self._parts, self._part_seconds = limits, parts, part_seconds
         self._block_samples = round(block_seconds * SAMPLE_RATE_HZ)
         self._processors = asyncio.Semaphore(parts)
 
@@ -63,7 +68,7 @@ class FfmpegDecoder:
         """Read the headers and decode one frame. `duration_seconds` may be ffmpeg's guess from the bit rate."""
         _refuse_empty(path)
         report = Report(source(path))
-        async with started(self._ffmpeg, probe_arguments(path), report, self._limits) as run:
+        async with started(self._ffmpeg, path, probe_arguments(path), report, self._limits) as run:
             _raise_for_end(await run.ended(), self._limits)
         if report.codec is None or report.channels is None or report.sample_rate_hz is None:
             raise AudioUndecodable(report.reason)
@@ -101,7 +106,7 @@ class FfmpegDecoder:
         self, path: Path, encoding: Encoding, begin_second: int = 0, end_second: int | None = None
     ) -> contextlib.AbstractAsyncContextManager[Run]:
         arguments = decode_arguments(path, encoding, begin_second, end_second)
-        return started(self._ffmpeg, arguments, Report(source(path)), self._limits)
+        return started(self._ffmpeg, path, arguments, Report(source(path)), self._limits)
 
     def _divided(self, path: Path, encoding: Encoding, seconds: float) -> Divided:
         async def decode(stretch: Stretch, most_samples: int) -> Heard:

@@ -27,7 +27,11 @@ def find_ffmpeg() -> Path:
 async def ffmpeg_version(ffmpeg: Path) -> str:
     """What `ffmpeg -version` calls itself, such as `7.0.2-static`. Raises OSError where it cannot be started."""
     process = await asyncio.create_subprocess_exec(
-        ffmpeg, "-version", stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+        ffmpeg,
+        "-version",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        env={"LC_ALL": "C"},  # no secret of the worker's
     )
     answer, _ = await process.communicate()
     return answer.decode("utf-8", "replace").removeprefix("ffmpeg version ").split(maxsplit=1)[0]
