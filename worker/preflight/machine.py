@@ -2,7 +2,14 @@
 
 from collections.abc import AsyncIterator, Iterator
 
-from worker.adapters.audio import PART_SECONDS, FfmpegMissing, ffmpeg_version, find_ffmpeg
+from worker.adapters.audio import (
+    OLDEST_SAFE,
+    PART_SECONDS,
+    FfmpegMissing,
+    ffmpeg_version,
+    find_ffmpeg,
+    is_too_old,
+)
 from worker.adapters.deepgram import Retries
 from worker.engines import make_deepgram, only_deepgram, prices
 from worker.errors import DeepgramPriceUnknown
@@ -76,6 +83,12 @@ def _without_a_key(name: str, only: str) -> Finding:
 async def _ffmpeg() -> Finding:
     try:
         program = find_ffmpeg()
-        return Finding(name="ffmpeg", ok=True, detail=f"{await ffmpeg_version(program)} at {program}")
+        version = await ffmpeg_version(program)
     except (FfmpegMissing, OSError) as exc:
         return Finding(name="ffmpeg", ok=False, detail=str(exc))
+    detail = f"{version} at {program}"
+    if is_too_old(version):
+        oldest = ".".join(map(str, OLDEST_SAFE))
+        detail += f": releases before {oldest} have known holes; install a newer one, or none to use the bundled one"
+        return Finding(name="ffmpeg", ok=True, advice=True, detail=detail)
+    return Finding(name="ffmpeg", ok=True, detail=detail)

@@ -14,9 +14,11 @@ import structlog
 
 from schemas.job import TranscriptionJob
 from worker.core.jobs.tasks import together
+from worker.core.jobs.unpacking import unpacked
 from worker.errors import (
     AudioForbidden,
     AudioNotFound,
+    AudioReplaced,
     AudioTooLarge,
     AudioUndecodable,
     NoRoomForAudio,
@@ -27,6 +29,9 @@ from worker.ports import ObjectFacts, ObjectRef, ObjectStore
 from worker.telemetry.spans import stage
 
 log = structlog.get_logger(__name__)
+
+LOOKS = 2
+"""At an object that is replaced while it is fetched; one that is replaced faster than that is tried again later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +61,7 @@ class AudioIntake:
     ) -> None:
         self._store, self._folder = store, folder
         self._input_buckets, self._max_bytes = input_buckets, max_bytes
-        self._room_bytes, self._taken_bytes = room_bytes, 0
+        self.room_bytes, self.taken_bytes = room_bytes, 0
 
     def check_bucket(self, job: TranscriptionJob) -> None:
         """Raises `AudioForbidden` where the settings do not allow the job's bucket."""
@@ -67,34 +72,47 @@ class AudioIntake:
     async def fetch(self, job: TranscriptionJob) -> AsyncIterator[AudioInput]:
         """The job's audio as a file, for the length of the block.
 
-        Raises `AudioNotFound`, `AudioForbidden`, `AudioTooLarge` (before the download), `AudioUndecodable` for an
-        empty object, `NoRoomForAudio`, `StorageServiceError`.
+        Raises `AudioNotFound`, `AudioForbidden`, `AudioTooLarge` (before the download, or while it is unpacked),
+        `AudioUndecodable` for an empty object, `AudioReplaced`, `NoRoomForAudio`, `StorageServiceError`.
         """
-        facts = await self._locate(job)
-        with self._room_for(facts.size_bytes):
+        with self._room() as room:
             folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="job-", dir=self._folder))
             try:
-                path = folder / "audio"
                 with stage("download"):
-                    await self._store.download(facts, path)
-                log.info("audio.downloaded", uri=job.audio_uri, generation=facts.generation, bytes=facts.size_bytes)
+                    facts = await self._download(job, folder / "audio", room)
+                path = await unpacked(folder / "audio", max_bytes=self._max_bytes, take_room=room.take)
                 async with together() as group:
                     sha256 = group.create_task(asyncio.to_thread(_sha256, path), name="sha256")
                     yield AudioInput(facts=facts, path=path, sha256=sha256)
             finally:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)  # 0.15 s for 200 MB
 
+    async def _download(self, job: TranscriptionJob, path: Path, room: "_Room") -> ObjectFacts:
+        """Look and download; look again where the object was replaced in between."""
+        for _ in range(LOOKS):
+            facts = await self._locate(job)
+            room.take(facts.size_bytes)
+            try:
+                await self._store.download(facts, path)
+            except ObjectNotFound as exc:
+                if job.audio_generation is not None:
+                    raise AudioNotFound(job.audio_uri, job.audio_generation) from exc
+                log.info("audio.replaced", uri=job.audio_uri, generation=facts.generation)
+                room.give_back(facts.size_bytes)
+            except ObjectForbidden as exc:
+                raise AudioForbidden(job.audio_uri, _refusal(exc)) from exc
+            else:
+                log.info("audio.downloaded", uri=job.audio_uri, generation=facts.generation, bytes=facts.size_bytes)
+                return facts
+        raise AudioReplaced(job.audio_uri, LOOKS)
+
     @contextmanager
-    def _room_for(self, size_bytes: int) -> Iterator[None]:
-        """Take that much of the room; the first file always fits, or a large one would never be done."""
-        free_bytes = self._room_bytes - self._taken_bytes
-        if self._taken_bytes and size_bytes > free_bytes:
-            raise NoRoomForAudio(size_bytes, free_bytes)
-        self._taken_bytes += size_bytes
+    def _room(self) -> Iterator["_Room"]:
+        room = _Room(self)
         try:
-            yield
+            yield room
         finally:
-            self._taken_bytes -= size_bytes
+            room.give_back(room.taken_bytes)
 
     async def _locate(self, job: TranscriptionJob) -> ObjectFacts:
         ref = ObjectRef(job.audio.bucket, job.audio.name)
@@ -103,12 +121,38 @@ class AudioIntake:
         except ObjectNotFound as exc:
             raise AudioNotFound(job.audio_uri, job.audio_generation) from exc
         except ObjectForbidden as exc:
-            raise AudioForbidden(job.audio_uri, "the worker's service account may not read it") from exc
+            raise AudioForbidden(job.audio_uri, _refusal(exc)) from exc
         if facts.size_bytes > self._max_bytes:
             raise AudioTooLarge(facts.size_bytes, self._max_bytes)
         if facts.size_bytes == 0:
             raise AudioUndecodable("the object is empty")
         return facts
+
+
+class _Room:
+    """One job's share of the room on this machine; what the first job takes always fits, or large files never would."""
+
+    def __init__(self, intake: AudioIntake) -> None:
+        self._intake = intake
+        self.taken_bytes = 0
+
+    def take(self, size_bytes: int) -> None:
+        """Raise `NoRoomForAudio` where other jobs hold so much that this does not fit beside it."""
+        free_bytes = self._intake.room_bytes - self._intake.taken_bytes
+        if self._intake.taken_bytes > self.taken_bytes and size_bytes > free_bytes:
+            raise NoRoomForAudio(size_bytes, free_bytes)
+        self._intake.taken_bytes += size_bytes
+        self.taken_bytes += size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        """Free what was taken."""
+        self._intake.taken_bytes -= size_bytes
+        self.taken_bytes -= size_bytes
+
+
+def _refusal(error: ObjectForbidden) -> str:
+    """Google's own reason, such as a key that may not be used; else the likeliest."""
+    return error.reason or "the worker's service account may not read it"
 
 
 def _sha256(path: Path) -> str:

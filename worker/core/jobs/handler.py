@@ -235,7 +235,11 @@ class JobAttempt:
         self, job: TranscriptionJob, audio: AudioInput, claim: Claim, situation: Situation
     ) -> Transcribed:
         self._account.engine = engine = self._tools.recogniser.facts
-        settings = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION}
+        settings = {
+            "chunk_seconds": self._rules.chunk_seconds,
+            "planning": PLANNING_VERSION,
+            "decoder": await self._tools.decoder.identity(),
+        }
         key = partial(checkpoint_key, audio=audio.facts, settings=settings)
         async with self._reporting_progress() as on_progress:
             transcription = Transcription(
