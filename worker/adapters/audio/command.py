@@ -27,13 +27,14 @@ _DECODERS = (
     *(f"pcm_{kind}{order}" for kind in ("s16", "s24", "s32", "f32", "f64") for order in ("le", "be")),
 )
 
+BROADCAST_OFFSET_SECONDS = 100_000
+"""Added to the times of MPEG-TS; more than its clock shows before it wraps."""
 CHANNELS_MAX = 64
 """More than this ffmpeg cannot mix."""
 
-# ffmpeg takes a jump above 10 s in some containers (Ogg, MPEG-TS) for a clock that was set, and cuts it out. Ogg has no
-# such clock: a jump is a gap. In MPEG-TS it has, where advertisements are spliced in; but an hour may be missing, too.
+# ffmpeg takes a jump above 10 s in an Ogg file for a clock that was set, and cuts it out; in other containers one above
+# 30 h for no time at all. Both are gaps.
 _JUMP_SECONDS = 10_000_000
-_JUMP_SECONDS_OF_BROADCASTS = 3_600
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,13 +101,16 @@ def decode_arguments(
     """Decode a track, or some seconds or bytes of it, to 16 kHz samples with their times, as Matroska on stdout."""
     begin = ("-ss", str(begin_second)) if begin_second else ()
     length = () if end_second is None else ("-t", str(end_second - begin_second))
-    jump = _JUMP_SECONDS_OF_BROADCASTS if way.is_broadcast else _JUMP_SECONDS
-    # The second limit is for the other containers: a time further off would count as none.
-    jumps = ("-dts_delta_threshold", str(jump), "-dts_error_threshold", str(_JUMP_SECONDS))
+    jumps = ("-dts_delta_threshold", str(_JUMP_SECONDS), "-dts_error_threshold", str(_JUMP_SECONDS))
+    # In MPEG-TS a clock may be set, and after a change of rate ffmpeg errs about times: `Timeline` judges them itself.
+    # Before they wrapped they count as negative, which Matroska could not state.
+    times = ("-copyts",) if way.is_broadcast else ()
+    later = ("-output_ts_offset", str(BROADCAST_OFFSET_SECONDS)) if way.is_broadcast else ()
     whole = ("-ignore_length", "1") if way.ignores_wav_size else ()
     return (
-        *_input(path, *jumps, *whole, *begin, *length, byte_range=byte_range),
+        *_input(path, *jumps, *times, *whole, *begin, *length, byte_range=byte_range),
         *("-filter_complex", f"{_mixed(way)}[mixed]", "-map", "[mixed]"),
+        *later,
         *("-c:a", f"pcm_{way.encoding.name}", "-f", "matroska"),
         *("-flush_packets", "0", "pipe:1"),  # a write for each packet would cost as much as small packets do
     )

@@ -37,7 +37,7 @@ from worker.adapters.audio.parts import PART_SECONDS, Divided, Heard, Stretch
 from worker.adapters.audio.process import Limits, Run, raise_for_end, raise_if_stopped, started
 from worker.adapters.audio.report import Report
 from worker.adapters.audio.streams import SILENT_PEAK, PartedStream, SerialStream, laid
-from worker.adapters.audio.timeline import Timeline, TimesDiffer
+from worker.adapters.audio.timeline import Clock, Timeline, TimesDiffer
 from worker.adapters.audio.wav import wav_size
 from worker.errors import AudioUndecodable
 from worker.ports import SAMPLE_RATE_HZ, AudioFacts, PcmStream
@@ -148,7 +148,7 @@ class FfmpegDecoder:
     async def _is_loud(self, path: Path, track: int) -> bool:
         """Whether a track holds more than silence; it is decoded up to the first sound."""
         way = Way(track=track, each_frame=True)
-        timeline = Timeline(coarse=False, late_seconds=None, max_seconds=self._limits.max_seconds)
+        timeline = Timeline(Clock(), self._limits.max_seconds, coarse=False, follows=True)
         async with self._started(path, way) as run:
             pieces = laid(run, way, timeline, Chooser(), self._block_samples)
             async with contextlib.aclosing(pieces):
@@ -173,7 +173,7 @@ class FfmpegDecoder:
     async def _heard(self, path: Path, way: Way, part: Stretch, most_samples: int) -> Heard:
         samples, filled = np.empty(most_samples, np.int16), 0
         chooser = Chooser()
-        timeline = Timeline(coarse=True, late_seconds=0.0, max_seconds=self._limits.max_seconds)
+        timeline = Timeline(Clock(states_times=False), self._limits.max_seconds, coarse=True)
         async with self._started(path, way, seconds=part) as run:
             try:
                 async with contextlib.aclosing(laid(run, way, timeline, chooser, self._block_samples)) as pieces:

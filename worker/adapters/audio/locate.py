@@ -67,7 +67,7 @@ def is_too_old(version: str) -> bool:
 
 def _bundled() -> str | None:
     try:
-        return imageio_ffmpeg.get_ffmpeg_exe()
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError:
         return None
 

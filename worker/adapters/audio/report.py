@@ -23,10 +23,13 @@ _FRAME = re.compile(r"n: *0 .* channels:(\d+) .*rate:(\d+) ")
 _REFUSED_CODEC = re.compile(r"Codec \((\w+)\) not on whitelist")
 _ONE_TRACK = frozenset({"aiff", "flac", "mp3", "wav", "w64", "caf", "au"})
 _ESTIMATES = ("Estimating duration from bitrate", "using bitrate for duration")
+_CHANGE = "Reconfiguring filter graph"
 _CHANGE_REFUSED = ("Channel change is not supported", "Not yet implemented in FFmpeg", "failed to create or replace")
 """Of a chained Ogg file, whose links `ogg.py` then finds."""
 _LOST_SYNC = ("Header missing", "Error submitting packet to decoder: Invalid data")
 """Of an MPEG audio stream: a tag, padding, or damage; `mpeg_audio.py` tells which."""
+_NO_PAGE = "Error during demuxing: Invalid data"
+"""Of an Ogg file: zeros behind its end, or damage; `ogg.py` tells which."""
 _KEPT_COMPLAINTS = 4
 _KEPT_TRACKS = 100
 _REASON_CHARACTERS = 300
@@ -85,9 +88,11 @@ class Report:
         self.damaged = False
         """Audio is missing or spoilt."""
         self.lost_sync = False
-        """An MPEG audio stream was interrupted by bytes that are no frames."""
+        """An MPEG audio or Ogg stream was interrupted by bytes that are no frames or pages."""
         self.corrupt_packets = False
         """The container says that a packet is not all there."""
+        self.changes = False
+        """The track's rate, channels or sample format has changed inside the file."""
         self.change_refused = False
         """The file goes on with other channels or another codec, and ffmpeg does not."""
 
@@ -125,8 +130,15 @@ class Report:
 
     @property
     def claimed_seconds(self) -> float | None:
-        """The length the headers state; None where there is none or ffmpeg had to guess it."""
-        return None if self._estimated else self.duration_seconds
+        """The length the headers state; None where there is none or ffmpeg had to guess it.
+
+        In MPEG-TS it is the difference of two clocks that may have nothing to do with each other; in Matroska the time
+        of the end, on a clock that may start anywhere.
+        """
+        if self._estimated or self.duration_seconds is None or self.container == "mpegts":
+            return None
+        begin = self.start_seconds or 0.0 if self.container == "matroska" else 0.0
+        return max(0.0, self.duration_seconds - begin)
 
     def falls_short(self, decoded_seconds: float) -> bool:
         """Less came out than the headers state. Says nothing where other tracks may be the longer ones."""
@@ -157,6 +169,8 @@ class Report:
             self.tracks.append(_track(text, found))
         elif text == _MAPPED:
             self.headers_read = True
+        elif text.startswith(_CHANGE):
+            self.changes = True
         elif found := _FRAME.match(text):
             self.channels, self.sample_rate_hz = int(found[1]), int(found[2])
 
@@ -175,7 +189,7 @@ class Report:
             self._refusal = "it has no audio track"
         elif any(words in text for words in _CHANGE_REFUSED):
             self.change_refused = True
-        elif any(words in text for words in _LOST_SYNC):
+        elif any(words in text for words in _LOST_SYNC) or (self.container == "ogg" and _NO_PAGE in text):
             self.lost_sync = True
         else:
             self.damaged = True

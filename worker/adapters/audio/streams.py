@@ -13,11 +13,11 @@ import structlog
 from worker.adapters.audio import verdict
 from worker.adapters.audio.command import ByteRange, Way
 from worker.adapters.audio.mixes import Chooser
-from worker.adapters.audio.packets import PacketReader
+from worker.adapters.audio.packets import Packet, PacketReader
 from worker.adapters.audio.parts import Divided, divisible
 from worker.adapters.audio.process import Limits, Run, raise_for_end
 from worker.adapters.audio.report import CLAIM_SLACK_SECONDS, Report
-from worker.adapters.audio.timeline import Timeline, TimesDiffer, has_clock, late_seconds
+from worker.adapters.audio.timeline import Timeline, TimesDiffer, clock_of
 from worker.errors import AudioTooLong, AudioUndecodable
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
@@ -43,11 +43,27 @@ async def laid(run: Run, way: Way, timeline: Timeline, chooser: Chooser, read_sa
     packets = PacketReader()
     while data := await run.read(read_samples * way.frame_bytes):
         for packet in packets.feed(data):
+            if timeline.coarse and await _hides_a_change(run.report, timeline, packet):
+                raise TimesDiffer
             samples = way.encoding.to_int16(packet.body)
             whole = len(samples) - len(samples) % way.mixes
             for piece in timeline.lay(packet.milliseconds, samples[:whole].reshape(-1, way.mixes)):
                 for chosen in chooser.push(piece):
                     yield chosen
+
+
+async def _hides_a_change(report: Report, timeline: Timeline, packet: Packet) -> bool:
+    """Return True where a coarse packet may hold what ffmpeg made of a format that it did not expect.
+
+    The first packet of a file that changes every moment comes late, since those before it were never full. In a joined
+    Ogg or FLAC file ffmpeg decodes what follows with the first piece's headers, and complains.
+    """
+    is_late, may_be_joined = timeline.starts_late(packet.milliseconds), report.container in verdict.JOINED
+    if is_late or may_be_joined:
+        await asyncio.sleep(0)  # what ffmpeg said before it gave the packet has been read, and is in the report now
+    if is_late and (report.changes or not timeline.clock.states_times):
+        return True
+    return may_be_joined and report.has_complaints
 
 
 class SerialStream:
@@ -147,24 +163,22 @@ class SerialStream:
 
     async def _first_run(self) -> AsyncGenerator[Pcm]:
         chooser, report = Chooser(), self._run.report
-        timeline = self._timeline(coarse=True, late=late_seconds(self._path, report))
+        timeline = self._timeline(coarse=True)
         async with aclosing(laid(self._run, self._way, timeline, chooser, self._block_samples)) as pieces:
             async for piece in pieces:
                 yield piece
         code = await self._run.ended()
-        if report.change_refused and report.container == "ogg":
+        if report.has_complaints and len(await self._pieces_of_file()) > 1:
             raise TimesDiffer
         for piece in chooser.finish():
             yield piece
         await self._judge(self._run, code, timeline, timeline.filled)
 
     async def _frame_by_frame(self) -> AsyncGenerator[Pcm]:
-        way, container = replace(self._way, each_frame=True), self._run.report.container
-        pieces_of_file = await asyncio.to_thread(verdict.joined_pieces, self._path, container)
-        late: float | None = late_seconds(self._path, self._run.report)
+        way, pieces_of_file = replace(self._way, each_frame=True), await self._pieces_of_file()
         chooser, filled = Chooser(), 0
-        for byte_range in pieces_of_file:
-            timeline = self._timeline(coarse=False, late=late)
+        for number, byte_range in enumerate(pieces_of_file):
+            timeline = self._timeline(coarse=False, follows=number > 0)
             async with self._start(way, byte_range=byte_range if len(pieces_of_file) > 1 else None) as run:
                 async with aclosing(laid(run, way, timeline, chooser, self._block_samples)) as pieces:
                     async for piece in pieces:
@@ -172,13 +186,16 @@ class SerialStream:
                 code = await run.ended()
             filled += timeline.filled
             await self._judge(run, code, timeline, filled)
-            late = None
         for piece in chooser.finish():
             yield piece
 
-    def _timeline(self, *, coarse: bool, late: float | None) -> Timeline:
-        clock, most = has_clock(self._run.report), self._limits.max_seconds
-        return Timeline(coarse=coarse, late_seconds=late, max_seconds=most, has_clock=clock)
+    async def _pieces_of_file(self) -> tuple[ByteRange, ...]:
+        """Of a joined file, what ffmpeg must be given one by one."""
+        return await asyncio.to_thread(verdict.joined_pieces, self._path, self._run.report.container)
+
+    def _timeline(self, *, coarse: bool, follows: bool = False) -> Timeline:
+        clock = clock_of(self._path, self._run.report)
+        return Timeline(clock, self._limits.max_seconds, coarse=coarse, follows=follows)
 
     async def _judge(self, run: Run, code: int, timeline: Timeline, filled: int) -> None:
         """Refuse a file of which nothing came; else note whether all of it did."""

@@ -11,6 +11,8 @@ from worker.adapters.audio.report import Report
 
 _MPEG_AUDIO = frozenset({"mp3", "aac"})
 """Containers that are no containers: frames, and whatever lies between them."""
+JOINED = frozenset({"ogg", "flac"})
+"""Containers of which joined files must be decoded piece by piece."""
 _FLAC_BEGIN = b"fLaC\x00\x00\x00\x22"
 _STEP_BYTES = 1 << 24
 _MOST_PIECES = 4_096
@@ -25,16 +27,18 @@ def is_missing(path: Path, report: Report, way: Way, decoded_seconds: float, *, 
         return True
     if report.falls_short(decoded_seconds):
         return True
+    if report.container == "ogg":
+        return ogg.ends_early(path) or (report.lost_sync and ogg.is_spoilt(path))
     if report.lost_sync:
         return mpeg_audio.is_spoilt(path) if report.container in _MPEG_AUDIO else has_gap
-    return report.container == "ogg" and ogg.ends_early(path)
+    return False
 
 
 def joined_pieces(path: Path, container: str | None) -> tuple[ByteRange, ...]:
     """Return the stretches of a joined file that ffmpeg can only decode one by one, in order. Reads the whole file."""
     match container:
         case "ogg":
-            starts = ogg.changes(path)
+            starts = ogg.links(path)
         case "flac":
             starts = _flac_starts(path)
         case _:

@@ -30,6 +30,7 @@ from worker.core.jobs.progress import ProgressReporter
 from worker.core.jobs.reporting import Account, Outcomes, Subject
 from worker.core.jobs.routing import RoutingPolicy, Situation, can_use_parakeet, feasible, may_fall_back, route
 from worker.core.jobs.state import Claim, JobStates, checkpoint_key
+from worker.core.jobs.state.checkpoints import SettingValue
 from worker.core.jobs.tasks import together
 from worker.core.jobs.transcription import PLANNING_VERSION, Progress, Transcribed, Transcription
 from worker.errors import (
@@ -235,7 +236,7 @@ class JobAttempt:
         self, job: TranscriptionJob, audio: AudioInput, claim: Claim, situation: Situation
     ) -> Transcribed:
         self._account.engine = engine = self._tools.recogniser.facts
-        settings = {
+        settings: dict[str, SettingValue] = {
             "chunk_seconds": self._rules.chunk_seconds,
             "planning": PLANNING_VERSION,
             "decoder": await self._tools.decoder.identity(),
