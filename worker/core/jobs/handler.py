@@ -249,7 +249,8 @@ class JobAttempt:
         self, job: TranscriptionJob, audio: AudioInput, claim: Claim, situation: Situation
     ) -> Transcribed:
         self._account.engine = engine = self._tools.recogniser.facts
-        settings = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION}
+        decoder = await self._tools.decoder.identity()
+        settings = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION, "decoder": decoder}
         key = partial(checkpoint_key, audio=audio.facts, settings=settings)
         ladder = self._ladder(job, situation)
         async with self._reporting_progress() as on_progress:
