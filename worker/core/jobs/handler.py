@@ -250,7 +250,8 @@ class JobAttempt:
     ) -> Transcribed:
         self._account.engine = engine = self._tools.recogniser.facts
         decoder = await self._tools.decoder.identity()
-        settings = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION, "decoder": decoder}
+        rules: dict[str, str | float] = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION}
+        settings = {**rules, "decoder": decoder}
         key = partial(checkpoint_key, audio=audio.facts, settings=settings)
         ladder = self._ladder(job, situation)
         async with self._reporting_progress() as on_progress:
