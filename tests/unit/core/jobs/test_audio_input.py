@@ -20,6 +20,7 @@ from worker.errors import (
     Deferred,
     NoRoomForAudio,
     ObjectForbidden,
+    ObjectNotFound,
     Retryable,
 )
 from worker.ports import ObjectFacts, ObjectRef
@@ -188,9 +189,10 @@ async def test_a_pinned_generation_that_is_gone_stays_gone(tmp_path: Path) -> No
     intake = AudioIntake(store, tmp_path, input_buckets=frozenset(), max_bytes=10_000)
     pinned = job_on("talk").model_copy(update={"audio_generation": facts.generation})
 
-    with pytest.raises(AudioNotFound):
+    with pytest.raises(ObjectNotFound) as caught:
         async with intake.fetch(pinned):
             pytest.fail("it is gone")
+    assert isinstance(caught.value.verdict(), AudioNotFound)
 
 
 async def test_google_s_reason_for_a_refusal_is_kept(tmp_path: Path) -> None:
@@ -198,6 +200,9 @@ async def test_google_s_reason_for_a_refusal_is_kept(tmp_path: Path) -> None:
     await store.write(ObjectRef("audio", "talk"), b"older", content_type="audio/wav")
     intake = AudioIntake(store, tmp_path, input_buckets=frozenset(), max_bytes=10_000)
 
-    with pytest.raises(AudioForbidden, match="may not read gs://audio/talk: KMS key refused"):
+    with pytest.raises(ObjectForbidden) as caught:
         async with intake.fetch(job_on("talk")):
             pytest.fail("it is refused")
+    verdict = caught.value.verdict()
+    assert isinstance(verdict, AudioForbidden)
+    assert "may not read gs://audio/talk: KMS key refused" in str(verdict)
