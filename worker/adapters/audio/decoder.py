@@ -34,6 +34,7 @@ from worker.adapters.audio.confinement import Confinement, Kernel
 from worker.adapters.audio.kinds import kind_of
 from worker.adapters.audio.locate import ffmpeg_version
 from worker.adapters.audio.mixes import Chooser
+from worker.adapters.audio.mpeg_audio import mp3_facts
 from worker.adapters.audio.parts import PART_SECONDS, Divided, Heard, Stretch
 from worker.adapters.audio.process import Limits, Run, raise_for_end, raise_if_stopped, started
 from worker.adapters.audio.report import Report
@@ -82,8 +83,13 @@ class FfmpegDecoder:
         return self._identity
 
     async def probe(self, path: Path) -> AudioFacts:
-        """Read the headers and decode one frame. `duration_seconds` is what the headers state, never a guess."""
+        """Read the headers, and decode one frame where they are not an MP3's.
+
+        `duration_seconds` is what the headers state, never a guess.
+        """
         way = _first_way(path)
+        if stated := mp3_facts(path):
+            return stated
         report = await self._probed(path, way)
         if (better := way.suited_to(report)).track != way.track:
             report = await self._probed(path, better)

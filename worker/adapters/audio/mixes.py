@@ -48,7 +48,7 @@ class Chooser:
 def _chosen(samples: Pcm) -> Pcm:
     chosen = samples[:, 0].copy()
     whole = len(samples) - len(samples) % CELL_SAMPLES
-    peaks = samples[:whole, 0].reshape(-1, CELL_SAMPLES).max(axis=1)
+    peaks = chosen[:whole].reshape(-1, CELL_SAMPLES).max(axis=1)
     suspects = [int(cell) * CELL_SAMPLES for cell in np.flatnonzero(peaks < _BEYOND_DOUBT_PEAK)]
     for start in (*suspects, whole):
         cell = slice(start, start + CELL_SAMPLES)

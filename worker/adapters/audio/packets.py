@@ -24,42 +24,41 @@ class Packet:
     """Samples that ffmpeg gave at once; `milliseconds` is the time of the first one."""
 
     milliseconds: int
-    body: bytes
+    body: memoryview
+    """Of the memory that was fed; not copied."""
 
 
 class PacketReader:
     """Takes the stream in pieces of any size."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._rest = b""
         self._cluster_ms = 0
 
     def feed(self, data: bytes) -> Iterator[Packet]:
-        """Yield every packet that is complete. Raises `NotPackets`."""
-        self._buffer += data
-        at = 0
-        try:
-            while element := _element(self._buffer, at):
-                name, start, size = element
-                if name in _ENTERED:
-                    at = start
-                    continue
-                if size > _LARGEST_ELEMENT:
-                    raise NotPackets(f"an element of {size} bytes")
-                if start + size > len(self._buffer):
-                    return
-                body = bytes(memoryview(self._buffer)[start : start + size])
-                at = start + size
-                if name == _CLUSTER_TIME:
-                    self._cluster_ms = int.from_bytes(body, "big")
-                elif name in {_SIMPLE_BLOCK, _BLOCK}:
-                    offset_ms = int.from_bytes(body[1:3], "big", signed=True)
-                    yield Packet(self._cluster_ms + offset_ms, body[_BLOCK_HEADER_BYTES:])
-        finally:
-            del self._buffer[:at]
+        """Yield every packet that is complete; to be used up before the next call. Raises `NotPackets`."""
+        buffer = self._rest + data if self._rest else data
+        view, at = memoryview(buffer), 0
+        while element := _element(buffer, at):
+            name, start, size = element
+            if name in _ENTERED:
+                at = start
+                continue
+            if size > _LARGEST_ELEMENT:
+                raise NotPackets(f"an element of {size} bytes")
+            if start + size > len(buffer):
+                break
+            body = view[start : start + size]
+            at = start + size
+            if name == _CLUSTER_TIME:
+                self._cluster_ms = int.from_bytes(body, "big")
+            elif name in {_SIMPLE_BLOCK, _BLOCK}:
+                offset_ms = int.from_bytes(body[1:3], "big", signed=True)
+                yield Packet(self._cluster_ms + offset_ms, body[_BLOCK_HEADER_BYTES:])
+        self._rest = buffer[at:]
 
 
-def _element(buffer: bytearray, at: int) -> tuple[int, int, int] | None:
+def _element(buffer: bytes, at: int) -> tuple[int, int, int] | None:
     """Return id, start of the body and size of the element at `at`; None where its header is not complete."""
     if (name := _number(buffer, at, keep_marker=True)) is None:
         return None
@@ -68,7 +67,7 @@ def _element(buffer: bytearray, at: int) -> tuple[int, int, int] | None:
     return name[0], at + name[1] + size[1], size[0]
 
 
-def _number(buffer: bytearray, at: int, *, keep_marker: bool) -> tuple[int, int] | None:
+def _number(buffer: bytes, at: int, *, keep_marker: bool) -> tuple[int, int] | None:
     """Return a variable-length number and its length in bytes."""
     if at >= len(buffer):
         return None
