@@ -1,6 +1,9 @@
 """What the kernel offers to confine a process with."""
 
+import contextlib
+import os
 import platform
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +34,7 @@ class Kernel:
         abi = landlock.version()
         numbered = ARCHITECTURES.get(platform.machine()) if sys.maxsize > 1 << 32 else None
         restricts = abi > 0 and _works(lambda: landlock.restrict(abi, {}))
-        filters = numbered is not None and _works(lambda: seccomp.install(numbered, is_script=False))
+        filters = numbered is not None and _works(lambda: _start_under_a_filter(numbered))
         return cls(landlock_abi=abi if restricts else 0, seccomp=numbered if filters else None)
 
 
@@ -43,6 +46,13 @@ def can_confine() -> bool:
 def renounce_privileges() -> None:
     """Set no-new-privs for the calling thread and what it starts. Raises OSError."""
     demand("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _start_under_a_filter(architecture: Architecture) -> None:
+    """Raise OSError where the filter cannot be installed, or refuses the start of a program to this process as well."""
+    seccomp.install(architecture, is_script=False)
+    with contextlib.suppress(NotADirectoryError):  # it got as far as the program, which there is not
+        subprocess.Popen([f"{os.devnull}/program"])
 
 
 def _works(restriction: Callable[[], None]) -> bool:

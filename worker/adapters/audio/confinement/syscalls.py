@@ -5,7 +5,7 @@ files. Source of the numbers: Linux 6.1, arch/x86/entry/syscalls/syscall_64.tbl 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _TABLE = """
 read 0 63, readv 19 65, pread64 17 67, preadv 295 69, preadv2 327 286, write 1 64, writev 20 66, pwrite64 18 68,
@@ -36,7 +36,7 @@ class Architecture:
     """One way to number system calls. `audit` is the kernel's name of it, of linux/audit.h."""
 
     audit: int
-    allowed: Mapping[str, int]
+    allowed: Mapping[str, int] = field(repr=False)
 
 
 def _column(index: int) -> Mapping[str, int]:
