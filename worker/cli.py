@@ -1,17 +1,20 @@
 """The commands. Each imports what it needs when it is run: help and usage errors stay fast."""
 
+import sys
+import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
 
 from schemas.codes import CaptionFormat, Method
-from schemas.text import plain
+from schemas.text import plain, plain_lines
 from worker import cli_bench
 
 if TYPE_CHECKING:
@@ -325,5 +328,12 @@ def _selection(
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line. A defect ends it with a traceback without locals, its message as visible text."""
+    try:
+        app()
+    finally:
+        sys.excepthook = _show_defect  # typer puts its own there
+
+
+def _show_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(plain_lines("".join(traceback.format_exception(kind, error, trace))))

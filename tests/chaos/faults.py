@@ -320,7 +320,7 @@ class Theatre:
         with SmallDisk(folder / "disk") as disk:
             if disk.reason:
                 return _skipped(name, disk.reason)
-            audio = riff_wav(speech(DISK_MIB * 1024 * 1024 / 32_000 + 10))
+            audio = riff_wav(speech(DISK_MIB * 1024 * 1024 / 32_000 + 10).tobytes())
             await self._on.upload([Recording(name="huge.wav", content=audio, seconds=0.0)])
             scene = await self._on.scene(_project(name))
             ward = Ward(illness=Illness(), scene=scene, temp_dir=disk.folder)

@@ -1,6 +1,7 @@
 """Workers that have nothing but Deepgram: it does everything, it is down, it has no key, its money is spent."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -70,6 +71,33 @@ async def test_a_job_waits_for_a_key_that_is_refused_and_loses_no_attempt(cloud:
     assert "refuses the API key (401)" in reason
     assert ending.completed.transcription_metadata.deliveries == 1
     assert set(deepgram.payments().values()) == {1}
+
+
+def answer_of(words: list[dict[str, object]], seconds: float) -> Reply:
+    alternative = {"transcript": "said", "words": words}
+    metadata = {"request_id": "r\ud800-1", "duration": seconds}
+    answer = {"metadata": metadata, "results": {"channels": [{"alternatives": [alternative]}]}}
+    return Reply(status=200, body=json.dumps(answer).encode())
+
+
+async def test_an_answer_that_could_not_be_stored_as_it_is_is_paid_for_once_and_kept(cloud: Cloud) -> None:
+    words: list[dict[str, object]] = [
+        {"word": "broken\ud800", "start": None, "end": 1e300, "confidence": None},
+        {"word": "nul\x00", "start": 2.0, "end": 3.0},
+    ]
+    async with EmbeddedDeepgram(hear, misbehave=lambda _: answer_of(words, 20.0)) as deepgram:
+        key = {"deepgram_api_key": SecretStr(deepgram.api_key), "deepgram_base_url": deepgram.url}
+        async with cloud.working(OFF, **WITHOUT_GPU, **key) as pipeline:
+            await pipeline.submit(await pipeline.upload(riff_wav(speech(20).astype("<i2").tobytes())), outputs=["srt"])
+            ending = await pipeline.ending()
+            artefacts = await pipeline.artefacts(ending.completed)
+
+    (paid,) = ending.cost.engines
+    assert len(deepgram.receipts) == 1
+    assert paid.requests == 1
+    assert paid.request_ids == ("r-1",)
+    assert "broken\ufffd" in artefacts["audio_vod-job-1.srt"].decode()
+    assert b",nul\r\n" in artefacts["audio_vod-job-1_words.csv"]
 
 
 async def test_a_job_that_deepgram_alone_could_do_and_fails_is_tried_again_and_then_dead_lettered(cloud: Cloud) -> None:

@@ -4,7 +4,6 @@ Nothing that comes from outside is printed as it is: `cell`, `line` and `say` ta
 would act on a terminal as escapes; so does every console of `out`, whatever is printed on it.
 """
 
-import logging
 from typing import NoReturn, TypeAlias
 
 import typer
@@ -69,21 +68,6 @@ def load_settings() -> Settings:
             for error in exc.errors()
         ]
         fail("; ".join(lines), EXIT_USAGE)
-
-
-def warn_in_plain_text() -> None:
-    """Write the warnings of the client library to stderr, which quote messages from outside, as visible text."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(PlainFormatter("%(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
-
-
-class PlainFormatter(logging.Formatter):
-    """Log lines of the standard library as visible text."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the record's line."""
-        return plain_lines(super().format(record))
 
 
 def _guarded(console: Console) -> Console:

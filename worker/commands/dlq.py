@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 # Three empty answers end a listing; each is waited for this long.
 PULL_SECONDS = 2.0
+# Larger letters are for files and pipes.
+MOST_IN_COLOUR = 100_000
 BEST_EFFORT = "best effort: what another reader holds at this moment is not seen"
 NOT_TRIED = "not adopted: one before it failed for a reason that concerns all"
 
@@ -76,7 +78,11 @@ def show_one(dead_letter_id: str, *, most: int) -> None:
         facts = facts_of(console.holding, found[0])
         if (data := console.holding.letter(found[0]).data) is not None:
             facts["original"] = data.decode(errors="replace")
-        out().print(JSONHighlighter()(plain_json(facts, indent=2)))
+        text = plain_json(facts, indent=2)
+        if len(text) < MOST_IN_COLOUR:
+            out().print(JSONHighlighter()(text))
+        else:
+            print(text)
         return 0
 
     _with_console(show, Selection(ids=frozenset({dead_letter_id})), most)
@@ -200,7 +206,8 @@ def _with_console(
     except GoogleAuthError as exc:
         fail(f"Google Cloud: {exc} Sign in with: gcloud auth application-default login")
     except OSError as exc:
-        fail(f"{exc.filename or settings.temp_dir}: {exc.strerror or exc}")
+        # A full disk has no name: what is written without one is the spool.
+        fail(f"{exc.filename or settings.temp_dir}: {exc.strerror}" if exc.strerror else str(exc))
 
 
 async def _run(

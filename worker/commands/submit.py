@@ -14,7 +14,8 @@ from schemas.job import JobRejected
 from schemas.text import plain_json
 from worker import client
 from worker.awaited import AwaitedJob
-from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_settings, out, warn_in_plain_text
+from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_settings, out
+from worker.telemetry.logs import warn_in_plain_text
 
 MOST_OF_A_MESSAGE = 2_000
 """Characters of an error message that are shown; the event has all of it."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from worker.adapters.audio import (
+    OLDEST_SAFE,
     PART_SECONDS,
     Confinement,
     FfmpegMissing,
@@ -15,6 +16,7 @@ from worker.adapters.audio import (
     Limits,
     ffmpeg_version,
     find_ffmpeg,
+    is_too_old,
 )
 from worker.adapters.deepgram import Retries
 from worker.engines import make_deepgram, only_deepgram, prices
@@ -145,4 +147,8 @@ def ffmpeg_finding(program: Path, version: str) -> Finding:
     if (number := _RELEASE.match(version)) and int(number[1]) < LEAST_FFMPEG:
         detail += f": {LEAST_FFMPEG}.0 or newer is needed; remove it from PATH, and the one of imageio-ffmpeg serves"
         return Finding(name="ffmpeg", ok=False, detail=detail)
+    if is_too_old(version):
+        oldest = ".".join(map(str, OLDEST_SAFE))
+        detail += f": releases before {oldest} have known holes; install a newer one, or none to use the bundled one"
+        return Finding(name="ffmpeg", ok=True, advice=True, detail=detail)
     return Finding(name="ffmpeg", ok=True, detail=detail)

@@ -4,6 +4,7 @@ Events, not sentences: `log.info("job.done", seconds=1.2)`. Fields bound with `s
 (`job_id`, `message_id`, `attempt`) stand on every line of that task.
 """
 
+import logging
 import sys
 import traceback
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ def configure_logging(log_format: LogFormat = "auto", *, project_id: str = "", w
 
     With a project, lines of a traced job lead to its trace; `worker` becomes a label of every line.
     """
+    warn_in_plain_text()
     as_text = sys.stderr.isatty() if log_format == "auto" else log_format == "console"
     structlog.configure(
         processors=[
@@ -36,6 +38,24 @@ def configure_logging(log_format: LogFormat = "auto", *, project_id: str = "", w
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def warn_in_plain_text() -> None:
+    """Write what libraries and our client log as a warning to stderr as visible text: it quotes what came from outside.
+
+    Does nothing where the process has set up the standard library's logging already.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+
+
+class PlainFormatter(logging.Formatter):
+    """Log lines of the standard library as visible text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's line, and its traceback below it."""
+        return plain_lines(super().format(record))
 
 
 def _text() -> list[structlog.typing.Processor]:

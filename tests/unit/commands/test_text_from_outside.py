@@ -5,8 +5,10 @@ import io
 import json
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,16 +26,14 @@ from schemas.codes import Method
 from schemas.cost import OtherEngineCost
 from schemas.events import Artefacts, StoredArtefact
 from schemas.job import JobRejected
-from tests.support.clock import FakeClock
-from tests.support.console import run
+from tests.support.console import console_on, run
 from tests.support.health import IDENTITY, condition
 from tests.support.hostile import HOSTILE, hostile_text, hostile_unicode, is_visible, without_colours
 from tests.support.messages import completed_events, cost_events, failed_event, failed_events
 from tests.unit.core.delivery.dead_letter_messages import enveloped, forwarded
-from worker.adapters.memory.pubsub import MemoryPubSub
 from worker.commands import check, costs, dlq, health, submit, transcribe, validate
 from worker.commands.acceptance import Trial, judged
-from worker.commands.console import PlainFormatter, cell, fail, line, out, say
+from worker.commands.console import cell, fail, line, out, say
 from worker.commands.costs_page import page
 from worker.commands.top import Seen, screen
 from worker.core.delivery.dead_letters import Selection
@@ -43,6 +43,7 @@ from worker.health import health_answer
 from worker.ports import Delivery
 from worker.preflight import Finding
 from worker.settings import Settings
+from worker.telemetry.logs import PlainFormatter
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -85,24 +86,6 @@ def letters(text: str) -> list[Delivery]:
         forwarded(data=job),
         replace(forwarded(data=job), attributes={text: text}),
     ]
-
-
-@contextmanager
-def console_on(deliveries: list[Delivery]) -> Iterator[None]:
-    """The dead-letter console on a broker in memory that holds these messages."""
-    broker = MemoryPubSub(FakeClock(NOW), pull_seconds=0)
-    broker.create_topic("dead")
-    broker.create_subscription("dead-sub", topic="dead")
-    for delivery in deliveries:
-        broker.publish("dead", delivery.data, delivery.attributes, "")
-
-    @asynccontextmanager
-    async def opened(*_: Any, **__: Any) -> AsyncIterator[MemoryPubSub]:
-        yield broker
-
-    environment = {"DEAD_LETTER_SUBSCRIPTION": "dead-sub", "DEAD_LETTER_TOPIC": "dead", "LOG_FORMAT": "console"}
-    with mock.patch.object(dlq, "open_pubsub", opened), mock.patch.dict(os.environ, environment):
-        yield
 
 
 @few
@@ -326,3 +309,21 @@ def test_no_console_lets_through_what_a_renderer_forgot(text: str) -> None:
         out().print(table)
 
     assert "here" in told.getvalue()
+
+
+def test_a_defect_ends_a_command_with_its_message_as_text_and_no_locals() -> None:
+    program = """
+from worker import cli
+
+def fail(token="s3"):
+    secret = token + "cr3t"
+    raise ValueError("bad \\x1b[2J\\u202e")
+
+cli.app = fail
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == r"ValueError: bad \x1b[2J\u202e"
+    assert "s3cr3t" not in done.stderr

@@ -10,6 +10,7 @@ that process waited 11 % of the time for a processor at equal priority, and 2 % 
 
 import asyncio
 import contextlib
+import signal
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pathlib import Path
 from worker.adapters.audio.child import Child
 from worker.adapters.audio.confinement import Confinement
 from worker.adapters.audio.report import Report
-from worker.errors import TranscriptionTimeout
+from worker.errors import AudioUndecodable, EngineFailure, TranscriptionTimeout
 
 _CHUNK_BYTES = 1 << 16
 _LINE_BYTES = 1 << 12
@@ -30,6 +31,7 @@ _ADDRESSES_BYTES = 4 << 30
 _STACK_BYTES = 8 << 20
 _THREADS_OF_THE_USER = 4096
 _BUFFER_BYTES = 1 << 20  # of the reader: with asyncio's own 64 KiB it stops and starts the reading all the time
+_STOPPED_BY_SIGNAL = 255  # ffmpeg's status when a signal made it end early but orderly
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +130,19 @@ async def started(
         yield run
     finally:
         await run.end()
+
+
+def raise_for_end(code: int, limits: Limits) -> None:
+    """Raise for an end that is more than a bad file: too much processor time, or a signal from outside."""
+    if code == -signal.SIGXCPU:
+        raise AudioUndecodable(f"it takes more than {limits.cpu_seconds} s of CPU time to decode")
+    raise_if_stopped(code)
+
+
+def raise_if_stopped(code: int) -> None:
+    """Raise `EngineFailure` where a signal from outside ended ffmpeg."""
+    if code in {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, _STOPPED_BY_SIGNAL}:
+        raise EngineFailure("ffmpeg", f"it was stopped from outside (status {code})")
 
 
 def _limit(limits: Limits, pid: int) -> None:

@@ -80,6 +80,7 @@ class CircuitBreaker:
         self._last_failure = ""
         self._queue: list[object] = []
         self._last_turn = clock.monotonic() - first_pause_seconds
+        DEEPGRAM_DOWN.set(0.0)
 
     @property
     def is_open(self) -> bool:

@@ -25,6 +25,10 @@ class MemoryAudioDecoder:
         self._max_samples = round(max_seconds * SAMPLE_RATE_HZ)
         self._block_samples = block_samples
 
+    async def identity(self) -> str:
+        """See the port."""
+        return "memory"
+
     async def probe(self, path: Path) -> AudioFacts:
         """See the port."""
         seconds = len(_body(path)) // _SAMPLE_BYTES / SAMPLE_RATE_HZ
@@ -47,6 +51,11 @@ class MemoryPcmStream:
     def truncated(self) -> bool:
         """See the port."""
         return self._truncated
+
+    @property
+    def other_tracks(self) -> bool:
+        """See the port: its files have one track."""
+        return False
 
     async def __aiter__(self) -> AsyncIterator[Pcm]:
         body = _body(self._path)

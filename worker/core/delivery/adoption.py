@@ -83,7 +83,9 @@ class Adoption:
         while True:
             began = self._clock.monotonic()
             if not self._why_not():
-                await self._look()
+                error = await caught(self._look())
+                if error is not None:  # a defect here is no reason for the worker's jobs to stop
+                    log.error("adoption.failed", reason=str(error), exc_info=error)
             every = REFUSED_LOOK_SECONDS if self._refused_because else LOOK_SECONDS
             await self._clock.sleep(max(1.0, began + every - self._clock.monotonic()))
 

@@ -24,9 +24,10 @@ from worker.core.jobs.board import Board, Entry
 from worker.core.jobs.costing import Prices, bill
 from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.expiry import refuse_expired
+from worker.core.jobs.frames import without_frames
 from worker.core.jobs.job_message import JobMessage, original_of, read_message
 from worker.core.jobs.ladder import Deepgram, Ladder
-from worker.core.jobs.obstacles import Obstacles, expect_deepgram, without_frames
+from worker.core.jobs.obstacles import Obstacles, expect_deepgram
 from worker.core.jobs.output import Author, OutputWriter
 from worker.core.jobs.ownership import while_owned
 from worker.core.jobs.progress import ProgressReporter
@@ -40,6 +41,7 @@ from worker.errors import (
     AttemptsExhausted,
     ClaimHeld,
     DeepgramDown,
+    EngineError,
     InvalidJob,
     JobIdConflict,
     ResourceDown,
@@ -100,6 +102,7 @@ class JobAttempt:
 
     def __init__(self, delivery: Delivery, tools: JobTools, rules: JobRules) -> None:
         self._delivery, self._tools, self._rules = delivery, tools, rules
+        self._given_up: dict[int, EngineError] = {}
         self._obstacles = Obstacles(tools.states, tools.deepgram, tools.clock, tools.intake)
         now = tools.clock.now()
         self._account = Account(
@@ -246,7 +249,9 @@ class JobAttempt:
         self, job: TranscriptionJob, audio: AudioInput, claim: Claim, situation: Situation
     ) -> Transcribed:
         self._account.engine = engine = self._tools.recogniser.facts
-        settings = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION}
+        decoder = await self._tools.decoder.identity()
+        rules: dict[str, str | float] = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION}
+        settings = {**rules, "decoder": decoder}
         key = partial(checkpoint_key, audio=audio.facts, settings=settings)
         ladder = self._ladder(job, situation)
         async with self._reporting_progress() as on_progress:
@@ -288,6 +293,7 @@ class JobAttempt:
             may_use_parakeet=job.force_method is not Method.DEEPGRAM and can_use_parakeet(situation),
             language=job.language,
             job_id=job.job_id,
+            given_up=self._given_up,
         )
 
     def _author(self) -> Author:

@@ -16,6 +16,7 @@ from schemas.speech import WindowSpan, WindowTranscript
 from schemas.state import NO_WASTE, Checkpoint, Waste
 from worker.core.jobs.budget import Budget
 from worker.core.jobs.engine_health import EngineHealth
+from worker.core.jobs.frames import without_frames
 from worker.core.jobs.routing import Route
 from worker.core.jobs.tasks import together
 from worker.core.transcript.planning import Chunk
@@ -25,6 +26,7 @@ from worker.errors import (
     DeepgramNotConfigured,
     EngineError,
     FallbackBudgetExhausted,
+    GpuNotAvailable,
     JobFault,
     PaidServiceError,
     ServiceDown,
@@ -95,6 +97,7 @@ class Ladder:
 
     `may_fall_back`: chunks that Parakeet cannot do may go to Deepgram. `may_use_parakeet`: a job that was routed to
     Deepgram may go to Parakeet when the budget is spent; or when Deepgram is down, where the route is for speed only.
+    `given_up` has the errors of chunks that Parakeet failed before the job waited for Deepgram; the ladder adds to it.
     """
 
     waste: Waste
@@ -114,7 +117,9 @@ class Ladder:
         may_use_parakeet: bool,
         language: str,
         job_id: str,
+        given_up: dict[int, EngineError] | None = None,
     ) -> None:
+        self._given_up = {} if given_up is None else given_up
         self._recogniser, self._deepgram, self._health, self._clock = recogniser, deepgram, health, clock
         self._route, self._may_use_parakeet = route, may_use_parakeet
         self._falls_back = may_fall_back and deepgram is not None
@@ -153,11 +158,22 @@ class Ladder:
                 assert_never(self._route.method)
 
     async def _parakeet_first(self, chunk: Chunk, meter: _Meter) -> Checkpoint:
+        if before := self._given_up.get(chunk.index):
+            return await self._fall_back(chunk, meter, before)
         try:
             heard, failed = await self._parakeet_twice(chunk, meter)
         except EngineError as error:
-            return await self._fall_back(chunk, meter, error)
+            return await self._fall_back_for_good(chunk, meter, error)
         return await self._fall_back(chunk, meter, TranscriptRejected(failed), heard) if failed else heard
+
+    async def _fall_back_for_good(self, chunk: Chunk, meter: _Meter, error: EngineError) -> Checkpoint:
+        """Deepgram, now or once it is back: a chunk that broke Parakeet does not break it again each time it waits."""
+        try:
+            return await self._fall_back(chunk, meter, error)
+        except DeepgramDown:
+            if not isinstance(error, GpuNotAvailable):  # the GPU may be back first
+                self._given_up[chunk.index] = without_frames(error)
+            raise
 
     async def _deepgram_first(self, chunk: Chunk, meter: _Meter) -> Checkpoint:
         try:

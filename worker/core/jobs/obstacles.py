@@ -1,20 +1,16 @@
 """What keeps a job from being claimed and done now, and how it is waited out: in a parking place, without the claim."""
 
-from typing import TypeVar
-
 import structlog
 
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.routing import Situation, another_may_do_without, needs_deepgram
 from worker.core.jobs.state import JobStates
-from worker.errors import ClaimHeld, DeepgramDown, ParkingFull, ResourceDown, ServiceDown, WorkerError
+from worker.errors import ClaimHeld, DeepgramDown, ParkingFull, ResourceDown, ServiceDown
 from worker.ports import Clock, JobSlot
 
 LEAST_SECONDS = 5.0
 """Of a wait for Deepgram: where it serves others and has no time for this job, asking at once would be no wait."""
-
-Error = TypeVar("Error", bound=WorkerError)
 
 log = structlog.get_logger(__name__)
 
@@ -64,9 +60,3 @@ class Obstacles:
             raise down
         await self._clock.sleep(LEAST_SECONDS)
         await self._deepgram.recogniser.turn()
-
-
-def without_frames(error: Error) -> Error:
-    """Return the error without its traceback and causes, whose frames hold the samples of a chunk."""
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)

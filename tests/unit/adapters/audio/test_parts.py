@@ -15,7 +15,7 @@ from tests.support.decoding import Decoded, decode_all
 from tests.support.media import MediaKit, babble, riff_wav
 from worker.adapters.audio import FfmpegDecoder, Kernel, Limits
 from worker.adapters.audio.parts import SEAM_SECONDS, Divided, Heard, Stretch, stretches
-from worker.errors import EngineFailure
+from worker.errors import AudioUndecodable, EngineFailure
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 SECONDS = 23.7
@@ -141,6 +141,12 @@ async def test_damage_anywhere_changes_parts_and_serial_decode_alike(
     at = int(len(content) * place)
     rest = b"" if cut else np.random.default_rng(seed).bytes(put) + content[at + taken :]
     path = media.write(f"hurt-{name}", content[:at] + rest)
+    try:
+        await decode_all(decoder_in(1, media.ffmpeg), path)
+    except AudioUndecodable:  # not one frame is left
+        with pytest.raises(AudioUndecodable):
+            await decode_all(decoder_in(3, media.ffmpeg), path)
+        return
 
     serial, parted = await both_ways(media, path)
 

@@ -349,6 +349,19 @@ async def test_an_outage_of_the_subscription_is_waited_out() -> None:
     await pool.stop()
 
 
+async def test_a_defect_of_the_chore_does_not_end_the_worker(events: list[dict[str, Any]]) -> None:
+    pool, subscription = Pool(), ScriptedSubscription()
+    subscription.fail_pull(ValueError("no vendor's error"))
+    subscription.deliver(forwarded())
+    chore = pool.start(subscription)
+
+    await pool.clock.advance(120)
+
+    assert (len(pool.adopted), chore.done()) == (1, False)
+    assert [event["reason"] for event in events if event["event"] == "adoption.failed"] == ["no vendor's error"]
+    await pool.stop()
+
+
 async def test_a_letter_that_cannot_be_acknowledged_does_not_end_the_chore() -> None:
     pool, subscription = Pool(), ScriptedSubscription()
     subscription.ack_error = subscription.extend_error = subscription.nack_error = REFUSED

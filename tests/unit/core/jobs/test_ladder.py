@@ -21,6 +21,7 @@ from worker.errors import (
     DeepgramRejected,
     DeepgramUnavailable,
     DeepgramUnusable,
+    EngineError,
     EngineFailure,
     FallbackBudgetExhausted,
     GpuMemoryError,
@@ -255,6 +256,38 @@ async def test_the_job_is_tried_again_when_deepgram_failed_on_this_chunk_alone()
 async def test_a_chunk_that_parakeet_cannot_do_waits_for_a_deepgram_that_is_down() -> None:
     with pytest.raises(DeepgramDown):
         await Rungs(BROKEN, cloud=down()).hear()
+
+
+async def test_a_chunk_that_broke_parakeet_goes_straight_to_deepgram_once_that_is_back() -> None:
+    windows = 0
+
+    async def break_down(_samples: Pcm, _job_id: str) -> None:
+        nonlocal windows
+        windows += 1
+        raise GpuMemoryError(1)
+
+    cloud, given_up = down(), dict[int, EngineError]()
+    engine = MemoryRecogniser(script=break_down)
+    with pytest.raises(DeepgramDown):
+        await Rungs(engine, cloud=cloud, given_up=given_up).hear()
+    before = windows
+
+    cloud.mend()
+    heard = await Rungs(engine, cloud=cloud, given_up=given_up).hear()
+
+    assert windows == before > 0
+    assert (heard.engine, heard.fallback_reason) == ("deepgram", ErrorCode.GPU_MEMORY_ERROR)
+
+
+async def test_a_chunk_without_a_gpu_is_tried_again_when_the_job_goes_on() -> None:
+    cloud, given_up = down(), dict[int, EngineError]()
+    missing = MemoryRecogniser(script=failing_where(everything, lambda: GpuNotAvailable("no CUDA")))
+    with pytest.raises(DeepgramDown):
+        await Rungs(missing, cloud=cloud, given_up=given_up).hear()
+
+    heard = await Rungs(cloud=cloud, given_up=given_up).hear()
+
+    assert heard.engine == "parakeet"
 
 
 @pytest.mark.parametrize(("method", "reason"), [("deepgram", "long_file"), ("hybrid", "force_method")])

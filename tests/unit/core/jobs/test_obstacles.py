@@ -15,8 +15,9 @@ from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.budget import NoLimit
+from worker.core.jobs.frames import without_frames
 from worker.core.jobs.ladder import Deepgram
-from worker.core.jobs.obstacles import Obstacles, expect_deepgram, without_frames
+from worker.core.jobs.obstacles import Obstacles, expect_deepgram
 from worker.core.jobs.routing import RoutingPolicy, Situation
 from worker.core.jobs.state import JobStates
 from worker.errors import DeepgramDown, DeepgramUnavailable, ParkingFull

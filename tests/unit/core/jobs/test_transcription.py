@@ -103,10 +103,13 @@ async def test_what_another_model_heard_is_heard_again(tmp_path: Path) -> None:
 class Tape:
     """A decoder, and the stream that it gives; counts what was read of it."""
 
-    truncated = False
+    truncated = other_tracks = False
 
     def __init__(self, samples: Pcm) -> None:
         self.samples, self.seconds_read = samples, 0
+
+    async def identity(self) -> str:
+        return "tape"
 
     async def probe(self, _path: Path) -> AudioFacts:
         raise AssertionError("a transcription does not probe")
