@@ -72,12 +72,14 @@ class JobsRoom:
         deepgram: Deepgram | None = None,
         claim_ttl_seconds: float = 5.0,
         board: Board | None = None,
+        decoder: MemoryAudioDecoder | None = None,
         **rules: Any,
     ) -> None:
         self.clock = SystemClock()
         self.store = store or MemoryObjectStore(self.clock.now)
         self.completions, self.dead_letters = RecordingTopic(), RecordingTopic()
         self.folder, self.deepgram, self.board = folder, deepgram, board or Board()
+        self.decoder = decoder or MemoryAudioDecoder(max_seconds=3600)
         self.states = JobStates(self.store, "state", self.clock, rules.get("worker", "worker-1"), claim_ttl_seconds)
         self.jobs = Jobs(self._tools(recogniser or MemoryRecogniser()), self._rules(**rules))
 
@@ -86,7 +88,7 @@ class JobsRoom:
             states=self.states,
             intake=AudioIntake(self.store, self.folder, input_buckets=frozenset({"audio"}), max_bytes=100_000_000),
             output=OutputWriter(self.store, output_bucket="out", writable_buckets=frozenset({"out"})),
-            decoder=MemoryAudioDecoder(max_seconds=3600),
+            decoder=self.decoder,
             recogniser=recogniser,
             deepgram=self.deepgram,
             health=EngineHealth(self.clock),
