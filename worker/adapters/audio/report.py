@@ -17,6 +17,7 @@ _LINE = re.compile(
 _INPUT = re.compile(r"Input #0, ([^, ]+)")
 _DURATION = re.compile(r"  Duration: (?:N/A|(\d+):(\d\d):(\d\d\.\d+))(?:, start: (-?\d+\.\d+))?, ")
 _AUDIO = re.compile(r"  Stream #0:\d+.*?: Audio: (\w+)(?: \((\w+)\))?(?:[^,]*, (\d+) Hz, ([^,]+))?")
+_VIDEO = re.compile(r"  Stream #0:\d+.*?: Video: ")
 _START = re.compile(r", start (-?\d+\.\d+)")
 _MAPPED = "Stream mapping:"
 _FRAME = re.compile(r"n: *0 .* channels:(\d+) .*rate:(\d+) ")
@@ -82,6 +83,8 @@ class Report:
         self.container: str | None = None
         self.duration_seconds: float | None = None
         self.tracks: list[Track] = []
+        self.has_video = False
+        """Or pictures, such as album art."""
         self.headers_read = False
         self.channels: int | None = None
         self.sample_rate_hz: int | None = None
@@ -167,6 +170,8 @@ class Report:
             self.start_seconds = float(found[4]) if found[4] else None
         elif (found := _AUDIO.match(text)) and not self.headers_read and len(self.tracks) < _KEPT_TRACKS:
             self.tracks.append(_track(text, found))
+        elif _VIDEO.match(text) and not self.headers_read:
+            self.has_video = True
         elif text == _MAPPED:
             self.headers_read = True
         elif text.startswith(_CHANGE):

@@ -12,6 +12,7 @@ import structlog
 
 from worker.adapters.audio import verdict
 from worker.adapters.audio.command import ByteRange, Way
+from worker.adapters.audio.delay import Trimmer, unstated_delay
 from worker.adapters.audio.mixes import Chooser
 from worker.adapters.audio.packets import Packet, PacketReader
 from worker.adapters.audio.parts import Divided, divisible
@@ -123,7 +124,7 @@ class SerialStream:
         await self._refuse_too_long_by_its_header()
         kept: list[Pcm] = []
         count = 0
-        async with aclosing(self._mono()) as pieces:
+        async with aclosing(self._trimmed()) as pieces:
             async for piece in pieces:
                 kept.append(piece)
                 count += len(piece)
@@ -142,6 +143,15 @@ class SerialStream:
         if self._samples > self._limits.max_seconds * SAMPLE_RATE_HZ:
             raise AudioTooLong(self._samples / SAMPLE_RATE_HZ, self._limits.max_seconds)
         return block
+
+    async def _trimmed(self) -> AsyncGenerator[Pcm]:
+        trimmer = Trimmer(unstated_delay(self._run.report))
+        async with aclosing(self._mono()) as pieces:
+            async for piece in pieces:
+                for kept in trimmer.push(piece):
+                    yield kept
+        for kept in trimmer.finish():
+            yield kept
 
     async def _mono(self) -> AsyncGenerator[Pcm]:
         given = 0

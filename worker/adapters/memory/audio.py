@@ -19,15 +19,16 @@ def memory_audio(samples: Pcm) -> bytes:
 
 
 class MemoryAudioDecoder:
-    """Decodes what `memory_audio` wrote, in blocks of `block_samples`."""
+    """Decodes what `memory_audio` wrote, in blocks of `block_samples`; `version` goes into its identity."""
 
-    def __init__(self, *, max_seconds: float, block_samples: int = 5 * SAMPLE_RATE_HZ) -> None:
+    def __init__(self, *, max_seconds: float, block_samples: int = 5 * SAMPLE_RATE_HZ, version: int = 1) -> None:
+        self._version = version
         self._max_samples = round(max_seconds * SAMPLE_RATE_HZ)
         self._block_samples = block_samples
 
     async def identity(self) -> str:
         """See the port."""
-        return "memory"
+        return f"memory / {self._version}"
 
     async def probe(self, path: Path) -> AudioFacts:
         """See the port."""

@@ -30,17 +30,17 @@ FORMATS = [
     ("fragmented.mp4", ("-c:a", "aac", "-ar", "44100", "-movflags", "frag_keyframe+empty_moov"), 800, 372),
     ("a.webm", ("-c:a", "libopus"), 0, 0),
     ("a.mkv", ("-c:a", "aac", "-ar", "44100"), 372, 0),
-    ("a.aac", ("-c:a", "aac", "-ar", "44100"), 800, 372),
+    ("a.aac", ("-c:a", "aac", "-ar", "44100"), 800, 0),
     ("headerless.mp3", ("-ar", "44100", "-write_xing", "0"), 1300, 402),
     ("headerless8.mp3", ("-ar", "8000", "-b:a", "32k", "-write_xing", "0"), 4000, 2210),
-    ("a.mp2", ("-c:a", "mp2", "-ar", "48000"), 1300, 160),
-    ("lame.mp2", ("-c:a", "libtwolame", "-ar", "44100"), 1300, 174),
-    ("a.ac3", ("-c:a", "ac3", "-ar", "48000"), 1200, 85),
-    ("a.ts", ("-c:a", "aac", "-ar", "44100"), 1200, 372),
-    ("mp2.ts", ("-c:a", "mp2", "-ar", "48000"), 1300, 160),
-    ("ac3.ts", ("-c:a", "ac3", "-ar", "48000"), 1200, 85),
+    ("a.mp2", ("-c:a", "mp2", "-ar", "48000"), 1300, 0),
+    ("lame.mp2", ("-c:a", "libtwolame", "-ar", "44100"), 1300, 0),
+    ("a.ac3", ("-c:a", "ac3", "-ar", "48000"), 1200, 0),
+    ("a.ts", ("-c:a", "aac", "-ar", "44100"), 1200, 0),
+    ("mp2.ts", ("-c:a", "mp2", "-ar", "48000"), 1300, 0),
+    ("ac3.ts", ("-c:a", "ac3", "-ar", "48000"), 1200, 0),
     ("opus.ts", ("-c:a", "libopus"), 500, 104),
-    ("a.flv", ("-c:a", "aac", "-ar", "44100"), 1200, 372),
+    ("a.flv", ("-c:a", "aac", "-ar", "44100"), 1200, 0),
     ("mp3.flv", ("-c:a", "libmp3lame", "-ar", "44100"), 1500, 402),
     ("a.avi", ("-c:a", "libmp3lame", "-ar", "44100"), 1700, 402),
     ("pcm.avi", ("-c:a", "pcm_s16le"), 0, 0),
@@ -53,7 +53,7 @@ FORMATS = [
     ("a.wma", ("-c:a", "wmav2", "-ar", "44100"), 1500, 729),
     ("v1.wma", ("-c:a", "wmav1", "-ar", "44100"), 1500, 729),
     ("mp3-in.wav", ("-c:a", "libmp3lame", "-ar", "44100"), 1500, 402),
-    ("a.eac3", ("-c:a", "eac3", "-ar", "48000"), 1200, 85),
+    ("a.eac3", ("-c:a", "eac3", "-ar", "48000"), 1200, 0),
 ]
 
 
@@ -65,8 +65,9 @@ async def test_samples_come_out_exact_and_in_time(
 
     decoded = await decode_all(decoder, path)
 
+    encoder_lost = 480 if name.endswith(("mp2", "mp2.ts")) else 0  # its delay, at the other end
     assert not decoded.truncated
-    assert 0 <= decoded.samples.size - talk.size <= extra
+    assert -encoder_lost <= decoded.samples.size - talk.size <= extra
     assert abs(lag_samples(decoded.samples, talk) - lag) <= 1
 
 
