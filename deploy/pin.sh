@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Looks up what the tags of Dockerfile.gpu and cloudbuild.yaml, and the model, are today, beside what is pinned there.
+# Looks up what the tags of Dockerfile.gpu and cloudbuild.yaml, and the model, are today, beside what is pinned there, and
+# whether there is a newer ffmpeg (which comes in the package imageio-ffmpeg; `make lock` takes it).
 #
 #   deploy/pin.sh [--write]
 #
@@ -32,6 +33,22 @@ main() {
     read -r revision sha256 < <(model)
     found MODEL_REVISION "$revision"
     found MODEL_SHA256 "$sha256"
+    ffmpeg
+}
+
+# Says what the lock file has and what the package index has; a decoder that is behind is the worker's widest door.
+ffmpeg() {
+    local locked newest
+    locked=$(sed -n 's/^imageio-ffmpeg==\([^ ]*\).*/\1/p' "$ROOT/requirements-worker.txt")
+    newest=$("$ROOT/.venv/bin/python" -m pip --disable-pip-version-check index versions imageio-ffmpeg 2>/dev/null |
+        sed -n '1s/.*(\(.*\)).*/\1/p')
+    if [[ -z $newest ]]; then
+        echo "?    imageio-ffmpeg==$locked; the package index does not say what is newest"
+    elif [[ $locked == "$newest" ]]; then
+        echo "same imageio-ffmpeg==$locked"
+    else
+        echo "new  imageio-ffmpeg==$newest, locked is $locked: raise it in pyproject.toml, then make lock"
+    fi
 }
 
 pinned() {

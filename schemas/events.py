@@ -59,6 +59,9 @@ class Flags(WireModel):
     shorter_than_analysis_window: bool = False
     """The speech ends before 59 s."""
     truncated_audio: bool = False
+    """Audio is missing or damaged; what is there is transcribed."""
+    other_tracks: bool = False
+    """The track that was transcribed is silent, and another audio track of the file is not."""
 
 
 class TranscriptionMetadata(WireModel):

@@ -18,6 +18,7 @@ from worker.adapters.backlog import Backlog, google_session
 from worker.adapters.clock import SystemClock
 from worker.adapters.gpu import open_gpus
 from worker.adapters.instance import this_instance, worker_name
+from worker.adapters.own_memory import hide_memory
 from worker.adapters.processors import processors
 from worker.adapters.workspace import workspace
 from worker.cloud import Cloud, open_cloud
@@ -70,6 +71,7 @@ async def run_worker(settings: Settings) -> None:
     `GpuNotAvailable` when the engine does not start, `SubscriptionNotFound` when the subscription goes away,
     `HealthPortTaken`, `ExportRefused`.
     """
+    hide_memory()
     return_large_blocks()
     board, clock = Board(), SystemClock()
     with (

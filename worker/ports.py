@@ -187,6 +187,7 @@ class AudioFacts:
     sample_rate_hz: int
     channels: int
     duration_seconds: float | None
+    """As the headers state it; None where they do not."""
 
 
 class PcmStream(Protocol):
@@ -199,19 +200,28 @@ class PcmStream(Protocol):
 
     @property
     def truncated(self) -> bool:
-        """True once the stream has ended and the decoder had complained that the file ends early or is damaged."""
+        """True once the stream has ended, where audio is missing or damaged."""
+        ...
+
+    @property
+    def other_tracks(self) -> bool:
+        """True once the stream has ended, where it was silent throughout and another track of the file is not."""
         ...
 
 
 class AudioDecoder(Protocol):
     """Turns an audio file into samples, in bounded memory whatever its length."""
 
+    async def identity(self) -> str:
+        """Name everything that could give other samples for the same file; part of checkpoint keys."""
+        ...
+
     async def probe(self, path: Path) -> AudioFacts:
         """Read the container's headers. Raises `AudioUndecodable`."""
         ...
 
     def decode(self, path: Path) -> AbstractAsyncContextManager[PcmStream]:
-        """Decode the first audio track. Leaving the context stops the decoder and leaves no process behind."""
+        """Decode the default audio track. Leaving the context stops the decoder and leaves no process behind."""
         ...
 
 

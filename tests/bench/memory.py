@@ -28,6 +28,7 @@ from tests.support.gcs import store_at
 from tests.support.long_audio import speech_file
 from tests.support.worker_process import WorkerProcess
 from worker.client import submit, wait_for
+from worker.commands.bench.held import held_by, with_notes
 from worker.embedded.local_cloud import (
     AUDIO_BUCKET,
     COMPLETION_SUBSCRIPTION,
@@ -88,13 +89,15 @@ def measure(minutes: float, folder: Path) -> Measured:
     with local_cloud(folder / "gcs") as cloud, mock.patch.dict(os.environ, cloud.environment):
         asyncio.run(_upload(cloud, speech_file(WARM_UP_SECONDS, folder / "warm-up.mp3")))
         asyncio.run(_upload(cloud, speech_file(minutes * 60, folder / "speech.mp3")))
-        with WorkerProcess(folder / "log", {**cloud.environment, "TEMP_DIR": str(folder)}) as worker:
+        notes = folder / "memory"
+        environment = with_notes({**os.environ, **cloud.environment}, notes, hidden=os.geteuid() != 0)
+        with WorkerProcess(folder / "log", {**environment, "TEMP_DIR": str(folder)}) as worker:
             worker.wait_ready()
-            with sampling(worker, model=0) as samples:
+            with sampling(worker, notes, model=0) as samples:
                 _transcribe("warm-up")
             model = max(sample.inference for sample in samples)
-            idle = usage(worker, model)
-            with sampling(worker, model) as samples:
+            idle = usage(worker, notes, model)
+            with sampling(worker, notes, model) as samples:
                 event, seconds = _transcribe("speech")
     return Measured(
         minutes=minutes,
@@ -106,24 +109,24 @@ def measure(minutes: float, folder: Path) -> Measured:
     )
 
 
-def usage(worker: WorkerProcess, model: int) -> Usage:
+def usage(worker: WorkerProcess, notes: Path, model: int) -> Usage:
     """What its processes hold now."""
     held = dict.fromkeys(("worker", "ffmpeg", "inference"), 0)
     for member in worker.family():
         with contextlib.suppress(psutil.NoSuchProcess):
-            held[_role(member)] += _proportional_bytes(member)
+            held[_role(member)] += held_by(member.pid, notes)
     return Usage(worker=held["worker"], ffmpeg=held["ffmpeg"], inference=max(0, held["inference"] - model))
 
 
 @contextmanager
-def sampling(worker: WorkerProcess, model: int) -> Iterator[list[Usage]]:
+def sampling(worker: WorkerProcess, notes: Path, model: int) -> Iterator[list[Usage]]:
     """Fill the list for the length of the block."""
     samples: list[Usage] = []
     stopped = threading.Event()
 
     def sample() -> None:
         while not stopped.wait(SAMPLE_SECONDS):
-            samples.append(usage(worker, model))
+            samples.append(usage(worker, notes, model))
 
     thread = threading.Thread(target=sample, name="memory")
     thread.start()
@@ -152,11 +155,7 @@ def _role(process: psutil.Process) -> str:
     command = " ".join(process.cmdline())
     if "ffmpeg" in process.name():
         return "ffmpeg"
-    return "inference" if "spawn_main" in command else "worker"
-
-
-def _proportional_bytes(process: psutil.Process) -> int:
-    return int(process.memory_full_info().pss)
+    return "inference" if "parakeet.child" in command else "worker"
 
 
 def _table(results: Sequence[Measured]) -> Table:

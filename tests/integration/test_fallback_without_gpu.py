@@ -205,7 +205,7 @@ def test_without_a_gpu_no_inference_process_is_started(cloud: Cloud) -> None:
         worker.wait_ready()
         family = [" ".join(member.cmdline()) for member in worker.family()]
 
-    assert not any("spawn_main" in line for line in family)
+    assert not any("parakeet.child" in line for line in family)
 
 
 @pytest.mark.parametrize("may_do_without", [True, False])

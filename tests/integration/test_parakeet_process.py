@@ -150,6 +150,24 @@ async def test_signals_meant_for_the_worker_do_not_end_the_process(stage: Stage)
         assert engine.health.restarts == 0
 
 
+async def test_the_process_inherits_no_secret_and_no_file_but_its_pipe(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    secrets = {"DEEPGRAM_API_KEY": "key", "HF_TOKEN": "token", "GOOGLE_APPLICATION_CREDENTIALS": "/key.json"}
+    for name, value in {**secrets, "OMP_NUM_THREADS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with (tmp_path / "inheritable").open("wb") as file:
+        os.set_inheritable(file.fileno(), True)
+        async with stage.engine() as engine:
+            await number_of(engine)
+    environment, files = stage.inherited()
+
+    assert not secrets.keys() & environment.keys()
+    assert environment["OMP_NUM_THREADS"] == "1"
+    assert not any("inheritable" in name for name in files)
+    assert sum(name.startswith("socket:") for name in files) <= 1
+
+
 @pytest.mark.parametrize(
     ("refusal", "error"),
     [("model", ModelLoadingError), ("gpu", GpuNotAvailable), ("library", ModelLoadingError)],

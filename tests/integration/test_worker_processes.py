@@ -55,7 +55,7 @@ async def test_nothing_outlives_a_killed_worker(cloud: Cloud, ten_minutes: Path)
             worker.wait(5)
 
             wait_until(lambda: worker.family() == [], seconds=5)
-    for program in ("worker run", "resource_tracker", "spawn_main", "ffmpeg"):
+    for program in ("worker run", "parakeet.child", "ffmpeg"):
         assert any(program in line for line in family), f"{program} did not run: {family}"
 
 

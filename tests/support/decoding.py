@@ -12,9 +12,10 @@ from worker.ports import AudioDecoder, Pcm
 class Decoded:
     samples: Pcm
     truncated: bool
+    other_tracks: bool = False
 
 
 async def decode_all(decoder: AudioDecoder, path: Path) -> Decoded:
     async with decoder.decode(path) as stream:
         blocks = [block async for block in stream]
-    return Decoded(samples=np.concatenate(blocks), truncated=stream.truncated)
+    return Decoded(samples=np.concatenate(blocks), truncated=stream.truncated, other_tracks=stream.other_tracks)

@@ -73,6 +73,7 @@ class JobsRoom:
         claim_ttl_seconds: float = 5.0,
         board: Board | None = None,
         clock: Clock | None = None,
+        decoder: MemoryAudioDecoder | None = None,
         **rules: Any,
     ) -> None:
         self.clock = clock or SystemClock()
@@ -80,6 +81,7 @@ class JobsRoom:
         self.store = store or MemoryObjectStore(self.clock.now)
         self.completions, self.dead_letters = RecordingTopic(), RecordingTopic()
         self.folder, self.deepgram, self.board = folder, deepgram, board or Board()
+        self.decoder = decoder or MemoryAudioDecoder(max_seconds=3600)
         self.states = JobStates(self.store, "state", self.clock, rules.get("worker", "worker-1"), claim_ttl_seconds)
         self.jobs = Jobs(self._tools(recogniser or MemoryRecogniser()), self._rules(**rules))
 
@@ -88,7 +90,7 @@ class JobsRoom:
             states=self.states,
             intake=AudioIntake(self.store, self.folder, input_buckets=frozenset({"audio"}), max_bytes=100_000_000),
             output=OutputWriter(self.store, output_bucket="out", writable_buckets=frozenset({"out"})),
-            decoder=MemoryAudioDecoder(max_seconds=3600),
+            decoder=self.decoder,
             recogniser=recogniser,
             deepgram=self.deepgram,
             health=self.health,

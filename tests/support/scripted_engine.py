@@ -1,5 +1,6 @@
 """A program for the inference process that has no model and does what the windows' first sample says."""
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -83,6 +84,11 @@ class Stage:
         """A process has come to a window that hangs."""
         return (self.folder / "hanging").exists()
 
+    def inherited(self) -> tuple[dict[str, str], list[str]]:
+        """The environment and the open files of the process that started last."""
+        environment, files = json.loads((self.folder / "inherited").read_text())
+        return environment, files
+
     @property
     def starts(self) -> list[int]:
         """The process ids of all starts."""
@@ -95,6 +101,7 @@ class ScriptedModel:
     def __init__(self, options: EngineOptions) -> None:
         self._folder = Path(options.model_name)
         (self._folder / f"start-{os.getpid()}").touch()
+        (self._folder / "inherited").write_text(json.dumps([dict(os.environ), _open_files()]))
         print("stray output of a library")  # noqa: T201
         for mark in self._folder.glob("refuse-*"):
             refusal = mark.read_text()
@@ -133,6 +140,13 @@ class ScriptedModel:
                 while True:
                     signal.pause()
         return (Word(str(number), 0.0, 0.5, 1.0),)
+
+
+def _open_files() -> list[str]:
+    """What the process has open, the listing itself apart; empty on systems that do not tell."""
+    folder = Path("/proc/self/fd")
+    names = list(folder.iterdir()) if folder.exists() else []
+    return [str(name.readlink()) for name in names if name.is_symlink()]  # the listing's own is closed by now
 
 
 def main(pipe: Connection, parent_pid: int, options: EngineOptions) -> None:

@@ -86,7 +86,7 @@ class WorkerProcess:
 
     def inference(self) -> psutil.Process:
         """The process that holds the model."""
-        (found,) = (member for member in self.family() if "spawn_main" in " ".join(member.cmdline()))
+        (found,) = (member for member in self.family() if "parakeet.child" in " ".join(member.cmdline()))
         return found
 
     def send(self, number: signal.Signals) -> None:

@@ -1,14 +1,18 @@
+from pathlib import Path
+
 import pytest
 
-from worker.preflight.machine import memory_finding
+from worker.adapters.audio import FfmpegMissing, Kernel, find_ffmpeg
+from worker.adapters.audio.confinement.syscalls import ARCHITECTURES
+from worker.preflight.machine import confinement_findings, ffmpeg_finding, memory_finding
 from worker.settings import Settings
 
 
 def test_what_all_jobs_may_hold_at_once_fits_with_room_to_spare_by_default() -> None:
     found = memory_finding(Settings())
 
-    # 4 GiB of files, and 4 jobs with 3 chunks of 10 minutes and 4 parts of 5 minutes, at 32 kB a second.
-    assert found.detail == "audio may take 4.4 GiB of INSTANCE_MEMORY_GIB=16"
+    # 4 GiB of files; 4 jobs with 3 chunks of 10 minutes and 4 parts of 5, at 32 kB a second; 8 ffmpegs of 0.375 GiB.
+    assert found.detail == "audio may take 7.4 GiB of INSTANCE_MEMORY_GIB=16"
     assert found.ok
 
 
@@ -26,3 +30,48 @@ def test_settings_that_could_fill_the_instance_s_memory_are_refused_at_the_start
 
     assert not found.ok
     assert "lower DOWNLOAD_ROOM_GB" in found.detail
+
+
+def test_a_machine_that_can_confine_ffmpeg_is_told_so_without_advice() -> None:
+    (found,) = confinement_findings(find_ffmpeg, Kernel(landlock_abi=7, seccomp=ARCHITECTURES["x86_64"]))
+
+    assert (found.ok, found.advice) == (True, False)
+    assert "reaches no other file" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("kernel", "said"),
+    [
+        (Kernel(landlock_abi=0, seccomp=ARCHITECTURES["x86_64"]), "other jobs' audio"),
+        (Kernel(landlock_abi=7, seccomp=None), "open sockets other than TCP"),
+        (Kernel(landlock_abi=0, seccomp=None), "signal the worker"),
+    ],
+    ids=["no Landlock", "no filter", "neither, as on macOS"],
+)
+def test_what_a_machine_lacks_to_confine_ffmpeg_is_advice_with_the_consequence(kernel: Kernel, said: str) -> None:
+    (found,) = confinement_findings(find_ffmpeg, kernel)
+
+    assert (found.ok, found.advice) == (True, True)
+    assert said in found.detail
+
+
+def test_without_an_ffmpeg_its_confinement_is_no_subject() -> None:
+    def missing() -> Path:
+        raise FfmpegMissing
+
+    assert list(confinement_findings(missing, Kernel.here())) == []
+
+
+@pytest.mark.parametrize("version", ["5.1.6-0+deb12u1", "4.4.2-0ubuntu0.22.04.1", "n5.0"])
+def test_an_ffmpeg_that_cannot_read_an_inherited_file_is_refused_at_the_start(version: str) -> None:
+    found = ffmpeg_finding(Path("/usr/bin/ffmpeg"), version)
+
+    assert not found.ok
+    assert "6.0 or newer" in found.detail
+
+
+@pytest.mark.parametrize(
+    "version", ["6.0", "7.0.2-static", "n8.1", "9.0.2", "N-118000-gabcdef", "2026-11-01-git-0123456789"]
+)
+def test_a_newer_ffmpeg_and_one_without_a_number_are_taken(version: str) -> None:
+    assert ffmpeg_finding(Path("/usr/bin/ffmpeg"), version).ok

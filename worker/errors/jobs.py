@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from schemas.codes import ErrorCode
-from worker.errors.policy import JobFault
+from worker.errors.policy import JobFault, Retryable
 
 TOLD_VIOLATIONS = 5
 """How many of them a message names; the event and the dead letter list them all."""
@@ -55,6 +55,17 @@ class AudioNotFound(JobFault):
         super().__init__(f"no object at {uri}" + (f" with generation {generation}" if generation else ""))
 
 
+class AudioReplaced(Retryable):
+    """The audio object was replaced between each look at it and its download."""
+
+    code = ErrorCode.STORAGE_SERVICE_ERROR
+    suggested_action = "stop overwriting the object while it is transcribed, or pin its generation; then replay"
+
+    def __init__(self, uri: str, looks: int) -> None:
+        self.uri, self.looks = uri, looks
+        super().__init__(f"{uri} was replaced while it was fetched, {looks} times in a row")
+
+
 class AudioForbidden(JobFault):
     """The worker may not read that bucket, by its settings or by IAM."""
 
@@ -72,9 +83,10 @@ class AudioTooLarge(JobFault):
     code = ErrorCode.AUDIO_TOO_LARGE
     suggested_action = "publish smaller audio (16 kHz mono is enough) or raise MAX_FILE_SIZE_GB"
 
-    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+    def __init__(self, size_bytes: int, limit_bytes: int, *, unpacked: bool = False) -> None:
         self.size_bytes, self.limit_bytes = size_bytes, limit_bytes
-        super().__init__(f"the audio object has {size_bytes} bytes, the limit is {limit_bytes}")
+        size = f"unpacks to at least {size_bytes} bytes" if unpacked else f"has {size_bytes} bytes"
+        super().__init__(f"the audio object {size}, the limit is {limit_bytes}")
 
 
 class AudioTooLong(JobFault):
@@ -92,7 +104,7 @@ class AudioUndecodable(JobFault):
     """No audio can be decoded from the object: empty, not media, no audio track, or refused as hostile."""
 
     code = ErrorCode.AUDIO_UNDECODABLE
-    suggested_action = "play the file locally; publish WAV, FLAC, MP3, AAC/MP4, Opus/Ogg or WebM audio"
+    suggested_action = "play the file locally; publish WAV, FLAC, MP3, AAC/MP4, Opus/Ogg or WebM audio (docs/media.md)"
 
     def __init__(self, reason: str) -> None:
         self.reason = reason

@@ -2,15 +2,28 @@
 
 from collections.abc import AsyncIterator
 
+import tenacity
+
 from worker.cloud import Cloud
 from worker.core.delivery.fitness import Part
-from worker.errors import ObjectForbidden, ObjectNotFound, QueueServiceError, SubscriptionNotFound, WorkerError
+from worker.errors import (
+    ObjectForbidden,
+    ObjectNotFound,
+    QueueServiceError,
+    SubscriptionNotFound,
+    Undiagnosed,
+    WorkerError,
+)
 from worker.parts import cloud_parts
 from worker.preflight.finding import Finding, with_action
 from worker.settings import Settings
 
 # A pull that was cut off may have taken messages; they come back after this.
 LONGEST_ACK_DEADLINE_SECONDS = 60
+
+
+PATIENCE_SECONDS = 25.0
+"""How long a start waits for a service that does not answer. A refusal is final."""
 
 
 async def cloud_findings(settings: Settings, cloud: Cloud) -> AsyncIterator[Finding]:
@@ -47,7 +60,7 @@ async def _subscription(settings: Settings, cloud: Cloud) -> AsyncIterator[Findi
 
 async def _found(part: Part) -> Finding:
     try:
-        await part.probe()
+        await _patiently(part)
     except ObjectNotFound as exc:
         detail = f"{exc}: create the bucket, or correct the setting that names it"
         return Finding(name=part.name, ok=False, detail=detail)
@@ -57,3 +70,18 @@ async def _found(part: Part) -> Finding:
     except WorkerError as exc:
         return Finding(name=part.name, ok=False, detail=with_action(exc))
     return Finding(name=part.name, ok=True, detail="ok")
+
+
+async def _patiently(part: Part) -> None:
+    """Probe the part, again where the service did not answer: probes repeat nothing themselves."""
+    tries = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(_is_silence),
+        wait=tenacity.wait_random_exponential(multiplier=0.3, max=4.0),
+        stop=tenacity.stop_before_delay(PATIENCE_SECONDS),
+        reraise=True,
+    )
+    await tries(part.probe)
+
+
+def _is_silence(error: BaseException) -> bool:
+    return isinstance(error, Undiagnosed) and not error.refused

@@ -1,12 +1,23 @@
 """What the machine and the settings must allow: ffmpeg, memory, Deepgram."""
 
 import asyncio
+import re
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from worker.adapters.audio import PART_SECONDS, FfmpegMissing, ffmpeg_version, find_ffmpeg
+from worker.adapters.audio import (
+    OLDEST_SAFE,
+    PART_SECONDS,
+    Confinement,
+    FfmpegMissing,
+    Kernel,
+    Limits,
+    ffmpeg_version,
+    find_ffmpeg,
+    is_too_old,
+)
 from worker.adapters.deepgram import Retries
 from worker.engines import make_deepgram, only_deepgram, prices
 from worker.errors import DeepgramPriceUnknown
@@ -18,11 +29,15 @@ from worker.settings import Settings
 GIB = 1024**3
 SECONDS_PER_MINUTE = 60
 SAMPLE_BYTES = 2
+LEAST_FFMPEG = 6
+_RELEASE = re.compile(r"n?(\d+)\.")
 
 
 async def machine_findings(settings: Settings) -> AsyncIterator[Finding]:
     """Whether jobs can be done here, the engine apart."""
     yield await _ffmpeg()
+    for finding in confinement_findings(find_ffmpeg, Kernel.here()):
+        yield finding
     for finding in await asyncio.to_thread(temp_dir_findings, settings):
         yield finding
     yield memory_finding(settings)
@@ -52,19 +67,36 @@ def temp_dir_findings(settings: Settings) -> list[Finding]:
 
 
 def memory_finding(settings: Settings) -> Finding:
-    """Whether what all jobs may hold at once fits: downloads, since files may be memory, and the samples of chunks.
+    """Compare what all jobs may hold at once with the memory: downloads, since files may be memory, samples, decoders.
 
     Every job holds the chunks in flight, the one being cut, and the parts that are decoded ahead, so that the job
-    slots are the budget of samples.
+    slots are the budget of samples. A job runs one decoder, and all of them share those of parts.
     """
     chunks_seconds = (settings.chunks_in_flight + 1) * settings.chunk_duration_minutes * SECONDS_PER_MINUTE
     parts_seconds = int(settings.instance_vcpus) * PART_SECONDS
     samples_gib = settings.job_slots * (chunks_seconds + parts_seconds) * SAMPLE_RATE_HZ * SAMPLE_BYTES / GIB
     files_gib = max(settings.download_room_gb, settings.max_file_size_gb)
-    detail = f"audio may take {files_gib + samples_gib:.1f} GiB of INSTANCE_MEMORY_GIB={settings.instance_memory_gib:g}"
-    fits = files_gib + samples_gib < settings.instance_memory_gib
+    decoders = settings.job_slots + int(settings.instance_vcpus)
+    decoders_gib = decoders * Limits(max_seconds=0).memory_bytes / GIB
+    most_gib = files_gib + samples_gib + decoders_gib
+    detail = f"audio may take {most_gib:.1f} GiB of INSTANCE_MEMORY_GIB={settings.instance_memory_gib:g}"
+    fits = most_gib < settings.instance_memory_gib
     advice = "" if fits else ": lower DOWNLOAD_ROOM_GB, MAX_FILE_SIZE_GB, MAX_CONCURRENT_JOBS or CHUNKS_IN_FLIGHT"
     return Finding(name="memory", ok=fits, detail=detail + advice)
+
+
+def confinement_findings(find: Callable[[], Path], kernel: Kernel) -> Iterator[Finding]:
+    """Say what a decoder that a file has taken over could do on this machine, as advice; nothing where it could not.
+
+    None without an ffmpeg, which has a finding of its own.
+    """
+    try:
+        gaps = Confinement(path=find(), kernel=kernel).gaps()
+    except (FfmpegMissing, OSError):
+        return
+    detail = "; ".join(gaps) or "a file that takes ffmpeg over reaches no other file, no socket and no process"
+    prefix = "a file that takes ffmpeg over could " if gaps else ""
+    yield Finding(name="confinement", ok=True, advice=bool(gaps), detail=prefix + detail)
 
 
 def deepgram_findings(settings: Settings) -> Iterator[Finding]:
@@ -104,6 +136,19 @@ def _without_a_key(name: str, only: str) -> Finding:
 async def _ffmpeg() -> Finding:
     try:
         program = find_ffmpeg()
-        return Finding(name="ffmpeg", ok=True, detail=f"{await ffmpeg_version(program)} at {program}")
+        return ffmpeg_finding(program, await ffmpeg_version(program))
     except (FfmpegMissing, OSError) as exc:
         return Finding(name="ffmpeg", ok=False, detail=str(exc))
+
+
+def ffmpeg_finding(program: Path, version: str) -> Finding:
+    """Refuse an ffmpeg that cannot read an inherited file; builds between releases have no number and pass."""
+    detail = f"{version} at {program}"
+    if (number := _RELEASE.match(version)) and int(number[1]) < LEAST_FFMPEG:
+        detail += f": {LEAST_FFMPEG}.0 or newer is needed; remove it from PATH, and the one of imageio-ffmpeg serves"
+        return Finding(name="ffmpeg", ok=False, detail=detail)
+    if is_too_old(version):
+        oldest = ".".join(map(str, OLDEST_SAFE))
+        detail += f": releases before {oldest} have known holes; install a newer one, or none to use the bundled one"
+        return Finding(name="ffmpeg", ok=True, advice=True, detail=detail)
+    return Finding(name="ffmpeg", ok=True, detail=detail)

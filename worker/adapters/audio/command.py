@@ -1,59 +1,178 @@
 """ffmpeg's command lines: what it may open, and what it shall do with it.
 
 The file's content decides what happens, never its name, and may name nothing else to open: playlists, concat scripts,
-images and subtitles are not on the list of containers, no protocol but `file` exists, and MP4's external data
+images and subtitles are not on the list of containers, there is no protocol that opens a file by its name (ffmpeg 6
+brought `fd`; on Windows it stays `file`) but `subfile`, a byte range of the same file, and MP4's external data
 references stay off (ffmpeg's default). Video tracks and album art are never decoded: no decoder of theirs is allowed.
 """
 
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from worker.adapters.audio.samples import Encoding
+from worker.adapters.audio.report import Report
+from worker.adapters.audio.samples import INTEGERS, Encoding, encoding_for
 from worker.ports import SAMPLE_RATE_HZ
 
-CONTAINERS = ("wav", "flac", "mp3", "aac", "ogg", "matroska", "mov", "aiff")
+_PROTOCOL = "fd" if os.name == "posix" else "file"
+CONTAINERS = (
+    *("wav", "flac", "mp3", "aac", "ogg", "matroska", "mov", "aiff"),
+    *("ac3", "eac3"),  # bare, as recordings of television are cut out
+    *("mpegts", "flv", "avi"),  # what tools for streams leave
+    *("caf", "w64", "au", "amr", "asf"),  # Apple's and Sony's recorders, Unix, phones, Windows
+)
 _DECODERS = (
-    *("aac", "alac", "flac", "libopus", "libvorbis", "mp2float", "mp3", "mp3float", "opus", "vorbis"),
-    *("ac3", "eac3"),  # the sound of films in MP4 and Matroska
+    *("aac", "alac", "flac", "libopus", "libvorbis", "mp2", "mp2float", "mp3", "mp3float", "opus", "vorbis"),
+    *("aac_latm", "ac3", "eac3"),  # the sound of films and television
+    *("amrnb", "amrwb", "libopencore_amrnb", "libopencore_amrwb", "wmav1", "wmav2", "wmapro"),
     *("pcm_alaw", "pcm_mulaw", "pcm_s8", "pcm_u8"),
     *(f"pcm_{kind}{order}" for kind in ("s16", "s24", "s32", "f32", "f64") for order in ("le", "be")),
 )
 
-# All arithmetic is in floats, whatever the file holds: ffmpeg's own choice would cut 24 bits off to 16, not round them.
-# async=1 with first_pts=0 keeps times true to the file: silence for a late start and for gaps above 0.1 s, nothing
-# stretched. rematrix_maxval=1 scales a down-mix so that it cannot clip.
-_RESAMPLE = "aformat=sample_fmts=fltp,aresample=async=1:first_pts=0:rematrix_maxval=1"
+BROADCAST_OFFSET_SECONDS = 100_000
+"""Added to the times of MPEG-TS; more than its clock shows before it wraps."""
+CHANNELS_MAX = 64
+"""More than this ffmpeg cannot mix."""
 
-# ffmpeg hands every frame from thread to thread, and its codecs' are short: a second at a time takes a third less of
-# its time, and with a pipe that is not flushed after each, a third of ours.
-_IN_LONG_FRAMES = "asetnsamples=n=16384:p=0"
+# ffmpeg takes a jump above 10 s in an Ogg file for a clock that was set, and cuts it out; in other containers one above
+# 30 h for no time at all. Both are gaps.
+_JUMP_SECONDS = 10_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ByteRange:
+    """Bytes of the file from `start` up to `end`; None as the end is the file's."""
+
+    start: int
+    end: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Way:
+    """How a file is read: what its headers decide, and how closely its times are looked at."""
+
+    encoding: Encoding = INTEGERS
+    track: int = 0
+    """Among the audio tracks."""
+    channels: int | None = 1
+    """As the headers say; 0 for a layout with a name such as 5.1. None: the headers count the channels only."""
+    is_broadcast: bool = False
+    ignores_wav_size: bool = False
+    each_frame: bool = False
+    """Each of the codec's frames comes with its own time, and both mixes whatever the number of channels: for a file
+    that changes inside or has gaps. Otherwise a second at a time."""
+
+    def suited_to(self, report: Report) -> "Way":
+        """Return the way that the headers ask for. `report` may be of any track."""
+        number = report.best_track
+        if number >= len(report.tracks):
+            return self
+        track = report.tracks[number]
+        return replace(
+            self,
+            encoding=encoding_for(track.codec),
+            track=number,
+            channels=track.channels if track.is_named or track.channels == 1 else None,
+            is_broadcast=report.container == "mpegts",
+        )
+
+    @property
+    def mixes(self) -> int:
+        """How many mixes of the channels come out, interleaved."""
+        return 1 if self.channels == 1 and not self.each_frame else 2
+
+    @property
+    def frame_bytes(self) -> int:
+        """Of one sample of every mix."""
+        return self.mixes * self.encoding.sample_bytes
 
 
 def source(path: Path) -> str:
-    """The file as ffmpeg is told of it, and as it calls it in its messages."""
-    return f"file:{path.absolute()}"
+    """Return the file's name in ffmpeg's command line and messages: on POSIX, the descriptor that it inherits as 0."""
+    return f"{_PROTOCOL}:" if _PROTOCOL == "fd" else f"{_PROTOCOL}:{path.absolute()}"
 
 
 def decode_arguments(
-    path: Path, encoding: Encoding, begin_second: int = 0, end_second: int | None = None
+    path: Path,
+    way: Way,
+    *,
+    begin_second: int = 0,
+    end_second: int | None = None,
+    byte_range: ByteRange | None = None,
 ) -> tuple[str, ...]:
-    """Decode the first audio track, or a stretch of it, to mono samples at `SAMPLE_RATE_HZ` on stdout."""
-    samples = ("-ac", "1", "-ar", str(SAMPLE_RATE_HZ), "-c:a", f"pcm_{encoding.name}", "-f", encoding.name)
+    """Decode a track, or some seconds or bytes of it, to 16 kHz samples with their times, as Matroska on stdout."""
     begin = ("-ss", str(begin_second)) if begin_second else ()
     length = () if end_second is None else ("-t", str(end_second - begin_second))
-    filters = ("-af", f"{_RESAMPLE},{_IN_LONG_FRAMES}")
-    return (*_input(path, *begin, *length), *filters, *samples, "-flush_packets", "0", "pipe:1")
+    jumps = ("-dts_delta_threshold", str(_JUMP_SECONDS), "-dts_error_threshold", str(_JUMP_SECONDS))
+    # In MPEG-TS a clock may be set, and after a change of rate ffmpeg errs about times: `Timeline` judges them itself.
+    # Before they wrapped they count as negative, which Matroska could not state.
+    times = ("-copyts",) if way.is_broadcast else ()
+    later = ("-output_ts_offset", str(BROADCAST_OFFSET_SECONDS)) if way.is_broadcast else ()
+    whole = ("-ignore_length", "1") if way.ignores_wav_size else ()
+    return (
+        *_input(path, *jumps, *times, *whole, *begin, *length, byte_range=byte_range),
+        *("-filter_complex", f"{_mixed(way)}[mixed]", "-map", "[mixed]"),
+        *later,
+        *("-c:a", f"pcm_{way.encoding.name}", "-f", "matroska"),
+        *("-flush_packets", "0", "pipe:1"),  # a write for each packet would cost as much as small packets do
+    )
 
 
-def probe_arguments(path: Path) -> tuple[str, ...]:
-    """Decode one frame of the first audio track and describe it on stderr."""
-    return (*_input(path), "-af", "ashowinfo", "-frames:a", "1", "-f", "null", "-")
+def probe_arguments(path: Path, way: Way) -> tuple[str, ...]:
+    """Decode one frame of a track and describe it on stderr."""
+    whole = ("-ignore_length", "1") if way.ignores_wav_size else ()
+    mapped = ("-map", f"0:a:{way.track}")
+    return (*_input(path, *whole), *mapped, "-af", "ashowinfo", "-frames:a", "1", "-f", "null", "-")
 
 
-def _input(path: Path, *options: str) -> tuple[str, ...]:
+def _input(path: Path, *options: str, byte_range: ByteRange | None = None) -> tuple[str, ...]:
+    name = source(path)
+    if byte_range is not None:
+        name = f"subfile,,start,{byte_range.start},end,{byte_range.end or 0},,:{name}"
     return (
         *("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"),
-        *("-protocol_whitelist", "file"),
+        *("-protocol_whitelist", f"{_PROTOCOL},subfile"),
         *("-format_whitelist", ",".join(CONTAINERS)),
         *("-codec_whitelist", ",".join(_DECODERS)),
-        *("-threads", "1", *options, "-i", source(path), "-map", "0:a:0"),
+        *("-threads", "1", *options, "-i", name),
     )
+
+
+def _mixed(way: Way) -> str:
+    """The filters: from the track's frames to packets of one or two mixes.
+
+    All arithmetic is in floats, whatever the file holds: ffmpeg's own choice would cut 24 bits off to 16, not round
+    them. No filter may fill gaps or hold frames over from one format to the next: ffmpeg builds them anew where a
+    file's rate or channels change, and what they held or had counted is lost.
+    """
+    floats = f"[0:a:{way.track}]aformat=sample_fmts=fltp"
+    sample_format = "s16" if way.encoding is INTEGERS else "flt"
+    mono = f"aformat=sample_fmts={sample_format}:channel_layouts=mono:sample_rates={SAMPLE_RATE_HZ}"
+    if way.each_frame or way.channels not in {1, 2}:
+        both = f"{floats},asplit[a][b];[a]{_mean(way)},{mono}[c];[b]{_other_mix()},aresample,{mono}[d]"
+        return f"{both};[c][d]amerge=inputs=2" + ("" if way.each_frame else f",{_IN_LONG_PACKETS}")
+    if way.channels == 1:
+        return f"{floats},aresample,{mono},{_IN_LONG_PACKETS}"
+    both = f"aformat=sample_fmts={sample_format}:sample_rates={SAMPLE_RATE_HZ}"
+    return f"{floats},pan=stereo|c0=0.5*c0+0.5*c1|c1=c0,aresample,{both},{_IN_LONG_PACKETS}"
+
+
+def _mean(way: Way) -> str:
+    """Ffmpeg's down-mix, scaled so that it cannot clip; the plain mean where it does not know the channels' places."""
+    if way.channels is not None:
+        return "aresample=rematrix_maxval=1"
+    return "pan=mono|c0<" + "+".join(f"c{number}" for number in range(CHANNELS_MAX)) + ",aresample"
+
+
+def _other_mix() -> str:
+    """Weights all different, and such that no pattern of opposite signs sums to nothing (found by search).
+
+    Channels that the file does not have count as silent, so that it suits files whose channels change.
+    """
+    weights = (((27 * number + 48) % 65 / 32 - 1) / 2 for number in range(CHANNELS_MAX))
+    return "pan=mono|c0=" + "+".join(f"{weight:.4f}*c{number}" for number, weight in enumerate(weights))
+
+
+# ffmpeg hands every frame from thread to thread, and its codecs' are short: a second at a time takes a third less of
+# its time, and with a pipe that is not flushed after each, a third of ours.
+_IN_LONG_PACKETS = "asetnsamples=n=16384:p=0"

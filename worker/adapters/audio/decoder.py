@@ -1,49 +1,65 @@
 """`FfmpegDecoder`: files in, blocks of int16 samples out.
 
-Times. Sample 0 is the container's first moment, the earliest start among its audio and video tracks: audio that
-starts later than the video gets leading silence, a gap above 0.1 s inside becomes silence (up to some 50 minutes, what
-the memory limit holds; beyond, the audio ends there, truncated), encoder delay and padding are cut where the file
-states them. Exact to the sample at 16 kHz against the encoded audio: WAV, AIFF, FLAC, Ogg, and MP3 with a LAME header;
-MP4 starts exactly and may end up to one AAC frame late; MP3 without a header, ADTS and Matroska keep their encoder's
-delay (up to 50 ms; 1105 samples of an MP3's own rate, 138 ms at 8 kHz).
+Times. Sample 0 is the container's first moment, the earliest start among its audio and video tracks: audio that starts
+later than the others gets leading silence. What is missing inside becomes silence of its length, however long, where
+the container states times: MP4, Matroska/WebM, Ogg, MPEG-TS (up to an hour; a longer jump counts as a clock that was
+set), FLV and WMA; the others cannot state a gap. Rate, channels and format may change inside a file. Encoder delay and
+padding are cut where the file states them. Exact to the sample at 16 kHz against the encoded audio: WAV, W64, CAF, AU,
+AIFF, FLAC, Ogg, WebM, Matroska, and MP3 with a LAME header; MP4 starts exactly, and where it is fragmented ends up to
+one AAC frame late. MP3 without a header, MP2, ADTS, AC-3, and MPEG-TS, FLV and AVI without pictures start exactly where
+the encoder's delay is silence (`delay.py`), else that much late: up to 46 ms; 1105 samples of an MP3's own rate, which
+are 138 ms at 8 kHz. With pictures they keep it, as WMA does (45 ms). In joined files each piece but the first keeps its
+own, unless it is a chain of Ogg files.
+
+Tracks. The first audio track that the file marks as the default is decoded, else the first. `other_tracks` says that
+it is silent throughout (-50 dB) while another one is not.
+
+Channels. Their mean, unless they cancel each other: where it is more than 20 dB below what another mix holds, that one.
 
 Truncated. Set when ffmpeg complained of damage or an early end, when WAV, AIFF, FLAC or MP3 headers state more than
-came out, or when an Ogg file lacks its end. Not to be known, and so never set: a cut between two frames of ADTS or of
-an MP3 without a Xing/Info header, and damage that happens to decode. Bytes missing inside an MP3 shift what follows.
+came out, or when an Ogg file lacks its end. Tags, zeros and the seams of joined files are no damage. Not to be known,
+and so never set: a cut between two frames of ADTS, MPEG-TS or of an MP3 without a Xing/Info header, and damage that
+happens to decode. Bytes missing inside an MP3 shift what follows. A WAV whose header states no length, or less than
+there is, is read to the end of the file.
 """
 
 import asyncio
 import contextlib
-import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import structlog
 
-from worker.adapters.audio import ogg
-from worker.adapters.audio.command import decode_arguments, probe_arguments, source
-from worker.adapters.audio.parts import PART_SECONDS, Divided, Heard, Stretch, divisible
-from worker.adapters.audio.process import Limits, Run, started
-from worker.adapters.audio.report import CLAIM_SLACK_SECONDS, Report
-from worker.adapters.audio.samples import INTEGERS, Encoding, encoding_for
-from worker.errors import AudioTooLong, AudioUndecodable, EngineFailure
-from worker.ports import SAMPLE_RATE_HZ, AudioFacts, Pcm, PcmStream
+from worker.adapters.audio.command import CHANNELS_MAX, ByteRange, Way, decode_arguments, probe_arguments, source
+from worker.adapters.audio.confinement import Confinement, Kernel
+from worker.adapters.audio.kinds import kind_of
+from worker.adapters.audio.locate import ffmpeg_version
+from worker.adapters.audio.mixes import Chooser
+from worker.adapters.audio.mpeg_audio import mp3_facts
+from worker.adapters.audio.parts import PART_SECONDS, Divided, Heard, Stretch
+from worker.adapters.audio.process import Limits, Run, raise_for_end, raise_if_stopped, started
+from worker.adapters.audio.report import Report
+from worker.adapters.audio.streams import SILENT_PEAK, PartedStream, SerialStream, laid
+from worker.adapters.audio.timeline import Clock, Timeline, TimesDiffer
+from worker.adapters.audio.wav import wav_size
+from worker.errors import AudioUndecodable
+from worker.ports import SAMPLE_RATE_HZ, AudioFacts, PcmStream
 
-log = structlog.get_logger(__name__)
-
-_STOPPED_BY_SIGNAL = 255  # ffmpeg's status when a signal made it end early but orderly
+DECODING_VERSION = 2
+"""Part of the decoder's identity: raised when the same ffmpeg would give other samples than before."""
 
 
 class FfmpegDecoder:
     """Needs a readable local file; a path that does not exist is the caller's bug and raises `FileNotFoundError`.
 
-    Besides the port's errors both methods raise `TranscriptionTimeout` (no progress) and `EngineFailure` (somebody
-    killed ffmpeg): faults of the machine, worth another attempt.
+    Besides the port's errors both methods raise `TranscriptionTimeout` (no progress) and `EngineFailure` (ffmpeg was
+    killed from outside): faults of the machine, worth another attempt.
 
     With `parts` above 1 long files whose codec allows it are decoded in parts, at most so many at once of all files
     together, and so many of each file held ahead of their reader (10 MB a part).
+
+    Every ffmpeg is confined by what `kernel` offers, by default the running one's means.
     """
 
     def __init__(
@@ -54,59 +70,110 @@ class FfmpegDecoder:
         block_seconds: float = 5.0,
         parts: int = 1,
         part_seconds: int = PART_SECONDS,
+        kernel: Kernel | None = None,
     ) -> None:
-        self._ffmpeg, self._limits, self._parts, self._part_seconds = ffmpeg, limits, parts, part_seconds
+        self._ffmpeg = Confinement(path=ffmpeg, kernel=kernel or Kernel.here())
+        self._limits, self._parts, self._part_seconds = limits, parts, part_seconds
         self._block_samples = round(block_seconds * SAMPLE_RATE_HZ)
         self._processors = asyncio.Semaphore(parts)
+        self._identity: str | None = None
+
+    async def identity(self) -> str:
+        """See the port. Starts ffmpeg at the first call."""
+        if self._identity is None:
+            self._identity = f"ffmpeg {await ffmpeg_version(self._ffmpeg.path)} / {DECODING_VERSION}"
+        return self._identity
 
     async def probe(self, path: Path) -> AudioFacts:
-        """Read the headers and decode one frame. `duration_seconds` may be ffmpeg's guess from the bit rate."""
-        _refuse_empty(path)
-        report = Report(source(path))
-        async with started(self._ffmpeg, probe_arguments(path), report, self._limits) as run:
-            _raise_for_end(await run.ended(), self._limits)
+        """Read the headers, and decode one frame where they are not an MP3's.
+
+        `duration_seconds` is what the headers state, never a guess.
+        """
+        way = _first_way(path)
+        if stated := mp3_facts(path):
+            return stated
+        report = await self._probed(path, way)
+        if (better := way.suited_to(report)).track != way.track:
+            report = await self._probed(path, better)
         if report.codec is None or report.channels is None or report.sample_rate_hz is None:
             raise AudioUndecodable(report.reason)
         return AudioFacts(
             codec=report.codec,
             sample_rate_hz=report.sample_rate_hz,
             channels=report.channels,
-            duration_seconds=report.duration_seconds,
+            duration_seconds=report.claimed_seconds,
         )
 
     @contextlib.asynccontextmanager
     async def decode(self, path: Path) -> AsyncIterator[PcmStream]:
-        """See the port. One ffmpeg runs for the length of the context, and waits while nobody iterates."""
-        _refuse_empty(path)
+        """See the port. ffmpeg runs for the length of the context, and waits while the stream is not read."""
         async with contextlib.AsyncExitStack() as stack:
-            run, encoding = await self._serial_run(path, stack)
-            serial = DecodedStream(run, path, encoding, self._limits, self._block_samples)
+            run, way = await self._first_run(path, stack)
+            serial = SerialStream(
+                run,
+                way,
+                path,
+                start=partial(self._started, path),
+                is_loud=partial(self._is_loud, path),
+                limits=self._limits,
+                block_samples=self._block_samples,
+            )
+            await stack.enter_async_context(contextlib.aclosing(serial))
             if self._parts == 1:
                 yield serial
                 return
-            parted = PartedStream(serial, partial(self._divided, path, encoding), least_seconds=2 * self._part_seconds)
+            parted = PartedStream(serial, partial(self._divided, path, way), least_seconds=2 * self._part_seconds)
             async with contextlib.aclosing(parted):
                 yield parted
 
-    async def _serial_run(self, path: Path, stack: contextlib.AsyncExitStack) -> tuple[Run, Encoding]:
+    async def _probed(self, path: Path, way: Way) -> Report:
+        report = _report(path, way)
+        async with started(self._ffmpeg, path, probe_arguments(path, way), report, self._limits) as run:
+            raise_for_end(await run.ended(), self._limits)
+        return report
+
+    async def _first_run(self, path: Path, stack: contextlib.AsyncExitStack) -> tuple[Run, Way]:
         """Begin as with most files, and anew where the headers say that it is one of the others."""
-        run = await stack.enter_async_context(self._started(path, INTEGERS))
+        way = _first_way(path)
+        run = await stack.enter_async_context(self._started(path, way))
         await run.headers()
-        if (encoding := encoding_for(run.report.codec)) is not INTEGERS:
+        suited = way.suited_to(run.report)
+        if (suited.channels or 0) > CHANNELS_MAX:
+            raise AudioUndecodable(f"it has {suited.channels} channels, of at most {CHANNELS_MAX} that are read")
+        if suited != way:
             await run.end()
-            run = await stack.enter_async_context(self._started(path, encoding))
-        return run, encoding
+            run = await stack.enter_async_context(self._started(path, suited))
+            await run.headers()
+        return run, suited
 
     def _started(
-        self, path: Path, encoding: Encoding, begin_second: int = 0, end_second: int | None = None
+        self,
+        path: Path,
+        way: Way,
+        *,
+        seconds: Stretch | None = None,
+        byte_range: ByteRange | None = None,
     ) -> contextlib.AbstractAsyncContextManager[Run]:
-        arguments = decode_arguments(path, encoding, begin_second, end_second)
-        return started(self._ffmpeg, arguments, Report(source(path)), self._limits)
+        begin, end = (seconds.begin_second, seconds.end_second) if seconds else (0, None)
+        arguments = decode_arguments(path, way, begin_second=begin, end_second=end, byte_range=byte_range)
+        return started(self._ffmpeg, path, arguments, _report(path, way), self._limits)
 
-    def _divided(self, path: Path, encoding: Encoding, seconds: float) -> Divided:
-        async def decode(stretch: Stretch, most_samples: int) -> Heard:
+    async def _is_loud(self, path: Path, track: int) -> bool:
+        """Whether a track holds more than silence; it is decoded up to the first sound."""
+        way = Way(track=track, each_frame=True)
+        timeline = Timeline(Clock(), self._limits.max_seconds, coarse=False, follows=True)
+        async with self._started(path, way) as run:
+            pieces = laid(run, way, timeline, Chooser(), self._block_samples)
+            async with contextlib.aclosing(pieces):
+                async for piece in pieces:
+                    if int(piece.max()) >= SILENT_PEAK:
+                        return True
+        return False
+
+    def _divided(self, path: Path, way: Way, seconds: float) -> Divided:
+        async def decode(part: Stretch, most_samples: int) -> Heard:
             async with self._processors:
-                return await self._heard(path, encoding, stretch, most_samples)
+                return await self._heard(path, way, part, most_samples)
 
         return Divided(
             seconds,
@@ -116,130 +183,36 @@ class FfmpegDecoder:
             part_seconds=self._part_seconds,
         )
 
-    async def _heard(self, path: Path, encoding: Encoding, stretch: Stretch, most_samples: int) -> Heard:
+    async def _heard(self, path: Path, way: Way, part: Stretch, most_samples: int) -> Heard:
         samples, filled = np.empty(most_samples, np.int16), 0
-        block_bytes = self._block_samples * encoding.sample_bytes
-        async with self._started(path, encoding, stretch.begin_second, stretch.end_second) as run:
-            while (block := encoding.to_int16(await run.read(block_bytes))).size:
-                if filled + block.size > most_samples:
-                    return Heard(samples=samples[:filled], clean=False)
-                samples[filled : filled + block.size] = block
-                filled += block.size
+        chooser = Chooser()
+        timeline = Timeline(Clock(states_times=False), self._limits.max_seconds, coarse=True)
+        async with self._started(path, way, seconds=part) as run:
+            try:
+                async with contextlib.aclosing(laid(run, way, timeline, chooser, self._block_samples)) as pieces:
+                    async for piece in pieces:
+                        if filled + piece.size > most_samples:
+                            return Heard(samples=samples[:filled], clean=False)
+                        samples[filled : filled + piece.size] = piece
+                        filled += piece.size
+            except TimesDiffer:
+                return Heard(samples=samples[:filled], clean=False)
             code = await run.ended()
-        _raise_if_stopped(code)
-        return Heard(samples=samples[:filled], clean=code == 0 and not run.report.damaged)
+        raise_if_stopped(code)
+        for piece in chooser.finish():
+            rest = piece[: most_samples - filled]
+            samples[filled : filled + rest.size] = rest
+            filled += rest.size
+        return Heard(samples=samples[:filled], clean=code == 0 and not run.report.has_complaints)
 
 
-class DecodedStream:
-    """The `PcmStream` of one ffmpeg process. Every block but the last has the same length."""
-
-    def __init__(self, run: Run, path: Path, encoding: Encoding, limits: Limits, block_samples: int) -> None:
-        self._run, self._path, self._encoding, self._limits = run, path, encoding, limits
-        self._block_bytes = block_samples * encoding.sample_bytes
-        self._samples = 0
-        self._truncated = False
-
-    @property
-    def truncated(self) -> bool:
-        """See the port; False until the stream has ended."""
-        return self._truncated
-
-    def __aiter__(self) -> AsyncIterator[Pcm]:
-        return self
-
-    async def __anext__(self) -> Pcm:
-        if not self._samples:
-            await self._refuse_too_long_by_its_header()
-        block = self._encoding.to_int16(await self._run.read(self._block_bytes))
-        if not block.size:
-            await self._finish()
-            raise StopAsyncIteration
-        self._samples += block.size
-        if self._seconds > self._limits.max_seconds:
-            raise AudioTooLong(self._seconds, self._limits.max_seconds)
-        return block
-
-    async def seconds_to_divide(self) -> float | None:
-        """The file's length where parts of it can be decoded, else None. Raises `AudioTooLong`."""
-        await self._refuse_too_long_by_its_header()
-        seconds = divisible(self._run.report)
-        near_limit = seconds is not None and seconds > self._limits.max_seconds - CLAIM_SLACK_SECONDS
-        return None if near_limit else seconds
-
-    @property
-    def _seconds(self) -> float:
-        return self._samples / SAMPLE_RATE_HZ
-
-    async def _refuse_too_long_by_its_header(self) -> None:
-        """Before hours of audio are transcribed in vain; a length that ffmpeg guessed does not count."""
-        await self._run.headers()
-        claimed = self._run.report.claimed_seconds
-        if claimed is not None and claimed > self._limits.max_seconds + CLAIM_SLACK_SECONDS:
-            raise AudioTooLong(claimed, self._limits.max_seconds)
-
-    async def _finish(self) -> None:
-        code = await self._run.ended()
-        _raise_for_end(code, self._limits)
-        report = self._run.report
-        if not self._samples:
-            raise AudioUndecodable(report.reason)
-        self._truncated = (
-            code != 0
-            or report.damaged
-            or report.falls_short(self._seconds)
-            or (report.container == "ogg" and ogg.ends_early(self._path))
-        )
-
-
-class PartedStream:
-    """The `PcmStream` of a file's parts where it has any; the serial stream gives what they do not."""
-
-    def __init__(self, serial: DecodedStream, divide: Callable[[float], Divided], *, least_seconds: float) -> None:
-        self._serial, self._divide, self._least_seconds = serial, divide, least_seconds
-        self._blocks = self._every_block()
-
-    @property
-    def truncated(self) -> bool:
-        """See the port. Never of a file that came in parts alone: each of them was whole."""
-        return self._serial.truncated
-
-    def __aiter__(self) -> AsyncIterator[Pcm]:
-        return self._blocks
-
-    async def aclose(self) -> None:
-        """End the parts under way."""
-        await self._blocks.aclose()
-
-    async def _every_block(self) -> AsyncGenerator[Pcm]:
-        given = 0
-        seconds = await self._serial.seconds_to_divide()
-        if seconds is not None and seconds >= self._least_seconds:
-            divided = self._divide(seconds)
-            async with contextlib.aclosing(divided.blocks()) as blocks:
-                async for block in blocks:
-                    given += block.size
-                    yield block
-            if divided.whole:
-                return
-            log.info("audio.undivided", from_second=given / SAMPLE_RATE_HZ)
-        async for block in self._serial:
-            if fresh := max(0, block.size - given):
-                yield block[-fresh:]
-            given = max(0, given - block.size)
-
-
-def _refuse_empty(path: Path) -> None:
+def _first_way(path: Path) -> Way:
+    """What the first bytes say of a file. Raises `AudioUndecodable` where there are none."""
     if path.stat().st_size == 0:
         raise AudioUndecodable("the file is empty")
+    size = wav_size(path)
+    return Way(ignores_wav_size=size is not None and size.is_wrong)
 
 
-def _raise_for_end(code: int, limits: Limits) -> None:
-    """Tell an end the file caused (a status, a crash) from one it did not."""
-    if code == -signal.SIGXCPU:
-        raise AudioUndecodable(f"it takes more than {limits.cpu_seconds} s of CPU time to decode")
-    _raise_if_stopped(code)
-
-
-def _raise_if_stopped(code: int) -> None:
-    if code in {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, _STOPPED_BY_SIGNAL}:
-        raise EngineFailure("ffmpeg", f"it was stopped from outside (status {code})")
+def _report(path: Path, way: Way) -> Report:
+    return Report(source(path), track=way.track, kind=kind_of(path))

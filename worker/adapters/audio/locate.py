@@ -1,10 +1,21 @@
 """Which ffmpeg serves, and its version."""
 
 import asyncio
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import imageio_ffmpeg
+
+OLDEST_SAFE = (8, 1)
+"""Every release before it has a known out-of-bounds write in its MP4 reader (CVE-2026-40962)."""
+UNKNOWN = "unknown version"
+
+_SAID = re.compile(r"ffmpeg version (\S+)")
+_RELEASE = re.compile(r"n?(\d+)\.(\d+)(?:\.(\d+))?")
+_IN_NAME = re.compile(r"-v(\d+(?:\.\d+)+)(?:\.exe)?$")
+_ANSWER_SECONDS = 30
 
 
 class FfmpegMissing(RuntimeError):
@@ -15,19 +26,70 @@ class FfmpegMissing(RuntimeError):
 
 
 def find_ffmpeg() -> Path:
-    """The system's ffmpeg where PATH has one, else the one in the imageio-ffmpeg wheel. Raises `FfmpegMissing`."""
-    if found := shutil.which("ffmpeg"):
+    """Return the newer one of the system's ffmpeg on PATH and that of the imageio-ffmpeg wheel; where equal the first.
+
+    A version that is no release, such as `N-118193-g5f38c82536` of a build from git, does not say how old it is: it
+    serves where there is no other. Starts the system's ffmpeg, if any, for a moment. Raises `FfmpegMissing`.
+    """
+    system, bundled = shutil.which("ffmpeg"), _bundled()
+    if bundled is None or system is None:
+        found = bundled or system
+        if found is None:
+            raise FfmpegMissing
         return Path(found)
-    try:
-        return Path(imageio_ffmpeg.get_ffmpeg_exe())
-    except RuntimeError as exc:
-        raise FfmpegMissing from exc
+    ours = release_of(_version_in_name(bundled) or _ask(bundled))
+    return Path(system if (release_of(_ask(system)) or (0,)) >= (ours or (0,)) else bundled)
 
 
 async def ffmpeg_version(ffmpeg: Path) -> str:
-    """What `ffmpeg -version` calls itself, such as `7.0.2-static`. Raises OSError where it cannot be started."""
+    """Return what `ffmpeg -version` calls itself, such as `7.0.2-static`; `UNKNOWN` where it does not say.
+
+    Raises OSError where it cannot be started.
+    """
     process = await asyncio.create_subprocess_exec(
-        ffmpeg, "-version", stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+        ffmpeg,
+        "-version",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        env={"LC_ALL": "C"},  # no secret of the worker's
     )
     answer, _ = await process.communicate()
-    return answer.decode("utf-8", "replace").removeprefix("ffmpeg version ").split(maxsplit=1)[0]
+    return _version_in(answer)
+
+
+def release_of(version: str) -> tuple[int, ...] | None:
+    """Return a version's numbers, for comparison; None where it is no release."""
+    found = _RELEASE.match(version)
+    return tuple(int(number or 0) for number in found.groups()) if found else None
+
+
+def is_too_old(version: str) -> bool:
+    """Return True unless the version is a release with the fixes of `OLDEST_SAFE`."""
+    release = release_of(version)
+    return release is None or release < OLDEST_SAFE
+
+
+def _bundled() -> str | None:
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError:
+        return None
+
+
+def _version_in_name(program: str) -> str | None:
+    """The wheel's binary has its version in its name, which saves starting it."""
+    found = _IN_NAME.search(program)
+    return found[1] if found else None
+
+
+def _ask(program: str) -> str:
+    try:
+        done = subprocess.run([program, "-version"], capture_output=True, timeout=_ANSWER_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return UNKNOWN
+    return _version_in(done.stdout)
+
+
+def _version_in(answer: bytes) -> str:
+    found = _SAID.match(answer.decode("utf-8", "replace"))
+    return found[1] if found else UNKNOWN

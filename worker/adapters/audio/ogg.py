@@ -1,21 +1,74 @@
-"""The one container whose early end ffmpeg does not notice."""
+"""What ffmpeg does not notice in an Ogg file: its early end, and the links of a chain (RFC 3533).
 
+A chained file is several files behind each other; radio stations and joined recordings are.
+"""
+
+import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _PAGE_BYTES_MAX = 27 + 255 + 255 * 255
 _HEADER_TYPE, _SEGMENT_COUNT, _SEGMENT_TABLE = 5, 26, 27
-_END_OF_STREAM = 0x04
+_BEGIN_OF_STREAM, _END_OF_STREAM = 0x02, 0x04
+_STEP_BYTES = 1 << 16
 
 
 def ends_early(path: Path) -> bool:
-    """True unless the file's last page is whole and marked as the end of its stream (RFC 3533)."""
+    """True unless the file's last page is whole and marked as the end of its stream; zeros behind it do not count."""
     with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 2 * _PAGE_BYTES_MAX))
-        tail = file.read()
+        end = _end_of_content(file)
+        file.seek(max(0, end - 2 * _PAGE_BYTES_MAX))
+        tail = file.read(3 * _PAGE_BYTES_MAX)
     page = tail[tail.rfind(b"OggS") :]
     if len(page) <= _SEGMENT_COUNT or not page[_HEADER_TYPE] & _END_OF_STREAM:
         return True
     body = _SEGMENT_TABLE + page[_SEGMENT_COUNT]
     return len(page) < body + sum(page[_SEGMENT_TABLE:body])
+
+
+def links(path: Path) -> list[int]:
+    """Return where each link of a chain begins: with the first pages of all its streams. Reads the whole file."""
+    found: list[int] = []
+    was_first = False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for at, _, is_first in _pages(content):
+            if is_first and not was_first:
+                found.append(at)
+            was_first = is_first
+    return found or [0]
+
+
+def is_spoilt(path: Path) -> bool:
+    """Return True where bytes that are not zero lie between the pages or behind them. Reads the whole file."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        behind = 0
+        for at, end, _ in _pages(content):
+            if content[behind:at].strip(b"\0"):
+                return True
+            behind = end
+        return bool(content[behind:].strip(b"\0"))
+
+
+def _pages(content: mmap.mmap) -> Iterator[tuple[int, int, bool]]:
+    """Yield start and end of each page, and whether a stream begins there; bytes that are no page are passed over."""
+    at = content.find(b"OggS")
+    while 0 <= at < len(content) - _SEGMENT_TABLE:
+        body = at + _SEGMENT_TABLE + content[at + _SEGMENT_COUNT]
+        following = body + sum(content[at + _SEGMENT_TABLE : body])
+        yield at, following, bool(content[at + _HEADER_TYPE] & _BEGIN_OF_STREAM)
+        at = following if content[following : following + 4] == b"OggS" else content.find(b"OggS", at + 4)
+
+
+def _end_of_content(file: BinaryIO) -> int:
+    """Return the offset behind the last byte that is not zero."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - _STEP_BYTES)
+        file.seek(start)
+        content = file.read(end - start).rstrip(b"\0")
+        if content:
+            return start + len(content)
+        end = start
+    return 0

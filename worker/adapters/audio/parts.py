@@ -64,7 +64,7 @@ def divisible(report: Report) -> float | None:
             return report.claimed_seconds
         case ("flac", "flac"):
             return report.claimed_seconds
-        case ("mp3", "mp3") if (report.stated_rate_hz or 0) >= _LEAST_MP3_RATE_HZ:
+        case ("mp3", "mp3") if report.track and (report.track.rate_hz or 0) >= _LEAST_MP3_RATE_HZ:
             return report.claimed_seconds
         case _:
             return None

@@ -6,6 +6,7 @@ and nothing else follows from these facts. Memory is bounded whatever ffmpeg say
 """
 
 import re
+from dataclasses import dataclass
 
 CLAIM_SLACK_SECONDS = 0.5
 """Headers count an MP3's encoder delay and padding (0.29 s at 8 kHz) and round to their own frames."""
@@ -14,36 +15,89 @@ _LINE = re.compile(
     r"(?:\[(?P<context>[^]@]*)(?: @ 0x[0-9a-f]+)?] )*\[(?P<level>info|warning|error|fatal|panic)] (?P<text>.*)"
 )
 _INPUT = re.compile(r"Input #0, ([^, ]+)")
-_DURATION = re.compile(r"  Duration: (\d+):(\d\d):(\d\d\.\d+), ")
-_AUDIO = re.compile(r"  Stream #0:\d+.*?: Audio: (\w+)(?:[^,]*, (\d+) Hz)?")
+_DURATION = re.compile(r"  Duration: (?:N/A|(\d+):(\d\d):(\d\d\.\d+))(?:, start: (-?\d+\.\d+))?, ")
+_AUDIO = re.compile(r"  Stream #0:\d+.*?: Audio: (\w+)(?: \((\w+)\))?(?:[^,]*, (\d+) Hz, ([^,]+))?")
+_VIDEO = re.compile(r"  Stream #0:\d+.*?: Video: ")
+_START = re.compile(r", start (-?\d+\.\d+)")
 _MAPPED = "Stream mapping:"
 _FRAME = re.compile(r"n: *0 .* channels:(\d+) .*rate:(\d+) ")
 _REFUSED_CODEC = re.compile(r"Codec \((\w+)\) not on whitelist")
-_ONE_TRACK = frozenset({"aiff", "flac", "mp3", "wav"})
+_ONE_TRACK = frozenset({"aiff", "flac", "mp3", "wav", "w64", "caf", "au"})
 _ESTIMATES = ("Estimating duration from bitrate", "using bitrate for duration")
+_CHANGE = "Reconfiguring filter graph"
+_CHANGE_REFUSED = ("Channel change is not supported", "Not yet implemented in FFmpeg", "failed to create or replace")
+"""Of a chained Ogg file, whose links `ogg.py` then finds."""
+_LOST_SYNC = ("Header missing", "Error submitting packet to decoder: Invalid data")
+"""Of an MPEG audio stream: a tag, padding, or damage; `mpeg_audio.py` tells which."""
+_NO_PAGE = "Error during demuxing: Invalid data"
+"""Of an Ogg file: zeros behind its end, or damage; `ogg.py` tells which."""
 _KEPT_COMPLAINTS = 4
+_KEPT_TRACKS = 100
 _REASON_CHARACTERS = 300
-_READ = "WAV, FLAC, MP3, AAC, MP4/M4A, Ogg, WebM/Matroska, AIFF"
+_READ = "WAV, FLAC, MP3, MP2, AAC, AC-3, MP4/M4A, Ogg, WebM/Matroska, AIFF, MPEG-TS, FLV, AVI, CAF, W64, AU, AMR, WMA"
+_CURE = "convert it, for example with `ffmpeg -i FILE -ac 1 -ar 16000 FILE.flac`"
+_LAYOUTS = {"mono": 1, "stereo": 2}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Track:
+    """An audio track as the headers describe it."""
+
+    codec: str
+    decoder: str
+    """ffmpeg's name of what decodes it where that differs, else the codec's profile or the codec."""
+    rate_hz: int | None
+    layout: str
+    start_seconds: float | None
+    """None where it starts with the file, or the headers do not say."""
+    is_default: bool
+
+    @property
+    def channels(self) -> int:
+        """How many; 0 for a layout that has a name of its own, such as `5.1(side)`."""
+        count, _, unit = self.layout.partition(" ")
+        return int(count) if unit.startswith("channel") and count.isdecimal() else _LAYOUTS.get(self.layout, 0)
+
+    @property
+    def is_named(self) -> bool:
+        """False where the header counts channels and does not say where each belongs."""
+        return "channel" not in self.layout
 
 
 class Report:
-    """Feed it stderr line by line; `source` is how the command named the file, and never appears in `reason`."""
+    """Feed it stderr line by line.
 
-    def __init__(self, source: str) -> None:
-        self._source = source
-        self._estimated = self._unlimited = False
+    `source` is how the command named the file, and never appears in `reason`; `kind` is what its first bytes say that
+    it is, for a file that ffmpeg may not open; `track` is the number of the audio track that is decoded.
+    """
+
+    def __init__(self, source: str, *, track: int = 0, kind: str | None = None) -> None:
+        self._source, self._track = source, track
+        self._kind = kind or "this"
+        self._estimated = False
         self._complaints: list[str] = []
         self._refused_codecs: set[str] = set()
         self._refusal: str | None = None
+        self.start_seconds: float | None = None
+        """Of the file, on its own clock: the earliest of the tracks that ffmpeg knows."""
         self.container: str | None = None
         self.duration_seconds: float | None = None
-        self.codec: str | None = None
-        """Of the first audio track, as `stated_rate_hz`."""
-        self.stated_rate_hz: int | None = None
+        self.tracks: list[Track] = []
+        self.has_video = False
+        """Or pictures, such as album art."""
         self.headers_read = False
         self.channels: int | None = None
         self.sample_rate_hz: int | None = None
         self.damaged = False
+        """Audio is missing or spoilt."""
+        self.lost_sync = False
+        """An MPEG audio or Ogg stream was interrupted by bytes that are no frames or pages."""
+        self.corrupt_packets = False
+        """The container says that a packet is not all there."""
+        self.changes = False
+        """The track's rate, channels or sample format has changed inside the file."""
+        self.change_refused = False
+        """The file goes on with other channels or another codec, and ffmpeg does not."""
 
     def feed(self, line: str) -> None:
         """Take in one line, without its newline."""
@@ -55,12 +109,39 @@ class Report:
             case "warning":
                 self._weigh(said["text"])
             case _:
-                self._complain(said["text"], said["context"] or "")
+                self._complain(said["text"])
+
+    @property
+    def has_complaints(self) -> bool:
+        """There was a complaint of any kind, be it damage or not."""
+        return self.damaged or self.lost_sync or self.corrupt_packets or self.change_refused
+
+    @property
+    def track(self) -> Track | None:
+        """The track that is decoded; None where there is none, or before the headers."""
+        return self.tracks[self._track] if self._track < len(self.tracks) else None
+
+    @property
+    def codec(self) -> str | None:
+        """Of that track."""
+        return self.track.codec if self.track else None
+
+    @property
+    def best_track(self) -> int:
+        """The number of the first audio track that the file marks as the default, else of the first."""
+        return next((number for number, track in enumerate(self.tracks) if track.is_default), 0)
 
     @property
     def claimed_seconds(self) -> float | None:
-        """The length the headers state; None where there is none or ffmpeg had to guess it."""
-        return None if self._estimated else self.duration_seconds
+        """The length the headers state; None where there is none or ffmpeg had to guess it.
+
+        In MPEG-TS it is the difference of two clocks that may have nothing to do with each other; in Matroska the time
+        of the end, on a clock that may start anywhere.
+        """
+        if self._estimated or self.duration_seconds is None or self.container == "mpegts":
+            return None
+        begin = self.start_seconds or 0.0 if self.container == "matroska" else 0.0
+        return max(0.0, self.duration_seconds - begin)
 
     def falls_short(self, decoded_seconds: float) -> bool:
         """Less came out than the headers state. Says nothing where other tracks may be the longer ones."""
@@ -74,8 +155,8 @@ class Report:
         """Why nothing came out, for people: printable, bounded, without this machine's paths."""
         if self._refusal:
             return self._refusal
-        if self.codec in self._refused_codecs:
-            return f"its codec {self.codec} is not one that is read"
+        if self.track and self._refused_codecs & {self.track.codec, self.track.decoder}:
+            return f"its codec {self.track.codec} is not one that is read: {_CURE}"
         said = "; ".join(dict.fromkeys(self._complaints)) or "it holds no audio samples"
         said = said.replace(self._source, "the audio")
         return "".join(filter(str.isprintable, said))[:_REASON_CHARACTERS]
@@ -84,30 +165,50 @@ class Report:
         if found := _INPUT.match(text):
             self.container = found[1]
         elif found := _DURATION.match(text):
-            self.duration_seconds = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
-        elif (found := _AUDIO.match(text)) and self.codec is None:
-            self.codec, self.stated_rate_hz = found[1], int(found[2] or 0) or None
+            if found[1]:
+                self.duration_seconds = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
+            self.start_seconds = float(found[4]) if found[4] else None
+        elif (found := _AUDIO.match(text)) and not self.headers_read and len(self.tracks) < _KEPT_TRACKS:
+            self.tracks.append(_track(text, found))
+        elif _VIDEO.match(text) and not self.headers_read:
+            self.has_video = True
         elif text == _MAPPED:
             self.headers_read = True
+        elif text.startswith(_CHANGE):
+            self.changes = True
         elif found := _FRAME.match(text):
             self.channels, self.sample_rate_hz = int(found[1]), int(found[2])
 
     def _weigh(self, text: str) -> None:
         if any(words in text for words in _ESTIMATES):
             self._estimated = True
-        elif text.startswith("Ignoring maximum wav data size"):
-            self._unlimited = True  # written to a pipe: its length was unknown, so its end is no early one
-        elif "corrupt input packet" in text and not self._unlimited:
-            self.damaged = True
+        elif "corrupt input packet" in text:
+            self.corrupt_packets = True
 
-    def _complain(self, text: str, context: str) -> None:
+    def _complain(self, text: str) -> None:
         if found := _REFUSED_CODEC.match(text):
             self._refused_codecs.add(found[1])  # video and album art too, so it is no damage
         elif text.startswith("Format not on whitelist"):
-            self._refusal = f"{context or 'this'} is not a container that is read ({_READ})"
+            self._refusal = f"{self._kind} is not a container that is read ({_READ}): {_CURE}"
         elif "matches no streams" in text:
             self._refusal = "it has no audio track"
+        elif any(words in text for words in _CHANGE_REFUSED):
+            self.change_refused = True
+        elif any(words in text for words in _LOST_SYNC) or (self.container == "ogg" and _NO_PAGE in text):
+            self.lost_sync = True
         else:
             self.damaged = True
-            if len(self._complaints) < _KEPT_COMPLAINTS:  # the first ones name the cause
-                self._complaints.append(text[:_REASON_CHARACTERS])
+        if len(self._complaints) < _KEPT_COMPLAINTS:  # the first ones name the cause
+            self._complaints.append(text[:_REASON_CHARACTERS])
+
+
+def _track(text: str, found: re.Match[str]) -> Track:
+    start = _START.search(text)
+    return Track(
+        codec=found[1],
+        decoder=found[2] or found[1],
+        rate_hz=int(found[3] or 0) or None,
+        layout=(found[4] or "").strip(),
+        start_seconds=float(start[1]) if start else None,
+        is_default=text.rstrip().endswith("(default)") or "(default) (" in text,
+    )

@@ -21,10 +21,10 @@ class Encoding:
 
     name: str
     sample_bytes: int
-    to_int16: Callable[[bytes], Pcm]
+    to_int16: Callable[[bytes | memoryview], Pcm]
 
 
-def _from_floats(block: bytes) -> Pcm:
+def _from_floats(block: bytes | memoryview) -> Pcm:
     """Round: what exceeds full scale is clipped, NaN becomes silence; 16-bit sources come through bit for bit."""
     heard = np.frombuffer(block, "<f4", count=len(block) // 4)
     scaled: NDArray[np.float32] = heard.clip(-1.0, 1.0)
@@ -35,7 +35,7 @@ def _from_floats(block: bytes) -> Pcm:
     return scaled.astype(np.int16)
 
 
-def _from_integers(block: bytes) -> Pcm:
+def _from_integers(block: bytes | memoryview) -> Pcm:
     return np.frombuffer(block, "<i2", count=len(block) // 2).astype(np.int16, copy=False)
 
 

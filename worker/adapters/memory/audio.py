@@ -19,11 +19,16 @@ def memory_audio(samples: Pcm) -> bytes:
 
 
 class MemoryAudioDecoder:
-    """Decodes what `memory_audio` wrote, in blocks of `block_samples`."""
+    """Decodes what `memory_audio` wrote, in blocks of `block_samples`; `version` goes into its identity."""
 
-    def __init__(self, *, max_seconds: float, block_samples: int = 5 * SAMPLE_RATE_HZ) -> None:
+    def __init__(self, *, max_seconds: float, block_samples: int = 5 * SAMPLE_RATE_HZ, version: int = 1) -> None:
+        self._version = version
         self._max_samples = round(max_seconds * SAMPLE_RATE_HZ)
         self._block_samples = block_samples
+
+    async def identity(self) -> str:
+        """See the port."""
+        return f"memory / {self._version}"
 
     async def probe(self, path: Path) -> AudioFacts:
         """See the port."""
@@ -47,6 +52,11 @@ class MemoryPcmStream:
     def truncated(self) -> bool:
         """See the port."""
         return self._truncated
+
+    @property
+    def other_tracks(self) -> bool:
+        """See the port: its files have one track."""
+        return False
 
     async def __aiter__(self) -> AsyncIterator[Pcm]:
         body = _body(self._path)

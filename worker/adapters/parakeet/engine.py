@@ -12,7 +12,8 @@ import structlog
 
 from worker.adapters.parakeet import process
 from worker.adapters.parakeet.batcher import Batcher
-from worker.adapters.parakeet.handle import InferenceProcess, Program
+from worker.adapters.parakeet.child import Program
+from worker.adapters.parakeet.handle import InferenceProcess
 from worker.adapters.parakeet.messages import EngineOptions, Precision
 from worker.adapters.parakeet.waiting import Window
 from worker.errors import EngineFailure, GpuNotAvailable, ModelLoadingError, TranscriptionTimeout, WorkerError

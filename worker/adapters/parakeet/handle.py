@@ -3,25 +3,20 @@
 import asyncio
 import atexit
 import contextlib
-import multiprocessing
-import os
 import queue
 import signal
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
-from typing import TypeAlias, assert_never
+from typing import assert_never
 
 from schemas.codes import ErrorCode
-from worker.adapters.parakeet import process
+from worker.adapters.parakeet import child, process
+from worker.adapters.parakeet.child import Program
 from worker.adapters.parakeet.messages import Answer, Batch, Beat, Done, EngineOptions, Failed, Ready
 from worker.adapters.parakeet.transfer import send_batch
 from worker.errors import GpuNotAvailable, ModelLoadingError, WorkerError
 from worker.ports import EngineFacts
-
-Program: TypeAlias = Callable[[Connection, int, EngineOptions], None]
 
 
 class InferenceProcess:
@@ -49,7 +44,7 @@ class InferenceProcess:
         self._start()
 
     @property
-    def pid(self) -> int | None:
+    def pid(self) -> int:
         """The child's process id."""
         return self._process.pid
 
@@ -73,19 +68,12 @@ class InferenceProcess:
         await asyncio.shield(asyncio.to_thread(self._join))
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, childs_end = context.Pipe()
-        self._process = context.Process(
-            target=self._program, args=(childs_end, os.getpid(), self._options), name="parakeet", daemon=True
-        )
-        resource_tracker.ensure_running()  # its own start unblocks the signals
         signal.pthread_sigmask(signal.SIG_BLOCK, process.PARENTS_SIGNALS)  # the child inherits the mask
         try:
-            self._process.start()
+            self._process, self._pipe = child.start(self._program, self._options)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, process.PARENTS_SIGNALS)
-        childs_end.close()
-        atexit.register(self._process.kill)  # multiprocessing waits for children at exit, and ours ignores SIGTERM
+        atexit.register(self._process.kill)  # it ignores SIGTERM, and a worker that ends by an error leaves none
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._receive, self._transmit)]
         for thread in self._threads:
             thread.start()
@@ -140,7 +128,7 @@ class InferenceProcess:
         self.ended.set()
 
     def _join(self) -> None:
-        self._process.join()
+        self._process.wait()
         for thread in self._threads:
             thread.join()
         self._pipe.close()

@@ -91,7 +91,7 @@ def engine_like_the_workers(model: str, device: str) -> AbstractAsyncContextMana
 def _one_turn(worker: Worker, result: Result) -> None:
     patience = max(LEAST_PATIENCE_SECONDS, result.case.hours * SECONDS_PER_HOUR / SLOWEST)
     before = processor_seconds(worker.pid)
-    with watching_memory(worker.pid) as held:
+    with watching_memory(worker.pid, worker.notes) as held:
         result.done.append(do_jobs([file.name for file in result.case.files], patience))
     result.processor_seconds.append(processor_seconds(worker.pid) - before)
     result.peak_bytes = max(result.peak_bytes, *held)

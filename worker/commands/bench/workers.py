@@ -20,6 +20,7 @@ from schemas.codes import Method
 from schemas.events import CompletedEvent, CostEvent, FailedEvent
 from worker import client
 from worker.adapters.gcs import open_object_store
+from worker.commands.bench.held import held_by, with_notes
 from worker.commands.console import fail
 from worker.embedded.local_cloud import AUDIO_BUCKET, COMPLETION_SUBSCRIPTION, JOBS_TOPIC, PROJECT
 from worker.embedded.samples import tiny_model
@@ -29,14 +30,15 @@ START_SECONDS = 300.0
 POLL_SECONDS = 0.05
 MEMORY_SECONDS = 1.0
 """Between two looks: four a second took 6 % of a processor from what is measured."""
-_KIBIBYTE = 1024
 
 
 class Worker:
     """One process of `klipstream-worker run`."""
 
-    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, environment: Mapping[str, str], log: Path, notes: Path) -> None:
         self._log = log
+        self.notes = notes
+        """Where it notes what it holds, for `watching_memory`."""
         with log.open("wb") as file:
             self._process = subprocess.Popen([sys.executable, "-m", "worker", "run"], env=environment, stderr=file)
 
@@ -73,11 +75,12 @@ class Crew:
 
     environment: Mapping[str, str]
     folder: Path
+    notes: Path
     workers: list[Worker] = field(default_factory=list)
 
     def start(self) -> Worker:
         """Start one more. It may still be loading."""
-        worker = Worker(self.environment, self.folder / f"worker-{len(self.workers)}.log")
+        worker = Worker(self.environment, self.folder / f"worker-{len(self.workers)}.log", self.notes)
         self.workers.append(worker)
         return worker
 
@@ -95,7 +98,9 @@ def crew(folder: Path, environment: Mapping[str, str]) -> Iterator[Crew]:
         "LOG_FORMAT": "json",
         "TEMP_DIR": str(folder),
     }
-    started = Crew(environment={**os.environ, **worker, **environment}, folder=folder)
+    notes = folder / "memory"
+    complete = with_notes({**os.environ, **worker, **environment}, notes, hidden=os.geteuid() != 0)
+    started = Crew(environment=complete, folder=folder, notes=notes)
     with mock.patch.dict(os.environ, environment):
         try:
             yield started
@@ -190,16 +195,16 @@ def processor_seconds(pid: int) -> float:
 
 
 @contextmanager
-def watching_memory(pid: int) -> Iterator[list[int]]:
+def watching_memory(pid: int, notes: Path) -> Iterator[list[int]]:
     """Fill the list with the bytes that the process and its descendants hold, now and every second, and at the end.
 
-    Counted is the proportional set size: what several share is counted once.
+    Counted is the proportional set size: what several share is counted once. `notes` is its worker's.
     """
     held: list[int] = []
     stopped = threading.Event()
 
     def look() -> None:
-        held.append(sum(map(_proportional_bytes, _family(pid))))
+        held.append(sum(held_by(member, notes) for member in _family(pid)))
 
     def watch() -> None:
         look()
@@ -222,11 +227,3 @@ def _family(pid: int) -> Iterator[int]:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             for child in (thread / "children").read_text("ascii").split():
                 yield from _family(int(child))
-
-
-def _proportional_bytes(pid: int) -> int:
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * _KIBIBYTE
-    return 0

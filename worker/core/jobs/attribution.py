@@ -6,7 +6,7 @@ from typing import Protocol
 
 from schemas.state import Checkpoint
 from worker.core.jobs.costing import Attribution, Cost, Prices, bill
-from worker.core.jobs.reporting import Account
+from worker.core.jobs.reporting import Account, Subject
 from worker.core.jobs.routing import RoutingPolicy, in_rollout
 
 
@@ -29,11 +29,12 @@ class Rules(Protocol):
         ...
 
 
-def charge(account: Account, chunks: Sequence[Checkpoint], seconds: float, video_id: str | None, rules: Rules) -> Cost:
+def charge(account: Account, subject: Subject, chunks: Sequence[Checkpoint], seconds: float, rules: Rules) -> Cost:
     """Note the bill of the chunks, of so much audio, in the account, and return it.
 
-    `video_id` is None where the message names no video: then the job belongs to no group.
+    A message that names no video belongs to no group.
     """
+    video_id = subject.echo.video_id
     group = None
     if video_id is not None:
         group = "parakeet" if in_rollout(video_id, rules.routing.rollout_percent) else "deepgram"

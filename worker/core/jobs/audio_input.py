@@ -14,9 +14,11 @@ import structlog
 
 from schemas.job import TranscriptionJob
 from worker.core.jobs.tasks import together
+from worker.core.jobs.unpacking import unpacked
 from worker.errors import (
     AudioForbidden,
     AudioNotFound,
+    AudioReplaced,
     AudioTooLarge,
     AudioUndecodable,
     NoRoomForAudio,
@@ -28,6 +30,9 @@ from worker.ports import ObjectFacts, ObjectRef, ObjectStore
 from worker.telemetry.spans import stage
 
 log = structlog.get_logger(__name__)
+
+LOOKS = 2
+"""At an object that is replaced while it is fetched; one that is replaced faster than that is tried again later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +67,9 @@ class AudioIntake:
     ) -> None:
         self._store, self._folder = store, folder
         self._input_buckets, self._max_bytes = input_buckets, max_bytes
-        self._room_bytes, self._taken_bytes, self._arriving_bytes = room_bytes, 0, 0
         self._may_read, self._on_read, self._until_mended = may_read, on_read, until_mended
+        self.room_bytes, self.taken_bytes = room_bytes, 0
+        self._arriving_bytes = 0
 
     def check_bucket(self, job: TranscriptionJob) -> None:
         """Raises `AudioForbidden` where the settings do not allow the job's bucket."""
@@ -82,23 +88,40 @@ class AudioIntake:
     async def fetch(self, job: TranscriptionJob) -> AsyncIterator[AudioInput]:
         """The job's audio as a file, for the length of the block.
 
-        Raises `AudioTooLarge` (before the download), `AudioUndecodable` for an empty object, `NoRoomForAudio`,
-        `TempDirFull`; `ObjectNotFound`, `ObjectForbidden` and `StorageServiceError`, to be diagnosed.
+        Raises `AudioTooLarge` (before the download, or while it is unpacked), `AudioUndecodable` for an empty object,
+        `AudioReplaced`, `NoRoomForAudio`, `TempDirFull`; `ObjectNotFound`, `ObjectForbidden` and `StorageServiceError`,
+        to be diagnosed.
         """
-        facts = await self._locate(job)
-        with self._room_for(facts.size_bytes):
+        with self._room() as room:
             folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="job-", dir=self._folder))
             try:
-                path = folder / "audio"
-                with stage("download"), self._arriving(facts.size_bytes), _if_the_bucket_works(job):
-                    await self._store.download(facts, path)
+                with stage("download"):
+                    facts = await self._download(job, folder / "audio", room)
                 self._on_read(job.audio.bucket)
-                log.info("audio.downloaded", uri=job.audio_uri, generation=facts.generation, bytes=facts.size_bytes)
+                path = await unpacked(folder / "audio", max_bytes=self._max_bytes, take_room=room.take)
                 async with together() as group:
                     sha256 = group.create_task(asyncio.to_thread(_sha256, path), name="sha256")
                     yield AudioInput(facts=facts, path=path, sha256=sha256)
             finally:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)  # 0.15 s for 200 MB
+
+    async def _download(self, job: TranscriptionJob, path: Path, room: "_Room") -> ObjectFacts:
+        """Look and download; look again where the object was replaced in between."""
+        for _ in range(LOOKS):
+            facts = await self._locate(job)
+            room.take(facts.size_bytes)
+            try:
+                with self._arriving(facts.size_bytes), _if_the_bucket_works(job):
+                    await self._store.download(facts, path)
+            except ObjectNotFound:
+                if job.audio_generation is not None:
+                    raise
+                log.info("audio.replaced", uri=job.audio_uri, generation=facts.generation)
+                room.give_back(facts.size_bytes)
+            else:
+                log.info("audio.downloaded", uri=job.audio_uri, generation=facts.generation, bytes=facts.size_bytes)
+                return facts
+        raise AudioReplaced(job.audio_uri, LOOKS)
 
     @contextmanager
     def _arriving(self, size_bytes: int) -> Iterator[None]:
@@ -114,16 +137,12 @@ class AudioIntake:
             self._arriving_bytes -= size_bytes
 
     @contextmanager
-    def _room_for(self, size_bytes: int) -> Iterator[None]:
-        """Take that much of the room; the first file always fits, or a large one would never be done."""
-        free_bytes = self._room_bytes - self._taken_bytes
-        if self._taken_bytes and size_bytes > free_bytes:
-            raise NoRoomForAudio(size_bytes, free_bytes)
-        self._taken_bytes += size_bytes
+    def _room(self) -> Iterator["_Room"]:
+        room = _Room(self)
         try:
-            yield
+            yield room
         finally:
-            self._taken_bytes -= size_bytes
+            room.give_back(room.taken_bytes)
 
     async def _locate(self, job: TranscriptionJob) -> ObjectFacts:
         with _if_the_bucket_works(job):
@@ -146,6 +165,27 @@ def _if_the_bucket_works(job: TranscriptionJob) -> Iterator[None]:
     except ObjectForbidden as exc:
         exc.otherwise = AudioForbidden(job.audio_uri, exc.reason or "the worker's service account may not read it")
         raise
+
+
+class _Room:
+    """One job's share of the room on this machine; what the first job takes always fits, or large files never would."""
+
+    def __init__(self, intake: AudioIntake) -> None:
+        self._intake = intake
+        self.taken_bytes = 0
+
+    def take(self, size_bytes: int) -> None:
+        """Raise `NoRoomForAudio` where other jobs hold so much that this does not fit beside it."""
+        free_bytes = self._intake.room_bytes - self._intake.taken_bytes
+        if self._intake.taken_bytes > self.taken_bytes and size_bytes > free_bytes:
+            raise NoRoomForAudio(size_bytes, free_bytes)
+        self._intake.taken_bytes += size_bytes
+        self.taken_bytes += size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        """Free what was taken."""
+        self._intake.taken_bytes -= size_bytes
+        self.taken_bytes -= size_bytes
 
 
 def _sha256(path: Path) -> str:

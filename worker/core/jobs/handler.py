@@ -7,7 +7,7 @@
 A `JobAttempt` lives as long as one delivery is worked on. It knows neither acks nor leases.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,7 +22,7 @@ from worker.core.jobs import reporting
 from worker.core.jobs.attribution import charge
 from worker.core.jobs.audio_input import AudioInput, AudioIntake
 from worker.core.jobs.board import Board, Entry
-from worker.core.jobs.costing import Cost, Prices
+from worker.core.jobs.costing import Prices
 from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.expiry import refuse_expired
 from worker.core.jobs.frames import without_frames
@@ -251,7 +251,9 @@ class JobAttempt:
         self, job: TranscriptionJob, audio: AudioInput, claim: Claim, situation: Situation
     ) -> Transcribed:
         self._account.engine = engine = self._tools.recogniser.facts
-        settings = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION}
+        decoder = await self._tools.decoder.identity()
+        rules: dict[str, str | float] = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION}
+        settings = {**rules, "decoder": decoder}
         key = partial(checkpoint_key, audio=audio.facts, settings=settings)
         ladder = self._ladder(job, situation)
         async with self._reporting_progress() as on_progress:
@@ -318,20 +320,17 @@ class JobAttempt:
 
     def _completion(self, transcribed: Transcribed, outcomes: Outcomes) -> tuple[StoredMessage, ...]:
         self._account.seconds = self._tools.clock.monotonic() - self._account.began
-        cost = self._charge(transcribed.chunks, transcribed.duration_seconds)
+        cost = charge(self._account, self._subject, transcribed.chunks, transcribed.duration_seconds, self._rules)
         if self._rules.log_costs:
             log.info("job.cost", usd=round(cost.usd, 6), savings_percent=round(cost.savings_percent, 2))
         log.info("job.done", words=outcomes.words_count, audio_seconds=round(transcribed.duration_seconds, 3))
         return traced(reporting.completion(self._subject, self._account, outcomes, cost, self._tools.clock.now()))
 
-    def _charge(self, chunks: Sequence[Checkpoint], seconds: float) -> Cost:
-        return charge(self._account, chunks, seconds, self._subject.echo.video_id, self._rules)
-
     def _failure(self, error: Exception, attempts: int, claim: Claim | None) -> tuple[StoredMessage, ...]:
         now = self._tools.clock.now()
         self._account.seconds = self._tools.clock.monotonic() - self._account.began
         seconds = self._account.audio_seconds or 0.0
-        cost = self._charge(self._account.chunks, seconds)
+        cost = charge(self._account, self._subject, self._account.chunks, seconds, self._rules)
         letter = reporting.dead_letter(
             self._subject,
             self._account,

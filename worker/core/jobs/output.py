@@ -140,4 +140,5 @@ def _flags(transcribed: Transcribed) -> Flags:
         no_speech=not words,
         shorter_than_analysis_window=bool(words) and words[-1].end_seconds < ANALYSIS_WINDOW_SECONDS,
         truncated_audio=transcribed.truncated,
+        other_tracks=transcribed.other_tracks,
     )

@@ -72,6 +72,8 @@ class Transcribed:
     duration_seconds: float
     """Of the decoded audio: exact sample count over the rate."""
     truncated: bool
+    other_tracks: bool = False
+    """The decoder's: the track is silent, and another one is not."""
 
 
 class Transcription:
@@ -133,7 +135,7 @@ class Transcription:
             async with together() as group:
                 async for chunk in self._admitted(cutter, stream):
                     group.create_task(self._work(chunk))
-            truncated = stream.truncated
+            truncated, other_tracks = stream.truncated, stream.other_tracks
         if self._failure is not None:
             raise self._failure
         if len(self._done) != self._chunks_total:  # a task group takes a cancelled task for one that has ended
@@ -145,6 +147,7 @@ class Transcription:
             chunks=tuple(sorted(self._done, key=lambda chunk: chunk.index)),
             duration_seconds=cutter.total_samples / SAMPLE_RATE_HZ,
             truncated=truncated,
+            other_tracks=other_tracks,
         )
 
     async def _admitted(self, cutter: ChunkCutter, stream: PcmStream) -> AsyncIterator[Chunk]:

@@ -13,14 +13,15 @@ from structlog.testing import capture_logs
 
 from tests.support.decoding import Decoded, decode_all
 from tests.support.media import MediaKit, babble, riff_wav
-from worker.adapters.audio import FfmpegDecoder, Limits
+from worker.adapters.audio import FfmpegDecoder, Kernel, Limits
 from worker.adapters.audio.parts import SEAM_SECONDS, Divided, Heard, Stretch, stretches
-from worker.errors import EngineFailure
+from worker.errors import AudioUndecodable, EngineFailure
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 SECONDS = 23.7
 PART_SECONDS = 5
 LIMITS = Limits(max_seconds=60)
+UNCONFINED = Kernel(landlock_abi=0, seccomp=None)  # for a script that makes folders
 DIVIDED = [
     ("p.wav", ()),
     ("p-cd.wav", ("-ar", "44100", "-ac", "2")),
@@ -45,8 +46,10 @@ def long_talk() -> Pcm:
     return babble(SECONDS, seed=2)
 
 
-def decoder_in(parts: int, ffmpeg: Path) -> FfmpegDecoder:
-    return FfmpegDecoder(ffmpeg=ffmpeg, limits=LIMITS, parts=parts, part_seconds=PART_SECONDS, block_seconds=0.7)
+def decoder_in(parts: int, ffmpeg: Path, kernel: Kernel | None = None) -> FfmpegDecoder:
+    return FfmpegDecoder(
+        ffmpeg=ffmpeg, limits=LIMITS, parts=parts, part_seconds=PART_SECONDS, block_seconds=0.7, kernel=kernel
+    )
 
 
 async def both_ways(media: MediaKit, path: Path, parts: int = 3) -> tuple[Decoded, Decoded]:
@@ -106,7 +109,7 @@ async def test_a_long_file_of_a_kind_that_allows_it_is_decoded_in_parts(
 ) -> None:
     path = media.encode(name, long_talk, *options)
 
-    await decode_all(decoder_in(3, counted.path), path)
+    await decode_all(decoder_in(3, counted.path, UNCONFINED), path)
 
     assert counted.seeks == int(SECONDS / PART_SECONDS) - 1
 
@@ -117,7 +120,7 @@ async def test_a_file_whose_parts_could_differ_or_would_not_pay_is_decoded_by_on
 ) -> None:
     path = media.encode(name, long_talk, *options)
 
-    await decode_all(decoder_in(3, counted.path), path)
+    await decode_all(decoder_in(3, counted.path, UNCONFINED), path)
 
     assert counted.seeks == 0
 
@@ -138,6 +141,12 @@ async def test_damage_anywhere_changes_parts_and_serial_decode_alike(
     at = int(len(content) * place)
     rest = b"" if cut else np.random.default_rng(seed).bytes(put) + content[at + taken :]
     path = media.write(f"hurt-{name}", content[:at] + rest)
+    try:
+        await decode_all(decoder_in(1, media.ffmpeg), path)
+    except AudioUndecodable:  # not one frame is left
+        with pytest.raises(AudioUndecodable):
+            await decode_all(decoder_in(3, media.ffmpeg), path)
+        return
 
     serial, parted = await both_ways(media, path)
 

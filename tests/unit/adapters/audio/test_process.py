@@ -16,7 +16,7 @@ import pytest
 from tests.support.decoding import decode_all
 from tests.support.media import MediaKit
 from tests.support.waiting import eventually
-from worker.adapters.audio import FfmpegDecoder, Limits
+from worker.adapters.audio import FfmpegDecoder, Kernel, Limits
 from worker.errors import AudioUndecodable, EngineFailure, TranscriptionTimeout
 from worker.ports import SAMPLE_RATE_HZ
 
@@ -26,6 +26,7 @@ Children = Callable[[], list[psutil.Process]]
 
 MINUTES = 5
 LIMITS = Limits(max_seconds=3600, stall_seconds=10)
+UNCONFINED = Kernel(landlock_abi=0, seccomp=None)  # for a script that sends a signal
 PARENT = """
 import asyncio, pathlib, sys
 from worker.adapters.audio import FfmpegDecoder, Limits
@@ -145,12 +146,29 @@ async def test_a_decode_is_confined(decoder: FfmpegDecoder, long: Path, children
         (ffmpeg,) = children()
         memory, processor = ffmpeg.rlimit(psutil.RLIMIT_DATA), ffmpeg.rlimit(psutil.RLIMIT_CPU)
         written, opened = ffmpeg.rlimit(psutil.RLIMIT_FSIZE), ffmpeg.rlimit(psutil.RLIMIT_NOFILE)
+        addresses, stack = ffmpeg.rlimit(psutil.RLIMIT_AS), ffmpeg.rlimit(psutil.RLIMIT_STACK)
+        threads = ffmpeg.rlimit(psutil.RLIMIT_NPROC)
         environment, folder = ffmpeg.environ(), ffmpeg.cwd()
 
     assert memory == (LIMITS.memory_bytes, LIMITS.memory_bytes)
+    assert (addresses[1], stack[1], threads[1]) == (4 << 30, 8 << 20, 4096)
     assert processor == (240, 245)
     assert (written, opened) == ((0, 0), (64, 64))
     assert (environment, folder) == ({"LC_ALL": "C"}, "/")
+
+
+def test_limits_that_the_worker_itself_has_are_not_raised(media: MediaKit, long: Path) -> None:
+    limits = "import resource; resource.setrlimit(resource.RLIMIT_NPROC, (3000, 3000))"
+
+    parent = subprocess.Popen([sys.executable, "-c", f"{limits}\n{PARENT}", media.ffmpeg, long], stdout=subprocess.PIPE)
+    with parent:
+        assert parent.stdout
+        parent.stdout.readline()
+        (ffmpeg,) = psutil.Process(parent.pid).children(recursive=True)
+        threads = ffmpeg.rlimit(psutil.RLIMIT_NPROC)
+        parent.kill()
+
+    assert threads == (3000, 3000)
 
 
 async def test_a_file_that_needs_too_much_memory_is_refused(media: MediaKit, long: Path) -> None:
@@ -161,7 +179,7 @@ async def test_a_file_that_needs_too_much_memory_is_refused(media: MediaKit, lon
 
 
 async def test_a_file_that_takes_too_much_processor_time_is_refused(long: Path, tmp_path: Path) -> None:
-    busy = FfmpegDecoder(ffmpeg=_stand_in(tmp_path, "kill -XCPU $$"), limits=LIMITS)
+    busy = FfmpegDecoder(ffmpeg=_stand_in(tmp_path, "kill -XCPU $$"), limits=LIMITS, kernel=UNCONFINED)
 
     with pytest.raises(AudioUndecodable, match="more than 240 s of CPU time"):
         await decode_all(busy, long)

@@ -69,7 +69,7 @@ def test_refused_decoders_of_the_picture_are_no_damage() -> None:
     ],
 )
 def test_damage_is_noticed(line: str) -> None:
-    assert _report(MP3 + line).damaged
+    assert _report(MP3 + line).has_complaints
 
 
 def test_the_reason_is_bounded_printable_and_without_our_paths() -> None:

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.speech import WindowSpan
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, wait_until
 from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.commands.bench.cases import SECONDS_OF_SHORT, Case, make_cases
+from worker.commands.bench.held import held_by, noted, with_notes
 from worker.commands.bench.pipeline import chunk_starts, hear_alone
 from worker.commands.bench.scale import fairness
 from worker.commands.bench.speech import conversation, write_audio
@@ -106,7 +110,7 @@ def test_when_chunks_went_to_the_engine_is_read_from_the_trace() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells what processes hold")
-async def test_the_memory_of_descendants_counts() -> None:
+async def test_the_memory_of_descendants_counts(tmp_path: Path) -> None:
     python = shutil.which("python3") or "python3"
     child = await asyncio.create_subprocess_exec(
         python, "-c", "held = b'x' * 2**25; print(flush=True); input()", stdin=-1, stdout=-1
@@ -114,10 +118,35 @@ async def test_the_memory_of_descendants_counts() -> None:
     assert child.stdout
     await child.stdout.readline()
     try:
-        with watching_memory(child.pid) as held:
+        with watching_memory(child.pid, tmp_path) as held:
             await eventually(lambda: asyncio.sleep(0, bool(held)))
     finally:
         child.kill()
         await child.wait()
 
     assert max(held) > 2**25
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells what processes hold")
+def test_processes_that_hide_their_memory_note_themselves_what_they_hold(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    environment = with_notes({**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, notes, hidden=True)
+    program = "import sys; held = b'x' * 2**26; sys.stdin.read()"
+
+    with subprocess.Popen([sys.executable, "-P", "-c", program], env=environment, stdin=subprocess.PIPE) as process:
+        wait_until(lambda: noted(process.pid, notes) > 2**26)
+        process.communicate()
+
+    assert noted(process.pid, notes) < 2**30
+
+
+def test_what_is_not_hidden_is_not_noted(tmp_path: Path) -> None:
+    assert with_notes({"PATH": "/bin"}, tmp_path / "notes", hidden=False) == {"PATH": "/bin"}
+
+
+def test_what_is_hidden_is_read_from_the_notes_and_what_has_ended_holds_nothing(tmp_path: Path) -> None:
+    (tmp_path / "1").write_text("4096")
+
+    assert noted(1, tmp_path) == 4096
+    assert noted(2, tmp_path) == 0
+    assert held_by(2**22 + 1, tmp_path) == 0  # no process has that number

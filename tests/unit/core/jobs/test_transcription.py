@@ -6,12 +6,15 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from schemas.events import Flags
 from schemas.state import Checkpoint
 from tests.support.engines import everything, failing_where
 from tests.support.jobs import JobsRoom, OnlySlot, speech
 from tests.support.waiting import eventually
+from worker.adapters.memory.audio import MemoryAudioDecoder, MemoryPcmStream
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MEMORY_FACTS, MemoryRecogniser
 from worker.core.jobs.budget import NoLimit
@@ -84,6 +87,39 @@ async def test_what_was_paid_for_is_not_paid_for_again_by_a_worker_with_another_
     assert len(cloud.answered) == told.chunks_total
 
 
+async def test_chunks_of_another_decoder_s_samples_are_not_mixed_in(tmp_path: Path) -> None:
+    room, _ = await interrupted(tmp_path)
+    kept = [name for name in room.state if name.startswith("checkpoints/")]
+
+    newer = MemoryAudioDecoder(max_seconds=3600, version=2)
+    second = JobsRoom(tmp_path, store=room.store, decoder=newer)
+    await second.attempt().handle(OnlySlot())
+
+    assert kept
+    assert second.events[0].transcription_metadata.chunks_resumed == 0
+
+
+class SilentTrack(MemoryPcmStream):
+    """A stream of a file whose other track is not silent."""
+
+    other_tracks = True  # type: ignore[assignment]
+
+
+class TwoTracks(MemoryAudioDecoder):
+    @asynccontextmanager
+    async def decode(self, path: Path) -> AsyncIterator[MemoryPcmStream]:
+        yield SilentTrack(path, 3600 * SAMPLE_RATE_HZ, SAMPLE_RATE_HZ)
+
+
+async def test_the_event_says_that_another_track_is_not_silent(tmp_path: Path) -> None:
+    room = JobsRoom(tmp_path, decoder=TwoTracks(max_seconds=3600))
+    await room.upload(np.zeros(70 * SAMPLE_RATE_HZ, np.int16))
+
+    await room.attempt().handle(OnlySlot())
+
+    assert room.events[0].flags == Flags(no_speech=True, other_tracks=True)
+
+
 async def test_what_another_model_heard_is_heard_again(tmp_path: Path) -> None:
     fails_late = MemoryRecogniser(script=failing_where(lambda samples: len(samples) < 15 * SAMPLE_RATE_HZ))
     first = JobsRoom(tmp_path, chunks_in_flight=1, recogniser=fails_late)
@@ -103,10 +139,13 @@ async def test_what_another_model_heard_is_heard_again(tmp_path: Path) -> None:
 class Tape:
     """A decoder, and the stream that it gives; counts what was read of it."""
 
-    truncated = False
+    truncated = other_tracks = False
 
     def __init__(self, samples: Pcm) -> None:
         self.samples, self.seconds_read = samples, 0
+
+    async def identity(self) -> str:
+        return "tape"
 
     async def probe(self, _path: Path) -> AudioFacts:
         raise AssertionError("a transcription does not probe")

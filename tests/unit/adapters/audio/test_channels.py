@@ -1,0 +1,126 @@
+"""Channels that cancel each other: the mean of them is silence, and each of them speaks."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.decoding import decode_all
+from tests.support.media import MediaKit, babble, riff_wav
+from tests.support.pieces import likeness
+from worker.adapters.audio import FfmpegDecoder
+from worker.adapters.audio.mixes import Chooser
+from worker.ports import SAMPLE_RATE_HZ, Pcm
+
+CANCELLING = [
+    (1, -1),
+    (1, -0.95),
+    (-0.97, 1),
+    (1, -1, 0, 0),
+    (0, 0, 1, -1),
+    (1, 1, -1, -1),
+    (1, -1, 1, -1),
+    (0.5, -1, 0.5),
+    (1, -1, 1, 0, 0, -1),
+    (1, 1, -1, -1, 0, 0, 1, -1),
+    (1, -1) * 8,
+    (1, -1) * 16,
+    (1,) * 16 + (-1,) * 16,
+    (0,) * 5 + (1,) + (0,) * 20 + (-1,) + (0,) * 5,
+]
+
+
+def wav_of(samples: Pcm, gains: Sequence[float]) -> bytes:
+    channels = np.outer(samples.astype(float), gains).round().astype("<i2")
+    return riff_wav(channels.tobytes(), channels=len(gains))
+
+
+@pytest.mark.parametrize("gains", CANCELLING, ids=lambda gains: f"{len(gains)}-{gains[:4]}".replace(" ", ""))
+async def test_speech_that_cancels_is_heard(
+    media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, gains: tuple[float, ...]
+) -> None:
+    path = media.write(f"cancel-{hash(gains)}.wav", wav_of(talk, gains))
+
+    decoded = await decode_all(decoder, path)
+
+    assert decoded.samples.size == talk.size
+    assert likeness(decoded.samples, talk, 0.0) > 0.98
+    assert np.abs(decoded.samples.astype(int)).max() > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("x.mp3", ("-b:a", "128k", "-joint_stereo", "0")),
+        ("x.flac", ()),
+        ("x.opus", ("-c:a", "libopus")),
+        ("x.m4a", ("-c:a", "aac")),
+        ("x.mkv", ("-c:a", "ac3", "-ar", "48000")),
+        ("x.ts", ("-c:a", "mp2", "-ar", "48000")),
+    ],
+)
+async def test_one_swapped_wire_is_no_silence_in_any_codec(
+    media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, name: str, options: tuple[str, ...]
+) -> None:
+    path = media.encode(name, talk, "-af", "pan=stereo|c0=c0|c1=-1*c0", *options)
+
+    decoded = await decode_all(decoder, path)
+
+    assert float(np.std(decoded.samples.astype(float))) > 0.3 * float(np.std(talk.astype(float)))
+
+
+async def test_only_the_stretch_that_cancels_is_replaced(media: MediaKit, decoder: FfmpegDecoder) -> None:
+    talk = babble(8.0)
+    sign = np.ones(talk.size)
+    sign[3 * SAMPLE_RATE_HZ : 5 * SAMPLE_RATE_HZ] = -1
+    both = np.stack([talk, talk * sign], axis=1).astype("<i2")
+    path = media.write("partly.wav", riff_wav(both.tobytes(), channels=2))
+
+    decoded = await decode_all(decoder, path)
+
+    assert np.array_equal(decoded.samples, talk)
+
+
+@pytest.mark.parametrize("layout", ["5.1", "7.1", "quad", "3.0"])
+async def test_ordinary_surround_keeps_its_down_mix(
+    media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, layout: str
+) -> None:
+    path = media.encode(f"surround-{layout}.wav", talk, "-af", f"aformat=channel_layouts={layout}")
+
+    decoded = await decode_all(decoder, path)
+
+    assert likeness(decoded.samples, talk, 0.0) > 0.999
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(left=st.floats(-1, 1), right=st.floats(-1, 1))
+async def test_stereo_that_does_not_cancel_is_its_mean(
+    media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, left: float, right: float
+) -> None:
+    path = media.write("stereo.wav", wav_of(talk, (left, right)))
+    mean = (left + right) / 2
+
+    decoded = await decode_all(decoder, path)
+
+    if abs(mean) > 0.2 * max(abs(left), abs(right)):
+        assert np.abs(decoded.samples - talk * mean).max() <= 1.5
+
+
+@given(lengths=st.lists(st.integers(1, 40_000), min_size=1, max_size=6))
+def test_the_choice_does_not_depend_on_how_the_samples_arrive(lengths: list[int]) -> None:
+    rng = np.random.default_rng(sum(lengths))
+    both = rng.integers(-9000, 9000, (sum(lengths), 2)).astype(np.int16)
+    both[:, 0] //= 1 + (np.arange(len(both)) // 9000 % 2 * 400).astype(np.int16)
+
+    at_once = _chosen([both])
+    in_pieces = _chosen(np.split(both, np.cumsum(lengths)[:-1]))
+
+    assert np.array_equal(at_once, in_pieces)
+
+
+def _chosen(pieces: Sequence[Pcm]) -> Pcm:
+    chooser = Chooser()
+    take: Callable[[Pcm], list[Pcm]] = lambda piece: list(chooser.push(piece))  # noqa: E731
+    return np.concatenate([each for piece in pieces for each in take(piece)] + list(chooser.finish()))

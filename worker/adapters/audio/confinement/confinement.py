@@ -1,0 +1,99 @@
+"""`Confinement`: what a decoder may do on this kernel, how a thread takes it on, and what is left open."""
+
+import ctypes
+import os
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from worker.adapters.audio.confinement import landlock, seccomp
+from worker.adapters.audio.confinement.calls import demand
+from worker.adapters.audio.confinement.kernel import Kernel, can_confine, renounce_privileges
+from worker.adapters.audio.confinement.program import Program
+
+_CAPABILITY_VERSION_3 = 0x20080522
+_NO_CAPABILITIES = bytes(24)
+_NOWHERE = Path(os.devnull)
+_TCP_SINCE, _SCOPES_SINCE = 4, 6  # versions of Landlock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confinement:
+    """The limits of the decoder at `path`, by the means that `kernel` has.
+
+    What it shall read is handed to it open: it may open its own files alone.
+    """
+
+    path: Path
+    kernel: Kernel
+
+    @cached_property
+    def program(self) -> Program:
+        """The decoder. Raises OSError."""
+        return Program.at(self.path)
+
+    def prepare(self) -> None:
+        """Do once what `take_on` would otherwise do in a confined thread. Raises OSError."""
+        if can_confine():
+            _ = self.program
+
+    def take_on(self) -> int | None:
+        """Confine the calling thread, and with it the processes it starts, for good. Raises OSError.
+
+        Returns the descriptor of a gate, see `seccomp.install`, or None: the caller closes it to let the program begin.
+
+        Linux keeps capabilities, Landlock's domain and the filter for each thread: the other threads of this process
+        stay free, and between fork and exec there is nothing left to do.
+        """
+        if not can_confine():
+            return None
+        program = self.program
+        renounce_privileges()
+        if self.kernel.landlock_abi:
+            landlock.restrict(self.kernel.landlock_abi, dict(_rules(program)))
+        _drop_capabilities()
+        if self.kernel.seccomp:  # the last one: it refuses the calls above
+            return seccomp.install(self.kernel.seccomp, is_script=program.is_script)
+        return None
+
+    def gaps(self) -> tuple[str, ...]:
+        """Say what a decoder taken over by a file could still do here, each with the cause. Raises OSError."""
+        return tuple(self._gaps())
+
+    def _gaps(self) -> Iterator[str]:
+        abi, filtered = self.kernel.landlock_abi, self.kernel.seccomp is not None
+        is_script = (abi > 0 or filtered) and self.program.is_script
+        if not abi:
+            as_root = sys.platform == "linux" and os.geteuid() == 0
+            readable = "other jobs' audio and the worker's memory" if as_root else "other jobs' audio"
+            yield f"read what the worker's user may read, {readable} too (the kernel has no Landlock)"
+        if not abi and (is_script or not filtered):
+            yield "write files (the kernel has no Landlock)"
+        if not filtered:
+            sockets = "open sockets other than TCP" if abi >= _TCP_SINCE else "open sockets"
+            yield f"{sockets}, start processes, change files' modes, take uncounted memory (there is no seccomp filter)"
+        if not filtered and abi < _SCOPES_SINCE:
+            yield "signal the worker (there is no seccomp filter, and Landlock's version is below 6)"
+        if is_script:
+            script = f"{self.path} is a script, and what it starts must lie below /usr or /opt"
+            yield f"start the system's programs ({script}: better put that ffmpeg itself on PATH)"
+
+
+def _rules(program: Program) -> Iterator[tuple[Path, int]]:
+    for path in program.files:
+        yield path, landlock.EXECUTE | landlock.READ_FILE | landlock.READ_DIR
+    if program.is_script:
+        yield _NOWHERE, landlock.READ_FILE | landlock.WRITE_FILE
+
+
+def _drop_capabilities() -> None:
+    """Matters where the worker runs as root: its decoder then is root in name only."""
+    header = struct.pack("@Ii", _CAPABILITY_VERSION_3, 0)
+    demand(
+        "capset",
+        ctypes.create_string_buffer(header, len(header)),
+        ctypes.create_string_buffer(_NO_CAPABILITIES, len(_NO_CAPABILITIES)),
+    )

@@ -1,0 +1,60 @@
+"""The encoder's delay, in files that do not state it.
+
+Every codec of this kind begins with some samples that are none of the recording's: 25 ms of an MP3 at 44.1 kHz, 138 ms
+at 8 kHz, and all times come so much late. Where the container states the delay, ffmpeg cuts it off. Elsewhere it is cut
+off here if it is as quiet as an encoder leaves it: a file that was cut out of another begins with sound, and keeps it.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from worker.adapters.audio.report import Report
+from worker.ports import SAMPLE_RATE_HZ, Pcm
+
+_SAMPLES = {"mp3": 1105, "mp2": 481, "aac": 1024, "ac3": 256, "eac3": 256}
+"""Of the codec's own rate; what the common encoders begin with, and the decoder's filters add."""
+_BARE = frozenset({"aac", "ac3", "eac3", "mp3"})
+_FOR_VIDEO = frozenset({"avi", "flv", "mpegts"})
+"""These do not state it either, but with pictures their times are set so that sound and picture agree."""
+_QUIET_PEAK = 328  # -40 dB
+
+
+def unstated_delay(report: Report) -> int:
+    """Return the delay that the track likely has, in samples at 16 kHz; 0 where the file states it or has none."""
+    track = report.track
+    if track is None or track.rate_hz is None:
+        return 0
+    if report.container not in _BARE and (report.container not in _FOR_VIDEO or report.has_video):
+        return 0
+    if report.container == "mp3" and track.start_seconds:  # a LAME header
+        return 0
+    return round(_SAMPLES.get(track.codec, 0) * SAMPLE_RATE_HZ / track.rate_hz)
+
+
+class Trimmer:
+    """Cuts off so many samples at the start where all of them are quiet."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._held: list[Pcm] = []
+        self._held_count = 0
+
+    def push(self, samples: Pcm) -> Iterator[Pcm]:
+        """Yield what is to be kept; nothing before the decision can be made."""
+        if not self._count:
+            yield samples
+            return
+        self._held.append(samples)
+        self._held_count += len(samples)
+        if self._held_count > self._count:
+            together = np.concatenate(self._held)
+            start = together[: self._count]
+            is_quiet = max(int(start.max()), -int(start.min())) < _QUIET_PEAK
+            yield together[self._count :] if is_quiet else together
+            self._count, self._held = 0, []
+
+    def finish(self) -> Iterator[Pcm]:
+        """Yield what is still held: the file is no longer than the delay."""
+        yield from self._held
+        self._held = []

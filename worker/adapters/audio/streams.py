@@ -1,0 +1,290 @@
+"""The blocks of one file: decoded from beginning to end, or in parts where a file can be divided."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import structlog
+
+from worker.adapters.audio import verdict
+from worker.adapters.audio.command import ByteRange, Way
+from worker.adapters.audio.delay import Trimmer, unstated_delay
+from worker.adapters.audio.mixes import Chooser
+from worker.adapters.audio.packets import Packet, PacketReader
+from worker.adapters.audio.parts import Divided, divisible
+from worker.adapters.audio.process import Limits, Run, raise_for_end
+from worker.adapters.audio.report import CLAIM_SLACK_SECONDS, Report
+from worker.adapters.audio.timeline import Timeline, TimesDiffer, clock_of
+from worker.errors import AudioTooLong, AudioUndecodable
+from worker.ports import SAMPLE_RATE_HZ, Pcm
+
+log = structlog.get_logger(__name__)
+
+SILENT_PEAK = 104
+"""-50 dB: a track that never reaches this is silent."""
+
+
+class Start(Protocol):
+    """Starts ffmpeg on the file, or on some of its bytes."""
+
+    def __call__(self, way: Way, *, byte_range: ByteRange | None = None) -> AbstractAsyncContextManager[Run]:
+        """Run ffmpeg for the length of the context."""
+        ...
+
+
+async def laid(run: Run, way: Way, timeline: Timeline, chooser: Chooser, read_samples: int) -> AsyncGenerator[Pcm]:
+    """Yield the mono samples of a run on their time line, in arrays of any length, up to ffmpeg's last.
+
+    Raises what `Run.read` raises, `TimesDiffer` and `AudioTooLong`.
+    """
+    packets = PacketReader()
+    while data := await run.read(read_samples * way.frame_bytes):
+        for packet in packets.feed(data):
+            if timeline.coarse and await _hides_a_change(run.report, timeline, packet):
+                raise TimesDiffer
+            samples = way.encoding.to_int16(packet.body)
+            whole = len(samples) - len(samples) % way.mixes
+            for piece in timeline.lay(packet.milliseconds, samples[:whole].reshape(-1, way.mixes)):
+                for chosen in chooser.push(piece):
+                    yield chosen
+
+
+async def _hides_a_change(report: Report, timeline: Timeline, packet: Packet) -> bool:
+    """Return True where a coarse packet may hold what ffmpeg made of a format that it did not expect.
+
+    The first packet of a file that changes every moment comes late, since those before it were never full. In a joined
+    Ogg or FLAC file ffmpeg decodes what follows with the first piece's headers, and complains.
+    """
+    is_late, may_be_joined = timeline.starts_late(packet.milliseconds), report.container in verdict.JOINED
+    if is_late or may_be_joined:
+        await asyncio.sleep(0)  # what ffmpeg said before it gave the packet has been read, and is in the report now
+    if is_late and (report.changes or not timeline.clock.states_times):
+        return True
+    return may_be_joined and report.has_complaints
+
+
+class SerialStream:
+    """The `PcmStream` of one ffmpeg process after another, mostly of one. Every block but the last has the same length.
+
+    The first process reads in packets of a second. Where one of them is not where its predecessor ends, the file has a
+    gap or changes its format: then ffmpeg starts anew, frame by frame, and what has been given is passed over.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        way: Way,
+        path: Path,
+        *,
+        start: Start,
+        is_loud: Callable[[int], Awaitable[bool]],
+        limits: Limits,
+        block_samples: int,
+    ) -> None:
+        self._run, self._way, self._path, self._start = run, way, path, start
+        self._is_loud, self._limits, self._block_samples = is_loud, limits, block_samples
+        self._samples, self._peak = 0, 0
+        self._blocks = self._every_block()
+        self._truncated = self._other_tracks = False
+
+    @property
+    def truncated(self) -> bool:
+        """See the port; False until the stream has ended."""
+        return self._truncated
+
+    @property
+    def other_tracks(self) -> bool:
+        """See the port; False until the stream has ended."""
+        return self._other_tracks
+
+    def __aiter__(self) -> AsyncIterator[Pcm]:
+        return self._blocks
+
+    async def aclose(self) -> None:
+        """End the processes that this stream has started itself."""
+        await self._blocks.aclose()
+
+    async def seconds_to_divide(self) -> float | None:
+        """The file's length where parts of it can be decoded, else None. Raises `AudioTooLong`."""
+        await self._refuse_too_long_by_its_header()
+        seconds = divisible(self._run.report)
+        near_limit = seconds is not None and seconds > self._limits.max_seconds - CLAIM_SLACK_SECONDS
+        return None if near_limit or self._way.ignores_wav_size else seconds
+
+    async def finish_parted(self, peak: int) -> None:
+        """Look for other tracks after the parts were the whole file; `peak` is their loudest sample."""
+        self._peak = peak
+        await self._look_at_other_tracks()
+
+    async def _every_block(self) -> AsyncGenerator[Pcm]:
+        await self._refuse_too_long_by_its_header()
+        kept: list[Pcm] = []
+        count = 0
+        async with aclosing(self._trimmed()) as pieces:
+            async for piece in pieces:
+                kept.append(piece)
+                count += len(piece)
+                while count >= self._block_samples:
+                    together = np.concatenate(kept) if len(kept) > 1 else kept[0]
+                    yield self._counted(together[: self._block_samples])
+                    kept = [together[self._block_samples :]]
+                    count -= self._block_samples
+        if count:
+            yield self._counted(np.concatenate(kept))
+        await self._look_at_other_tracks()
+
+    def _counted(self, block: Pcm) -> Pcm:
+        self._samples += block.size
+        self._peak = max(self._peak, int(block.max()), -int(block.min()))
+        if self._samples > self._limits.max_seconds * SAMPLE_RATE_HZ:
+            raise AudioTooLong(self._samples / SAMPLE_RATE_HZ, self._limits.max_seconds)
+        return block
+
+    async def _trimmed(self) -> AsyncGenerator[Pcm]:
+        trimmer = Trimmer(unstated_delay(self._run.report))
+        async with aclosing(self._mono()) as pieces:
+            async for piece in pieces:
+                for kept in trimmer.push(piece):
+                    yield kept
+        for kept in trimmer.finish():
+            yield kept
+
+    async def _mono(self) -> AsyncGenerator[Pcm]:
+        given = 0
+        try:
+            async with aclosing(self._first_run()) as pieces:
+                async for piece in pieces:
+                    given += len(piece)
+                    yield piece
+        except TimesDiffer:
+            log.info("audio.each_frame", from_second=given / SAMPLE_RATE_HZ)
+            await self._run.end()
+        else:
+            return
+        async with aclosing(self._frame_by_frame()) as pieces:
+            async for piece in pieces:
+                if fresh := max(0, len(piece) - given):
+                    yield piece[-fresh:]
+                given = max(0, given - len(piece))
+
+    async def _first_run(self) -> AsyncGenerator[Pcm]:
+        chooser, report = Chooser(), self._run.report
+        timeline = self._timeline(coarse=True)
+        async with aclosing(laid(self._run, self._way, timeline, chooser, self._block_samples)) as pieces:
+            async for piece in pieces:
+                yield piece
+        code = await self._run.ended()
+        if report.has_complaints and len(await self._pieces_of_file()) > 1:
+            raise TimesDiffer
+        for piece in chooser.finish():
+            yield piece
+        await self._judge(self._run, code, timeline, timeline.filled)
+
+    async def _frame_by_frame(self) -> AsyncGenerator[Pcm]:
+        way, pieces_of_file = replace(self._way, each_frame=True), await self._pieces_of_file()
+        chooser, filled = Chooser(), 0
+        for number, byte_range in enumerate(pieces_of_file):
+            timeline = self._timeline(coarse=False, follows=number > 0)
+            async with self._start(way, byte_range=byte_range if len(pieces_of_file) > 1 else None) as run:
+                async with aclosing(laid(run, way, timeline, chooser, self._block_samples)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                code = await run.ended()
+            filled += timeline.filled
+            await self._judge(run, code, timeline, filled)
+        for piece in chooser.finish():
+            yield piece
+
+    async def _pieces_of_file(self) -> tuple[ByteRange, ...]:
+        """Of a joined file, what ffmpeg must be given one by one."""
+        return await asyncio.to_thread(verdict.joined_pieces, self._path, self._run.report.container)
+
+    def _timeline(self, *, coarse: bool, follows: bool = False) -> Timeline:
+        clock = clock_of(self._path, self._run.report)
+        return Timeline(clock, self._limits.max_seconds, coarse=coarse, follows=follows)
+
+    async def _judge(self, run: Run, code: int, timeline: Timeline, filled: int) -> None:
+        """Refuse a file of which nothing came; else note whether all of it did."""
+        raise_for_end(code, self._limits)
+        if not filled:
+            raise AudioUndecodable(run.report.reason)
+        if code != 0 or timeline.dropped_loud or run.report.change_refused:
+            self._truncated = True
+        if not self._truncated:
+            seconds = filled / SAMPLE_RATE_HZ
+            self._truncated = await asyncio.to_thread(
+                verdict.is_missing, self._path, run.report, self._way, seconds, has_gap=timeline.has_gap
+            )
+
+    async def _refuse_too_long_by_its_header(self) -> None:
+        """Before hours of audio are transcribed in vain; a length that ffmpeg guessed does not count."""
+        await self._run.headers()
+        claimed = self._run.report.claimed_seconds
+        if claimed is not None and claimed > self._limits.max_seconds + CLAIM_SLACK_SECONDS:
+            raise AudioTooLong(claimed, self._limits.max_seconds)
+
+    async def _look_at_other_tracks(self) -> None:
+        report = self._run.report
+        if self._peak >= SILENT_PEAK:
+            return
+        for number in other_tracks(report, self._way.track):
+            if await self._is_loud(number):
+                log.warning("audio.other_tracks", taken=self._way.track, loud=number)
+                self._other_tracks = True
+                return
+
+
+MOST_OTHER_TRACKS = 16
+
+
+def other_tracks(report: Report, taken: int) -> tuple[int, ...]:
+    """Return the numbers of the audio tracks that were not taken, as far as they are looked at."""
+    return tuple(number for number in range(len(report.tracks)) if number != taken)[:MOST_OTHER_TRACKS]
+
+
+class PartedStream:
+    """The `PcmStream` of a file's parts where it has any; the serial stream gives what they do not."""
+
+    def __init__(self, serial: SerialStream, divide: Callable[[float], Divided], *, least_seconds: float) -> None:
+        self._serial, self._divide, self._least_seconds = serial, divide, least_seconds
+        self._blocks = self._every_block()
+
+    @property
+    def truncated(self) -> bool:
+        """See the port. Never of a file that came in parts alone: each of them was whole."""
+        return self._serial.truncated
+
+    @property
+    def other_tracks(self) -> bool:
+        """See the port."""
+        return self._serial.other_tracks
+
+    def __aiter__(self) -> AsyncIterator[Pcm]:
+        return self._blocks
+
+    async def aclose(self) -> None:
+        """End the parts under way."""
+        await self._blocks.aclose()
+
+    async def _every_block(self) -> AsyncGenerator[Pcm]:
+        given, peak = 0, 0
+        seconds = await self._serial.seconds_to_divide()
+        if seconds is not None and seconds >= self._least_seconds:
+            divided = self._divide(seconds)
+            async with aclosing(divided.blocks()) as blocks:
+                async for block in blocks:
+                    given += block.size
+                    peak = max(peak, int(block.max()), -int(block.min()))
+                    yield block
+            if divided.whole:
+                await self._serial.finish_parted(peak)
+                return
+            log.info("audio.undivided", from_second=given / SAMPLE_RATE_HZ)
+        async for block in self._serial:
+            if fresh := max(0, block.size - given):
+                yield block[-fresh:]
+            given = max(0, given - block.size)

@@ -1,0 +1,64 @@
+"""Whether audio is missing: what ffmpeg complained of, held against the file.
+
+Complaints alone prove nothing: ffmpeg reports a tag between two songs as it reports damage.
+"""
+
+from pathlib import Path
+
+from worker.adapters.audio import mpeg_audio, ogg
+from worker.adapters.audio.command import ByteRange, Way
+from worker.adapters.audio.report import Report
+
+_MPEG_AUDIO = frozenset({"mp3", "aac"})
+"""Containers that are no containers: frames, and whatever lies between them."""
+JOINED = frozenset({"ogg", "flac"})
+"""Containers of which joined files must be decoded piece by piece."""
+_FLAC_BEGIN = b"fLaC\x00\x00\x00\x22"
+_STEP_BYTES = 1 << 24
+_MOST_PIECES = 4_096
+
+
+def is_missing(path: Path, report: Report, way: Way, decoded_seconds: float, *, has_gap: bool) -> bool:
+    """True where less came out than the file holds or states, or some of it is spoilt. May read the whole file.
+
+    `has_gap`: by the container's clock something is missing.
+    """
+    if report.damaged or (report.corrupt_packets and not way.ignores_wav_size):
+        return True
+    if report.falls_short(decoded_seconds):
+        return True
+    if report.container == "ogg":
+        return ogg.ends_early(path) or (report.lost_sync and ogg.is_spoilt(path))
+    if report.lost_sync:
+        return mpeg_audio.is_spoilt(path) if report.container in _MPEG_AUDIO else has_gap
+    return False
+
+
+def joined_pieces(path: Path, container: str | None) -> tuple[ByteRange, ...]:
+    """Return the stretches of a joined file that ffmpeg can only decode one by one, in order. Reads the whole file."""
+    match container:
+        case "ogg":
+            starts = ogg.links(path)
+        case "flac":
+            starts = _flac_starts(path)
+        case _:
+            starts = [0]
+    starts = starts[: _MOST_PIECES + 1]
+    ends = [*starts[1:], None]
+    return tuple(ByteRange(start=start, end=end) for start, end in zip(starts, ends, strict=True))
+
+
+def _flac_starts(path: Path) -> list[int]:
+    """Return where a FLAC stream begins: the first one behind its tags, if any, at 0."""
+    found: list[int] = []
+    with path.open("rb") as file:
+        before, offset = b"", 0
+        while content := file.read(_STEP_BYTES):
+            content = before + content
+            at = content.find(_FLAC_BEGIN)
+            while at >= 0:
+                found.append(offset + at)
+                at = content.find(_FLAC_BEGIN, at + 1)
+            before = content[-len(_FLAC_BEGIN) + 1 :]
+            offset += len(content) - len(before)
+    return [0, *found[1:]]
