@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.deploying import DEPLOY, ROOT, commands, dry_run, flag, script
+from tests.support.deploying import DEPLOY, IMAGE, ROOT, commands, dry_run, flag, rendered, script
 from tests.support.project import GIB, QUOTAS, Project
 
 VALUES = {
@@ -123,3 +123,43 @@ def test_the_autoscalers_image_is_deployed_by_digest() -> None:
     (deployed,) = [words for words in commands_printed if words[1:3] == ["run", "deploy"]]
 
     assert flag(deployed, "image").endswith("autoscaler@${CREMA_DIGEST}")
+
+
+def manifest(**settings: str) -> list[dict[str, Any]]:
+    """What deploy/gke.sh prints, document by document."""
+    done = script("gke.sh", "production", "--image", IMAGE, **settings)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def test_the_manifest_for_gke_can_be_applied_as_it_is_printed() -> None:
+    deployment, authentication, scaled = manifest()
+
+    assert [one["kind"] for one in (deployment, authentication, scaled)] == [
+        "Deployment",
+        "TriggerAuthentication",
+        "ScaledObject",
+    ]
+    assert scaled["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"] == "transcription-worker"
+    template = deployment["spec"]["template"]
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert template["spec"]["terminationGracePeriodSeconds"] > 8
+    (worker,) = template["spec"]["containers"]
+    assert worker["resources"]["limits"] == {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"}
+    assert {mount["name"] for mount in worker["volumeMounts"]} == {one["name"] for one in template["spec"]["volumes"]}
+    assert "replicas" not in deployment["spec"]
+
+
+def test_a_pod_on_gke_has_the_settings_and_probes_of_the_pool() -> None:
+    pool = yaml.safe_load(rendered("production"))["spec"]["template"]["spec"]["containers"][0]
+    worker = manifest()[0]["spec"]["template"]["spec"]["containers"][0]
+
+    assert worker["env"] == [*pool["env"], {"name": "WORKER_REVISION", "value": "0" * 64}]
+    assert (worker["startupProbe"], worker["livenessProbe"]) == (pool["startupProbe"], pool["livenessProbe"])
+    assert worker["image"] == pool["image"]
+
+
+def test_without_the_fallback_a_pod_on_gke_needs_no_key() -> None:
+    worker = manifest(ENABLE_FALLBACK="false")[0]["spec"]["template"]["spec"]["containers"][0]
+
+    assert "DEEPGRAM_API_KEY" not in {entry["name"] for entry in worker["env"]}
