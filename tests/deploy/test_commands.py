@@ -81,6 +81,8 @@ def test_what_a_dry_run_prints_can_be_pasted_and_run(run: tuple[str, ...], tmp_p
         if name in {"rollback.sh", "relaunch.sh", "destroy.sh", "starter.sh"} or "--promote" in run
         else Project(tmp_path)
     )
+    if name == "destroy.sh":
+        standing.done("starter.sh", "production", **EVERYTHING)
     printed = standing.done(name, "production", *options, "--dry-run", **EVERYTHING)
 
     pasted = subprocess.run(

@@ -28,8 +28,10 @@ from tests.support.project import IMAGES, Project
 SPEC = importlib.util.spec_from_file_location("starter_main", DEPLOY / "starter" / "main.py")
 assert SPEC is not None
 assert SPEC.loader is not None
+sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
 starter = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(starter)
+sys.dont_write_bytecode = before
 
 POOL = "projects/p/locations/us-central1/workerPools/pool"
 AUDIENCE, PUSHER = "jobs-starter.starter", "push@p.iam.gserviceaccount.com"
