@@ -14,8 +14,8 @@ CHUNK_BYTES = CHUNK_MINUTES * 60 * SAMPLE_RATE_HZ * 2
 CHUNKS_HELD = 3
 """Two in flight, one that is being filled."""
 REST_BYTES = 8 << 20
-"""Of every job, whatever its length: asyncio holds twice the decoder's buffer of 1 MiB, and more for the moments in which
-a buffer grows or a chunk is planned. With a fourth chunk of 7.3 MiB and the buffer it would be more than 9 MiB."""
+"""Of every job, whatever its length: asyncio holds twice the decoder's buffer of 1 MiB, and more for the moments in
+which a buffer grows or a chunk is planned. With a fourth chunk of 7.3 MiB and the buffer it would be more."""
 
 
 async def test_a_long_file_takes_the_memory_of_the_chunks_under_way(cloud: Cloud, tmp_path: Path) -> None:
