@@ -138,8 +138,9 @@ class FfmpegDecoder:
         run = await stack.enter_async_context(self._started(path, way))
         await run.headers()
         suited = way.suited_to(run.report)
-        if (suited.channels or 0) > CHANNELS_MAX:
-            raise AudioUndecodable(f"it has {suited.channels} channels, of at most {CHANNELS_MAX} that are read")
+        track = run.report.tracks[suited.track] if suited.track < len(run.report.tracks) else None
+        if track is not None and track.channels > CHANNELS_MAX:
+            raise AudioUndecodable(f"it has {track.channels} channels, of at most {CHANNELS_MAX} that are read")
         if suited != way:
             await run.end()
             run = await stack.enter_async_context(self._started(path, suited))
