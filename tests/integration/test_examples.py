@@ -16,6 +16,7 @@ from google import pubsub_v1
 from google.cloud import storage
 
 from schemas.artefacts import Artefact, output_prefix
+from schemas.codes import EventType
 from schemas.events import (
     Artefacts,
     CompletedEvent,
@@ -27,6 +28,7 @@ from schemas.events import (
     encode,
     event_attributes,
 )
+from schemas.ids import event_id, job_identity
 from schemas.job import TranscriptionJob, parse_job
 from tests.support.messages import TEN_O_CLOCK, failed_event
 from worker.embedded.local_cloud import (
@@ -73,7 +75,7 @@ def answer_one_job(answer: Callable[[TranscriptionJob], Event]) -> Transcription
 
 def complete(job: TranscriptionJob) -> CompletedEvent:
     return CompletedEvent(
-        event_id="e1",
+        event_id=id_of(job, EventType.COMPLETED, "completed"),
         occurred_at=TEN_O_CLOCK,
         run=0,
         job=job.echo(),
@@ -119,7 +121,12 @@ def store(job: TranscriptionJob, artefact: Artefact) -> StoredArtefact:
 
 
 def fail(job: TranscriptionJob) -> FailedEvent:
-    return failed_event().model_copy(update={"job": job.echo()})
+    return failed_event().model_copy(update={"job": job.echo(), "event_id": id_of(job, EventType.FAILED, "failed")})
+
+
+def id_of(job: TranscriptionJob, event_type: EventType, outcome: str) -> str:
+    """The id that a worker gives to the end of this very request."""
+    return event_id(job_identity(job), run=0, event_type=event_type, outcome=outcome)
 
 
 @pytest.fixture

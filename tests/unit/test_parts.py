@@ -11,7 +11,7 @@ import pytest
 from tests.support.faulty import REFUSALS, STORAGE_FAULTS, FaultyStore
 from worker.core.delivery.fitness import Need
 from worker.errors import MachineFault, ObjectForbidden, ObjectNotFound, StorageServiceError
-from worker.parts import Buckets, has_descriptors, reads, takes_files, writes
+from worker.parts import PROBE_NAME, Buckets, has_descriptors, reads, takes_files, writes
 from worker.ports import ObjectRef
 
 
@@ -74,6 +74,14 @@ def test_one_bucket_of_several_settings_is_one_part(store: FaultyStore) -> None:
         ("OUTPUT_BUCKETS gs://two", Need.SOME_JOBS),
         ("audio bucket gs://three", Need.SOME_JOBS),
     ]
+
+
+async def test_what_a_killed_workers_probe_left_is_removed_by_the_next(store: FaultyStore) -> None:
+    await store.write(ObjectRef("out", PROBE_NAME), b"left behind", content_type="text/plain")
+
+    await writes(store, "out")
+
+    assert store._objects == {}
 
 
 async def test_a_probe_of_a_written_object_does_not_disturb_the_others(store: FaultyStore) -> None:

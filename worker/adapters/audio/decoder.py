@@ -50,6 +50,11 @@ DECODING_VERSION = 2
 """Part of the decoder's identity: raised when the same ffmpeg would give other samples than before."""
 
 
+_MOST_LIKELY = {1: 1, 2: 2}
+"""Channels as a header counts them, to those that ffmpeg will name; other layouts are known from its report only."""
+_FLAC_HEAD_BYTES = 21
+
+
 class FfmpegDecoder:
     """Needs a readable local file; a path that does not exist is the caller's bug and raises `FileNotFoundError`.
 
@@ -138,8 +143,9 @@ class FfmpegDecoder:
         run = await stack.enter_async_context(self._started(path, way))
         await run.headers()
         suited = way.suited_to(run.report)
-        if (suited.channels or 0) > CHANNELS_MAX:
-            raise AudioUndecodable(f"it has {suited.channels} channels, of at most {CHANNELS_MAX} that are read")
+        track = run.report.tracks[suited.track] if suited.track < len(run.report.tracks) else None
+        if track is not None and track.channels > CHANNELS_MAX:
+            raise AudioUndecodable(f"it has {track.channels} channels, of at most {CHANNELS_MAX} that are read")
         if suited != way:
             await run.end()
             run = await stack.enter_async_context(self._started(path, suited))
@@ -207,11 +213,23 @@ class FfmpegDecoder:
 
 
 def _first_way(path: Path) -> Way:
-    """What the first bytes say of a file. Raises `AudioUndecodable` where there are none."""
+    """Return the way that the first bytes suggest. Raises `AudioUndecodable` where there are none.
+
+    Where the headers ask for another one, ffmpeg must be started again.
+    """
     if path.stat().st_size == 0:
         raise AudioUndecodable("the file is empty")
-    size = wav_size(path)
-    return Way(ignores_wav_size=size is not None and size.is_wrong)
+    if size := wav_size(path):
+        return Way(channels=_MOST_LIKELY.get(size.channels, 1), ignores_wav_size=size.is_wrong)
+    mp3 = mp3_facts(path)
+    return Way(channels=mp3.channels if mp3 else _flac_channels(path))
+
+
+def _flac_channels(path: Path) -> int:
+    with path.open("rb") as file:
+        head = file.read(_FLAC_HEAD_BYTES)
+    is_flac = head.startswith(b"fLaC") and len(head) == _FLAC_HEAD_BYTES
+    return _MOST_LIKELY.get((head[20] >> 1 & 7) + 1, 1) if is_flac else 1
 
 
 def _report(path: Path, way: Way) -> Report:

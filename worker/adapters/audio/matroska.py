@@ -4,6 +4,7 @@ ffmpeg takes the earliest start of the tracks that it can decode, and this worke
 whose sound starts late would lose the difference.
 """
 
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,8 @@ def first_moment(path: Path) -> float | None:
     """Return the earliest time in the first cluster, in seconds; None where there is none to be read."""
     scale, cluster_time, earliest = 1_000_000, 0, None
     with path.open("rb") as file:
+        length = file.seek(0, os.SEEK_END)
+        file.seek(0)
         for _ in range(_MOST_ELEMENTS):
             if (name := _number(file, keep_marker=True)) is None or (size := _number(file, keep_marker=False)) is None:
                 break
@@ -27,9 +30,9 @@ def first_moment(path: Path) -> float | None:
                 break
             if name in _ENTERED:
                 continue
-            if size in _UNKNOWN_SIZES:
-                break
             end = file.tell() + size
+            if size in _UNKNOWN_SIZES or end > length:
+                break
             if name == _SCALE:
                 scale = int.from_bytes(file.read(min(size, _MOST_NUMBER_BYTES)), "big")
             elif name == _CLUSTER_TIME:

@@ -73,7 +73,7 @@ class Report:
 
     def __init__(self, source: str, *, track: int = 0, kind: str | None = None) -> None:
         self._source, self._track = source, track
-        self._kind = kind or "this"
+        self._kind = kind
         self._estimated = False
         self._complaints: list[str] = []
         self._refused_codecs: set[str] = set()
@@ -155,11 +155,17 @@ class Report:
         """Why nothing came out, for people: printable, bounded, without this machine's paths."""
         if self._refusal:
             return self._refusal
+        if self.container is None and self._kind is not None:
+            return self._no_container
         if self.track and self._refused_codecs & {self.track.codec, self.track.decoder}:
             return f"its codec {self.track.codec} is not one that is read: {_CURE}"
         said = "; ".join(dict.fromkeys(self._complaints)) or "it holds no audio samples"
         said = said.replace(self._source, "the audio")
         return "".join(filter(str.isprintable, said))[:_REASON_CHARACTERS]
+
+    @property
+    def _no_container(self) -> str:
+        return f"{self._kind or 'this'} is not a container that is read ({_READ}): {_CURE}"
 
     def _learn(self, text: str) -> None:
         if found := _INPUT.match(text):
@@ -189,7 +195,7 @@ class Report:
         if found := _REFUSED_CODEC.match(text):
             self._refused_codecs.add(found[1])  # video and album art too, so it is no damage
         elif text.startswith("Format not on whitelist"):
-            self._refusal = f"{self._kind} is not a container that is read ({_READ}): {_CURE}"
+            self._refusal = self._no_container
         elif "matches no streams" in text:
             self._refusal = "it has no audio track"
         elif any(words in text for words in _CHANGE_REFUSED):

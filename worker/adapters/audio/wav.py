@@ -21,6 +21,8 @@ class WavSize:
     """From the first sample to the end of the file."""
     has_more_chunks: bool
     """Something that is no sample follows where the header says."""
+    channels: int
+    """0 where the header comes without."""
 
     @property
     def is_wrong(self) -> bool:
@@ -38,6 +40,7 @@ def wav_size(path: Path) -> WavSize | None:
         head = file.read(12)
         if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
             return None
+        channels = 0
         for _ in range(_MOST_CHUNKS):
             chunk = file.read(_HEADER_BYTES)
             if len(chunk) < _HEADER_BYTES:
@@ -47,8 +50,12 @@ def wav_size(path: Path) -> WavSize | None:
                 there = end - file.tell()
                 file.seek(min(end, file.tell() + size + size % 2))
                 follows = file.read(_HEADER_BYTES)
-                return WavSize(stated_bytes=size, there_bytes=there, has_more_chunks=_is_chunk(follows, end))
-            file.seek(size + size % 2, os.SEEK_CUR)
+                more = _is_chunk(follows, end)
+                return WavSize(stated_bytes=size, there_bytes=there, has_more_chunks=more, channels=channels)
+            following = file.tell() + size + size % 2
+            if chunk[:4] == b"fmt ":
+                channels = int.from_bytes(file.read(4)[2:], "little")
+            file.seek(following)
     return None
 
 

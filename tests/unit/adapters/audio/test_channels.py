@@ -12,6 +12,7 @@ from tests.support.media import MediaKit, babble, riff_wav
 from tests.support.pieces import likeness
 from worker.adapters.audio import FfmpegDecoder
 from worker.adapters.audio.mixes import Chooser
+from worker.errors import AudioUndecodable
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 CANCELLING = [
@@ -81,6 +82,16 @@ async def test_only_the_stretch_that_cancels_is_replaced(media: MediaKit, decode
     decoded = await decode_all(decoder, path)
 
     assert np.array_equal(decoded.samples, talk)
+
+
+@pytest.mark.parametrize("count", [65, 255, 32_767])
+async def test_more_channels_than_can_be_mixed_are_refused(
+    media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, count: int
+) -> None:
+    path = media.write("many.wav", wav_of(talk[:100], (1.0,) * count))
+
+    with pytest.raises(AudioUndecodable, match="channels"):
+        await decode_all(decoder, path)
 
 
 @pytest.mark.parametrize("layout", ["5.1", "7.1", "quad", "3.0"])

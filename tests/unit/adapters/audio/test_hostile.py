@@ -145,6 +145,45 @@ async def test_a_codec_that_is_not_on_the_list_is_refused_by_name(
     assert (await _refused(decoder, path)).startswith("its codec adpcm_ima_wav is not one that is read: convert it")
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "codec"),
+    [
+        ("dts.mkv", ("-c:a", "dca", "-strict", "-2", "-ar", "48000"), "dts"),
+        ("truehd.mkv", ("-c:a", "truehd", "-strict", "-2", "-ar", "48000"), "truehd"),
+        ("wavpack.mkv", ("-c:a", "wavpack"), "wavpack"),
+        ("tta.mkv", ("-c:a", "tta"), "tta"),
+        ("adpcm.wav", ("-c:a", "adpcm_ms"), "adpcm_ms"),
+        ("adpcm.mov", ("-c:a", "adpcm_ima_qt"), "adpcm_ima_qt"),
+        ("g726.wav", ("-c:a", "g726", "-ar", "8000"), "adpcm_g726"),
+    ],
+)
+async def test_a_codec_is_named_as_people_know_it_whatever_its_decoder_is_called(
+    media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, name: str, options: tuple[str, ...], codec: str
+) -> None:
+    reason = await _refused(decoder, media.encode(name, talk, *options))
+
+    assert reason.startswith(f"its codec {codec} is not one that is read: convert it, for example with `ffmpeg -i FILE")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\x1f\x8b\x08" + bytes(100), "gzip data"),
+        (b"PK\x03\x04" + bytes(3000), "a ZIP archive"),
+        (b"%PDF-1.7\n" + bytes(3000), "a PDF document"),
+        (b"wvpk" + bytes(3000), "WavPack"),
+        (b"MThd\0\0\0\x06\0\1\0\1\0\x60MTrk" + bytes(400), "MIDI"),
+        (b"#EXTM3U\n#EXTINF:3,\na.ts\n", "an HLS playlist"),
+    ],
+)
+async def test_a_file_that_is_none_of_the_containers_is_named_where_it_is_known(
+    media: MediaKit, decoder: FfmpegDecoder, content: bytes, kind: str
+) -> None:
+    reason = await _refused(decoder, media.write("upload.mp3", content))
+
+    assert kind in reason
+
+
 async def test_a_name_that_looks_like_an_option_or_a_protocol_is_only_a_name(
     decoder: FfmpegDecoder, tmp_path: Path, canary: Path, talk: Pcm
 ) -> None:

@@ -171,6 +171,66 @@ async def test_random_pieces_joined_come_out_in_order_and_in_time(
         assert likeness(decoded.samples, piece.samples, at + late) > 0.6
 
 
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(WITH_GAPS),
+    seconds=st.floats(0.2, 45),
+    channels=st.sampled_from([1, 2]),
+    seed=st.integers(0, 100),
+)
+async def test_a_random_gap_is_where_it_was_put(
+    media: MediaKit,
+    decoder: FfmpegDecoder,
+    kind: tuple[str, tuple[str, ...]],
+    seconds: float,
+    channels: int,
+    seed: int,
+) -> None:
+    name, options = kind
+    talk = babble(3.0, seed)
+    path = media.encode(name, talk, *with_gap(round(seconds, 3)), "-ac", str(channels), *options)
+
+    decoded = await decode_all(decoder, path)
+
+    last = talk[2 * SAMPLE_RATE_HZ :]
+    assert lateness(decoded.samples, last, 2.0 + seconds) == pytest.approx(0, abs=0.1)
+    assert decoded.samples.size / SAMPLE_RATE_HZ == pytest.approx(3.0 + seconds, abs=0.12)
+
+
+@pytest.mark.parametrize("codec", ["aac", "mp2", "ac3"])
+@pytest.mark.parametrize("gap", [0.0, 0.7, 12.5])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    formats=st.lists(
+        st.tuples(st.sampled_from([32_000, 44_100, 48_000]), st.sampled_from([1, 2])), min_size=2, max_size=3
+    ),
+    seed=st.integers(0, 50),
+)
+async def test_pieces_of_other_formats_with_gaps_between_them_keep_their_places(
+    media: MediaKit,
+    decoder: FfmpegDecoder,
+    codec: str,
+    gap: float,
+    formats: list[tuple[int, int]],
+    seed: int,
+) -> None:
+    pieces = [
+        Piece(seconds=SECONDS, rate=rate, channels=channels, seed=10 * seed + number)
+        for number, (rate, channels) in enumerate(formats)
+    ]
+    begins = starts(pieces, gap)
+    encoded = [
+        media.encode("p.ts", piece.samples, *piece.options, "-c:a", codec, "-output_ts_offset", str(at)).read_bytes()
+        for piece, at in zip(pieces, begins, strict=True)
+    ]
+    path = media.write(f"gaps-{codec}.ts", b"".join(encoded))
+
+    decoded = await decode_all(decoder, path)
+
+    late = [lateness(decoded.samples, piece.samples, at) for piece, at in zip(pieces, begins, strict=True)]
+    assert all(abs(each) < DELAY_SECONDS for each in late), late
+
+
 # --- starts -----------------------------------------------------------------------------------------------------------
 
 PICTURE = ("-f", "lavfi", "-i", "testsrc=duration=9:size=64x48:rate=10")
