@@ -34,7 +34,7 @@ lint: install ## style, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/hadolint Dockerfile.gpu
-	$(BIN)/shellcheck .ci/run deploy/*.sh deploy/image/*.sh deploy/image/bin/with-cuda-driver
+	$(BIN)/shellcheck .ci/run deploy/*.sh deploy/*/*.sh deploy/image/bin/with-cuda-driver
 	$(BIN)/yamllint --strict .
 	$(BIN)/check-jsonschema --builtin-schema vendor.cloudbuild cloudbuild.yaml
 	for environment in staging production; do \

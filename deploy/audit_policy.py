@@ -1,6 +1,7 @@
 """Complete an IAM policy (JSON on stdin) with the data access logs that the transcription needs, and print it.
 
-Everything that stands in the policy stays, exempted members and other services among it.
+Everything that stands in the policy stays, exempted members and other services among it. The members given as arguments
+are exempted from what is switched on, except where they read secrets.
 """
 
 import json
@@ -11,15 +12,16 @@ LOG_TYPES = ("ADMIN_READ", "DATA_READ", "DATA_WRITE")
 SERVICES = ("pubsub.googleapis.com", "secretmanager.googleapis.com", "storage.googleapis.com")
 
 
-def completed(policy: dict[str, Any]) -> dict[str, Any]:
-    """The policy with every log type switched on for every service."""
+def completed(policy: dict[str, Any], exempted: list[str]) -> dict[str, Any]:
+    """Return the policy with every log type switched on for every service."""
     configs = {config["service"]: config for config in policy.get("auditConfigs", [])}
     for service in SERVICES:
         logs = {log["logType"]: log for log in configs.get(service, {}).get("auditLogConfigs", [])}
-        logs = {kind: {"logType": kind} for kind in LOG_TYPES} | logs
+        spared = {} if service.startswith("secretmanager") or not exempted else {"exemptedMembers": exempted}
+        logs = {kind: {"logType": kind, **spared} for kind in LOG_TYPES} | logs
         configs[service] = {"service": service, "auditLogConfigs": list(logs.values())}
     return {**policy, "auditConfigs": list(configs.values())}
 
 
 if __name__ == "__main__":
-    json.dump(completed(json.load(sys.stdin)), sys.stdout, indent=2)
+    json.dump(completed(json.load(sys.stdin), sys.argv[1:]), sys.stdout, indent=2)

@@ -1,26 +1,38 @@
 #!/usr/bin/env bash
-# Rolls an image out to the worker pool of an environment.
+# Rolls an image out to the worker pool of an environment, and proves that it starts.
 #
-#   deploy/deploy.sh ENVIRONMENT --image IMAGE@sha256:DIGEST [--instances N] [--canary PERCENT] [--dry-run]
+#   deploy/deploy.sh ENVIRONMENT --image IMAGE@sha256:DIGEST [--instances N] [--canary PERCENT] [OPTION...]
 #   deploy/deploy.sh ENVIRONMENT --promote [--dry-run]
 #   deploy/deploy.sh ENVIRONMENT --image ... --render
 #
-#   --image      by digest: a tag can move between a canary and the rest
-#   --instances  how many; default: as many as run now, 1 for a new pool
-#   --canary     the new revision gets this share of the instances (2 instances: 50), the one that runs now the rest
-#   --promote    end a canary: the latest revision gets all instances
-#   --render     print the pool's YAML and stop
-#   --dry-run    print every command, run none
+#   --image           by digest: a tag can move between a canary and the rest
+#   --instances       how many; default: as many as are asked for now, 1 for a new pool
+#   --canary          the new revision gets this share of the instances (2 instances: 50), the one that serves the rest
+#   --promote         end a canary: the latest revision gets all instances
+#   --from-files      take the settings that are kept otherwise from deploy/env (see below)
+#   --sample-job      when a worker is ready, have it do one short job, and wait for its event
+#   --no-wait         do not wait until a worker of the new revision is ready
+#   --no-quota-check  leave the quotas to the server
+#   --diff            print what would change, live -> new, after the server has validated it, and stop
+#   --render          print the pool's YAML and stop
+#   --dry-run         print every command, run none
+#
+# Kept from the revision that serves, unless your shell sets them or --from-files is given: PARAKEET_ROLLOUT_PERCENT,
+# FALLBACK_BUDGET_USD_PER_DAY, VCPUS, MEMORY_GIB, and the number of instances. Where that number is 0, one instance is
+# started to prove the revision, and the count is handed back.
 #
 # The other canary is by share of videos, on any number of instances: PARAKEET_ROLLOUT_PERCENT=10 deploy/deploy.sh ...,
 # then 50, then 100. The other videos keep the Deepgram path.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+source "$DEPLOY/pool.sh"
+source "$DEPLOY/quotas.sh"
+source "$DEPLOY/sample_job.sh"
 
-GPU_QUOTA=NvidiaL4GpuAllocNoZonalRedundancyPerProjectRegion
+KEPT=(PARAKEET_ROLLOUT_PERCENT FALLBACK_BUDGET_USD_PER_DAY VCPUS MEMORY_GIB)
 
 main() {
-    local environment='' canary='' promote='' render=''
-    IMAGE='' INSTANCES=''
+    local environment='' canary='' promote='' render='' diff='' from_files='' sample='' wait=1 asked='' before
+    IMAGE='' INSTANCES='' POOL_EXISTS='' HANDED_BACK=''
     while (($#)); do
         case $1 in
         --dry-run) DRY_RUN=1 ;;
@@ -28,6 +40,11 @@ main() {
         --instances) INSTANCES=${2:?} && shift ;;
         --canary) canary=${2:?} && shift ;;
         --promote) promote=1 ;;
+        --from-files) from_files=1 ;;
+        --sample-job) sample=1 ;;
+        --no-wait) wait='' ;;
+        --no-quota-check) QUOTA_CHECK=0 ;;
+        --diff) diff=1 ;;
         --render) render=1 ;;
         -h | --help) usage ;;
         -*) usage 2 ;;
@@ -37,62 +54,116 @@ main() {
     done
     [[ -n $environment ]] || usage 2
     [[ -z $render ]] || DRY_RUN=1
+    asked=$(set_in_shell) # before the files are read
     if [[ -n $render ]]; then load_environment "$environment" >/dev/null; else load_environment "$environment"; fi
 
     if [[ -n $promote ]]; then
+        require_gcloud
         worker_pools update-instance-split --to-latest
         return
     fi
-    [[ $IMAGE == *@sha256:* ]] || die "--image must name a digest: ...@sha256:..."
-    : "${INSTANCES:=$(running_instances)}"
-    export IMAGE INSTANCES
+    [[ $IMAGE =~ ^[^[:space:]\"]+@sha256:[0-9a-f]{64}$ ]] || die "--image must name a digest: ...@sha256:..., not '$IMAGE'"
+    [[ -z $INSTANCES || $INSTANCES =~ ^[0-9]{1,2}$ ]] || die "--instances $INSTANCES is not a number"
+    [[ -z $canary || $canary =~ ^[1-9][0-9]?$ ]] || die "--canary $canary is not a percentage from 1 to 99"
     if [[ -n $render ]]; then
-        render "$DEPLOY/worker-pool.yaml"
+        prepare "${INSTANCES:-1}"
+        render "$DEPLOY/worker-pool.yaml" | settled
         return
     fi
+    require_gcloud
+    [[ -n $DRY_RUN ]] || fetch_pool
+    [[ -n $from_files || -z $POOL_EXISTS ]] || keep "$asked"
+    before=${INSTANCES:-$(instances_now)}
+    INSTANCES=$((before > 0 ? before : 1))
     ((INSTANCES <= MAX_INSTANCES)) || die "$INSTANCES instances; MAX_INSTANCES is $MAX_INSTANCES"
-    require_gpu_quota
-    roll_out "$canary"
+    require_image
+    [[ -z $canary ]] || require_room_for_a_canary "$canary"
+    if [[ -n $POOL_EXISTS ]]; then require_quota $((INSTANCES + 1)); else require_quota "$INSTANCES" new; fi
+    prepare "$INSTANCES"
+    write_pool "$canary"
+    [[ -z $diff ]] || return 0
+    trap 'hand_back "$BEFORE"' EXIT
+    trap 'exit 130' INT TERM
+    BEFORE=$before
+    roll_out
+    [[ -z $wait || -n $DRY_RUN ]] || await_ready "$NEW_REVISION"
+    [[ -z $sample || -n $DRY_RUN ]] || sample_job
+    remember_image
 }
 
-running_instances() {
-    value 1 described 'metadata.annotations["run.googleapis.com/manualInstanceCount"]' | grep . || echo 1
+# Of the settings that are kept, those that the caller's shell sets.
+set_in_shell() {
+    local name
+    for name in "${KEPT[@]}"; do
+        [[ -z ${!name:-} ]] || echo -n "$name "
+    done
 }
 
-described() {
-    gcloud beta run worker-pools describe "$POOL" --region="$REGION" --format="value($1)" 2>/dev/null
+# keep NAMES: takes the settings of the revision that serves, except NAMES.
+keep() {
+    local name now
+    for name in "${KEPT[@]}"; do
+        now=$(live setting "$name") || continue
+        [[ $name != FALLBACK_BUDGET_USD_PER_DAY || -n $now ]] || now=none
+        [[ " $1" != *" $name "* && -n $now && $now != "${!name}" ]] || continue
+        echo "# kept: $name=$now (the files say ${!name}; --from-files takes that)"
+        export "$name=$now"
+    done
+    check_settings "${KEPT[@]}"
 }
 
-# An instance beyond the quota never starts, and the pool says only that it is not ready.
-require_gpu_quota() {
-    local granted
-    local -a ask=(gcloud beta quotas info list --service=run.googleapis.com --project="$PROJECT_ID"
-        --flatten='dimensionsInfos[]' --filter="quotaId=$GPU_QUOTA AND dimensionsInfos.applicableLocations:$REGION"
-        --format='value(dimensionsInfos.details.value)')
-    if [[ -n $DRY_RUN ]]; then
-        run "${ask[@]}"
-        return
+instances_now() {
+    if [[ -n $POOL_EXISTS ]]; then live instances; else echo 1; fi
+}
+
+# An image of another registry cannot be looked up.
+require_image() {
+    [[ $IMAGE == *-docker.pkg.dev/* ]] || return 0
+    [[ -z $DRY_RUN ]] || { run gcloud artifacts docker images describe "$IMAGE" && return; }
+    found gcloud artifacts docker images describe "$IMAGE" ||
+        die "there is no image $IMAGE; deploy/up.sh $ENVIRONMENT --build makes one"
+}
+
+# Each side of a canary needs an instance of its own.
+require_room_for_a_canary() {
+    local smaller=$(($1 < 50 ? $1 : 100 - $1))
+    local least=$(((99 + smaller) / smaller))
+    [[ -z $DRY_RUN ]] || die "a canary depends on the pool that stands: --diff shows it, and changes nothing"
+    [[ -n $POOL_EXISTS ]] || die "a canary needs a revision that runs already"
+    ((INSTANCES >= least)) ||
+        die "a canary of $1 % needs $least instances, or one side has none; $INSTANCES are asked for: --instances $least"
+}
+
+# prepare INSTANCES: what worker-pool.yaml needs besides the settings.
+prepare() {
+    INSTANCES=$1
+    [[ $FALLBACK_BUDGET_USD_PER_DAY != none ]] || FALLBACK_BUDGET_USD_PER_DAY='' # as the worker reads it
+    export IMAGE INSTANCES FALLBACK_BUDGET_USD_PER_DAY
+}
+
+# settled: filters the rendered YAML. Where the fallback is off there need be no key, and no secret.
+settled() {
+    if [[ $ENABLE_FALLBACK == false ]]; then sed '/- name: DEEPGRAM_API_KEY/,/key: latest/d'; else cat; fi
+}
+
+# write_pool CANARY: renders it, has the server validate it, and prints what would change.
+write_pool() {
+    local file
+    file=$RENDERED/$POOL.yaml
+    own_folder
+    render "$DEPLOY/worker-pool.yaml" | settled >"$file"
+    [[ -z $1 ]] || split "$(live serving)" "$1" >>"$file"
+    POOL_FILE=$file
+    run gcloud beta run worker-pools replace "$file" --dry-run ||
+        die "the server refuses $file, see above; nothing was changed"
+    if [[ -n $POOL_EXISTS ]]; then
+        show_revisions
+        echo "# live -> new:"
+        live diff "$file" | sed '/./!d;s/^/#   /'
+        echo "#   instances                      $(live instances) -> $INSTANCES"
+    elif [[ -z $DRY_RUN ]]; then
+        echo "# a new pool: $file"
     fi
-    granted=$("${ask[@]}") || die "cannot read the quota $GPU_QUOTA: roles/cloudquotas.viewer is needed"
-    # During a roll-out old and new instances run side by side.
-    ((${granted:-0} > INSTANCES)) ||
-        die "the quota for L4s in $REGION is ${granted:-0}; $((INSTANCES + 1)) are needed to replace $INSTANCES"
-    echo "# quota for L4s in $REGION: $granted"
-}
-
-# roll_out CANARY: the new revision with all instances, or with that share of them.
-roll_out() {
-    local canary=$1 serving='' file
-    [[ -z $canary ]] || serving=$(value SERVING_REVISION described status.latestReadyRevisionName) || true
-    [[ -z $canary || -n $serving ]] || die "a canary needs a revision that runs already"
-    file=$(mktemp --suffix=.yaml)
-    render "$DEPLOY/worker-pool.yaml" >"$file"
-    [[ -z $canary ]] || split "$serving" "$canary" >>"$file"
-    echo "# $file:"
-    sed 's/^/#   /' "$file"
-    run gcloud beta run worker-pools replace "$file"
-    rm "$file"
-    run gcloud beta run worker-pools describe "$POOL" --region="$REGION"
 }
 
 split() {
@@ -103,6 +174,45 @@ split() {
     - latestRevision: true
       percent: $2
 YAML
+}
+
+roll_out() {
+    local served=''
+    [[ -z $POOL_EXISTS ]] || served=$(live serving) || true
+    run gcloud beta run worker-pools replace "$POOL_FILE" ||
+        die "the new revision did not start${served:+; $served goes on serving}." \
+            "deploy/RUNBOOK.md, \"It does not start\"; its log: deploy/status.sh $ENVIRONMENT"
+    run gcloud beta run worker-pools describe "$POOL" --region="$REGION"
+    [[ -z $DRY_RUN ]] || return 0
+    NEW_REVISION=$(gcloud beta run worker-pools describe "$POOL" --region="$REGION" \
+        --format='value(status.latestCreatedRevisionName)')
+    echo "# new revision: $NEW_REVISION"
+}
+
+# hand_back COUNT: where none were asked for before, none are again, also after a failure or Ctrl-C; unless the autoscaler
+# has asked for more in the meantime. Runs as the script ends.
+hand_back() {
+    local status=$?
+    [[ -z ${SAMPLE_SUBSCRIPTION:-} ]] || remove_sample_subscription
+    if [[ -z $DRY_RUN && $1 == 0 && -z $HANDED_BACK ]]; then
+        HANDED_BACK=1
+        fetch_pool
+        if [[ -n $POOL_EXISTS && $(live instances) == 1 ]]; then
+            echo "# handing the instance count back: 1 -> 0"
+            scale 0
+        fi
+    fi
+    exit "$status"
+}
+
+# The registry's cleanup keeps what these tags name: what serves, and what a rollback would take.
+remember_image() {
+    local tags=${IMAGE%@*}
+    [[ $IMAGE == *-docker.pkg.dev/* ]] || return 0
+    if [[ -n $POOL_EXISTS && $(live image) != "$IMAGE" ]]; then
+        run gcloud artifacts docker tags add "$(live image)" "${tags%:*}:$ENVIRONMENT-before"
+    fi
+    run gcloud artifacts docker tags add "$IMAGE" "${tags%:*}:$ENVIRONMENT"
 }
 
 main "$@"

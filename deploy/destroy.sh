@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Takes down what monitor.sh, autoscale.sh, deploy.sh and provision.sh made for an environment.
 #
-#   deploy/destroy.sh ENVIRONMENT --yes [--with-data] [--dry-run]
+#   deploy/destroy.sh ENVIRONMENT [--yes=POOL] [--with-data] [--dry-run]
 #
-#   --yes        without it nothing happens
+#   --yes=POOL   the name of the worker pool that goes, as a confirmation; without it you are asked to type that name
 #   --with-data  also the buckets with everything in them, the dead letters, the costs table and the secret
 #   --dry-run    print every command, run none
 #
@@ -15,8 +15,9 @@ main() {
     local environment='' yes='' with_data=''
     while (($#)); do
         case $1 in
-        --dry-run) DRY_RUN=1 yes=1 ;;
-        --yes) yes=1 ;;
+        --dry-run) DRY_RUN=1 ;;
+        --yes=*) yes=${1#--yes=} ;;
+        --yes) die "--yes takes the name of the worker pool: --yes=NAME" ;;
         --with-data) with_data=1 ;;
         -h | --help) usage ;;
         -*) usage 2 ;;
@@ -24,8 +25,10 @@ main() {
         esac
         shift
     done
-    [[ -n $environment && -n $yes ]] || usage 2
+    [[ -n $environment ]] || usage 2
     load_environment "$environment"
+    confirm "$yes" "$with_data"
+    require_gcloud
 
     destroy_monitoring # first: nobody is to be called out for what goes on purpose
     destroy_compute
@@ -33,6 +36,17 @@ main() {
     [[ -z $with_data ]] || destroy_data
     destroy_accounts
     destroy_budget
+}
+
+# confirm NAME WITH_DATA: the name given, or typed on a terminal, is that of the pool.
+confirm() {
+    local name=$1
+    [[ -z $DRY_RUN ]] || return 0
+    if [[ -z $name && -t 0 ]]; then
+        echo "This takes down $ENVIRONMENT in project $PROJECT_ID${2:+, with gs://$AUDIO_BUCKET, gs://$OUTPUT_BUCKET, gs://$STATE_BUCKET and all that is in them}."
+        read -r -p "Type the name of its worker pool to go on: " name
+    fi
+    [[ $name == "$POOL" ]] || die "nothing was changed: to take $ENVIRONMENT down, say --yes=$POOL"
 }
 
 # remove CHECK... -- COMMAND...: runs the command where the check finds something; a dry run prints it in any case.
@@ -58,7 +72,7 @@ destroy_monitoring() {
 remove_titled() {
     local title=$1 standing
     shift
-    standing=$(standing_as "THE_NAME_OF: $title" "$title" "$@" list)
+    standing=$(standing_as "$title" "$@" list)
     [[ -z $standing ]] || run "$@" delete "$standing" --quiet
 }
 
@@ -67,6 +81,8 @@ destroy_compute() {
         gcloud scheduler jobs delete "$SCALER" --location="$REGION"
     remove gcloud run services describe "$SCALER" --region="$REGION" -- \
         gcloud run services delete "$SCALER" --region="$REGION"
+    remove gcloud run services describe "$STARTER" --region="$REGION" -- \
+        gcloud run services delete "$STARTER" --region="$REGION"
     remove_parameter
     remove gcloud beta run worker-pools describe "$POOL" --region="$REGION" -- \
         gcloud beta run worker-pools delete "$POOL" --region="$REGION"
@@ -74,25 +90,28 @@ destroy_compute() {
 
 # The autoscaler's configuration: a parameter goes only without its versions.
 remove_parameter() {
-    local version
-    for version in $(value ITS_VERSIONS existing_versions); do
+    local version versions
+    if [[ -n $DRY_RUN ]]; then
+        versions=$(value VERSION gcloud parametermanager parameters versions list --parameter="$SCALER" --location=global \
+            --limit=1 --format='value(name.basename())')
+    elif found gcloud parametermanager parameters describe "$SCALER" --location=global; then
+        versions=$(gcloud parametermanager parameters versions list --parameter="$SCALER" --location=global \
+            --format='value(name.basename())')
+    else
+        return 0
+    fi
+    for version in $versions; do
         run gcloud parametermanager parameters versions delete "$version" --parameter="$SCALER" --location=global
     done
     remove gcloud parametermanager parameters describe "$SCALER" --location=global -- \
         gcloud parametermanager parameters delete "$SCALER" --location=global
 }
 
-existing_versions() {
-    if found gcloud parametermanager parameters describe "$SCALER" --location=global; then
-        gcloud parametermanager parameters versions list --parameter="$SCALER" --location=global \
-            --format='value(name.basename())'
-    fi
-}
 
 # Undelivered jobs and unread events are lost with their subscriptions; dead letters only --with-data.
 destroy_queues() {
     local name
-    for name in "$COST_SUBSCRIPTION" "$JOBS_SUBSCRIPTION" "$COMPLETION_SUBSCRIPTION"; do
+    for name in "$PUSH_SUBSCRIPTION" "$COST_SUBSCRIPTION" "$JOBS_SUBSCRIPTION" "$COMPLETION_SUBSCRIPTION"; do
         remove_subscription "$name"
     done
     for name in "$JOBS_TOPIC" "$COMPLETION_TOPIC"; do
@@ -113,7 +132,7 @@ destroy_data() {
 
 destroy_accounts() {
     local name
-    for name in "$WORKER_ACCOUNT" "$SCALER_ACCOUNT"; do
+    for name in "$WORKER_ACCOUNT" "$SCALER_ACCOUNT" "$STARTER_ACCOUNT" "$PUSH_ACCOUNT"; do
         remove gcloud iam service-accounts describe "$(account "$name")" -- \
             gcloud iam service-accounts delete "$(account "$name")"
     done
@@ -122,7 +141,7 @@ destroy_accounts() {
 destroy_budget() {
     local standing
     [[ -n $BILLING_ACCOUNT ]] || return 0
-    standing=$(standing_as THE_BUDGET "Transcription ($ENVIRONMENT)" \
+    standing=$(standing_as "Transcription ($ENVIRONMENT)" \
         gcloud billing budgets list --billing-account="$BILLING_ACCOUNT")
     [[ -z $standing ]] || run gcloud billing budgets delete "$standing"
 }

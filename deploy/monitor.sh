@@ -3,16 +3,13 @@
 #
 #   deploy/monitor.sh ENVIRONMENT [--dry-run]
 #
-#   NOTIFICATION_CHANNELS     who is told: projects/P/notificationChannels/N, comma-separated; empty: nobody
+#   NOTIFICATION_CHANNELS     who is told: projects/P/notificationChannels/N, comma-separated
+#   ALERT_EMAIL               without them: a channel to this address, made where there is none
 #   COST_ALERT_USD_PER_DAY    default 50: two instances all day, and some Deepgram
 #
 # The worker must send its metrics to Cloud Monitoring: METRICS_EXPORTER=gcp, and
 # OTEL_RESOURCE_ATTRIBUTES=service.namespace=ENVIRONMENT,cloud.region=REGION,gcp.project_id=PROJECT.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-
-: "${NOTIFICATION_CHANNELS:=}"
-: "${COST_ALERT_USD_PER_DAY:=50}"
-export COST_ALERT_USD_PER_DAY
 
 main() {
     local environment=''
@@ -27,11 +24,29 @@ main() {
     done
     [[ -n $environment ]] || usage 2
     load_environment "$environment"
-    RENDERED=${TMPDIR:-/tmp}/klipstream-monitoring-$ENVIRONMENT # it stays: the printed commands can be pasted
-    mkdir -p "$RENDERED"
+    require_gcloud
+    channels
     each log_metric "$DEPLOY"/monitoring/log-metrics/*.yaml
     each alert "$DEPLOY"/monitoring/alerts/*.yaml
     each dashboard "$DEPLOY/monitoring/dashboard.yaml"
+}
+
+# Alerts without a channel tell nobody.
+channels() {
+    local standing
+    [[ -z $NOTIFICATION_CHANNELS ]] || return 0
+    if [[ -z $ALERT_EMAIL ]]; then
+        echo "# WARNING: neither NOTIFICATION_CHANNELS nor ALERT_EMAIL is set: the alerts will tell nobody" >&2
+        return
+    fi
+    local -a list=(gcloud beta monitoring channels list "--filter=type=email AND labels.email_address=$ALERT_EMAIL")
+    standing=$(value NOTIFICATION_CHANNELS "${list[@]}" --format='value(name)' --limit=1)
+    if [[ -z $standing || -n $DRY_RUN ]]; then
+        run gcloud beta monitoring channels create --type=email --display-name="Transcription alerts" \
+            --channel-labels="email_address=$ALERT_EMAIL"
+        standing=$(value NOTIFICATION_CHANNELS "${list[@]}" --format='value(name)' --limit=1)
+    fi
+    NOTIFICATION_CHANNELS=$standing
 }
 
 # each DO FILE...: do it with every file, rendered.
@@ -39,8 +54,7 @@ each() {
     local do=$1 file
     shift
     for file; do
-        render "$file" >"$RENDERED/${file##*/}"
-        "$do" "$RENDERED/${file##*/}"
+        "$do" "$(rendered "$file")"
     done
 }
 
@@ -53,7 +67,7 @@ log_metric() {
 
 alert() {
     local standing
-    standing=$(standing_as '' "$(title "$1")" gcloud alpha monitoring policies list)
+    standing=$(standing "$(title "$1")" gcloud alpha monitoring policies list)
     if [[ -n $standing ]]; then
         run gcloud alpha monitoring policies update "$standing" --policy-from-file="$1" \
             --set-notification-channels="$NOTIFICATION_CHANNELS"
@@ -63,10 +77,15 @@ alert() {
     fi
 }
 
+# standing TITLE COMMAND...: as standing_as; in a dry run there is nothing yet.
+standing() {
+    [[ -n $DRY_RUN ]] || standing_as "$@"
+}
+
 # A new dashboard before the old one goes: an update would need the old one's etag in the file.
 dashboard() {
     local standing
-    standing=$(standing_as '' "$(title "$1")" gcloud monitoring dashboards list)
+    standing=$(standing "$(title "$1")" gcloud monitoring dashboards list)
     run gcloud monitoring dashboards create --config-from-file="$1"
     [[ -z $standing ]] || run gcloud monitoring dashboards delete "$standing" --quiet
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Looks up what the tags and the model of Dockerfile.gpu are today, beside what is pinned there, and whether there is a
-# newer ffmpeg (which comes in the package imageio-ffmpeg; `make lock` takes it).
+# Looks up what the tags of Dockerfile.gpu and cloudbuild.yaml, and the model, are today, beside what is pinned there, and
+# whether there is a newer ffmpeg (which comes in the package imageio-ffmpeg; `make lock` takes it).
 #
 #   deploy/pin.sh [--write]
 #
-#   --write  put the new digests, revision and checksum into Dockerfile.gpu; then read the diff, build, and run smoke.sh
+#   --write  put the new digests, revision and checksum into Dockerfile.gpu and cloudbuild.yaml; then read the diff, build, and run smoke.sh
 #
 # It takes docker with buildx, or skopeo, for the images, and the project's .venv for the model.
 set -euo pipefail
@@ -27,6 +27,9 @@ main() {
         tag=$(pinned "$name") && tag=${tag%@*}
         found "$name" "$tag@$(digest "$tag")"
     done
+    while read -r tag; do
+        builder "${tag%@*}" "$tag"
+    done < <(sed -n 's/^    name: \(.*@sha256:.*\)$/\1/p' "$ROOT/cloudbuild.yaml" | sort -u)
     read -r revision sha256 < <(model)
     found MODEL_REVISION "$revision"
     found MODEL_SHA256 "$sha256"
@@ -71,6 +74,18 @@ facts = HfApi().model_info(sys.argv[1], files_metadata=True)
 (file,) = (one for one in facts.siblings if one.rfilename == sys.argv[2])
 print(facts.sha, file.lfs.sha256)
 PYTHON
+}
+
+# builder TAG PINNED: the same for a builder's image in cloudbuild.yaml; one without a tag is looked up as `latest`.
+builder() {
+    local now
+    now="$1@$(digest "$1")"
+    if [[ $now == "$2" ]]; then
+        echo "same $now"
+    else
+        echo "new  $now"
+        [[ -z $WRITE ]] || sed -i "s|name: $2\$|name: $now|" "$ROOT/cloudbuild.yaml"
+    fi
 }
 
 # found NAME VALUE: say whether it differs from what is pinned, and with --write pin it.

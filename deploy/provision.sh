@@ -5,13 +5,14 @@
 #
 #   ENVIRONMENT  staging or production: deploy/env/
 #   --dry-run    print every command, run none
-#   --only       some of the parts: apis accounts pubsub buckets lifecycle secret costs access registry audit budget
+#   --only       some of the parts: apis accounts pubsub buckets lifecycle secret costs access oncall registry budget audit
+#                (audit alone is done only when it is named: it logs every access, at $0.50 a GiB, for the whole project)
 #
 # It takes an account that may administer the project: roles/owner, or the administrator roles of the services it names.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 LABELS=app=klipstream-transcription
-PARTS=(apis accounts pubsub buckets lifecycle secret costs access registry audit budget)
+PARTS=(apis accounts pubsub buckets lifecycle secret costs access oncall registry budget)
 
 main() {
     local environment='' part
@@ -27,6 +28,7 @@ main() {
     done
     [[ -n $environment ]] || usage 2
     load_environment "$environment"
+    require_gcloud
     LABELS+=",environment=$ENVIRONMENT"
     for part in "${PARTS[@]}"; do
         declare -F "provision_$part" >/dev/null || die "there is no part $part"
@@ -38,8 +40,9 @@ main() {
 
 provision_apis() {
     run gcloud services enable artifactregistry.googleapis.com bigquery.googleapis.com billingbudgets.googleapis.com \
-        cloudbuild.googleapis.com cloudquotas.googleapis.com cloudscheduler.googleapis.com cloudtrace.googleapis.com \
-        iam.googleapis.com logging.googleapis.com monitoring.googleapis.com parametermanager.googleapis.com \
+        cloudbilling.googleapis.com cloudbuild.googleapis.com cloudquotas.googleapis.com \
+        cloudresourcemanager.googleapis.com cloudscheduler.googleapis.com cloudtrace.googleapis.com iam.googleapis.com \
+        logging.googleapis.com monitoring.googleapis.com ondemandscanning.googleapis.com parametermanager.googleapis.com \
         pubsub.googleapis.com run.googleapis.com secretmanager.googleapis.com storage.googleapis.com \
         telemetry.googleapis.com
     # The service's own account exists only once asked for; two grants below name it.
@@ -97,11 +100,18 @@ subscription() {
     fi
 }
 
-# No soft delete for state: a claim is written every ten seconds, and each overwritten copy would be kept and billed.
+# Audio and transcripts come back for a week after a slip (soft delete). Of state, versions do that: soft delete cannot be
+# limited to the results, and a claim is written every ten seconds. The lifecycle drops old versions.
+# The last bucket is where `gcloud builds submit` puts the source; made here, so that the build account can be let in.
 provision_buckets() {
     bucket "$AUDIO_BUCKET" --soft-delete-duration=7d
     bucket "$OUTPUT_BUCKET" --soft-delete-duration=7d
     bucket "$STATE_BUCKET" --soft-delete-duration=0
+    bucket "$(source_bucket)"
+}
+
+source_bucket() {
+    echo "${PROJECT_ID}_cloudbuild"
 }
 
 bucket() {
@@ -109,20 +119,26 @@ bucket() {
     shift
     found gcloud storage buckets describe "gs://$name" ||
         run gcloud storage buckets create "gs://$name" --location="$REGION" --default-storage-class=STANDARD \
-            --uniform-bucket-level-access --public-access-prevention "$@"
+            --uniform-bucket-level-access --public-access-prevention "$@" ||
+        die "gs://$name cannot be made. Bucket names are the whole world's: where this one is taken, set AUDIO_BUCKET," \
+            "OUTPUT_BUCKET or STATE_BUCKET in deploy/env/$ENVIRONMENT.env"
 }
 
 # Checkpoints of jobs that nobody finished go after 7 days. Claims, results and the budget's ledgers stay 90: a replay
 # finds the earlier run, a late duplicate its answer, and costs can be traced.
 provision_lifecycle() {
     run gcloud storage buckets update "gs://$STATE_BUCKET" --lifecycle-file="$DEPLOY/lifecycle/state.json" \
-        --no-versioning --update-labels="$LABELS"
+        --versioning --update-labels="$LABELS"
     run gcloud storage buckets update "gs://$AUDIO_BUCKET" --lifecycle-file="$DEPLOY/lifecycle/audio.json" \
         --update-labels="$LABELS"
     run gcloud storage buckets update "gs://$OUTPUT_BUCKET" --update-labels="$LABELS"
 }
 
 provision_secret() {
+    if [[ $ENABLE_FALLBACK == false ]]; then
+        echo "# ENABLE_FALLBACK is false: no Deepgram key is needed"
+        return
+    fi
     found gcloud secrets describe "$DEEPGRAM_SECRET" ||
         run gcloud secrets create "$DEEPGRAM_SECRET" --replication-policy=automatic --labels="$LABELS"
     echo "# then once, and at every rotation: gcloud secrets versions add $DEEPGRAM_SECRET --data-file=-"
@@ -142,8 +158,9 @@ provision_costs() {
     fi
     run bq add-iam-policy-binding --member="$agent" --role=roles/bigquery.dataEditor --table=true "$table"
     run bq add-iam-policy-binding --member="$agent" --role=roles/bigquery.metadataViewer --table=true "$table"
+    # Pub/Sub looks for its grants on the table at once, and they take a while to be known.
     found gcloud pubsub subscriptions describe "$COST_SUBSCRIPTION" ||
-        run gcloud pubsub subscriptions create "$COST_SUBSCRIPTION" --topic="$COMPLETION_TOPIC" \
+        run_patiently gcloud pubsub subscriptions create "$COST_SUBSCRIPTION" --topic="$COMPLETION_TOPIC" \
             --message-filter='attributes.event_type = "transcription.cost"' \
             --bigquery-table="$table" --use-table-schema --drop-unknown-fields \
             --ack-deadline=60 --min-retry-delay=10s --max-retry-delay=600s --expiration-period=never \
@@ -177,11 +194,14 @@ provision_access() {
     grant "storage buckets" "gs://$AUDIO_BUCKET" "$worker" roles/storage.objectViewer
     grant "storage buckets" "gs://$OUTPUT_BUCKET" "$worker" roles/storage.objectUser
     grant "storage buckets" "gs://$STATE_BUCKET" "$worker" roles/storage.objectUser
-    grant secrets "$DEEPGRAM_SECRET" "$worker" roles/secretmanager.secretAccessor
-    grant projects "$PROJECT_ID" "$worker" roles/telemetry.writer roles/monitoring.viewer
+    [[ $ENABLE_FALLBACK == false ]] || grant secrets "$DEEPGRAM_SECRET" "$worker" roles/secretmanager.secretAccessor
+    # Without serviceUsageConsumer telemetry may be refused without a word, and most alerts are blind.
+    grant projects "$PROJECT_ID" "$worker" roles/telemetry.writer roles/monitoring.viewer \
+        roles/serviceusage.serviceUsageConsumer
 
     grant projects "$PROJECT_ID" "$builder" roles/logging.logWriter roles/run.developer roles/artifactregistry.writer \
-        roles/cloudquotas.viewer
+        roles/cloudquotas.viewer roles/ondemandscanning.admin
+    grant "storage buckets" "gs://$(source_bucket)" "$builder" roles/storage.objectUser
     grant "iam service-accounts" "$(account "$WORKER_ACCOUNT")" "$builder" roles/iam.serviceAccountUser
 
     grant projects "$PROJECT_ID" "$scaler" roles/monitoring.viewer roles/parametermanager.parameterViewer
@@ -195,7 +215,7 @@ grant_pipeline() {
     [[ -n $PIPELINE_MEMBER ]] || return 0
     grant "pubsub topics" "$JOBS_TOPIC" "$PIPELINE_MEMBER" roles/pubsub.publisher
     grant "pubsub subscriptions" "$COMPLETION_SUBSCRIPTION" "$PIPELINE_MEMBER" roles/pubsub.subscriber
-    grant "storage buckets" "gs://$AUDIO_BUCKET" "$PIPELINE_MEMBER" roles/storage.objectCreator
+    grant "storage buckets" "gs://$AUDIO_BUCKET" "$PIPELINE_MEMBER" roles/storage.objectUser # replaces what it uploaded
     grant "storage buckets" "gs://$OUTPUT_BUCKET" "$PIPELINE_MEMBER" roles/storage.objectViewer
 }
 
@@ -207,6 +227,18 @@ grant_operators() {
     grant "storage buckets" "gs://$STATE_BUCKET" "$OPERATORS_MEMBER" roles/storage.objectUser
 }
 
+# What the runbook asks of the people on call: look, deploy, roll back, rotate the key, read quotas and costs.
+provision_oncall() {
+    [[ -n $OPERATORS_MEMBER ]] || { echo "# OPERATORS_MEMBER is not set: grants by hand" && return; }
+    grant projects "$PROJECT_ID" "$OPERATORS_MEMBER" roles/logging.viewer roles/monitoring.viewer roles/run.developer \
+        roles/artifactregistry.writer roles/cloudquotas.viewer roles/bigquery.jobUser
+    grant "iam service-accounts" "$(account "$WORKER_ACCOUNT")" "$OPERATORS_MEMBER" roles/iam.serviceAccountUser
+    [[ $ENABLE_FALLBACK == false ]] ||
+        grant secrets "$DEEPGRAM_SECRET" "$OPERATORS_MEMBER" roles/secretmanager.secretVersionManager roles/secretmanager.viewer
+    run bq add-iam-policy-binding --member="$OPERATORS_MEMBER" --role=roles/bigquery.dataViewer --table=true \
+        "$PROJECT_ID:$COST_DATASET.$COST_TABLE"
+}
+
 # grant "GROUP OF COMMANDS" RESOURCE MEMBER ROLE...
 grant() {
     local group resource=$2 member=$3 role
@@ -216,7 +248,8 @@ grant() {
     local -a condition=()
     [[ ${group[0]} != projects ]] || condition=(--condition=None)
     for role; do
-        run gcloud "${group[@]}" add-iam-policy-binding "$resource" --member="$member" --role="$role" \
+        # An account that was made a moment ago may not be known yet.
+        run_patiently gcloud "${group[@]}" add-iam-policy-binding "$resource" --member="$member" --role="$role" \
             "${condition[@]}" --format=none
     done
 }
@@ -229,18 +262,19 @@ provision_registry() {
         --policy="$DEPLOY/registry-cleanup.json" --no-dry-run
 }
 
-# Who read or wrote which audio, transcript, message or secret. The policy is read, completed and written back.
+# Who read or wrote which audio, transcript, message or secret, except the worker itself, whose pulls and claims would be
+# most of it. The policy is read, completed and written back.
 provision_audit() {
     local policy
+    policy=$RENDERED/policy.json
+    own_folder
     if [[ -n $DRY_RUN ]]; then
-        run gcloud projects get-iam-policy "$PROJECT_ID" --format=json
-        run gcloud projects set-iam-policy "$PROJECT_ID" POLICY_WITH_AUDIT_LOGS --format=none
-        return
+        echo "gcloud projects get-iam-policy $PROJECT_ID --format=json | python3 $DEPLOY/audit_policy.py serviceAccount:$(account "$WORKER_ACCOUNT") >$policy"
+    else
+        gcloud projects get-iam-policy "$PROJECT_ID" --format=json | \
+            python3 "$DEPLOY/audit_policy.py" "serviceAccount:$(account "$WORKER_ACCOUNT")" >"$policy"
     fi
-    policy=$(mktemp)
-    gcloud projects get-iam-policy "$PROJECT_ID" --format=json | python3 "$DEPLOY/audit_policy.py" >"$policy"
     run gcloud projects set-iam-policy "$PROJECT_ID" "$policy" --format=none
-    rm "$policy"
 }
 
 provision_budget() {
@@ -249,8 +283,7 @@ provision_budget() {
         echo "# BILLING_ACCOUNT is not set: no budget"
         return
     fi
-    [[ -n $(value '' gcloud billing budgets list --billing-account="$BILLING_ACCOUNT" \
-        --filter="displayName='$name'" --format='value(name)') ]] ||
+    [[ -z $DRY_RUN && -n $(standing_as "$name" gcloud billing budgets list --billing-account="$BILLING_ACCOUNT") ]] ||
         run gcloud billing budgets create --billing-account="$BILLING_ACCOUNT" --display-name="$name" \
             --budget-amount="${BUDGET_USD_PER_MONTH}USD" --filter-projects="projects/$PROJECT_ID" \
             --filter-labels="environment=$ENVIRONMENT" --threshold-rule=percent=0.5 --threshold-rule=percent=0.9 \

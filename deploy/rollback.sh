@@ -3,20 +3,24 @@
 #
 #   deploy/rollback.sh ENVIRONMENT [REVISION] [--dry-run]
 #   deploy/rollback.sh ENVIRONMENT --to-deepgram [--dry-run]
+#   deploy/rollback.sh ENVIRONMENT --list
 #
-#   REVISION       default: the one before the newest; the last command that is run lists them all
-#   --to-deepgram  the code stays; no video uses Parakeet any more (PARAKEET_ROLLOUT_PERCENT=0)
+#   REVISION       default: the last one before the revision that serves which has another image and became ready
+#   --to-deepgram  the image stays; no video uses Parakeet any more (PARAKEET_ROLLOUT_PERCENT=0), on all instances
+#   --list         only show the revisions: share of the instances, readiness, age, image
 #   --dry-run      print every command, run none
 #
 # A new deploy.sh ends the rollback: it makes a revision and gives it the instances.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+source "$DEPLOY/pool.sh"
 
 main() {
-    local environment='' revision='' to_deepgram=''
+    local environment='' revision='' to_deepgram='' list=''
     while (($#)); do
         case $1 in
         --dry-run) DRY_RUN=1 ;;
         --to-deepgram) to_deepgram=1 ;;
+        --list) list=1 ;;
         -h | --help) usage ;;
         -*) usage 2 ;;
         *) if [[ -z $environment ]]; then environment=$1; else revision=$1; fi ;;
@@ -25,20 +29,31 @@ main() {
     done
     [[ -n $environment ]] || usage 2
     load_environment "$environment"
+    require_gcloud
 
     if [[ -n $to_deepgram ]]; then
-        worker_pools update --update-env-vars=PARAKEET_ROLLOUT_PERCENT=0
+        relaunch PARAKEET_ROLLOUT_PERCENT=0
         return
     fi
-    : "${revision:=$(value PREVIOUS_REVISION previous_revision)}"
-    [[ -n $revision ]] || die "there is no earlier revision"
+    if [[ -n $DRY_RUN ]]; then
+        show_fetching
+        : "${revision:=$(value REVISION python3 "$DEPLOY/pool.py" previous "$RENDERED/live.json" "$RENDERED/revisions.json")}"
+        worker_pools update-instance-split --to-revisions="$revision=100"
+        return
+    fi
+    fetch_pool
+    require_pool
+    show_revisions
+    [[ -z $list ]] || return 0
+    if [[ -z $revision ]]; then
+        revision=$(live previous) ||
+            die "no earlier revision with another image than $(live serving) ever became ready; name one, or --to-deepgram"
+    fi
+    [[ $revision != "$(live serving)" ]] || die "$revision is what serves already"
+    echo "# from $(live serving) to $revision"
     worker_pools update-instance-split --to-revisions="$revision=100"
-    run gcloud beta run worker-pools revisions list --worker-pool="$POOL" --region="$REGION"
-}
-
-previous_revision() {
-    gcloud beta run worker-pools revisions list --worker-pool="$POOL" --region="$REGION" \
-        --sort-by=~metadata.creationTimestamp --format='value(metadata.name)' | sed -n 2p
+    fetch_pool
+    show_revisions
 }
 
 main "$@"

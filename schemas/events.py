@@ -165,6 +165,13 @@ class CostEvent(_EventHead):
     baseline: Baseline
     savings_usd: Usd
     savings_percent: Percent
+    revision: str = ""
+    """The deployment's revision that did the job; empty where nothing names it."""
+    rollout_group: str | None = None
+    """parakeet: the video may use Parakeet at the share of videos of that time; deepgram: it keeps the other path."""
+    processing_time_seconds: Seconds | None = None
+    chunks_total: Count | None = None
+    chunks_fallback: Count | None = None
 
 
 class ProgressEvent(_EventHead):

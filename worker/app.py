@@ -2,10 +2,8 @@
 
 import asyncio
 import gc
-import os
 import random
 import signal
-import socket
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
@@ -19,6 +17,7 @@ from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.adapters.backlog import Backlog, google_session
 from worker.adapters.clock import SystemClock
 from worker.adapters.gpu import open_gpus
+from worker.adapters.instance import this_instance, worker_name
 from worker.adapters.own_memory import hide_memory
 from worker.adapters.processors import processors
 from worker.adapters.workspace import workspace
@@ -258,6 +257,7 @@ async def self_test(decoder: AudioDecoder, engine: WindowRecogniser) -> None:
 def _rules(settings: Settings, prices: Prices) -> JobRules:
     return JobRules(
         worker=worker_name(),
+        revision=this_instance().revision,
         subscription=settings.jobs_subscription,
         routing=RoutingPolicy(
             method=settings.transcription_method,
@@ -275,11 +275,6 @@ def _rules(settings: Settings, prices: Prices) -> JobRules:
         progress_events=settings.progress_events,
         log_costs=settings.log_transcription_costs,
     )
-
-
-def worker_name() -> str:
-    """What this process is called in claims, events and logs."""
-    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 class _Signals:

@@ -227,6 +227,27 @@ def costs(
         command.costs(since, file, html, as_json=as_json)
 
 
+@app.command()
+def canary(
+    by: Annotated[str, typer.Option(help="what is compared: revision, or group (of the roll-out)")] = "revision",
+    old: Annotated[str | None, typer.Option(help="default: the revision before the newest; deepgram")] = None,
+    new: Annotated[str | None, typer.Option(help="default: the newest revision; parakeet")] = None,
+    since: Annotated[str, typer.Option(help="how far back: 36h, 7d, 2w")] = "1d",
+    table: Annotated[
+        str | None, typer.Option(help="PROJECT.DATASET.TABLE, read with bq", envvar="COST_TABLE_NAME")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="exported cost events as JSON lines, not BigQuery")] = None,
+    as_json: Json = False,
+) -> None:
+    """Is the new revision as good as the old one? pass, fail (exit 1), or not enough jobs yet (exit 3)."""
+    from worker.commands import canary as command
+    from worker.commands.console import EXIT_USAGE, fail
+
+    if by not in {"revision", "group"}:
+        fail(f"--by {by}: say revision or group", EXIT_USAGE)
+    command.canary("group" if by == "group" else "revision", old, new, since, table, file, as_json=as_json)
+
+
 dlq = typer.Typer(no_args_is_help=True, help="Dead letters: list, show, replay, drop. Looking never consumes.")
 app.add_typer(dlq, name="dlq")
 app.add_typer(cli_bench.app, name="bench")

@@ -6,8 +6,8 @@ from typing import Any
 from tests.support.deploying import DEPLOY
 
 
-def completed(policy: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, DEPLOY / "audit_policy.py"]
+def completed(policy: dict[str, Any], *exempted: str) -> dict[str, Any]:
+    command = [sys.executable, DEPLOY / "audit_policy.py", *exempted]
     done = subprocess.run(command, input=json.dumps(policy), capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -42,3 +42,12 @@ def test_completing_twice_changes_nothing() -> None:
     once = completed({"bindings": []})
 
     assert completed(once) == once
+
+
+def test_the_workers_own_pulls_and_claims_are_left_out_but_not_its_access_to_secrets() -> None:
+    configs = {one["service"]: one for one in completed({"bindings": []}, "serviceAccount:worker")["auditConfigs"]}
+
+    for name in ("pubsub", "storage"):
+        logs = configs[f"{name}.googleapis.com"]["auditLogConfigs"]
+        assert [log["exemptedMembers"] for log in logs] == [["serviceAccount:worker"]] * 3
+    assert all("exemptedMembers" not in log for log in configs["secretmanager.googleapis.com"]["auditLogConfigs"])

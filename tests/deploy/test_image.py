@@ -10,11 +10,13 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.support.deploying import DEPLOY, ROOT
+from tests.support.deploying import DEPLOY, ROOT, FakeGcloud, rendered
+from worker.adapters.parakeet.engine import Patience
 from worker.embedded.samples import tiny_model
 
 DOCKERFILE = (ROOT / "Dockerfile.gpu").read_text()
@@ -47,9 +49,80 @@ def test_torch_is_the_same_version_everywhere_and_its_lock_completes_the_workers
     assert set(torch) & set(others) == set()
 
 
+def test_the_lock_for_older_drivers_has_a_torch_of_cuda_12_and_completes_the_workers() -> None:
+    torch, others = pins("deploy/requirements-torch-cu12.txt"), pins("requirements-worker.txt")
+
+    assert torch["nvidia-cuda-runtime-cu12"].startswith("12.")
+    assert not [name for name in torch if name.endswith("-cu13")]
+    assert set(torch) & set(others) == set()
+
+
+@pytest.mark.parametrize(
+    ("cuda", "lock"), [("", "torch-cuda.txt"), ("13", "torch-cuda.txt"), ("12", "torch-cu12.txt"), ("11", None)]
+)
+def test_the_lock_of_the_cuda_that_was_asked_for_is_installed(cuda: str, lock: str | None, tmp_path: Path) -> None:
+    (tmp_path / "python3").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "python3").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **({"CUDA": cuda} if cuda else {})}
+    command = ["sh", DEPLOY / "image" / "install-torch.sh", DEPLOY, tmp_path / "torch"]
+
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert (done.returncode == 0) is (lock is not None)
+    if lock:
+        assert f"--require-hashes --target {tmp_path}/torch -r {DEPLOY}/requirements-{lock}" in done.stdout
+
+
+@pytest.mark.parametrize(("cuda", "lock"), [("13", "torch-cuda.txt"), ("12", "torch-cu12.txt")])
+def test_the_bill_of_materials_is_complete(cuda: str, lock: str, tmp_path: Path) -> None:
+    pytest.importorskip("cyclonedx_py", reason="not installed yet: make install")
+    command = ["sh", DEPLOY / "image" / "sbom.sh", cuda, tmp_path / "sbom.json", sys.executable]
+
+    subprocess.run(command, check=True, capture_output=True)
+
+    bill = json.loads((tmp_path / "sbom.json").read_text())
+    listed = {part["name"]: part["version"] for part in bill["components"]}
+    assert listed == pins("requirements-worker.txt") | pins(f"deploy/requirements-{lock}")
+    for part in bill["components"]:
+        (reference,) = part["externalReferences"]
+        assert {one["alg"] for one in reference["hashes"]} == {"SHA-256"}
+
+
+def test_every_builder_is_pinned_by_digest() -> None:
+    builders = {step["name"] for step in yaml.safe_load((ROOT / "cloudbuild.yaml").read_text())["steps"]}
+
+    assert len(builders) == 2
+    assert [name for name in builders if not re.search(r"@sha256:[0-9a-f]{64}$", name)] == []
+
+
+@pytest.mark.parametrize(
+    ("stops_at", "found", "status"),
+    [("CRITICAL", "LOW\nCRITICAL\n", 1), ("CRITICAL", "LOW\nHIGH\n", 0), ("", "CRITICAL\n", 0), ("CRITICAL", "", 0)],
+)
+def test_the_scan_stops_the_build_at_the_severity_that_is_set(
+    stops_at: str, found: str, status: int, tmp_path: Path
+) -> None:
+    (step,) = (step for step in cloudbuild_steps() if step["id"] == "scan")
+    text = step["args"][-1].replace("${_SCAN_STOPS_AT}", stops_at).replace("$$", "$")
+    text = text.replace("/workspace", str(tmp_path))
+    (tmp_path / "image").write_text("an-image")
+    answers = {"gcloud artifacts docker images scan": "scan-1\n", "gcloud artifacts docker images list-v": found}
+    gcloud = FakeGcloud(tmp_path, answers)
+
+    done = subprocess.run(
+        ["bash", *step["args"][:-1], text], env={"PATH": gcloud.path}, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == status, done.stderr
+
+
+def cloudbuild_steps() -> list[dict[str, Any]]:
+    return yaml.safe_load((ROOT / "cloudbuild.yaml").read_text())["steps"]
+
+
 def test_no_package_index_is_named() -> None:
     files = [ROOT / "Dockerfile.gpu", ROOT / "cloudbuild.yaml", *(ROOT.glob("requirements-*.txt")), *DEPLOY.rglob("*")]
-    texts = {path.name: path.read_text() for path in files if path.is_file()}
+    texts = {path.name: path.read_text() for path in files if path.is_file() and path.suffix != ".pyc"}
     index = re.compile(r"pypi\.|pythonhosted|download\.pytorch|find-links")
 
     assert [name for name, text in texts.items() if index.search(text)] == []
@@ -88,7 +161,7 @@ def test_the_note_of_the_model_is_no_part_of_the_models_layer() -> None:
 def test_the_build_checks_the_image_before_it_pushes_it() -> None:
     steps = [step["id"] for step in yaml.safe_load((ROOT / "cloudbuild.yaml").read_text())["steps"]]
 
-    assert steps == ["build", "build-test", "test", "smoke", "push", "deploy"]
+    assert steps == ["build", "build-test", "test", "sbom", "smoke", "push", "scan", "deploy"]
 
 
 def test_the_package_is_known_by_name_and_version(tmp_path: Path) -> None:
@@ -178,12 +251,18 @@ def driver(folder: Path, version: int, code: int = 0) -> Path:
     return folder
 
 
-def started_with(tmp_path: Path, host: Path | None, compat: Path, device: str = "cuda") -> str:
-    """The library path that a command sees behind with-cuda-driver."""
+def started_with(
+    tmp_path: Path, host: Path | None, compat: Path, device: str = "cuda", torch_cuda: str | None = "13.0"
+) -> str:
+    """The library path that a command sees behind with-cuda-driver, where torch was built with that CUDA."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").touch()
+    (tmp_path / "torch" / "version.py").write_text(f"debug = False\ncuda: Optional[str] = {torch_cuda!r}\n")
     start = tmp_path / "with-cuda-driver"
     start.write_text((BIN / "with-cuda-driver").read_text().replace("compat=/opt/cuda-compat", f"compat={compat}"))
     start.chmod(0o755)
     environment = {"PATH": f"{BIN}:{Path(sys.executable).parent}:{os.environ['PATH']}", "PARAKEET_DEVICE": device}
+    environment["PYTHONPATH"] = str(tmp_path)
     if host:
         environment["LD_LIBRARY_PATH"] = str(host)
     done = subprocess.run(
@@ -200,6 +279,20 @@ def test_a_driver_that_is_new_enough_is_left_alone(tmp_path: Path) -> None:
     host, compat = driver(tmp_path / "host", 13_010), driver(tmp_path / "compat", 13_000)
 
     assert started_with(tmp_path, host, compat) == str(host)
+
+
+@needs_cc
+def test_a_torch_of_cuda_12_takes_driver_535_as_it_is(tmp_path: Path) -> None:
+    host, compat = driver(tmp_path / "host", 12_020), driver(tmp_path / "compat", 13_000)
+
+    assert started_with(tmp_path, host, compat, torch_cuda="12.8") == str(host)
+
+
+@needs_cc
+def test_a_torch_without_cuda_asks_for_no_driver(tmp_path: Path) -> None:
+    host, compat = driver(tmp_path / "host", 11_040), driver(tmp_path / "compat", 13_000)
+
+    assert started_with(tmp_path, host, compat, torch_cuda=None) == str(host)
 
 
 @needs_cc
@@ -229,7 +322,18 @@ def test_the_command_runs_without_any_driver_and_says_so_itself(tmp_path: Path) 
     assert started_with(tmp_path, None, tmp_path / "compat") == str(tmp_path / "compat")
 
 
-def test_the_registry_keeps_the_last_ten_images() -> None:
+def test_the_registry_keeps_the_last_ten_images_and_whatever_serves() -> None:
     rules = json.loads((DEPLOY / "registry-cleanup.json").read_text())
 
     assert {"name": "keep-ten", "action": {"type": "Keep"}, "mostRecentVersions": {"keepCount": 10}} in rules
+    kept = [rule["condition"]["tagPrefixes"] for rule in rules if rule["name"] == "keep-what-serves"]
+    assert kept == [["production", "staging"]]
+
+
+def test_a_model_that_does_not_load_is_reported_before_the_probe_ends_the_instance() -> None:
+    pool = yaml.safe_load(rendered("production"))
+    probe = pool["spec"]["template"]["spec"]["containers"][0]["startupProbe"]
+
+    window = probe["periodSeconds"] * probe["failureThreshold"]
+
+    assert window - Patience().start_seconds >= 10

@@ -1,12 +1,15 @@
 import ast
+import os
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
 from tests.support import promql
 from tests.support.deploying import ROOT, dry_run, rendered
-from tests.support.monitoring import MONITORING, alerts, judged, loaded, panels, queries
+from tests.support.monitoring import MONITORING, alerts, judged, loaded, panels, policies, queries
+from tests.support.project import Project
 from worker.telemetry.metrics import Metric
 from worker.telemetry.register import REGISTER
 
@@ -24,6 +27,7 @@ GOOGLES = {
 SELECTOR = re.compile(r"\b((?:klipstream_|\w+_googleapis_com:)\w+)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r'(\w+)!?="([^"]*)"')
 LABELS_OF_THE_RESOURCE = {"namespace", "instance", "le", "monitored_resource", "subscription_id", "worker_pool_name"}
+LABELS_OF_THE_RESOURCE |= {"service_name", "job_id"}
 
 PANELS_ASKED_FOR = {
     "speed": "klipstream_job_audio_seconds_total",
@@ -46,6 +50,10 @@ WAITING = (
 )
 OLDEST = WAITING.replace("num_undelivered_messages", "oldest_unacked_message_age") % "jobs"
 HERE = '{namespace="production",instance="w-1"%s}'
+LOGGED = "logging_googleapis_com:user_klipstream_"
+POOL = '{monitored_resource="cloud_run_worker_pool",worker_pool_name="pool"}'
+SCALER = '{monitored_resource="cloud_run_revision",service_name="scaler"}'
+SCHEDULER = '{monitored_resource="cloud_scheduler_job",job_id="scaler"}'
 # For each alert: what must let it fire, and what must not. A value a minute, for 120 minutes.
 MADE: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "success-rate": (
@@ -108,8 +116,86 @@ MADE: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         },
     ),
     "worker-died": (
-        {'logging_googleapis_com:user_klipstream_worker_deaths{worker_pool_name="pool"}': "0x115 1x5"},
-        {'logging_googleapis_com:user_klipstream_worker_deaths{worker_pool_name="pool"}': "4x120"},
+        {f"{LOGGED}worker_deaths{POOL}": "0x115 1x5"},
+        {f"{LOGGED}worker_deaths{POOL}": "4x120"},
+    ),
+    "slo-success-fast": (
+        {
+            f'klipstream_jobs_total{{{JOBS}="completed"}}': "0+4x120",
+            f'klipstream_jobs_total{{{JOBS}="failed"}}': "0+1x120",
+        },
+        {
+            f'klipstream_jobs_total{{{JOBS}="completed"}}': "0+9x120",
+            f'klipstream_jobs_total{{{JOBS}="failed"}}': "0+1x120",
+        },
+    ),
+    "slo-success-slow": (
+        {
+            f'klipstream_jobs_total{{{JOBS}="completed"}}': "0+9x120",
+            f'klipstream_jobs_total{{{JOBS}="failed"}}': "0+1x120",
+        },
+        # An hour ago it was bad; it is over.
+        {
+            f'klipstream_jobs_total{{{JOBS}="completed"}}': "0+9x120",
+            f'klipstream_jobs_total{{{JOBS}="failed"}}': "0+2x60 120x59",
+        },
+    ),
+    "slo-fallback-fast": (
+        {
+            "klipstream_fallbacks_total" + HERE % ',reason="GPU_MEMORY_ERROR"': "0+9x120",
+            "klipstream_chunks_total" + HERE % ',engine="deepgram",outcome="heard"': "0+10x120",
+        },
+        {
+            "klipstream_fallbacks_total" + HERE % ',reason="GPU_MEMORY_ERROR"': "0+7x120",
+            "klipstream_chunks_total" + HERE % ',engine="deepgram",outcome="heard"': "0+10x120",
+        },
+    ),
+    "slo-fallback-slow": (
+        {
+            "klipstream_fallbacks_total" + HERE % ',reason="GPU_MEMORY_ERROR"': "0+4x120",
+            "klipstream_chunks_total" + HERE % ',engine="deepgram",outcome="heard"': "0+10x120",
+        },
+        {
+            "klipstream_fallbacks_total" + HERE % ',reason="GPU_MEMORY_ERROR"': "0+4x60 240x59",
+            "klipstream_chunks_total" + HERE % ',engine="deepgram",outcome="heard"': "0+10x120",
+        },
+    ),
+    "slo-queue-wait": (
+        {
+            "klipstream_queue_seconds_bucket" + HERE % ',le="720"': "0+9x120",
+            "klipstream_queue_seconds_bucket" + HERE % ',le="1800"': "0+10x120",
+            "klipstream_queue_seconds_bucket" + HERE % ',le="+Inf"': "0+10x120",
+        },
+        {
+            "klipstream_queue_seconds_bucket" + HERE % ',le="720"': "0+99x120",
+            "klipstream_queue_seconds_bucket" + HERE % ',le="1800"': "0+100x120",
+            "klipstream_queue_seconds_bucket" + HERE % ',le="+Inf"': "0+100x120",
+        },
+    ),
+    "crash-loop": (
+        {f"{LOGGED}worker_starts{POOL}": "0+0.3x120"},
+        {f"{LOGGED}worker_starts{POOL}": "0+0.3x120", f"{LOGGED}worker_readies{POOL}": "0+0.3x120"},
+    ),
+    "platform-errors": ({f"{LOGGED}platform_errors{POOL}": "0+1x120"}, {f"{LOGGED}platform_errors{POOL}": "0+0.1x120"}),
+    "metrics-stopped": (
+        {f"{LOGGED}jobs_ended{POOL}": "0+1x120", f'klipstream_jobs_total{{{JOBS}="completed"}}': "7x120"},
+        {f"{LOGGED}jobs_ended{POOL}": "0+1x120", f'klipstream_jobs_total{{{JOBS}="completed"}}': "0+1x120"},
+    ),
+    "letters-wait": (
+        {f"{LOGGED}letters_not_adopted{POOL}": "0+0.2x120"},
+        {f"{LOGGED}letters_not_adopted{POOL}": "0x60 1x59"},
+    ),
+    "quarantine": (
+        {f"{LOGGED}windows_quarantined{POOL}": "0x100 1x19"},
+        {f"{LOGGED}windows_quarantined{POOL}": "3x120"},
+    ),
+    "autoscaler": (
+        {f"{LOGGED}scaler_failures{SCALER}": "0+1x120"},
+        {f"{LOGGED}scaler_failures{SCALER}": "0x110 1x9"},
+    ),
+    "scheduler": (
+        {f"{LOGGED}scheduler_failures{SCHEDULER}": "0+1x120"},
+        {f"{LOGGED}scheduler_failures{SCHEDULER}": "0x110 1x9"},
     ),
 }
 
@@ -180,9 +266,80 @@ def test_the_dashboard_has_what_was_asked_for(subject: str) -> None:
 
 
 def test_log_based_metrics_count_events_that_the_worker_logs() -> None:
-    for name, filter_text in log_metrics().items():
-        (event,) = re.findall(r'jsonPayload\.message="([\w.]+)"', filter_text)
-        assert event in logged_events(), name
+    counted = {name: re.findall(r'"(\w+\.\w+)"', filter_text) for name, filter_text in log_metrics().items()}
+
+    assert {event for events in counted.values() for event in events} - logged_events() == set()
+    assert {name for name, events in counted.items() if not events} == {
+        "klipstream_platform_errors",
+        "klipstream_scaler_failures",
+        "klipstream_scheduler_failures",
+    }
+
+
+def test_every_log_based_metric_has_an_alert_and_names_the_resource_that_it_is_of() -> None:
+    named = {name: matchers for name, matchers in selectors() if name.startswith("logging_googleapis_com:")}
+
+    assert {name.split(":user_")[1] for name in named} == set(log_metrics())
+    for name, matchers in named.items():
+        assert "monitored_resource" in matchers, name
+
+
+def anchors() -> set[str]:
+    """The headings of the runbook, as its pages link to them."""
+    headings = re.findall(r"^#+ (.*)$", (ROOT / "deploy" / "RUNBOOK.md").read_text(), re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", sorted(policies()))
+def test_an_alert_leads_to_the_runbook_the_log_and_the_dashboards(name: str) -> None:
+    documentation = policies()[name]["documentation"]
+    links = {link["displayName"]: link["url"] for link in documentation["links"]}
+
+    assert list(links) == ["Runbook", "Log", "Dashboards"]
+    assert links["Runbook"].split("#")[1] in anchors()
+    assert "project=klipstream" in links["Log"]
+    assert "/health" not in documentation["content"]
+
+
+def test_the_log_query_of_an_alert_is_of_this_pool_and_names_events_that_the_worker_logs() -> None:
+    queries_of_links = [unquote(policy["documentation"]["links"][1]["url"]) for policy in policies().values()]
+
+    events = {event for query in queries_of_links for event in re.findall(r'"(\w+\.\w+)"', query)}
+    assert events - logged_events() == set()
+    assert sum('worker_pool_name="pool"' in query for query in queries_of_links) == len(queries_of_links) - 2
+
+
+@pytest.mark.parametrize(
+    ("given", "channels"),
+    [
+        ({"NOTIFICATION_CHANNELS": "projects/p/notificationChannels/1"}, "projects/p/notificationChannels/1"),
+        ({"ALERT_EMAIL": "on-call@x.org"}, "monitoring/channels/1"),
+    ],
+)
+def test_alerts_tell_the_channels_that_are_named_or_one_made_for_the_address(
+    given: dict[str, str], channels: str, tmp_path: Path
+) -> None:
+    project = Project(tmp_path)
+
+    project.done("monitor.sh", "staging", **given)
+    project.done("monitor.sh", "staging", **given)
+
+    told = {
+        word
+        for call in project.calls
+        if "monitoring policies" in call
+        for word in call.split()
+        if "notification" in word
+    }
+    assert {flag.split("=", 1)[1] for flag in told} == {channels}
+    assert len(project.state["kept"].get("monitoring channels", {})) == ("ALERT_EMAIL" in given)
+
+
+def test_alerts_that_would_tell_nobody_are_warned_of(tmp_path: Path) -> None:
+    ended = Project(tmp_path).run("monitor.sh", "staging")
+
+    assert ended.returncode == 0
+    assert "WARNING: neither NOTIFICATION_CHANNELS nor ALERT_EMAIL is set" in ended.stderr
 
 
 def test_prometheus_understands_every_query(tmp_path: Path) -> None:
@@ -245,6 +402,6 @@ def test_monitoring_is_applied_file_by_file(tmp_path: Path) -> None:
 
     created = [word for words in commands for word in words if word.startswith(("--policy-from-file", "--config-from"))]
     assert len(created) == len(alerts()) + len(log_metrics()) + 1
-    policy = (tmp_path / "klipstream-monitoring-staging" / "no-worker.yaml").read_text()
+    policy = (tmp_path / f"klipstream-staging-{os.getuid()}" / "no-worker.yaml").read_text()
     assert 'subscription_id="transcription-jobs-worker-staging"' in policy
     assert 'namespace="staging"' in policy

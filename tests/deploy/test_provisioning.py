@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deploying import DEPLOY, FakeGcloud, dry_run, flag, script
+from tests.support.deploying import DEPLOY, IMAGE, FakeGcloud, dry_run, flag, script
+from tests.support.project import Project
 
 ENVIRONMENTS = ["staging", "production"]
-AGENT = "serviceAccount:service-PROJECT_NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com"
+AGENT = "serviceAccount:service-${PROJECT_NUMBER}@gcp-sa-pubsub.iam.gserviceaccount.com"
 WORKER = "serviceAccount:transcription-worker@klipstream.iam.gserviceaccount.com"
 
 
@@ -73,23 +74,34 @@ def test_only_cost_events_reach_the_table() -> None:
     assert {"--use-table-schema", "--drop-unknown-fields"} <= set(words)
 
 
-def test_no_bucket_is_public_and_state_is_not_kept_twice() -> None:
+def test_no_bucket_is_public_and_all_but_state_can_be_undeleted_for_a_week() -> None:
     buckets = creations("storage buckets create")
 
     for words in buckets.values():
         assert {"--uniform-bucket-level-access", "--public-access-prevention"} <= set(words)
     assert flag(buckets["gs://klipstream-worker-state"], "soft-delete-duration") == "0"
+    assert flag(buckets["gs://klipstream-audio"], "soft-delete-duration") == "7d"
 
 
 def test_checkpoints_go_after_a_week_and_claims_and_results_after_90_days_at_the_earliest() -> None:
-    rules = json.loads((DEPLOY / "lifecycle" / "state.json").read_text())["rule"]
+    rules = [rule["condition"] for rule in json.loads((DEPLOY / "lifecycle" / "state.json").read_text())["rule"]]
 
-    ages = {prefix: rule["condition"]["age"] for rule in rules for prefix in rule["condition"]["matchesPrefix"]}
+    ages = {prefix: rule["age"] for rule in rules if rule["isLive"] for prefix in rule["matchesPrefix"]}
     updates = creations("storage buckets update")
 
     assert ages == {"checkpoints/": 7, "claims/": 90, "results/": 90, "budget/": 90}
-    assert all(rule["action"] == {"type": "Delete"} for rule in rules)
     assert flag(updates["gs://klipstream-worker-state"], "lifecycle-file") == str(DEPLOY / "lifecycle" / "state.json")
+
+
+def test_a_deleted_or_overwritten_result_comes_back_for_a_week_and_claims_do_not_pile_up() -> None:
+    rules = [rule["condition"] for rule in json.loads((DEPLOY / "lifecycle" / "state.json").read_text())["rule"]]
+
+    days = {
+        tuple(rule.get("matchesPrefix", ())): rule["daysSinceNoncurrentTime"] for rule in rules if not rule["isLive"]
+    }
+
+    assert days == {("checkpoints/", "claims/"): 1, (): 7}
+    assert "--versioning" in creations("storage buckets update")["gs://klipstream-worker-state"]
 
 
 def test_the_worker_may_do_what_it_needs_and_nothing_else() -> None:
@@ -107,7 +119,97 @@ def test_the_worker_may_do_what_it_needs_and_nothing_else() -> None:
         ("deepgram-api-key", "roles/secretmanager.secretAccessor"),
         ("klipstream", "roles/telemetry.writer"),
         ("klipstream", "roles/monitoring.viewer"),
+        ("klipstream", "roles/serviceusage.serviceUsageConsumer"),
     }
+
+
+def test_the_build_account_reads_the_source_it_builds_and_writes_what_it_made() -> None:
+    builder = "serviceAccount:transcription-build@klipstream.iam.gserviceaccount.com"
+
+    assert grants(builder) == {
+        ("gs://klipstream_cloudbuild", "roles/storage.objectUser"),
+        ("klipstream", "roles/logging.logWriter"),
+        ("klipstream", "roles/run.developer"),
+        ("klipstream", "roles/artifactregistry.writer"),
+        ("klipstream", "roles/cloudquotas.viewer"),
+        ("klipstream", "roles/ondemandscanning.admin"),
+        ("transcription-worker@klipstream.iam.gserviceaccount.com", "roles/iam.serviceAccountUser"),
+    }
+    assert "gs://klipstream_cloudbuild" in creations("storage buckets create")
+
+
+def test_people_on_call_may_do_what_the_runbook_asks_of_them() -> None:
+    people = "group:on-call@x.org"
+
+    granted = {role for _, role in grants(people, OPERATORS_MEMBER=people)}
+
+    assert {
+        "roles/logging.viewer",
+        "roles/monitoring.viewer",
+        "roles/run.developer",
+        "roles/iam.serviceAccountUser",
+        "roles/secretmanager.secretVersionManager",
+        "roles/cloudquotas.viewer",
+        "roles/bigquery.jobUser",
+        "roles/bigquery.dataViewer",
+    } <= granted
+
+
+def test_without_the_fallback_no_secret_is_made_or_granted() -> None:
+    printed = script("provision.sh", "production", "--dry-run", ENABLE_FALLBACK="false").stdout
+
+    assert "deepgram-api-key" not in printed
+
+
+def test_what_is_not_known_everywhere_yet_is_tried_again(tmp_path: Path) -> None:
+    slow = [1, "ERROR: INVALID_ARGUMENT: the Pub/Sub service account lacks permission on the table", 2]
+    project = Project(tmp_path, faults={"subscriptions create transcription-costs": slow})
+
+    said = project.done("provision.sh", "production", "--only", "apis,pubsub,costs")
+
+    assert "# not yet (attempt 2 of 12): INVALID_ARGUMENT" in said
+    assert "transcription-costs" in project.state["kept"]["pubsub subscriptions"]
+
+
+def test_what_never_becomes_known_ends_the_script_with_its_reason(tmp_path: Path) -> None:
+    refused = [1, "ERROR: PERMISSION_DENIED: not yours"]
+    project = Project(tmp_path, faults={"topics add-iam-policy-binding": refused})
+
+    line = project.refused("provision.sh", "production")
+
+    assert line == "error: PERMISSION_DENIED: not yours"
+
+
+def test_a_bucket_name_that_somebody_else_has_is_named(tmp_path: Path) -> None:
+    taken = [1, "ERROR: (gcloud.storage.buckets.create) HTTPError 409: The requested bucket name is not available"]
+    project = Project(tmp_path, faults={"storage buckets create gs://klipstream-audio": taken})
+
+    line = project.refused("provision.sh", "production")
+
+    assert "gs://klipstream-audio cannot be made" in line
+    assert "deploy/env/production.env" in line
+
+
+def test_audit_logs_are_switched_on_only_when_they_are_asked_for(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+
+    project.done("provision.sh", "production")
+    unasked = [call for call in project.calls if "set-iam-policy" in call]
+    project.done("provision.sh", "production", "--only", "audit")
+
+    assert unasked == []
+    assert [call for call in project.calls if "set-iam-policy" in call] != []
+
+
+def test_provisioning_twice_makes_nothing_twice(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.done("provision.sh", "production", BILLING_ACCOUNT="0-0-0")
+    first = project.state["kept"]
+
+    project.done("provision.sh", "production", BILLING_ACCOUNT="0-0-0")
+
+    made = {group: sorted(names) for group, names in project.state["kept"].items() if group != "services identity"}
+    assert made == {group: sorted(names) for group, names in first.items() if group != "services identity"}
 
 
 def test_pubsub_itself_may_forward_dead_letters_and_fill_the_table() -> None:
@@ -125,7 +227,7 @@ def test_the_pipeline_is_granted_its_side_where_it_is_named() -> None:
     assert grants(pipeline, PIPELINE_MEMBER=pipeline) == {
         ("transcription-jobs", "roles/pubsub.publisher"),
         ("transcription-completions-pipeline", "roles/pubsub.subscriber"),
-        ("gs://klipstream-audio", "roles/storage.objectCreator"),
+        ("gs://klipstream-audio", "roles/storage.objectUser"),
         ("gs://klipstream-transcripts", "roles/storage.objectViewer"),
     }
 
@@ -150,7 +252,11 @@ def test_environments_share_no_name_but_registry_and_build_account() -> None:
         for environment in ENVIRONMENTS
     }
 
-    assert made["staging"] & made["production"] == {"transcription", "transcription-build"}
+    assert made["staging"] & made["production"] == {
+        "transcription",
+        "transcription-build",
+        "gs://klipstream_cloudbuild",
+    }
 
 
 def test_a_name_from_the_callers_environment_wins() -> None:
@@ -164,7 +270,7 @@ def test_a_name_from_the_callers_environment_wins() -> None:
 )
 def test_a_dry_run_calls_nothing(name: str, tmp_path: Path) -> None:
     gcloud = FakeGcloud(tmp_path, {})
-    options = ["--image", "an@sha256:1"] if name == "deploy.sh" else []
+    options = ["--image", IMAGE] if name == "deploy.sh" else []
 
     done = script(name, "production", "--dry-run", *options, PATH=gcloud.path)
 
@@ -189,10 +295,33 @@ def test_an_environment_that_is_not_there_is_named() -> None:
     assert "there is no environment prod" in done.stderr
 
 
-def test_destroying_takes_a_yes() -> None:
-    done = script("destroy.sh", "production")
+@pytest.mark.parametrize("confirmed", [(), ("--yes",), ("--yes=",), ("--yes=transcription-worker-staging",)])
+def test_destroying_takes_the_name_of_the_pool(confirmed: tuple[str, ...], tmp_path: Path) -> None:
+    project = Project(tmp_path)
 
-    assert done.returncode == 2
+    line = project.refused("destroy.sh", "production", "--with-data", *confirmed)
+
+    assert "--yes=" in line
+    assert project.calls == []
+
+
+def test_what_was_made_is_gone_after_destroying_it_with_its_data(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    for name in ("provision.sh", "monitor.sh", "autoscale.sh"):
+        project.done(name, "staging", BILLING_ACCOUNT="0-0-0")
+    project.done("deploy.sh", "staging", "--image", IMAGE)
+
+    project.done("destroy.sh", "staging", "--with-data", "--yes=transcription-worker-staging", BILLING_ACCOUNT="0-0-0")
+
+    left = {group: list(names) for group, names in project.state["kept"].items() if names}
+    assert left == {
+        "artifacts repositories": ["transcription"],
+        "iam service-accounts": ["transcription-build@klipstream.iam.gserviceaccount.com"],
+        "logging metrics": sorted(path.stem for path in (DEPLOY / "monitoring" / "log-metrics").iterdir()),
+        "services identity": ["services/identity/1"],
+        "storage buckets": ["gs://klipstream_cloudbuild"],
+        "artifacts docker tags": [f"{IMAGE.split('@')[0]}:staging"],
+    }
 
 
 def test_everything_that_is_made_for_an_environment_is_destroyed_again() -> None:
@@ -201,7 +330,7 @@ def test_everything_that_is_made_for_an_environment_is_destroyed_again() -> None
 
     destroyed = script("destroy.sh", "staging", "--with-data", "--dry-run").stdout
 
-    shared = {"transcription", "transcription-build"}
+    shared = {"transcription", "transcription-build", "klipstream_cloudbuild"}
     assert [name for name in names - shared if name not in destroyed] == []
     assert "klipstream:transcription_staging" in destroyed
 
@@ -221,28 +350,20 @@ def test_the_autoscaler_and_its_configuration_are_destroyed_again() -> None:
 
 
 def test_every_alert_and_the_dashboard_are_found_by_their_titles_and_destroyed(tmp_path: Path) -> None:
-    policies, dashboards = "gcloud alpha monitoring policies", "gcloud monitoring dashboards"
-    standing = {f'{policies} list --filter=displayName="A day costs more than planned (staging)"': "policy-1\n"}
-    gcloud = FakeGcloud(
-        tmp_path,
-        {
-            f"{policies} list": "",
-            **standing,
-            f'{dashboards} list --filter=displayName="Transcription (staging)"': "board-1\n",
-            f"{policies} delete": "",
-            f"{dashboards} delete": "",
-        },
-    )
+    project = Project(tmp_path)
+    project.done("monitor.sh", "staging")
+    made = {
+        one["title"] for group in ("monitoring policies", "monitoring dashboards") for one in standing(project, group)
+    }
 
-    done = script("destroy.sh", "staging", "--yes", PATH=gcloud.path)
+    project.done("destroy.sh", "staging", "--yes=transcription-worker-staging")
 
-    asked = {call.split("displayName=")[1].split(" --format")[0].strip('"') for call in gcloud.calls if "list" in call}
-    assert done.returncode == 0, done.stderr
-    assert asked == titles("staging")
-    assert [call for call in gcloud.calls if "delete" in call] == [
-        f"{policies} delete policy-1 --quiet",
-        f"{dashboards} delete board-1 --quiet",
-    ]
+    assert made == titles("staging")
+    assert [*standing(project, "monitoring policies"), *standing(project, "monitoring dashboards")] == []
+
+
+def standing(project: Project, group: str) -> list[dict[str, str]]:
+    return list(project.state["kept"].get(group, {}).values())
 
 
 def titles(environment: str) -> set[str]:

@@ -7,10 +7,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +60,40 @@ class Project:
         return name
 
 
+@contextmanager
+def projects_api() -> Iterator[str]:
+    """Answers as the Resource Manager does for any project, and nothing else."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"projectId": self.path.split("?")[0].rsplit("/", 1)[-1], "projectNumber": "1"}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
 @pytest.fixture(scope="module")
 def project(official_emulator: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     folder = tmp_path_factory.mktemp("provisioned")
     (folder / "token").write_text("any")
-    with EmbeddedGcs(folder / "gcs") as storage:
+    with EmbeddedGcs(folder / "gcs") as storage, projects_api() as projects:
         name = f"test-{uuid.uuid4().hex[:12]}"
         environment = {
             "HOME": str(folder),
             "PROJECT_ID": name,
             "CLOUDSDK_CONFIG": str(folder / "gcloud"),
             "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": str(folder / "token"),
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDRESOURCEMANAGER": f"{projects}/",
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_PUBSUB": f"http://{official_emulator}/",
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"{storage.url}/storage/v1/",
         }
@@ -80,7 +106,7 @@ def project(official_emulator: str, tmp_path_factory: pytest.TempPathFactory) ->
 def test_the_second_run_makes_nothing(project: Project) -> None:
     first, second = ([words[3] for words in commands(printed)] for printed in project.printed)
 
-    assert first == ["create"] * 9
+    assert first == ["create"] * 10
     assert second == ["update"] * 6
 
 
@@ -115,7 +141,7 @@ def test_the_buckets_are_those_of_the_specification(project: Project) -> None:
     buckets = asked(f"{project.storage}/storage/v1/b?project={project.name}")["items"]
 
     wanted = {f"{project.name}-{kind}-staging" for kind in ("audio", "transcripts", "worker-state")}
-    assert {bucket["name"] for bucket in buckets} == wanted
+    assert {bucket["name"] for bucket in buckets} == wanted | {f"{project.name}_cloudbuild"}
     assert {bucket["location"].lower() for bucket in buckets} == {"us-central1"}
 
 

@@ -20,6 +20,10 @@ VALUES = {
     "JOBS_SUBSCRIPTION": "jobs",
     "DEAD_LETTER_SUBSCRIPTION": "dead",
     "COST_ALERT_USD_PER_DAY": "50",
+    "PROJECT_ID": "klipstream",
+    "REGION": "us-central1",
+    "SCALER": "scaler",
+    "RUNBOOK_URL": "https://example.org/RUNBOOK.md",
 }
 
 
@@ -34,6 +38,11 @@ def alerts() -> Mapping[str, Mapping[str, Any]]:
         (condition,) = loaded(path)["conditions"]
         found[path.stem] = condition["conditionPrometheusQueryLanguage"]
     return found
+
+
+def policies() -> Mapping[str, Mapping[str, Any]]:
+    """The alert policies whole, by file name."""
+    return {path.stem: loaded(path) for path in sorted((MONITORING / "alerts").glob("*.yaml"))}
 
 
 def panels() -> Mapping[str, tuple[str, ...]]:

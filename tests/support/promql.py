@@ -134,7 +134,22 @@ class _Judge:
             return _aggregated(AGGREGATES[word], inner, by)
         if word in RANGES:
             return self._range(word)
+        if word == "histogram_quantile":
+            return self._quantile()
         return {labels: values[self._minute] for labels, values in self._selected(word).items()}
+
+    def _quantile(self) -> Vector:
+        self._tokens.take("(")
+        wanted = float(self._tokens.take())
+        self._tokens.take(",")
+        inner = self._binary(0)
+        self._tokens.take(")")
+        assert isinstance(inner, dict)
+        groups: dict[Labels, dict[float, float]] = {}
+        for labels, value in inner.items():
+            (bound,) = (float(bound) for name, bound in labels if name == "le")
+            groups.setdefault(frozenset(pair for pair in labels if pair[0] != "le"), {})[bound] = value
+        return {labels: _quantile_of(wanted, buckets) for labels, buckets in groups.items()}
 
     def _range(self, function: str) -> Vector:
         self._tokens.take("(")
@@ -192,3 +207,16 @@ def _aggregated(how: Callable[[list[float]], float], inner: Vector, by: frozense
 def _grown(values: list[float]) -> float:
     """What a counter has grown by; a fall is a restart from zero."""
     return sum(after - before if after >= before else after for before, after in pairwise(values))
+
+
+def _quantile_of(wanted: float, buckets: Mapping[float, float]) -> float:
+    """Linear inside a bucket, as Prometheus reckons; of the last one, which has no end, its beginning."""
+    bounds = sorted(buckets)
+    rank = wanted * buckets[bounds[-1]]
+    if not buckets[bounds[-1]]:
+        return float("nan")
+    at = next(index for index, bound in enumerate(bounds) if buckets[bound] >= rank)
+    if at == len(bounds) - 1:
+        return bounds[-2]
+    lower, before = (bounds[at - 1], buckets[bounds[at - 1]]) if at else (0.0, 0.0)
+    return lower + (bounds[at] - lower) * (rank - before) / (buckets[bounds[at]] - before)

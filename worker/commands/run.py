@@ -6,7 +6,8 @@ import sys
 from typing import NoReturn
 
 from worker.adapters.health import HealthPortTaken
-from worker.app import run_worker, worker_name
+from worker.adapters.instance import worker_name
+from worker.app import run_worker
 from worker.commands.console import fail, load_settings
 from worker.errors import Fatal, QueueServiceError, StorageServiceError, WorkerFault
 from worker.preflight import NotReady

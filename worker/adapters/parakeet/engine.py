@@ -57,7 +57,7 @@ class EngineHealth:
 class Patience:
     """How long the engine waits before it takes its process for lost, and before it tries again."""
 
-    start_seconds: float = 300  # a first download of the real model; loading alone takes 30 s
+    start_seconds: float = 230  # less than Cloud Run's longest start-up probe, 240 s: then the reason is still logged
     heartbeat_seconds: float = 0.5
     silence_seconds: float = 5  # a process that computes keeps beating: that is a thread of its own
     batch_seconds: float = 30

@@ -76,6 +76,7 @@ def _open_parakeet(options: EngineOptions) -> Model:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS then repeats itself bit for bit
     threading.Thread(target=_read_ahead, args=(options.model_name,), name="read_ahead", daemon=True).start()
     started = time.perf_counter()
+    log.info("engine.loading", phase="imports")
     with _without_looking_for_garbage():
         from worker.adapters.parakeet.serving import open_model  # noqa: PLC0415  0.7 GB, for this process only
 

@@ -54,8 +54,10 @@ class Serving:
 def open_model(options: EngineOptions) -> Serving:
     """Load and warm up the model. Raises what `load_model` raises, and what the first inference may."""
     started = time.perf_counter()
+    log.info("engine.loading", phase="model", model=options.model_name)
     loaded, facts = load_model(options)
     restored = time.perf_counter()
+    log.info("engine.loading", phase="warm_up", device=facts.device_name)
     model = WindowsToWords(loaded, options.batch_size, threads=options.cpu_threads, graphs=options.gpu_graphs)
     model.warm_up()
     warm = time.perf_counter()

@@ -57,6 +57,18 @@ class Prices:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Attribution:
+    """By which revision, in which group of the roll-out and how the job was done: by these, costs are compared."""
+
+    revision: str = ""
+    rollout_group: str | None = None
+    """Whether the video may use Parakeet at the current share of videos: parakeet or deepgram; None: not decoded."""
+    processing_time_seconds: float | None = None
+    chunks_total: int | None = None
+    chunks_fallback: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """A job's bill: the body of its cost event."""
 
@@ -64,6 +76,7 @@ class Cost:
     audio_seconds: float
     engines: tuple[EngineCost, ...]
     baseline: Baseline
+    attribution: Attribution = Attribution()
 
     @property
     def usd(self) -> float:

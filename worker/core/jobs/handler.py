@@ -19,9 +19,10 @@ from schemas.ids import message_identity, request_fingerprint
 from schemas.job import JobEcho, TranscriptionJob
 from schemas.state import Checkpoint, ResultMarker, StoredMessage
 from worker.core.jobs import reporting
+from worker.core.jobs.attribution import charge
 from worker.core.jobs.audio_input import AudioInput, AudioIntake
 from worker.core.jobs.board import Board, Entry
-from worker.core.jobs.costing import Prices, bill
+from worker.core.jobs.costing import Prices
 from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.expiry import refuse_expired
 from worker.core.jobs.frames import without_frames
@@ -59,6 +60,7 @@ class JobRules:
     """What the settings say about every job."""
 
     worker: str
+    revision: str = ""
     subscription: str
     routing: RoutingPolicy
     prices: Prices
@@ -318,9 +320,7 @@ class JobAttempt:
 
     def _completion(self, transcribed: Transcribed, outcomes: Outcomes) -> tuple[StoredMessage, ...]:
         self._account.seconds = self._tools.clock.monotonic() - self._account.began
-        self._account.cost = cost = bill(
-            transcribed.chunks, transcribed.duration_seconds, self._rules.prices, self._account.waste
-        )
+        cost = charge(self._account, self._subject, transcribed.chunks, transcribed.duration_seconds, self._rules)
         if self._rules.log_costs:
             log.info("job.cost", usd=round(cost.usd, 6), savings_percent=round(cost.savings_percent, 2))
         log.info("job.done", words=outcomes.words_count, audio_seconds=round(transcribed.duration_seconds, 3))
@@ -330,7 +330,7 @@ class JobAttempt:
         now = self._tools.clock.now()
         self._account.seconds = self._tools.clock.monotonic() - self._account.began
         seconds = self._account.audio_seconds or 0.0
-        self._account.cost = cost = bill(self._account.chunks, seconds, self._rules.prices, self._account.waste)
+        cost = charge(self._account, self._subject, self._account.chunks, seconds, self._rules)
         letter = reporting.dead_letter(
             self._subject,
             self._account,

@@ -8,7 +8,7 @@ import hashlib
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -210,6 +210,7 @@ def cost_event(subject: Subject, cost: Cost, outcome: Outcome, now: datetime) ->
         baseline=cost.baseline,
         savings_usd=cost.savings_usd,
         savings_percent=cost.savings_percent,
+        **asdict(cost.attribution),
     )
 
 

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Prints the manifest of the worker on GKE, Deployment and autoscaling by KEDA, ready to be applied. Calls nothing.
+#
+#   deploy/gke.sh ENVIRONMENT --image IMAGE@sha256:DIGEST | kubectl apply -f -
+#
+# Topics, buckets and grants are those of provision.sh. Beforehand, once: a node pool with L4s, KEDA, and
+#   kubectl create serviceaccount transcription-worker          # WORKER_ACCOUNT, bound by workload identity
+#   kubectl create secret generic deepgram-api-key --from-literal=latest=...        # DEEPGRAM_SECRET; not without the fallback
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+main() {
+    local environment=''
+    IMAGE='' INSTANCES=1
+    while (($#)); do
+        case $1 in
+        --image) IMAGE=${2:?} && shift ;;
+        -h | --help) usage ;;
+        -*) usage 2 ;;
+        *) environment=$1 ;;
+        esac
+        shift
+    done
+    [[ -n $environment ]] || usage 2
+    [[ $IMAGE =~ ^[^[:space:]\"]+@sha256:[0-9a-f]{64}$ ]] || die "--image must name a digest: ...@sha256:..., not '$IMAGE'"
+    load_environment "$environment" >&2
+    [[ $FALLBACK_BUDGET_USD_PER_DAY != none ]] || FALLBACK_BUDGET_USD_PER_DAY=''
+    export IMAGE INSTANCES
+    render "$DEPLOY/autoscaling/gke.yaml"
+    # The same indentation: both are a list of containers in the template of a pod.
+    render "$DEPLOY/worker-pool.yaml" | sed -n '/^          env:$/,$p' | fallback_settled
+    echo '            - name: WORKER_REVISION'
+    echo "              value: \"${IMAGE##*@sha256:}\""
+    echo '---'
+    render "$DEPLOY/autoscaling/keda.yaml"
+}
+
+fallback_settled() {
+    if [[ $ENABLE_FALLBACK == false ]]; then sed '/- name: DEEPGRAM_API_KEY/,/key: latest/d'; else cat; fi
+}
+
+main "$@"

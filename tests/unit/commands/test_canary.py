@@ -1,0 +1,151 @@
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from worker.cli import app
+
+GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "v1" / "events" / "cost.json").read_text())
+STARTED = datetime.now(UTC) - timedelta(hours=3)
+
+
+def event(number: int, revision: str, *, group: str = "parakeet", **fields: Any) -> dict[str, Any]:
+    made = {
+        **GOLDEN,
+        "event_id": f"{revision}-{number}",
+        "occurred_at": (STARTED + timedelta(seconds=number + 1000 * int(revision[-1]))).isoformat(),
+        "revision": revision,
+        "rollout_group": group,
+        "processing_time_seconds": 18.0 + number % 3,
+        "chunks_total": 6,
+        "chunks_fallback": 0,
+    }
+    return {**made, **fields}
+
+
+def judged(tmp_path: Path, events: list[dict[str, Any]], *options: str) -> Result:
+    path = tmp_path / "events.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in [*events, {"event_type": "other"}, "no event"]))
+    return CliRunner().invoke(app, ["canary", "--file", str(path), "--json", *options])
+
+
+def lines(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_the_newest_revision_is_compared_with_the_one_before_it(tmp_path: Path) -> None:
+    events = [event(number, f"pool-{which}") for which in (1, 2, 3) for number in range(300)]
+
+    result = judged(tmp_path, events)
+
+    assert result.exit_code == 0
+    assert lines(result)[-1] == {"old": "pool-2", "new": "pool-3", "verdict": "pass"}
+    assert {line["criterion"]: (line["old_sample"], line["new_sample"]) for line in lines(result)[:-1]} == {
+        "success": (300, 300),
+        "fallback": (1800, 1800),
+        "speed": (300, 300),
+        "cost": (300, 300),
+    }
+
+
+def test_a_worse_revision_ends_with_1(tmp_path: Path) -> None:
+    events = [event(number, "pool-1") for number in range(300)]
+    events += [event(number, "pool-2", outcome="failed" if number < 30 else "completed") for number in range(300)]
+
+    result = judged(tmp_path, events)
+
+    assert result.exit_code == 1
+    assert lines(result)[0]["verdict"] == "fail"
+
+
+def test_too_few_jobs_end_with_3(tmp_path: Path) -> None:
+    result = judged(tmp_path, [event(number, f"pool-{which}") for which in (1, 2) for number in range(30)])
+
+    assert result.exit_code == 3
+    assert lines(result)[-1]["verdict"] == "not enough yet"
+
+
+def test_the_groups_of_a_roll_out_are_compared(tmp_path: Path) -> None:
+    events = [
+        event(n, "pool-1", group=group, event_id=f"{group}-{n}")
+        for group in ("parakeet", "deepgram")
+        for n in range(300)
+    ]
+
+    result = judged(tmp_path, events, "--by", "group")
+
+    assert lines(result)[-1] == {"old": "deepgram", "new": "parakeet", "verdict": "pass"}
+
+
+def test_events_of_before_are_left_out(tmp_path: Path) -> None:
+    events = [event(number, f"pool-{which}") for which in (1, 2) for number in range(300)]
+
+    result = judged(tmp_path, events, "--since", "1h")
+
+    assert result.exit_code == 2
+    assert "two revisions with cost events are needed" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--by", "colour"), "--by colour"),
+        (("--table", "costs"), "--table PROJECT.DATASET.TABLE"),
+        (("--table", "p.d.t` WHERE TRUE; DROP TABLE x"), "--table PROJECT.DATASET.TABLE"),
+        (("--file", "/nonexistent/events"), "No such file"),
+        (("--since", "soon"), "--since soon"),
+    ],
+)
+def test_unusable_input_ends_with_2_and_one_line(options: tuple[str, ...], said: str) -> None:
+    result = CliRunner().invoke(app, ["canary", *options])
+
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_the_costs_table_is_read_with_bq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = []
+    for which in (1, 2):
+        for number in range(300):
+            one = event(number, f"pool-{which}")
+            row = {name: one[name] for name in one if name not in {"job", "engines", "baseline"}}
+            row["occurred_at"] = one["occurred_at"].split("+")[0].replace("T", " ")
+            rows.append({name: None if value is None else str(value) for name, value in row.items()})
+    (tmp_path / "rows").write_text(json.dumps(rows))
+    (tmp_path / "bq").write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\ncat {tmp_path}/rows\n')
+    (tmp_path / "bq").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    result = CliRunner().invoke(app, ["canary", "--json", "--table", "klipstream.transcription.costs", "--since", "2d"])
+
+    assert result.exit_code == 0, result.output
+    assert lines(result)[-1]["verdict"] == "pass"
+    asked = (tmp_path / "asked").read_text()
+    assert "FROM `klipstream.transcription.costs` WHERE occurred_at >" in asked
+    assert "INTERVAL 48 HOUR" in asked
+
+
+def test_what_bq_refuses_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bq").write_text("#!/bin/sh\necho 'Access Denied: Table costs'\nexit 1\n")
+    (tmp_path / "bq").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    result = CliRunner().invoke(app, ["canary", "--table", "a.b.c"])
+
+    assert result.exit_code == 1
+    assert "Access Denied: Table costs" in result.stderr
+
+
+def test_a_person_reads_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text("".join(json.dumps(event(n, f"pool-{w}")) + "\n" for w in (1, 2) for n in range(300)))
+
+    result = CliRunner().invoke(app, ["canary", "--file", str(path)], env={"COLUMNS": "160"})
+
+    assert result.exit_code == 0
+    assert "300 jobs" in result.stdout
+    assert "pool-2 against pool-1: pass" in result.stdout + result.stderr
