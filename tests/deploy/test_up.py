@@ -218,3 +218,31 @@ def test_the_log_is_read_with_one_filter_of_this_pool(tmp_path: Path) -> None:
     assert "worker.ready" in said
     (asked,) = [call for call in project.calls if "logging read" in call and "--freshness=6h" in call]
     assert 'worker_pool_name="transcription-worker-staging" AND (jsonPayload.message="worker.ready")' in asked
+
+
+def test_a_new_operator_needs_three_commands_after_the_clone_and_the_second_brings_the_first_transcript(
+    tmp_path: Path,
+) -> None:
+    page = (DEPLOY / "RUNBOOK.md").read_text().split("## Deploy for the first time\n")[1].split("\n## ")[0]
+    block = re.search(r"(?:^ {4}.*\n)+", page, re.MULTILINE)
+    assert block is not None
+    commands = [line.strip().split("  #")[0].strip() for line in block[0].splitlines()]
+
+    project = Project(tmp_path)
+    second = (
+        commands[1].replace("DEEPGRAM_API_KEY=...", "DEEPGRAM_API_KEY=key").replace("--build", f"--image {IMAGES[0]}")
+    )
+    done = subprocess.run(
+        ["bash", "-euc", second],
+        env={**BARE, **project.environment},
+        cwd=DEPLOY.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert len(commands) == 3
+    assert commands[0] == "gcloud auth login"
+    assert done.returncode == 0, done.stderr
+    assert "completed: 398 words by parakeet" in done.stdout
+    assert project.state["kept"]["monitoring channels"] != {}
