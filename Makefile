@@ -42,8 +42,10 @@ lint: install ## style, types, import rules
 	    | $(BIN)/check-jsonschema --default-filetype yaml --schemafile deploy/schemas/worker-pool.schema.json - || exit 1; \
 	done
 
+# Tests with processes and a model, and those that measure time, want the machine for themselves; the others share it.
 test: lint ## lint, then every test
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 tests/unit tests/contract tests/deploy
+	$(BIN)/pytest tests/integration tests/chaos tests/gpu
 
 format: install ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
