@@ -1,10 +1,12 @@
+import errno
 from pathlib import Path
 
 import pytest
 
 from worker.adapters.audio import FfmpegMissing, Kernel, find_ffmpeg
 from worker.adapters.audio.confinement.syscalls import ARCHITECTURES
-from worker.preflight.machine import confinement_findings, ffmpeg_finding, memory_finding
+from worker.preflight import machine
+from worker.preflight.machine import confinement_findings, ffmpeg_finding, memory_finding, temp_dir_findings
 from worker.settings import Settings
 
 
@@ -75,3 +77,39 @@ def test_an_ffmpeg_that_cannot_read_an_inherited_file_is_refused_at_the_start(ve
 )
 def test_a_newer_ffmpeg_and_one_without_a_number_are_taken(version: str) -> None:
     assert ffmpeg_finding(Path("/usr/bin/ffmpeg"), version).ok
+
+
+def test_a_temp_dir_that_takes_files_passes_and_is_left_as_it_was(tmp_path: Path) -> None:
+    found = temp_dir_findings(Settings(temp_dir=tmp_path, download_room_gb=0.000001))
+
+    assert [(finding.ok, finding.advice) for finding in found] == [(True, False)]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["missing", "a-file"])
+def test_a_temp_dir_that_is_no_directory_is_refused_and_the_setting_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a-file").touch()
+
+    (found,) = temp_dir_findings(Settings(temp_dir=tmp_path / name))
+
+    assert not found.ok
+    assert "create it, or correct TEMP_DIR" in found.detail
+
+
+def test_a_temp_dir_that_takes_no_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(machine, "takes_files", refuse)
+
+    (found,) = temp_dir_findings(Settings(temp_dir=tmp_path))
+
+    assert not found.ok
+    assert "No space left on device" in found.detail
+
+
+def test_less_room_than_the_settings_promise_to_downloads_is_advice(tmp_path: Path) -> None:
+    found = temp_dir_findings(Settings(temp_dir=tmp_path, download_room_gb=1_000_000))
+
+    assert [(finding.ok, finding.advice) for finding in found] == [(True, False), (True, True)]
+    assert "DOWNLOAD_ROOM_GB promises" in found[1].detail
