@@ -138,7 +138,7 @@ audio_grant() {
         --role=roles/storage.objectViewer --format=none
 }
 
-# leave_a_job [METHOD]: a job that nobody waits for; it is done when everything is mended.
+# leave_a_job [METHOD]: publish a job and return; it is done when everything is mended.
 leave_a_job() {
     local id
     id=gameday-$(date -u +%Y%m%d-%H%M%S)-$RANDOM

@@ -31,12 +31,12 @@ main() {
     each dashboard "$DEPLOY/monitoring/dashboard.yaml"
 }
 
-# Alerts without a channel tell nobody.
+# Alerts without a channel reach no one.
 channels() {
     local standing
     [[ -z $NOTIFICATION_CHANNELS ]] || return 0
     if [[ -z $ALERT_EMAIL ]]; then
-        echo "# WARNING: neither NOTIFICATION_CHANNELS nor ALERT_EMAIL is set: the alerts will tell nobody" >&2
+        echo "# WARNING: neither NOTIFICATION_CHANNELS nor ALERT_EMAIL is set: the alerts will reach no one" >&2
         return
     fi
     local -a list=(gcloud beta monitoring channels list "--filter=type=email AND labels.email_address=$ALERT_EMAIL")

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails, from_json
 MAX_VIOLATIONS = 50
 MAX_VIOLATION_CHARACTERS = 300
 MAX_VALUE_CHARACTERS = 90
-"""Of a publisher's value or name, where it is quoted."""
+"""The most characters of a publisher's value or name that are quoted."""
 
 _MOST_ERRORS_READ = 2_000
 """Above this pydantic would need seconds to describe its errors; only their number is reported then."""

@@ -38,8 +38,8 @@ class AwaitedJob:
     def concerns(self, event: Event) -> bool:
         """Return False for events of other jobs, and for the end of another request with the same job id.
 
-        Where only the id is known, a `JOB_ID_CONFLICT` counts as another's: whoever has the id is not refused. A
-        message that was no job has no request to compare; its failure counts as this job's.
+        Where only the id is known, a `JOB_ID_CONFLICT` counts as another's: the request that holds the id is not
+        refused. A message that was no job has no request to compare; its failure counts as this job's.
         """
         if event.job.job_id != self.job_id:
             return False

@@ -305,8 +305,8 @@ class CloudRecogniser(Protocol):
     async def recognise(self, samples: Pcm, *, language: str, job_id: str) -> CloudRecognition:
         """Send one chunk and return its words. Retries inside what is worth retrying.
 
-        Raises `DeepgramDown` (or a subclass) where the service serves nobody, `DeepgramRejected` where this chunk can
-        never be done, `DeepgramUnavailable`, `DeepgramUnusable` or `TranscriptionTimeout` where a later try may.
+        Raises `DeepgramDown` (or a subclass) where the service is down, `DeepgramRejected` where this chunk can never
+        be done, `DeepgramUnavailable`, `DeepgramUnusable` or `TranscriptionTimeout` where a later try may.
 
         A request that was sent whole is paid for. A caller that is cancelled then gets its answer all the same, marked
         `interrupted`, where it comes within some seconds. In every other case cancellation is immediate. No further

@@ -6,7 +6,7 @@
 | `Retryable`   | unknown: a later try may succeed | one attempt counted, nack      | goes on                          |
 | `WorkerFault` | this worker's                   | nothing counted, nack          | intake stops until a probe works |
 | `ServiceDown` | a service's                     | nothing counted, held or nack  | jobs that need the service wait  |
-| `Deferred`    | nobody's: another worker has it | nothing counted, nack          | goes on                          |
+| `Deferred`    | none: another worker has it     | nothing counted, nack          | goes on                          |
 | `Fatal`       | the deployment's                | nothing counted, nack          | exits with status 1              |
 
 Every concrete error belongs to exactly one of them. `Undiagnosed` errors of an adapter say only which call failed:

@@ -87,7 +87,7 @@ DEEPGRAM_REQUESTS = Counter(
     "klipstream_deepgram_requests_total", "Requests that Deepgram may bill", outcome=("answered", "wasted")
 )
 DEEPGRAM_RETRIES = Counter("klipstream_deepgram_retries_total", "Tries after one that failed")
-DEEPGRAM_DOWN = Gauge("klipstream_deepgram_down", "1 from when Deepgram served nobody to the next answer")
+DEEPGRAM_DOWN = Gauge("klipstream_deepgram_down", "1 from when Deepgram served no request to the next answer")
 BUDGET_RESERVED_USD = Counter("klipstream_budget_reserved_usd_total", "Taken from the day's Deepgram budget")
 BUDGET_SPENT = Gauge("klipstream_budget_spent", "1 while the day's Deepgram budget refuses")
 

@@ -26,7 +26,7 @@ _CHUNK_BYTES = 1 << 16
 _LINE_BYTES = 1 << 12
 _OPEN_FILES = 64
 # What honest files never come near, and without which there would be kinds of memory that nothing counts: measured are
-# 0.73 GiB of addresses (page tables), 132 KiB of stack and 8 threads. Root, and nobody else, may start any number.
+# 0.73 GiB of addresses (page tables), 132 KiB of stack and 8 threads. Root alone may start any number.
 _ADDRESSES_BYTES = 4 << 30
 _STACK_BYTES = 8 << 20
 _THREADS_OF_THE_USER = 4096

@@ -227,7 +227,7 @@ def _concerns_all(error: PaidServiceError) -> bool:
 
 
 def _is_too_many(error: PaidServiceError) -> bool:
-    """Whether the service has no time for this request: never the request's own failure, whoever is served."""
+    """Return True where the service has no time for this request: never the request's own failure."""
     return isinstance(error, DeepgramQuotaError) and error.status == TOO_MANY_REQUESTS and not error.wasted_requests
 
 

@@ -76,7 +76,7 @@ class Fuse:
             self._change(FuseState.CLOSED, "", 0)
 
     def record_failure(self, error: Exception) -> None:
-        """Count a delivery that failed by its job's fault, or by nobody knows whose."""
+        """Count a delivery that failed by its job's fault, or by an unknown one."""
         if not self.is_closed:
             return
         self._only_messages = self._only_messages and isinstance(error, SEEN_IN_THE_MESSAGE)

@@ -11,7 +11,7 @@ from typing import Self
 from worker.ports import Delivery
 
 MEMORY_BYTES = 16 * 1024 * 1024
-"""Less than this is kept in memory; beyond it the file is on disk, without a name and readable by nobody else."""
+"""Less than this is kept in memory; beyond it the file is on disk, without a name, readable by this process alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

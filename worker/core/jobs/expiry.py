@@ -1,4 +1,4 @@
-"""Jobs that nobody waits for any more are not begun."""
+"""Jobs whose deadline has passed are not begun."""
 
 from datetime import datetime
 

@@ -130,7 +130,7 @@ class Ladder:
         """The chunk's words by the first engine that succeeds, with all the engine time that went into it.
 
         Raises the last engine's error; `FallbackBudgetExhausted` where only Deepgram was left and may not be paid,
-        `DeepgramDown` where only Deepgram was left and serves nobody.
+        `DeepgramDown` where only Deepgram was left and serves no request.
         """
         if not chunk.windows:
             return _heard_by_parakeet(chunk, ())

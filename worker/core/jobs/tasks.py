@@ -17,7 +17,7 @@ async def together() -> AsyncIterator[asyncio.TaskGroup]:
 
 
 def noted(task: asyncio.Task[Any]) -> None:
-    """Take note of how a shielded task ended, so that asyncio does not complain that nobody did."""
+    """Take note of how a shielded task ended, so that asyncio does not report it as never retrieved."""
     if not task.cancelled():
         task.exception()
 

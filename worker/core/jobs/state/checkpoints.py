@@ -78,7 +78,7 @@ class Checkpoints:
         if self._names is not None:
             self._names.add(ref.name)
         write = asyncio.create_task(self._write(ref, checkpoint), name=f"checkpoint-write:{ref.name}")
-        write.add_done_callback(noted)  # where the caller is cancelled nobody else looks at how it ended
+        write.add_done_callback(noted)  # a cancelled caller does not retrieve its exception
         if await asyncio.shield(write):
             await self._holder.note_progress()
 

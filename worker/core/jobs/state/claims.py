@@ -164,7 +164,7 @@ class Claim:
 
     async def _write(self, **changes: bool | int | str | Waste) -> None:
         write = asyncio.create_task(self._swap(changes), name=f"claim-write:{self._record.job_id}")
-        write.add_done_callback(noted)  # where the caller is cancelled nobody else looks at how it ended
+        write.add_done_callback(noted)  # a cancelled caller does not retrieve its exception
         await asyncio.shield(write)
 
     async def _swap(self, changes: Mapping[str, bool | int | str | Waste]) -> None:
