@@ -230,7 +230,7 @@ def make_jobs(
             max_bytes=int(settings.max_file_size_gb * GIB),
             room_bytes=settings.download_room_gb * GIB,
             may_read=lambda bucket: parts.refuse_if_broken(f"gs://{bucket}"),
-            on_read=lambda bucket: parts.add(buckets.audio(bucket)),
+            on_read=lambda bucket: parts.add(buckets.audio(bucket, is_learned=True)),
             until_mended=lambda bucket: parts.wait_mended(f"gs://{bucket}"),
         ),
         output=OutputWriter(cloud.store, output_bucket=settings.output_bucket, writable_buckets=writable),

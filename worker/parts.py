@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -80,10 +80,10 @@ class Buckets:
         for bucket in sorted(self.inputs - set(own.values()) - self.other_outputs):
             yield self.audio(bucket)
 
-    def audio(self, bucket: str) -> Part:
-        """Return the part for a bucket that audio is read from."""
-        name = f"audio bucket gs://{bucket}"
-        return _bucket_part(name, bucket, partial(reads, self.store, bucket), Need.SOME_JOBS)
+    def audio(self, bucket: str, *, is_learned: bool = False) -> Part:
+        """Return the part for a bucket that audio is read from; a learned one is named by no setting."""
+        part = _bucket_part(f"audio bucket gs://{bucket}", bucket, partial(reads, self.store, bucket), Need.SOME_JOBS)
+        return replace(part, is_learned=is_learned)
 
 
 def machine_parts(folder: Path) -> Iterator[Part]:

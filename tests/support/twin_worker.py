@@ -82,7 +82,7 @@ class TwinWorker:
                 input_buckets=frozenset(),
                 max_bytes=100_000_000,
                 may_read=lambda bucket: self.fitness.refuse_if_broken(f"gs://{bucket}"),
-                on_read=lambda bucket: self.fitness.add(self.buckets.audio(bucket)),
+                on_read=lambda bucket: self.fitness.add(self.buckets.audio(bucket, is_learned=True)),
                 until_mended=lambda bucket: self.fitness.wait_mended(f"gs://{bucket}"),
             ),
             output=OutputWriter(self.store, output_bucket="out", writable_buckets=frozenset({"out", "other"})),

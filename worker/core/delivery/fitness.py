@@ -43,6 +43,8 @@ PROBE_SECONDS = 60.0
 LONGEST_PROBE_PAUSE_SECONDS = 15.0
 LONGEST_RELAPSE_PAUSE_SECONDS = 60.0
 MOST_REMEMBERED_FAULTS = 4096
+MOST_PARTS = 200
+"""Buckets that jobs have used are parts too, and any number of jobs may name any number of them."""
 TEMP_DIR, MACHINE = "TEMP_DIR", "machine"
 """The resources that stand for what every job needs of the operating system: disk; and memory, files, processes."""
 DISK_IS_REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
@@ -78,6 +80,8 @@ class Part:
     need: Need = Need.EVERY_JOB
     remote: bool = True
     limit_seconds: float = PROBE_SECONDS
+    is_learned: bool = False
+    """No setting names the part, jobs have used it: it is probed when a job's call fails, not by the self-test."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,9 +150,10 @@ class Fitness:
             self.add(part)
 
     def add(self, part: Part) -> None:
-        """Answer for one more part; one of the same resource stays as it is."""
-        fresh = _Condition(part=part, test=PartTest(part=part.name))
-        self._conditions.setdefault(part.resource, fresh)
+        """Answer for one more part; one of the same resource stays as it is, and beyond `MOST_PARTS` none is added."""
+        if len(self._conditions) < MOST_PARTS:
+            fresh = _Condition(part=part, test=PartTest(part=part.name))
+            self._conditions.setdefault(part.resource, fresh)
 
     @property
     def tests(self) -> tuple[PartTest, ...]:
@@ -216,8 +221,9 @@ class Fitness:
                 condition.test = PartTest(part=condition.part.name, passed=True, tested_at=now)
 
     async def self_test(self) -> None:
-        """Probe every part, in order. Raises what the first broken one came to, after all were probed."""
-        faults = [await self._probe(condition) for condition in tuple(self._conditions.values())]
+        """Probe every part that is not learned, in order. Raises what the first broken one came to, after the last."""
+        own = [condition for condition in self._conditions.values() if not condition.part.is_learned]
+        faults = [await self._probe(condition) for condition in own]
         for fault in faults:
             if fault is not None:
                 raise fault.with_traceback(None)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.clock import FakeClock
-from worker.core.delivery.fitness import Fitness, Need, Part
+from worker.core.delivery.fitness import MOST_PARTS, Fitness, Need, Part
 from worker.errors import (
     AudioForbidden,
     CallFailed,
@@ -231,3 +231,21 @@ async def test_deliveries_that_meet_a_broken_part_do_not_put_its_probe_off() -> 
             await clock.advance(0.5)
 
         fitness.refuse_if_broken(BUCKET)
+
+
+async def test_a_bucket_that_no_setting_names_is_not_tested_before_a_job_fails_on_it() -> None:
+    gone = Probe(error=REFUSED)
+    async with tended(Probe()) as (fitness, _):
+        fitness.add(Part(name="audio bucket", resource="gs://gone", probe=gone, is_learned=True))
+
+        await fitness.self_test()
+
+        assert (gone.runs, fitness.why_unfit()) == (0, "")
+
+
+async def test_any_number_of_buckets_may_be_named_but_only_so_many_are_answered_for() -> None:
+    async with tended(Probe()) as (fitness, _):
+        for number in range(2 * MOST_PARTS):
+            fitness.add(Part(name=f"audio bucket {number}", resource=f"gs://{number}", probe=Probe()))
+
+        assert len(fitness.tests) == MOST_PARTS
