@@ -18,7 +18,7 @@ class _State(BaseModel):
 
 
 class Waste(_State):
-    """What was spent on chunks that came to nothing: the job pays for it all the same."""
+    """The cost of chunks that failed; part of the job's bill."""
 
     engine_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     deepgram_requests: int = Field(default=0, ge=0)
@@ -62,7 +62,7 @@ class ClaimRecord(_State):
     """How the job broke its worker the last time that was counted as a crash."""
     deliveries: int = 0
     waste: Waste = NO_WASTE
-    """Of this run's failed attempts, by whatever worker."""
+    """The cost of this run's failed attempts, on any worker."""
     first_seen: datetime
     heartbeat_at: datetime
     """For people; staleness is judged by the reader's own clock."""

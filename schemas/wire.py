@@ -1,4 +1,4 @@
-"""What every message has in common: the base model, and how numbers and times are written and read.
+"""The base model of every message, and how numbers and times are written and read.
 
 Numbers are rounded here and nowhere else: dollars to 6 decimals, seconds and ratios to 3, percentages to 2. Rates are
 carried as they are (a vCPU second costs $0.000011244). Rounding happens when a model is made, so a message that is

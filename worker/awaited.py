@@ -21,7 +21,7 @@ class AwaitedJob:
 
     job_id: str
     identity: str | None = None
-    """Of the request; None where it is not known, or holds fields that this version does not know."""
+    """The request's identity; None where it is not known, or holds fields that this version does not know."""
     run: int = 0
     """Events of earlier runs, which come again with every redelivery, do not end the wait."""
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:  # importing Google's client costs 0.7 s, so it waits for the 
     from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 MOST_NAMES, MOST_OF_A_NAME = 20, 60
-"""How many unknown fields a warning names, and how many characters of each."""
+"""The most unknown fields that a warning names, and the most characters of each."""
 
 log = logging.getLogger(__name__)
 

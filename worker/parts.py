@@ -1,4 +1,4 @@
-"""What jobs need of this worker, and how each part is tested: for the fuse's self-test, preflight, `check` and health.
+"""The parts of this worker that jobs need, and their probes: for the fuse's self-test, preflight, `check` and health.
 
 A probe does what a job does with the part, and costs nothing that is paid: it writes to TEMP_DIR, writes, reads and
 deletes an object of its own where jobs write, looks for an object where jobs read, asks each topic whether it may
@@ -21,7 +21,7 @@ from worker.ports import ObjectRef, ObjectStore
 from worker.settings import Settings
 
 PROBE_BYTES = 1 << 20
-"""What TEMP_DIR must be able to take for a worker to be fit; smaller than nearly all audio."""
+"""The bytes that TEMP_DIR must take for a worker to be fit; smaller than nearly all audio."""
 PROBE_FILES = 16
 """Descriptors that must be free: about what one job needs."""
 PROBE_NAME = ".klipstream-worker-check"

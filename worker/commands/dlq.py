@@ -155,7 +155,7 @@ def table(entries: Sequence[Entry], now: datetime) -> Table:
 
 @dataclass(kw_only=True)
 class _Tally:
-    """What became of the letters of a run; told at its end, however it ends."""
+    """The outcome of the letters of a run; printed at its end, however it ends."""
 
     done: int = 0
     kept: list[Refusal] = field(default_factory=list)

@@ -6,7 +6,7 @@ from schemas.codes import ErrorCode
 from worker.errors.policy import JobFault, Retryable
 
 TOLD_VIOLATIONS = 5
-"""How many of them a message names; the event and the dead letter list them all."""
+"""The most violations that a message names; the event and the dead letter list them all."""
 
 
 class InvalidJob(JobFault):

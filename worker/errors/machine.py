@@ -1,4 +1,4 @@
-"""What keeps this worker, or every worker, from a job that is in order."""
+"""Faults of this worker or of a service, and deferrals: the job is in order."""
 
 from schemas.codes import ErrorCode
 from worker.errors.policy import Deferred, ServiceDown, WorkerFault

@@ -1,4 +1,4 @@
-"""What can go wrong, as classes. The class of an error is the policy, its code is part of the contract.
+"""The classes of errors. The class of an error is the policy, its code is part of the contract.
 
 | class         | whose fault                     | the job                        | the worker                       |
 | ------------- | ------------------------------- | ------------------------------ | -------------------------------- |

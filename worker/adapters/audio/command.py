@@ -78,12 +78,12 @@ class Way:
 
     @property
     def mixes(self) -> int:
-        """How many mixes of the channels come out, interleaved."""
+        """The number of interleaved mixes in the output."""
         return 1 if self.channels == 1 and not self.each_frame else 2
 
     @property
     def frame_bytes(self) -> int:
-        """Of one sample of every mix."""
+        """The size in bytes of one sample of every mix."""
         return self.mixes * self.encoding.sample_bytes
 
 

@@ -165,7 +165,7 @@ class FfmpegDecoder:
         return started(self._ffmpeg, path, arguments, _report(path, way), self._limits)
 
     async def _is_loud(self, path: Path, track: int) -> bool:
-        """Whether a track holds more than silence; it is decoded up to the first sound."""
+        """Return True where a track holds more than silence; decode it up to the first sound."""
         way = Way(track=track, each_frame=True)
         timeline = Timeline(Clock(), self._limits.max_seconds, coarse=False, follows=True)
         async with self._started(path, way) as run:

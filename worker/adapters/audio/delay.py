@@ -13,7 +13,7 @@ from worker.adapters.audio.report import Report
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 _SAMPLES = {"mp3": 1105, "mp2": 481, "aac": 1024, "ac3": 256, "eac3": 256}
-"""Of the codec's own rate; what the common encoders begin with, and the decoder's filters add."""
+"""Samples at the codec's own rate: the delay of common encoders and of the decoder's filters."""
 _BARE = frozenset({"aac", "ac3", "eac3", "mp3"})
 _FOR_VIDEO = frozenset({"avi", "flv", "mpegts"})
 """These do not state it either, but with pictures their times are set so that sound and picture agree."""

@@ -16,7 +16,7 @@ CELL_SAMPLES = SAMPLE_RATE_HZ // 4
 _BEYOND_DOUBT_PEAK = 3_277
 """-20 dB: no channel can be 20 dB above a mean that reaches this."""
 _CANCELLED = 100.0
-"""Of two energies: 20 dB."""
+"""A ratio of two energies: 20 dB."""
 _AUDIBLE = 10.0**2
 """Mean square, -70 dB: below it is noise, whatever its channels do."""
 

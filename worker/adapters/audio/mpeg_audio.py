@@ -25,7 +25,7 @@ _ID3V1_BYTES, _APE_HEADER_BYTES, _ID3V2_HEADER_BYTES = 128, 32, 10
 _LYRICS = b"LYRICSBEGIN"
 _MOST_ZEROS = 1 << 20
 _HEADER = re.compile(rb"\xff[\xfa\xfb\xf2\xf3\xe2\xe3]", re.DOTALL)
-"""Of a frame of layer 3."""
+"""The first two bytes of a frame of layer 3."""
 _FIRST_FRAME_BYTES, _XING_BYTES = 256, 150
 
 

@@ -1,4 +1,4 @@
-"""What ffmpeg does not notice in an Ogg file: its early end, and the links of a chain (RFC 3533).
+"""Facts of an Ogg file that ffmpeg does not report: an early end, and the links of a chain (RFC 3533).
 
 A chained file is several files behind each other; radio stations and joined recordings are.
 """

@@ -25,7 +25,7 @@ class Packet:
 
     milliseconds: int
     body: memoryview
-    """Of the memory that was fed; not copied."""
+    """A view of the memory that was fed; not copied."""
 
 
 class PacketReader:

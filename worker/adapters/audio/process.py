@@ -43,7 +43,7 @@ class Limits:
     stall_seconds: float = 60.0
     """Without a block of samples while the reader waits for one; the reader's own time does not count."""
     memory_bytes: int = 384 << 20
-    """Of private memory, which with a seccomp filter is all that ffmpeg can take.
+    """The limit on private memory, which with a seccomp filter is all that ffmpeg can take.
 
     Measured with ffmpeg 7.0.2 and 9.0.2: 75-112 MiB, of which 5-30 are resident; for the index of 12 h of AAC in an MP4
     159-183, in fragments of a second 154.

@@ -26,11 +26,11 @@ _ONE_TRACK = frozenset({"aiff", "flac", "mp3", "wav", "w64", "caf", "au"})
 _ESTIMATES = ("Estimating duration from bitrate", "using bitrate for duration")
 _CHANGE = "Reconfiguring filter graph"
 _CHANGE_REFUSED = ("Channel change is not supported", "Not yet implemented in FFmpeg", "failed to create or replace")
-"""Of a chained Ogg file, whose links `ogg.py` then finds."""
+"""A line about a chained Ogg file, whose links `ogg.py` then finds."""
 _LOST_SYNC = ("Header missing", "Error submitting packet to decoder: Invalid data")
-"""Of an MPEG audio stream: a tag, padding, or damage; `mpeg_audio.py` tells which."""
+"""A line about an MPEG audio stream: a tag, padding, or damage; `mpeg_audio.py` tells which."""
 _NO_PAGE = "Error during demuxing: Invalid data"
-"""Of an Ogg file: zeros behind its end, or damage; `ogg.py` tells which."""
+"""A line about an Ogg file: zeros behind its end, or damage; `ogg.py` tells which."""
 _KEPT_COMPLAINTS = 4
 _KEPT_TRACKS = 100
 _REASON_CHARACTERS = 300
@@ -54,7 +54,7 @@ class Track:
 
     @property
     def channels(self) -> int:
-        """How many; 0 for a layout that has a name of its own, such as `5.1(side)`."""
+        """The number of channels; 0 for a layout that has a name of its own, such as `5.1(side)`."""
         count, _, unit = self.layout.partition(" ")
         return int(count) if unit.startswith("channel") and count.isdecimal() else _LAYOUTS.get(self.layout, 0)
 
@@ -79,7 +79,7 @@ class Report:
         self._refused_codecs: set[str] = set()
         self._refusal: str | None = None
         self.start_seconds: float | None = None
-        """Of the file, on its own clock: the earliest of the tracks that ffmpeg knows."""
+        """The start of the file on its own clock: the earliest of the tracks that ffmpeg knows."""
         self.container: str | None = None
         self.duration_seconds: float | None = None
         self.tracks: list[Track] = []
@@ -123,7 +123,7 @@ class Report:
 
     @property
     def codec(self) -> str | None:
-        """Of that track."""
+        """The codec of that track."""
         return self.track.codec if self.track else None
 
     @property

@@ -200,7 +200,7 @@ class SerialStream:
             yield piece
 
     async def _pieces_of_file(self) -> tuple[ByteRange, ...]:
-        """Of a joined file, what ffmpeg must be given one by one."""
+        """Return the pieces of a joined file, which ffmpeg must decode one by one."""
         return await asyncio.to_thread(verdict.joined_pieces, self._path, self._run.report.container)
 
     def _timeline(self, *, coarse: bool, follows: bool = False) -> Timeline:

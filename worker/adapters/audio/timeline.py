@@ -49,12 +49,12 @@ class TimesDiffer(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clock:
-    """What the times of a file's packets mean."""
+    """The meaning of the times of a file's packets."""
 
     states_times: bool = True
     """False where the container states none; ffmpeg's own then only tell a coarse decode that something changes."""
     zero_seconds: float = 0.0
-    """What it shows at the file's first moment."""
+    """The reading of the clock at the file's first moment."""
     longest_gap_seconds: float = math.inf
     """A longer jump means that it was set."""
 

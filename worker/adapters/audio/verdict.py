@@ -1,4 +1,4 @@
-"""Whether audio is missing: what ffmpeg complained of, held against the file.
+"""Tells whether audio is missing: ffmpeg's complaints, compared with the file.
 
 Complaints alone prove nothing: ffmpeg reports a tag between two songs as it reports damage.
 """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _UNKNOWN_FROM = 0x7FFF_F000
-"""What sox writes into a pipe; others write more, up to 0xFFFFFFFF, or 0."""
+"""The size that sox writes into a pipe; others write more, up to 0xFFFFFFFF, or 0."""
 _MOST_CHUNKS = 1000
 _HEADER_BYTES = 8
 _SLACK_BYTES = 64
@@ -14,7 +14,7 @@ _SLACK_BYTES = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WavSize:
-    """What the header says of its samples, and what the file holds."""
+    """The size of the samples by the header, and by the file."""
 
     stated_bytes: int
     there_bytes: int

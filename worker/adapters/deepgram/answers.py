@@ -18,7 +18,7 @@ from worker.adapters.deepgram.refusals import unusable
 from worker.ports import CloudRecognition
 
 MOST_UNHEARD_SECONDS = 1.0
-"""How much shorter than the audio sent the audio may be that Deepgram says it heard."""
+"""The most seconds by which Deepgram's duration may fall short of the audio sent."""
 MOST_WORDS_PER_SECOND = 20
 """Three times what a fast speaker says; the timeline has room for a thousand."""
 MOST_WORD_CHARACTERS = 1_000

@@ -221,7 +221,7 @@ class CircuitBreaker:
 
 
 def _concerns_all(error: PaidServiceError) -> bool:
-    """Whether every request would fail alike: the key or the credit is refused, or answers to many jobs are odd."""
+    """Return True where every request would fail alike: key or credit refused, or odd answers to many jobs."""
     refused = isinstance(error, DeepgramQuotaError) and error.status == OUT_OF_CREDIT
     return refused or isinstance(error, DeepgramAuthError | DeepgramUnusable)
 

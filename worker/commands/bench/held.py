@@ -1,4 +1,4 @@
-"""How much memory processes hold: asked from outside, and of those that hide it, by what they note themselves.
+"""The memory that processes hold: asked from outside, and of those that hide it, by what they note themselves.
 
 A worker that does not run as root hides its memory from other processes, and with it the figures. Python imports
 `sitecustomize` as it starts: one that lies on the import path of the worker, and so of its inference process, notes

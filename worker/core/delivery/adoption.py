@@ -42,7 +42,7 @@ LEASE_SECONDS = 60
 RELEASE_SECONDS = 2.0
 
 OF_ALL_LETTERS = (WorkerFault, ServiceDown, Undiagnosed, Fatal)
-"""What keeps one letter for such a reason keeps all of them."""
+"""Errors that keep all letters, not only one."""
 
 Item = TypeVar("Item")
 

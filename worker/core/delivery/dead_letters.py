@@ -59,7 +59,7 @@ class Letter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """What the console keeps of a dead letter in memory: its facts without its texts, and which messages it is."""
+    """A dead letter as the console keeps it in memory: its facts without its texts, and which messages it is."""
 
     dead_letter_id: str
     origin: Origin

@@ -1,4 +1,4 @@
-"""What becomes of a delivery: a pure function from the error and the moment to the step that follows."""
+"""The step that follows for a delivery: a pure function of the error and the lease."""
 
 from enum import Enum
 
@@ -6,7 +6,7 @@ from worker.errors import Deferred, Fatal, JobFault, ServiceDown, WorkerFault
 
 
 class Step(Enum):
-    """What the consumer does with a delivery whose handler has ended."""
+    """The consumer's action on a delivery whose handler has ended."""
 
     ACK = "ack"
     """The job is done."""

@@ -56,7 +56,7 @@ log = structlog.get_logger()
 
 
 class Need(Enum):
-    """What stops the intake."""
+    """The faults of a part that stop the intake."""
 
     EVERY_JOB = "every job"
     """No job can do without the part: a refusal and an outage."""

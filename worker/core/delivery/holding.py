@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """How much is held at once, and where messages are laid aside."""
+    """The bounds of what is held at once, and where messages are laid aside."""
 
     messages: int
     bytes: int = MOST_BYTES
@@ -72,7 +72,7 @@ class Holding:
 
     @property
     def full_of(self) -> str:
-        """What more messages would not fit into: a sentence, or empty where the end of the subscription was reached."""
+        """The bound that more messages exceed: a sentence, or empty where the end of the subscription was reached."""
         if self._spool.bytes >= self._limits.bytes:
             return (
                 f"{len(self._held)} messages take {self._spool.bytes / 2**20:.0f} MiB, which is the most held at once"

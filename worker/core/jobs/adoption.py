@@ -1,4 +1,4 @@
-"""What becomes of a job that the subscription's policy gave up on: its dead letter and the events it still owes.
+"""The end of a job that the subscription's policy gave up on: its dead letter and the events it still owes.
 
 No worker came to a verdict, so little is known: the times and the count of Pub/Sub, what the job's claim counted and
 what its checkpoints cost. Everything else stays null; no figure is made up.

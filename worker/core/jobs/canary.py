@@ -22,7 +22,7 @@ Criterion = Literal["success", "fallback", "speed", "cost"]
 
 Z = NormalDist().inv_cdf(0.95)
 FEWEST_JOBS = 10
-"""Of each side, below which means of speed and cost are not compared."""
+"""Jobs of each side, below which means of speed and cost are not compared."""
 MOST_FAILED = 0.01
 MOST_FALLEN_BACK = 0.05
 WORSE_BY = 0.01
@@ -32,7 +32,7 @@ SECONDS_PER_HOUR = 3600
 
 @dataclass(frozen=True, kw_only=True)
 class JobCost:
-    """What one cost event says of a job; None where the worker was too old to say it."""
+    """The figures of one cost event; None where an older worker did not write them."""
 
     event_id: str
     occurred_at: datetime
@@ -48,7 +48,7 @@ class JobCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """So many of so many were bad."""
+    """A count of bad ones and of all."""
 
     bad: int
     of: int
@@ -70,7 +70,7 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What one criterion says, with the figures and sample sizes of both sides."""
+    """The verdict of one criterion, with the figures and sample sizes of both sides."""
 
     criterion: Criterion
     verdict: Verdict

@@ -23,7 +23,7 @@ LARGE_BYTES = 64 * 1024
 """Above this a message is read in a thread: reading 1 MiB takes up to half a second."""
 
 MOST_NAMES, MOST_OF_A_NAME = 20, 60
-"""How many unknown fields a log line names, and how many characters of each."""
+"""The most unknown fields that a log line names, and the most characters of each."""
 
 RUN_DIGITS = 18
 """The longest run that fits every reader of an event, BigQuery's INT64 among them."""
@@ -131,7 +131,7 @@ def original_of(delivery: Delivery, subscription: str) -> OriginalMessage:
 
 
 class _Pauses:
-    """How many threads want no collection, and whether there were any before the first of them."""
+    """The number of threads that want no collection, and whether it was on before the first."""
 
     lock = threading.Lock()
     count = 0

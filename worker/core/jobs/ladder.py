@@ -71,7 +71,7 @@ class Deepgram:
 
 @dataclass(kw_only=True)
 class _Meter:
-    """What was spent on one chunk, beside the request that Deepgram answered."""
+    """The cost of one chunk, beside the request that Deepgram answered."""
 
     engine_seconds: float = 0.0
     wasted_requests: int = 0
@@ -101,7 +101,7 @@ class Ladder:
     """
 
     waste: Waste
-    """What was spent on the chunks that failed."""
+    """The cost of the chunks that failed."""
     interrupted: bool
     """The job was cancelled while a paid answer was awaited: keep the chunk that `hear` returned, then end."""
 

@@ -1,4 +1,4 @@
-"""What keeps a job from being claimed and done now, and how it is waited out: in a parking place, without the claim."""
+"""Obstacles to claiming a job now, and how they are waited out: in a parking place, without the claim."""
 
 import structlog
 
@@ -10,7 +10,7 @@ from worker.errors import ClaimHeld, DeepgramDown, ParkingFull, ResourceDown, Se
 from worker.ports import Clock, JobSlot
 
 LEAST_SECONDS = 5.0
-"""Of a wait for Deepgram: where it serves others and has no time for this job, asking at once would be no wait."""
+"""The shortest wait for Deepgram, which may serve others and have no time for this job."""
 
 log = structlog.get_logger(__name__)
 

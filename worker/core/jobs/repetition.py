@@ -1,4 +1,4 @@
-"""Whether the result of a completed job can be announced again, or must be made again.
+"""Decides whether a completed job's result is announced again or made again.
 
 A completed job's marker holds the events that said so. They are true for as long as the artefacts exist, in whatever
 generation: the pipeline writes over them itself. Where one is gone, the job is done again as its next run: run and
@@ -14,7 +14,7 @@ from worker.core.jobs.job_message import LARGE_BYTES, collections_paused
 from worker.core.jobs.output import OutputWriter
 
 MOST_KEPT_CHARACTERS = 1 << 18
-"""Of cost events in a result marker, which must stay far below 8 MiB: about 200 events of usual jobs."""
+"""The size of the cost events in a result marker, which must stay far below 8 MiB: about 200 events of usual jobs."""
 
 
 async def missing_artefacts(marker: ResultMarker, output: OutputWriter) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ from worker.ports import EngineFacts
 WORKER_FAULT_ACTION = "look for this support_reference in the worker's log; a fixed worker can replay the job"
 
 MOST_MESSAGE_CHARACTERS = 4_000
-"""Of an error, in events, dead letters and the log: some exceptions quote all that they choked on."""
+"""The most characters of an error in events, letters and the log: some exceptions quote all that they choked on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class Account:
     chunks: Sequence[Checkpoint] = field(default_factory=tuple)
     chunks_resumed: int = 0
     waste: Waste = NO_WASTE
-    """Of this run's failed attempts, earlier ones included."""
+    """The cost of this run's failed attempts, earlier ones included."""
     progress: Progress | None = None
     cost: Cost | None = None
     """Once the job has ended."""

@@ -1,4 +1,4 @@
-"""What a job's failed attempts cost, kept in its state until the job ends."""
+"""The cost of a job's failed attempts, kept in its state until the job ends."""
 
 import structlog
 

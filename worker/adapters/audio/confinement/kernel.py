@@ -1,4 +1,4 @@
-"""What the kernel offers to confine a process with."""
+"""The mechanisms of the kernel that confine a process."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kernel:
-    """What there is to confine a process with."""
+    """The available mechanisms that confine a process."""
 
     landlock_abi: int
     """Version of Landlock; 0 where there is none. 4 restricts TCP, 6 signals and abstract sockets."""

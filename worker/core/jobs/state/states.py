@@ -25,7 +25,7 @@ FIRST_LOOK_SHARE, LAST_LOOK_SHARE, LOOK_GROWTH = 1 / 60, 1 / 10, 1.5
 
 
 BUCKET_TIME_MARGIN_SECONDS = 1.0
-"""What two stamps of the bucket's clock may be apart by the servers that made them."""
+"""The most seconds by which the servers of one bucket may stamp apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
