@@ -6,9 +6,9 @@ from multiprocessing.connection import Connection
 from tests.support.mortal_engine import FACTS
 from tests.support.scripted_engine import PATIENT
 from worker.adapters.memory.recogniser import words_in
+from worker.adapters.parakeet.child_process.serve import serve
 from worker.adapters.parakeet.engine import ParakeetEngine
-from worker.adapters.parakeet.messages import Batch, Done, EngineOptions, Ready
-from worker.adapters.parakeet.process import serve
+from worker.adapters.parakeet.protocol import Batch, Done, EngineOptions, Ready
 from worker.ports import SAMPLE_RATE_HZ
 
 WEIGHTS_BYTES = 2 * 2**30

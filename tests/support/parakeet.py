@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from tests.support.speech import bank
 from worker.adapters.parakeet.engine import ParakeetEngine, Patience
-from worker.adapters.parakeet.messages import EngineOptions
+from worker.adapters.parakeet.protocol import EngineOptions
 from worker.embedded.samples import tiny_model as tiny_model_file
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 

@@ -12,9 +12,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from schemas.speech import Word
+from worker.adapters.parakeet.child_process.serve import serve
 from worker.adapters.parakeet.engine import ParakeetEngine, Patience
-from worker.adapters.parakeet.messages import Batch, Done, EngineOptions, Ready
-from worker.adapters.parakeet.process import serve
+from worker.adapters.parakeet.protocol import Batch, Done, EngineOptions, Ready
 from worker.errors import GpuNotAvailable, ModelLoadingError
 from worker.ports import EngineFacts, Pcm
 

@@ -10,12 +10,12 @@ from typing import Self
 
 import structlog
 
-from worker.adapters.parakeet import process
-from worker.adapters.parakeet.batcher import Batcher
-from worker.adapters.parakeet.child import Program
-from worker.adapters.parakeet.handle import InferenceProcess
-from worker.adapters.parakeet.messages import EngineOptions, Precision
-from worker.adapters.parakeet.waiting import Window
+from worker.adapters.parakeet.child import InferenceProcess
+from worker.adapters.parakeet.child_process import serve as process
+from worker.adapters.parakeet.child_process.main import Program
+from worker.adapters.parakeet.protocol import EngineOptions, Precision
+from worker.adapters.parakeet.queue import Window
+from worker.adapters.parakeet.scheduler import Batcher
 from worker.errors import EngineFailure, GpuNotAvailable, ModelLoadingError, TranscriptionTimeout, WorkerError
 from worker.ports import EngineFacts, Pcm, Recognition
 from worker.telemetry import LogFormat

@@ -11,8 +11,8 @@ from nemo.collections.asr.models import ASRModel
 
 from worker.adapters.parakeet.loaded import LoadedModel
 from worker.adapters.parakeet.mapped import restore
-from worker.adapters.parakeet.messages import EngineOptions
 from worker.adapters.parakeet.prepared import UnusualFileError, noted_sum, sum_of
+from worker.adapters.parakeet.protocol import EngineOptions
 from worker.errors import GpuNotAvailable, ModelLoadingError
 from worker.ports import EngineFacts
 

@@ -12,17 +12,17 @@ from nemo.collections.asr.models import ASRModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from worker.adapters.parakeet.ahead import Ahead
 from worker.adapters.parakeet.attention import sees_its_whole_input
 from worker.adapters.parakeet.bench.attention import attentions, with_our_attention
 from worker.adapters.parakeet.bench.device import Run, Stopwatch, kept_bytes, matmul_ceiling, timed
 from worker.adapters.parakeet.bench.nemo import Nemo
 from worker.adapters.parakeet.bench.results import Agreement, Material, Measured, Plan, Way, agreement
 from worker.adapters.parakeet.buckets import bucket_of
+from worker.adapters.parakeet.child_process.pipeline import Ahead
 from worker.adapters.parakeet.inference import WindowsToWords
 from worker.adapters.parakeet.loaded import LoadedModel
-from worker.adapters.parakeet.messages import Batch, EngineOptions
 from worker.adapters.parakeet.model import load_model, model_file
+from worker.adapters.parakeet.protocol import Batch, EngineOptions
 from worker.ports import Pcm
 
 _SWEEPS = 2

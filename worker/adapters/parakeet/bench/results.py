@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from worker.adapters.parakeet.messages import Precision
+from worker.adapters.parakeet.protocol import Precision
 from worker.ports import Pcm
 
 RANDOM_WEIGHTS = "random-0.6b"

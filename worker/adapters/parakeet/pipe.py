@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from worker.adapters.parakeet.messages import Batch
+from worker.adapters.parakeet.protocol import Batch
 
 
 def send_batch(pipe: Connection, batch: Batch) -> None:

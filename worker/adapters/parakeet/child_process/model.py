@@ -7,10 +7,10 @@ import structlog
 import torch
 
 from worker.adapters.allocator import return_what_is_free
-from worker.adapters.parakeet.ahead import Ahead, Take
+from worker.adapters.parakeet.child_process.pipeline import Ahead, Take
 from worker.adapters.parakeet.inference import WindowsToWords
-from worker.adapters.parakeet.messages import Done, EngineOptions, Ready
 from worker.adapters.parakeet.model import load_model
+from worker.adapters.parakeet.protocol import Done, EngineOptions, Ready
 from worker.ports import EngineFacts
 
 log = structlog.get_logger()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from schemas.speech import Word
-from worker.adapters.parakeet.batcher import Batcher
-from worker.adapters.parakeet.messages import Batch, Done
-from worker.adapters.parakeet.waiting import Window
+from worker.adapters.parakeet.protocol import Batch, Done
+from worker.adapters.parakeet.queue import Window
+from worker.adapters.parakeet.scheduler import Batcher
 from worker.errors import EngineFailure, GpuMemoryError, WorkerError
 from worker.ports import Recognition
 

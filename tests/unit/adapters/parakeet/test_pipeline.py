@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from schemas.speech import Word  # noqa: E402  needs torch
-from worker.adapters.parakeet.ahead import Ahead, Heard  # noqa: E402
-from worker.adapters.parakeet.messages import Batch  # noqa: E402
+from worker.adapters.parakeet.child_process.pipeline import Ahead, Heard  # noqa: E402
+from worker.adapters.parakeet.protocol import Batch  # noqa: E402
 
 BATCH_SIZE = 4
 DECODED_WINDOWS = 8
@@ -147,7 +147,7 @@ def test_time_is_shared_by_length_of_audio_and_counted_once(monkeypatch: pytest.
 
         return work
 
-    monkeypatch.setattr("worker.adapters.parakeet.ahead.time.perf_counter", lambda: now)
+    monkeypatch.setattr("worker.adapters.parakeet.child_process.pipeline.time.perf_counter", lambda: now)
     monkeypatch.setattr(model, "encode", at_work(model.encode))
     monkeypatch.setattr(model, "decode", at_work(model.decode))
 

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 import torch
 
 from schemas.speech import Word
-from worker.adapters.parakeet.messages import Batch
+from worker.adapters.parakeet.protocol import Batch
 from worker.ports import Pcm
 
 Words: TypeAlias = tuple[tuple[Word, ...], ...]

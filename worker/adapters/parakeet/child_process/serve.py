@@ -20,8 +20,8 @@ from typing import Protocol
 import structlog
 
 from schemas.codes import ErrorCode
-from worker.adapters.parakeet.messages import Answer, Batch, Beat, Done, EngineOptions, Failed, Ready
-from worker.adapters.parakeet.transfer import receive_batch
+from worker.adapters.parakeet.pipe import receive_batch
+from worker.adapters.parakeet.protocol import Answer, Batch, Beat, Done, EngineOptions, Failed, Ready
 from worker.errors import WorkerError
 from worker.telemetry import configure_logging
 
@@ -35,7 +35,7 @@ _READ_AHEAD_BYTES = 16 * 2**20  # after each piece it waits for the imports to l
 
 
 class Model(Protocol):
-    """What the process serves; see `worker.adapters.parakeet.serving`."""
+    """What the process serves; see `worker.adapters.parakeet.child_process.model`."""
 
     def ready(self) -> Ready:
         """What was loaded."""
@@ -78,7 +78,7 @@ def _open_parakeet(options: EngineOptions) -> Model:
     started = time.perf_counter()
     log.info("engine.loading", phase="imports")
     with _without_looking_for_garbage():
-        from worker.adapters.parakeet.serving import open_model  # noqa: PLC0415  0.7 GB, for this process only
+        from worker.adapters.parakeet.child_process.model import open_model  # noqa: PLC0415  0.7 GB, for this process only
 
     log.info("engine.runtime_imported", seconds=round(time.perf_counter() - started, 2))
     return open_model(options)

@@ -7,8 +7,8 @@ from itertools import chain
 
 import structlog
 
-from worker.adapters.parakeet.messages import Batch, Done
-from worker.adapters.parakeet.waiting import Waiting, Window
+from worker.adapters.parakeet.protocol import Batch, Done
+from worker.adapters.parakeet.queue import Waiting, Window
 from worker.errors import EngineError, GpuMemoryError, WorkerError
 from worker.ports import SAMPLE_RATE_HZ, Recognition
 

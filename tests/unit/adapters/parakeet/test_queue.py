@@ -3,7 +3,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from worker.adapters.parakeet.waiting import Waiting, Window
+from worker.adapters.parakeet.queue import Waiting, Window
 
 SHORT, LONG = 4, 24
 
