@@ -1,0 +1,238 @@
+"""The sizes of a FastConformer-TDT network, read from NeMo's configuration, and the refusal of every other network.
+
+NeMo builds many networks from one configuration format. This package knows one of them, so everything in the
+configuration that could change what is computed is compared with what the package knows. An option of NeMo that is not
+listed here may change it too and is refused as well. Options that matter only to training are ignored.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from worker.adapters.parakeet.network.options import (
+    DECODER_OPTIONS,
+    ENCODER_OPTIONS,
+    JOINT_OPTIONS,
+    PREPROCESSOR_OPTIONS,
+    Section,
+    UnsupportedModel,
+)
+
+SAMPLE_RATE_HZ = 16_000
+
+_MODEL_CLASSES = ("EncDecRNNTBPEModel", "EncDecHybridRNNTCTCBPEModel")
+_DEFAULT_MAX_SYMBOLS = 10
+_BLANKS = 1
+
+__all__ = ["SAMPLE_RATE_HZ", "NetworkConfig", "UnsupportedModel", "network_config"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkConfig:
+    """Everything that the network's shape and arithmetic depend on, besides its weights."""
+
+    sample_rate_hz: int
+    window_samples: int
+    """Length of the spectrogram's window."""
+    hop_samples: int
+    n_fft: int
+    n_mels: int
+    preemphasis: float
+    log_guard: float
+    """Added to the power in a mel band before its logarithm is taken."""
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    d_feed_forward: int
+    conv_kernel: int
+    subsampling_factor: int
+    """Spectrogram frames in an encoder frame: a power of two."""
+    subsampling_channels: int
+    xscaling: bool
+    """Multiply the layers' input by the square root of `d_model`."""
+    use_bias: bool
+    """The layers' linears and convolutions have biases."""
+
+    d_prediction: int
+    n_prediction_layers: int
+    d_joint: int
+    joint_dropout: bool
+    """A dropout stands before the joint network's last layer, which shifts that layer's name."""
+    vocabulary_size: int
+    """Pieces of the tokenizer; the blank is not one of them."""
+    durations: tuple[int, ...]
+    """Encoder frames that a token may advance by, in the order of the joint network's outputs."""
+    max_symbols: int
+    """Tokens that may be emitted at one encoder frame."""
+
+    @property
+    def blank(self) -> int:
+        """The label that stands for no token; the last one."""
+        return self.vocabulary_size
+
+    @property
+    def n_labels(self) -> int:
+        """Pieces and the blank."""
+        return self.vocabulary_size + _BLANKS
+
+    @property
+    def frame_seconds(self) -> float:
+        """Duration of an encoder frame."""
+        return self.subsampling_factor * self.hop_samples / self.sample_rate_hz
+
+    def spectrogram_frames(self, samples: int) -> int:
+        """Return the spectrogram frames of a window of `samples` samples."""
+        return samples // self.hop_samples
+
+    def encoder_frames(self, samples: int) -> int:
+        """Return the encoder frames of a window of `samples` samples."""
+        return -(-self.spectrogram_frames(samples) // self.subsampling_factor)
+
+
+def network_config(raw: Mapping[str, object]) -> NetworkConfig:
+    """Read the content of a `model_config.yaml` whose `${...}` references are resolved.
+
+    Raises `UnsupportedModel` where the configuration is not that of a network that this package computes.
+    """
+    model = Section("", raw)
+    _require_model(model)
+    return NetworkConfig(
+        **_spectrogram(model.section("preprocessor")),
+        **_encoder(model.section("encoder"), model.section("preprocessor")),
+        **_transducer(model),
+    )
+
+
+def _require_model(model: Section) -> None:
+    """Refuse models that are not one encoder and one transducer over one tokenizer."""
+    target = str(model.get("target", _MODEL_CLASSES[0]))
+    if target.rsplit(".", 1)[-1] not in _MODEL_CLASSES:
+        raise model.unsupported("target", f"one of {', '.join(_MODEL_CLASSES)}")
+    tokenizer = model.section("tokenizer")
+    tokenizer.require("type", "bpe", "wpe", default="bpe")
+    tokenizer.require("langs", None)
+    for option in ("adapters", "prompt_defaults", "initialize_prompt_feature", "multisoftmax"):
+        model.require_empty(option)
+
+
+def _spectrogram(part: Section) -> dict[str, Any]:
+    part.require_known(PREPROCESSOR_OPTIONS)
+    part.require_class("AudioToMelSpectrogramPreprocessor")
+    part.require("sample_rate", SAMPLE_RATE_HZ, default=SAMPLE_RATE_HZ)
+    part.require("normalize", "per_feature", default="per_feature")
+    part.require("window", "hann", "hamming", "blackman", "bartlett", default="hann")
+    part.require("log", True, default=True)
+    part.require("log_zero_guard_type", "add", default="add")
+    part.require("frame_splicing", 1, default=1)
+    part.require("exact_pad", False, default=False)
+    part.require("mag_power", 2.0, default=2.0)
+    part.require("pad_value", 0, default=0)
+    window = part.samples("window_size", "n_window_size", default_seconds=0.02)
+    hop = part.samples("window_stride", "n_window_stride", default_seconds=0.01)
+    n_fft = part.integer("n_fft", default=_power_of_two_from(window))
+    if n_fft < window:
+        raise part.unsupported("n_fft", f"at least the window's {window} samples")
+    return {
+        "sample_rate_hz": SAMPLE_RATE_HZ,
+        "window_samples": window,
+        "hop_samples": hop,
+        "n_fft": n_fft,
+        "n_mels": part.integer("features", default=64),
+        "preemphasis": part.number("preemph", default=0.97, null=0.0),
+        "log_guard": part.number("log_zero_guard_value", default=2**-24),
+    }
+
+
+def _encoder(part: Section, preprocessor: Section) -> dict[str, Any]:
+    part.require_known(ENCODER_OPTIONS)
+    part.require("feat_in", preprocessor.integer("features", default=64))
+    part.require_class("ConformerEncoder")
+    part.require("self_attention_model", "rel_pos", default="rel_pos")
+    part.require("att_context_size", None, [-1, -1], [[-1, -1]])
+    part.require("att_context_style", "regular", default="regular")
+    part.require("global_tokens", 0, default=0)
+    part.require("subsampling", "dw_striding")
+    part.require("causal_downsampling", False, default=False)
+    part.require("reduction", None, False)
+    part.require("conv_norm_type", "batch_norm", default="batch_norm")
+    d_model, heads = part.integer("d_model"), part.integer("n_heads", default=4)
+    part.require("feat_out", -1, 0, d_model, default=-1)
+    if d_model % heads or d_model % 2:
+        raise part.unsupported("d_model", f"an even multiple of the {heads} heads")
+    kernel = part.integer("conv_kernel_size", default=31)
+    if kernel % 2 == 0:
+        raise part.unsupported("conv_kernel_size", "an odd number")
+    part.require("conv_context_size", None, [kernel // 2, kernel // 2])
+    factor = part.integer("subsampling_factor", default=4)
+    if factor & (factor - 1) or factor == 1:
+        raise part.unsupported("subsampling_factor", "a power of two above one")
+    channels = part.get("subsampling_conv_channels", -1)
+    return {
+        "n_layers": part.integer("n_layers"),
+        "d_model": d_model,
+        "n_heads": heads,
+        "d_feed_forward": d_model * part.integer("ff_expansion_factor", default=4),
+        "conv_kernel": kernel,
+        "subsampling_factor": factor,
+        "subsampling_channels": d_model if channels == -1 else part.integer("subsampling_conv_channels"),
+        "xscaling": part.flag("xscaling", default=True),
+        "use_bias": part.flag("use_bias", default=True),
+    }
+
+
+def _transducer(model: Section) -> dict[str, Any]:
+    decoder, joint, decoding = (
+        model.section("decoder"),
+        model.section("joint"),
+        model.section("decoding", optional=True),
+    )
+    decoder.require_known(DECODER_OPTIONS)
+    decoder.require_class("RNNTDecoder")
+    decoder.require("normalization_mode", None)
+    decoder.require("blank_as_pad", True, default=True)
+    prediction, layers = decoder.section("prednet"), joint.section("jointnet")
+    size = prediction.integer("pred_hidden")
+    prediction.require("rnn_hidden_size", None, -1, size, default=-1)
+    joint.require_known(JOINT_OPTIONS)
+    joint.require_class("RNNTJoint")
+    layers.require("activation", "relu")
+    durations = _durations(model, decoding, joint)
+    return {
+        "d_prediction": size,
+        "n_prediction_layers": prediction.integer("pred_rnn_layers"),
+        "d_joint": layers.integer("joint_hidden"),
+        "joint_dropout": bool(layers.get("dropout", 0.0)),
+        "vocabulary_size": _vocabulary_size(decoder, joint),
+        "durations": durations,
+        "max_symbols": _max_symbols(decoding),
+    }
+
+
+def _durations(model: Section, decoding: Section, joint: Section) -> tuple[int, ...]:
+    """Return the durations of a TDT transducer; plain transducers have none."""
+    defaults = model.section("model_defaults", optional=True)
+    given = decoding.get("durations") if "durations" in decoding else defaults.get("tdt_durations")
+    durations = tuple(given) if isinstance(given, Sequence) else ()
+    if not durations or not all(type(one) is int and one >= 0 for one in durations):
+        raise decoding.unsupported("durations", "a list of frame counts, as TDT transducers have")
+    joint.require("num_extra_outputs", len(durations), default=0)
+    return durations
+
+
+def _vocabulary_size(decoder: Section, joint: Section) -> int:
+    """Return the number of pieces, which NeMo writes in both places."""
+    size = decoder.integer("vocab_size") if "vocab_size" in decoder else joint.integer("num_classes")
+    if "num_classes" in joint and joint.get("num_classes") != -1:
+        joint.require("num_classes", size)
+    return size
+
+
+def _max_symbols(decoding: Section) -> int:
+    greedy = decoding.section("greedy", optional=True)
+    name = "max_symbols" if greedy.get("max_symbols") is not None else "max_symbols_per_step"
+    return _DEFAULT_MAX_SYMBOLS if greedy.get(name) is None else greedy.integer(name)
+
+
+def _power_of_two_from(samples: int) -> int:
+    return 1 << (samples - 1).bit_length()
