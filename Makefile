@@ -52,10 +52,10 @@ format: install ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 bench: install ## the measurements of the README
-	$(BIN)/python -m tests.bench.accuracy
-	$(BIN)/python -m tests.bench.memory
-	$(BIN)/python -m tests.bench.throughput
-	$(BIN)/python -m tests.bench.deepgram_faults
+	$(BIN)/python -m bench.accuracy
+	$(BIN)/python -m bench.memory
+	$(BIN)/python -m bench.throughput
+	$(BIN)/python -m bench.deepgram_faults
 
 benchmarks: install ## speed, against NeMo and against what was promised, into docs/BENCHMARKS.md: half an hour
 	for benchmark in startup inference pipeline decode scale; do \

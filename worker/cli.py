@@ -15,10 +15,9 @@ import typer.core
 
 from schemas.codes import CaptionFormat, Method
 from schemas.text import plain, plain_lines
-from worker import cli_bench
 
 if TYPE_CHECKING:
-    from worker.core.delivery.dead_letters import Selection
+    from worker.core.dead_letters.entries import Selection
 
 UsageError: Any = typer.BadParameter.__mro__[1]
 """Of the library that typer carries, which it does not export under a name that stays."""
@@ -250,7 +249,6 @@ def canary(
 
 dlq = typer.Typer(no_args_is_help=True, help="Dead letters: list, show, replay, drop. Looking never consumes.")
 app.add_typer(dlq, name="dlq")
-app.add_typer(cli_bench.app, name="bench")
 
 Codes = Annotated[list[str] | None, typer.Option("--code", help="only these error codes")]
 JobIds = Annotated[list[str] | None, typer.Option("--job", help="only these job ids")]
@@ -302,7 +300,7 @@ def dlq_replay(
 ) -> None:
     """Publish dead letters again as the next run of their jobs. A dry run without [b]--execute[/]."""
     from worker.commands.dlq import parse_edits, republish
-    from worker.core.delivery.replay import Rules
+    from worker.core.dead_letters.replay import Rules
 
     rules = Rules(edits=parse_edits(edits or []), per_second=rate, limit=limit, max_replays=max_replays)
     selection = _selection(code, job, video, older_than, newer_than, dead_letter_id)
@@ -336,7 +334,7 @@ def _selection(
     newer_than_hours: float | None,
     ids: list[str] | None = None,
 ) -> "Selection":
-    from worker.core.delivery.dead_letters import Selection
+    from worker.core.dead_letters.entries import Selection
 
     return Selection(
         ids=frozenset(ids or ()),

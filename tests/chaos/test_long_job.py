@@ -11,7 +11,7 @@ from tests.support.clock import FakeClock
 from tests.support.delivery import ScriptedHandler, ScriptedSelfTest, fitness_of
 from tests.support.pubsub import Server, connected
 from tests.support.waiting import eventually
-from worker.adapters.pubsub import open_pubsub
+from worker.adapters.pubsub.pubsub import open_pubsub
 from worker.core.delivery.consumer import Consumer
 from worker.embedded.pubsub import EmbeddedPubSub
 

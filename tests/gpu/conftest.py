@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.commands.bench.speech import some_speech
-from worker.commands.bench.weights import model_of
+from bench.speech import some_speech
+from bench.weights import model_of
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 SEED = 7

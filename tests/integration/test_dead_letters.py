@@ -18,10 +18,10 @@ from tests.support.media import riff_wav
 from tests.support.pipeline import Pipeline
 from tests.support.pubsub import Server
 from tests.support.worker import EITHER_PUBSUB, Cloud
-from tests.unit.core.delivery.dead_letter_messages import enveloped, job_bytes
-from worker.adapters.pubsub import Patience
+from tests.unit.core.dead_letters.dead_letter_messages import enveloped, job_bytes
+from worker.adapters.pubsub.pubsub import Patience
 from worker.commands import dlq
-from worker.core.delivery import adoption
+from worker.core.dead_letters import adoption
 from worker.embedded.local_cloud import (
     COMPLETION_TOPIC,
     DEAD_LETTER_TOPIC,
@@ -169,7 +169,7 @@ async def test_one_letter_with_100_attributes_among_50_is_kept_with_its_reason(c
 async def test_a_letter_that_the_service_alone_refuses_stays_and_the_rest_goes_on(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.core.delivery.replay.MOST_ATTRIBUTES", 1000)
+    monkeypatch.setattr("worker.core.dead_letters.replay.MOST_ATTRIBUTES", 1000)
     async with desk_at(cloud) as desk:
         for number in range(3):
             await desk.bury(enveloped(data=job_bytes(job_id=f"vod-{number}")))

@@ -18,12 +18,12 @@ from tests.support.mortal_engine import make_deadly, mortal_engine
 from tests.support.worker import Cloud
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import words_in
-from worker.core.jobs.budget import NoLimit
+from worker.app.engines import prices
+from worker.core.costs.budget import NoLimit
 from worker.core.jobs.ladder import Deepgram
 from worker.core.transcript.planning import Chunk, ChunkCutter
 from worker.embedded.deepgram import EmbeddedDeepgram
 from worker.embedded.deepgram.audio import fingerprint
-from worker.engines import prices
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 from worker.settings import Settings
 

@@ -9,7 +9,7 @@ from tests.support.jobs import speech
 from tests.support.media import riff_wav
 from tests.support.worker import Cloud
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
-from worker.core.jobs.budget import NoLimit
+from worker.core.costs.budget import NoLimit
 from worker.core.jobs.ladder import Deepgram
 
 AUDIO = riff_wav(speech(65).astype("<i2").tobytes())

@@ -22,11 +22,11 @@ from tests.support.waiting import eventually
 from tests.support.worker import Cloud
 from tests.support.worker_process import TINY
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
+from worker.app.engines import NoEngine, started_or_none
+from worker.core.costs.budget import NoLimit
 from worker.core.delivery.consumer import Consumer
-from worker.core.jobs.budget import NoLimit
 from worker.core.jobs.ladder import Deepgram
 from worker.embedded.deepgram import EmbeddedDeepgram, Reply
-from worker.engines import NoEngine, started_or_none
 from worker.errors import DeepgramUnavailable, GpuNotAvailable
 
 AUDIO = riff_wav(speech(65).astype("<i2").tobytes())

@@ -19,9 +19,9 @@ from tests.support.waiting import eventually, wait_until
 from tests.support.watched import watched
 from tests.support.worker import Cloud
 from tests.support.worker_process import START_SECONDS, WorkerProcess
-from worker.adapters.health import Answer, HealthServer
 from worker.adapters.memory.null_engine import null_engine
 from worker.adapters.parakeet.engine import ParakeetEngine
+from worker.adapters.web.http_server import Answer, HealthServer
 from worker.commands.health import fetch, health
 
 HANG_SECONDS = 10.0

@@ -15,8 +15,8 @@ from tests.support.gcs import store_at
 from tests.support.http_faults import faulty_proxy, lose_reply, plainly, refuse
 from tests.support.state import BUCKET, FINGERPRINT, JOB, Bucket, checkpoint, completed
 from tests.support.waiting import eventually
-from worker.adapters.clock import SystemClock
 from worker.adapters.gcs import Retries
+from worker.adapters.machine.clock import SystemClock
 from worker.core.jobs.state import JobStates
 from worker.embedded.gcs import EmbeddedGcs
 from worker.errors import ClaimHeld, ClaimLost

@@ -16,7 +16,7 @@ from tests.support.telemetry import render, series
 from tests.support.waiting import eventually
 from tests.support.watched import Watched, watched
 from tests.support.worker import Cloud
-from worker.adapters.gpu import Gpus
+from worker.adapters.gpu.nvml import Gpus
 from worker.embedded.deepgram import EmbeddedDeepgram
 from worker.embedded.deepgram.misbehaviour import Reset
 from worker.errors import QueueServiceError

@@ -118,7 +118,7 @@ def test_no_value_is_looked_at_or_brought_from_elsewhere(nemos: Any, samples: in
 def test_the_benchmark_tells_what_each_kind_takes_and_changes(
     tiny_model: "LoadedModel", speech_windows: tuple[Pcm, ...]
 ) -> None:
-    from worker.adapters.parakeet.bench.attention import attentions  # noqa: PLC0415  NeMo
+    from bench.parakeet.attention import attentions  # noqa: PLC0415  NeMo
 
     measured = attentions(tiny_model, plan_of(tiny_model_file(), "cpu"), speech_windows[:2])
 
@@ -135,7 +135,7 @@ def test_the_benchmark_counts_what_nemos_encoder_computes_without_the_positions(
 ) -> None:
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
 
-    from worker.adapters.parakeet.bench.comparison import _encoder_flops  # noqa: PLC0415  NeMo
+    from bench.parakeet.comparison import _encoder_flops  # noqa: PLC0415  NeMo
 
     hops = len(speech_windows[0]) // HOP_SAMPLES + 1
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:

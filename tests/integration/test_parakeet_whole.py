@@ -34,7 +34,7 @@ def plain(words: tuple[Word, ...]) -> list[tuple[str, float, float]]:
 def test_tokens_are_those_of_nemos_own_transcribe_on_a_model_of_its_own(
     hear: "WindowsToWords", speech_windows: tuple[Pcm, ...]
 ) -> None:
-    from worker.adapters.parakeet.bench.nemo import Nemo  # noqa: PLC0415  torch
+    from bench.parakeet.nemo import Nemo  # noqa: PLC0415  torch
     from worker.adapters.parakeet.model import load_model  # noqa: PLC0415  torch
 
     with quiet():

@@ -1,4 +1,4 @@
-"""What a worker allocates does not grow with the length of the file. tests/bench/memory.py measures whole processes,
+"""What a worker allocates does not grow with the length of the file. bench/memory.py measures whole processes,
 hours and a model.
 """
 

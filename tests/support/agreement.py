@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.parakeet.results import Agreement, Plan, agreement
 from tests.support.parakeet import TINY_OPTIONS
-from worker.adapters.parakeet.bench.results import Agreement, Plan, agreement
 from worker.ports import Pcm
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ MEMORY_LIMIT_GIB = 20
 
 def agreement_with_nemo(weights: Path, windows: Sequence[Pcm], *, device: str, dtype: "torch.dtype") -> Agreement:
     """Ours batched and padded as in the worker; NeMo's with one window at a time, whatever its length."""
-    from worker.adapters.parakeet.bench.comparison import _Ours, _untouched  # noqa: PLC0415  NeMo: 10 s
-    from worker.adapters.parakeet.bench.nemo import Nemo  # noqa: PLC0415
+    from bench.parakeet.comparison import _Ours, _untouched  # noqa: PLC0415  NeMo: 10 s
+    from bench.parakeet.nemo import Nemo  # noqa: PLC0415
     from worker.adapters.parakeet.loaded import LoadedModel  # noqa: PLC0415
     from worker.adapters.parakeet.model import _device, settle  # noqa: PLC0415
 

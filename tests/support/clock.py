@@ -5,7 +5,7 @@ import heapq
 import itertools
 from datetime import UTC, datetime, timedelta
 
-from worker.adapters.clock import SystemClock
+from worker.adapters.machine.clock import SystemClock
 
 MOST_LOOP_TURNS = 10_000
 

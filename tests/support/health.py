@@ -3,12 +3,12 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from worker.adapters.gpu import GpuReading
+from worker.adapters.gpu.nvml import GpuReading
 from worker.adapters.parakeet.engine import EngineHealth, EngineState
+from worker.app.status import Condition, Identity, Model
 from worker.core.delivery.fuse import FuseState, FuseStatus
 from worker.core.delivery.snapshot import ConsumerSnapshot
 from worker.core.jobs.board import EndedJob, RunningJob, Totals
-from worker.health import Condition, Identity, Model
 
 IDENTITY = Identity(
     worker="w-1",

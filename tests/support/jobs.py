@@ -12,13 +12,13 @@ import numpy as np
 
 from schemas.cost import ParakeetRates
 from schemas.events import Event, parse_event
-from worker.adapters.clock import SystemClock
+from worker.adapters.machine.clock import SystemClock
 from worker.adapters.memory.audio import MemoryAudioDecoder, memory_audio
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
+from worker.core.costs.bill import Prices
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.board import Board
-from worker.core.jobs.costing import Prices
 from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.handler import JobAttempt, JobRules, Jobs, JobTools
 from worker.core.jobs.ladder import Deepgram

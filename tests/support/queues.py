@@ -13,7 +13,7 @@ from tests.support.clock import FakeClock
 from tests.support.pubsub import let_it_pass
 from tests.support.waiting import eventually
 from worker.adapters.memory.pubsub import MemoryPubSub
-from worker.adapters.pubsub import Patience, PubSub, open_pubsub
+from worker.adapters.pubsub.pubsub import Patience, PubSub, open_pubsub
 from worker.embedded.pubsub import EmbeddedPubSub
 from worker.embedded.pubsub.provision import SubscriptionPlan, provision
 from worker.ports import Delivery, Subscription, Topic

@@ -5,7 +5,7 @@ import sys
 
 from tests.support.gcs import store_at
 from tests.support.state import BUCKET, FINGERPRINT, JOB, checkpoint
-from worker.adapters.clock import SystemClock
+from worker.adapters.machine.clock import SystemClock
 from worker.core.jobs.state import JobStates
 from worker.telemetry import configure_logging
 

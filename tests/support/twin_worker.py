@@ -16,6 +16,7 @@ from tests.support.waiting import eventually
 from worker.adapters.memory.audio import MemoryAudioDecoder, memory_audio
 from worker.adapters.memory.pubsub import MemoryPubSub
 from worker.adapters.memory.recogniser import MemoryRecogniser
+from worker.app.parts import Buckets, machine_parts
 from worker.core.delivery.consumer import Consumer
 from worker.core.delivery.fitness import Fitness, Part
 from worker.core.jobs.audio_input import AudioIntake
@@ -24,7 +25,6 @@ from worker.core.jobs.handler import JobRules, Jobs, JobTools
 from worker.core.jobs.output import OutputWriter
 from worker.core.jobs.routing import RoutingPolicy
 from worker.core.jobs.state import JobStates
-from worker.parts import Buckets, machine_parts
 from worker.ports import ObjectRef
 
 MAX_ATTEMPTS, MAX_CRASHES = 3, 4

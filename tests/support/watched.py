@@ -1,4 +1,4 @@
-"""A worker on the test's event loop, wired as `worker.app` wires it, with its health port."""
+"""A worker on the test's event loop, wired as `worker.app.worker` wires it, with its health port."""
 
 import asyncio
 import os
@@ -10,16 +10,16 @@ from unittest import mock
 
 from tests.support.pipeline import Pipeline
 from tests.support.worker import Cloud
-from worker.adapters.clock import SystemClock
-from worker.adapters.gpu import Gpus
-from worker.app import make_consumer
-from worker.cloud import open_cloud
+from worker.adapters.gpu.nvml import Gpus
+from worker.adapters.machine.clock import SystemClock
+from worker.app.cloud import open_cloud
+from worker.app.engines import engines_of, open_deepgram
+from worker.app.monitor import Watch, watching
+from worker.app.worker import make_consumer
 from worker.commands.health import fetch
 from worker.core.jobs.board import Board
-from worker.engines import engines_of, open_deepgram
 from worker.ports import WindowRecogniser
 from worker.settings import Settings
-from worker.watch import Watch, watching
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The whole worker under test, in two forms: on the test's own event loop with any engine, and as a process.
 
-Both are wired by `worker.app` and talk to real servers.
+Both are wired by `worker.app.worker` and talk to real servers.
 """
 
 import asyncio
@@ -20,8 +20,9 @@ from tests.support.pubsub import EMULATOR
 from tests.support.waiting import eventually
 from tests.support.worker_process import WorkerProcess
 from worker.adapters.memory.recogniser import MemoryRecogniser
-from worker.app import make_consumer
-from worker.cloud import open_cloud
+from worker.app.cloud import open_cloud
+from worker.app.engines import engines_of, open_deepgram
+from worker.app.worker import make_consumer
 from worker.core.delivery.consumer import Consumer
 from worker.core.jobs.ladder import Deepgram
 from worker.embedded.gcs import EmbeddedGcs
@@ -29,7 +30,6 @@ from worker.embedded.local_cloud import AUDIO_BUCKET, OUTPUT_BUCKET, PLANS, STAT
 from worker.embedded.own_thread import in_thread
 from worker.embedded.pubsub import EmbeddedPubSub
 from worker.embedded.pubsub.provision import provision
-from worker.engines import engines_of, open_deepgram
 from worker.ports import WindowRecogniser
 from worker.settings import Settings
 

@@ -14,7 +14,7 @@ from schemas.events import CostEvent, EventUnreadable, parse_event
 from schemas.text import plain_json
 from worker.commands.console import EXIT_USAGE, cell, fail, out, say
 from worker.commands.costs import parse_span
-from worker.core.jobs.canary import JobCost, Judgement, judge, overall
+from worker.core.costs.canary import JobCost, Judgement, judge, overall
 
 By = Literal["revision", "group"]
 EXIT_NOT_ENOUGH = 3

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from schemas.text import plain_json
-from worker.cloud import open_cloud
+from worker.app.cloud import open_cloud
+from worker.app.preflight import Finding, findings
 from worker.commands.console import EXIT_FAILED, load_settings, say
 from worker.commands.health import document, own_url
 from worker.core.delivery.fuse import FuseState
 from worker.errors import WorkerError
-from worker.preflight import Finding, findings
 from worker.settings import Settings
 from worker.telemetry import configure_logging
 
@@ -64,8 +64,8 @@ def running_worker(health: dict[str, Any]) -> Finding:
 
 
 async def _engine(settings: Settings) -> Finding:
-    from worker.app import make_decoder, self_test  # noqa: PLC0415  all of the worker: the checks before it come first
-    from worker.engines import NoEngine, start_engine  # noqa: PLC0415
+    from worker.app.engines import NoEngine, start_engine  # noqa: PLC0415
+    from worker.app.worker import make_decoder, self_test  # noqa: PLC0415  all of the worker: the checks before it come first
 
     name = f"model {settings.parakeet_model_name}"
     try:

@@ -14,11 +14,11 @@ from schemas.events import Event
 from schemas.state import ResultMarker
 from schemas.text import plain_json
 from worker.adapters.gcs import open_object_store
+from worker.app.engines import prices
 from worker.commands.console import EXIT_USAGE, cell, fail, load_settings, out, say
 from worker.commands.costs_page import page
-from worker.core.jobs.cost_report import CostReport, Period, Spending, event_in, events_in, report
-from worker.core.jobs.costing import Prices, speed_for_savings
-from worker.engines import prices
+from worker.core.costs.bill import Prices, speed_for_savings
+from worker.core.costs.report import CostReport, Period, Spending, event_in, events_in, report
 from worker.errors import WorkerError
 from worker.ports import ObjectFacts, ObjectStore
 from worker.telemetry import configure_logging

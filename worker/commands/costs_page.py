@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from worker.commands.charts import Chart, Mark, Series, bars, lines, visible
-from worker.core.jobs.cost_report import CostReport, Period, Spending
+from worker.core.costs.report import CostReport, Period, Spending
 
 PROMISED_SAVINGS_PERCENT = 90.0
 PROMISED_FALLBACK_PERCENT = 5.0

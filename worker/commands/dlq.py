@@ -18,13 +18,13 @@ from rich.progress import Progress
 from rich.table import Column, Table
 
 from schemas.text import plain_json
-from worker.adapters.clock import SystemClock
-from worker.adapters.pubsub import Patience, PubSub, open_pubsub
+from worker.adapters.machine.clock import SystemClock
+from worker.adapters.pubsub.pubsub import Patience, PubSub, open_pubsub
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, load_settings, note, out, say
-from worker.core.delivery.adoption import adopted
-from worker.core.delivery.dead_letters import Entry, Origin, Selection, forwarded, histogram
-from worker.core.delivery.holding import Holding, Limits, hold_dead_letters
-from worker.core.delivery.replay import (
+from worker.core.dead_letters.adoption import adopted
+from worker.core.dead_letters.entries import Entry, Origin, Selection, forwarded, histogram
+from worker.core.dead_letters.hold import Holding, Limits, hold_dead_letters
+from worker.core.dead_letters.replay import (
     Edit,
     EditRefused,
     Refusal,
@@ -249,7 +249,7 @@ async def _adopt_forwarded(console: _Console) -> list[Refusal]:
     entries = {entry.dead_letter_id: entry for entry in console.selected if entry.origin is Origin.POLICY}
     if not entries:
         return []
-    from worker.app import adopt_forwarded, adoption_patience_seconds  # noqa: PLC0415  nearly all of the worker
+    from worker.app.worker import adopt_forwarded, adoption_patience_seconds  # noqa: PLC0415  nearly all of the worker
 
     patience = adoption_patience_seconds(console.settings)
     kept, done = dict[str, Refusal](), set[str]()
@@ -277,9 +277,9 @@ async def _adopt_forwarded(console: _Console) -> list[Refusal]:
 async def _jobs(console: _Console) -> "AsyncIterator[Jobs]":
     """Nearly all of the worker, which looking at dead letters does not need."""
     from worker.adapters.gcs import open_object_store  # noqa: PLC0415
-    from worker.app import make_jobs  # noqa: PLC0415
-    from worker.cloud import Cloud  # noqa: PLC0415
-    from worker.engines import NoEngine, engines_of  # noqa: PLC0415
+    from worker.app.cloud import Cloud  # noqa: PLC0415
+    from worker.app.engines import NoEngine, engines_of  # noqa: PLC0415
+    from worker.app.worker import make_jobs  # noqa: PLC0415
 
     settings = console.settings
     async with open_object_store(project=settings.project_id) as store:

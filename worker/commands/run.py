@@ -5,12 +5,12 @@ import os
 import sys
 from typing import NoReturn
 
-from worker.adapters.health import HealthPortTaken
-from worker.adapters.instance import worker_name
-from worker.app import run_worker
+from worker.adapters.machine.instance import worker_name
+from worker.adapters.web.http_server import HealthPortTaken
+from worker.app.preflight import NotReady
+from worker.app.worker import run_worker
 from worker.commands.console import fail, load_settings
 from worker.errors import Fatal, QueueServiceError, StorageServiceError, WorkerFault
-from worker.preflight import NotReady
 from worker.telemetry import configure_logging
 from worker.telemetry.export import ExportRefused
 

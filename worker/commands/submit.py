@@ -13,7 +13,7 @@ from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, Progre
 from schemas.job import JobRejected
 from schemas.text import plain_json
 from worker import client
-from worker.awaited import AwaitedJob
+from worker.client.awaited import AwaitedJob
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_settings, out
 from worker.telemetry.logs import warn_in_plain_text
 

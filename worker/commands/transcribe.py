@@ -17,8 +17,9 @@ from schemas.ids import request_id
 from schemas.job import Id
 from schemas.state import Checkpoint
 from schemas.text import plain, plain_json
-from worker.adapters.clock import SystemClock
-from worker.app import make_decoder
+from worker.adapters.machine.clock import SystemClock
+from worker.app.engines import make_engine
+from worker.app.worker import make_decoder
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_settings, out
 from worker.core.jobs import transcription
 from worker.core.jobs.engine_health import EngineHealth
@@ -26,7 +27,6 @@ from worker.core.jobs.ladder import Ladder
 from worker.core.jobs.output import CAPTIONS, MODEL_ARCHITECTURE
 from worker.core.jobs.routing import Route
 from worker.core.transcript.artefacts import ArtefactInfo, render_artefacts
-from worker.engines import make_engine
 from worker.errors import GpuNotAvailable, ModelLoadingError, WorkerError
 from worker.ports import AudioDecoder, EngineFacts, WindowRecogniser
 from worker.settings import Settings

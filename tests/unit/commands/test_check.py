@@ -1,10 +1,10 @@
 import json
 
 from tests.support.health import IDENTITY, condition, consumer_snapshot
+from worker.app.preflight import Finding
+from worker.app.status import Condition, health_answer
 from worker.commands.check import running_worker
 from worker.core.delivery.fuse import FuseState, FuseStatus
-from worker.health import Condition, health_answer
-from worker.preflight import Finding
 
 
 def found(seen: Condition) -> Finding:

@@ -13,7 +13,7 @@ from worker.adapters.memory.store import MemoryObjectStore
 from worker.cli import app
 from worker.commands.costs import parse_span, read_results
 from worker.commands.costs_page import page
-from worker.core.jobs.cost_report import CostReport, report
+from worker.core.costs.report import CostReport, report
 from worker.ports import ObjectRef
 
 NOW = datetime.now(UTC)

@@ -12,7 +12,7 @@ from typer.testing import Result
 
 from tests.support.console import Broker, console_on, run
 from tests.support.jobs import JobsRoom
-from tests.unit.core.delivery.dead_letter_messages import enveloped, forwarded, job_bytes
+from tests.unit.core.dead_letters.dead_letter_messages import enveloped, forwarded, job_bytes
 from worker.commands import dlq
 from worker.core.jobs.handler import Jobs
 from worker.errors import QueueServiceError
@@ -114,7 +114,7 @@ def test_a_full_disk_is_told_in_a_line_and_lets_go_of_what_was_held(monkeypatch:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("worker.core.delivery.spool.Spool.put", full)
+    monkeypatch.setattr("worker.core.dead_letters.spool.Spool.put", full)
     with console_on(letters(1)) as broker:
         ended = console("replay")
 

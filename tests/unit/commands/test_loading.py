@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-ENGINES = {"deepgram", "nemo", "numpy", "opentelemetry.sdk", "torch", "worker.app", "worker.engines"}
+ENGINES = {"deepgram", "nemo", "numpy", "opentelemetry.sdk", "torch", "worker.app.worker", "worker.app.engines"}
 
 
 def loaded_by(program: str) -> set[str]:

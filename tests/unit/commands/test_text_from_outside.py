@@ -30,18 +30,18 @@ from tests.support.console import console_on, run
 from tests.support.health import IDENTITY, condition
 from tests.support.hostile import HOSTILE, hostile_text, hostile_unicode, is_visible, without_colours
 from tests.support.messages import completed_events, cost_events, failed_event, failed_events
-from tests.unit.core.delivery.dead_letter_messages import enveloped, forwarded
+from tests.unit.core.dead_letters.dead_letter_messages import enveloped, forwarded
+from worker.app.preflight import Finding
+from worker.app.status import health_answer
 from worker.commands import check, costs, dlq, health, submit, transcribe, validate
 from worker.commands.acceptance import Trial, judged
 from worker.commands.console import cell, fail, line, out, say
 from worker.commands.costs_page import page
 from worker.commands.top import Seen, screen
-from worker.core.delivery.dead_letters import Selection
-from worker.core.delivery.replay import Rules
-from worker.core.jobs.cost_report import report
-from worker.health import health_answer
+from worker.core.costs.report import report
+from worker.core.dead_letters.entries import Selection
+from worker.core.dead_letters.replay import Rules
 from worker.ports import Delivery
-from worker.preflight import Finding
 from worker.settings import Settings
 from worker.telemetry.logs import PlainFormatter
 
@@ -175,7 +175,9 @@ def test_what_is_no_job_is_refused_in_text(text: str) -> None:
 @few
 @given(text=hostile_text)
 def test_warnings_of_the_client_library_are_text(text: str) -> None:
-    record = logging.LogRecord("worker.inbox", logging.WARNING, "", 0, "dropped message %s", (text,), None)
+    record = logging.LogRecord(
+        "worker.client.event_stream", logging.WARNING, "", 0, "dropped message %s", (text,), None
+    )
 
     assert is_visible(PlainFormatter("%(message)s").format(record).replace("\n", ""))
 
@@ -277,7 +279,6 @@ def test_transcribe_health_and_errors_show_it_as_text(text: str) -> None:
         lambda text: ["submit", "gs://b/o", "--video-id", "v", "--force-method", text],
         lambda text: ["transcribe", text, "--out", "x"],
         lambda text: ["costs", "--since", text],
-        lambda text: ["bench", text],
     ],
 )
 def test_usage_errors_quote_it_as_text(words: Callable[[str], list[str]], fragment: str) -> None:

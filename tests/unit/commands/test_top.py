@@ -5,9 +5,9 @@ from typing import Any
 from rich.console import Console
 
 from tests.support.health import IDENTITY, condition
-from worker.adapters.health import Answer, HealthServer
+from worker.adapters.web.http_server import Answer, HealthServer
+from worker.app.status import Condition, health_answer
 from worker.commands.top import Seen, screen, top, understood
-from worker.health import Condition, health_answer
 
 
 def health_of(seen: Condition) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from schemas.state import Checkpoint
-from worker.core.jobs.costing import Attribution, Cost, Prices, bill
+from worker.core.costs.bill import Attribution, Cost, Prices, bill
 from worker.core.jobs.reporting import Account, Subject
 from worker.core.jobs.routing import RoutingPolicy, in_rollout
 

@@ -18,11 +18,11 @@ from schemas.codes import Method
 from schemas.ids import message_identity, request_fingerprint
 from schemas.job import JobEcho, TranscriptionJob
 from schemas.state import Checkpoint, ResultMarker, StoredMessage
+from worker.core.costs.bill import Prices
 from worker.core.jobs import reporting
 from worker.core.jobs.attribution import charge
 from worker.core.jobs.audio_input import AudioInput, AudioIntake
 from worker.core.jobs.board import Board, Entry
-from worker.core.jobs.costing import Prices
 from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.expiry import refuse_expired
 from worker.core.jobs.frames import without_frames

@@ -14,7 +14,7 @@ import structlog
 
 from schemas.speech import WindowSpan, WindowTranscript
 from schemas.state import NO_WASTE, Checkpoint, Waste
-from worker.core.jobs.budget import Budget
+from worker.core.costs.budget import Budget
 from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.frames import without_frames
 from worker.core.jobs.routing import Route

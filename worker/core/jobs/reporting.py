@@ -32,7 +32,7 @@ from schemas.events import (
 from schemas.ids import dead_letter_id, event_id
 from schemas.job import JobEcho
 from schemas.state import NO_WASTE, Checkpoint, StoredMessage, Waste
-from worker.core.jobs.costing import Cost
+from worker.core.costs.bill import Cost
 from worker.core.jobs.routing import Route
 from worker.core.jobs.transcription import Progress
 from worker.errors import InvalidJob, Retryable, WorkerError

@@ -7,7 +7,7 @@ import pytest
 
 from worker.adapters.audio import find_ffmpeg, is_too_old
 from worker.adapters.audio.locate import FfmpegMissing, ffmpeg_version
-from worker.preflight.machine import machine_findings
+from worker.app.preflight.machine import machine_findings
 from worker.settings import Settings
 
 
@@ -83,7 +83,7 @@ async def test_an_ffmpeg_that_does_not_tell_its_version_is_named_and_worth_advic
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str
 ) -> None:
     silent = program(tmp_path, says)
-    monkeypatch.setattr("worker.preflight.machine.find_ffmpeg", lambda: silent)
+    monkeypatch.setattr("worker.app.preflight.machine.find_ffmpeg", lambda: silent)
 
     version = await ffmpeg_version(silent)
     finding = await anext(machine_findings(Settings()))

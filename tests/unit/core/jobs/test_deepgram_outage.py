@@ -19,8 +19,8 @@ from tests.support.deepgram import GuardedCloud
 from tests.support.delivery import fitness_of
 from tests.support.jobs import JobsRoom, speech
 from worker.adapters.memory.pubsub import MemoryPubSub
+from worker.core.costs.budget import NoLimit
 from worker.core.delivery.consumer import Consumer
-from worker.core.jobs.budget import NoLimit
 from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.readiness import Readiness
 from worker.core.jobs.routing import RoutingPolicy

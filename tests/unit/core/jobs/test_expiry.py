@@ -12,7 +12,7 @@ from tests.support.jobs import JobsRoom, OnlySlot, speech
 from tests.support.state import checkpoint
 from tests.support.waiting import eventually
 from worker.adapters.memory.recogniser import MemoryRecogniser
-from worker.core.delivery.replay import Edit, edited
+from worker.core.dead_letters.replay import Edit, edited
 from worker.core.jobs.handler import JobAttempt
 from worker.errors import JobExpired
 from worker.ports import ObjectRef, Pcm

@@ -10,8 +10,8 @@ from tests.support.jobs import JobsRoom, OnlySlot, never, speech
 from tests.support.waiting import eventually
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser
+from worker.core.costs.budget import NoLimit
 from worker.core.jobs import transcription
-from worker.core.jobs.budget import NoLimit
 from worker.core.jobs.ladder import Deepgram
 from worker.ports import ObjectRef, Pcm
 

@@ -10,7 +10,7 @@ from tests.support.engines import StuckRecogniser, everything, failing_where
 from tests.support.jobs import speech
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser
-from worker.core.jobs.budget import NoLimit, Purse
+from worker.core.costs.budget import NoLimit, Purse
 from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.ladder import Deepgram, Ladder
 from worker.core.jobs.routing import Engine, Route

@@ -18,9 +18,9 @@ from schemas.events import CostEvent, FailedEvent
 from tests.support.delivery import fitness_of
 from tests.support.jobs import JobsRoom, speech
 from tests.support.large_messages import INVALID, VALID, listening
-from worker.adapters.clock import SystemClock
+from worker.adapters.machine.clock import SystemClock
 from worker.adapters.memory.pubsub import MemoryPubSub
-from worker.app import TURN_SECONDS
+from worker.app.worker import TURN_SECONDS
 from worker.core.delivery.consumer import Consumer
 
 MOST_SILENCE_SECONDS, MOST_SECONDS = 0.25, 2.0

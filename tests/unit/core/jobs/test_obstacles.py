@@ -13,8 +13,8 @@ from tests.support.clock import FakeClock
 from tests.support.jobs import OnlySlot
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
+from worker.core.costs.budget import NoLimit
 from worker.core.jobs.audio_input import AudioIntake
-from worker.core.jobs.budget import NoLimit
 from worker.core.jobs.frames import without_frames
 from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.obstacles import Obstacles, expect_deepgram

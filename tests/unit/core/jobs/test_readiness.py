@@ -2,7 +2,7 @@ import pytest
 
 from tests.support.clock import FakeClock
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
-from worker.core.jobs.budget import NoLimit
+from worker.core.costs.budget import NoLimit
 from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.readiness import Readiness

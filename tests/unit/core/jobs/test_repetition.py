@@ -11,7 +11,7 @@ from schemas.state import ResultMarker
 from tests.support.jobs import JobsRoom, OnlySlot, speech
 from tests.support.waiting import eventually
 from worker.adapters.memory.recogniser import MemoryRecogniser
-from worker.core.jobs.cost_report import events_in, report
+from worker.core.costs.report import events_in, report
 from worker.core.jobs.job_message import LARGE_BYTES
 from worker.errors import ObjectForbidden, ObjectNotFound, StorageServiceError
 from worker.ports import ObjectFacts, ObjectRef, Pcm

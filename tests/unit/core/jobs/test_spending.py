@@ -11,7 +11,7 @@ from tests.support.engines import failing_where
 from tests.support.jobs import JobsRoom, OnlySlot, speech
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser
-from worker.core.jobs.budget import NoLimit
+from worker.core.costs.budget import NoLimit
 from worker.core.jobs.handler import JobAttempt
 from worker.core.jobs.ladder import Deepgram
 from worker.errors import DeepgramUnusable, EngineFailure, ObjectNotFound, StorageServiceError

@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 from worker.adapters.memory.audio import MemoryAudioDecoder, MemoryPcmStream
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MEMORY_FACTS, MemoryRecogniser
-from worker.core.jobs.budget import NoLimit
+from worker.core.costs.budget import NoLimit
 from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.transcription import ChunkCancelled, Transcription
 from worker.core.transcript.planning import Chunk

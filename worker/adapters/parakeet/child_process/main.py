@@ -12,7 +12,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
 from typing import TypeAlias
 
-from worker.adapters.own_memory import hide_memory
+from worker.adapters.machine.own_memory import hide_memory
 from worker.adapters.parakeet.environment import passed_on
 from worker.adapters.parakeet.protocol import EngineOptions
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import structlog
 import torch
 
-from worker.adapters.allocator import return_what_is_free
+from worker.adapters.machine.allocator import return_what_is_free
 from worker.adapters.parakeet.child_process.pipeline import Ahead, Take
 from worker.adapters.parakeet.inference import WindowsToWords
 from worker.adapters.parakeet.model import load_model

@@ -1,0 +1,151 @@
+"""`bench decode`: one ffmpeg from beginning to end against ours in parts, codec by codec."""
+
+import asyncio
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.machine import this_machine
+from bench.outcome import deliver, telling
+from bench.report import Grid, Report, Verdict, median
+from bench.speech import conversation, packaged_utterances, write_audio
+from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
+from worker.ports import SAMPLE_RATE_HZ
+
+CODECS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "the pipeline's MP3, 8 kHz mono": (".mp3", ("-ar", "8000", "-c:a", "libmp3lame", "-b:a", "32k")),
+    "MP3, 44.1 kHz stereo": (".mp3", ("-ar", "44100", "-ac", "2", "-c:a", "libmp3lame", "-b:a", "128k")),
+    "AAC in MP4, 44.1 kHz stereo": (".m4a", ("-ar", "44100", "-ac", "2", "-c:a", "aac", "-b:a", "128k")),
+    "Opus, 48 kHz": (".opus", ("-c:a", "libopus", "-b:a", "32k")),
+    "FLAC, 16 kHz mono": (".flac", ()),
+    "FLAC, 44.1 kHz stereo": (".flac", ("-ar", "44100", "-ac", "2")),
+    "WAV, 16 kHz mono": (".wav", ()),
+}
+SEED = 11
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """One decode."""
+
+    seconds: float
+    first_block_seconds: float
+    samples: int
+    sha256: str
+
+
+@dataclass(kw_only=True)
+class Codec:
+    """A codec's turns."""
+
+    name: str
+    serial: list[Decoded] = field(default_factory=list)
+    parts: list[Decoded] = field(default_factory=list)
+
+    @property
+    def speed_up(self) -> float:
+        """Serial over parts, turn by turn."""
+        pairs = zip(self.serial, self.parts, strict=True)
+        return median(serial.seconds / parts.seconds for serial, parts in pairs)
+
+    @property
+    def outcomes(self) -> int:
+        """How many different lists of samples all the decodes gave: 1 where they are exact."""
+        return len({one.sha256 for one in (*self.serial, *self.parts)})
+
+
+def decode(minutes: float, parts: int | None, repeats: int, *, as_json: bool, write: Path | None) -> None:
+    """Measure and report. Exit 1 unless parts are exact to the sample."""
+    parts = parts or len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, telling() as say:
+        codecs = asyncio.run(_measure(minutes, parts, repeats, Path(folder), say))
+    deliver(_report(minutes, parts, repeats, codecs), as_json=as_json, write=write)
+
+
+async def _measure(
+    minutes: float, parts: int, repeats: int, folder: Path, say: Callable[[str], None]
+) -> Sequence[Codec]:
+    utterances = await packaged_utterances()
+    serial, divided = (_decoder(count) for count in (1, parts))
+    codecs = []
+    for name, (suffix, encoding) in CODECS.items():
+        codec = Codec(name=name)
+        say(f"{name}: making {minutes:g} minutes")
+        talk = conversation(utterances, minutes * 60, SEED)
+        file = await asyncio.to_thread(write_audio, folder / f"talk{suffix}", talk, *encoding)
+        await _decoded(serial, file)  # it is in the page cache now
+        for number in range(1, repeats + 1):
+            say(f"{name}, turn {number} of {repeats}")
+            codec.serial.append(await _decoded(serial, file))
+            codec.parts.append(await _decoded(divided, file))
+        file.unlink()
+        codecs.append(codec)
+    return codecs
+
+
+def _decoder(parts: int) -> FfmpegDecoder:
+    return FfmpegDecoder(ffmpeg=find_ffmpeg(), limits=Limits(max_seconds=86_400), parts=parts)
+
+
+async def _decoded(decoder: FfmpegDecoder, file: Path) -> Decoded:
+    digest, samples, first = hashlib.sha256(), 0, 0.0
+    hashing, began = 0.0, time.perf_counter()
+    async with decoder.decode(file) as stream:
+        async for block in stream:
+            first = first or time.perf_counter() - began
+            hashed = time.perf_counter()
+            digest.update(block)
+            hashing += time.perf_counter() - hashed
+            samples += len(block)
+    seconds = time.perf_counter() - began - hashing
+    return Decoded(seconds=seconds, first_block_seconds=first, samples=samples, sha256=digest.hexdigest())
+
+
+def _report(minutes: float, parts: int, repeats: int, codecs: Sequence[Codec]) -> Report:
+    machine = this_machine()
+    return Report(
+        key="decode",
+        title="Decoding",
+        command=f"klipstream-worker bench decode --minutes {minutes:g} --parts {parts} --repeats {repeats}",
+        machine=machine,
+        grids=(_grid(codecs),),
+        figures={codec.name: _figures(codec) for codec in codecs},
+        verdicts=tuple(
+            Verdict(
+                claim=f"{codec.name}: outcomes that differ", measured=codec.outcomes - 1, must_be="at most", limit=0
+            )
+            for codec in codecs
+        ),
+        notes=(
+            (
+                f"{minutes:g} minutes of speech to 16 kHz mono samples, by one ffmpeg and by {parts} side by side, "
+                f"in turns; medians of {repeats}. What cannot be divided exactly to the sample (AAC, Opus) is decoded "
+                "serially either way."
+            ),
+        ),
+    )
+
+
+def _grid(codecs: Sequence[Codec]) -> Grid:
+    rows = []
+    for codec in codecs:
+        serial, parts = (
+            median(one.samples / SAMPLE_RATE_HZ / one.seconds for one in turns) for turns in (codec.serial, codec.parts)
+        )
+        first = median(one.first_block_seconds for one in codec.parts)
+        rows.append((codec.name, f"{serial:.0f}", f"{parts:.0f}", f"{codec.speed_up:.2f}", f"{1000 * first:.0f}"))
+    columns = ("codec", "serial, times real time", "in parts", "faster by", "first block after, ms")
+    return Grid(title="Speed", columns=columns, rows=tuple(rows))
+
+
+def _figures(codec: Codec) -> Mapping[str, object]:
+    return {
+        "serial_seconds": [one.seconds for one in codec.serial],
+        "parts_seconds": [one.seconds for one in codec.parts],
+        "speed_up": codec.speed_up,
+        "outcomes": codec.outcomes,
+    }

@@ -1,0 +1,90 @@
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from google.auth.exceptions import DefaultCredentialsError
+from structlog.testing import capture_logs
+
+from tests.support.clock import FakeClock
+from tests.support.waiting import wait_until
+from worker.adapters.pubsub.backlog_metric import Backlog, newest
+
+
+def answer(*values: int) -> dict[str, Any]:
+    """As the method projects.timeSeries.list answers: the newest point first."""
+    points = [{"interval": {"endTime": "2026-11-22T10:00:00Z"}, "value": {"int64Value": str(one)}} for one in values]
+    return {"timeSeries": [{"metric": {}, "resource": {}, "points": points}], "unit": "1"}
+
+
+@dataclass
+class Response:
+    status_code: int
+    document: dict[str, Any]
+
+    @property
+    def ok(self) -> bool:
+        return self.status_code == 200
+
+    @property
+    def text(self) -> str:
+        return str(self.document)
+
+    def json(self) -> dict[str, Any]:
+        return self.document
+
+
+@dataclass
+class Monitoring:
+    """Answers one request after the other."""
+
+    responses: Iterator[Response | Exception]
+    asked: list[dict[str, str]] = field(default_factory=list)
+
+    def get(self, url: str, *, params: dict[str, str], timeout: float) -> Response:
+        del timeout
+        self.asked.append({"url": url, **params})
+        found = next(self.responses)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def asked(*responses: Response | Exception) -> tuple[list[int | None], Monitoring]:
+    """What is known after each answer."""
+    monitoring, known = Monitoring(iter(responses)), []
+    backlog = Backlog("p", "jobs", FakeClock(), lambda: monitoring)
+    for _ in responses:
+        backlog.ask()
+        known.append(backlog.messages)
+    return known, monitoring
+
+
+def test_the_newest_count_is_known() -> None:
+    known, monitoring = asked(Response(200, answer(3, 9)), Response(200, answer(0, 3)))
+
+    assert known == [3, 0]
+    assert monitoring.asked[0]["url"] == "https://monitoring.googleapis.com/v3/projects/p/timeSeries"
+    assert 'resource.labels.subscription_id="jobs"' in monitoring.asked[0]["filter"]
+    assert monitoring.asked[0]["interval.startTime"] < monitoring.asked[0]["interval.endTime"]
+
+
+@pytest.mark.parametrize("failure", [Response(403, {}), ConnectionError("away"), DefaultCredentialsError("none")])
+def test_what_cannot_be_asked_is_unknown_and_said_once(failure: Response | Exception) -> None:
+    with capture_logs() as logs:
+        known, _ = asked(Response(200, answer(3)), failure, failure)
+
+    assert known == [3, None, None]
+    assert [event["event"] for event in logs] == ["backlog.unknown"]
+
+
+def test_it_is_asked_for_in_the_background_for_the_length_of_a_block() -> None:
+    monitoring = Monitoring(iter([Response(200, answer(3))]))
+
+    with Backlog("p", "jobs", FakeClock(), lambda: monitoring) as backlog:
+        wait_until(lambda: backlog.messages == 3)
+
+
+def test_a_subscription_without_a_point_is_unknown() -> None:
+    assert newest({}) is None
+    assert newest(answer()) is None

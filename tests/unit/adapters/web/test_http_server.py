@@ -1,0 +1,65 @@
+import socket
+
+import pytest
+
+from worker.adapters.web.http_server import Answer, HealthPortTaken, HealthServer
+from worker.commands.health import fetch
+
+ROUTES = {"/ready": lambda: Answer(status=200, body=b"yes\n"), "/live": lambda: Answer(status=503, body=b"no\n")}
+
+
+def exchange(server: HealthServer, request: bytes) -> bytes:
+    """What it answers to these bytes, until it closes."""
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(request)
+        return b"".join(iter(lambda: connection.recv(4096), b""))
+
+
+def test_a_page_is_answered_with_its_status() -> None:
+    with HealthServer(ROUTES, host="127.0.0.1", port=0) as server:
+        assert fetch(f"{server.url}/ready") == (200, b"yes\n")
+        assert fetch(f"{server.url}/live") == (503, b"no\n")
+
+
+def test_other_pages_are_not_there() -> None:
+    with HealthServer(ROUTES, host="127.0.0.1", port=0) as server:
+        assert fetch(f"{server.url}/etc/passwd")[0] == 404
+
+
+def test_a_query_does_no_harm_and_head_has_no_body() -> None:
+    with HealthServer(ROUTES, host="127.0.0.1", port=0) as server:
+        head = exchange(server, b"HEAD /ready?x=1 HTTP/1.1\r\nhost: h\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 200")
+    assert head.endswith(b"\r\n\r\n")
+
+
+def test_only_reading_is_allowed() -> None:
+    with HealthServer(ROUTES, host="127.0.0.1", port=0) as server:
+        answer = exchange(server, b"POST /ready HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 405")
+
+
+@pytest.mark.parametrize("noise", [b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"GET /ready SMTP/9\r\n\r\n"])
+def test_what_is_no_http_is_hung_up_on(noise: bytes) -> None:
+    with HealthServer(ROUTES, host="127.0.0.1", port=0) as server:
+        assert exchange(server, noise) == b""
+        assert fetch(f"{server.url}/ready")[0] == 200
+
+
+def test_a_silent_client_holds_nobody_up() -> None:
+    with HealthServer(ROUTES, host="127.0.0.1", port=0) as server:
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port))):
+            assert fetch(f"{server.url}/ready")[0] == 200
+
+
+def test_a_taken_port_is_named() -> None:
+    with (
+        HealthServer(ROUTES, host="127.0.0.1", port=0) as first,
+        pytest.raises(HealthPortTaken, match="HEALTH_PORT=0"),
+        HealthServer(ROUTES, host="127.0.0.1", port=int(first.url.rpartition(":")[2])),
+    ):
+        pass

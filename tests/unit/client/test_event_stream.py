@@ -1,0 +1,146 @@
+import logging
+from typing import Any
+
+import pytest
+from google.api_core import exceptions
+
+from tests.support.event_stream import ScriptedSubscriber
+from tests.support.messages import failed_event, progress_event
+from worker.client import event_stream
+from worker.client.event_stream import Inbox
+
+
+def reading(subscriber: ScriptedSubscriber, **settings: Any) -> Inbox:
+    return Inbox(
+        subscriber,  # type: ignore[arg-type]
+        "projects/p/subscriptions/s",
+        monotonic=subscriber.monotonic,
+        sleep=subscriber.sleep,
+        **{"timeout_seconds": 10.0, **settings},
+    )
+
+
+def test_events_come_one_by_one_and_the_end_comes_with_the_timeout() -> None:
+    subscriber = ScriptedSubscriber(progress_event("p1"), failed_event("e1"))
+
+    event_ids = [event.event_id for event in reading(subscriber)]
+
+    assert event_ids == ["p1", "e1"]
+    assert subscriber.monotonic() == pytest.approx(10)
+    assert subscriber.pull_requests[0] == {"subscription": "projects/p/subscriptions/s", "max_messages": 1}
+
+
+def test_an_event_is_acked_when_the_next_one_is_asked_for() -> None:
+    subscriber = ScriptedSubscriber(failed_event("e1"), failed_event("e2"))
+    events = reading(subscriber)
+
+    next(events)
+    acked_while_in_hand = list(subscriber.acked)
+    next(events)
+
+    assert acked_while_in_hand == []
+    assert subscriber.acked == ["ack-1"]
+
+
+def test_a_duplicate_is_acked_and_not_shown_again() -> None:
+    subscriber = ScriptedSubscriber(failed_event("e1"), failed_event("e1"), failed_event("e2"))
+
+    event_ids = [event.event_id for event in reading(subscriber)]
+
+    assert event_ids == ["e1", "e2"]
+    assert subscriber.acked == ["ack-1", "ack-2", "ack-3"]
+
+
+def test_memory_for_duplicates_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "REMEMBERED", 2)
+    subscriber = ScriptedSubscriber(*(failed_event(name) for name in ["e1", "e2", "e3", "e3", "e1"]))
+
+    event_ids = [event.event_id for event in reading(subscriber)]
+
+    assert event_ids == ["e1", "e2", "e3", "e1"]
+
+
+def test_an_event_given_back_is_shown_again() -> None:
+    subscriber = ScriptedSubscriber(failed_event("e1"), failed_event("e1"))
+    events = reading(subscriber)
+
+    next(events)
+    events.release()
+    event = next(events)
+
+    assert subscriber.given_back == ["ack-1"]
+    assert event.event_id == "e1"
+
+
+def test_events_of_other_jobs_are_held_until_release_and_never_acked() -> None:
+    subscriber = ScriptedSubscriber(failed_event("e1", job_id="other"), failed_event("e2"))
+    events = reading(subscriber, job_id="vod-1")
+
+    event = next(events)
+    held = list(subscriber.given_back)
+    events.ack()
+    events.release()
+
+    assert event.event_id == "e2"
+    assert held == []
+    assert subscriber.given_back == ["ack-1"]
+    assert subscriber.acked == ["ack-2"]
+
+
+def test_a_message_that_is_no_event_is_acked_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    subscriber = ScriptedSubscriber(b'{"event_type": "transcription.started"}')
+
+    events = list(reading(subscriber))
+
+    assert events == []
+    assert subscriber.acked == ["ack-1"]
+    assert "dropped message ack-1, which is no event" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error", [exceptions.ServiceUnavailable("x"), exceptions.InternalServerError("x"), exceptions.Aborted("x")]
+)
+def test_a_pull_that_failed_for_now_is_tried_again(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    subscriber = ScriptedSubscriber(error, error, failed_event("e1"))
+
+    event = next(reading(subscriber))
+
+    assert event.event_id == "e1"
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+    assert subscriber.monotonic() == pytest.approx(2 * event_stream.IDLE_SECONDS)
+
+
+def test_a_subscription_that_is_missing_is_the_caller_s_to_hear_of() -> None:
+    subscriber = ScriptedSubscriber(exceptions.NotFound("no such subscription"))
+
+    with pytest.raises(exceptions.NotFound):
+        next(reading(subscriber))
+
+
+def test_empty_answers_do_not_spin() -> None:
+    subscriber = ScriptedSubscriber(*[None] * 1000)
+
+    events = list(reading(subscriber))
+
+    assert events == []
+    assert len(subscriber.pull_requests) <= 10 / event_stream.IDLE_SECONDS + 1
+
+
+def test_without_a_timeout_it_waits_on() -> None:
+    subscriber = ScriptedSubscriber(*[exceptions.DeadlineExceeded("nothing came")] * 100, failed_event("e1"))
+
+    event = next(reading(subscriber, timeout_seconds=None))
+
+    assert event.event_id == "e1"
+
+
+def test_an_ack_that_fails_is_logged_and_its_duplicate_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    subscriber = ScriptedSubscriber(failed_event("e1"), failed_event("e1"))
+    events = reading(subscriber)
+
+    next(events)
+    subscriber.settle_error = exceptions.FailedPrecondition("PERMANENT_FAILURE_INVALID_ACK_ID")
+    rest = list(events)
+
+    assert rest == []
+    assert "could not be settled" in caplog.text

@@ -1,0 +1,1 @@
+"""The machine below the process: clock, memory, processors, folder for temporary files, instance."""

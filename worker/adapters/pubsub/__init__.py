@@ -1,0 +1,1 @@
+"""Google Cloud Pub/Sub: subscription, topics and the backlog's metric."""

@@ -1,0 +1,1 @@
+"""The wiring of a worker: the only place where settings, adapters and core meet."""

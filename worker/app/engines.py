@@ -1,0 +1,196 @@
+"""The engines that the settings ask for: Parakeet on this machine, Deepgram behind a key, or one of them alone."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+
+import structlog
+
+from schemas.codes import Method
+from schemas.cost import ParakeetRates
+from worker.adapters.deepgram import DeepgramRecogniser, Retries
+from worker.adapters.machine.clock import SystemClock
+from worker.adapters.machine.processors import processors
+from worker.adapters.memory.null_engine import null_engine, null_speed
+from worker.adapters.parakeet.engine import ParakeetEngine
+from worker.core.costs.bill import Prices, price_book
+from worker.core.costs.budget import Budget, FallbackBudget, NoLimit
+from worker.core.costs.usage import MeteredRecogniser
+from worker.core.jobs.engine_health import EngineHealth
+from worker.core.jobs.ladder import Deepgram
+from worker.core.jobs.readiness import Readiness
+from worker.errors import GpuNotAvailable, ModelLoadingError
+from worker.ports import EngineFacts, ObjectStore, Pcm, Recognition, WindowRecogniser
+from worker.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+def make_engine(settings: Settings) -> AbstractAsyncContextManager[WindowRecogniser]:
+    """Parakeet, to be entered: that loads the model in a process of its own, which takes 10 s and more.
+
+    With ENABLE_GPU_TRANSCRIPTION=false nothing is started. Raises `ModelLoadingError` for the null engine anywhere but
+    on development servers.
+    """
+    if not settings.enable_gpu_transcription:
+        return nullcontext(NoEngine("ENABLE_GPU_TRANSCRIPTION is false"))
+    if (speed := null_speed(settings.parakeet_model_name)) is not None:
+        _refuse_on_a_real_cloud(settings)
+        return nullcontext(null_engine(speed))
+    return ParakeetEngine(
+        model_name=settings.parakeet_model_name,
+        device=settings.parakeet_device.value,
+        batch_size=settings.gpu_batch_size,
+        memory_limit_gib=settings.gpu_memory_limit_gb,
+        gpu_precision=settings.gpu_precision,
+        gpu_graphs=settings.gpu_graphs,
+        cpu_threads=max(1, processors(settings.instance_vcpus) - 1),  # one is the event loop's
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engines:
+    """What can hear, how well Parakeet is, and what all of it costs."""
+
+    parakeet: MeteredRecogniser
+    process: ParakeetEngine | None
+    """What supervises the inference process; None where there is none."""
+    deepgram: Deepgram | None
+    health: EngineHealth
+    readiness: Readiness
+    prices: Prices
+
+
+def engines_of(settings: Settings, parakeet: WindowRecogniser, deepgram: Deepgram | None) -> Engines:
+    """Put engines that have been started together. Raises `DeepgramPriceUnknown`."""
+    health = EngineHealth(SystemClock(), doubted=isinstance(parakeet, NoEngine))
+    may_pay = settings.enable_fallback or not settings.enable_gpu_transcription
+    return Engines(
+        parakeet=MeteredRecogniser(parakeet),
+        process=parakeet if isinstance(parakeet, ParakeetEngine) else None,
+        deepgram=deepgram,
+        health=health,
+        readiness=Readiness(health, deepgram, may_pay=may_pay),
+        prices=prices(settings, uses_gpu=parakeet.facts.uses_gpu),
+    )
+
+
+@asynccontextmanager
+async def open_engines(settings: Settings, store: ObjectStore) -> AsyncIterator[Engines]:
+    """Start what the settings ask for. Raises what `start_engine` and `open_deepgram` raise."""
+    async with open_deepgram(settings, store) as deepgram, start_engine(settings) as parakeet:
+        yield engines_of(settings, parakeet, deepgram)
+
+
+def start_engine(settings: Settings) -> AbstractAsyncContextManager[WindowRecogniser]:
+    """Parakeet, to be entered; or none on a machine without a GPU, where Deepgram may do everything instead.
+
+    Entering raises `ModelLoadingError`, and `GpuNotAvailable` where the worker could then do nothing.
+    """
+    may_do_without = settings.deepgram_api_key is not None and settings.enable_fallback
+    return started_or_none(make_engine(settings), may_do_without=may_do_without)
+
+
+@asynccontextmanager
+async def started_or_none(
+    starting: AbstractAsyncContextManager[WindowRecogniser], *, may_do_without: bool
+) -> AsyncIterator[WindowRecogniser]:
+    """The engine, or `NoEngine` where it finds no GPU and the worker may do without. Raises what starting it raises."""
+    async with AsyncExitStack() as stack:
+        try:
+            engine = await stack.enter_async_context(starting)
+        except GpuNotAvailable as exc:
+            if not may_do_without:
+                raise
+            log.warning("worker.no_gpu", reason=str(exc), consequence="every job goes to Deepgram")
+            engine = NoEngine(exc.reason)
+        yield engine
+
+
+class NoEngine:
+    """For workers and commands without Parakeet: hears nothing, and says why."""
+
+    facts = EngineFacts(
+        model_name="none", model_fingerprint="none", device_name="none", uses_gpu=False, languages=frozenset()
+    )
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
+        """Raises `GpuNotAvailable`, always."""
+        del samples, job_id
+        raise GpuNotAvailable(self.reason)
+
+
+@asynccontextmanager
+async def open_deepgram(settings: Settings, store: ObjectStore) -> AsyncIterator[Deepgram | None]:
+    """The fallback with its price and budget, or None where there is no key.
+
+    Raises `ValueError` for a key that cannot be sent, `DeepgramPriceUnknown`.
+    """
+    if settings.deepgram_api_key is None:
+        yield None
+        return
+    retries = Retries()
+    async with make_deepgram(settings, settings.deepgram_api_key.get_secret_value(), retries) as recogniser:
+        yield Deepgram(
+            recogniser=recogniser,
+            usd_per_minute=prices(settings, uses_gpu=True).deepgram_usd_per_minute,
+            budget=make_budget(settings, store),
+            most_requests=1 + retries.wasted_repeats,
+        )
+
+
+def make_deepgram(settings: Settings, api_key: str, retries: Retries) -> DeepgramRecogniser:
+    """The adapter, to be entered. Raises `ValueError` for a key that cannot be sent."""
+    return DeepgramRecogniser(
+        api_key=api_key,
+        model=settings.deepgram_model,
+        max_concurrent=settings.deepgram_max_requests,
+        clock=SystemClock(),
+        rng=random.Random(),  # noqa: S311 - jitter
+        base_url=settings.deepgram_base_url,
+        retries=retries,
+    )
+
+
+def make_budget(settings: Settings, store: ObjectStore) -> Budget:
+    """The pool's daily limit, kept in the state bucket; none where the settings have none."""
+    if settings.fallback_budget_usd_per_day is None:
+        return NoLimit()
+    return FallbackBudget(store, settings.state_bucket, SystemClock(), usd_per_day=settings.fallback_budget_usd_per_day)
+
+
+def only_deepgram(settings: Settings) -> str:
+    """The setting that leaves nothing but Deepgram, as `NAME=value`; empty where Parakeet may work."""
+    if not settings.enable_gpu_transcription:
+        return "ENABLE_GPU_TRANSCRIPTION=false"
+    return "TRANSCRIPTION_METHOD=deepgram" if settings.transcription_method is Method.DEEPGRAM else ""
+
+
+def prices(settings: Settings, *, uses_gpu: bool) -> Prices:
+    """The price book's figures, or the settings' where they are given; without a GPU none is paid for.
+
+    Raises `DeepgramPriceUnknown`.
+    """
+    book = price_book()
+    gpu = book.gpu_usd_per_second if settings.gpu_usd_per_second is None else settings.gpu_usd_per_second
+    vcpu = book.vcpu_usd_per_second if settings.vcpu_usd_per_second is None else settings.vcpu_usd_per_second
+    gib = book.gib_usd_per_second if settings.gib_usd_per_second is None else settings.gib_usd_per_second
+    deepgram = settings.deepgram_usd_per_minute
+    return Prices(
+        book_version=book.version,
+        rates=ParakeetRates(
+            gpu_usd_per_second=gpu if uses_gpu else 0.0, vcpu_usd_per_second=vcpu, gib_usd_per_second=gib
+        ),
+        vcpus=settings.instance_vcpus,
+        memory_gib=settings.instance_memory_gib,
+        deepgram_usd_per_minute=book.of_deepgram(settings.deepgram_model) if deepgram is None else deepgram,
+    )
+
+
+def _refuse_on_a_real_cloud(settings: Settings) -> None:
+    if not (settings.pubsub_emulator_host and settings.storage_emulator_host):
+        raise ModelLoadingError(settings.parakeet_model_name, "it hears nothing: for load tests on emulators only")

@@ -1,0 +1,249 @@
+"""Looks at the whole worker twice a second: for the health port, which answers from the last look, and the gauges."""
+
+import asyncio
+import platform
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+import structlog
+
+from worker.adapters.gpu.nvml import GpuReading, Gpus
+from worker.adapters.pubsub.backlog_metric import Backlog
+from worker.adapters.web.http_server import Answer, HealthServer
+from worker.app.engines import Engines
+from worker.app.status import (
+    Condition,
+    Identity,
+    Model,
+    Status,
+    document,
+    health_answer,
+    judge,
+    live_answer,
+    ready_answer,
+)
+from worker.core.costs.usage import usage
+from worker.core.delivery.consumer import Consumer
+from worker.core.delivery.fuse import FuseState
+from worker.core.jobs.board import Board
+from worker.core.jobs.tasks import together
+from worker.ports import Clock
+from worker.settings import Settings
+from worker.telemetry.metrics import Counter
+from worker.telemetry.register import (
+    BUDGET_SPENT,
+    COST_USD,
+    ENGINE_BUSY_SECONDS,
+    ENGINE_IDLE_SECONDS,
+    ENGINE_MEMORY_BYTES,
+    ENGINE_RESTARTS,
+    ENGINE_STATE,
+    FUSE_STATE,
+    GPU_ECC_ERRORS,
+    GPU_MEMORY_TOTAL_BYTES,
+    GPU_MEMORY_USED_BYTES,
+    GPU_POWER_WATTS,
+    GPU_TEMPERATURE_CELSIUS,
+    GPU_THROTTLED,
+    GPU_UTILISATION,
+    INTAKE_STOPPED,
+    JOBS_IN_FLIGHT,
+    JOBS_PARKED,
+    PULL_FAILURES,
+    READY,
+    THROTTLING,
+)
+
+LOOK_SECONDS = 0.5
+LOOKS_BETWEEN_GPU_READINGS = 10
+PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+NAMED_PACKAGES = ("klipstream-worker", "torch", "nemo_toolkit")
+
+DIGITS = re.compile(r"\d+")
+
+log = structlog.get_logger(__name__)
+
+
+class Watch:
+    """Sees what it has been told of: at first nothing, which counts as loading. Belongs to one event loop.
+
+    `condition` and `age_seconds` may be asked for in any thread.
+    """
+
+    def __init__(self, board: Board, gpus: Gpus, clock: Clock, backlog: Backlog | None = None) -> None:
+        self._board, self._gpus, self._clock = board, gpus, clock
+        self._backlog = backlog
+        self._engines: Engines | None = None
+        self._consumer: Consumer | None = None
+        self._readings: tuple[GpuReading, ...] = ()
+        self._started_at = self._seen_at = clock.monotonic()
+        self._sums = _Sums()
+        self._reported: tuple[Status, str] | None = None
+        self._identity: Identity | None = None
+        self.condition = Condition(uptime_seconds=0.0)
+
+    @property
+    def age_seconds(self) -> float:
+        """For how long nobody has looked."""
+        return self._clock.monotonic() - self._seen_at
+
+    def identified(self, identity: Identity) -> None:
+        """Take the unchanging part of the health document, for the log."""
+        self._identity = identity
+
+    def serving(self, engines: Engines, consumer: Consumer) -> None:
+        """The worker takes messages from now on."""
+        self._engines, self._consumer = engines, consumer
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            self._readings = await asyncio.to_thread(self._gpus.read)
+            for reading in self._readings:
+                _measure_gpu(reading)
+            for _ in range(LOOKS_BETWEEN_GPU_READINGS):
+                self.look()
+                await self._clock.sleep(LOOK_SECONDS)
+
+    def look(self) -> None:
+        """See everything as it is now."""
+        now = self._clock.monotonic()
+        self.condition = self._see(now - self._started_at)
+        self._seen_at = now
+        self._measure(self.condition)
+        self._report_change(self.condition)
+
+    def _see(self, uptime_seconds: float) -> Condition:
+        engines, consumer = self._engines, self._consumer
+        return Condition(
+            uptime_seconds=uptime_seconds,
+            consumer=consumer.snapshot if consumer else None,
+            engine=engines.process.health if engines and engines.process else None,
+            model=_model(engines) if engines else None,
+            gpus=self._readings,
+            running=self._board.running(self._clock.monotonic()),
+            last_job=self._board.last,
+            totals=self._board.totals,
+            deepgram_configured=bool(engines and engines.deepgram),
+            budget_spent=bool(engines and engines.deepgram and engines.deepgram.budget.is_spent),
+            deepgram_down_because=engines.deepgram.recogniser.down_because if engines and engines.deepgram else "",
+            backlog=self._backlog.messages if self._backlog else None,
+        )
+
+    def _measure(self, seen: Condition) -> None:
+        status, _ = judge(seen, 0.0)
+        READY.set(float(status is Status.HEALTHY))
+        ENGINE_STATE.set_one_of("state", seen.engine.state if seen.engine else "none")
+        BUDGET_SPENT.set(float(seen.budget_spent))
+        if seen.engine:
+            ENGINE_MEMORY_BYTES.set(seen.engine.device_memory_bytes)
+            self._sums.grow(ENGINE_RESTARTS, seen.engine.restarts)
+        if (consumer := seen.consumer) is not None:
+            JOBS_IN_FLIGHT.set(consumer.jobs)
+            JOBS_PARKED.set(consumer.parked)
+            PULL_FAILURES.set(consumer.pull_failures_in_a_row)
+            INTAKE_STOPPED.set(float(bool(consumer.intake_stopped_because)))
+            FUSE_STATE.set_one_of("state", FuseState(consumer.fuse.state).value)
+        if self._engines is not None:
+            self._measure_usage(self._engines, seen.uptime_seconds)
+
+    def _report_change(self, seen: Condition) -> None:
+        """Log a change of the status whole: the health port of a worker pool's instance has no address."""
+        status, reason = judge(seen, 0.0)
+        seen_as = status, DIGITS.sub("#", reason)  # a reason that counts down is one reason
+        if seen_as == self._reported:
+            return
+        before, self._reported = self._reported, seen_as
+        say = log.warning if status is Status.UNHEALTHY else log.info
+        health = document(self._identity, seen, status, reason) if self._identity else {}
+        say("health.changed", status=status, reason=reason, status_before=before[0] if before else None, health=health)
+
+    def _measure_usage(self, engines: Engines, uptime_seconds: float) -> None:
+        spent = usage(uptime_seconds, engines.parakeet.engine_seconds, engines.prices)
+        self._sums.grow(ENGINE_BUSY_SECONDS, spent.engine_seconds)
+        self._sums.grow(ENGINE_IDLE_SECONDS, spent.idle_seconds)
+        self._sums.grow(COST_USD, spent.idle_usd, engine="idle")
+
+
+class _Sums:
+    """Turns totals that are known from elsewhere into counters; one that shrinks is waited for."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, float] = {}
+
+    def grow(self, counter: Counter, total: float, **labels: str) -> None:
+        """The total is that much now."""
+        before = self._told.get(counter.name, 0.0)
+        if total > before or counter.name not in self._told:
+            counter.add(total - before, **labels)
+            self._told[counter.name] = total
+
+
+def _model(engines: Engines) -> Model:
+    facts = engines.parakeet.facts
+    return Model(
+        name=facts.model_name,
+        fingerprint=facts.model_fingerprint,
+        device=facts.device_name,
+        uses_gpu=facts.uses_gpu,
+    )
+
+
+def _measure_gpu(reading: GpuReading) -> None:
+    gpu = str(reading.index)
+    GPU_MEMORY_USED_BYTES.set(reading.memory_used_bytes, gpu=gpu)
+    GPU_MEMORY_TOTAL_BYTES.set(reading.memory_total_bytes, gpu=gpu)
+    for gauge, told in (
+        (GPU_UTILISATION, reading.utilisation),
+        (GPU_TEMPERATURE_CELSIUS, reading.temperature_celsius),
+        (GPU_POWER_WATTS, reading.power_watts),
+        (GPU_ECC_ERRORS, reading.ecc_errors),
+    ):
+        if told is not None:
+            gauge.set(told, gpu=gpu)
+    for reason in THROTTLING:
+        GPU_THROTTLED.set(float(reason in reading.throttled_by), gpu=gpu, reason=reason)
+
+
+@asynccontextmanager
+async def watching(
+    settings: Settings, watch: Watch, worker: str, render_metrics: Callable[[], bytes] | None = None
+) -> AsyncIterator[str]:
+    """Let it watch, and answer on the health port, whose URL this yields. Raises `HealthPortTaken`."""
+    identity = _identity(settings, worker)
+    watch.identified(identity)
+    routes = {
+        "/health": lambda: health_answer(identity, watch.condition, watch.age_seconds),
+        "/ready": lambda: ready_answer(watch.condition, watch.age_seconds),
+        "/live": lambda: live_answer(watch.condition, watch.age_seconds),
+    }
+    if render_metrics is not None:
+        routes["/metrics"] = lambda: Answer(status=200, body=render_metrics(), content_type=PROMETHEUS_TEXT)
+    with HealthServer(routes, host=settings.health_host, port=settings.health_port) as server:
+        log.info("health.listening", url=server.url)
+        async with together() as group:
+            looking = group.create_task(watch.run(), name="watch")
+            yield server.url
+            looking.cancel()
+
+
+def _identity(settings: Settings, worker: str) -> Identity:
+    return Identity(
+        worker=worker,
+        subscription=settings.jobs_subscription,
+        gpu_transcription_enabled=settings.enable_gpu_transcription,
+        gpu_memory_limit_gb=settings.gpu_memory_limit_gb,
+        versions={"python": platform.python_version(), **_versions()},
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in NAMED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

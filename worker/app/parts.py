@@ -1,0 +1,176 @@
+"""The parts of this worker that jobs need, and their probes: for the fuse's self-test, preflight, `check` and health.
+
+A probe does what a job does with the part, and costs nothing that is paid: it writes to TEMP_DIR, writes, reads and
+deletes an object of its own where jobs write, looks for an object where jobs read, asks each topic whether it may
+publish, and sends the built-in sample through the decoder and Parakeet. Deepgram is never asked: that costs money.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+from worker.app.cloud import Cloud
+from worker.core.delivery.fitness import MACHINE, TEMP_DIR, Need, Part
+from worker.errors import MachineFault, ObjectForbidden, ObjectNotFound
+from worker.ports import ObjectRef, ObjectStore
+from worker.settings import Settings
+
+PROBE_BYTES = 1 << 20
+"""The bytes that TEMP_DIR must take for a worker to be fit; smaller than nearly all audio."""
+PROBE_FILES = 16
+"""Descriptors that must be free: about what one job needs."""
+PROBE_NAME = ".klipstream-worker-check"
+ENGINE_PROBE_SECONDS = 300.0
+"""On a CPU with a cold model the sample takes minutes."""
+GET_OBJECT = "storage.objects.get"
+
+
+def worker_parts(settings: Settings, cloud: Cloud, folder: Path) -> Iterator[Part]:
+    """Yield the parts that are there before the engines: the machine's, the buckets and the topics."""
+    yield from machine_parts(folder)
+    yield from cloud_parts(settings, cloud)
+
+
+def cloud_parts(settings: Settings, cloud: Cloud) -> Iterator[Part]:
+    """Yield the buckets and topics that the settings name."""
+    yield from Buckets.of(settings, cloud.store.impatient()).parts()
+    for variable, name in (
+        ("COMPLETION_TOPIC", settings.completion_topic),
+        ("DEAD_LETTER_TOPIC", settings.dead_letter_topic),
+    ):
+        topic = cloud.pubsub.topic(name)
+        yield Part(name=f"{variable} {name}", resource=topic.path, probe=topic.verify)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buckets:
+    """The buckets that the settings name, by what jobs do there."""
+
+    store: ObjectStore
+    output: str
+    state: str
+    other_outputs: frozenset[str]
+    inputs: frozenset[str]
+
+    @classmethod
+    def of(cls, settings: Settings, store: ObjectStore) -> "Buckets":
+        """Return the buckets of the settings."""
+        return cls(
+            store=store,
+            output=settings.output_bucket,
+            state=settings.state_bucket,
+            other_outputs=settings.writable_buckets - {settings.output_bucket},
+            inputs=settings.input_buckets,
+        )
+
+    def parts(self) -> Iterator[Part]:
+        """Yield a part a bucket, those first that every job needs; one that several settings name is tested for all."""
+        own = {"OUTPUT_BUCKET": self.output, "STATE_BUCKET": self.state}
+        for bucket in dict.fromkeys(filter(None, own.values())):
+            names = " and ".join(name for name, value in own.items() if value == bucket)
+            yield _bucket_part(f"{names} gs://{bucket}", bucket, partial(writes, self.store, bucket), Need.EVERY_JOB)
+        for bucket in sorted(self.other_outputs - set(own.values())):
+            name = f"OUTPUT_BUCKETS gs://{bucket}"
+            yield _bucket_part(name, bucket, partial(writes, self.store, bucket), Need.SOME_JOBS)
+        for bucket in sorted(self.inputs - set(own.values()) - self.other_outputs):
+            yield self.audio(bucket)
+
+    def audio(self, bucket: str, *, is_learned: bool = False) -> Part:
+        """Return the part for a bucket that audio is read from; a learned one is named by no setting."""
+        part = _bucket_part(f"audio bucket gs://{bucket}", bucket, partial(reads, self.store, bucket), Need.SOME_JOBS)
+        return replace(part, is_learned=is_learned)
+
+
+def machine_parts(folder: Path) -> Iterator[Part]:
+    """Yield what jobs need of the operating system; `folder` is the worker's own below TEMP_DIR."""
+    disk = partial(asyncio.to_thread, takes_files, folder)
+    yield Part(name="TEMP_DIR", resource=TEMP_DIR, probe=disk, remote=False)
+    yield Part(name="machine", resource=MACHINE, probe=partial(asyncio.to_thread, has_descriptors), remote=False)
+
+
+def decoder_part(probe: Callable[[], Awaitable[None]]) -> Part:
+    """Return the part that turns audio into samples."""
+    return Part(name="decoder", resource="decoder", probe=probe, remote=False)
+
+
+def engine_part(probe: Callable[[], Awaitable[None]]) -> Part:
+    """Return the part that recognises words; whether jobs can do without it is for `Readiness` to say."""
+    limit = ENGINE_PROBE_SECONDS
+    return Part(name="engine", resource="engine", probe=probe, need=Need.OPTIONAL, remote=False, limit_seconds=limit)
+
+
+async def writes(store: ObjectStore, bucket: str) -> None:
+    """Write, read and delete an object. Raises what the store raises.
+
+    All workers use one name, so that what a killed one left is removed by the next; another worker's probe may remove
+    the object at any moment.
+    """
+    ref = ObjectRef(bucket, PROBE_NAME)
+    await store.write(ref, b"may be deleted at any time\n", content_type="text/plain")
+    with suppress(ObjectNotFound):
+        await store.read(ref)
+    await store.delete(ref)
+
+
+async def reads(store: ObjectStore, bucket: str) -> None:
+    """Return where objects of the bucket may be read. Raises `ObjectForbidden`, `ObjectNotFound` for a missing bucket.
+
+    An object that is not there is looked for: a server that would give the right one says that it is not there. Where
+    listing is not granted Cloud Storage refuses instead; then the granted permissions decide.
+    """
+    granted = await store.granted(bucket, [GET_OBJECT])
+    if granted is not None and GET_OBJECT not in granted:
+        raise ObjectForbidden("read", f"gs://{bucket}", f"{GET_OBJECT} is not granted")
+    try:
+        await store.stat(ObjectRef(bucket, f"{PROBE_NAME}-absent"))
+    except ObjectNotFound:
+        await _exists(store, bucket, may_list=granted is None)
+    except ObjectForbidden:
+        if granted is None:
+            raise
+
+
+async def _exists(store: ObjectStore, bucket: str, *, may_list: bool) -> None:
+    try:
+        await store.list(bucket, PROBE_NAME)
+    except ObjectForbidden:
+        if may_list:
+            raise
+
+
+def takes_files(folder: Path) -> None:
+    """Write `PROBE_BYTES` to a file of the folder and remove it. Raises `OSError`, or `MachineFault` for a lost folder.
+
+    A folder that was removed is made again, so that the next probe passes.
+    """
+    path = folder / f"probe-{uuid4().hex}"
+    try:
+        with path.open("wb") as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except FileNotFoundError as exc:
+        folder.mkdir(mode=0o700)
+        raise MachineFault("TEMP_DIR", f"{folder} had been removed, and was made again") from exc
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def has_descriptors() -> None:
+    """Open as many descriptors as a job needs, and close them. Raises `OSError`, `MemoryError`."""
+    opened: list[int] = []
+    try:
+        for _ in range(PROBE_FILES // 2):
+            opened += os.pipe()
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def _bucket_part(name: str, bucket: str, probe: Callable[[], Awaitable[None]], need: Need) -> Part:
+    return Part(name=name, resource=f"gs://{bucket}", probe=probe, need=need)

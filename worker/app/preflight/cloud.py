@@ -1,0 +1,87 @@
+"""What Google Cloud must hold: the subscription, the topics and the buckets."""
+
+from collections.abc import AsyncIterator
+
+import tenacity
+
+from worker.app.cloud import Cloud
+from worker.app.parts import cloud_parts
+from worker.app.preflight.finding import Finding, with_action
+from worker.core.delivery.fitness import Part
+from worker.errors import (
+    ObjectForbidden,
+    ObjectNotFound,
+    QueueServiceError,
+    SubscriptionNotFound,
+    Undiagnosed,
+    WorkerError,
+)
+from worker.settings import Settings
+
+# A pull that was cut off may have taken messages; they come back after this.
+LONGEST_ACK_DEADLINE_SECONDS = 60
+
+
+PATIENCE_SECONDS = 25.0
+"""How long a start waits for a service that does not answer. A refusal is final."""
+
+
+async def cloud_findings(settings: Settings, cloud: Cloud) -> AsyncIterator[Finding]:
+    """Yield whether what the settings name exists and may be used as jobs use it: the probes of `worker.app.parts`."""
+    async for finding in _subscription(settings, cloud):
+        yield finding
+    for variable, bucket in (("OUTPUT_BUCKET", settings.output_bucket), ("STATE_BUCKET", settings.state_bucket)):
+        if not bucket:
+            yield Finding(name=variable, ok=False, detail=f"{variable} is not set")
+    for part in cloud_parts(settings, cloud):
+        yield await _found(part)
+
+
+async def _subscription(settings: Settings, cloud: Cloud) -> AsyncIterator[Finding]:
+    name = f"subscription {settings.jobs_subscription}"
+    subscription = cloud.pubsub.subscription(settings.jobs_subscription)
+    try:
+        facts = await subscription.facts()
+        await subscription.verify()
+    except (SubscriptionNotFound, QueueServiceError) as exc:
+        yield Finding(name=name, ok=False, detail=with_action(exc))
+        return
+    deadline, exactly_once = facts.ack_deadline_seconds, "on" if facts.exactly_once else "off"
+    yield Finding(name=name, ok=True, detail=f"ack deadline {deadline} s, exactly-once {exactly_once}")
+    if deadline > LONGEST_ACK_DEADLINE_SECONDS:
+        detail = (
+            f"the ack deadline of {deadline} s delays redelivery: at most {LONGEST_ACK_DEADLINE_SECONDS} s is better"
+        )
+        yield Finding(name=name, ok=True, advice=True, detail=detail)
+    if facts.dead_letter_topic is None:
+        detail = "no dead-letter policy: a message that kills every worker would be delivered for ever"
+        yield Finding(name=name, ok=True, advice=True, detail=detail)
+
+
+async def _found(part: Part) -> Finding:
+    try:
+        await _patiently(part)
+    except ObjectNotFound as exc:
+        detail = f"{exc}: create the bucket, or correct the setting that names it"
+        return Finding(name=part.name, ok=False, detail=detail)
+    except ObjectForbidden as exc:
+        role = "roles/storage.objectViewer" if part.name.startswith("audio") else "roles/storage.objectUser"
+        return Finding(name=part.name, ok=False, detail=f"{exc}: grant the worker's account {role}")
+    except WorkerError as exc:
+        return Finding(name=part.name, ok=False, detail=with_action(exc))
+    return Finding(name=part.name, ok=True, detail="ok")
+
+
+async def _patiently(part: Part) -> None:
+    """Probe the part, again where the service did not answer: probes repeat nothing themselves."""
+    tries = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(_is_silence),
+        wait=tenacity.wait_random_exponential(multiplier=0.3, max=4.0),
+        stop=tenacity.stop_before_delay(PATIENCE_SECONDS),
+        reraise=True,
+    )
+    await tries(part.probe)
+
+
+def _is_silence(error: BaseException) -> bool:
+    return isinstance(error, Undiagnosed) and not error.refused

@@ -1,0 +1,204 @@
+"""What the health port says: the worker's condition, whether it is ready, whether it is alive. Pure.
+
+Ready: it can do jobs now. Alive: leave it alone, it works or helps itself; what is not alive should be killed.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from worker.adapters.gpu.nvml import GpuReading
+from worker.adapters.parakeet.engine import EngineHealth, EngineState
+from worker.adapters.web.http_server import Answer
+from worker.core.delivery.fitness import PartTest
+from worker.core.delivery.snapshot import ConsumerSnapshot
+from worker.core.jobs.board import EndedJob, RunningJob, Totals
+
+# The event loop writes a condition twice a second, however busy; this long without one it is stuck.
+STALLED_SECONDS = 10.0
+# A process whose replacements have failed for this long will not come by itself: a new instance may have a better GPU.
+GIVEN_UP_SECONDS = 60.0
+# A process that loads a model, however slowly, beats twice a second; this long without a beat it hangs while it starts.
+SILENT_SECONDS = 60.0
+
+# One failed pull is a hiccup of the network; the third comes two seconds later at the earliest.
+PULL_FAILURES_TO_REPORT = 3
+
+GIB = 1024**3
+OK, UNAVAILABLE = 200, 503
+
+
+class Status(StrEnum):
+    """The worker in a word."""
+
+    LOADING = "loading"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    STOPPING = "stopping"
+    STALLED = "stalled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What does not change while the worker runs."""
+
+    worker: str
+    subscription: str
+    gpu_transcription_enabled: bool
+    gpu_memory_limit_gb: float
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The engine's model; None of it is known before it is loaded."""
+
+    name: str
+    fingerprint: str
+    device: str
+    uses_gpu: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """The worker at one moment. `consumer` is None until it takes messages, `engine` where there is no Parakeet."""
+
+    uptime_seconds: float
+    consumer: ConsumerSnapshot | None = None
+    engine: EngineHealth | None = None
+    model: Model | None = None
+    gpus: tuple[GpuReading, ...] = ()
+    running: tuple[RunningJob, ...] = ()
+    last_job: EndedJob | None = None
+    totals: Totals = field(default_factory=Totals)
+    deepgram_configured: bool = False
+    budget_spent: bool = False
+    deepgram_down_because: str = ""
+    backlog: int | None = None
+    """Unacknowledged messages of the subscription, some minutes late; None where nobody can tell."""
+
+
+def judge(condition: Condition, age_seconds: float) -> tuple[Status, str]:
+    """The status and its reason, of a condition that was seen that long ago."""
+    consumer, engine = condition.consumer, condition.engine
+    if age_seconds > STALLED_SECONDS:
+        return Status.STALLED, f"the event loop has stood still for {age_seconds:.0f} s"
+    if consumer is None:
+        return Status.LOADING, "the model is being loaded"
+    if consumer.stopping:
+        return Status.STOPPING, "it was told to stop"
+    if engine is not None and engine.state is not EngineState.READY:
+        return Status.UNHEALTHY, f"the inference process is {engine.state}: {engine.reason}"
+    if reason := _why_no_messages(consumer):
+        return Status.UNHEALTHY, reason
+    return Status.HEALTHY, ""
+
+
+def _why_no_messages(consumer: ConsumerSnapshot) -> str:
+    if consumer.pull_failures_in_a_row >= PULL_FAILURES_TO_REPORT and not consumer.intake_stopped_because:
+        return f"no messages can be pulled: {consumer.pull_failure}"
+    return consumer.intake_stopped_because
+
+
+def is_alive(condition: Condition, age_seconds: float) -> tuple[bool, str]:
+    """Whether there is still hope, and why not."""
+    if age_seconds > STALLED_SECONDS:
+        return False, f"the event loop has stood still for {age_seconds:.0f} s"
+    engine = condition.engine
+    # While the worker itself loads, the start has a limit of its own and ends it.
+    if engine is None or condition.consumer is None or engine.state is EngineState.READY:
+        return True, ""
+    if engine.failing_seconds + age_seconds > GIVEN_UP_SECONDS:
+        return False, f"the inference process could not be replaced: {engine.reason}"
+    if (engine.heartbeat_age_seconds or 0.0) + age_seconds > SILENT_SECONDS:
+        return False, f"the new inference process hangs; the one before: {engine.reason}"
+    return True, ""
+
+
+def health_answer(identity: Identity, condition: Condition, age_seconds: float) -> Answer:
+    """`/health`: all that is known; 503 unless ready."""
+    status, reason = judge(condition, age_seconds)
+    return _answer(status is Status.HEALTHY, document(identity, condition, status, reason))
+
+
+def ready_answer(condition: Condition, age_seconds: float) -> Answer:
+    """`/ready`."""
+    status, reason = judge(condition, age_seconds)
+    return _answer(status is Status.HEALTHY, {"ready": status is Status.HEALTHY, "status": status, "reason": reason})
+
+
+def live_answer(condition: Condition, age_seconds: float) -> Answer:
+    """`/live`."""
+    alive, reason = is_alive(condition, age_seconds)
+    return _answer(alive, {"live": alive, "reason": reason})
+
+
+def document(identity: Identity, condition: Condition, status: Status, reason: str) -> dict[str, Any]:
+    """Everything, as JSON has it."""
+    consumer, last = condition.consumer, condition.last_job
+    return {
+        "status": status,
+        "reason": reason,
+        "gpu": _gpu(condition.gpus),
+        "gpu_transcription_enabled": identity.gpu_transcription_enabled,
+        "worker": identity.worker,
+        "subscription": identity.subscription,
+        "uptime_seconds": round(condition.uptime_seconds, 1),
+        "model": asdict(condition.model) if condition.model else None,
+        "engine": _engine(condition.engine),
+        "jobs": {
+            "in_flight": consumer.jobs if consumer else 0,
+            "parked": consumer.parked if consumer else 0,
+            "free_slots": consumer.free_slots if consumer else 0,
+            "running": [asdict(job) for job in condition.running],
+        },
+        "last_job": {**asdict(last), "ended_at": last.ended_at.isoformat()} if last else None,
+        "totals": asdict(condition.totals),
+        "backlog": condition.backlog,
+        "intake": {
+            "stopped_because": consumer.intake_stopped_because if consumer else "",
+            "pull_failures_in_a_row": consumer.pull_failures_in_a_row if consumer else 0,
+            "pull_failure": consumer.pull_failure if consumer else "",
+        },
+        "self_test": {test.part: _test(test) for test in consumer.parts} if consumer else {},
+        "fuse": asdict(consumer.fuse) if consumer else None,
+        "deepgram": {
+            "configured": condition.deepgram_configured,
+            "budget_spent": condition.budget_spent,
+            "down_because": condition.deepgram_down_because,
+        },
+        "gpu_memory_limit_gb": identity.gpu_memory_limit_gb,
+        "versions": identity.versions,
+    }
+
+
+def _test(test: PartTest) -> dict[str, Any]:
+    return {
+        "passed": test.passed,
+        "reason": test.reason,
+        "tested_at": test.tested_at.isoformat() if test.tested_at else None,
+        "seconds": test.seconds,
+    }
+
+
+def _gpu(readings: tuple[GpuReading, ...]) -> dict[str, Any]:
+    first = readings[0] if readings else None
+    return {
+        "available": first is not None,
+        "count": len(readings),
+        "name": first.name if first else None,
+        "memory_gb": round(first.memory_total_bytes / GIB, 1) if first else None,
+        "devices": [{**asdict(reading), "throttled_by": sorted(reading.throttled_by)} for reading in readings],
+    }
+
+
+def _engine(health: EngineHealth | None) -> dict[str, Any] | None:
+    if health is None:
+        return None
+    rounded = {name: round(getattr(health, name), 1) for name in ("state_seconds", "failing_seconds")}
+    return {**asdict(health), **rounded}
+
+
+def _answer(good: bool, body: dict[str, Any]) -> Answer:
+    return Answer(status=OK if good else UNAVAILABLE, body=json.dumps(body).encode() + b"\n")

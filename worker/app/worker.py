@@ -1,0 +1,306 @@
+"""The only wiring: Settings -> adapters -> core, and the life of a worker from its checks to its last nack."""
+
+import asyncio
+import gc
+import random
+import signal
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import version
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
+from worker.adapters.gpu.nvml import open_gpus
+from worker.adapters.machine.allocator import return_large_blocks
+from worker.adapters.machine.clock import SystemClock
+from worker.adapters.machine.instance import this_instance, worker_name
+from worker.adapters.machine.own_memory import hide_memory
+from worker.adapters.machine.processors import processors
+from worker.adapters.machine.workspace import workspace
+from worker.adapters.pubsub.backlog_metric import Backlog, google_session
+from worker.app.cloud import Cloud, open_cloud
+from worker.app.engines import Engines, NoEngine, open_engines
+from worker.app.monitor import Watch, watching
+from worker.app.parts import Buckets, decoder_part, engine_part, worker_parts
+from worker.app.preflight import demand, findings
+from worker.core.costs.bill import Prices
+from worker.core.costs.usage import report_usage
+from worker.core.dead_letters.adoption import Adoption
+from worker.core.dead_letters.entries import Forwarded
+from worker.core.delivery.consumer import Consumer
+from worker.core.delivery.fitness import Fitness
+from worker.core.jobs.audio_input import AudioIntake
+from worker.core.jobs.board import Board
+from worker.core.jobs.forwarded_job import adopt
+from worker.core.jobs.handler import JobRules, Jobs, JobTools
+from worker.core.jobs.output import OutputWriter
+from worker.core.jobs.routing import SECONDS_PER_HOUR, RoutingPolicy
+from worker.core.jobs.state import JobStates
+from worker.core.jobs.transcription import SampleNotRecognised, recognise_sample
+from worker.embedded.samples import samples
+from worker.errors import EngineFailure, WorkerError
+from worker.ports import AudioDecoder, WindowRecogniser
+from worker.settings import Settings
+from worker.telemetry.export import Destinations, exporting
+
+GIB = 1024**3
+# Python's own is 5 ms. Ten times as many turns cost nothing that can be measured.
+TURN_SECONDS = 0.0005
+# Three jobs may fail for reasons of their own; by the tenth in a row the worker asks whether it is the reason.
+FUSE_THRESHOLD = 10
+
+log = structlog.get_logger(__name__)
+
+
+def make_decoder(settings: Settings) -> FfmpegDecoder:
+    """The decoder, with the length limit of the settings. Raises `FfmpegMissing`."""
+    return FfmpegDecoder(
+        ffmpeg=find_ffmpeg(),
+        limits=Limits(max_seconds=settings.max_audio_hours * SECONDS_PER_HOUR),
+        parts=max(1, processors(settings.instance_vcpus) - 1),  # one is the event loop's
+    )
+
+
+async def run_worker(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT; a second one means at once.
+
+    Raises `worker.app.preflight.NotReady` when something that is needed is missing, `ModelLoadingError` or
+    `GpuNotAvailable` when the engine does not start, `SubscriptionNotFound` when the subscription goes away,
+    `HealthPortTaken`, `ExportRefused`.
+    """
+    hide_memory()
+    return_large_blocks()
+    board, clock = Board(), SystemClock()
+    with (
+        _Signals() as signals,
+        workspace(settings.temp_dir) as folder,
+        exporting(_destinations(settings)) as render,
+        open_gpus() as gpus,
+        _backlog(settings) as backlog,
+    ):
+        watch = Watch(board, gpus, clock, backlog)
+        log.info("worker.starting", worker=worker_name(), **settings.masked())
+        async with (
+            watching(settings, watch, worker_name(), render),
+            open_cloud(settings) as cloud,
+        ):
+            await demand(findings(settings, cloud))
+            async with open_engines(settings, cloud.store) as engines:
+                consumer = await make_consumer(settings, cloud, engines, folder, board)
+                signals.stops(consumer)
+                watch.serving(engines, consumer)
+                _keep_pauses_short()
+                device = engines.parakeet.facts.device_name
+                log.info("worker.ready", subscription=settings.jobs_subscription, device=device)
+                await consumer.run()
+        log.info("worker.stopped")
+
+
+def _backlog(settings: Settings) -> AbstractContextManager[Backlog | None]:
+    """What waits can be known of the real Pub/Sub alone."""
+    if settings.pubsub_emulator_host:
+        return nullcontext()
+    return Backlog(settings.project_id, settings.jobs_subscription, SystemClock(), google_session)
+
+
+def _keep_pauses_short() -> None:
+    """For the health port and for leases: nothing in this process shall keep the others out for long.
+
+    Threads that compute for jobs take short turns. What has been loaded by now stays, so full garbage collections need
+    not look at it: they took 60 to 110 ms, in which nobody was answered.
+    """
+    sys.setswitchinterval(TURN_SECONDS)
+    gc.collect()
+    gc.freeze()
+
+
+def _destinations(settings: Settings) -> Destinations:
+    return Destinations(
+        metrics=settings.metrics_exporter if settings.enable_performance_metrics else "none",
+        traces=settings.traces_exporter,
+        traces_file=settings.traces_file,
+        worker=worker_name(),
+        version=version("klipstream-worker"),
+    )
+
+
+async def make_consumer(
+    settings: Settings, cloud: Cloud, engines: Engines, folder: Path, board: Board | None = None
+) -> Consumer:
+    """Return the consumer of the jobs subscription; downloads go below `folder`. Raises `SubscriptionNotFound`."""
+    clock, decoder = SystemClock(), make_decoder(settings)
+    subscription = cloud.pubsub.subscription(settings.jobs_subscription)
+    fitness = make_fitness(settings, cloud, engines, decoder, folder)
+    jobs, rng = make_jobs(settings, cloud, engines, folder, board, fitness), random.Random()  # noqa: S311 - jitter
+    adoption = Adoption(
+        cloud.pubsub.subscription(settings.dead_letter_subscription),
+        lambda letter: adopt_forwarded(jobs, letter),
+        why_not=lambda: consumer.snapshot.intake_stopped_because,
+        patience_seconds=adoption_patience_seconds(settings),
+        clock=clock,
+        rng=rng,
+    )
+    consumer = Consumer(
+        subscription,
+        jobs,
+        slots=settings.job_slots,
+        max_parked=settings.max_parked,
+        ack_deadline_seconds=(await subscription.facts()).ack_deadline_seconds,
+        max_attempts=settings.max_job_attempts,
+        fitness=fitness,
+        fuse_threshold=FUSE_THRESHOLD,
+        clock=clock,
+        rng=rng,
+        why_idle=engines.readiness.why_not,
+        chores={
+            "usage": lambda: report_usage(engines.parakeet, engines.prices, clock),
+            "engine-probe": lambda: engines.health.tend(lambda: self_test(decoder, engines.parakeet)),
+            "adoption": adoption.run,
+        },
+    )
+    return consumer
+
+
+async def adopt_forwarded(jobs: Jobs, letter: Forwarded) -> None:
+    """Give a job that the subscription's policy gave up on its dead letter and its events."""
+    await adopt(jobs, letter.original, deliveries=letter.deliveries, gave_up_at=letter.gave_up_at)
+
+
+def adoption_patience_seconds(settings: Settings) -> float:
+    """Return how long after its first sight a dead worker's claim is known to be stale."""
+    return settings.claim_ttl_seconds + 1.0
+
+
+def make_fitness(settings: Settings, cloud: Cloud, engines: Engines, decoder: FfmpegDecoder, folder: Path) -> Fitness:
+    """Return the parts of this worker; those that preflight has verified count as tested."""
+    fitness = Fitness(worker_parts(settings, cloud, folder), SystemClock(), random.Random())  # noqa: S311 - jitter
+    fitness.record_verified()
+    fitness.add(decoder_part(lambda: decodes_sample(decoder)))
+    if engines.parakeet.facts is not NoEngine.facts:
+        fitness.add(engine_part(lambda: _recognises(engines, decoder)))
+    return fitness
+
+
+async def _recognises(engines: Engines, decoder: FfmpegDecoder) -> None:
+    """Raise where Parakeet recognises nothing; jobs then go to Deepgram, or wait."""
+    try:
+        await self_test(decoder, engines.parakeet)
+    except WorkerError as exc:
+        engines.health.doubt(str(exc))
+        raise
+
+
+async def decodes_sample(decoder: AudioDecoder) -> None:
+    """Decode the built-in sample. Raises what the decoder raises, or `EngineFailure` for no samples."""
+    async with decoder.decode(samples()[0].path) as stream:
+        async for _ in stream:
+            return
+    raise EngineFailure("ffmpeg", "the built-in sample has no samples")
+
+
+def make_jobs(
+    settings: Settings,
+    cloud: Cloud,
+    engines: Engines,
+    folder: Path,
+    board: Board | None = None,
+    fitness: Fitness | None = None,
+) -> Jobs:
+    """Return what does the job of a delivery. Without `fitness` no bucket is refused before it is tried."""
+    clock = SystemClock()
+    writable = settings.writable_buckets
+    buckets = Buckets.of(settings, cloud.store.impatient())
+    parts = fitness or Fitness((), clock, random.Random())  # noqa: S311 - jitter
+    tools = JobTools(
+        states=JobStates(
+            cloud.store,
+            settings.state_bucket,
+            clock,
+            worker_name(),
+            settings.claim_ttl_seconds,
+            claim_store=cloud.store.for_claims,
+        ),
+        intake=AudioIntake(
+            cloud.store,
+            folder,
+            input_buckets=settings.input_buckets,
+            max_bytes=int(settings.max_file_size_gb * GIB),
+            room_bytes=settings.download_room_gb * GIB,
+            may_read=lambda bucket: parts.refuse_if_broken(f"gs://{bucket}"),
+            on_read=lambda bucket: parts.add(buckets.audio(bucket, is_learned=True)),
+            until_mended=lambda bucket: parts.wait_mended(f"gs://{bucket}"),
+        ),
+        output=OutputWriter(cloud.store, output_bucket=settings.output_bucket, writable_buckets=writable),
+        decoder=make_decoder(settings),
+        recogniser=engines.parakeet,
+        deepgram=engines.deepgram,
+        health=engines.health,
+        completions=cloud.pubsub.topic(settings.completion_topic),
+        dead_letters=cloud.pubsub.topic(settings.dead_letter_topic),
+        clock=clock,
+        board=board or Board(),
+    )
+    return Jobs(tools, _rules(settings, engines.prices))
+
+
+async def self_test(decoder: AudioDecoder, engine: WindowRecogniser) -> None:
+    """Recognise the built-in sample. Raises what decoder and engine raise, or `EngineFailure` for no words."""
+    try:
+        await recognise_sample(decoder, engine, samples()[0].path)
+    except SampleNotRecognised as exc:
+        raise EngineFailure(engine.facts.model_name, str(exc)) from exc
+
+
+def _rules(settings: Settings, prices: Prices) -> JobRules:
+    return JobRules(
+        worker=worker_name(),
+        revision=this_instance().revision,
+        subscription=settings.jobs_subscription,
+        routing=RoutingPolicy(
+            method=settings.transcription_method,
+            gpu_enabled=settings.enable_gpu_transcription,
+            fallback_enabled=settings.enable_fallback,
+            rollout_percent=settings.parakeet_rollout_percent,
+            cost_optimization=settings.cost_optimization,
+            short_file_seconds=settings.short_file_threshold_hours * SECONDS_PER_HOUR,
+            long_file_seconds=settings.long_file_threshold_hours * SECONDS_PER_HOUR,
+        ),
+        prices=prices,
+        chunk_seconds=settings.chunk_duration_minutes * 60,
+        chunks_in_flight=settings.chunks_in_flight,
+        max_crashes=settings.max_crashes,
+        progress_events=settings.progress_events,
+        log_costs=settings.log_transcription_costs,
+    )
+
+
+class _Signals:
+    """SIGTERM and SIGINT: before there is a consumer they cancel the start-up, then they stop the consumer."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._main = asyncio.current_task()
+        self._consumer: Consumer | None = None
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop, number)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.remove_signal_handler(number)
+
+    def stops(self, consumer: Consumer) -> None:
+        """From now on there is something better to stop than the start-up."""
+        self._consumer = consumer
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self._consumer is not None:
+            self._consumer.stop(number.name)
+        elif self._main is not None:
+            log.info("worker.start_abandoned", signal=number.name)
+            self._main.cancel()

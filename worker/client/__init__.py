@@ -1,0 +1,218 @@
+"""The pipeline's side: publish a job, then read what became of it. Synchronous; Python 3.10 on; the base install.
+
+    job = {"job_id": "vod-1", "video_id": "1", "audio_uri": "gs://bucket/1.mp3"}
+    submit(job, project_id="my-project", topic="transcription-jobs")
+    with completions(project_id="my-project", subscription="pipeline") as events:
+        for event in events:
+            handle(event)
+
+**Settling.** Asking for the next event, or leaving the `with` block, acks the event in hand; leaving it by an exception
+gives the event back. Events come at least once: within one block duplicates are dropped by `event_id`, across blocks
+and processes that is the reader's business. An event whose handling outlasts the ack deadline comes again and is
+dropped as a duplicate.
+
+**One subscription, one reader.** Pub/Sub hands each event on a subscription to one of its readers, so every process
+that waits for jobs needs a subscription of its own: a permanent one, or `own_subscription`. With `job_id` given, the
+events of other jobs are not stolen: they stay leased until the block is left (or their ack deadline passes) and then
+go back, which delays other readers and counts as a delivery attempt. Messages that are no event this version knows are
+acked, with a warning in the log.
+
+`PUBSUB_EMULATOR_HOST` is honoured. Google's own exceptions (`google.api_core.exceptions`) pass through.
+"""
+
+import heapq
+import json
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from schemas.codes import ErrorCode
+from schemas.events import CompletedEvent, Event, FailedEvent
+from schemas.job import TranscriptionJob, encode_job, parse_job
+from schemas.text import plain
+from worker.client.awaited import AwaitedJob
+from worker.client.event_stream import Inbox
+
+if TYPE_CHECKING:  # importing Google's client costs 0.7 s, so it waits for the first call
+    from google.cloud.pubsub_v1 import PublisherClient
+    from google.pubsub_v1 import SubscriberClient
+    from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+
+MOST_NAMES, MOST_OF_A_NAME = 20, 60
+"""The most unknown fields that a warning names, and the most characters of each."""
+
+log = logging.getLogger(__name__)
+
+
+def submit(
+    job: TranscriptionJob | Mapping[str, Any],
+    *,
+    project_id: str,
+    topic: str,
+    publisher: "PublisherClient | None" = None,
+    timeout_seconds: float = 60.0,
+    retry_of: FailedEvent | None = None,
+) -> str:
+    """Publish a job and return its message id once Pub/Sub has confirmed it.
+
+    Raises `schemas.job.JobRejected` for what is no job, before anything is sent, and `TimeoutError` when no
+    confirmation came; the job may have been published all the same, and submitting it again is safe: the job id makes
+    it one job. Who submits often should hand in a `publisher`, which stays theirs to stop.
+
+    A job that failed only repeats its failure when it is submitted again. `retry_of` asks for its next run: the event
+    must be of this job and `is_retryable`, or say that the job `EXPIRED` (give it a later `expires_at` then); anything
+    else raises `ValueError`. Await that run's end with `wait_for(job, run=retry_of.run + 1, ...)`.
+    """
+    data = encode_job(job) if isinstance(job, TranscriptionJob) else _checked(job)
+    attributes = {} if retry_of is None else {"run": str(_next_run(retry_of, data))}
+    with _publisher(publisher) as client:
+        future = client.publish(f"projects/{project_id}/topics/{topic}", data, **attributes)
+        try:
+            return str(future.result(timeout=timeout_seconds))
+        except FutureTimeout as exc:
+            raise TimeoutError(f"no confirmation from Pub/Sub within {timeout_seconds:g} s") from exc
+
+
+def _checked(job: Mapping[str, Any]) -> bytes:
+    data = json.dumps(job).encode()
+    _, unknown = parse_job(data)
+    if unknown:
+        names = ", ".join(plain(name, MOST_OF_A_NAME) for name in heapq.nsmallest(MOST_NAMES, unknown))
+        log.warning("the worker will ignore these fields of the job: %s (%d fields)", names, len(unknown))
+    return data
+
+
+def _next_run(failed: FailedEvent, data: bytes) -> int:
+    job_id = parse_job(data)[0].job_id
+    if failed.job.job_id != job_id:
+        raise ValueError(f"retry_of is an event of job {failed.job.job_id!r}, not of {job_id!r}")
+    if not failed.error.is_retryable and failed.error.error_code != ErrorCode.EXPIRED:
+        raise ValueError(f"{failed.error.error_code} is not retryable: {failed.error.suggested_action}")
+    return failed.run + 1
+
+
+@contextmanager
+def completions(
+    *,
+    project_id: str,
+    subscription: str,
+    job_id: str | None = None,
+    timeout_seconds: float | None = None,
+    subscriber: "SubscriberClient | None" = None,
+) -> Iterator[Iterator[Event]]:
+    """Iterate over the events on a subscription of the completion topic; see the module for who settles what.
+
+    `timeout_seconds` counts from entering the block; when it has passed the iteration ends. None: it never ends.
+    """
+    with _inbox(subscriber, f"projects/{project_id}/subscriptions/{subscription}", job_id, timeout_seconds) as inbox:
+        yield inbox
+
+
+@contextmanager
+def _inbox(
+    subscriber: "SubscriberClient | None",
+    path: str,
+    job_id: str | None,
+    timeout_seconds: float | None,
+    wants: Callable[[Event], bool] = lambda _event: True,
+) -> Iterator[Inbox]:
+    with _subscriber(subscriber) as client:
+        inbox = Inbox(client, path, job_id, timeout_seconds, wants=wants)
+        try:
+            yield inbox
+            inbox.ack()
+        finally:
+            inbox.release()
+
+
+def wait_for(
+    job: TranscriptionJob | Mapping[str, Any] | str,
+    *,
+    project_id: str,
+    subscription: str,
+    timeout_seconds: float,
+    subscriber: "SubscriberClient | None" = None,
+    run: int = 0,
+) -> CompletedEvent | FailedEvent:
+    """Block until the job has ended, one way or the other. Raises `TimeoutError` when it has not by then.
+
+    With the job itself, only the end of this very request is returned, its `JOB_ID_CONFLICT` included where another
+    request used the id before. With its id alone, a `JOB_ID_CONFLICT` counts as the end of somebody else's request and
+    the wait goes on. Ends of runs before `run` are passed over.
+    """
+    awaited = AwaitedJob.of(job, run)
+    path = f"projects/{project_id}/subscriptions/{subscription}"
+    with _inbox(subscriber, path, awaited.job_id, timeout_seconds, awaited.concerns) as events:
+        for event in events:
+            if awaited.ends_with(event) and isinstance(event, CompletedEvent | FailedEvent):
+                return event
+    raise TimeoutError(f"job {awaited.job_id} has not ended within {timeout_seconds:g} s")
+
+
+@contextmanager
+def own_subscription(
+    *, project_id: str, topic: str, video_id: str | None = None, subscriber: "SubscriberClient | None" = None
+) -> Iterator[str]:
+    """A new subscription on the completion topic, for this block alone; yields its name.
+
+    Enter it before submitting, for it sees only what is published from then on; with `video_id`, only that video's
+    events. Needs `pubsub.subscriptions.create` and `.delete` in the project and `pubsub.topics.attachSubscription` on
+    the topic. Should the process die, Pub/Sub removes the subscription after a day without a reader.
+    """
+    name = f"pipeline-{uuid.uuid4().hex}"
+    path = f"projects/{project_id}/subscriptions/{name}"
+    with _subscriber(subscriber) as client:
+        client.create_subscription(
+            request={
+                "name": path,
+                "topic": f"projects/{project_id}/topics/{topic}",
+                "ack_deadline_seconds": 60,
+                "filter": f'attributes.video_id = "{video_id}"' if video_id else "",
+                "expiration_policy": {"ttl": {"seconds": 24 * 3600}},
+                "message_retention_duration": {"seconds": 24 * 3600},
+            }
+        )
+        try:
+            yield name
+        finally:
+            client.delete_subscription(request={"subscription": path})
+
+
+@contextmanager
+def _publisher(given: "PublisherClient | None") -> "Iterator[PublisherClient]":
+    if given is not None:
+        yield given
+        return
+    from google.cloud.pubsub_v1 import PublisherClient  # noqa: PLC0415 - see the module's imports
+
+    client = PublisherClient()
+    try:
+        yield client
+    finally:
+        client.stop()
+        client.transport.close()
+
+
+@contextmanager
+def _subscriber(given: "SubscriberClient | None") -> "Iterator[SubscriberClient]":
+    if given is not None:
+        yield given
+        return
+    from google import pubsub_v1  # noqa: PLC0415 - see the module's imports
+
+    emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
+    with pubsub_v1.SubscriberClient(transport=_emulator_transport(emulator) if emulator else None) as client:
+        yield client
+
+
+def _emulator_transport(host: str) -> "SubscriberGrpcTransport":
+    """The client's own emulator channel refuses answers above 4 MB, where the real service's takes any."""
+    import grpc  # noqa: PLC0415 - see the module's imports
+    from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport  # noqa: PLC0415
+
+    channel = grpc.insecure_channel(host, options=[("grpc.max_receive_message_length", -1)])
+    return SubscriberGrpcTransport(host=host, channel=channel)

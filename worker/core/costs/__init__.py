@@ -1,0 +1,1 @@
+"""Costs of jobs: bill, daily budget, reports, use of the engine."""

@@ -1,0 +1,182 @@
+"""What many jobs cost, by day and engine: the arithmetic of `klipstream-worker costs`. Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+from schemas.events import CompletedEvent, CostEvent, Event, EventUnreadable, FailedEvent, parse_event
+from schemas.state import ResultMarker
+from worker.core.costs.bill import PERCENT
+
+SECONDS_PER_HOUR = 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spending:
+    """Audio heard, what that cost, and what Deepgram would have charged for it."""
+
+    audio_seconds: float = 0.0
+    usd: float = 0.0
+    baseline_usd: float = 0.0
+
+    def __add__(self, other: "Spending") -> "Spending":
+        return Spending(
+            audio_seconds=self.audio_seconds + other.audio_seconds,
+            usd=self.usd + other.usd,
+            baseline_usd=self.baseline_usd + other.baseline_usd,
+        )
+
+    @property
+    def audio_hours(self) -> float:
+        """The same in hours."""
+        return self.audio_seconds / SECONDS_PER_HOUR
+
+    @property
+    def usd_per_audio_hour(self) -> float | None:
+        """None where there is no audio to divide by."""
+        return self.usd / self.audio_hours if self.audio_seconds else None
+
+    @property
+    def savings_percent(self) -> float | None:
+        """Against Deepgram; below zero where it cost more, None where there is nothing to compare with."""
+        return PERCENT * (1 - self.usd / self.baseline_usd) if self.baseline_usd else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Period:
+    """A day, or all of them: spending by engine, and chunks of the jobs whose endings are known."""
+
+    engines: Mapping[str, Spending] = field(default_factory=dict)
+    jobs: int = 0
+    failed_jobs: int = 0
+    chunks: int = 0
+    fallback_chunks: int = 0
+
+    @property
+    def total(self) -> Spending:
+        """All engines together."""
+        return sum(self.engines.values(), Spending())
+
+    @property
+    def fallback_percent(self) -> float | None:
+        """Share of chunks that Parakeet could not do and Deepgram did; None where no chunks are known of."""
+        return PERCENT * self.fallback_chunks / self.chunks if self.chunks else None
+
+    def __add__(self, other: "Period") -> "Period":
+        names = sorted({*self.engines, *other.engines})
+        nothing = Spending()
+        return Period(
+            engines={name: self.engines.get(name, nothing) + other.engines.get(name, nothing) for name in names},
+            jobs=self.jobs + other.jobs,
+            failed_jobs=self.failed_jobs + other.failed_jobs,
+            chunks=self.chunks + other.chunks,
+            fallback_chunks=self.fallback_chunks + other.fallback_chunks,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostReport:
+    """Every UTC day on which jobs ended, in order."""
+
+    days: Mapping[date, Period]
+
+    @property
+    def total(self) -> Period:
+        """All days together."""
+        return sum(self.days.values(), Period())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ending:
+    """How a run of a job ended."""
+
+    cost: CostEvent
+    terminal: CompletedEvent | FailedEvent | None
+
+
+def report(events: Iterable[Event], since: datetime) -> CostReport:
+    """Add up the jobs that ended at `since` or later.
+
+    Of each job every completed run counts, and else the last failed one: the bill of a run holds the chunks of the
+    failed runs before it. Duplicates of an event count once.
+    """
+    days: dict[date, Period] = defaultdict(Period)
+    for ending in _endings(events):
+        if ending.cost.occurred_at >= since:
+            day = ending.cost.occurred_at.date()
+            days[day] += _period_of(ending)
+    return CostReport(days=dict(sorted(days.items())))
+
+
+def events_in(marker: ResultMarker) -> Sequence[Event]:
+    """The events that a result marker keeps, but for those that this version cannot read."""
+    return tuple(
+        event
+        for message in (*marker.earlier_costs, *marker.messages)
+        if message.topic == "completion" and (event := event_in(message.data.encode())) is not None
+    )
+
+
+def event_in(data: bytes) -> Event | None:
+    """One event, or None for what is none."""
+    try:
+        return parse_event(data)
+    except EventUnreadable:
+        return None
+
+
+def _endings(events: Iterable[Event]) -> Iterable[_Ending]:
+    costs: dict[str, list[CostEvent]] = defaultdict(list)
+    terminals: dict[tuple[str | None, int, str], CompletedEvent | FailedEvent] = {}
+    for event in events:
+        match event:
+            case CostEvent():
+                costs[event.job.job_id or event.event_id].append(event)
+            case CompletedEvent():
+                terminals[event.job.job_id, event.run, "completed"] = event
+            case FailedEvent():
+                terminals[event.job.job_id, event.run, "failed"] = event
+            case _:
+                pass
+    for of_job in costs.values():
+        for cost in _counted(of_job):
+            yield _Ending(cost=cost, terminal=terminals.get((cost.job.job_id, cost.run, cost.outcome)))
+
+
+def _counted(costs: Sequence[CostEvent]) -> Iterable[CostEvent]:
+    """Those of one job's cost events that count."""
+    completed = {cost.run: cost for cost in costs if cost.outcome == "completed"}
+    yield from completed.values()
+    failed = [cost for cost in costs if cost.outcome == "failed" and cost.run > max(completed, default=-1)]
+    if failed:
+        yield max(failed, key=_rank)
+
+
+def _rank(cost: CostEvent) -> tuple[bool, int, float]:
+    """A later run counts instead of an earlier one; a refused message under the same id, which did no work, never does.
+
+    What cost money counts instead of what cost none.
+    """
+    return cost.usd_total > 0 or cost.audio_seconds > 0, cost.run, cost.audio_seconds
+
+
+def _period_of(ending: _Ending) -> Period:
+    cost, terminal = ending.cost, ending.terminal
+    told = terminal.transcription_metadata if terminal else None
+    chunks = (told.chunks_total or 0) if told else 0
+    baseline_per_second = cost.baseline.usd / cost.audio_seconds if cost.audio_seconds else 0.0
+    return Period(
+        engines={
+            engine.engine: Spending(
+                audio_seconds=engine.audio_seconds,
+                usd=engine.usd,
+                baseline_usd=engine.audio_seconds * baseline_per_second,
+            )
+            for engine in cost.engines
+        },
+        jobs=1,
+        failed_jobs=int(cost.outcome == "failed"),
+        chunks=chunks,
+        fallback_chunks=(told.chunks_fallback or 0) if told and chunks else 0,
+    )

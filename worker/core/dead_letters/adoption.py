@@ -1,0 +1,224 @@
+"""The chore that looks after messages which the subscription's policy forwarded: no worker gave them a verdict.
+
+Each still owes its publisher a `failed` event. Once a minute, and only while the worker is healthy, the chore pulls a
+few dead letters; those with an envelope are given back at once, so that an operator's console misses none of them for
+longer than a moment. Any number of workers may do this: Pub/Sub leases a letter to one of them, and adopting it twice
+publishes the same ids. What cannot be adopted now is given back, whatever the error is.
+
+For the operator. The worker's account needs roles/pubsub.subscriber on the dead-letter subscription, which should have
+no retry policy: with one, every letter that is given back is hidden from the console for the length of the backoff.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import structlog
+
+from worker.core.dead_letters.entries import Forwarded, forwarded, is_forwarded
+from worker.core.delivery.caught import caught
+from worker.core.delivery.timing import abandon, bounded
+from worker.errors import (
+    Deferred,
+    Fatal,
+    QueueServiceError,
+    ServiceDown,
+    SubscriptionNotFound,
+    Undiagnosed,
+    WorkerError,
+    WorkerFault,
+)
+from worker.ports import Clock, Delivery, Subscription
+
+LOOK_SECONDS = 60.0
+"""From one pull to the next; a subscription that is missing or refused is asked every `REFUSED_LOOK_SECONDS`."""
+REFUSED_LOOK_SECONDS = 600.0
+FIRST_PULL_MESSAGES, PULL_MESSAGES = 100, 500
+PULL_BYTES = 8 * 1024 * 1024
+"""One answer should not hold more; the sizes of the answer before are the only hint."""
+LEASE_SECONDS = 60
+RELEASE_SECONDS = 2.0
+
+OF_ALL_LETTERS = (WorkerFault, ServiceDown, Undiagnosed, Fatal)
+"""Errors that keep all letters, not only one."""
+
+Item = TypeVar("Item")
+
+log = structlog.get_logger()
+
+
+class AdoptionCut(Exception):
+    """A defect: the work of one letter was cancelled from inside."""
+
+
+class Adoption:
+    """Pulls dead letters and gives forwarded ones to `adopt`. `run` goes on for ever, in a task of its owner.
+
+    `why_not` gives the reason why the worker can do nothing now, or an empty string. `patience_seconds` is how long a
+    letter is kept whose job another worker holds, before it is tried once more: the time after which a dead worker's
+    claim is known to be stale.
+    """
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        adopt: Callable[[Forwarded], Awaitable[None]],
+        *,
+        why_not: Callable[[], str],
+        patience_seconds: float,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        self._subscription, self._adopt, self._why_not = subscription, adopt, why_not
+        self._patience_seconds = patience_seconds
+        self._clock, self._rng = clock, rng
+        self._pull_messages = FIRST_PULL_MESSAGES
+        self._refused_because = ""
+
+    async def run(self) -> None:
+        """Look once a minute; the first look comes after a random part of one, so that workers take turns."""
+        await self._clock.sleep(self._rng.uniform(0.1, 0.4) * LOOK_SECONDS)
+        while True:
+            began = self._clock.monotonic()
+            if not self._why_not():
+                error = await caught(self._look())
+                if error is not None:  # a defect here is no reason for the worker's jobs to stop
+                    log.error("adoption.failed", reason=str(error), exc_info=error)
+            every = REFUSED_LOOK_SECONDS if self._refused_because else LOOK_SECONDS
+            await self._clock.sleep(max(1.0, began + every - self._clock.monotonic()))
+
+    async def _look(self) -> None:
+        try:
+            deliveries = await self._subscription.pull(self._pull_messages)
+        except (SubscriptionNotFound, QueueServiceError) as exc:
+            self._note(exc)
+            return
+        self._note(None)
+        if not deliveries:
+            return
+        largest = max(len(delivery.data) for delivery in deliveries)
+        self._pull_messages = max(1, min(PULL_MESSAGES, PULL_BYTES // max(1, largest)))
+        await self._give_back(delivery.ack_id for delivery in deliveries if not is_forwarded(delivery))
+        letters = [forwarded(delivery) for delivery in deliveries if is_forwarded(delivery)]
+        if letters:
+            await self._adopt_all(letters)
+
+    async def _adopt_all(self, letters: Sequence[Forwarded]) -> None:
+        async with self._leased([letter.original for letter in letters]) as leased:
+
+            async def adopt(letter: Forwarded) -> None:
+                await _apart(self._adopt(letter))
+                await self._ack(leased.pop(letter.original.message_id))
+
+            outcomes = adopted(letters, adopt, patience_seconds=self._patience_seconds, clock=self._clock)
+            async for letter, error in outcomes:
+                told = log.bind(message_id=letter.original.message_id, deliveries=letter.deliveries)
+                if error is None:
+                    told.info("dead_letter.adopted")
+                elif isinstance(error, Deferred):
+                    told.info("dead_letter.left", reason=str(error))
+                else:
+                    unexpected = None if isinstance(error, WorkerError) else error
+                    told.warning("dead_letter.not_adopted", reason=str(error), left=len(leased), exc_info=unexpected)
+
+    @asynccontextmanager
+    async def _leased(self, deliveries: Sequence[Delivery]) -> AsyncIterator[dict[str, str]]:
+        """Keep the leases of the ack ids by message id; what is left in the mapping at the end is given back."""
+        leased = {delivery.message_id: delivery.ack_id for delivery in deliveries}
+        keeping = asyncio.create_task(self._keep(leased), name="adoption-leases")
+        try:
+            yield leased
+        finally:
+            abandon(keeping)
+            await self._give_back(leased.values())
+
+    async def _keep(self, leased: dict[str, str]) -> None:
+        while True:
+            try:
+                await self._subscription.extend(list(leased.values()), LEASE_SECONDS)
+            except (QueueServiceError, SubscriptionNotFound) as exc:
+                log.warning("dead_letter.extension_failed", reason=str(exc))
+            await self._clock.sleep(LEASE_SECONDS / 2)
+
+    async def _give_back(self, ack_ids: Iterable[str]) -> None:
+        if not (mine := list(ack_ids)):
+            return
+        try:
+            await bounded(self._subscription.extend(mine, 0), RELEASE_SECONDS, self._clock)
+        except (QueueServiceError, SubscriptionNotFound, TimeoutError) as exc:
+            log.warning("dead_letter.release_failed", reason=str(exc))
+
+    async def _ack(self, ack_id: str) -> None:
+        try:
+            await self._subscription.ack(ack_id)
+        except (QueueServiceError, SubscriptionNotFound) as exc:
+            log.warning("dead_letter.ack_failed", reason=str(exc))
+
+    def _note(self, error: SubscriptionNotFound | QueueServiceError | None) -> None:
+        """Say once that the subscription is missing or refused, and once that it can be used again."""
+        if error is None:
+            if self._refused_because:
+                log.info("adoption.resumed")
+            self._refused_because = ""
+        elif isinstance(error, QueueServiceError) and not error.refused:
+            log.warning("adoption.pull_failed", reason=str(error))
+        else:
+            if not self._refused_because:
+                log.warning("adoption.refused", reason=str(error), retry_in_seconds=REFUSED_LOOK_SECONDS)
+            self._refused_because = str(error)
+
+
+async def adopted(
+    items: Sequence[Item],
+    adopt: Callable[[Item], Awaitable[None]],
+    *,
+    patience_seconds: float,
+    clock: Clock,
+    on_wait: Callable[[int], object] = lambda _: None,
+) -> AsyncIterator[tuple[Item, Exception | None]]:
+    """Adopt one after another and yield each with the error that kept it, or None.
+
+    Those whose job is held are tried once more after `patience_seconds`, for the holder may be dead; `on_wait` is
+    called with their number before. An error that is not of one letter alone, but of the worker or a service, is the
+    end: what comes after it is neither tried nor yielded.
+    """
+    waiting: list[Item] = []
+    for item in items:
+        error = await caught(adopt(item))
+        if isinstance(error, Deferred):
+            waiting.append(item)
+            continue
+        yield item, error
+        if isinstance(error, OF_ALL_LETTERS):
+            return
+    if waiting:
+        on_wait(len(waiting))
+        await clock.sleep(patience_seconds)
+    for item in waiting:
+        error = await caught(adopt(item))
+        yield item, error
+        if isinstance(error, OF_ALL_LETTERS):
+            return
+
+
+async def _apart(work: Awaitable[None]) -> None:
+    """Await the work in a task of its own: what it binds to log lines is about one letter, and so is its cancellation.
+
+    Raises `AdoptionCut` where it ended cancelled although nothing here stopped it.
+    """
+    task = asyncio.ensure_future(_awaited(work))
+    try:
+        await asyncio.wait({task})
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+    if task.cancelled():
+        raise AdoptionCut("the adoption ended cancelled although nothing stopped it")
+    task.result()
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work

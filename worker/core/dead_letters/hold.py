@@ -1,0 +1,175 @@
+"""Holds dead letters while an operator looks at them: leased from the first pull on, released at the end.
+
+Looking never consumes. It is best effort all the same: a subscription promises no complete answer, and what another
+console holds is not seen. Of each letter the facts are in memory; the message itself lies in a spool, and only where
+`wanted` says that it will be asked for.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from worker.core.dead_letters.entries import Entry, Letter, entry_of, fold, read
+from worker.core.dead_letters.spool import Place, Spool
+from worker.core.delivery.timing import abandon, bounded
+from worker.errors import QueueServiceError
+from worker.ports import Clock, Delivery, Subscription
+
+EMPTY_ANSWERS = 3
+"""Pub/Sub may answer nothing although there is something; three times in a row is taken for the end."""
+FIRST_PULL_MESSAGES, PULL_MESSAGES = 10, 100
+PULL_BYTES = 32 * 1024 * 1024
+"""One answer should not hold more; the sizes of the answer before are the only hint."""
+MOST_BYTES = 1024 * 1024 * 1024
+RELEASE_SECONDS = 10.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """The bounds of what is held at once, and where messages are laid aside."""
+
+    messages: int
+    bytes: int = MOST_BYTES
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Held:
+    ack_id: str
+    entry: Entry
+    place: Place | None
+
+
+class Holding:
+    """The dead letters that are held. Made by `hold_dead_letters`."""
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        spool: Spool,
+        limits: Limits,
+        wanted: Callable[[Entry], bool],
+        *,
+        lease_seconds: int,
+        clock: Clock,
+    ) -> None:
+        self._subscription, self._spool, self._limits, self._wanted = subscription, spool, limits, wanted
+        self._lease_seconds = lease_seconds
+        self._clock = clock
+        self._held: dict[str, _Held] = {}
+        self._pull_messages = FIRST_PULL_MESSAGES
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What is held at this moment, folded."""
+        return fold(held.entry for held in self._held.values())
+
+    @property
+    def full_of(self) -> str:
+        """The bound that more messages exceed: a sentence, or empty where the end of the subscription was reached."""
+        if self._spool.bytes >= self._limits.bytes:
+            return (
+                f"{len(self._held)} messages take {self._spool.bytes / 2**20:.0f} MiB, which is the most held at once"
+            )
+        if len(self._held) >= self._limits.messages:
+            return f"{len(self._held)} messages are the most held at once (--most)"
+        return ""
+
+    def letter(self, entry: Entry) -> Letter:
+        """Read everything that the letter says, out of the spool. Raises `KeyError` where it was not wanted."""
+        letters = [read(delivery) for delivery in self.messages(entry)]
+        return next((letter for letter in letters if letter.origin is entry.origin), letters[0])
+
+    def messages(self, entry: Entry) -> Iterator[Delivery]:
+        """Read every physical message of the entry out of the spool, one at a time."""
+        for message_id in entry.copies:
+            held = self._held[message_id]
+            if held.place is None:
+                raise KeyError(message_id)
+            yield self._spool.get(held.place, held.ack_id)
+
+    async def gather(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Pull until three empty answers in a row, until the limits are reached, or until the condition holds."""
+        empty = 0
+        while empty < EMPTY_ANSWERS and not self.full_of and not until():
+            most = min(self._pull_messages, self._limits.messages - len(self._held))
+            deliveries = await self._subscription.pull(most)
+            empty = 0 if deliveries else empty + 1
+            for delivery in deliveries:
+                self._take(delivery)
+            if deliveries:
+                largest = max(len(delivery.data) for delivery in deliveries)
+                self._pull_messages = max(1, min(PULL_MESSAGES, PULL_BYTES // max(1, largest)))
+
+    async def settle(self, entry: Entry) -> bool:
+        """Ack every copy of it. One that cannot be acked now stays in the dead letters, which loses nothing: False."""
+        settled = True
+        for message_id in entry.copies:
+            held = self._held.pop(message_id, None)
+            if held is None:
+                continue
+            try:
+                await self._subscription.ack(held.ack_id)
+            except QueueServiceError as exc:
+                settled = False
+                log.warning("dead_letter.ack_failed", dead_letter_id=entry.dead_letter_id, reason=str(exc))
+        return settled
+
+    async def keep(self) -> None:
+        """Extend every lease at half time, for ever."""
+        while True:
+            await self._clock.sleep(self._lease_seconds / 2)
+            try:
+                await self._extend(self._lease_seconds)
+            except QueueServiceError as exc:
+                log.warning("dead_letter.extension_failed", reason=str(exc))
+
+    async def release(self) -> None:
+        """Nack what is still held, within bounds; otherwise the leases run out."""
+        try:
+            await bounded(self._extend(0), RELEASE_SECONDS, self._clock)
+        except (QueueServiceError, TimeoutError) as exc:
+            log.warning("dead_letter.release_failed", reason=str(exc))
+
+    def _take(self, delivery: Delivery) -> None:
+        # A message that comes again has outlived its lease: only its newest ack id counts.
+        known = self._held.get(delivery.message_id)
+        entry = known.entry if known else entry_of(delivery)
+        place = known.place if known else self._spool.put(delivery) if self._wanted(entry) else None
+        self._held[delivery.message_id] = _Held(ack_id=delivery.ack_id, entry=entry, place=place)
+
+    async def _extend(self, seconds: int) -> None:
+        ack_ids = [held.ack_id for held in self._held.values()]
+        if ack_ids:
+            await self._subscription.extend(ack_ids, seconds)
+
+
+@asynccontextmanager
+async def hold_dead_letters(
+    subscription: Subscription,
+    *,
+    lease_seconds: int,
+    limits: Limits,
+    clock: Clock,
+    wanted: Callable[[Entry], bool] = lambda _: True,
+) -> AsyncIterator[Holding]:
+    """Gather dead letters within the limits and hold them for the length of the block.
+
+    `lease_seconds` is the ack deadline. Raises `QueueServiceError` or `SubscriptionNotFound` where pulling does, and
+    `OSError` where there is no room for the messages.
+    """
+    with Spool(limits.folder) as spool:
+        holding = Holding(subscription, spool, limits, wanted, lease_seconds=lease_seconds, clock=clock)
+        keeping = asyncio.create_task(holding.keep(), name="dead-letter-leases")
+        try:
+            await holding.gather()
+            yield holding
+        finally:
+            abandon(keeping)
+            await holding.release()

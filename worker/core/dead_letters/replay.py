@@ -1,0 +1,239 @@
+"""Republishes dead letters, edited where an operator says so, and drops them. Deciding is pure; acting is two loops.
+
+A replay is the job's next run: the attribute `run` goes up by one, and the worker lets a later run override an earlier
+failure. An interrupted replay is simply done again: the run is the same, so its events have the same ids.
+"""
+
+import base64
+import json
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from schemas.decoding import load_object
+from schemas.ids import request_fingerprint
+from schemas.job import JobRejected, TranscriptionJob, parse_job
+from schemas.text import plain_json
+from worker.core.dead_letters.entries import Entry, Letter, Origin
+from worker.core.dead_letters.hold import Holding
+from worker.errors import MessageRefused
+from worker.ports import Clock, Topic
+
+MOST_ATTRIBUTES, MOST_NAME_BYTES, MOST_VALUE_BYTES = 100, 256, 1024
+MOST_BYTES = 10_000_000
+REPLAYED_BUT_NOT_ACKED = "replayed, but it could not be acknowledged; replaying it again is the same run"
+
+
+class EditRefused(ValueError):
+    """The edit cannot be made, or would only make another dead letter."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Edit:
+    """A field of the job and its new value; a dot leads into an object: `transcription_config.enable_gpu`."""
+
+    path: tuple[str, ...]
+    value: Any
+
+    @classmethod
+    def parse(cls, text: str) -> "Edit":
+        """Read `field=value`, the value as JSON where it is JSON and else as text. Raises `EditRefused`."""
+        field, separator, value = text.partition("=")
+        if not separator or not all(field.split(".")):
+            raise EditRefused(f"must be field=value (got {text!r})")
+        try:
+            return cls(path=tuple(field.split(".")), value=json.loads(value))
+        except ValueError:
+            return cls(path=tuple(field.split(".")), value=value)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Republish:
+    """A message to publish in place of a dead letter."""
+
+    entry: Entry
+    data: bytes
+    attributes: Mapping[str, str]
+    ordering_key: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """A dead letter that stays where it is, and why."""
+
+    entry: Entry
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rules:
+    """How to replay. A dead letter's run counts its replays: at `max_replays` it is quarantined."""
+
+    edits: tuple[Edit, ...] = ()
+    max_replays: int = 3
+    limit: int = 10_000
+    """Republish that many at most."""
+    per_second: float = 50.0
+
+
+def plan(entry: Entry, letter: Letter, rules: Rules, now: datetime) -> Republish | Refusal:
+    """Decide on one dead letter; `letter` is what its message says in full."""
+    if entry.run >= rules.max_replays:
+        return Refusal(entry=entry, reason=f"quarantined: it was replayed {entry.run} times and failed again")
+    if letter.data is None:
+        return Refusal(entry=entry, reason="the original message is not in it")
+    try:
+        data = edited(letter.data, rules.edits)
+    except EditRefused as exc:
+        return Refusal(entry=entry, reason=str(exc))
+    # What never was a run of a job is not the next run of it either.
+    run = entry.run if entry.origin is Origin.STRAY else entry.run + 1
+    provenance = {
+        "run": str(run),
+        "replay_of": entry.dead_letter_id,
+        "replayed_at": now.isoformat(timespec="seconds"),
+    }
+    attributes = {**letter.attributes, **provenance}
+    if reason := unpublishable(data, attributes):
+        return Refusal(entry=entry, reason=reason)
+    return Republish(entry=entry, data=data, attributes=attributes, ordering_key=letter.ordering_key)
+
+
+def unpublishable(data: bytes, attributes: Mapping[str, str]) -> str:
+    """Return why Pub/Sub would refuse the message, by its documented limits; empty where they are kept."""
+    if len(attributes) > MOST_ATTRIBUTES:
+        return (
+            f"it would have {len(attributes)} attributes, Pub/Sub takes {MOST_ATTRIBUTES}: drop it and submit the job"
+        )
+    for name, value in attributes.items():
+        if len(name.encode()) > MOST_NAME_BYTES or len(value.encode()) > MOST_VALUE_BYTES:
+            return f"its attribute {name[:MOST_NAME_BYTES]!r} is longer than Pub/Sub takes"
+    size = len(data) + sum(len(name.encode()) + len(value.encode()) for name, value in attributes.items())
+    return f"it would have {size} bytes, Pub/Sub takes {MOST_BYTES}" if size > MOST_BYTES else ""
+
+
+def edited(data: bytes, edits: tuple[Edit, ...]) -> bytes:
+    """The job with its edits, every other field as it was, unknown ones too. Raises `EditRefused`."""
+    if not edits:
+        return data
+    document = _document(data)
+    for edit in edits:
+        _set(document, edit)
+    try:
+        changed = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as exc:  # a lone surrogate: half a character by its escape, or a byte that is no UTF-8
+        raise EditRefused("the edit holds text that is no valid Unicode") from exc
+    _check_same_request(data, changed)
+    return changed
+
+
+def planned(holding: Holding, entries: Iterable[Entry], rules: Rules, now: datetime) -> Iterator[Republish | Refusal]:
+    """Decide on one after another, each read when its turn comes; stops behind the last that the limit allows."""
+    left = rules.limit
+    for entry in entries:
+        if left <= 0:
+            return
+        decision = plan(entry, holding.letter(entry), rules, now)
+        left -= isinstance(decision, Republish)
+        yield decision
+
+
+async def replay(
+    holding: Holding, topic: Topic, decisions: Iterable[Republish | Refusal], *, per_second: float, clock: Clock
+) -> AsyncGenerator[Republish | Refusal]:
+    """Republish one after another and yield what became of each; a dead letter is acked once that is confirmed.
+
+    One that Pub/Sub refuses stays and is yielded as a refusal. Raises `QueueServiceError` at the first publish that
+    is not confirmed for another reason; what has not been yielded is still held.
+    """
+    for each in decisions:
+        if isinstance(each, Refusal):
+            yield each
+            continue
+        try:
+            await topic.publish(each.data, each.attributes, each.ordering_key)
+        except MessageRefused as exc:
+            yield Refusal(entry=each.entry, reason=str(exc))
+            continue
+        settled = await holding.settle(each.entry)
+        yield each if settled else Refusal(entry=each.entry, reason=REPLAYED_BUT_NOT_ACKED)
+        await clock.sleep(1 / per_second)
+
+
+async def drop(
+    holding: Holding, entries: Iterable[Entry], export: Callable[[str], None]
+) -> AsyncGenerator[Entry | Refusal]:
+    """Ack each dead letter after `export` took it as a line of JSON and returned, which promises that it is durable."""
+    for entry in entries:
+        export(export_line(holding, entry))
+        settled = await holding.settle(entry)
+        yield entry if settled else Refusal(entry=entry, reason="exported, but it could not be acknowledged")
+
+
+def export_line(holding: Holding, entry: Entry) -> str:
+    """Return everything known of a dead letter as one line of JSON, its physical messages included."""
+    return plain_json(facts_of(holding, entry))
+
+
+def facts_of(holding: Holding, entry: Entry) -> dict[str, Any]:
+    """Return everything known of a dead letter, read out of the spool; as large as its messages."""
+    letter = holding.letter(entry)
+    return {
+        "dead_letter_id": entry.dead_letter_id,
+        "origin": entry.origin.value,
+        "code": entry.code,
+        "message": letter.message,
+        "violations": letter.violations,
+        "job_id": entry.job_id,
+        "video_id": entry.video_id,
+        "run": entry.run,
+        "attempts": entry.attempts,
+        "failed_at": entry.failed_at.isoformat(),
+        "messages": [
+            {
+                "message_id": copy.message_id,
+                "publish_time": copy.publish_time.isoformat(),
+                "ordering_key": copy.ordering_key,
+                "attributes": dict(copy.attributes),
+                "data_base64": base64.b64encode(copy.data).decode(),
+            }
+            for copy in holding.messages(entry)
+        ],
+    }
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    try:
+        return load_object(data)
+    except ValueError as exc:
+        raise EditRefused(f"the original {exc}") from exc
+
+
+def _set(document: dict[str, Any], edit: Edit) -> None:
+    config = document.get("transcription_config")
+    if edit.path == ("force_method",) and isinstance(config, dict):
+        config.pop("method", None)  # its alias, which would contradict it
+    *way, name = edit.path
+    for step in way:
+        document = document.setdefault(step, {})
+        if not isinstance(document, dict):
+            raise EditRefused(f"{'.'.join(edit.path)}: {step} is not an object")
+    document[name] = edit.value
+
+
+def _check_same_request(before: bytes, after: bytes) -> None:
+    try:
+        new, _ = parse_job(after)
+    except JobRejected as exc:
+        raise EditRefused(f"the edited message would not be a valid job: {exc}") from exc
+    old = _job_or_none(before)
+    if old and old.job_id == new.job_id and request_fingerprint(old) != request_fingerprint(new):
+        raise EditRefused("that asks for something else under the same job_id: set another job_id as well")
+
+
+def _job_or_none(data: bytes) -> TranscriptionJob | None:
+    try:
+        return parse_job(data)[0]
+    except JobRejected:
+        return None
