@@ -1,0 +1,146 @@
+from collections.abc import Iterator, Sequence
+from statistics import median
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.adapters.parakeet.frames import (
+    LONGEST_WINDOW_SAMPLES,
+    PassPlan,
+    encoder_frames,
+    pass_capacity,
+    pass_sizes,
+)
+from worker.core.transcript.planning import ChunkCutter
+from worker.ports import SAMPLE_RATE_HZ, Pcm
+
+CAPACITY = pass_capacity(8)
+PLAN = PassPlan(capacity=CAPACITY, most_windows=32, sizes=pass_sizes(CAPACITY))
+
+window_frames = st.integers(1, 501)
+
+
+def passes(plan: PassPlan, frames: Sequence[int]) -> Iterator[list[int]]:
+    """The windows of each pass, by their frames, until all of them have had one."""
+    waiting = list(frames)
+    while waiting:
+        taken = plan.next_pass(waiting)
+        yield [waiting[position] for position in taken]
+        waiting = [one for position, one in enumerate(waiting) if position not in taken]
+
+
+@pytest.mark.parametrize(
+    ("samples", "frames"), [(0, 0), (159, 0), (160, 1), (1280, 1), (1440, 2), (30 * 16_000, 375), (40 * 16_000, 500)]
+)
+def test_a_window_has_a_frame_for_every_80_ms(samples: int, frames: int) -> None:
+    assert encoder_frames(samples) == frames
+
+
+@pytest.mark.parametrize(
+    ("windows", "sizes"),
+    [
+        (1, (384, 512)),
+        (2, (384, 768)),
+        (4, (384, 576, 1536)),
+        (8, (384, 1152, 3072)),
+        (32, (1536, 4608, 12288)),
+    ],
+)
+def test_a_pass_has_one_of_three_sizes_at_most(windows: int, sizes: tuple[int, ...]) -> None:
+    assert pass_sizes(pass_capacity(windows)) == sizes
+
+
+@given(windows=st.integers(1, 256))
+def test_a_pass_of_any_size_is_a_multiple_of_64_and_the_largest_holds_the_longest_window(windows: int) -> None:
+    capacity = pass_capacity(windows)
+
+    sizes = pass_sizes(capacity)
+
+    assert all(size % 64 == 0 for size in sizes)
+    assert sizes[-1] == capacity >= encoder_frames(LONGEST_WINDOW_SAMPLES)
+    assert capacity >= windows * encoder_frames(30 * SAMPLE_RATE_HZ)
+
+
+@given(frames=st.lists(window_frames, max_size=40), most_windows=st.integers(1, 32))
+def test_every_window_is_in_one_pass_that_holds_it_and_the_first_one_goes_first(
+    frames: list[int], most_windows: int
+) -> None:
+    plan = PassPlan(capacity=CAPACITY, most_windows=most_windows, sizes=PLAN.sizes)
+
+    planned = list(passes(plan, frames))
+
+    assert sorted(one for taken in planned for one in taken) == sorted(frames)
+    assert all(len(taken) <= most_windows and plan.pass_frames(sum(taken)) in plan.sizes for taken in planned)
+    assert [plan.next_pass(frames)[0]] == [0] if frames else planned == []
+
+
+def test_a_pass_without_fixed_sizes_has_the_frames_of_its_windows() -> None:
+    plan = PassPlan(capacity=CAPACITY, most_windows=32)
+
+    assert plan.next_pass([300, 20]) == [0, 1]
+    assert plan.pass_frames(320) == 320
+
+
+def test_a_window_that_does_not_fit_lets_a_later_one_pass() -> None:
+    assert PLAN.next_pass([375] * 8 + [375, 70]) == [0, 1, 2, 3, 4, 5, 6, 7, 9]
+
+
+def test_where_only_a_full_pass_is_wanted_windows_that_fit_into_one_stay() -> None:
+    assert PLAN.next_pass([375] * 8, only_full=True) == []
+    assert PLAN.next_pass([375] * 9, only_full=True) == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("frames", "sizes"),
+    [
+        ([300], [384]),
+        ([400], [1152]),
+        ([375] * 2, [384, 384]),
+        ([375] * 3, [1152]),
+        ([375, 400, 400], [384, 1152]),
+        ([375] * 4, [1152, 384]),
+        ([375] * 7, [3072]),
+        ([375] * 8, [3072]),
+        ([375] * 9, [3072, 384]),
+    ],
+)
+def test_few_windows_are_divided_in_the_way_that_computes_least(frames: list[int], sizes: list[int]) -> None:
+    assert [PLAN.pass_frames(sum(taken)) for taken in passes(PLAN, frames)] == sizes
+
+
+def speech_like(seconds: float, rng: np.random.Generator) -> Pcm:
+    """Phrases of noise with pauses between them, as a planner sees speech."""
+    parts: list[Pcm] = []
+    while sum(map(len, parts)) < seconds * SAMPLE_RATE_HZ:
+        phrase, pause = rng.uniform(0.8, 6.0), rng.uniform(0.15, 0.9)
+        for level, length in ((3000.0, phrase), (20.0, pause)):
+            parts.append(rng.normal(0.0, level, int(length * SAMPLE_RATE_HZ)).astype(np.int16))
+    return np.concatenate(parts)[: int(seconds * SAMPLE_RATE_HZ)]
+
+
+def frames_of_windows(samples: Pcm) -> list[int]:
+    """The encoder frames of the windows that the worker cuts a file into."""
+    cutter = ChunkCutter(chunk_seconds=600)
+    chunks = (*cutter.push(samples), *cutter.finish())
+    return [encoder_frames(span.end_sample - span.start_sample) for chunk in chunks for span in chunk.windows]
+
+
+def test_files_of_1_to_5_minutes_take_at_most_1_4_times_their_own_frames_each_by_itself() -> None:
+    rng = np.random.default_rng(15)
+    files = [frames_of_windows(speech_like(rng.uniform(60, 300), rng)) for _ in range(100)]
+
+    shares = [sum(PLAN.pass_frames(sum(taken)) for taken in passes(PLAN, file)) / sum(file) for file in files]
+
+    assert median(shares) <= 1.15  # promised: 1.4
+    assert max(shares) <= 1.6
+
+
+def test_passes_of_a_long_queue_are_nearly_full() -> None:
+    rng = np.random.default_rng(16)
+    frames = frames_of_windows(speech_like(3600, rng))
+
+    planned = list(passes(PLAN, frames))
+
+    assert sum(frames) / sum(PLAN.pass_frames(sum(taken)) for taken in planned) >= 0.95

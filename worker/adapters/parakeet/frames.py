@@ -1,0 +1,116 @@
+"""Encoder frames of a window, and the plan of a pass: which windows share it and how many frames it has.
+
+On a GPU the encoder takes passes of a few fixed sizes, so that few shapes reach the device and each can be recorded as
+a CUDA graph. Windows of any length lie end to end in a pass; what no window fills is computed for nothing. On a CPU a
+pass has the frames of its windows.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from worker.ports import SAMPLE_RATE_HZ
+
+LONGEST_WINDOW_SAMPLES = 40 * SAMPLE_RATE_HZ
+"""Parakeet models are trained on clips of at most 40 s."""
+
+WINDOW_FRAMES = 384
+"""Of a window of 30 s, which has 375, as a multiple of 64. Windows are cut at 30 s, so a pass of 3,072 holds eight."""
+
+_ALIGNED_FRAMES = 64
+"""cuBLAS takes slow kernels for matrix products of other sizes (pytorch issues 146817 and 181718)."""
+
+_PASS_COST_FRAMES = 128
+"""What a pass costs besides its frames: on an L4 reading the weights takes as long as computing about 128 frames."""
+
+
+def encoder_frames(samples: int, *, hop_samples: int = 160, subsampling_factor: int = 8) -> int:
+    """Return how many frames the encoder makes of a window: its spectrogram frames over the factor, rounded up.
+
+    The defaults are those of all Parakeet TDT models that are published: frames of 80 ms.
+    """
+    return -(-(samples // hop_samples) // subsampling_factor)
+
+
+def pass_sizes(capacity: int) -> tuple[int, ...]:
+    """Return the sizes in frames of a GPU's passes, ascending: an eighth and three eighths of the capacity, and it.
+
+    Of a capacity of 3,072 these are 384, 1,152 and 3,072: one, three and eight windows of 30 s. Files of 1 to 5
+    minutes, each by itself, then take 1.11 times their own frames at the median. With half and quarter passes instead
+    they take 1.19 times, with whole passes alone 1.74 times.
+
+    `capacity` is a multiple of 64 that holds the longest window.
+    """
+    three_eighths = _aligned(capacity * 3 / 8)
+    eighth = max(WINDOW_FRAMES, _aligned(capacity / 8))
+    return tuple(sorted({eighth, max(three_eighths, eighth), capacity}))
+
+
+def pass_capacity(windows: int) -> int:
+    """Return the frames of a pass that holds so many windows of 30 s, and the longest window in any case."""
+    return max(_aligned(encoder_frames(LONGEST_WINDOW_SAMPLES)), windows * WINDOW_FRAMES)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PassPlan:
+    """The limits of a pass, and which windows go into the next one."""
+
+    capacity: int
+    """Most encoder frames in a pass."""
+    most_windows: int
+    """Most windows in a pass: as many as the decoder takes."""
+    sizes: tuple[int, ...] = ()
+    """The sizes a pass can have, ascending, the last one `capacity`. Empty: a pass has the frames of its windows."""
+    hop_samples: int = 160
+    subsampling_factor: int = 8
+
+    def frames_of(self, samples: int) -> int:
+        """Return the encoder frames of a window."""
+        return encoder_frames(samples, hop_samples=self.hop_samples, subsampling_factor=self.subsampling_factor)
+
+    def pass_frames(self, frames: int) -> int:
+        """Return the size of the pass that windows of so many frames in all are computed in, at most `capacity`."""
+        return next((size for size in self.sizes if size >= frames), frames)
+
+    def next_pass(self, frames: Sequence[int], *, only_full: bool = False) -> list[int]:
+        """Return the positions of the windows that go into the next pass, in order.
+
+        `frames` are those of the waiting windows, the next in turn first; the first always has a place, and one that
+        does not fit is skipped. Where all of them fit into one pass of `capacity`, it is the first pass of the cheapest
+        way to divide them among passes, the largest of equals; with `only_full`, there is then none.
+        """
+        taken = self._fill(frames, self.capacity)
+        if len(taken) < len(frames):
+            return taken
+        if only_full:
+            return []
+        return self._cheapest(frames, self.capacity)[1] if self.sizes else taken
+
+    def _cheapest(self, frames: Sequence[int], largest: int) -> tuple[int, list[int]]:
+        """Return the cost in frames of the cheapest division into passes that never grow, and its first pass."""
+        if not frames:
+            return 0, []
+        sizes = [size for size in self.sizes if frames[0] <= size <= largest] or [self.pass_frames(frames[0])]
+        ways = []
+        for size in reversed(sizes):
+            taken = self._fill(frames, size)
+            rest, _ = self._cheapest(_without(frames, taken), size)
+            ways.append((size + _PASS_COST_FRAMES + rest, taken))
+        return min(ways, key=lambda way: way[0])
+
+    def _fill(self, frames: Sequence[int], size: int) -> list[int]:
+        taken: list[int] = []
+        room = size
+        for position, wanted in enumerate(frames):
+            if wanted <= room and len(taken) < self.most_windows:
+                taken.append(position)
+                room -= wanted
+        return taken
+
+
+def _without(frames: Sequence[int], positions: Collection[int]) -> list[int]:
+    left_out = set(positions)
+    return [one for position, one in enumerate(frames) if position not in left_out]
+
+
+def _aligned(frames: float) -> int:
+    return int(-(-frames // _ALIGNED_FRAMES)) * _ALIGNED_FRAMES
