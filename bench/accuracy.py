@@ -1,11 +1,11 @@
 """What do windows, long files and the pipeline's MP3 cost? Run as `python -m bench.accuracy [SEED ...]`.
 
-Builds a 40-minute file for each seed, of texts and voices that the tiny model has not met (tests/support/speech.py),
-and hears it in four ways: its utterances one by one, which is what the model can do; fixed cuts of 30 s, the control;
-the whole worker, job in and artefacts out, on the WAV; and the same on the pipeline's 8 kHz mono MP3 at 32 kbit/s.
-Exit 1 unless, over all files: the worker's word error rate is less than 1 point above that of single utterances, the
-MP3 costs less than 3 points, and the median error of word starts in the last five minutes of each file is within
-0.05 s of that in its first five.
+Builds a 40-minute file for each seed, of texts and voices that the tiny model has not met
+(tests/support/audio/speech_bank.py), and hears it in four ways: its utterances one by one, which is what the model can
+do; fixed cuts of 30 s, the control; the whole worker, job in and artefacts out, on the WAV; and the same on the
+pipeline's 8 kHz mono MP3 at 32 kbit/s. Exit 1 unless, over all files: the worker's word error rate is less than 1 point
+above that of single utterances, the MP3 costs less than 3 points, and the median error of word starts in the last five
+minutes of each file is within 0.05 s of that in its first five.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from schemas.speech import WindowSpan, WindowTranscript, Word
-from tests.support.accuracy import HeardWord, median_start_error, start_errors, word_error_rate
-from tests.support.parakeet import BATCH_SIZE
-from tests.support.pipeline import Pipeline
-from tests.support.speech import Reference, build_long_file, decode, transcode
-from tests.support.worker import cloud_in
+from tests.support.audio.accuracy import HeardWord, median_start_error, start_errors, word_error_rate
+from tests.support.audio.speech_bank import Reference, build_long_file, decode, transcode
+from tests.support.engines.parakeet import BATCH_SIZE
+from tests.support.workers.cloud import cloud_in
+from tests.support.workers.pipeline import Pipeline
 from worker.adapters.parakeet.engine import ParakeetEngine, Patience
 from worker.core.transcript.merging import merge
 from worker.embedded.samples import tiny_model

@@ -25,13 +25,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.support.deepgram import hear
-from tests.support.jobs import speech
-from tests.support.media import riff_wav
-from tests.support.pipeline import Pipeline
-from tests.support.waiting import eventually
-from tests.support.worker import Cloud, cloud_in
-from tests.support.worker_process import WorkerProcess
+from tests.support.audio.media import riff_wav
+from tests.support.jobs.harness import speech
+from tests.support.services.deepgram import hear
+from tests.support.wait import eventually
+from tests.support.workers.cloud import Cloud, cloud_in
+from tests.support.workers.pipeline import Pipeline
+from tests.support.workers.worker_process import WorkerProcess
 from worker.core.transcript.planning import ChunkCutter
 from worker.embedded.deepgram import EmbeddedDeepgram, Receipt, Reset, SeededFaults
 from worker.embedded.deepgram.audio import fingerprint

@@ -21,12 +21,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.support.deepgram import hear
-from tests.support.jobs import speech
-from tests.support.media import riff_wav
-from tests.support.pipeline import Pipeline
-from tests.support.worker import Cloud, cloud_in
-from tests.support.worker_process import WorkerProcess
+from tests.support.audio.media import riff_wav
+from tests.support.jobs.harness import speech
+from tests.support.services.deepgram import hear
+from tests.support.workers.cloud import Cloud, cloud_in
+from tests.support.workers.pipeline import Pipeline
+from tests.support.workers.worker_process import WorkerProcess
 from worker.embedded.deepgram import EmbeddedDeepgram, Reply, Slow
 from worker.embedded.local_cloud import DEAD_LETTER_TOPIC, JOBS_TOPIC
 from worker.embedded.own_thread import in_thread

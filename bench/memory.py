@@ -25,9 +25,9 @@ from rich.table import Table
 
 from bench.held import held_by, with_notes
 from schemas.events import CompletedEvent
-from tests.support.gcs import store_at
-from tests.support.long_audio import speech_file
-from tests.support.worker_process import WorkerProcess
+from tests.support.audio.long_audio import speech_file
+from tests.support.services.gcs import store_at
+from tests.support.workers.worker_process import WorkerProcess
 from worker.client import submit, wait_for
 from worker.embedded.local_cloud import (
     AUDIO_BUCKET,

@@ -27,8 +27,8 @@ from tests.chaos.dice import Dice
 from tests.chaos.fleet import ROOT, fleet
 from tests.chaos.orders import Order, Recording, job_for, recordings
 from tests.chaos.stage import Scene, Stage, stage
-from tests.support.media import MediaKit
-from tests.support.waiting import eventually
+from tests.support.audio.media import MediaKit
+from tests.support.wait import eventually
 
 SLOTS = 4
 TURN_JOBS = 100

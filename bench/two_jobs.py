@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.workers import crew, do_jobs, upload
-from tests.support.long_audio import speech_file
+from tests.support.audio.long_audio import speech_file
 from worker.embedded.local_cloud import local_cloud
 from worker.embedded.samples import tiny_model
 

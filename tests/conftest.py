@@ -4,7 +4,11 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-pytest_plugins = ["tests.support.emulator", "tests.support.parakeet", "tests.support.pubsub"]
+pytest_plugins = [
+    "tests.support.queues.official_emulator",
+    "tests.support.engines.parakeet",
+    "tests.support.queues.pubsub_server",
+]
 
 
 def pytest_configure() -> None:

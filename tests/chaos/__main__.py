@@ -15,7 +15,7 @@ from tests.chaos.campaign import Plan, campaign
 from tests.chaos.checks import checks
 from tests.chaos.fleet import adopt_orphans
 from tests.chaos.report import print_report
-from tests.support.emulator import running_emulator
+from tests.support.queues.official_emulator import running_emulator
 
 SHORT = Plan(
     seed=0,

@@ -15,8 +15,8 @@ from tests.chaos.fleet import Fleet, Member, descendants, fleet
 from tests.chaos.logbook import Book
 from tests.chaos.orders import Order, orders, recordings
 from tests.chaos.stage import ACK_DEADLINE_SECONDS, MAX_BACKOFF_SECONDS, Scene, Stage, stage
-from tests.support.media import MediaKit
-from tests.support.waiting import eventually
+from tests.support.audio.media import MediaKit
+from tests.support.wait import eventually
 
 LOOK_SECONDS = 0.05
 TELL_SECONDS = 15.0

@@ -20,8 +20,8 @@ from tests.chaos.dice import Dice
 from tests.chaos.fleet import Fleet, fleet
 from tests.chaos.orders import Recording, job_for, recordings
 from tests.chaos.stage import ACK_DEADLINE_SECONDS, Scene, stage
-from tests.support.media import MediaKit
-from tests.support.waiting import eventually
+from tests.support.audio.media import MediaKit
+from tests.support.wait import eventually
 
 LONG_SECONDS = 3.6 * ACK_DEADLINE_SECONDS
 MOST_SECONDS = 180.0

@@ -32,10 +32,10 @@ from tests.chaos.dice import Dice
 from tests.chaos.fleet import Fleet, Member, fleet
 from tests.chaos.orders import Order, Recording, job_for, recordings
 from tests.chaos.stage import MAX_BACKOFF_SECONDS, MIN_BACKOFF_SECONDS, Scene, Stage, stage
-from tests.support.http_faults import Fault, faulty_proxy, plainly, refuse
-from tests.support.jobs import speech
-from tests.support.media import MediaKit, riff_wav
-from tests.support.waiting import eventually
+from tests.support.audio.media import MediaKit, riff_wav
+from tests.support.jobs.harness import speech
+from tests.support.services.http_faults import Fault, faulty_proxy, plainly, refuse
+from tests.support.wait import eventually
 from worker.embedded.local_cloud import AUDIO_BUCKET, COMPLETION_TOPIC
 
 JOBS = 40

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from tests.chaos.logbook import Book, Log
-from tests.support.waiting import eventually
+from tests.support.wait import eventually
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60.0

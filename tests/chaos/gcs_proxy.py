@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
 from tests.chaos.dice import Dice, Fate
-from tests.support.http_faults import (
+from tests.support.services.http_faults import (
     Fault,
     FaultyProxy,
     Forward,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from schemas.codes import ErrorCode
-from tests.support.jobs import speech
-from tests.support.media import MediaKit
+from tests.support.audio.media import MediaKit
+from tests.support.jobs.harness import speech
 from worker.embedded.local_cloud import AUDIO_BUCKET
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 10.0, 1200.0

@@ -22,8 +22,8 @@ from tests.chaos.dice import Dice
 from tests.chaos.fleet import CHAOS, ROOT, fleet
 from tests.chaos.orders import job_for, recordings
 from tests.chaos.stage import ACK_DEADLINE_SECONDS, Scene, Stage, stage
-from tests.support.media import MediaKit
-from tests.support.waiting import eventually
+from tests.support.audio.media import MediaKit
+from tests.support.wait import eventually
 
 MISSING = "missing.mp3"
 STILL_MISSING = "still-missing.mp3"

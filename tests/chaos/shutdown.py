@@ -22,8 +22,8 @@ from tests.chaos.fleet import Fleet, Member, fleet
 from tests.chaos.logbook import Held
 from tests.chaos.orders import Recording, job_for, recordings
 from tests.chaos.stage import MIN_BACKOFF_SECONDS, Scene, stage
-from tests.support.media import MediaKit
-from tests.support.waiting import eventually
+from tests.support.audio.media import MediaKit
+from tests.support.wait import eventually
 
 AUDIO_SECONDS = 240.0
 SPEED = 60

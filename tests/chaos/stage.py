@@ -13,9 +13,9 @@ from tests.chaos.dice import Dice
 from tests.chaos.gcs_proxy import gcs_proxy
 from tests.chaos.grpc_proxy import grpc_proxy
 from tests.chaos.orders import Order, Recording
-from tests.support.gcs import store_at
-from tests.support.pubsub import Server, connected, let_it_pass
-from tests.support.waiting import STEP_SECONDS
+from tests.support.queues.pubsub_server import Server, connected, let_it_pass
+from tests.support.services.gcs import store_at
+from tests.support.wait import STEP_SECONDS
 from worker.adapters.gcs import GcsObjectStore
 from worker.embedded.gcs import EmbeddedGcs
 from worker.embedded.local_cloud import (

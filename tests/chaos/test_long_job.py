@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from tests.chaos.dice import Dice
 from tests.chaos.grpc_proxy import grpc_proxy
 from tests.support.clock import FakeClock
-from tests.support.delivery import ScriptedHandler, ScriptedSelfTest, fitness_of
-from tests.support.pubsub import Server, connected
-from tests.support.waiting import eventually
+from tests.support.queues.consumer_harness import ScriptedHandler, ScriptedSelfTest, fitness_of
+from tests.support.queues.pubsub_server import Server, connected
+from tests.support.wait import eventually
 from worker.adapters.pubsub.pubsub import open_pubsub
 from worker.core.delivery.consumer import Consumer
 from worker.embedded.pubsub import EmbeddedPubSub

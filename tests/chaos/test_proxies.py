@@ -9,8 +9,8 @@ from google.pubsub_v1 import types
 from tests.chaos.dice import Dice, Fate, Odds
 from tests.chaos.gcs_proxy import gcs_proxy
 from tests.chaos.grpc_proxy import grpc_proxy
-from tests.support.gcs import store_at
-from tests.support.pubsub import Server, connected, let_it_pass
+from tests.support.queues.pubsub_server import Server, connected, let_it_pass
+from tests.support.services.gcs import store_at
 from worker.adapters.gcs import GcsObjectStore, Retries
 from worker.embedded.gcs import EmbeddedGcs
 from worker.embedded.pubsub import EmbeddedPubSub

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.decoding import decode_all
-from tests.support.media import babble, riff_wav
+from tests.support.audio.decoding import decode_all
+from tests.support.audio.media import babble, riff_wav
 from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.adapters.memory.audio import MemoryAudioDecoder, memory_audio
 from worker.errors import AudioTooLong, AudioUndecodable

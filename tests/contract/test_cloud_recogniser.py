@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import numpy as np
 import pytest
 
-from tests.support.deepgram import chatter, deepgram
+from tests.support.services.deepgram import chatter, deepgram
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import words_in
 from worker.embedded.deepgram import Reply, Slow

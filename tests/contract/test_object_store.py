@@ -10,7 +10,7 @@ from uuid import uuid4
 import google_crc32c
 import pytest
 
-from tests.support.gcs import store_at
+from tests.support.services.gcs import store_at
 from worker.adapters.memory.store import MemoryObjectStore
 from worker.embedded.gcs import EmbeddedGcs
 from worker.errors import InvalidJob, ObjectNotFound, PreconditionFailed

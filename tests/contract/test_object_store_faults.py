@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.gcs import store_at
-from tests.support.http_faults import (
+from tests.support.services.gcs import store_at
+from tests.support.services.http_faults import (
     Fault,
     FaultyProxy,
     Forward,
@@ -23,7 +23,7 @@ from tests.support.http_faults import (
     stall,
     stall_body,
 )
-from tests.support.waiting import eventually
+from tests.support.wait import eventually
 from worker.adapters.gcs import GcsObjectStore
 from worker.adapters.gcs.store import SMALL_THREADS, TIMEOUT_SECONDS
 from worker.embedded.gcs import EmbeddedGcs

@@ -12,8 +12,8 @@ import structlog
 from google.cloud import pubsub_v1
 from google.cloud.pubsub_v1.subscriber.message import Message
 
-from tests.support.pubsub import Server, connected, let_it_pass
-from tests.support.waiting import wait_until
+from tests.support.queues.pubsub_server import Server, connected, let_it_pass
+from tests.support.wait import wait_until
 from worker.embedded.own_thread import in_thread
 from worker.embedded.pubsub import EmbeddedPubSub
 

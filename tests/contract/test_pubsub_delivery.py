@@ -8,7 +8,7 @@ import pytest
 from google.api_core import exceptions
 from google.pubsub_v1 import types
 
-from tests.support.pubsub import ONCE, Server
+from tests.support.queues.pubsub_server import ONCE, Server
 
 MEGABYTE = 1_000_000
 

@@ -7,7 +7,7 @@ from google.api_core import exceptions
 from google.protobuf.duration_pb2 import Duration
 from google.pubsub_v1 import types
 
-from tests.support.pubsub import Server
+from tests.support.queues.pubsub_server import Server
 
 
 async def test_a_leased_message_is_not_delivered_to_another(server: Server) -> None:

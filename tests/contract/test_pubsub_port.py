@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support import queues
-from tests.support.pubsub import EMULATOR
-from tests.support.queues import DEAD_LETTERS, JOBS, Backend, receive
+from tests.support.queues import backends
+from tests.support.queues.backends import DEAD_LETTERS, JOBS, Backend, receive
+from tests.support.queues.pubsub_server import EMULATOR
 from worker.errors import MessageRefused, QueueNotFound, SubscriptionNotFound
 
 
@@ -16,11 +16,11 @@ from worker.errors import MessageRefused, QueueNotFound, SubscriptionNotFound
 async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
     match request.param:
         case "twin":
-            opening = queues.twin()
+            opening = backends.twin()
         case "embedded":
-            opening = queues.adapter_on_embedded()
+            opening = backends.adapter_on_embedded()
         case emulator:
-            opening = queues.adapter_on(request.getfixturevalue(emulator))
+            opening = backends.adapter_on(request.getfixturevalue(emulator))
     async with opening as opened:
         yield opened
 
@@ -250,7 +250,7 @@ async def test_a_subscription_deleted_under_a_running_worker_is_not_found(backen
             await call
 
 
-async def pull_nothing(backend: Backend, subscription: queues.Subscription) -> bool:
+async def pull_nothing(backend: Backend, subscription: backends.Subscription) -> bool:
     async with asyncio.TaskGroup() as tasks:
         pulling = tasks.create_task(subscription.pull(1))
         tasks.create_task(backend.pass_time(1))

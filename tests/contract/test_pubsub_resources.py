@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.pubsub_v1 import types
 
-from tests.support.pubsub import ONCE, Server
+from tests.support.queues.pubsub_server import ONCE, Server
 
 BAD_NAMES = ["1abc", "ab", "googlish", "a" * 256, "with space", "with/slash"]
 

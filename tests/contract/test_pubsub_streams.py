@@ -9,8 +9,8 @@ import pytest
 from google.api_core import exceptions
 from google.pubsub_v1 import types
 
-from tests.support.pubsub import Server
-from tests.support.waiting import eventually
+from tests.support.queues.pubsub_server import Server
+from tests.support.wait import eventually
 
 
 class Stream:

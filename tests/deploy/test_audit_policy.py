@@ -3,7 +3,7 @@ import subprocess
 import sys
 from typing import Any
 
-from tests.support.deploying import DEPLOY
+from tests.support.deploy.scripts import DEPLOY
 
 
 def completed(policy: dict[str, Any], *exempted: str) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.deploying import DEPLOY, IMAGE, ROOT, commands, dry_run, flag, rendered, script
-from tests.support.project import GIB, QUOTAS, Project
+from tests.support.deploy.project import GIB, QUOTAS, Project
+from tests.support.deploy.scripts import DEPLOY, IMAGE, ROOT, commands, dry_run, flag, rendered, script
 
 VALUES = {
     "PROJECT_ID": "klipstream",

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.deploying import BARE, DEPLOY, IMAGE, dry_run
-from tests.support.project import IMAGES, Project
+from tests.support.deploy.project import IMAGES, Project
+from tests.support.deploy.scripts import BARE, DEPLOY, IMAGE, dry_run
 
 RUNS = [
     ("provision.sh",),

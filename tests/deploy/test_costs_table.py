@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from schemas.events import CostEvent
-from tests.support.deploying import DEPLOY, ROOT
+from tests.support.deploy.scripts import DEPLOY, ROOT
 
 GOLDEN = sorted((ROOT / "tests" / "golden" / "v1" / "events").glob("cost*.json"))
 TYPES = {"STRING": str, "INTEGER": int, "FLOAT": (int, float)}

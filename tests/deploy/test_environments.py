@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deploying import BARE, DEPLOY, IMAGE, script
-from tests.support.project import Project
+from tests.support.deploy.project import Project
+from tests.support.deploy.scripts import BARE, DEPLOY, IMAGE, script
 
 ENVIRONMENTS = ("staging", "production")
 SCRIPTS = ("provision.sh", "deploy.sh", "rollback.sh", "relaunch.sh", "destroy.sh", "autoscale.sh", "monitor.sh")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deploying import DEPLOY, ROOT
-from tests.support.project import IMAGES, Project
+from tests.support.deploy.project import IMAGES, Project
+from tests.support.deploy.scripts import DEPLOY, ROOT
 
 KEY = {"DEEPGRAM_API_KEY": "a-secret-key"}
 POOL = "transcription-worker-staging"

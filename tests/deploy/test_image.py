@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.deploying import DEPLOY, ROOT, FakeGcloud, rendered
+from tests.support.deploy.scripts import DEPLOY, ROOT, FakeGcloud, rendered
 from worker.adapters.parakeet.engine import Patience
 from worker.embedded.samples import tiny_model
 

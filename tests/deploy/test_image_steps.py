@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deploying import DEPLOY, ROOT
-from tests.support.worker import Cloud, cloud_in
-from tests.support.worker_process import WorkerProcess
+from tests.support.deploy.scripts import DEPLOY, ROOT
+from tests.support.workers.cloud import Cloud, cloud_in
+from tests.support.workers.worker_process import WorkerProcess
 from worker.embedded.samples import samples, tiny_model
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]

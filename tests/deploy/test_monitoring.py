@@ -6,10 +6,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from tests.support import promql
-from tests.support.deploying import ROOT, dry_run, rendered
-from tests.support.monitoring import MONITORING, alerts, judged, loaded, panels, policies, queries
-from tests.support.project import Project
+from tests.support.deploy import promql
+from tests.support.deploy.monitoring import MONITORING, alerts, judged, loaded, panels, policies, queries
+from tests.support.deploy.project import Project
+from tests.support.deploy.scripts import ROOT, dry_run, rendered
 from worker.telemetry.metrics import Metric
 from worker.telemetry.register import REGISTER
 

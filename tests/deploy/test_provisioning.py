@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deploying import DEPLOY, IMAGE, FakeGcloud, dry_run, flag, script
-from tests.support.project import Project
+from tests.support.deploy.project import Project
+from tests.support.deploy.scripts import DEPLOY, IMAGE, FakeGcloud, dry_run, flag, script
 
 ENVIRONMENTS = ["staging", "production"]
 AGENT = "serviceAccount:service-${PROJECT_NUMBER}@gcp-sa-pubsub.iam.gserviceaccount.com"

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.deploying import DEPLOY, commands, rendered, script
-from tests.support.worker_process import WorkerProcess
+from tests.support.deploy.scripts import DEPLOY, commands, rendered, script
+from tests.support.workers.worker_process import WorkerProcess
 from worker.embedded.gcs import EmbeddedGcs
 
 pytestmark = [pytest.mark.emulator, pytest.mark.timeout(600)]

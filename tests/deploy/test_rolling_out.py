@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.support.deploying import DEPLOY, IMAGE, dry_run, rendered, script
-from tests.support.project import GIB, IMAGES, QUOTAS, Project
+from tests.support.deploy.project import GIB, IMAGES, QUOTAS, Project
+from tests.support.deploy.scripts import DEPLOY, IMAGE, dry_run, rendered, script
 from worker.settings import Settings
 
 SCHEMA = yaml.safe_load((DEPLOY / "schemas" / "worker-pool.schema.json").read_text())

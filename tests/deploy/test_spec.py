@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.deploying import DEPLOY, IMAGE, dry_run, flag, rendered, script
+from tests.support.deploy.scripts import DEPLOY, IMAGE, dry_run, flag, rendered, script
 
 SPEC: dict[str, Any] = yaml.safe_load((DEPLOY / "spec.yaml").read_text())
 TERRAFORM = DEPLOY / "terraform"

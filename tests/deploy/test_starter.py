@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.deploying import DEPLOY, ROOT, dry_run, flag
-from tests.support.project import IMAGES, Project
+from tests.support.deploy.project import IMAGES, Project
+from tests.support.deploy.scripts import DEPLOY, ROOT, dry_run, flag
 
 SPEC = importlib.util.spec_from_file_location("starter_main", DEPLOY / "starter" / "main.py")
 assert SPEC is not None

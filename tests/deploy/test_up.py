@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.deploying import BARE, DEPLOY
-from tests.support.project import GIB, IMAGES, QUOTAS, Project
+from tests.support.deploy.project import GIB, IMAGES, QUOTAS, Project
+from tests.support.deploy.scripts import BARE, DEPLOY
 
 KEY = {"DEEPGRAM_API_KEY": "a-secret-key"}
 STEPS = (

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from tests.support.agreement import BATCH_SIZE, MEMORY_LIMIT_GIB, agreement_with_nemo
-from tests.support.parakeet import TINY_OPTIONS
+from tests.support.engines.agreement import BATCH_SIZE, MEMORY_LIMIT_GIB, agreement_with_nemo
+from tests.support.engines.parakeet import TINY_OPTIONS
 from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES
 from worker.ports import Pcm
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.long_audio import speech_file
-from tests.support.media import MediaKit
-from tests.support.worker import Cloud, cloud_in
+from tests.support.audio.long_audio import speech_file
+from tests.support.audio.media import MediaKit
+from tests.support.workers.cloud import Cloud, cloud_in
 
 
 @pytest.fixture

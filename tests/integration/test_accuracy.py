@@ -7,8 +7,8 @@ from itertools import starmap
 import pytest
 
 from schemas.speech import WindowSpan, WindowTranscript, Word
-from tests.support.accuracy import HeardWord, median_start_error, start_errors, word_error_rate
-from tests.support.speech import Reference, build_long_file, decode
+from tests.support.audio.accuracy import HeardWord, median_start_error, start_errors, word_error_rate
+from tests.support.audio.speech_bank import Reference, build_long_file, decode
 from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.core.transcript.merging import merge
 from worker.core.transcript.planning import Chunk, ChunkCutter

@@ -8,7 +8,7 @@ from google.api_core import exceptions
 
 from schemas.events import Event, encode, event_attributes
 from schemas.job import TranscriptionJob, parse_job
-from tests.support.messages import failed_event, job_document, progress_event
+from tests.support.jobs.messages import failed_event, job_document, progress_event
 from worker.client import completions, own_subscription, submit, wait_for
 from worker.embedded.own_thread import in_thread
 from worker.embedded.pubsub import EmbeddedPubSub

@@ -12,12 +12,12 @@ from typer.testing import Result
 
 from schemas.dead_letter import parse_dead_letter
 from schemas.events import CompletedEvent, FailedEvent
-from tests.support.console import command
-from tests.support.jobs import speech
-from tests.support.media import riff_wav
-from tests.support.pipeline import Pipeline
-from tests.support.pubsub import Server
-from tests.support.worker import EITHER_PUBSUB, Cloud
+from tests.support.audio.media import riff_wav
+from tests.support.jobs.harness import speech
+from tests.support.queues.pubsub_server import Server
+from tests.support.workers.cloud import EITHER_PUBSUB, Cloud
+from tests.support.workers.console import command
+from tests.support.workers.pipeline import Pipeline
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped, job_bytes
 from worker.adapters.pubsub.pubsub import Patience
 from worker.commands import dlq

@@ -8,7 +8,7 @@ import psutil
 import pytest
 import structlog
 
-from tests.support.gcs import store_at
+from tests.support.services.gcs import store_at
 from worker.adapters.gcs.partial_file import PartialFile
 from worker.adapters.gcs.vendor import READ_BYTES
 from worker.embedded.gcs import EmbeddedGcs, EmbeddedServerFailed

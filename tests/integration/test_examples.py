@@ -30,7 +30,7 @@ from schemas.events import (
 )
 from schemas.ids import event_id, job_identity
 from schemas.job import TranscriptionJob, parse_job
-from tests.support.messages import TEN_O_CLOCK, failed_event
+from tests.support.jobs.messages import TEN_O_CLOCK, failed_event
 from worker.embedded.local_cloud import (
     COMPLETION_TOPIC,
     JOBS_SUBSCRIPTION,

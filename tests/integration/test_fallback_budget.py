@@ -10,7 +10,7 @@ from schemas.codes import ErrorCode
 from schemas.dead_letter import parse_dead_letter
 from schemas.events import CompletedEvent, CostEvent, FailedEvent
 from tests.support.clock import FakeClock
-from tests.support.jobs import JobsRoom, OnlySlot, speech
+from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
 from worker.core.costs.budget import FallbackBudget

@@ -10,12 +10,12 @@ from pydantic import SecretStr
 
 from schemas.codes import Method
 from schemas.cost import DeepgramCost, ParakeetCost
-from tests.support.deepgram import hear
-from tests.support.engines import FlatRateRecogniser, failing_where
-from tests.support.jobs import JobsRoom, OnlySlot, speech
-from tests.support.media import riff_wav
-from tests.support.mortal_engine import make_deadly, mortal_engine
-from tests.support.worker import Cloud
+from tests.support.audio.media import riff_wav
+from tests.support.engines.failing_recognisers import FlatRateRecogniser, failing_where
+from tests.support.engines.mortal_engine import make_deadly, mortal_engine
+from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
+from tests.support.services.deepgram import hear
+from tests.support.workers.cloud import Cloud
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import words_in
 from worker.app.engines import prices

@@ -5,9 +5,9 @@ import os
 import subprocess
 import sys
 
-from tests.support.jobs import speech
-from tests.support.media import riff_wav
-from tests.support.worker import Cloud
+from tests.support.audio.media import riff_wav
+from tests.support.jobs.harness import speech
+from tests.support.workers.cloud import Cloud
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.core.costs.budget import NoLimit
 from worker.core.jobs.ladder import Deepgram

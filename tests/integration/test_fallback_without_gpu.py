@@ -13,14 +13,14 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.codes import ErrorCode, Method
-from tests.support.deepgram import hear
-from tests.support.engines import everything, failing_where
-from tests.support.jobs import speech
-from tests.support.media import riff_wav
-from tests.support.scripted_engine import Stage
-from tests.support.waiting import eventually
-from tests.support.worker import Cloud
-from tests.support.worker_process import TINY
+from tests.support.audio.media import riff_wav
+from tests.support.engines.failing_recognisers import everything, failing_where
+from tests.support.engines.scripted_engine import Stage
+from tests.support.jobs.harness import speech
+from tests.support.services.deepgram import hear
+from tests.support.wait import eventually
+from tests.support.workers.cloud import Cloud
+from tests.support.workers.worker_process import TINY
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.app.engines import NoEngine, started_or_none
 from worker.core.costs.budget import NoLimit

@@ -12,13 +12,13 @@ from typing import Self
 
 import pytest
 
-from tests.support.jobs import speech
-from tests.support.media import riff_wav
-from tests.support.mortal_engine import main
-from tests.support.waiting import eventually, wait_until
-from tests.support.watched import watched
-from tests.support.worker import Cloud
-from tests.support.worker_process import START_SECONDS, WorkerProcess
+from tests.support.audio.media import riff_wav
+from tests.support.engines.mortal_engine import main
+from tests.support.jobs.harness import speech
+from tests.support.wait import eventually, wait_until
+from tests.support.workers.cloud import Cloud
+from tests.support.workers.in_process import watched
+from tests.support.workers.worker_process import START_SECONDS, WorkerProcess
 from worker.adapters.memory.null_engine import null_engine
 from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.adapters.web.http_server import Answer, HealthServer

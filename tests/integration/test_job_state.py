@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from schemas.state import ResultMarker
-from tests.support.gcs import store_at
-from tests.support.http_faults import faulty_proxy, lose_reply, plainly, refuse
-from tests.support.state import BUCKET, FINGERPRINT, JOB, Bucket, checkpoint, completed
-from tests.support.waiting import eventually
+from tests.support.jobs.state import BUCKET, FINGERPRINT, JOB, Bucket, checkpoint, completed
+from tests.support.services.gcs import store_at
+from tests.support.services.http_faults import faulty_proxy, lose_reply, plainly, refuse
+from tests.support.wait import eventually
 from worker.adapters.gcs import Retries
 from worker.adapters.machine.clock import SystemClock
 from worker.core.jobs.state import JobStates
@@ -47,7 +47,7 @@ def worker(store: ObjectStore, owner: str, ttl_seconds: float = TTL) -> JobState
 async def victim(url: str, ttl_seconds: float, *does: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """A worker process that holds the job by the time it is handed over."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.support.state_worker", url, str(ttl_seconds), *does),
+        *(sys.executable, "-m", "tests.support.jobs.state_worker", url, str(ttl_seconds), *does),
         stdout=asyncio.subprocess.PIPE,
     )
     try:

@@ -5,10 +5,10 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from tests.support.jobs import speech
-from tests.support.media import riff_wav
-from tests.support.pubsub import connected, let_it_pass
-from tests.support.worker import Cloud
+from tests.support.audio.media import riff_wav
+from tests.support.jobs.harness import speech
+from tests.support.queues.pubsub_server import connected, let_it_pass
+from tests.support.workers.cloud import Cloud
 from worker.embedded.local_cloud import COMPLETION_SUBSCRIPTION
 from worker.telemetry.register import STAGES
 

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from tests.support.capped_engine import MEASURED, UNMEASURED, WEIGHTS_BYTES, capped_engine
-from tests.support.jobs import speech
-from tests.support.media import riff_wav
-from tests.support.speech import bank
-from tests.support.worker import Cloud
+from tests.support.audio.media import riff_wav
+from tests.support.audio.speech_bank import bank
+from tests.support.engines.capped_engine import MEASURED, UNMEASURED, WEIGHTS_BYTES, capped_engine
+from tests.support.jobs.harness import speech
+from tests.support.workers.cloud import Cloud
 from worker.ports import SAMPLE_RATE_HZ
 
 CAP_GIB = 20

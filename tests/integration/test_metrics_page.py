@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from tests.support.deepgram import hear
-from tests.support.delivery import room
-from tests.support.engines import StuckRecogniser
-from tests.support.jobs import JobsRoom, OnlySlot, speech
-from tests.support.media import riff_wav
-from tests.support.mortal_engine import make_deadly, mortal_engine
-from tests.support.nvml import Driver
+from tests.support.audio.media import riff_wav
+from tests.support.engines.failing_recognisers import StuckRecogniser
+from tests.support.engines.mortal_engine import make_deadly, mortal_engine
+from tests.support.engines.nvml import Driver
+from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
+from tests.support.queues.consumer_harness import room
+from tests.support.services.deepgram import hear
 from tests.support.telemetry import render, series
-from tests.support.waiting import eventually
-from tests.support.watched import Watched, watched
-from tests.support.worker import Cloud
+from tests.support.wait import eventually
+from tests.support.workers.cloud import Cloud
+from tests.support.workers.in_process import Watched, watched
 from worker.adapters.gpu.nvml import Gpus
 from worker.embedded.deepgram import EmbeddedDeepgram
 from worker.embedded.deepgram.misbehaviour import Reset

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.agreement import plan_of
+from tests.support.engines.agreement import plan_of
 from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES
 from worker.embedded.samples import tiny_model as tiny_model_file
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 torch = pytest.importorskip("torch")
 
-from tests.support.operations import Watching  # noqa: E402  needs torch
+from tests.support.engines.operations import Watching  # noqa: E402  needs torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from tests.support.agreement import agreement_with_nemo
-from tests.support.parakeet import BATCH_SIZE
+from tests.support.engines.agreement import agreement_with_nemo
+from tests.support.engines.parakeet import BATCH_SIZE
 from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES, bucket_of
 from worker.embedded.samples import tiny_model as tiny_model_file
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 torch = pytest.importorskip("torch")
 
-from tests.support.operations import Watching  # noqa: E402  needs torch
-from tests.support.recording import WAITS_FOR_THE_DEVICE, Recorder  # noqa: E402
+from tests.support.engines.graph_recorder import WAITS_FOR_THE_DEVICE, Recorder  # noqa: E402
+from tests.support.engines.operations import Watching  # noqa: E402  needs torch
 
 if TYPE_CHECKING:
     from torch import Tensor

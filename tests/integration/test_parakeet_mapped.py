@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.support.parakeet import TINY_OPTIONS
+from tests.support.engines.parakeet import TINY_OPTIONS
 from worker.adapters.parakeet import prepared
 from worker.embedded.samples import tiny_model
 

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from schemas.speech import Word
-from tests.support.parakeet import BATCH_SIZE, TINY_OPTIONS, quiet
-from tests.support.waiting import eventually
+from tests.support.engines.parakeet import BATCH_SIZE, TINY_OPTIONS, quiet
+from tests.support.wait import eventually
 from worker.adapters.parakeet.engine import EngineState, ParakeetEngine
 from worker.embedded.samples import tiny_model as tiny_model_file
 from worker.errors import GpuNotAvailable, ModelLoadingError

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.scripted_engine import PATIENT, Act, Refusal, Stage, window
-from tests.support.waiting import eventually, wait_until
+from tests.support.engines.scripted_engine import PATIENT, Act, Refusal, Stage, window
+from tests.support.wait import eventually, wait_until
 from worker.adapters.parakeet.engine import EngineState, ParakeetEngine
 from worker.errors import EngineFailure, GpuMemoryError, GpuNotAvailable, ModelLoadingError, TranscriptionTimeout
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from tests.support.scripted_engine import Act, Stage, window
+from tests.support.engines.scripted_engine import Act, Stage, window
 from worker.telemetry import configure_logging
 
 configure_logging("json")  # to stderr: stdout is read by the test

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tests.support.parakeet import quiet
+from tests.support.engines.parakeet import quiet
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 torch = pytest.importorskip("torch")
 
-from tests.support.operations import Watching  # noqa: E402  needs torch
+from tests.support.engines.operations import Watching  # noqa: E402  needs torch
 
 if TYPE_CHECKING:
     from torch import Tensor

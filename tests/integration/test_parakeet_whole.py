@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from schemas.speech import Word
-from tests.support.parakeet import BATCH_SIZE, TINY_OPTIONS, quiet
+from tests.support.engines.parakeet import BATCH_SIZE, TINY_OPTIONS, quiet
 from worker.ports import Pcm
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.support.deepgram import hear
-from tests.support.jobs import speech
-from tests.support.media import riff_wav
-from tests.support.waiting import eventually
-from tests.support.worker import Cloud
-from tests.support.worker_process import TINY, WorkerProcess
+from tests.support.audio.media import riff_wav
+from tests.support.jobs.harness import speech
+from tests.support.services.deepgram import hear
+from tests.support.wait import eventually
+from tests.support.workers.cloud import Cloud
+from tests.support.workers.worker_process import TINY, WorkerProcess
 from worker.core.transcript.planning import ChunkCutter
 from worker.embedded.deepgram import EmbeddedDeepgram, Slow
 from worker.embedded.deepgram.audio import fingerprint

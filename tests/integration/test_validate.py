@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.jobs import speech
-from tests.support.media import riff_wav
-from tests.support.worker import Cloud
+from tests.support.audio.media import riff_wav
+from tests.support.jobs.harness import speech
+from tests.support.workers.cloud import Cloud
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -12,9 +12,9 @@ import pytest_asyncio
 import webvtt
 from deepgram.types import ListenV1Response
 
-from tests.support.accuracy import word_error_rate
-from tests.support.pipeline import Pipeline
-from tests.support.worker import Cloud, cloud_in
+from tests.support.audio.accuracy import word_error_rate
+from tests.support.workers.cloud import Cloud, cloud_in
+from tests.support.workers.pipeline import Pipeline
 from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.embedded.samples import samples
 from worker.ports import EngineFacts, Pcm, Recognition, WindowRecogniser

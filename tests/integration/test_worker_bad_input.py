@@ -11,11 +11,11 @@ import pytest
 
 from schemas.codes import ErrorCode
 from schemas.events import Flags
-from tests.support.jobs import speech
-from tests.support.media import MediaKit, float_wav
-from tests.support.opened import OpenWatch
-from tests.support.pipeline import Pipeline
-from tests.support.worker import Cloud
+from tests.support.audio.media import MediaKit, float_wav
+from tests.support.confinement.open_watch import OpenWatch
+from tests.support.jobs.harness import speech
+from tests.support.workers.cloud import Cloud
+from tests.support.workers.pipeline import Pipeline
 from worker.ports import SAMPLE_RATE_HZ
 
 MP3 = ("-ar", "8000", "-b:a", "32k")

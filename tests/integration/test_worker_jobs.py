@@ -3,9 +3,9 @@
 import asyncio
 
 from schemas.codes import ErrorCode
-from tests.support.jobs import speech
-from tests.support.media import float_wav
-from tests.support.worker import EITHER_PUBSUB, Cloud
+from tests.support.audio.media import float_wav
+from tests.support.jobs.harness import speech
+from tests.support.workers.cloud import EITHER_PUBSUB, Cloud
 
 AUDIO = float_wav(speech(65).astype("<f4") / 32_768)
 

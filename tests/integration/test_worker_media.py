@@ -13,11 +13,11 @@ import pytest
 import pytest_asyncio
 
 from schemas.events import CompletedEvent, Flags
-from tests.support.decoding import decode_all
-from tests.support.media import MediaKit, riff_wav
-from tests.support.pipeline import Pipeline
-from tests.support.word_times import TimedWord, match
-from tests.support.worker import Cloud, cloud_in
+from tests.support.audio.decoding import decode_all
+from tests.support.audio.media import MediaKit, riff_wav
+from tests.support.audio.word_times import TimedWord, match
+from tests.support.workers.cloud import Cloud, cloud_in
+from tests.support.workers.pipeline import Pipeline
 from worker.adapters.audio import FfmpegDecoder, Limits
 from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.embedded.samples import samples

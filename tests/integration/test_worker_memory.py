@@ -5,8 +5,8 @@ hours and a model.
 import tracemalloc
 from pathlib import Path
 
-from tests.support.long_audio import speech_file
-from tests.support.worker import Cloud
+from tests.support.audio.long_audio import speech_file
+from tests.support.workers.cloud import Cloud
 from worker.ports import SAMPLE_RATE_HZ
 
 CHUNK_MINUTES = 4

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.waiting import wait_until
-from tests.support.worker import Cloud
-from tests.support.worker_process import WorkerProcess
+from tests.support.wait import wait_until
+from tests.support.workers.cloud import Cloud
+from tests.support.workers.worker_process import WorkerProcess
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
 

@@ -10,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 import worker.errors
-from tests.support.faulty import REFUSALS, STORAGE_FAULTS, os_error
-from tests.support.twin_worker import TwinWorker, twin_worker
+from tests.support.services.faulty import REFUSALS, STORAGE_FAULTS, os_error
+from tests.support.workers.twin_worker import TwinWorker, twin_worker
 from worker.core.delivery.consumer import HandlerCancelled
 from worker.core.delivery.lease import LeaseLost
 from worker.errors import Deferred, Fatal, JobFault, Retryable, ServiceDown, Undiagnosed, WorkerError, WorkerFault

@@ -5,11 +5,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.clock import FakeClock
-from tests.support.health import IDENTITY, condition, consumer_snapshot
-from tests.support.jobs import JobsRoom, OnlySlot, speech
-from tests.support.nvml import Driver
+from tests.support.engines.nvml import Driver
+from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
 from tests.support.telemetry import render, value
-from tests.support.waiting import eventually
+from tests.support.wait import eventually
+from tests.support.workers.conditions import IDENTITY, condition, consumer_snapshot
 from worker.adapters.gpu.nvml import Gpus
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.app.monitor import Watch

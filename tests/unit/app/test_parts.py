@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.faulty import REFUSALS, STORAGE_FAULTS, FaultyStore
+from tests.support.services.faulty import REFUSALS, STORAGE_FAULTS, FaultyStore
 from worker.app.parts import PROBE_NAME, Buckets, has_descriptors, reads, takes_files, writes
 from worker.core.delivery.fitness import Need
 from worker.errors import MachineFault, ObjectForbidden, ObjectNotFound, StorageServiceError

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.support.health import IDENTITY, L4, condition, consumer_snapshot, engine_health
+from tests.support.workers.conditions import IDENTITY, L4, condition, consumer_snapshot, engine_health
 from worker.adapters.parakeet.engine import EngineState
 from worker.app.status import Condition, Status, health_answer, is_alive, judge, live_answer, ready_answer
 from worker.core.delivery.fitness import PartTest

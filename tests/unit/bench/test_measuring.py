@@ -20,7 +20,7 @@ from bench.scale import fairness
 from bench.speech import conversation, write_audio
 from bench.workers import watching_memory
 from schemas.speech import WindowSpan
-from tests.support.waiting import eventually, wait_until
+from tests.support.wait import eventually, wait_until
 from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.transcript.planning import ChunkCutter

@@ -10,8 +10,8 @@ from schemas.codes import ErrorCode, EventType
 from schemas.events import Event, FailedEvent
 from schemas.ids import event_id, job_identity
 from schemas.job import JobRejected, TranscriptionJob, parse_job
-from tests.support.event_stream import ScriptedSubscriber
-from tests.support.messages import failed_event, job_document, progress_event
+from tests.support.jobs.messages import failed_event, job_document, progress_event
+from tests.support.queues.scripted_subscriber import ScriptedSubscriber
 from worker.client import completions, own_subscription, submit, wait_for
 
 WHERE = {"project_id": "p", "subscription": "s"}

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 from google.api_core import exceptions
 
-from tests.support.event_stream import ScriptedSubscriber
-from tests.support.messages import failed_event, progress_event
+from tests.support.jobs.messages import failed_event, progress_event
+from tests.support.queues.scripted_subscriber import ScriptedSubscriber
 from worker.client import event_stream
 from worker.client.event_stream import Inbox
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from schemas.codes import Method
-from tests.support.ended_jobs import completed, cost_of, failed
+from tests.support.jobs.ended_jobs import completed, cost_of, failed
 from worker.commands.acceptance import Criterion, Trial, has_passed, judged
 
 

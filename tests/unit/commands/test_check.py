@@ -1,6 +1,6 @@
 import json
 
-from tests.support.health import IDENTITY, condition, consumer_snapshot
+from tests.support.workers.conditions import IDENTITY, condition, consumer_snapshot
 from worker.app.preflight import Finding
 from worker.app.status import Condition, health_answer
 from worker.commands.check import running_worker

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from schemas.state import ResultMarker, StoredMessage
-from tests.support.ended_jobs import completed, cost_of, failed, json_lines
+from tests.support.jobs.ended_jobs import completed, cost_of, failed, json_lines
 from worker.adapters.memory.store import MemoryObjectStore
 from worker.cli import app
 from worker.commands.costs import parse_span, read_results

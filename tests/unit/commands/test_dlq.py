@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from tests.support.console import Broker, console_on, run
-from tests.support.jobs import JobsRoom
+from tests.support.jobs.harness import JobsRoom
+from tests.support.workers.console import Broker, console_on, run
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped, forwarded, job_bytes
 from worker.commands import dlq
 from worker.core.jobs.handler import Jobs

@@ -26,10 +26,10 @@ from schemas.codes import Method
 from schemas.cost import OtherEngineCost
 from schemas.events import Artefacts, StoredArtefact
 from schemas.job import JobRejected
-from tests.support.console import console_on, run
-from tests.support.health import IDENTITY, condition
-from tests.support.hostile import HOSTILE, hostile_text, hostile_unicode, is_visible, without_colours
-from tests.support.messages import completed_events, cost_events, failed_event, failed_events
+from tests.support.hostile_text import HOSTILE, hostile_text, hostile_unicode, is_visible, without_colours
+from tests.support.jobs.messages import completed_events, cost_events, failed_event, failed_events
+from tests.support.workers.conditions import IDENTITY, condition
+from tests.support.workers.console import console_on, run
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped, forwarded
 from worker.app.preflight import Finding
 from worker.app.status import health_answer

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from schemas.artefacts import Artefact, output_prefix
 from schemas.job import TranscriptionJob
 from schemas.uris import MAX_NAME_BYTES, GcsUri
-from tests.support.messages import job_document, jobs
+from tests.support.jobs.messages import job_document, jobs
 
 
 def test_artefacts_are_named_for_the_video() -> None:

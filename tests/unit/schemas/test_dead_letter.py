@@ -14,7 +14,7 @@ from schemas.dead_letter import (
     parse_dead_letter,
 )
 from schemas.job import JobEcho
-from tests.support.messages import TEN_O_CLOCK, dead_letters
+from tests.support.jobs.messages import TEN_O_CLOCK, dead_letters
 
 
 def original(data: bytes) -> OriginalMessage:

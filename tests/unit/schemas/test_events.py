@@ -17,7 +17,7 @@ from schemas.events import (
     parse_event,
 )
 from schemas.job import JobEcho
-from tests.support.messages import TEN_O_CLOCK, events, failed_event, progress_event
+from tests.support.jobs.messages import TEN_O_CLOCK, events, failed_event, progress_event
 
 
 def cost_document(**changes: object) -> bytes:

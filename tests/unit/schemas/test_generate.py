@@ -7,7 +7,7 @@ from jsonschema import Draft202012Validator
 from schemas.events import Event, encode
 from schemas.generate import FOLDER, schema_files
 from schemas.job import TranscriptionJob, encode_job
-from tests.support.messages import events, jobs
+from tests.support.jobs.messages import events, jobs
 
 
 @cache

@@ -3,7 +3,7 @@ import pytest
 from schemas.codes import ErrorCode, EventType
 from schemas.ids import dead_letter_id, event_id, job_identity, message_identity, request_fingerprint, request_id
 from schemas.job import TranscriptionJob
-from tests.support.messages import job_document
+from tests.support.jobs.messages import job_document
 
 
 def job(**changes: object) -> TranscriptionJob:

@@ -16,7 +16,7 @@ from schemas.job import (
     parse_job,
 )
 from schemas.uris import GcsUri
-from tests.support.messages import job_document, jobs, json_values, text
+from tests.support.jobs.messages import job_document, jobs, json_values, text
 
 
 def parse(**changes: object) -> TranscriptionJob:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.text import plain, plain_json, plain_lines
-from tests.support.hostile import HOSTILE, hostile_text, is_visible
+from tests.support.hostile_text import HOSTILE, hostile_text, is_visible
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
-from tests.support.accuracy import HeardWord, StartError, median_start_error, start_errors, word_error_rate
-from tests.support.speech import Reference, Utterance
+from tests.support.audio.accuracy import HeardWord, StartError, median_start_error, start_errors, word_error_rate
+from tests.support.audio.speech_bank import Reference, Utterance
 
 
 def utterance(text: str, *word_starts: float) -> Utterance:

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.speech import Clip, Reference, bank, build_long_file, decode
+from tests.support.audio.speech_bank import Clip, Reference, bank, build_long_file, decode
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 

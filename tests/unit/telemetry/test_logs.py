@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import structlog
 
-from tests.support.hostile import HOSTILE, is_visible, without_colours
+from tests.support.hostile_text import HOSTILE, is_visible, without_colours
 from tests.support.telemetry import installed_spans
 from worker.telemetry import configure_logging
 from worker.telemetry.logs import LogFormat

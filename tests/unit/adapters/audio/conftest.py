@@ -1,6 +1,6 @@
 import pytest
 
-from tests.support.media import MediaKit, babble
+from tests.support.audio.media import MediaKit, babble
 from worker.adapters.audio import FfmpegDecoder, Limits
 from worker.ports import Pcm
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.decoding import decode_all
-from tests.support.media import MediaKit, babble, riff_wav
-from tests.support.pieces import likeness
+from tests.support.audio.decoding import decode_all
+from tests.support.audio.media import MediaKit, babble, riff_wav
+from tests.support.audio.pieces import likeness
 from worker.adapters.audio import FfmpegDecoder
 from worker.adapters.audio.mixes import Chooser
 from worker.errors import AudioUndecodable

@@ -17,9 +17,9 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.support.decoding import decode_all
-from tests.support.media import MediaKit
-from tests.support.waiting import wait_until
+from tests.support.audio.decoding import decode_all
+from tests.support.audio.media import MediaKit
+from tests.support.wait import wait_until
 from worker.adapters.audio import Confinement, FfmpegDecoder, Kernel, Limits
 from worker.adapters.audio.child import Child
 from worker.adapters.audio.confinement import calls, seccomp
@@ -45,7 +45,7 @@ def under_attack(abi: int, *, filtered: bool) -> Mapping[str, Any]:
     python = next((path for path in SYSTEMS if path.exists()), None)
     if python is None:
         pytest.skip("no Python that the unprivileged user may run")
-    command = [sys.executable, "-m", "tests.support.worker_under_attack", str(abi)]
+    command = [sys.executable, "-m", "tests.support.confinement.attack", str(abi)]
     environment = {**os.environ, "DEEPGRAM_API_KEY": SECRET, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     finished = subprocess.run(
         [*command, "filtered" if filtered else "unfiltered", python],

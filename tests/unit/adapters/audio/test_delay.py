@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.decoding import decode_all
-from tests.support.media import MediaKit, babble, lag_samples
+from tests.support.audio.decoding import decode_all
+from tests.support.audio.media import MediaKit, babble, lag_samples
 from worker.adapters.audio import FfmpegDecoder
 from worker.adapters.audio.delay import Trimmer
 from worker.ports import SAMPLE_RATE_HZ, Pcm

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.support.decoding import decode_all
-from tests.support.media import MediaKit, lag_samples, riff_wav
+from tests.support.audio.decoding import decode_all
+from tests.support.audio.media import MediaKit, lag_samples, riff_wav
 from worker.adapters.audio import FfmpegDecoder
 from worker.adapters.audio.samples import FLOATS
 from worker.ports import SAMPLE_RATE_HZ, Pcm

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.decoding import decode_all
-from tests.support.media import MediaKit
-from tests.support.opened import OpenWatch
-from tests.support.quicktime import with_external_samples
+from tests.support.audio.decoding import decode_all
+from tests.support.audio.media import MediaKit
+from tests.support.audio.quicktime import with_external_samples
+from tests.support.confinement.open_watch import OpenWatch
 from worker.adapters.audio import FfmpegDecoder
 from worker.errors import AudioUndecodable
 from worker.ports import Pcm

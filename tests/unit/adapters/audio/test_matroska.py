@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.media import MediaKit
+from tests.support.audio.media import MediaKit
 from worker.adapters.audio.matroska import first_moment
 from worker.ports import Pcm
 

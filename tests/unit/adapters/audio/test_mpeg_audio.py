@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.media import MediaKit
+from tests.support.audio.media import MediaKit
 from worker.adapters.audio import FfmpegDecoder
 from worker.adapters.audio.command import Way
 from worker.adapters.audio.mpeg_audio import is_spoilt, mp3_facts

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from tests.support.decoding import Decoded, decode_all
-from tests.support.media import MediaKit, babble, riff_wav
+from tests.support.audio.decoding import Decoded, decode_all
+from tests.support.audio.media import MediaKit, babble, riff_wav
 from worker.adapters.audio import FfmpegDecoder, Kernel, Limits
 from worker.adapters.audio.parts import SEAM_SECONDS, Divided, Heard, Stretch, stretches
 from worker.errors import AudioUndecodable, EngineFailure

@@ -13,9 +13,9 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.support.decoding import decode_all
-from tests.support.media import MediaKit
-from tests.support.waiting import eventually
+from tests.support.audio.decoding import decode_all
+from tests.support.audio.media import MediaKit
+from tests.support.wait import eventually
 from worker.adapters.audio import FfmpegDecoder, Kernel, Limits
 from worker.errors import AudioUndecodable, EngineFailure, TranscriptionTimeout
 from worker.ports import SAMPLE_RATE_HZ

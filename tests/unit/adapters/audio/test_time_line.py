@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.decoding import decode_all
-from tests.support.media import MediaKit, babble
-from tests.support.pieces import JOINTS, Joint, Piece, lateness, likeness, starts
+from tests.support.audio.decoding import decode_all
+from tests.support.audio.media import MediaKit, babble
+from tests.support.audio.pieces import JOINTS, Joint, Piece, lateness, likeness, starts
 from worker.adapters.audio import FfmpegDecoder, Limits
 from worker.errors import AudioTooLong
 from worker.ports import SAMPLE_RATE_HZ, Pcm

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.decoding import decode_all
-from tests.support.media import MediaKit, lag_samples, riff_wav
+from tests.support.audio.decoding import decode_all
+from tests.support.audio.media import MediaKit, lag_samples, riff_wav
 from worker.adapters.audio import FfmpegDecoder
 from worker.adapters.audio.wav import wav_size
 from worker.ports import SAMPLE_RATE_HZ, Pcm

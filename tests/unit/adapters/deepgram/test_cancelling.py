@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.deepgram import Pair, chatter, deepgram
-from tests.support.waiting import eventually
+from tests.support.services.deepgram import Pair, chatter, deepgram
+from tests.support.wait import eventually
 from worker.adapters.deepgram import Patience
 from worker.embedded.deepgram import Reply, Reset, Slow
 from worker.ports import CloudRecognition

@@ -10,7 +10,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from tests.support.deepgram import chatter, deepgram
+from tests.support.services.deepgram import chatter, deepgram
 from worker.adapters.deepgram import Patience, Retries
 from worker.embedded.deepgram import Reply, Reset, SeededFaults, Slow
 from worker.errors import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.support.deepgram import chatter
+from tests.support.services.deepgram import chatter
 from worker.adapters.audio.locate import find_ffmpeg
 from worker.adapters.deepgram.flac import FlacStream
 from worker.ports import SAMPLE_RATE_HZ, Pcm

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from tests.support.deepgram import Pair, chatter, deepgram
-from tests.support.waiting import eventually
+from tests.support.services.deepgram import Pair, chatter, deepgram
+from tests.support.wait import eventually
 from worker.embedded.deepgram import Reply, Slow
 from worker.ports import SAMPLE_RATE_HZ
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.support.deepgram import SkippingClock
+from tests.support.services.deepgram import SkippingClock
 from worker.adapters.deepgram.retries import Retries, Tries, TryFailed, parse_retry_after
 from worker.errors import DeepgramQuotaError, DeepgramUnavailable
 

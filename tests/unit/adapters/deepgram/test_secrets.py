@@ -8,7 +8,7 @@ import traceback
 import pytest
 import structlog
 
-from tests.support.deepgram import KEY, SkippingClock, chatter, deepgram
+from tests.support.services.deepgram import KEY, SkippingClock, chatter, deepgram
 from worker.adapters.deepgram import DeepgramRecogniser, Retries
 from worker.embedded.deepgram import Reply, Reset
 from worker.embedded.deepgram.misbehaviour import Fault

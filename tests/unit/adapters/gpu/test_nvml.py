@@ -1,6 +1,6 @@
 import pytest
 
-from tests.support.nvml import Driver
+from tests.support.engines.nvml import Driver
 from worker.adapters.gpu.nvml import Gpus
 
 

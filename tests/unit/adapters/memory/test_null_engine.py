@@ -4,7 +4,7 @@ from math import inf
 import numpy as np
 import pytest
 
-from tests.support.jobs import speech
+from tests.support.jobs.harness import speech
 from worker.adapters.memory.null_engine import null_engine, null_speed
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.app.engines import make_engine

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 torch = pytest.importorskip("torch")
 
-from tests.support.recording import Recorder  # noqa: E402  needs torch
+from tests.support.engines.graph_recorder import Recorder  # noqa: E402  needs torch
 from worker.adapters.parakeet.capture import Capture, Work  # noqa: E402
 from worker.adapters.parakeet.graphs import RecordedEncoder  # noqa: E402
 

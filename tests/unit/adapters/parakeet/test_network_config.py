@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.parakeet_config import MISSING, PARAKEET_V2, with_option
+from tests.support.engines.parakeet_config import MISSING, PARAKEET_V2, with_option
 from worker.adapters.parakeet.network.config import NetworkConfig, UnsupportedModel, network_config
 
 

@@ -7,7 +7,7 @@ from google.auth.exceptions import DefaultCredentialsError
 from structlog.testing import capture_logs
 
 from tests.support.clock import FakeClock
-from tests.support.waiting import wait_until
+from tests.support.wait import wait_until
 from worker.adapters.pubsub.backlog_metric import Backlog, newest
 
 

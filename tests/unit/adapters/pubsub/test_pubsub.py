@@ -7,7 +7,7 @@ import pytest
 from google.iam.v1 import iam_policy_pb2
 from google.pubsub_v1 import types
 
-from tests.support.scripted_pubsub import ScriptedPubSub, scripted_pubsub
+from tests.support.queues.scripted_server import ScriptedPubSub, scripted_pubsub
 from worker.adapters.pubsub.pubsub import Patience, PubSub, open_pubsub
 from worker.embedded.pubsub.refusal import Refused
 from worker.errors import QueueNotFound, QueueServiceError

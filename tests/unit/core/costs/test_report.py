@@ -3,8 +3,8 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from schemas.state import ResultMarker, StoredMessage
-from tests.support.ended_jobs import completed, cost_of, failed
-from tests.support.messages import TEN_O_CLOCK, progress_event
+from tests.support.jobs.ended_jobs import completed, cost_of, failed
+from tests.support.jobs.messages import TEN_O_CLOCK, progress_event
 from worker.core.costs.report import CostReport, Period, Spending, event_in, events_in, report
 
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)

@@ -5,7 +5,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.clock import FakeClock
-from tests.support.jobs import PRICES
+from tests.support.jobs.harness import PRICES
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.costs.usage import REPORT_SECONDS, MeteredRecogniser, report_usage, usage
 

@@ -10,8 +10,8 @@ from schemas.codes import ErrorCode
 from schemas.dead_letter import DeadLetter, OriginalMessage, dead_letter_attributes, encode_dead_letter
 from schemas.ids import dead_letter_id, job_identity
 from schemas.job import parse_job
-from tests.support.messages import job_document
-from tests.support.subscription import make_delivery
+from tests.support.jobs.messages import job_document
+from tests.support.queues.scripted_subscription import make_delivery
 from worker.ports import Delivery
 
 FAILED_AT = datetime(2026, 11, 22, 9, tzinfo=UTC)

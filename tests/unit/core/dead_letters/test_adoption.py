@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.clock import FakeClock
-from tests.support.subscription import ScriptedSubscription
+from tests.support.queues.scripted_subscription import ScriptedSubscription
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped, forwarded, job_bytes
 from worker.adapters.memory.pubsub import MemoryPubSub
 from worker.core.dead_letters.adoption import FIRST_PULL_MESSAGES, PULL_BYTES, Adoption

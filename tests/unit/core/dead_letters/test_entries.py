@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.codes import ErrorCode
-from tests.support.subscription import make_delivery
+from tests.support.queues.scripted_subscription import make_delivery
 from tests.unit.core.dead_letters.dead_letter_messages import FAILED_AT, enveloped, forwarded, job_bytes
 from worker.core.dead_letters.entries import (
     Origin,

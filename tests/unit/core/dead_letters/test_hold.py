@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.clock import FakeClock
-from tests.support.subscription import ScriptedSubscription, make_delivery
+from tests.support.queues.scripted_subscription import ScriptedSubscription, make_delivery
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped, forwarded, job_bytes
 from worker.core.dead_letters.entries import read
 from worker.core.dead_letters.hold import FIRST_PULL_MESSAGES, PULL_BYTES, PULL_MESSAGES, Limits, hold_dead_letters

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.clock import FakeClock
-from tests.support.delivery import fitness_of
+from tests.support.queues.consumer_harness import fitness_of
 from worker.adapters.memory.pubsub import MemoryPubSub
 from worker.core.delivery.consumer import Consumer
 from worker.errors import AudioNotFound, Deferred, StorageServiceError

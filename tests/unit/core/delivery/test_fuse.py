@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.delivery import Room, room
+from tests.support.queues.consumer_harness import Room, room
 from worker.core.delivery.fuse import Fuse, FuseState
 from worker.errors import AudioNotFound, CallFailed, InvalidJob
 

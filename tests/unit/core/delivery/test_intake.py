@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from tests.support.delivery import Room, room
+from tests.support.queues.consumer_harness import Room, room
 
 GONE = "the GPU is gone and the budget is spent"
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.delivery import room
-from tests.support.subscription import make_delivery
+from tests.support.queues.consumer_harness import room
+from tests.support.queues.scripted_subscription import make_delivery
 from worker.core.delivery.lease import LeaseKeeper
 from worker.errors import AudioNotFound, QueueServiceError, SubscriptionNotFound
 

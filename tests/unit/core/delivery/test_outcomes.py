@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from tests.support.clock import FakeClock
-from tests.support.delivery import fitness_of
-from tests.support.subscription import ScriptedSubscription, make_delivery
+from tests.support.queues.consumer_harness import fitness_of
+from tests.support.queues.scripted_subscription import ScriptedSubscription, make_delivery
 from worker.core.delivery.consumer import Consumer
 from worker.core.jobs.tasks import together
 from worker.errors import (

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.delivery import Room, room
-from tests.support.subscription import make_delivery
+from tests.support.queues.consumer_harness import Room, room
+from tests.support.queues.scripted_subscription import make_delivery
 from worker.errors import AudioNotFound, QueueServiceError
 
 

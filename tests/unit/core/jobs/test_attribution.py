@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from schemas.events import CompletedEvent, CostEvent, FailedEvent
-from tests.support.jobs import JobsRoom, OnlySlot, speech
+from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
 from worker.core.jobs.routing import RoutingPolicy, in_rollout
 from worker.errors import InvalidJob
 

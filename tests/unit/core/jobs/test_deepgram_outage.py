@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 from schemas.cost import DeepgramCost
 from schemas.events import CompletedEvent, CostEvent, FailedEvent
 from tests.support.clock import FakeClock
-from tests.support.deepgram import GuardedCloud
-from tests.support.delivery import fitness_of
-from tests.support.jobs import JobsRoom, speech
+from tests.support.jobs.harness import JobsRoom, speech
+from tests.support.queues.consumer_harness import fitness_of
+from tests.support.services.deepgram import GuardedCloud
 from worker.adapters.memory.pubsub import MemoryPubSub
 from worker.core.costs.budget import NoLimit
 from worker.core.delivery.consumer import Consumer

@@ -8,9 +8,9 @@ from schemas.codes import ErrorCode, ErrorType
 from schemas.dead_letter import parse_dead_letter
 from schemas.events import CompletedEvent, FailedEvent
 from tests.support.clock import SteppedClock
-from tests.support.jobs import JobsRoom, OnlySlot, speech
-from tests.support.state import checkpoint
-from tests.support.waiting import eventually
+from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
+from tests.support.jobs.state import checkpoint
+from tests.support.wait import eventually
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.dead_letters.replay import Edit, edited
 from worker.core.jobs.handler import JobAttempt

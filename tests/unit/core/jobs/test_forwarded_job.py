@@ -12,7 +12,7 @@ from schemas.dead_letter import DeadLetter, parse_dead_letter
 from schemas.events import CompletedEvent, CostEvent, FailedEvent
 from schemas.ids import request_fingerprint
 from schemas.job import parse_job
-from tests.support.jobs import JobsRoom, OnlySlot, speech
+from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.jobs.forwarded_job import adopt
 from worker.errors import ClaimHeld, EngineFailure, StorageServiceError

@@ -10,8 +10,8 @@ import pytest
 from schemas.codes import ErrorCode, Method
 from schemas.dead_letter import parse_dead_letter
 from schemas.events import CompletedEvent, CostEvent, FailedEvent
-from tests.support.jobs import JobsRoom, OnlySlot, never, speech
-from tests.support.waiting import eventually
+from tests.support.jobs.harness import JobsRoom, OnlySlot, never, speech
+from tests.support.wait import eventually
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.errors import (
     AttemptsExhausted,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.jobs import JobsRoom, OnlySlot, never, speech
-from tests.support.waiting import eventually
+from tests.support.jobs.harness import JobsRoom, OnlySlot, never, speech
+from tests.support.wait import eventually
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.costs.budget import NoLimit

@@ -12,7 +12,7 @@ import structlog
 from schemas.dead_letter import parse_dead_letter
 from schemas.events import CompletedEvent, FailedEvent
 from tests.support.clock import SteppedClock
-from tests.support.jobs import JobsRoom, OnlySlot, speech
+from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
 from worker.adapters.memory.audio import memory_audio
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.jobs.job_message import LARGE_BYTES, MOST_NAMES

@@ -6,8 +6,8 @@ import pytest
 from schemas.codes import ErrorCode
 from schemas.state import Checkpoint, Waste
 from tests.support.clock import FakeClock
-from tests.support.engines import StuckRecogniser, everything, failing_where
-from tests.support.jobs import speech
+from tests.support.engines.failing_recognisers import StuckRecogniser, everything, failing_where
+from tests.support.jobs.harness import speech
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.costs.budget import NoLimit, Purse

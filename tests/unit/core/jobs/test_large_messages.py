@@ -15,9 +15,9 @@ from structlog.typing import EventDict
 
 from schemas.codes import ErrorCode, EventType
 from schemas.events import CostEvent, FailedEvent
-from tests.support.delivery import fitness_of
-from tests.support.jobs import JobsRoom, speech
-from tests.support.large_messages import INVALID, VALID, listening
+from tests.support.jobs.harness import JobsRoom, speech
+from tests.support.jobs.large_messages import INVALID, VALID, listening
+from tests.support.queues.consumer_harness import fitness_of
 from worker.adapters.machine.clock import SystemClock
 from worker.adapters.memory.pubsub import MemoryPubSub
 from worker.app.worker import TURN_SECONDS

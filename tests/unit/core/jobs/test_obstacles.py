@@ -10,7 +10,7 @@ import pytest
 
 from schemas.job import TranscriptionJob
 from tests.support.clock import FakeClock
-from tests.support.jobs import OnlySlot
+from tests.support.jobs.harness import OnlySlot
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
 from worker.core.costs.budget import NoLimit

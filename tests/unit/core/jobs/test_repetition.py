@@ -8,8 +8,8 @@ import pytest
 
 from schemas.events import CompletedEvent, CostEvent, FailedEvent
 from schemas.state import ResultMarker
-from tests.support.jobs import JobsRoom, OnlySlot, speech
-from tests.support.waiting import eventually
+from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
+from tests.support.wait import eventually
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.costs.report import events_in, report
 from worker.core.jobs.job_message import LARGE_BYTES

@@ -7,8 +7,8 @@ import pytest
 
 from schemas.cost import DeepgramCost, ParakeetCost
 from schemas.events import CostEvent
-from tests.support.engines import failing_where
-from tests.support.jobs import JobsRoom, OnlySlot, speech
+from tests.support.engines.failing_recognisers import failing_where
+from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.costs.budget import NoLimit

@@ -8,9 +8,9 @@ import pytest
 import structlog
 
 from tests.support.clock import FakeClock
-from tests.support.delivery import fitness_of
-from tests.support.jobs import JobsRoom, speech
-from tests.support.waiting import eventually
+from tests.support.jobs.harness import JobsRoom, speech
+from tests.support.queues.consumer_harness import fitness_of
+from tests.support.wait import eventually
 from worker.adapters.memory.pubsub import MemoryPubSub
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.adapters.memory.store import MemoryObjectStore

@@ -11,9 +11,9 @@ import pytest
 
 from schemas.events import Flags
 from schemas.state import Checkpoint
-from tests.support.engines import everything, failing_where
-from tests.support.jobs import JobsRoom, OnlySlot, speech
-from tests.support.waiting import eventually
+from tests.support.engines.failing_recognisers import everything, failing_where
+from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
+from tests.support.wait import eventually
 from worker.adapters.memory.audio import MemoryAudioDecoder, MemoryPcmStream
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MEMORY_FACTS, MemoryRecogniser

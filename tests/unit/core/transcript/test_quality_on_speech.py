@@ -8,7 +8,7 @@ from itertools import chain
 import pytest
 
 from schemas.speech import WindowSpan, WindowTranscript, Word
-from tests.support.speech import Utterance, build_long_file, decode
+from tests.support.audio.speech_bank import Utterance, build_long_file, decode
 from worker.core.transcript.cutting import WindowRules
 from worker.core.transcript.loudness import FRAMES_PER_SECOND
 from worker.core.transcript.planning import Chunk, ChunkCutter, recut

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator, FormatChecker
 
-from tests.support.deepgram import chatter, deepgram
+from tests.support.services.deepgram import chatter, deepgram
 from worker.adapters.memory.recogniser import words_in
 from worker.embedded.deepgram.parameters import PARAMETERS
 from worker.embedded.deepgram.transcript import listen_response

@@ -13,7 +13,7 @@ import soundfile
 import structlog
 from deepgram.types.listen_v1response import ListenV1Response
 
-from tests.support.deepgram import KEY, chatter, hear
+from tests.support.services.deepgram import KEY, chatter, hear
 from worker.adapters.memory.recogniser import words_in
 from worker.embedded.deepgram import EmbeddedDeepgram, Reply, Reset
 from worker.embedded.own_thread import in_thread

@@ -2,7 +2,7 @@ from datetime import timedelta
 
 from google.pubsub_v1 import types
 
-from tests.support.pubsub import ONCE, Server
+from tests.support.queues.pubsub_server import ONCE, Server
 from worker.embedded.pubsub.provision import SubscriptionPlan, provision
 
 PLAN = SubscriptionPlan(

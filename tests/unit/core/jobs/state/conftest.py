@@ -1,7 +1,7 @@
 import pytest
 
 from tests.support.clock import FakeClock
-from tests.support.state import Bucket
+from tests.support.jobs.state import Bucket
 
 
 @pytest.fixture

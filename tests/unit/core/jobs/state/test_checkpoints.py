@@ -10,7 +10,7 @@ import structlog
 from schemas.codes import ErrorCode
 from schemas.state import Checkpoint
 from tests.support.clock import FakeClock
-from tests.support.state import BUCKET, FINGERPRINT, JOB, TTL, Bucket, checkpoint, completed, failed
+from tests.support.jobs.state import BUCKET, FINGERPRINT, JOB, TTL, Bucket, checkpoint, completed, failed
 from worker.core.jobs.state import checkpoint_key
 from worker.core.jobs.state.files import ABSENT
 from worker.errors import ClaimLost

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.state import Waste
 from tests.support.clock import FakeClock
-from tests.support.state import FINGERPRINT, JOB, TTL, BrokenWrites, Bucket, completed, failed
+from tests.support.jobs.state import FINGERPRINT, JOB, TTL, BrokenWrites, Bucket, completed, failed
 from worker.errors import ClaimHeld, ClaimLost, JobIdConflict
 
 

@@ -6,7 +6,7 @@ import pytest
 import structlog
 
 from tests.support.clock import FakeClock
-from tests.support.state import FINGERPRINT, JOB, TTL, Bucket, completed
+from tests.support.jobs.state import FINGERPRINT, JOB, TTL, Bucket, completed
 from worker.core.jobs.state.bucket_time import FRESH_SECONDS, BucketTime
 from worker.core.jobs.state.sightings import REMEMBERED, Sightings
 from worker.core.jobs.state.states import BUCKET_TIME_MARGIN_SECONDS

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from tests.support.state import FINGERPRINT, JOB, Bucket, checkpoint, completed, failed
+from tests.support.jobs.state import FINGERPRINT, JOB, Bucket, checkpoint, completed, failed
 from worker.errors import ClaimLost, JobIdConflict
 
 RESULT = f"results/{JOB}.json"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from tests.support.speech import bank
+from tests.support.audio.speech_bank import bank
 from worker.adapters.parakeet.engine import ParakeetEngine, Patience
 from worker.adapters.parakeet.protocol import EngineOptions
 from worker.embedded.samples import tiny_model as tiny_model_file

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
 IMAGE = "us-central1-docker.pkg.dev/klipstream/transcription/worker@sha256:" + "0" * 64
 BARE = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}

@@ -1,7 +1,7 @@
-"""A worker with a secret and another job's audio that starts `taken_over.py` in place of ffmpeg. Prints what that got.
+"""A worker with a secret and another job's audio that starts `hostile_decoder.py` in place of ffmpeg.
 
 Started as root it becomes uid 10001 without capabilities first. Arguments: Landlock's version to use at most, whether
-to use a filter of system calls, and the interpreter to run the stand-in with.
+to use a filter of system calls, and the interpreter to run the stand-in with. Prints what the decoder got.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from worker.adapters.audio.report import Report
 from worker.adapters.machine.own_memory import hide_memory
 
 UID = 10001
-TAKEN_OVER = Path(__file__).with_name("taken_over.py").read_text("utf-8")
+HOSTILE_DECODER = Path(__file__).with_name("hostile_decoder.py").read_text("utf-8")
 
 
 def become_unprivileged() -> None:
@@ -64,7 +64,7 @@ async def attack(confinement: Confinement, folder: Path) -> dict[str, object]:
         hidden.bind(f"\0{abstract}")
         hidden.listen()
         ports = (str(tcp.getsockname()[1]), str(udp.getsockname()[1]))
-        arguments = ("-I", "-S", "-c", TAKEN_OVER, str(other), *ports, str(folder / "socket"), abstract)
+        arguments = ("-I", "-S", "-c", HOSTILE_DECODER, str(other), *ports, str(folder / "socket"), abstract)
         async with started(confinement, audio, arguments, Report("fd:"), Limits(max_seconds=60)) as run:
             answer = await run.read(1 << 20)
             status = await run.ended()

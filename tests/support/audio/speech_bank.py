@@ -15,7 +15,7 @@ import numpy as np
 
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
-BANK = Path(__file__).parents[1] / "data" / "speech"
+BANK = Path(__file__).parents[2] / "data" / "speech"
 PIPELINE_MP3 = ("-ar", "8000", "-ac", "1", "-c:a", "libmp3lame", "-b:a", "32k")
 
 LONG_SILENCES = 0.02  # of all pauses

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.support.media import MediaKit, babble, lag_samples
+from tests.support.audio.media import MediaKit, babble, lag_samples
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from schemas.events import Event, FailedEvent, parse_event
-from tests.support.faulty import FaultyStore, FaultySubscription, FaultyTopic
 from tests.support.hasty_clock import HastyClock
-from tests.support.jobs import PRICES, speech
-from tests.support.waiting import eventually
+from tests.support.jobs.harness import PRICES, speech
+from tests.support.services.faulty import FaultyStore, FaultySubscription, FaultyTopic
+from tests.support.wait import eventually
 from worker.adapters.memory.audio import MemoryAudioDecoder, memory_audio
 from worker.adapters.memory.pubsub import MemoryPubSub
 from worker.adapters.memory.recogniser import MemoryRecogniser

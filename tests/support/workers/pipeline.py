@@ -9,9 +9,9 @@ from typing import Any
 
 from schemas.dead_letter import DeadLetter, parse_dead_letter
 from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, parse_event
-from tests.support.gcs import store_at
-from tests.support.pubsub import Server, connected, let_it_pass
-from tests.support.waiting import eventually
+from tests.support.queues.pubsub_server import Server, connected, let_it_pass
+from tests.support.services.gcs import store_at
+from tests.support.wait import eventually
 from worker.adapters.gcs import GcsObjectStore
 from worker.embedded.local_cloud import (
     AUDIO_BUCKET,

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from tests.support.clock import FakeClock
-from tests.support.subscription import ScriptedSubscription, make_delivery
+from tests.support.queues.scripted_subscription import ScriptedSubscription, make_delivery
 from worker.core.delivery.consumer import Consumer
 from worker.core.delivery.fitness import Fitness, Part
 from worker.errors import WorkerError

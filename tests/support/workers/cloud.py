@@ -15,10 +15,10 @@ from unittest import mock
 
 import pytest
 
-from tests.support.pipeline import Pipeline, pipeline_of
-from tests.support.pubsub import EMULATOR
-from tests.support.waiting import eventually
-from tests.support.worker_process import WorkerProcess
+from tests.support.queues.pubsub_server import EMULATOR
+from tests.support.wait import eventually
+from tests.support.workers.pipeline import Pipeline, pipeline_of
+from tests.support.workers.worker_process import WorkerProcess
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.app.cloud import open_cloud
 from worker.app.engines import engines_of, open_deepgram

@@ -12,7 +12,7 @@ from statistics import median
 
 import jiwer
 
-from tests.support.speech import Reference
+from tests.support.audio.speech_bank import Reference
 
 
 @dataclass(frozen=True, kw_only=True)

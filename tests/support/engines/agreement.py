@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.parakeet.results import Agreement, Plan, agreement
-from tests.support.parakeet import TINY_OPTIONS
+from tests.support.engines.parakeet import TINY_OPTIONS
 from worker.ports import Pcm
 
 if TYPE_CHECKING:

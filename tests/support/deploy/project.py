@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-import tests.support.gcloud_twin as twin
-from tests.support.deploying import script
+import tests.support.deploy.gcloud_twin as twin
+from tests.support.deploy.scripts import script
 
 GIB = 1024**3
 QUOTAS = {

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import psutil
 
-from tests.support.waiting import wait_until
+from tests.support.wait import wait_until
 from worker.embedded.samples import tiny_model
 
 START_SECONDS = 300.0  # importing the model's library takes 10 s of a free processor, minutes of a busy one

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.deploying import DEPLOY
+from tests.support.deploy.scripts import DEPLOY
 
 MONITORING = DEPLOY / "monitoring"
 VALUES = {

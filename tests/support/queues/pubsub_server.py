@@ -15,7 +15,7 @@ from google.pubsub_v1.services.publisher.transports import PublisherGrpcAsyncIOT
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcAsyncIOTransport
 
 from tests.support.clock import FakeClock
-from tests.support.waiting import eventually
+from tests.support.wait import eventually
 from worker.embedded.pubsub import EmbeddedPubSub
 
 ONCE: dict[str, Any] = {"retry": None, "timeout": 10.0}

@@ -10,8 +10,8 @@ from google.pubsub_v1 import SubscriberAsyncClient
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcAsyncIOTransport
 
 from tests.support.clock import FakeClock
-from tests.support.pubsub import let_it_pass
-from tests.support.waiting import eventually
+from tests.support.queues.pubsub_server import let_it_pass
+from tests.support.wait import eventually
 from worker.adapters.memory.pubsub import MemoryPubSub
 from worker.adapters.pubsub.pubsub import Patience, PubSub, open_pubsub
 from worker.embedded.pubsub import EmbeddedPubSub

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-from tests.support.pipeline import Pipeline
-from tests.support.worker import Cloud
+from tests.support.workers.cloud import Cloud
+from tests.support.workers.pipeline import Pipeline
 from worker.adapters.gpu.nvml import Gpus
 from worker.adapters.machine.clock import SystemClock
 from worker.app.cloud import open_cloud

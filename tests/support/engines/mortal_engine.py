@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 
-from tests.support.scripted_engine import PATIENT
+from tests.support.engines.scripted_engine import PATIENT
 from worker.adapters.memory.recogniser import words_in
 from worker.adapters.parakeet.child_process.serve import serve
 from worker.adapters.parakeet.engine import ParakeetEngine

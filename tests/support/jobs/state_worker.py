@@ -3,8 +3,8 @@
 import asyncio
 import sys
 
-from tests.support.gcs import store_at
-from tests.support.state import BUCKET, FINGERPRINT, JOB, checkpoint
+from tests.support.jobs.state import BUCKET, FINGERPRINT, JOB, checkpoint
+from tests.support.services.gcs import store_at
 from worker.adapters.machine.clock import SystemClock
 from worker.core.jobs.state import JobStates
 from worker.telemetry import configure_logging

@@ -1,6 +1,6 @@
 """gcloud, bq and curl as the scripts of deploy/ use them, over a project that is kept in a file.
 
-Run as a program under those names (see `tests.support.project`). It knows no API: it keeps what is created, refuses
+Run as a program under those names (tests.support.deploy.project). It knows no API: it keeps what is created, refuses
 what is not there or is there already, as gcloud words it, and it plays the worker pool: revisions, shares of the
 instances, workers that get ready and log it, and a job whose event comes back. What a test wants to go wrong stands in
 the project under `faults`: the beginning of a command line -> [exit status, stderr].

@@ -15,7 +15,7 @@ from schemas.events import (
     TranscriptionMetadata,
 )
 from schemas.job import JobEcho
-from tests.support.messages import TEN_O_CLOCK, failed_event
+from tests.support.jobs.messages import TEN_O_CLOCK, failed_event
 
 RATES = ParakeetRates(gpu_usd_per_second=0.0001867, vcpu_usd_per_second=0.000011244, gib_usd_per_second=0.000001235)
 FILE = StoredArtefact(uri="gs://out/x", generation=1, crc32c="", bytes=1)
