@@ -1,1 +1,1 @@
-"""`bench`: how fast this machine is at the worker's work, against the alternatives in the same run."""
+"""Measurements of the worker, outside the wheel: each is `python -m bench.NAME`, listed by `python -m bench`."""

@@ -1,4 +1,4 @@
-"""What do windows, long files and the pipeline's MP3 cost? Run as `python -m bench.accuracy [SEED ...]`.
+"""Word error rate of windows, long files and the pipeline's MP3: `python -m bench.accuracy [SEED ...]`.
 
 Builds a 40-minute file for each seed, of texts and voices that the tiny model has not met
 (tests/support/audio/speech_bank.py), and hears it in four ways: its utterances one by one, which is what the model can

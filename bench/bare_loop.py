@@ -1,4 +1,4 @@
-"""The least that a transcription worker could be: an asyncio loop that makes the worker's calls and nothing else.
+"""The baseline of `bench.throughput`: an asyncio loop that makes the worker's calls and nothing else.
 
 `python -m bench.bare_loop` takes its servers from the environment like the worker, pulls jobs and does for each,
 in the worker's order and with the same vendor clients, the calls that the worker does for a job of one chunk:
@@ -24,8 +24,7 @@ from google.pubsub_v1.services.publisher.transports import PublisherGrpcAsyncIOT
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcAsyncIOTransport
 
 from worker.adapters.audio import find_ffmpeg
-from worker.adapters.audio.command import decode_arguments, probe_arguments
-from worker.adapters.audio.samples import INTEGERS
+from worker.adapters.audio.command import Way, decode_arguments, probe_arguments
 
 READY = "ready"
 CLAIM, CHECKPOINT, WORDS, PARAGRAPHS, TRANSCRIPT, MARKER = 480, 3_000, 500, 450, 3_500, 4_000
@@ -106,15 +105,16 @@ class BareLoop:
         await self._thread(lambda: blob.reload(retry=None))
         with tempfile.NamedTemporaryFile() as file:
             await self._thread(lambda: blob.download_to_filename(file.name, raw_download=True, retry=None))
-            for arguments in (probe_arguments(Path(file.name)), decode_arguments(Path(file.name), INTEGERS)):
+            for arguments in (probe_arguments(Path(file.name), Way()), decode_arguments(Path(file.name), Way())):
                 process = await asyncio.create_subprocess_exec(
                     self._ffmpeg,
                     *arguments,
-                    stdin=asyncio.subprocess.DEVNULL,
+                    stdin=file.fileno(),
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.PIPE,
                 )
                 await process.communicate()
+                file.seek(0)
 
     def _blob(self, bucket: str, name: str) -> Blob:
         return self._client.bucket(bucket).blob(name)

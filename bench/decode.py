@@ -1,4 +1,4 @@
-"""`bench decode`: one ffmpeg from beginning to end against ours in parts, codec by codec."""
+"""Decoding: one ffmpeg from beginning to end against ours in parts, codec by codec."""
 
 import asyncio
 import hashlib
@@ -8,8 +8,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from bench.machine import this_machine
+from bench.options import Json, Repeats, Write
 from bench.outcome import deliver, telling
 from bench.report import Grid, Report, Verdict, median
 from bench.speech import conversation, packaged_utterances, write_audio
@@ -110,7 +114,7 @@ def _report(minutes: float, parts: int, repeats: int, codecs: Sequence[Codec]) -
     return Report(
         key="decode",
         title="Decoding",
-        command=f"klipstream-worker bench decode --minutes {minutes:g} --parts {parts} --repeats {repeats}",
+        command=f"python -m bench.decode --minutes {minutes:g} --parts {parts} --repeats {repeats}",
         machine=machine,
         grids=(_grid(codecs),),
         figures={codec.name: _figures(codec) for codec in codecs},
@@ -149,3 +153,18 @@ def _figures(codec: Codec) -> Mapping[str, object]:
         "speed_up": codec.speed_up,
         "outcomes": codec.outcomes,
     }
+
+
+def main(
+    minutes: Annotated[float, typer.Option(help="of speech in each codec", min=1)] = 60.0,
+    parts: Annotated[int | None, typer.Option(help="decoded side by side; default: the cores there are", min=1)] = None,
+    repeats: Repeats = 3,
+    as_json: Json = False,
+    write: Write = None,
+) -> None:
+    """Compare one ffmpeg with ours in parts, codec by codec."""
+    decode(minutes, parts, repeats, as_json=as_json, write=write)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,4 +1,4 @@
-"""What does a misbehaving Deepgram cost? Run as `python -m bench.deepgram_faults [SEED]`.
+"""Cost of a misbehaving Deepgram in paid requests: `python -m bench.deepgram_faults [SEED]`.
 
 A hundred chunks of twenty jobs go through worker processes without Parakeet to the stand-in, in three scenes:
 
@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -133,10 +133,10 @@ def main() -> None:
 
 def scenes(seed: int) -> Sequence[Scene]:
     """The three, with their shares of faults."""
-    usual = {"burst_share": 0.1, "server_error_share": 0.1, "slow_share": 0.1, "slow_seconds": 1.0}
-    with_resets = SeededFaults(seed=seed, reset_share=0.05, **usual)
+    usual = SeededFaults(seed=seed, burst_share=0.1, server_error_share=0.1, slow_share=0.1, slow_seconds=1.0)
+    with_resets = replace(usual, reset_share=0.05)
     return (
-        Scene(name="faults", faults=SeededFaults(seed=seed, **usual)),
+        Scene(name="faults", faults=usual),
         Scene(name="resets", faults=with_resets),
         Scene(name="kills", faults=with_resets, kills=KILLS),
     )

@@ -1,4 +1,4 @@
-"""What does an outage of Deepgram cost? Run as `python -m bench.deepgram_outage [SECONDS] [refused|silent]`.
+"""Cost of an outage of Deepgram: `python -m bench.deepgram_outage [SECONDS] [refused|silent]`.
 
 Thirty jobs that need Deepgram and ten that do not go to two worker processes, while the stand-in for Deepgram refuses
 every request (503) or never answers. The subscription delivers again after 1 to 10 s, and forwards at 100 deliveries.
@@ -43,7 +43,7 @@ PLAN = SubscriptionPlan(
     max_backoff_seconds=10,
     dead_letter_topic=DEAD_LETTER_TOPIC,
 )
-FAULTS = {"refused": Reply(status=503, body=b"upstream trouble"), "silent": Slow(seconds=3600)}
+FAULTS: dict[str, Reply | Slow] = {"refused": Reply(status=503, body=b"upstream trouble"), "silent": Slow(seconds=3600)}
 
 
 @dataclass

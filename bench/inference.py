@@ -1,4 +1,4 @@
-"""`bench inference`: our inference against NeMo's own `transcribe()`, on the same weights, speech and device."""
+"""Our inference against NeMo's own `transcribe()`, on the same weights, speech and device."""
 
 import logging
 import os
@@ -7,9 +7,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from bench.document import ON_GPU
 from bench.machine import GIB, this_machine
+from bench.options import Device, Json, Repeats, Weights, Write
 from bench.outcome import deliver, telling
 from bench.parakeet.results import Agreement, Attention, Material, Measured, Plan, Way
 from bench.report import Grid, Report, Verdict, spread
@@ -116,7 +120,7 @@ def _report(wish: Wish, plan: Plan, measured: Measured, minutes: float, chunk_mi
     return Report(
         key=f"inference-{file_name(wish.weights)}" + (ON_GPU if measured.uses_gpu else ""),
         title=f"Inference on {measured.device_name}, {wish.weights} weights",
-        command=f"klipstream-worker bench inference {options} --repeats {plan.repeats}",
+        command=f"python -m bench.inference {options} --repeats {plan.repeats}",
         machine=this_machine(),
         grids=(
             _speeds(plan, measured, seconds, chunk_minutes),
@@ -253,3 +257,31 @@ def _figures(measured: Measured, seconds: float) -> dict[str, object]:
 
 def _way_figures(way: Way, seconds: float) -> dict[str, object]:
     return {"seconds": way.seconds, "real_time_factor": seconds / way.median_seconds, "peak_bytes": way.peak_bytes}
+
+
+def main(
+    weights: Weights = "tiny",
+    device: Device = "auto",
+    minutes: Annotated[float | None, typer.Option(help="of speech; default: 20 on a CPU, 120 on a GPU")] = None,
+    chunk_minutes: Annotated[float | None, typer.Option(help="of NeMo's; default: 5 on a CPU, 10 on a GPU")] = None,
+    batch_size: Annotated[list[int] | None, typer.Option(help="of NeMo on windows; the best is taken")] = None,
+    threads: Annotated[int | None, typer.Option(help="of ours, on a CPU; default: the cores there are", min=1)] = None,
+    repeats: Repeats = 3,
+    as_json: Json = False,
+    write: Write = None,
+) -> None:
+    """Compare ours with NeMo's transcribe(): speed, tokens, memory, stages, share of the device's ceiling."""
+    wish = Wish(
+        weights=weights,
+        device=device,
+        minutes=minutes,
+        chunk_minutes=chunk_minutes,
+        batch_sizes=batch_size or (),
+        threads=threads,
+        repeats=repeats,
+    )
+    inference(wish, as_json=as_json, write=write)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,4 +1,4 @@
-"""Does memory grow with the length of the file? Run as `python -m bench.memory [MINUTES ...]`.
+"""Growth of memory with the length of the file: `python -m bench.memory [MINUTES ...]`.
 
 Each length goes through a worker process of its own with the tiny model, after ten minutes to warm it up. Counted is
 the proportional set size, every 0.2 s, of the worker with its helpers, of ffmpeg, and of the inference process above

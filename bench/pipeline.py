@@ -1,4 +1,4 @@
-"""`bench pipeline`: files through the whole worker, against its inference alone on the very same windows."""
+"""Files through the whole worker, against its inference alone on the same windows."""
 
 import asyncio
 import json
@@ -6,10 +6,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from bench.cases import SECONDS_PER_HOUR, Case, make_cases
+from bench.options import Device, Json, Repeats, Weights, Write
 from bench.outcome import deliver, telling
 from bench.pipeline_report import Result, Wish, report
 from bench.speech import write_audio
@@ -134,3 +137,22 @@ def chunk_starts(lines: Sequence[str]) -> Iterator[float]:
                 for span in scope["spans"]:
                     if span["name"] == "chunk":
                         yield int(span["startTimeUnixNano"]) / 1e9
+
+
+def main(
+    weights: Weights = "tiny",
+    device: Device = "auto",
+    hours: Annotated[list[float] | None, typer.Option(help="of a file; default: 0.5, 1, 2, 4 and 12", min=0.01)] = None,
+    short_files: Annotated[int, typer.Option(help="of 1 to 10 min, sent at once, and as many clips", min=0)] = 50,
+    repeats: Repeats = 3,
+    as_json: Json = False,
+    write: Write = None,
+) -> None:
+    """Compare files through the whole worker with its inference alone: time, memory, how busy the engine is."""
+    lengths = hours or [0.5, 1.0, 2.0, 4.0, 12.0]
+    wish = Wish(weights=weights, device=device, hours=lengths, short_files=short_files, repeats=repeats)
+    pipeline(wish, as_json=as_json, write=write)
+
+
+if __name__ == "__main__":
+    typer.run(main)

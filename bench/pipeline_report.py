@@ -82,7 +82,7 @@ def report(wish: Wish, results: Sequence[Result]) -> Report:
     return Report(
         key=f"pipeline-{file_name(wish.weights)}" + (ON_GPU if machine.gpus and wish.device != "cpu" else ""),
         title=f"The whole worker, {wish.weights} weights",
-        command=f"klipstream-worker bench pipeline {options} --repeats {wish.repeats}",
+        command=f"python -m bench.pipeline {options} --repeats {wish.repeats}",
         machine=machine,
         grids=(_grid(results),),
         figures={result.case.name: _figures(result) for result in results},

@@ -1,4 +1,4 @@
-"""`bench scale`: more and more workers on one subscription, with an engine that is a timer: throughput and fairness."""
+"""Several workers on one subscription, with a timer for an engine: throughput and fairness."""
 
 import asyncio
 import tempfile
@@ -6,8 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from bench.machine import this_machine
+from bench.options import Json, Repeats, Write
 from bench.outcome import deliver, telling
 from bench.report import Grid, Report, Verdict, median
 from bench.speech import conversation, packaged_utterances, write_audio
@@ -98,7 +102,7 @@ def _report(wish: Wish, scaled: Sequence[Scaled]) -> Report:
     return Report(
         key="scale",
         title="Several workers on one subscription",
-        command=f"klipstream-worker bench scale {options} --repeats {wish.repeats}",
+        command=f"python -m bench.scale {options} --repeats {wish.repeats}",
         machine=this_machine(),
         grids=(_grid(scaled, efficiency),),
         figures={str(one.workers): _figures(one, efficiency[one.workers]) for one in scaled},
@@ -150,3 +154,21 @@ def _figures(one: Scaled, efficiency: float) -> Mapping[str, object]:
         "jobs_by_worker": [one.jobs_by_worker(turn) for turn in one.turns],
         "fairness": one.fairness,
     }
+
+
+def main(
+    workers: Annotated[list[int] | None, typer.Option(help="how many; default: 1, 2 and 4", min=1)] = None,
+    jobs: Annotated[int, typer.Option(help="for each worker; published at once", min=1)] = 12,
+    minutes: Annotated[float, typer.Option(help="of each job", min=0.1)] = 5.0,
+    speed: Annotated[float, typer.Option(help="of each engine, in times real time", min=1)] = 200.0,
+    repeats: Repeats = 3,
+    as_json: Json = False,
+    write: Write = None,
+) -> None:
+    """Measure several workers on one subscription, with a timer for an engine: throughput and fairness."""
+    wish = Wish(workers=workers or (1, 2, 4), jobs=jobs, minutes=minutes, speed=speed, repeats=repeats)
+    scale(wish, as_json=as_json, write=write)
+
+
+if __name__ == "__main__":
+    typer.run(main)

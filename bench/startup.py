@@ -1,4 +1,4 @@
-"""`bench startup`: from the start of a process to what it was started for, taken apart."""
+"""From the start of a process to what it was started for, stage by stage."""
 
 import os
 import socket
@@ -14,8 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from bench.document import ON_GPU
 from bench.machine import this_machine
+from bench.options import Json, Repeats, Write
 from bench.outcome import deliver, telling
 from bench.report import Grid, Report, Verdict, median
 from bench.workers import Crew, crew
@@ -62,7 +65,7 @@ def startup(repeats: int, *, as_json: bool, write: Path | None) -> None:
     report = Report(
         key="startup" + (ON_GPU if machine.gpus else ""),
         title="Start-up",
-        command=f"klipstream-worker bench startup --repeats {repeats}",
+        command=f"python -m bench.startup --repeats {repeats}",
         machine=machine,
         grids=(_commands(plain, calls), _worker(starts)),
         figures={
@@ -183,3 +186,12 @@ def _worker(starts: Sequence[WorkerStart]) -> Grid:
     }
     rows = tuple((name, f"{median(took):.2f}") for name, took in parts.items())
     return Grid(title="`run`, tiny model on the CPU", columns=("stage", "median s"), rows=rows)
+
+
+def main(repeats: Repeats = 3, as_json: Json = False, write: Write = None) -> None:
+    """Measure from the start of a process to what it was started for, stage by stage."""
+    startup(repeats, as_json=as_json, write=write)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,4 +1,4 @@
-"""What the worker costs beyond its calls: many short jobs with the null engine against a bare loop, in turns.
+"""Overhead of the worker: many short jobs with the null engine against a bare loop, in turns.
 
 `python -m bench.throughput` does the 2,000 of issue 3, Shows 6. Worker and loop are processes of their own on the
 same servers; they take turns of a hundred jobs, so that whatever else the machine does hits both.

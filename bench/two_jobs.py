@@ -1,4 +1,4 @@
-"""Do two jobs at once take longer than one of their joint length? Run as `python -m bench.two_jobs [MINUTES]`.
+"""Two jobs at once against one of their joint length: `python -m bench.two_jobs [MINUTES]`.
 
 One worker process, warm, with the tiny model or another; it does one file of twice that length and two files of that
 length in turns, so that whatever else the machine does hits both. Exit 1 when two at once take more than 1.15 times as

@@ -26,7 +26,7 @@ KEPT = Verdict(claim="ours / NeMo", measured=2.0, must_be="at least", limit=1.3)
 REPORT = Report(
     key="inference-tiny",
     title="Inference",
-    command="klipstream-worker bench inference",
+    command="python -m bench.inference",
     machine=MACHINE,
     grids=(Grid(title="Speed", columns=("way", "times real time"), rows=(("ours", "300.0"), ("NeMo", "150.0"))),),
     figures={"ratio": 2.0},
@@ -38,7 +38,7 @@ REPORT = Report(
 def test_a_section_names_its_command_the_machine_the_versions_and_the_day() -> None:
     section = REPORT.markdown()
 
-    assert section.startswith("## Inference\n\n    klipstream-worker bench inference\n")
+    assert section.startswith("## Inference\n\n    python -m bench.inference\n")
     for told in ("2026-11-22", "2 cores of AMD EPYC", "no CUDA GPU", "Python 3.11.15", "torch 2.13.0", "In turns."):
         assert told in section
 
