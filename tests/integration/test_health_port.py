@@ -21,7 +21,8 @@ from tests.support.workers.in_process import watched
 from tests.support.workers.worker_process import START_SECONDS, WorkerProcess
 from worker.adapters.memory.null_engine import null_engine
 from worker.adapters.parakeet.engine import ParakeetEngine
-from worker.adapters.web.http_server import Answer, HealthServer
+from worker.adapters.web.answers import Answer
+from worker.adapters.web.http_server import HealthServer
 from worker.commands.health import fetch, health
 
 HANG_SECONDS = 10.0

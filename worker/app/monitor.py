@@ -11,7 +11,7 @@ import structlog
 
 from worker.adapters.gpu.nvml import GpuReading, Gpus
 from worker.adapters.pubsub.backlog_metric import Backlog
-from worker.adapters.web.http_server import Answer, HealthServer
+from worker.adapters.web.answers import Answer
 from worker.app.engines import Engines
 from worker.app.status import (
     Condition,
@@ -212,6 +212,8 @@ async def watching(
     settings: Settings, watch: Watch, worker: str, render_metrics: Callable[[], bytes] | None = None
 ) -> AsyncIterator[str]:
     """Let it watch, and answer on the health port, whose URL this yields. Raises `HealthPortTaken`."""
+    from worker.adapters.web.http_server import HealthServer  # noqa: PLC0415 - 10 MiB that only a health port needs
+
     identity = _identity(settings, worker)
     watch.identified(identity)
     routes = {

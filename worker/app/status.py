@@ -10,7 +10,7 @@ from typing import Any
 
 from worker.adapters.gpu.nvml import GpuReading
 from worker.adapters.parakeet.engine import EngineHealth, EngineState
-from worker.adapters.web.http_server import Answer
+from worker.adapters.web.answers import Answer
 from worker.core.delivery.fitness import PartTest
 from worker.core.delivery.snapshot import ConsumerSnapshot
 from worker.core.jobs.board import EndedJob, RunningJob, Totals

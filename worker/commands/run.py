@@ -6,7 +6,7 @@ import sys
 from typing import NoReturn
 
 from worker.adapters.machine.instance import worker_name
-from worker.adapters.web.http_server import HealthPortTaken
+from worker.adapters.web.answers import HealthPortTaken
 from worker.app.preflight import NotReady
 from worker.app.worker import run_worker
 from worker.commands.console import fail, load_settings

@@ -5,7 +5,8 @@ from typing import Any
 from rich.console import Console
 
 from tests.support.workers.conditions import IDENTITY, condition
-from worker.adapters.web.http_server import Answer, HealthServer
+from worker.adapters.web.answers import Answer
+from worker.adapters.web.http_server import HealthServer
 from worker.app.status import Condition, health_answer
 from worker.commands.top import Seen, screen, top, understood
 

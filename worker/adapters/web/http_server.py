@@ -1,125 +1,133 @@
-"""The health port: answers GET requests from a thread of its own, so that a busy worker answers, and a stuck one too.
+"""The health port: uvicorn in a thread of its own, which answers while the worker is busy, and while it is stuck.
 
 For the operator. It speaks HTTP/1.1 without TLS or login: bind it to 127.0.0.1, or to a network that may see job ids.
 """
 
 import asyncio
-import contextlib
+import logging
+import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Any, Self
 
 import h11
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.routing import Route as HttpRoute
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from worker.adapters.web.answers import JSON, HealthPortTaken, Route
 
 REQUEST_SECONDS = 5.0
-RECEIVE_BYTES = 1 << 14
-JSON = "application/json"
+"""A connection whose first request has not arrived by then is closed."""
+SHUTDOWN_SECONDS = 1
+"""Of the eight that a worker has after SIGTERM."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """What a route says now."""
-
-    status: int
-    body: bytes
-    content_type: str = JSON
-
-
-Route: TypeAlias = Callable[[], Answer]
-"""Called in the server's thread; returns at once."""
-
-
-class HealthPortTaken(Exception):
-    """Nothing can listen there."""
-
-    def __init__(self, host: str, port: int, reason: str) -> None:
-        self.host, self.port = host, port
-        super().__init__(f"HEALTH_PORT {port} on {host}: {reason}; stop what listens there, or set HEALTH_PORT=0")
+REFUSALS = {404: b'{"error": "there is no such page"}\n', 405: b'{"error": "only GET is answered here"}\n'}
 
 
 class HealthServer:
-    """Serves `routes` by path for the length of a `with` block. Port 0 takes a free one; `url` tells which.
+    """Serves `routes` by path, and `pages` beside them, for the length of a `with` block.
 
-    Entering raises `HealthPortTaken`.
+    Port 0 takes a free one; `url` tells which. Entering raises `HealthPortTaken`.
     """
 
-    def __init__(self, routes: Mapping[str, Route], *, host: str, port: int) -> None:
-        self._routes, self._host, self._port = routes, host, port
-        self._started: Future[tuple[int, Callable[[], object]]] = Future()
+    def __init__(self, routes: Mapping[str, Route], *, host: str, port: int, pages: Sequence[BaseRoute] = ()) -> None:
+        self._host, self._port = host, port
+        self._started: Future[None] = Future()
+        plain = [HttpRoute(path, _endpoint(route), methods=["GET"]) for path, route in routes.items()]
+        app = Starlette(routes=[*plain, *pages], exception_handlers=dict.fromkeys(REFUSALS, _refuse))
+        self._server = _Server(_config(app), self._started)
+        app.state.is_stopping = lambda: self._server.should_exit
 
     @property
     def url(self) -> str:
-        """Where it listens."""
-        return f"http://{self._host}:{self._port}"
+        """The address that it listens on."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._run, name="health", daemon=True)
+        listening = self._bind()
+        self._port = listening.getsockname()[1]
+        self._thread = threading.Thread(target=self._run, args=(listening,), name="health", daemon=True)
         self._thread.start()
-        try:
-            self._port, self._stop = self._started.result()
-        except OSError as exc:
-            raise HealthPortTaken(self._host, self._port, exc.strerror or str(exc)) from exc
+        self._started.result()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None) -> None:
-        self._stop()
+        self._server.should_exit = True
         self._thread.join()
 
-    def _run(self) -> None:
+    def _bind(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         try:
-            asyncio.run(self._serve())
+            return socket.create_server((self._host, self._port), family=family)
         except OSError as exc:
-            self._started.set_exception(exc)
+            raise HealthPortTaken(self._host, self._port, exc.strerror or str(exc)) from exc
 
-    async def _serve(self) -> None:
-        stopping, loop = asyncio.Event(), asyncio.get_running_loop()
-        server = await asyncio.start_server(self._converse, self._host, self._port)
-        port: int = server.sockets[0].getsockname()[1]
-        self._started.set_result((port, lambda: loop.call_soon_threadsafe(stopping.set)))
-        await stopping.wait()
-        server.close()
-
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        http = h11.Connection(h11.SERVER)
-        with contextlib.suppress(TimeoutError, ConnectionError, h11.ProtocolError):
-            async with asyncio.timeout(REQUEST_SECONDS):
-                request = await _request(http, reader)
-                writer.write(_response(http, request, self._answer(request)))
-                await writer.drain()
-        writer.close()
-
-    def _answer(self, request: h11.Request) -> Answer:
-        path = request.target.decode("ascii").partition("?")[0]
-        if request.method not in {b"GET", b"HEAD"}:
-            return Answer(status=405, body=b'{"error": "only GET is answered here"}\n')
-        if path not in self._routes:
-            return Answer(status=404, body=b'{"error": "there is no such page"}\n')
-        return self._routes[path]()
+    def _run(self, listening: socket.socket) -> None:
+        asyncio.run(self._server.serve(sockets=[listening]))
 
 
-async def _request(http: h11.Connection, reader: asyncio.StreamReader) -> h11.Request:
-    """The head of the request. Raises h11's `ProtocolError` for what is none, an end without a byte included."""
-    while True:
-        event = http.next_event()
-        if isinstance(event, h11.Request):
-            return event
-        if event is not h11.NEED_DATA:
-            raise h11.RemoteProtocolError("no request")
-        http.receive_data(await reader.read(RECEIVE_BYTES))
+class _Server(uvicorn.Server):
+    """Sets `started_at_last` once it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config, started_at_last: Future[None]) -> None:
+        super().__init__(config)
+        self._started_at_last = started_at_last
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._started_at_last.set_result(None)
 
 
-def _response(http: h11.Connection, request: h11.Request, answer: Answer) -> bytes:
-    headers = {
-        "content-type": answer.content_type,
-        "content-length": str(len(answer.body)),
-        "cache-control": "no-store",
-        "connection": "close",
-    }
-    parts: list[bytes | None] = [http.send(h11.Response(status_code=answer.status, headers=list(headers.items())))]
-    if request.method != b"HEAD":
-        parts.append(http.send(h11.Data(data=answer.body)))
-    parts.append(http.send(h11.EndOfMessage()))
-    return b"".join(part for part in parts if part)
+class _Protocol(H11Protocol):
+    """Closes connections that send no request."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(REQUEST_SECONDS, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None:
+            self.transport.close()
+
+
+def _config(app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=_Protocol,
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level=logging.ERROR,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+
+
+def _endpoint(route: Route) -> Callable[[Request], Any]:
+    async def endpoint(_: Request) -> Response:
+        answer = route()
+        return _response(answer.status, answer.body, answer.content_type)
+
+    return endpoint
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return _response(status, REFUSALS.get(status, b"{}\n"), JSON)
+
+
+def _response(status: int, body: bytes, content_type: str) -> Response:
+    headers = {"content-type": content_type, "cache-control": "no-store", "connection": "close"}
+    return Response(body, status, headers=headers)

@@ -1,8 +1,12 @@
 import socket
+import subprocess
+import sys
 
 import pytest
 
-from worker.adapters.web.http_server import Answer, HealthPortTaken, HealthServer
+from worker.adapters.web import http_server
+from worker.adapters.web.answers import Answer, HealthPortTaken
+from worker.adapters.web.http_server import HealthServer
 from worker.commands.health import fetch
 
 ROUTES = {"/ready": lambda: Answer(status=200, body=b"yes\n"), "/live": lambda: Answer(status=503, body=b"no\n")}
@@ -43,13 +47,36 @@ def test_only_reading_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("noise", [b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"GET /ready SMTP/9\r\n\r\n"])
-def test_what_is_no_http_is_hung_up_on(noise: bytes) -> None:
+def test_bytes_that_are_not_http_are_refused_and_the_connection_closed(noise: bytes) -> None:
     with HealthServer(ROUTES, host="127.0.0.1", port=0) as server:
-        assert exchange(server, noise) == b""
+        assert exchange(server, noise).startswith(b"HTTP/1.1 400")
         assert fetch(f"{server.url}/ready")[0] == 200
 
 
-def test_a_silent_client_holds_nobody_up() -> None:
+def test_a_connection_without_a_request_is_closed_after_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "REQUEST_SECONDS", 0.1)
+
+    with HealthServer(ROUTES, host="127.0.0.1", port=0) as server:
+        assert exchange(server, b"GET /rea") == b""
+
+
+def test_the_server_listens_on_ipv6_too() -> None:
+    with HealthServer(ROUTES, host="::1", port=0) as server:
+        assert server.url.startswith("http://[::1]:")
+        assert fetch(f"{server.url}/ready") == (200, b"yes\n")
+
+
+def test_the_modules_of_the_worker_load_no_web_library() -> None:
+    program = (
+        "import sys, worker.app.worker, worker.commands.run; print({'starlette', 'uvicorn', 'jinja2'} & {*sys.modules})"
+    )
+
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
+
+    assert printed == "set()\n"
+
+
+def test_a_silent_client_does_not_delay_other_clients() -> None:
     with HealthServer(ROUTES, host="127.0.0.1", port=0) as server:
         host, _, port = server.url.removeprefix("http://").partition(":")
         with socket.create_connection((host, int(port))):
