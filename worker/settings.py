@@ -63,6 +63,9 @@ class Settings(BaseSettings):
         "bfloat16", description="of the model on a GPU; on a CPU it is float32"
     )
     gpu_graphs: bool = Field(True, description="false: no CUDA graphs, the slower way to the same words")
+    parakeet_overlap: bool = Field(
+        True, description="false: encode and decode batches one after the other, the slower way to the same words"
+    )
     enable_fallback: bool = Field(True, description="false: a chunk Parakeet cannot do fails the job")
     deepgram_api_key: SecretStr | None = Field(None, description="without it the fallback is off")
     deepgram_model: str = Field("nova-3", description="Deepgram model of the fallback")

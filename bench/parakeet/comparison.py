@@ -18,7 +18,7 @@ from bench.parakeet.nemo import Nemo
 from bench.parakeet.results import Agreement, Material, Measured, Plan, Way, agreement
 from worker.adapters.parakeet.attention import sees_its_whole_input
 from worker.adapters.parakeet.buckets import bucket_of
-from worker.adapters.parakeet.child_process.pipeline import Ahead
+from worker.adapters.parakeet.child_process.pipeline import Pipeline
 from worker.adapters.parakeet.inference import WindowsToWords
 from worker.adapters.parakeet.loaded import LoadedModel
 from worker.adapters.parakeet.model import load_model, model_file
@@ -120,9 +120,11 @@ class _Ours:
 
         def take(_: bool) -> Batch | None:
             numbers = next(batches, None)
-            return Batch(windows=tuple(windows[number] for number in numbers)) if numbers else None
+            if numbers is None:
+                return None
+            return Batch(windows=tuple(windows[number] for number in numbers), is_last=len(numbers) < self._batch_size)
 
-        for heard in Ahead(model).answers(take):
+        for heard in Pipeline(model).answers(take):
             if heard.words is None:
                 raise torch.OutOfMemoryError("a batch of ours")
 
@@ -208,6 +210,7 @@ def _options(plan: Plan) -> EngineOptions:
         gpu_precision=plan.gpu_precision,
         gpu_graphs=plan.gpu_graphs,
         cpu_threads=plan.threads,
+        overlap=True,
         heartbeat_seconds=1,
         log_format="auto",
     )

@@ -45,6 +45,7 @@ def make_engine(settings: Settings) -> AbstractAsyncContextManager[WindowRecogni
         memory_limit_gib=settings.gpu_memory_limit_gb,
         gpu_precision=settings.gpu_precision,
         gpu_graphs=settings.gpu_graphs,
+        overlap=settings.parakeet_overlap,
         cpu_threads=max(1, processors(settings.instance_vcpus) - 1),  # one is the event loop's
     )
 

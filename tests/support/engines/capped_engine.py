@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 
 from tests.support.engines.mortal_engine import FACTS
-from tests.support.engines.scripted_engine import PATIENT
+from tests.support.engines.scripted_engine import PATIENT, plan_of
 from worker.adapters.memory.recogniser import words_in
 from worker.adapters.parakeet.child_process.serve import serve
 from worker.adapters.parakeet.engine import ParakeetEngine
@@ -43,6 +43,7 @@ class CappedModel:
         from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES  # noqa: PLC0415
         from worker.adapters.parakeet.rows import RowsThatFit, rows_within  # noqa: PLC0415  needs torch
 
+        self._plan = plan_of(options)
         cap_bytes = options.memory_limit_gib * 2**30
         self._gpu, self._rows, self._batches = SimulatedGpu(cap_bytes), RowsThatFit(options.batch_size), 0
         for samples in BUCKETS_SAMPLES if options.model_name == MEASURED else ():
@@ -50,7 +51,7 @@ class CappedModel:
             self._rows.limit(samples, rows_within(cap_bytes - WEIGHTS_BYTES, row_bytes, options.batch_size))
 
     def ready(self) -> Ready:
-        return Ready(facts=FACTS, device_memory_bytes=0)
+        return Ready(facts=FACTS, device_memory_bytes=0, plan=self._plan)
 
     def answers(self, take: Callable[[bool], Batch | None]) -> Iterator[Done]:
         while (batch := take(True)) is not None:

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 
-from tests.support.engines.scripted_engine import PATIENT
+from tests.support.engines.scripted_engine import PATIENT, plan_of
 from worker.adapters.memory.recogniser import words_in
 from worker.adapters.parakeet.child_process.serve import serve
 from worker.adapters.parakeet.engine import ParakeetEngine
@@ -46,10 +46,10 @@ def mortal_engine() -> ParakeetEngine:
 
 class MortalModel:
     def __init__(self, options: EngineOptions) -> None:
-        del options
+        self._plan = plan_of(options)
 
     def ready(self) -> Ready:
-        return Ready(facts=FACTS, device_memory_bytes=0)
+        return Ready(facts=FACTS, device_memory_bytes=0, plan=self._plan)
 
     def answers(self, take: Callable[[bool], Batch | None]) -> Iterator[Done]:
         while (batch := take(True)) is not None:

@@ -30,6 +30,7 @@ TINY_OPTIONS = EngineOptions(
     gpu_graphs=True,
     memory_limit_gib=4,
     cpu_threads=1,
+    overlap=True,
     heartbeat_seconds=0.5,
     log_format="json",
 )

@@ -14,6 +14,7 @@ import numpy as np
 from schemas.speech import Word
 from worker.adapters.parakeet.child_process.serve import serve
 from worker.adapters.parakeet.engine import ParakeetEngine, Patience
+from worker.adapters.parakeet.frames import PassPlan, pass_capacity
 from worker.adapters.parakeet.protocol import Batch, Done, EngineOptions, Ready
 from worker.errors import GpuNotAvailable, ModelLoadingError
 from worker.ports import EngineFacts, Pcm
@@ -95,11 +96,16 @@ class Stage:
         return [int(file.name.removeprefix("start-")) for file in self.folder.glob("start-*")]
 
 
+def plan_of(options: EngineOptions) -> PassPlan:
+    """Batches of at most `batch_size` windows."""
+    return PassPlan(capacity=pass_capacity(options.batch_size), most_windows=options.batch_size)
+
+
 class ScriptedModel:
     """The model of the scripted program."""
 
     def __init__(self, options: EngineOptions) -> None:
-        self._folder = Path(options.model_name)
+        self._folder, self._plan = Path(options.model_name), plan_of(options)
         (self._folder / f"start-{os.getpid()}").touch()
         (self._folder / "inherited").write_text(json.dumps([dict(os.environ), _open_files()]))
         print("stray output of a library")  # noqa: T201
@@ -117,7 +123,7 @@ class ScriptedModel:
             uses_gpu=False,
             languages=frozenset({"en"}),
         )
-        return Ready(facts=facts, device_memory_bytes=0)
+        return Ready(facts=facts, device_memory_bytes=0, plan=self._plan)
 
     def answers(self, take: Callable[[bool], Batch | None]) -> Iterator[Done]:
         while (batch := take(True)) is not None:

@@ -1,95 +1,75 @@
-"""One inference process as its parent sees it."""
+"""The inference process as the worker sees it: started, spoken to through a pipe, ended by SIGKILL."""
 
 import asyncio
 import atexit
 import contextlib
-import queue
+import os
+import pickle
 import signal
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from typing import assert_never
+from multiprocessing.connection import Connection, Pipe
+from typing import TypeAlias, assert_never
 
 from schemas.codes import ErrorCode
-from worker.adapters.parakeet.child_process import main as child
-from worker.adapters.parakeet.child_process import serve as process
-from worker.adapters.parakeet.child_process.main import Program
-from worker.adapters.parakeet.pipe import send_batch
-from worker.adapters.parakeet.protocol import Answer, Batch, Beat, Done, EngineOptions, Failed, Ready
+from worker.adapters.parakeet.environment import passed_on
+from worker.adapters.parakeet.pipe import ParentEnd
+from worker.adapters.parakeet.protocol import PARENTS_SIGNALS, Answer, Batch, Beat, Done, EngineOptions, Failed, Ready
 from worker.errors import GpuNotAvailable, ModelLoadingError, WorkerError
-from worker.ports import EngineFacts
+
+Program: TypeAlias = Callable[[Connection, int, EngineOptions], None]
+"""A function of a module: what the process runs, with its end of the pipe and the parent's process id."""
+
+_MAIN = "worker.adapters.parakeet.child_process.main"
+_STDERR = 2
 
 
 class InferenceProcess:
     """A child process with a model, from its start to its SIGKILL. Belongs to one event loop.
 
     Start it in a thread that lives as long as the worker: Linux kills the child when that thread ends. `on_done` is
-    called on the event loop for every answered batch, in the order of `submit`, and never after `kill`. `program` is
-    what the child runs, `process.main` or one that keeps its promises.
+    called on the event loop for every answered batch, in the order of `submit`, and never after `kill`.
     """
 
     def __init__(self, options: EngineOptions, on_done: Callable[[Done], None], program: Program) -> None:
-        self._options, self._on_done, self._program = options, on_done, program
-        self._loop = asyncio.get_running_loop()
-        self._ready: asyncio.Future[EngineFacts] = self._loop.create_future()
-        self._outbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._options, self._on_done = options, on_done
+        self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._killed = False
         self.ended = asyncio.Event()
-        """Set when the process has ended by itself; `failure` then says why."""
+        """Set when the process has ended by itself; `failure` then is the reason."""
         self.failure: str | None = None
         self.beats = 0
         self.last_beat = time.monotonic()
         self.device_memory_bytes = 0
-        self.mixes_lengths, self.batches_under_way = False, 1
-        """As `Ready` says."""
-        self._start()
+        self._process, pipe = _start(program, options)
+        self._end = ParentEnd(pipe, self._received, self._pipe_ended)
+        atexit.register(self._process.kill)  # it ignores SIGTERM, and a worker that ends by an error leaves none
 
     @property
     def pid(self) -> int:
         """The child's process id."""
         return self._process.pid
 
-    async def until_ready(self, timeout_seconds: float) -> EngineFacts:
-        """Wait for the model. Raises `ModelLoadingError` or `GpuNotAvailable`, and leaves the killing to the caller."""
+    @property
+    def submit(self) -> Callable[[Batch], None]:
+        """Sends a batch without blocking."""
+        return self._end.send
+
+    async def until_ready(self, timeout_seconds: float) -> Ready:
+        """Wait for the model. Raises `ModelLoadingError` or `GpuNotAvailable`; the caller then kills the process."""
         try:
             async with asyncio.timeout(timeout_seconds):
-                return await self._ready
+                return await asyncio.shield(self._ready)
         except TimeoutError as exc:
             raise ModelLoadingError(self._options.model_name, f"not ready within {timeout_seconds:.0f} s") from exc
 
-    def submit(self, batch: Batch) -> None:
-        """Send the batch, without waiting."""
-        self._outbox.put(batch)
-
     async def kill(self) -> None:
-        """End the process, whatever state it is in, and everything that served it here. May be called again."""
+        """End the process, whatever state it is in, and its threads here. Idempotent."""
         self._killed = True
         self._process.kill()
-        self._outbox.put(None)
         await asyncio.shield(asyncio.to_thread(self._join))
-
-    def _start(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, process.PARENTS_SIGNALS)  # the child inherits the mask
-        try:
-            self._process, self._pipe = child.start(self._program, self._options)
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, process.PARENTS_SIGNALS)
-        atexit.register(self._process.kill)  # it ignores SIGTERM, and a worker that ends by an error leaves none
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._receive, self._transmit)]
-        for thread in self._threads:
-            thread.start()
-
-    def _receive(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the event loop is closed, so nobody is left to tell
-            with contextlib.suppress(EOFError, OSError):
-                while True:
-                    self._loop.call_soon_threadsafe(self._received, self._pipe.recv())
-            self._loop.call_soon_threadsafe(self._pipe_ended)
-
-    def _transmit(self) -> None:
-        with contextlib.suppress(OSError):  # a broken pipe: the receiver sees it too
-            while (batch := self._outbox.get()) is not None:
-                send_batch(self._pipe, batch)
 
     def _received(self, answer: Answer) -> None:
         if self._killed:
@@ -100,20 +80,14 @@ class InferenceProcess:
                 self.last_beat = time.monotonic()
             case Ready():
                 self.device_memory_bytes = answer.device_memory_bytes
-                self.mixes_lengths, self.batches_under_way = answer.mixes_lengths, answer.batches_under_way
-                self._ready.set_result(answer.facts)
+                self._ready.set_result(answer)
             case Done():
                 self.device_memory_bytes = answer.device_memory_bytes
                 self._on_done(answer)
             case Failed():
-                self._failed(answer)
+                self._fail(answer.reason, self._start_error(answer))
             case _:
                 assert_never(answer)
-
-    def _failed(self, answer: Failed) -> None:
-        self.failure = answer.reason
-        if not self._ready.done():
-            self._ready.set_exception(self._start_error(answer))
 
     def _start_error(self, answer: Failed) -> WorkerError:
         if answer.code is ErrorCode.GPU_NOT_AVAILABLE:
@@ -123,14 +97,41 @@ class InferenceProcess:
     def _pipe_ended(self) -> None:
         if self._killed:
             return
-        self.failure = self.failure or "the process was killed"
-        if not self._ready.done():
-            self._ready.set_exception(ModelLoadingError(self._options.model_name, self.failure))
+        reason = self.failure or "the process was killed"
+        self._fail(reason, ModelLoadingError(self._options.model_name, reason))
         self.ended.set()
+
+    def _fail(self, reason: str, error: WorkerError) -> None:
+        self.failure = reason
+        if not self._ready.done():
+            self._ready.set_exception(error)
+            self._ready.exception()  # retrieved: a process that is ended before it is awaited needs no warning
 
     def _join(self) -> None:
         self._process.wait()
-        for thread in self._threads:
-            thread.join()
-        self._pipe.close()
+        self._end.close()
         atexit.unregister(self._process.kill)
+
+
+def _start(program: Program, options: EngineOptions) -> tuple[subprocess.Popen[bytes], Connection]:
+    """Start a Python process that runs the program; return it and our end of its pipe. Raises OSError.
+
+    It inherits stderr, the other end of the pipe, what `passed_on` lets through and a mask that blocks
+    `PARENTS_SIGNALS`. multiprocessing would give it the worker's whole environment, and start a second process.
+    """
+    ours, its = Pipe()
+    signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)
+    try:
+        with its:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", _MAIN, str(its.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=_STDERR,
+                env=passed_on(os.environ),
+                pass_fds=[its.fileno()],
+            )
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)
+    with contextlib.suppress(BrokenPipeError):  # it has ended already, which the reader learns from the pipe's end
+        ours.send_bytes(pickle.dumps((program, os.getpid(), options)))
+    return process, ours

@@ -1,4 +1,4 @@
-"""Parakeet as a `WindowRecogniser`: one inference process, supervised, behind a batcher shared by all jobs."""
+"""Parakeet as a `WindowRecogniser`: one inference process, supervised, behind a scheduler shared by all jobs."""
 
 import asyncio
 import time
@@ -10,12 +10,11 @@ from typing import Self
 
 import structlog
 
-from worker.adapters.parakeet.child import InferenceProcess
-from worker.adapters.parakeet.child_process import serve as process
-from worker.adapters.parakeet.child_process.main import Program
-from worker.adapters.parakeet.protocol import EngineOptions, Precision
+from worker.adapters.parakeet.child import InferenceProcess, Program
+from worker.adapters.parakeet.child_process import serve
+from worker.adapters.parakeet.protocol import Done, EngineOptions, Precision, Ready
 from worker.adapters.parakeet.queue import Window
-from worker.adapters.parakeet.scheduler import Batcher
+from worker.adapters.parakeet.scheduler import Scheduler
 from worker.errors import EngineFailure, GpuNotAvailable, ModelLoadingError, TranscriptionTimeout, WorkerError
 from worker.ports import EngineFacts, Pcm, Recognition
 from worker.telemetry import LogFormat
@@ -86,9 +85,10 @@ class ParakeetEngine:
         gpu_precision: Precision = "bfloat16",
         gpu_graphs: bool = True,
         cpu_threads: int = 1,
+        overlap: bool = True,
         log_format: LogFormat = "auto",
         patience: Patience | None = None,
-        program: Program = process.main,
+        program: Program = serve.main,
     ) -> None:
         self._patience, self._program = patience or Patience(), program
         self._options = EngineOptions(
@@ -99,11 +99,12 @@ class ParakeetEngine:
             gpu_precision=gpu_precision,
             gpu_graphs=gpu_graphs,
             cpu_threads=cpu_threads,
+            overlap=overlap,
             heartbeat_seconds=self._patience.heartbeat_seconds,
             log_format=log_format,
         )
         self._facts: EngineFacts | None = None
-        self._batcher = Batcher(batch_size, time.monotonic, lambda pump: asyncio.get_running_loop().call_soon(pump))
+        self._scheduler = Scheduler(time.monotonic)
         self._process: InferenceProcess | None = None
         self._restarts = 0
         self._reason: str | None = None
@@ -114,10 +115,11 @@ class ParakeetEngine:
         async with AsyncExitStack() as stack:
             child = self._spawn()
             stack.push_async_callback(child.kill)
-            self._facts = await child.until_ready(self._patience.start_seconds)
+            ready = await child.until_ready(self._patience.start_seconds)
             stack.pop_all()
+        self._facts = ready.facts
         log.info("engine.started", pid=child.pid)
-        self._serve(child)
+        self._serve(child, ready)
         self._supervisor = asyncio.create_task(self._supervise(child), name="parakeet-supervisor")
         self._supervisor.add_done_callback(self._unsupervised)
         return self
@@ -163,7 +165,8 @@ class ParakeetEngine:
         if not len(samples):
             return Recognition(words=(), engine_seconds=0.0)
         answer: asyncio.Future[Recognition] = asyncio.get_running_loop().create_future()
-        self._batcher.add(Window(samples=samples, job_id=job_id, answer=answer))
+        self._scheduler.add(Window(samples=samples, job_id=job_id, answer=answer))
+        asyncio.get_running_loop().call_soon(self._pump)  # once the windows that come with it have all come
         return await answer
 
     async def _supervise(self, child: InferenceProcess) -> None:
@@ -172,11 +175,11 @@ class ParakeetEngine:
             log.error("engine.process_lost", reason=str(error), pid=child.pid)
             self._enter(EngineState.REPLACING, str(error))
             await child.kill()
-            self._batcher.lose(error)
-            child = await self._replacement()
+            self._scheduler.requeue(error)
+            child, ready = await self._replacement()
             self._restarts += 1
             log.info("engine.replaced", reason=str(error), pid=child.pid, restarts=self._restarts)
-            self._serve(child)
+            self._serve(child, ready)
 
     async def _lost(self, child: InferenceProcess) -> WorkerError:
         """Wait until the process is of no more use, and say why.
@@ -198,47 +201,59 @@ class ParakeetEngine:
         return TranscriptionTimeout("parakeet", self._patience.silence_seconds)
 
     def _overdue(self) -> float | None:
-        if (running := self._batcher.running) is None:
+        if (oldest := self._scheduler.oldest) is None:
             return None
         slowest = _SLOWEST_GPU if self.facts.uses_gpu else 1.0
-        limit = self._patience.batch_seconds + self._batcher.audio_seconds * slowest
-        return limit if time.monotonic() - running.since > limit else None
+        limit = self._patience.batch_seconds + self._scheduler.running_audio_seconds * slowest
+        return limit if time.monotonic() - oldest.since > limit else None
 
-    async def _replacement(self) -> InferenceProcess:
+    async def _replacement(self) -> tuple[InferenceProcess, Ready]:
         failures = 0
-        while (child := await self._started_again()) is None:
+        while (started := await self._started_again()) is None:
             failures += 1
             if failures == self._patience.starts_to_fail:
                 self._enter(EngineState.FAILED, self._reason)
-                self._batcher.refuse_all(lambda: GpuNotAvailable(str(self._reason)))
+                self._scheduler.refuse_all(lambda: GpuNotAvailable(str(self._reason)))
             backoff = self._patience.first_backoff_seconds * 2 ** min(failures, 10)
             await asyncio.sleep(min(backoff, self._patience.longest_backoff_seconds))
-        return child
+        return started
 
-    async def _started_again(self) -> InferenceProcess | None:
+    async def _started_again(self) -> tuple[InferenceProcess, Ready] | None:
         child = self._spawn()
         try:
-            self._require_same(await child.until_ready(self._patience.start_seconds))
+            ready = await child.until_ready(self._patience.start_seconds)
+            self._require_same(ready.facts)
         except (ModelLoadingError, GpuNotAvailable) as exc:
             self._reason = str(exc)
             log.warning("engine.start_failed", reason=self._reason)
             self._fails()
             await child.kill()
             return None
-        return child
+        return child, ready
 
     def _require_same(self, facts: EngineFacts) -> None:
         if facts != self._facts:  # checkpoints are keyed by the fingerprint that the worker started with
             raise ModelLoadingError(self._options.model_name, "the model changed under the running worker")
 
     def _spawn(self) -> InferenceProcess:
-        self._process = InferenceProcess(self._options, self._batcher.settle, self._program)
+        self._process = InferenceProcess(self._options, self._done, self._program)
         return self._process
 
-    def _serve(self, child: InferenceProcess) -> None:
+    def _serve(self, child: InferenceProcess, ready: Ready) -> None:
         self._enter(EngineState.READY, None)
         self._failing_since = None
-        self._batcher.attach(child.submit, mixes_lengths=child.mixes_lengths, batches_under_way=child.batches_under_way)
+        self._submit = child.submit
+        self._scheduler.attach(ready.plan, ready.batches_in_flight)
+        self._pump()
+
+    def _done(self, done: Done) -> None:
+        self._scheduler.postprocess(done)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send what is due; without a process the scheduler returns nothing."""
+        for batch in self._scheduler.schedule():
+            self._submit(batch)
 
     def _fails(self) -> None:
         if self._failing_since is None:
@@ -253,4 +268,4 @@ class ParakeetEngine:
             log.error("engine.supervisor_failed", exc_info=supervisor.exception())
         self._enter(EngineState.FAILED, "it is closed")
         self._fails()
-        self._batcher.refuse_all(lambda: EngineFailure("parakeet", "it is closed"))
+        self._scheduler.refuse_all(lambda: EngineFailure("parakeet", "it is closed"))

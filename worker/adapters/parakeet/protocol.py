@@ -1,15 +1,20 @@
 """What crosses the pipe between the worker and its inference process."""
 
+import signal
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from schemas.codes import ErrorCode
 from schemas.speech import Word
+from worker.adapters.parakeet.frames import PassPlan
 from worker.ports import EngineFacts, Pcm
 from worker.telemetry import LogFormat
 
 Precision: TypeAlias = Literal["bfloat16", "float16", "float32"]
 """Of the model; torch's names."""
+
+PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""A terminal and a platform send these to the whole process group; only the worker acts on them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,15 +29,19 @@ class EngineOptions:
     gpu_graphs: bool
     cpu_threads: int
     """How many windows are encoded side by side on a CPU."""
+    overlap: bool
+    """Encode the next batches before the decoder has finished the last; False: one batch after the other."""
     heartbeat_seconds: float
     log_format: LogFormat
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """To the process: windows of one bucket, or of any where it mixes lengths; at most `batch_size` of them."""
+    """To the process: the windows of one pass of the encoder, within the plan that the process was ready with."""
 
     windows: tuple[Pcm, ...]
+    is_last: bool
+    """No other window was waiting when the batch was sent: a chunk ends with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +55,9 @@ class Ready:
 
     facts: EngineFacts
     device_memory_bytes: int
-    mixes_lengths: bool = False
-    """A batch may hold windows of any lengths, and none costs more for it."""
-    batches_under_way: int = 2
-    """So many full ones keep the process busy: it begins some before it answers others."""
+    plan: PassPlan
+    batches_in_flight: int = 2
+    """So many full batches keep the process busy: it encodes some before it answers others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,11 @@
-"""What the engine owes: windows waiting, batches under way, and what to do with them when the process dies."""
+"""The state of the engine's work: windows that wait, batches that run, and what follows when the process dies.
+
+    add -> waiting -> schedule -> running -> postprocess -> the answers are set
+                         ^                      |
+                         +------- requeue <-----+ the process died
+
+No method does I/O or blocks: `schedule` returns the batches that are now to be sent.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -7,133 +14,144 @@ from itertools import chain
 
 import structlog
 
+from worker.adapters.parakeet.frames import PassPlan
 from worker.adapters.parakeet.protocol import Batch, Done
-from worker.adapters.parakeet.queue import Waiting, Window
+from worker.adapters.parakeet.queue import Window, WindowQueue
 from worker.errors import EngineError, GpuMemoryError, WorkerError
 from worker.ports import SAMPLE_RATE_HZ, Recognition
 
 log = structlog.get_logger()
 
-# One that runs and one that waits in the pipe: the process never idles for want of its parent.
-LEAST_UNDER_WAY = 2
+LEAST_IN_FLIGHT = 2
+"""Batches: one that runs, and one in the pipe so that the process is not idle until its parent has answered."""
 
-# A window that was in a dying process twice, the last time alone, is taken for the cause.
 DEATHS_TO_QUARANTINE = 2
+"""A window that was running in two processes that died, the last time alone, is taken for the cause."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
-class Flight:
-    """A batch handed to the process. `since` is when the process could begin it."""
+class RunningBatch:
+    """A batch that the process has. `since` is the time at which the process could begin it."""
 
     windows: list[Window]
     since: float
 
     @property
     def samples(self) -> int:
-        """How much audio is in it."""
+        """The number of samples in all windows."""
         return sum(len(window.samples) for window in self.windows)
 
     def charge(self, seconds: float) -> None:
-        """Apportion engine time by audio."""
+        """Divide engine time among the windows by their length."""
         total = self.samples
         for window in self.windows:
             window.engine_seconds += seconds * len(window.samples) / total
 
 
-class Batcher:
-    """Forms batches while the engine is busy, answers their windows, and gives lost batches another try.
+class Scheduler:
+    """Packs waiting windows into batches, answers them, and runs lost batches again. Belongs to one event loop.
 
-    `clock` gives monotonic seconds. `soon` runs what it is given once the windows that come together have all come: a
-    chunk's first one would else go alone. All methods return at once and belong to one event loop.
+    `clock` returns monotonic seconds.
     """
 
-    def __init__(
-        self,
-        batch_size: int,
-        clock: Callable[[], float],
-        soon: Callable[[Callable[[], None]], object] = lambda pump: pump(),
-    ) -> None:
-        self._batch_size, self._clock, self._soon = batch_size, clock, soon
-        self._waiting = Waiting()
-        self._flights: deque[Flight] = deque()
-        self._send: Callable[[Batch], None] | None = None
-        self._most_under_way, self._mixes_lengths = LEAST_UNDER_WAY, False
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._waiting = WindowQueue()
+        self._running: deque[RunningBatch] = deque()
+        self._plan: PassPlan | None = None
+        self._most_in_flight = LEAST_IN_FLIGHT
 
     @property
-    def running(self) -> Flight | None:
+    def oldest(self) -> RunningBatch | None:
         """The batch that the process answers next."""
-        return self._flights[0] if self._flights else None
+        return self._running[0] if self._running else None
 
     @property
-    def audio_seconds(self) -> float:
-        """How much audio is under way."""
-        return sum(flight.samples for flight in self._flights) / SAMPLE_RATE_HZ
+    def running_audio_seconds(self) -> float:
+        """The length of all windows that the process has."""
+        return sum(batch.samples for batch in self._running) / SAMPLE_RATE_HZ
 
     def add(self, window: Window) -> None:
-        """Take a window on; its answer will be set, with a result or with an error."""
+        """Queue a window; its answer will be set, to a result or to an error."""
         self._waiting.add(window)
-        self._soon(self._pump)
 
-    def attach(
-        self, send: Callable[[Batch], None], *, mixes_lengths: bool = False, batches_under_way: int = LEAST_UNDER_WAY
-    ) -> None:
-        """A process is there, and idle: send it batches from now on, of one bucket each unless it mixes lengths.
+    def attach(self, plan: PassPlan, batches_in_flight: int) -> None:
+        """Schedule for a new, idle process: batches within the plan, and so many of them in flight at most."""
+        self._plan, self._most_in_flight = plan, max(LEAST_IN_FLIGHT, batches_in_flight)
 
-        It has so many `batches_under_way` at most.
+    def schedule(self) -> list[Batch]:
+        """Move waiting windows into running batches, and return those batches: they are to be sent in this order.
+
+        There are none without a process or while enough batches are in flight. Batches that are tried again run one at
+        a time, so that the next death tells which of them is at fault.
         """
-        self._send, self._most_under_way = send, max(LEAST_UNDER_WAY, batches_under_way)
-        self._mixes_lengths = self._waiting.mixes_lengths = mixes_lengths
-        self._pump()
+        batches: list[Batch] = []
+        while self._plan and len(self._running) < self._room() and (windows := self._next_windows(self._plan)):
+            self._running.append(RunningBatch(windows=windows, since=self._clock()))
+            samples = tuple(window.samples for window in windows)
+            batches.append(Batch(windows=samples, is_last=next(iter(self._waiting), None) is None))
+        return batches
 
-    def settle(self, done: Done) -> None:
-        """The oldest batch is done: answer its windows and send the next."""
-        flight = self._flights.popleft()
-        flight.charge(done.seconds)
-        if self._flights:
-            self._flights[0].since = self._clock()
+    def postprocess(self, done: Done) -> None:
+        """Answer the windows of the oldest batch."""
+        batch = self._running.popleft()
+        batch.charge(done.seconds)
+        if self._running:
+            self._running[0].since = self._clock()
         if done.words is None:
-            _refuse(flight.windows, lambda: GpuMemoryError(1))
-        else:
-            for window, words in zip(flight.windows, done.words, strict=True):
-                _answer(window, Recognition(words=words, engine_seconds=window.engine_seconds))
-        self._pump()
-
-    def lose(self, error: WorkerError) -> None:
-        """The process is gone: line its batches up again, to be sent one by one, since any of them may be at fault.
-
-        A batch that was under way by itself comes again in halves, to find the window at fault. One that was alone and
-        is not in its first lost process is given up: it gets `error`.
-        """
-        self._send = None
-        if not self._flights:
+            _refuse(batch.windows, lambda: GpuMemoryError(1))
             return
-        self._flights[0].charge(self._clock() - self._flights[0].since)
-        batches = [flight.windows for flight in self._flights]
-        self._flights.clear()
+        for window, words in zip(batch.windows, done.words, strict=True):
+            if not window.answer.done():  # else its job was cancelled
+                window.answer.set_result(Recognition(words=words, engine_seconds=window.engine_seconds))
+
+    def requeue(self, error: WorkerError) -> None:
+        """The process is lost: queue its batches again, to run one at a time, since any of them may be at fault.
+
+        A batch that was running alone is halved, to find the window at fault. A window that was running alone, and not
+        in its first lost process, is refused with `error`.
+        """
+        self._plan = None
+        if not self._running:
+            return
+        self._running[0].charge(self._clock() - self._running[0].since)
+        batches = [batch.windows for batch in self._running]
+        self._running.clear()
         for window in chain(*batches):
             window.suspect = True
-        self._waiting.retry(_halves(batches[0], error) if len(batches) == 1 else batches)
+        self._waiting.requeue(_halves(batches[0], error) if len(batches) == 1 else batches)
 
     def refuse_all(self, error: Callable[[], WorkerError]) -> None:
-        """Give up on every window, waiting or under way: each gets an error of its own."""
-        self._send = None
-        for windows in (*(flight.windows for flight in self._flights), self._waiting.everything()):
-            _refuse(windows, error)
-        self._flights.clear()
-
-    def _pump(self) -> None:
-        while self._send and len(self._flights) < self._room():
-            # A small batch does better to grow while the process is busy, unless it costs no more in two.
-            only_full = not self._mixes_lengths and len(self._flights) >= LEAST_UNDER_WAY
-            windows = self._waiting.take(self._batch_size, only_full=only_full)
-            if not windows:
-                return
-            self._flights.append(Flight(windows=windows, since=self._clock()))
-            self._send(Batch(windows=tuple(window.samples for window in windows)))
+        """Refuse every window, waiting or running, each with an error of its own."""
+        self._plan = None
+        _refuse(chain(*(batch.windows for batch in self._running), self._waiting), error)
+        self._running.clear()
 
     def _room(self) -> int:
-        suspects = self._waiting.has_retries or any(flight.windows[0].suspect for flight in self._flights)
-        return 1 if suspects else self._most_under_way
+        suspects = self._waiting.has_retries or any(batch.windows[0].suspect for batch in self._running)
+        return 1 if suspects else self._most_in_flight
+
+    def _next_windows(self, plan: PassPlan) -> list[Window]:
+        if lost := self._waiting.pop_retry():
+            return self._retried(lost, plan)
+        windows = self._waiting.in_turn()
+        # Where a pass costs its size, a part-filled one had better grow while the process is busy.
+        only_full = bool(plan.sizes) and len(self._running) >= LEAST_IN_FLIGHT
+        taken = [windows[position] for position in plan.next_pass(_frames(windows, plan), only_full=only_full)]
+        if taken:
+            self._waiting.remove(taken)
+        return taken
+
+    def _retried(self, lost: list[Window], plan: PassPlan) -> list[Window]:
+        """Return as many of a lost batch as the new process takes in a pass: it may have less memory than the last."""
+        positions = set(plan.fill(_frames(lost, plan), plan.capacity))
+        if len(positions) < len(lost):
+            self._waiting.requeue([[window for position, window in enumerate(lost) if position not in positions]])
+        return [window for position, window in enumerate(lost) if position in positions]
+
+
+def _frames(windows: Iterable[Window], plan: PassPlan) -> list[int]:
+    return [plan.frames_of(len(window.samples)) for window in windows]
 
 
 def _halves(windows: list[Window], error: WorkerError) -> Iterator[list[Window]]:
@@ -148,11 +166,6 @@ def _halves(windows: list[Window], error: WorkerError) -> Iterator[list[Window]]
     else:
         log.error("engine.window_quarantined", job_id=windows[0].job_id, reason=str(error))
         _refuse(windows, lambda: error)
-
-
-def _answer(window: Window, recognition: Recognition) -> None:
-    if not window.answer.done():  # a cancelled one needs none
-        window.answer.set_result(recognition)
 
 
 def _refuse(windows: Iterable[Window], error: Callable[[], WorkerError]) -> None:

@@ -18,7 +18,7 @@ SAMPLES = np.arange(40_000, dtype=np.int16)
 )
 def test_windows_arrive_as_they_were(windows: tuple[Pcm, ...]) -> None:
     ours, theirs = Pipe()
-    sender = Thread(target=send_batch, args=(ours, Batch(windows=windows)))
+    sender = Thread(target=send_batch, args=(ours, Batch(windows=windows, is_last=True)))
 
     sender.start()
     arrived = receive_batch(theirs)
@@ -31,14 +31,17 @@ def test_windows_arrive_as_they_were(windows: tuple[Pcm, ...]) -> None:
 def test_batches_keep_their_order() -> None:
     ours, theirs = Pipe()
     for number in range(3):
-        send_batch(ours, Batch(windows=(SAMPLES[number : number + 2],)))
+        send_batch(ours, Batch(windows=(SAMPLES[number : number + 2],), is_last=number == 2))
 
-    assert [receive_batch(theirs).windows[0][0] for _ in range(3)] == [0, 1, 2]
+    batches = [receive_batch(theirs) for _ in range(3)]
+
+    assert [batch.windows[0][0] for batch in batches] == [0, 1, 2]
+    assert [batch.is_last for batch in batches] == [False, False, True]
 
 
 def test_a_sender_that_is_gone_ends_the_wait() -> None:
     ours, theirs = Pipe()
-    ours.send(2)
+    ours.send((2, True))
     ours.send_bytes(SAMPLES[:100])
     ours.close()
 

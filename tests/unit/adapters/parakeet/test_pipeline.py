@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from schemas.speech import Word  # noqa: E402  needs torch
-from worker.adapters.parakeet.child_process.pipeline import Ahead, Heard  # noqa: E402
+from worker.adapters.parakeet.child_process.pipeline import Pipeline, Recognised  # noqa: E402
 from worker.adapters.parakeet.protocol import Batch  # noqa: E402
 
 BATCH_SIZE = 4
@@ -20,9 +20,8 @@ DECODED_WINDOWS = 8
 
 @dataclass
 class Model:
-    """Hears a window as its length; keeps a record of what it did."""
+    """Recognises a window as its length; keeps a record of what it did."""
 
-    batch_size: int = BATCH_SIZE
     windows_ahead: int = 2 * DECODED_WINDOWS
     windows_of_a_chunk: int = 2 * DECODED_WINDOWS
     decoded_windows: int = DECODED_WINDOWS
@@ -44,18 +43,18 @@ class Model:
 
 
 def batch(*lengths: int) -> Batch:
-    return Batch(windows=tuple(np.zeros(length, np.int16) for length in lengths))
+    """A full batch; one of fewer windows ends a chunk."""
+    return Batch(windows=tuple(np.zeros(length, np.int16) for length in lengths), is_last=len(lengths) < BATCH_SIZE)
 
 
-def answers(model: Model, batches: Sequence[Batch]) -> Iterator[Heard]:
+def answers(model: Model, batches: Sequence[Batch], *, overlap: bool = True) -> Iterator[Recognised]:
     waiting = deque(batches)
-    ahead = Ahead(model)
-    return ahead.answers(lambda _: waiting.popleft() if waiting else None)
+    return Pipeline(model, overlap=overlap).answers(lambda _: waiting.popleft() if waiting else None)
 
 
-def texts(heard: Heard) -> list[str]:
-    assert heard.words is not None
-    return [word.text for words in heard.words for word in words]
+def texts(recognised: Recognised) -> list[str]:
+    assert recognised.words is not None
+    return [word.text for words in recognised.words for word in words]
 
 
 def test_the_encoder_is_kept_ahead_of_the_decoder_which_takes_several_batches_at_once() -> None:
@@ -66,7 +65,7 @@ def test_the_encoder_is_kept_ahead_of_the_decoder_which_takes_several_batches_at
     assert model.did == ["encode 4"] * 4 + ["decode 8"] + ["encode 4"] * 2 + ["decode 8"] * 2
 
 
-def test_the_end_of_a_chunk_is_told_before_the_next_ones_windows_are_begun() -> None:
+def test_the_end_of_a_chunk_is_answered_before_the_next_ones_windows_are_encoded() -> None:
     model = Model(windows_of_a_chunk=5)
     chunks = [batch(1, 1, 1, 1), batch(1, 1), batch(1, 1, 1, 1), batch(1, 1, 1)]
 
@@ -83,7 +82,7 @@ def test_an_end_of_a_chunk_that_would_leave_most_rows_empty_waits_for_more() -> 
     assert model.did == ["encode 2", "encode 4", "encode 1", "decode 7"]
 
 
-def test_what_is_there_is_answered_before_more_is_waited_for() -> None:
+def test_the_batches_that_are_there_are_answered_before_the_loop_waits() -> None:
     model, waited = Model(), []
     batches: deque[Batch | None] = deque([batch(1), batch(2), None, batch(3), None, None])
 
@@ -91,7 +90,7 @@ def test_what_is_there_is_answered_before_more_is_waited_for() -> None:
         waited.append(wait)
         return batches.popleft()
 
-    heard = list(Ahead(model).answers(take))
+    heard = list(Pipeline(model).answers(take))
 
     assert [texts(one) for one in heard] == [["1"], ["2"], ["3"]]
     assert model.did == ["encode 1", "encode 1", "decode 2", "encode 1", "decode 1"]
@@ -115,7 +114,24 @@ def test_every_batch_is_answered_once_in_order_and_never_too_many_at_a_time(
     assert all(int(did.split()[1]) <= DECODED_WINDOWS for did in model.did)
 
 
-def test_a_batch_that_does_not_fit_into_the_encoder_is_told_in_its_turn() -> None:
+@given(sizes=st.lists(st.integers(1, DECODED_WINDOWS), max_size=40), ahead=st.sampled_from([5, 8, 16]))
+def test_the_plain_loop_gives_the_same_answers_one_batch_at_a_time(sizes: list[int], ahead: int) -> None:
+    model, plain = Model(windows_ahead=ahead), Model(windows_ahead=ahead)
+    batches = [batch(*[number + 1] * size) for number, size in enumerate(sizes)]
+
+    overlapped = [one.words for one in answers(model, batches)]
+    one_by_one = [one.words for one in answers(plain, batches, overlap=False)]
+
+    assert overlapped == one_by_one
+    assert plain.did == [f"{step} {size}" for size in sizes for step in ("encode", "decode")]
+
+
+def test_the_plain_loop_refuses_what_does_not_fit() -> None:
+    assert [one.words for one in answers(Model(decoder_is_full=True), [batch(1)], overlap=False)] == [None]
+    assert [one.words for one in answers(Model(encoder_is_full=True), [batch(1)], overlap=False)] == [None]
+
+
+def test_a_batch_that_does_not_fit_into_the_encoder_is_refused_in_its_turn() -> None:
     model = Model()
     batches = iter([batch(1), batch(2), batch(3)])
 
@@ -124,20 +140,20 @@ def test_a_batch_that_does_not_fit_into_the_encoder_is_told_in_its_turn() -> Non
         model.encoder_is_full = taken is not None and len(taken.windows[0]) == 2
         return taken
 
-    first, second, third = Ahead(model).answers(take)
+    first, second, third = Pipeline(model).answers(take)
 
     assert second.words is None
     assert [texts(first), texts(third)] == [["1"], ["3"]]
 
 
-def test_batches_that_do_not_fit_into_the_decoder_are_told() -> None:
+def test_batches_that_do_not_fit_into_the_decoder_are_refused() -> None:
     heard = list(answers(Model(decoder_is_full=True), [batch(1), batch(2, 3)]))
 
     assert [one.words for one in heard] == [None, None]
 
 
 def test_time_is_shared_by_length_of_audio_and_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, now = Model(batch_size=1, windows_ahead=3, decoded_windows=2), 100.0
+    model, now = Model(windows_ahead=3, decoded_windows=2), 100.0
 
     def at_work(one: Any) -> Any:
         def work(*args: Any) -> Any:

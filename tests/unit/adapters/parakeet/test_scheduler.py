@@ -1,43 +1,52 @@
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pytest
 
 from schemas.speech import Word
+from worker.adapters.parakeet.frames import PassPlan, pass_capacity, pass_sizes
 from worker.adapters.parakeet.protocol import Batch, Done
 from worker.adapters.parakeet.queue import Window
-from worker.adapters.parakeet.scheduler import Batcher
+from worker.adapters.parakeet.scheduler import Scheduler
 from worker.errors import EngineFailure, GpuMemoryError, WorkerError
 from worker.ports import Recognition
+
+PLAN = PassPlan(capacity=pass_capacity(4), most_windows=4)
+PACKED = PassPlan(capacity=3072, most_windows=32, sizes=pass_sizes(3072))
 
 
 @dataclass
 class Engine:
-    """What the batcher sends to; answers when told, on a clock that is set by hand."""
+    """What the scheduler's batches are sent to; answers on request, on a clock that is set by hand."""
 
     now: float = 100.0
     sent: list[Batch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.batcher = Batcher(4, lambda: self.now)
+        self.scheduler = Scheduler(lambda: self.now)
 
-    def attach(self, **ready: Any) -> None:
-        self.batcher.attach(self.sent.append, **ready)
+    def attach(self, plan: PassPlan = PLAN, batches_in_flight: int = 2) -> None:
+        self.scheduler.attach(plan, batches_in_flight)
+        self.pump()
+
+    def pump(self) -> None:
+        self.sent += self.scheduler.schedule()
 
     def add(self, count: int = 1, *, job_id: str = "job", seconds: float = 4.0) -> list[Window]:
         loop = asyncio.get_running_loop()
         samples = np.zeros(round(seconds * 16_000), dtype=np.int16)
         windows = [Window(samples=samples, job_id=job_id, answer=loop.create_future()) for _ in range(count)]
         for window in windows:
-            self.batcher.add(window)
+            self.scheduler.add(window)
+        self.pump()
         return windows
 
     def finish(self, seconds: float = 1.0, *, fits: bool = True) -> None:
-        assert self.batcher.running
-        words = tuple((Word("ja", 0.0, 0.1, 1.0),) for _ in self.batcher.running.windows)
-        self.batcher.settle(Done(words=words if fits else None, seconds=seconds, device_memory_bytes=0))
+        assert self.scheduler.oldest
+        words = tuple((Word("ja", 0.0, 0.1, 1.0),) for _ in self.scheduler.oldest.windows)
+        self.scheduler.postprocess(Done(words=words if fits else None, seconds=seconds, device_memory_bytes=0))
+        self.pump()
 
     @property
     def sizes(self) -> list[int]:
@@ -65,13 +74,10 @@ async def test_a_window_that_is_given_up_says_what_it_took() -> None:
     assert error.engine_seconds == 2.5
 
 
-async def test_windows_that_come_together_go_together() -> None:
-    engine = Engine()
-    engine.batcher = Batcher(4, lambda: engine.now, lambda pump: asyncio.get_running_loop().call_soon(pump))
+async def test_windows_that_come_together_go_together(engine: Engine) -> None:
     engine.attach()
 
     engine.add(3)
-    await asyncio.sleep(0)
 
     assert engine.sizes == [3]
 
@@ -84,31 +90,63 @@ async def test_an_idle_engine_gets_a_window_at_once(engine: Engine) -> None:
     assert engine.sizes == [1]
 
 
-async def test_a_batch_grows_while_one_is_under_way_and_one_waits_in_the_pipe(engine: Engine) -> None:
-    engine.attach(batches_under_way=5)
+async def test_a_part_filled_pass_grows_while_one_runs_and_one_waits_in_the_pipe(engine: Engine) -> None:
+    engine.attach(PACKED, 5)
     for _ in range(5):
-        engine.add()
+        engine.add(seconds=30)
 
     engine.finish()
 
     assert engine.sizes == [1, 1, 3]
 
 
-async def test_full_batches_wait_in_the_pipe_as_many_as_the_process_wants_there(engine: Engine) -> None:
-    engine.attach(batches_under_way=3)
+async def test_full_passes_wait_in_the_pipe_as_many_as_the_process_wants_there(engine: Engine) -> None:
+    engine.attach(PACKED, 3)
 
-    engine.add(17)
+    engine.add(33, seconds=30)
 
-    assert engine.sizes == [1, 1, 4]
+    assert engine.sizes == [8, 8, 8]
 
 
-async def test_a_small_batch_does_not_wait_where_lengths_are_mixed(engine: Engine) -> None:
-    engine.attach(batches_under_way=5, mixes_lengths=True)
+async def test_a_small_batch_does_not_wait_where_a_pass_has_the_frames_of_its_windows(engine: Engine) -> None:
+    engine.attach(PLAN, 5)
 
     for _ in range(6):
         engine.add()
 
     assert engine.sizes == [1] * 5
+
+
+async def test_windows_of_any_length_and_job_share_a_pass(engine: Engine) -> None:
+    engine.add(1, job_id="a", seconds=30)
+    engine.add(1, job_id="b", seconds=1)
+    engine.add(1, job_id="c", seconds=40)
+
+    engine.attach(PACKED)
+
+    assert [[len(window) // 16_000 for window in batch.windows] for batch in engine.sent] == [[30, 1, 40]]
+
+
+async def test_a_batch_behind_which_no_window_waits_ends_a_chunk(engine: Engine) -> None:
+    engine.add(9)
+
+    engine.attach(PLAN, 3)
+
+    assert [batch.is_last for batch in engine.sent] == [False, False, True]
+
+
+async def test_a_lost_batch_goes_in_parts_to_a_process_with_less_memory(engine: Engine) -> None:
+    windows = engine.add(4)
+    engine.attach()
+    engine.scheduler.requeue(failure())
+    engine.sent.clear()
+
+    engine.attach(PassPlan(capacity=pass_capacity(1), most_windows=1))
+    for _ in range(4):
+        engine.finish()
+
+    assert engine.sizes == [1, 1, 1, 1]
+    assert all([(await window.answer).words for window in windows])
 
 
 async def test_windows_wait_for_a_process_to_come(engine: Engine) -> None:
@@ -133,7 +171,7 @@ async def test_a_failed_try_is_charged_and_the_windows_shares_sum_up(engine: Eng
     windows = engine.add(2)
     engine.attach()
     engine.now += 3
-    engine.batcher.lose(failure())
+    engine.scheduler.requeue(failure())
     engine.attach()
 
     engine.finish(seconds=0.25)
@@ -150,8 +188,8 @@ async def test_the_time_of_a_batch_counts_from_when_the_process_could_begin_it(e
 
     engine.finish(seconds=10)
 
-    assert engine.batcher.running
-    assert engine.batcher.running.since == engine.now
+    assert engine.scheduler.oldest
+    assert engine.scheduler.oldest.since == engine.now
 
 
 async def test_windows_that_do_not_fit_into_memory_say_so(engine: Engine) -> None:
@@ -167,12 +205,12 @@ async def test_windows_that_do_not_fit_into_memory_say_so(engine: Engine) -> Non
 
 async def test_of_lost_batches_each_comes_again_by_itself_before_anything_else(engine: Engine) -> None:
     engine.add(8)
-    engine.attach(batches_under_way=3)
+    engine.attach(batches_in_flight=3)
     engine.add(8)
     engine.sent.clear()
 
-    engine.batcher.lose(failure())
-    engine.attach(batches_under_way=3)
+    engine.scheduler.requeue(failure())
+    engine.attach(batches_in_flight=3)
     by_itself = engine.sizes.copy()
     engine.finish()
     engine.finish()
@@ -188,7 +226,7 @@ async def test_a_lost_batch_that_was_by_itself_comes_again_in_halves(engine: Eng
     engine.attach()
     engine.sent.clear()
 
-    engine.batcher.lose(failure())
+    engine.scheduler.requeue(failure())
     engine.attach()
     engine.finish()
 
@@ -198,13 +236,13 @@ async def test_a_lost_batch_that_was_by_itself_comes_again_in_halves(engine: Eng
 async def test_the_window_that_kills_every_process_is_found_and_the_others_are_heard(engine: Engine) -> None:
     windows = engine.add(16)
     culprit, lost = windows[9], 0
-    engine.attach(batches_under_way=4)
+    engine.attach(batches_in_flight=4)
 
-    while engine.batcher.running:
-        if any(culprit in flight.windows for flight in engine.batcher._flights):
+    while engine.scheduler.oldest:
+        if any(culprit in batch.windows for batch in engine.scheduler._running):
             lost += 1
-            engine.batcher.lose(failure())
-            engine.attach(batches_under_way=4)
+            engine.scheduler.requeue(failure())
+            engine.attach(batches_in_flight=4)
         else:
             engine.finish()
 
@@ -218,10 +256,10 @@ async def test_a_window_alone_gets_a_second_process_but_not_a_third(engine: Engi
     (window,) = engine.add()
     engine.attach()
 
-    engine.batcher.lose(failure())
+    engine.scheduler.requeue(failure())
     assert not window.answer.done()
     engine.attach()
-    engine.batcher.lose(failure())
+    engine.scheduler.requeue(failure())
 
     assert isinstance(window.answer.exception(), EngineFailure)
 
@@ -229,7 +267,7 @@ async def test_a_window_alone_gets_a_second_process_but_not_a_third(engine: Engi
 async def test_losing_an_idle_process_loses_nothing(engine: Engine) -> None:
     engine.attach()
 
-    engine.batcher.lose(failure())
+    engine.scheduler.requeue(failure())
     windows = engine.add()
     engine.attach()
     engine.finish()
@@ -255,7 +293,7 @@ async def test_giving_up_refuses_waiting_windows_and_those_under_way(engine: Eng
     engine.attach()
     windows = engine.add(6)
 
-    engine.batcher.refuse_all(failure)
+    engine.scheduler.refuse_all(failure)
 
     assert all(isinstance(window.answer.exception(), EngineFailure) for window in windows)
-    assert engine.batcher.running is None
+    assert engine.scheduler.oldest is None

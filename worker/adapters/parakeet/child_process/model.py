@@ -1,4 +1,4 @@
-"""The inference process's answers: a loaded model behind the messages of the pipe."""
+"""The model that the inference process serves."""
 
 import time
 from collections.abc import Iterator
@@ -7,7 +7,8 @@ import structlog
 import torch
 
 from worker.adapters.machine.allocator import return_what_is_free
-from worker.adapters.parakeet.child_process.pipeline import Ahead, Take
+from worker.adapters.parakeet.child_process.pipeline import Pipeline, Take
+from worker.adapters.parakeet.frames import PassPlan, pass_capacity
 from worker.adapters.parakeet.inference import WindowsToWords
 from worker.adapters.parakeet.model import load_model
 from worker.adapters.parakeet.protocol import Done, EngineOptions, Ready
@@ -19,27 +20,28 @@ BATCHES_TO_TRIM = 4
 """On a CPU. It takes less of the tiny model's time than runs differ by; after every eighth the heap grew by 30 MiB."""
 
 
-class Serving:
-    """Answers batches with a model that is warm."""
+class ServedModel:
+    """A warm model behind the messages of the pipe."""
 
-    def __init__(self, model: WindowsToWords, facts: EngineFacts) -> None:
+    def __init__(self, model: WindowsToWords, facts: EngineFacts, *, overlap: bool) -> None:
         self._model, self._facts = model, facts
+        self._pipeline = Pipeline(model, overlap=overlap)
         self._untrimmed = 0
 
     def ready(self) -> Ready:
-        """Say what was loaded."""
+        """Return what was loaded."""
         return Ready(
             facts=self._facts,
             device_memory_bytes=self._device_memory(),
-            mixes_lengths=self._model.mixes_lengths,
-            batches_under_way=self._model.windows_under_way // self._model.batch_size,
+            plan=PassPlan(capacity=pass_capacity(self._model.batch_size), most_windows=self._model.batch_size),
+            batches_in_flight=self._model.windows_under_way // self._model.batch_size,
         )
 
     def answers(self, take: Take) -> Iterator[Done]:
-        """Recognise what is taken, in order, until no more will come."""
-        for heard in Ahead(self._model).answers(take):
+        """Recognise what is taken, in order, until no more come."""
+        for answer in self._pipeline.answers(take):
             self._trim()
-            yield Done(words=heard.words, seconds=heard.seconds, device_memory_bytes=self._device_memory())
+            yield Done(words=answer.words, seconds=answer.seconds, device_memory_bytes=self._device_memory())
 
     def _trim(self) -> None:
         self._untrimmed += 1
@@ -51,7 +53,7 @@ class Serving:
         return torch.cuda.max_memory_reserved() if self._facts.uses_gpu else 0
 
 
-def open_model(options: EngineOptions) -> Serving:
+def open_engine(options: EngineOptions) -> ServedModel:
     """Load and warm up the model. Raises what `load_model` raises, and what the first inference may."""
     started = time.perf_counter()
     log.info("engine.loading", phase="model", model=options.model_name)
@@ -68,4 +70,4 @@ def open_model(options: EngineOptions) -> Serving:
         load_seconds=round(restored - started, 2),
         warm_up_seconds=round(warm - restored, 2),
     )
-    return Serving(model, facts)
+    return ServedModel(model, facts, overlap=options.overlap)

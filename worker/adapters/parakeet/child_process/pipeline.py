@@ -1,4 +1,15 @@
-"""The order of things in the inference process: what is there is encoded first, what is encoded is decoded together."""
+"""The loop of the inference process: take, encode, decode, answer.
+
+The way of a batch, and the files it meets:
+
+    ../scheduler.py     in the worker: packs waiting windows into batches
+    ../pipe.py          carries their samples into this process, and the answers back
+    serve.py            what surrounds the loop: signals, stderr, the report of its death
+    pipeline.py         the loop: `plain_loop` explains it, `overlapped_loop` is what runs
+    model.py            opens the model that the loop drives
+    ../network/         encodes samples into frames, and decodes frames into words
+    ../reference/       does the same by NeMo, for models that the network does not know
+"""
 
 import contextlib
 import time
@@ -16,47 +27,45 @@ from worker.ports import Pcm
 Words: TypeAlias = tuple[tuple[Word, ...], ...]
 
 Take: TypeAlias = Callable[[bool], Batch | None]
-"""The next batch; with True it is waited for. None: none is there, or none will come."""
-
+"""Returns the next batch. Where there is none, True waits for one and False returns None; None after True: no more."""
 
 _Encoded = TypeVar("_Encoded")
 
 
-class TwoSteps(Protocol[_Encoded]):
-    """A model that hears in two steps: see `worker.adapters.parakeet.inference`."""
+class TwoStepModel(Protocol[_Encoded]):
+    """A model that recognises in two steps, each of its own size.
 
-    @property
-    def batch_size(self) -> int:
-        """How many windows a full batch has."""
-        ...
+    Passes of the encoder are as large as suits the device. Decoding is bound by its number of steps, so it takes the
+    windows of several passes at once, beside the passes that follow.
+    """
 
     @property
     def decoded_windows(self) -> int:
-        """How many windows are decoded at once, at most."""
+        """Most windows that are decoded at once."""
         ...
 
     @property
     def windows_ahead(self) -> int:
-        """So many should be on their way before the first of them are decoded."""
+        """Windows that should be encoded, or on their way through the encoder, before the first of them are decoded."""
         ...
 
     @property
     def windows_of_a_chunk(self) -> int:
-        """So many are enough where a chunk ends with them."""
+        """The same where no window waits behind them."""
         ...
 
     def encode(self, windows: Sequence[Pcm]) -> _Encoded:
-        """Begin a batch. Raises `torch.OutOfMemoryError`."""
+        """Start a pass, without waiting for a GPU. Raises `torch.OutOfMemoryError`."""
         ...
 
     def decode(self, batches: Sequence[_Encoded]) -> Sequence[Words]:
-        """End some. Raises `torch.OutOfMemoryError`."""
+        """Return the words of each window of each batch. Raises `torch.OutOfMemoryError`."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Heard:
-    """What became of a batch."""
+class Recognised:
+    """The answer to a batch."""
 
     words: Words | None
     """Of each of its windows; None: they do not fit into memory."""
@@ -65,65 +74,78 @@ class Heard:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Begun(Generic[_Encoded]):
+class _Started(Generic[_Encoded]):
+    """A batch on its way; `encoded` is None where it did not fit into memory."""
+
     windows: int
     samples: int
     since: float
     encoded: _Encoded | None
 
 
-class Ahead(Generic[_Encoded]):
-    """Hears batches in the order they come, the encoder always some of them ahead of the decoder."""
+class Pipeline(Generic[_Encoded]):
+    """Batches through a model, each answered once and in order."""
 
-    def __init__(self, model: TwoSteps[_Encoded]) -> None:
-        self._model = model
-        self._begun: deque[_Begun[_Encoded]] = deque()
+    def __init__(self, model: TwoStepModel[_Encoded], *, overlap: bool = True) -> None:
+        self._model, self._overlap = model, overlap
         self._answered_at = 0.0
 
-    def answers(self, take: Take) -> Iterator[Heard]:
-        """One for each batch taken, until no more will come.
+    def answers(self, take: Take) -> Iterator[Recognised]:
+        """Yield an answer for each batch taken, until no more come."""
+        return self.overlapped_loop(take) if self._overlap else self.plain_loop(take)
 
-        Begins what is there, as far ahead as the model likes, before it decodes the first: the encoder has work
-        meanwhile, and what is decoded are full rows. Where nothing more is there, nothing is waited for.
+    def plain_loop(self, take: Take) -> Iterator[Recognised]:
+        """Encode and decode one batch after the other."""
+        while (batch := take(True)) is not None:
+            started = self._encode(batch)
+            yield from self._decode([started])
+
+    def overlapped_loop(self, take: Take) -> Iterator[Recognised]:
+        """Give the same answers, with the encoder kept some batches ahead of the decoder.
+
+        Encode whatever is there before the first is decoded: a GPU's encoder then has work meanwhile, and the decoder
+        has full rows. Where nothing more is there, nothing is waited for.
         """
-        while (batch := take(not self._begun)) is not None or self._begun:
+        started: deque[_Started[_Encoded]] = deque()
+        while (batch := take(not started)) is not None or started:
             if batch is not None:
-                self._begun.append(self._begin(batch))
-            if batch is None or self._is_enough(batch):
-                yield from self._finish(list(self._next_group()))
+                started.append(self._encode(batch))
+            if batch is None or self._is_far_enough_ahead(started, batch):
+                yield from self._decode(self._next_group(started))
 
-    def _is_enough(self, newest: Batch) -> bool:
-        """A batch that is not full ends what waited, as a chunk does.
-
-        Told of it early, the worker has the next chunk ready before the engine has heard the others.
-        """
-        ends_a_chunk = len(newest.windows) < self._model.batch_size
-        enough = self._model.windows_of_a_chunk if ends_a_chunk else self._model.windows_ahead
-        return sum(one.windows for one in self._begun) >= enough
-
-    def _begin(self, batch: Batch) -> _Begun[_Encoded]:
+    def _encode(self, batch: Batch) -> _Started[_Encoded]:
         since, encoded = time.perf_counter(), None
         with contextlib.suppress(torch.OutOfMemoryError):
             encoded = self._model.encode(batch.windows)
         samples = sum(map(len, batch.windows))
-        return _Begun(windows=len(batch.windows), samples=samples, since=since, encoded=encoded)
+        return _Started(windows=len(batch.windows), samples=samples, since=since, encoded=encoded)
 
-    def _next_group(self) -> Iterator[_Begun[_Encoded]]:
-        room = self._model.decoded_windows
-        while self._begun and self._begun[0].windows <= room:
-            room -= self._begun[0].windows
-            yield self._begun.popleft()
+    def _is_far_enough_ahead(self, started: Sequence[_Started[_Encoded]], newest: Batch) -> bool:
+        """Return True where the oldest batches should be decoded before more are encoded.
 
-    def _finish(self, group: Sequence[_Begun[_Encoded]]) -> Iterator[Heard]:
-        words = self._decode([one.encoded for one in group if one.encoded is not None])
+        At the end of a chunk that is earlier: the worker then has the next chunk ready before the engine is idle.
+        """
+        enough = self._model.windows_of_a_chunk if newest.is_last else self._model.windows_ahead
+        return sum(one.windows for one in started) >= enough
+
+    def _next_group(self, started: deque[_Started[_Encoded]]) -> list[_Started[_Encoded]]:
+        """Remove and return the oldest batches that the decoder takes at once."""
+        group, room = [], self._model.decoded_windows
+        while started and started[0].windows <= room:
+            room -= started[0].windows
+            group.append(started.popleft())
+        return group
+
+    def _decode(self, group: Sequence[_Started[_Encoded]]) -> Iterator[Recognised]:
+        words = self._words([one.encoded for one in group if one.encoded is not None])
         now = time.perf_counter()
         seconds, self._answered_at = now - max(self._answered_at, group[0].since), now
         samples = sum(one.samples for one in group)
         for one in group:
-            heard = None if one.encoded is None else next(words)
-            yield Heard(words=heard, seconds=seconds * one.samples / samples)
+            recognised = None if one.encoded is None else next(words)
+            yield Recognised(words=recognised, seconds=seconds * one.samples / samples)
 
-    def _decode(self, encoded: Sequence[_Encoded]) -> Iterator[Words | None]:
+    def _words(self, encoded: Sequence[_Encoded]) -> Iterator[Words | None]:
         with contextlib.suppress(torch.OutOfMemoryError):
             return iter(self._model.decode(encoded) if encoded else ())
         return iter([None] * len(encoded))
