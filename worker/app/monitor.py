@@ -3,9 +3,11 @@
 import asyncio
 import platform
 import re
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import structlog
 
@@ -15,6 +17,7 @@ from worker.adapters.web.answers import Answer
 from worker.app.engines import Engines
 from worker.app.status import (
     Condition,
+    Disk,
     Identity,
     Model,
     Status,
@@ -72,9 +75,12 @@ class Watch:
     `condition` and `age_seconds` may be asked for in any thread.
     """
 
-    def __init__(self, board: Board, gpus: Gpus, clock: Clock, backlog: Backlog | None = None) -> None:
+    def __init__(
+        self, board: Board, gpus: Gpus, clock: Clock, backlog: Backlog | None = None, folder: Path | None = None
+    ) -> None:
         self._board, self._gpus, self._clock = board, gpus, clock
-        self._backlog = backlog
+        self._backlog, self._folder = backlog, folder
+        self._disk: Disk | None = None
         self._engines: Engines | None = None
         self._consumer: Consumer | None = None
         self._readings: tuple[GpuReading, ...] = ()
@@ -101,6 +107,7 @@ class Watch:
         """Look for ever."""
         while True:
             self._readings = await asyncio.to_thread(self._gpus.read)
+            self._disk = await asyncio.to_thread(_disk, self._folder) if self._folder else None
             for reading in self._readings:
                 _measure_gpu(reading)
             for _ in range(LOOKS_BETWEEN_GPU_READINGS):
@@ -124,12 +131,14 @@ class Watch:
             model=_model(engines) if engines else None,
             gpus=self._readings,
             running=self._board.running(self._clock.monotonic()),
-            last_job=self._board.last,
+            last_jobs=tuple(self._board.ended),
             totals=self._board.totals,
             deepgram_configured=bool(engines and engines.deepgram),
             budget_spent=bool(engines and engines.deepgram and engines.deepgram.budget.is_spent),
             deepgram_down_because=engines.deepgram.recogniser.down_because if engines and engines.deepgram else "",
             backlog=self._backlog.messages if self._backlog else None,
+            oldest_message_seconds=self._backlog.oldest_seconds if self._backlog else None,
+            disk=self._disk,
         )
 
     def _measure(self, seen: Condition) -> None:
@@ -165,6 +174,15 @@ class Watch:
         self._sums.grow(ENGINE_BUSY_SECONDS, spent.engine_seconds)
         self._sums.grow(ENGINE_IDLE_SECONDS, spent.idle_seconds)
         self._sums.grow(COST_USD, spent.idle_usd, engine="idle")
+
+
+def _disk(folder: Path) -> Disk | None:
+    """Return the room on the folder's file system; None where it cannot be read."""
+    try:
+        found = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    return Disk(path=str(folder), free_bytes=found.free, total_bytes=found.total)
 
 
 class _Sums:

@@ -61,6 +61,15 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Disk:
+    """The file system of TEMP_DIR."""
+
+    path: str
+    free_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Condition:
     """The worker at one moment. `consumer` is None until it takes messages, `engine` where there is no Parakeet."""
 
@@ -70,13 +79,17 @@ class Condition:
     model: Model | None = None
     gpus: tuple[GpuReading, ...] = ()
     running: tuple[RunningJob, ...] = ()
-    last_job: EndedJob | None = None
+    last_jobs: tuple[EndedJob, ...] = ()
+    """The newest last."""
     totals: Totals = field(default_factory=Totals)
     deepgram_configured: bool = False
     budget_spent: bool = False
     deepgram_down_because: str = ""
     backlog: int | None = None
     """Unacknowledged messages of the subscription, some minutes late; None where nobody can tell."""
+    oldest_message_seconds: float | None = None
+    """The age of the oldest of them; None where it is not known."""
+    disk: Disk | None = None
 
 
 def judge(condition: Condition, age_seconds: float) -> tuple[Status, str]:
@@ -136,7 +149,7 @@ def live_answer(condition: Condition, age_seconds: float) -> Answer:
 
 def document(identity: Identity, condition: Condition, status: Status, reason: str) -> dict[str, Any]:
     """Everything, as JSON has it."""
-    consumer, last = condition.consumer, condition.last_job
+    consumer, last = condition.consumer, condition.last_jobs[-1] if condition.last_jobs else None
     return {
         "status": status,
         "reason": reason,
@@ -153,9 +166,12 @@ def document(identity: Identity, condition: Condition, status: Status, reason: s
             "free_slots": consumer.free_slots if consumer else 0,
             "running": [asdict(job) for job in condition.running],
         },
-        "last_job": {**asdict(last), "ended_at": last.ended_at.isoformat()} if last else None,
+        "last_job": _ended(last) if last else None,
+        "last_jobs": [_ended(job) for job in reversed(condition.last_jobs)],
         "totals": asdict(condition.totals),
         "backlog": condition.backlog,
+        "oldest_message_seconds": condition.oldest_message_seconds,
+        "disk": asdict(condition.disk) if condition.disk else None,
         "intake": {
             "stopped_because": consumer.intake_stopped_because if consumer else "",
             "pull_failures_in_a_row": consumer.pull_failures_in_a_row if consumer else 0,
@@ -171,6 +187,10 @@ def document(identity: Identity, condition: Condition, status: Status, reason: s
         "gpu_memory_limit_gb": identity.gpu_memory_limit_gb,
         "versions": identity.versions,
     }
+
+
+def _ended(job: EndedJob) -> dict[str, Any]:
+    return {**asdict(job), "ended_at": job.ended_at.isoformat()}
 
 
 def _test(test: PartTest) -> dict[str, Any]:

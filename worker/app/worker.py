@@ -81,7 +81,7 @@ async def run_worker(settings: Settings) -> None:
         open_gpus() as gpus,
         _backlog(settings) as backlog,
     ):
-        watch = Watch(board, gpus, clock, backlog)
+        watch = Watch(board, gpus, clock, backlog, folder)
         log.info("worker.starting", worker=worker_name(), **settings.masked())
         async with (
             watching(settings, watch, worker_name(), render),

@@ -77,10 +77,15 @@ def condition(**changes: Any) -> Condition:
                 audio_seconds=3600.0,
                 audio_seconds_done=1200.0,
                 chunks_done=2,
+                chunks_total=3,
+                chunks=("parakeet", "deepgram", None),
+                chunks_in_work=(2,),
             ),
         ),
-        "last_job": EndedJob(
-            job_id="j0", code=None, ended_at=datetime(2026, 11, 22, tzinfo=UTC), seconds=9.0, speed_ratio=200.0
+        "last_jobs": (
+            EndedJob(
+                job_id="j0", code=None, ended_at=datetime(2026, 11, 22, tzinfo=UTC), seconds=9.0, speed_ratio=200.0
+            ),
         ),
         "totals": Totals(
             completed=9,

@@ -5,7 +5,7 @@ import pytest
 
 from tests.support.workers.conditions import IDENTITY, L4, condition, consumer_snapshot, engine_health
 from worker.adapters.parakeet.engine import EngineState
-from worker.app.status import Condition, Status, health_answer, is_alive, judge, live_answer, ready_answer
+from worker.app.status import Condition, Disk, Status, health_answer, is_alive, judge, live_answer, ready_answer
 from worker.core.delivery.fitness import PartTest
 
 LOADING = Condition(uptime_seconds=5.0)
@@ -137,6 +137,18 @@ def test_health_says_what_it_always_said_and_more_beside() -> None:
     assert told["last_job"]["job_id"] == "j0"
     assert told["versions"] == {"klipstream-worker": "0.1.0"}
     assert {"model", "uptime_seconds", "fuse", "totals", "engine", "deepgram"} <= told.keys()
+
+
+def test_health_has_what_the_page_shows() -> None:
+    disk = Disk(path="/audio", free_bytes=3, total_bytes=20)
+    seen = condition(oldest_message_seconds=192, disk=disk)
+
+    told = json.loads(health_answer(IDENTITY, seen, 0.1).body)
+
+    assert told["oldest_message_seconds"] == 192
+    assert told["disk"] == {"path": "/audio", "free_bytes": 3, "total_bytes": 20}
+    assert [job["job_id"] for job in told["last_jobs"]] == ["j0"]
+    assert told["jobs"]["running"][0]["chunks"] == ["parakeet", "deepgram", None]
 
 
 def test_health_of_a_worker_that_loads_is_whole() -> None:

@@ -18,7 +18,8 @@ from worker.ports import Clock
 
 MONITORING = "https://monitoring.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/monitoring.read"
-METRIC = "pubsub.googleapis.com/subscription/num_undelivered_messages"
+MESSAGES = "pubsub.googleapis.com/subscription/num_undelivered_messages"
+OLDEST_SECONDS = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
 ASK_SECONDS = 60.0
 ANSWER_SECONDS = 10.0
 # A point a minute, the newest of them up to four minutes old.
@@ -43,11 +44,13 @@ class Backlog:
 
     def __init__(self, project: str, subscription: str, clock: Clock, open_session: Callable[[], Session]) -> None:
         self._url = f"{MONITORING}/v3/projects/{project}/timeSeries"
-        self._filter = f'metric.type="{METRIC}" AND resource.labels.subscription_id="{subscription}"'
+        self._subscription = subscription
         self._clock, self._open_session = clock, open_session
         self._over, self._complaint = threading.Event(), ""
         self.messages: int | None = None
         """How many are not acknowledged; None where nobody can tell."""
+        self.oldest_seconds: int | None = None
+        """The age of the oldest of them; None where nobody can tell."""
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._keep_asking, name="backlog", daemon=True).start()
@@ -59,9 +62,10 @@ class Backlog:
     def ask(self) -> None:
         """Ask once; what cannot be known is None, and why is said once."""
         try:
-            self.messages = self._asked(self._clock.now())
+            self.messages = self._asked(MESSAGES, self._clock.now())
+            self.oldest_seconds = self._asked(OLDEST_SECONDS, self._clock.now())
         except (OSError, GoogleAuthError, LookupError, ValueError) as exc:
-            self.messages = None
+            self.messages = self.oldest_seconds = None
             self._complain(str(exc))
 
     def _keep_asking(self) -> None:
@@ -69,12 +73,13 @@ class Backlog:
         while not self._over.wait(ASK_SECONDS):
             self.ask()
 
-    def _asked(self, now: datetime) -> int | None:
+    def _asked(self, metric: str, now: datetime) -> int | None:
+        which = f'metric.type="{metric}" AND resource.labels.subscription_id="{self._subscription}"'
         span = {
             "interval.startTime": (now - REACH).astimezone(UTC).isoformat(),
             "interval.endTime": now.astimezone(UTC).isoformat(),
         }
-        answer = self._open_session().get(self._url, params={"filter": self._filter, **span}, timeout=ANSWER_SECONDS)
+        answer = self._open_session().get(self._url, params={"filter": which, **span}, timeout=ANSWER_SECONDS)
         if not answer.ok:
             raise LookupError(f"HTTP status {answer.status_code}: {answer.text[:200]}")
         return newest(answer.json())

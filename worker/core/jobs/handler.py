@@ -112,6 +112,7 @@ class JobAttempt:
             started_at=now,
             began=tools.clock.monotonic(),
             queued_seconds=max(0.0, (now - delivery.publish_time).total_seconds()),
+            chunk_seconds=rules.chunk_seconds,
         )
         self._message: JobMessage | None = None
         self._subject = Subject(echo=JobEcho(), identity="", run=0)

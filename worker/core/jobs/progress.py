@@ -28,7 +28,9 @@ class ProgressReporter:
         self._latest: Progress | None = None
 
     def update(self, progress: Progress) -> None:
-        """Take note; returns at once."""
+        """Take note; returns at once. Nothing is published before the next chunk is finished."""
+        if progress.chunks_done == (self._latest.chunks_done if self._latest else 0):
+            return
         self._latest = progress
         self._news.set()
 

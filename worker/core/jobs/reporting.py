@@ -79,6 +79,10 @@ class Account:
     engine: EngineFacts | None = None
     deepgram_model: str | None = None
     deliveries: int | None = None
+    video_id: str | None = None
+    """Once the message has been read."""
+    chunk_seconds: float | None = None
+    """The length that chunks are cut to."""
     expected_seconds: float | None = None
     """What the container says; `audio_seconds` is what was decoded."""
     audio_seconds: float | None = None

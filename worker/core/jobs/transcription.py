@@ -6,9 +6,9 @@ At most `chunks_in_flight` chunks are held in memory and worked on at once; that
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -60,6 +60,10 @@ class Progress:
     chunks_done: int
     chunks_total: int | None
     audio_seconds_done: float
+    engines: Mapping[int, str] = field(default_factory=dict)
+    """Chunk index -> engine, of the finished chunks."""
+    in_work: frozenset[int] = frozenset()
+    """The indices of the chunks that have been started and are not finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +109,7 @@ class Transcription:
         self._chunk_seconds, self._on_progress = chunk_seconds, on_progress
         self._room = asyncio.Semaphore(chunks_in_flight)
         self._done: list[Checkpoint] = []
+        self._in_work: set[int] = set()
         self._timeline, self._merging = Timeline(), asyncio.Lock()
         self._unmerged: dict[int, Sequence[WindowTranscript]] = {}
         self._merged = 0
@@ -165,6 +170,8 @@ class Transcription:
         self._chunks_total = count
 
     async def _work(self, chunk: Chunk) -> None:
+        self._in_work.add(chunk.index)
+        self._report()
         try:
             with stage("chunk", index=chunk.index):
                 saved = await self._kept(chunk.index)
@@ -178,6 +185,7 @@ class Transcription:
         except WorkerError as exc:
             self._failure = self._failure or exc
         finally:
+            self._in_work.discard(chunk.index)
             self._room.release()
         await self._merge_what_is_next()
 
@@ -223,11 +231,17 @@ class Transcription:
     def _finish(self, checkpoint: Checkpoint) -> None:
         self._done.append(checkpoint.model_copy(update={"windows": ()}))
         self._unmerged[checkpoint.index] = checkpoint.windows
+        self._in_work.discard(checkpoint.index)
+        self._report()
+
+    def _report(self) -> None:
         self._on_progress(
             Progress(
                 chunks_done=len(self._done),
                 chunks_total=self._chunks_total,
                 audio_seconds_done=sum(chunk.audio_seconds for chunk in self._done),
+                engines={chunk.index: chunk.engine for chunk in self._done},
+                in_work=frozenset(self._in_work),
             )
         )
 

@@ -36,7 +36,7 @@ class Response:
 
 @dataclass
 class Monitoring:
-    """Answers one request after the other."""
+    """Answers one request for the count after the other; the oldest message is always 192 s old."""
 
     responses: Iterator[Response | Exception]
     asked: list[dict[str, str]] = field(default_factory=list)
@@ -44,6 +44,8 @@ class Monitoring:
     def get(self, url: str, *, params: dict[str, str], timeout: float) -> Response:
         del timeout
         self.asked.append({"url": url, **params})
+        if "oldest_unacked_message_age" in params["filter"]:
+            return Response(200, answer(192, 132))
         found = next(self.responses)
         if isinstance(found, Exception):
             raise found
@@ -83,6 +85,14 @@ def test_it_is_asked_for_in_the_background_for_the_length_of_a_block() -> None:
 
     with Backlog("p", "jobs", FakeClock(), lambda: monitoring) as backlog:
         wait_until(lambda: backlog.messages == 3)
+
+
+def test_the_age_of_the_oldest_message_is_known_with_the_count() -> None:
+    backlog = Backlog("p", "jobs", FakeClock(), lambda: Monitoring(iter([Response(200, answer(3))])))
+
+    backlog.ask()
+
+    assert (backlog.messages, backlog.oldest_seconds) == (3, 192)
 
 
 def test_a_subscription_without_a_point_is_unknown() -> None:
