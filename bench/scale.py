@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -124,13 +124,6 @@ def _report(wish: Wish, scaled: Sequence[Scaled]) -> Report:
             ),
         ),
     )
-
-
-def _verdicts(scaled: Sequence[Scaled], efficiency: Mapping[int, float]) -> Iterator[Verdict]:
-    for one in scaled:
-        name = f"{one.workers} workers"
-        yield _least(f"{name}: throughput of each / of one", efficiency[one.workers], LEAST_EFFICIENCY)
-        yield _least(f"{name}: fairness", one.fairness, LEAST_FAIRNESS)
 
 
 def _least(claim: str, measured: float, limit: float) -> Verdict:
