@@ -14,6 +14,7 @@ from tests.support.services.http_faults import (
     Fault,
     FaultyProxy,
     Forward,
+    corrupt_and_cut_body,
     corrupt_body,
     cut_body,
     faulty_proxy,
@@ -187,6 +188,16 @@ async def test_a_damaged_download_is_noticed_and_begun_again(
     proxy: FaultyProxy, store: GcsObjectStore, audio: ObjectFacts, tmp_path: Path
 ) -> None:
     proxy.faults.append(corrupt_body)
+
+    await store.download(audio, tmp_path / "audio")
+
+    assert content(tmp_path / "audio") == AUDIO
+
+
+async def test_damage_before_a_cut_is_noticed_when_the_rest_has_come(
+    proxy: FaultyProxy, store: GcsObjectStore, audio: ObjectFacts, tmp_path: Path
+) -> None:
+    proxy.faults.append(corrupt_and_cut_body)
 
     await store.download(audio, tmp_path / "audio")
 

@@ -9,8 +9,6 @@ import pytest
 import structlog
 
 from tests.support.services.gcs import store_at
-from worker.adapters.gcs.partial_file import PartialFile
-from worker.adapters.gcs.vendor import READ_BYTES
 from worker.embedded.gcs import EmbeddedGcs, EmbeddedServerFailed
 from worker.ports import ObjectRef
 
@@ -39,20 +37,6 @@ async def test_objects_and_buckets_are_found_again_by_the_next_server(tmp_path: 
             found = await store.stat(ref)
 
     assert (found.crc32c, found.generation) == (written.crc32c, written.generation)
-
-
-async def test_a_download_comes_in_large_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    write = PartialFile.write
-    monkeypatch.setattr(PartialFile, "write", lambda self, data: (sizes.append(len(data)), write(self, data))[1])
-
-    with EmbeddedGcs(tmp_path) as server:
-        server.create_buckets(["kept"])
-        async with store_at(server.url) as store:
-            facts = await store.write(ObjectRef("kept", "a"), bytes(3 * READ_BYTES + 1), content_type="audio/flac")
-            await store.download(facts, tmp_path / "audio")
-
-    assert sizes == [READ_BYTES] * 3 + [1]
 
 
 def test_it_says_that_it_is_for_development_and_leaves_no_process(tmp_path: Path) -> None:

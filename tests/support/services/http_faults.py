@@ -103,6 +103,12 @@ async def corrupt_body(forward: Forward) -> AsyncIterator[bytes]:
     yield head + body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
 
 
+async def corrupt_and_cut_body(forward: Forward) -> AsyncIterator[bytes]:
+    head, body = _split(await forward())
+    middle = len(body) // 2
+    yield head + bytes([body[0] ^ 1]) + body[1:middle]
+
+
 def stall_body(after: int, stalled: asyncio.Event, resume: asyncio.Event) -> Fault:
     async def fault(forward: Forward) -> AsyncIterator[bytes]:
         head, body = _split(await forward())

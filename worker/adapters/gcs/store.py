@@ -30,7 +30,7 @@ from requests.adapters import HTTPAdapter
 
 from schemas.uris import GcsUri
 from worker.adapters.gcs.partial_file import PartialFile
-from worker.adapters.gcs.vendor import is_transient, read_in_large_pieces, translated
+from worker.adapters.gcs.vendor import is_transient, translated
 from worker.errors import InvalidJob, ObjectNotFound, StorageServiceError
 from worker.ports import ObjectFacts, ObjectRef
 
@@ -89,7 +89,6 @@ def _close(client: Client | None, *pools: Executor) -> None:
 
 
 def _client(project: str) -> Client:
-    read_in_large_pieces()
     try:
         client = Client(project=project)
     except auth_errors.GoogleAuthError as exc:

@@ -1,8 +1,7 @@
-"""What the client library and the network below it can raise, and what it means to us; and a setting it lacks."""
+"""What the client library and the network below it can raise, and what it means to us."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 
 import requests.exceptions
 import urllib3.exceptions
@@ -27,14 +26,6 @@ VENDOR_ERRORS = (
 
 
 MOST_REASON_CHARACTERS = 500
-
-READ_BYTES = 1 << 18
-"""Of a download, in one piece. By the client's own 8 KiB, 200 MB took 0.5 to 1.1 s of processor time; so 0.1 to 0.7."""
-
-
-def read_in_large_pieces() -> None:
-    """Let every download of this process come so; a test says when the client no longer listens."""
-    vars(import_module("google.cloud.storage._media.requests._request_helpers"))["_SINGLE_GET_CHUNK_SIZE"] = READ_BYTES
 
 
 @contextmanager
