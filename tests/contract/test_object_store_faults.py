@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import structlog
 
 from tests.support.services.gcs import store_at
 from tests.support.services.http_faults import (
@@ -98,9 +99,14 @@ async def test_a_service_that_fails_twice_is_asked_a_third_time(
 ) -> None:
     proxy.faults.extend([refuse(status), refuse(status)])
 
-    await store.write(ref, b"1", content_type=TEXT)
+    with structlog.testing.capture_logs() as events:
+        await store.write(ref, b"1", content_type=TEXT)
 
     assert len(proxy.requests) == 3
+    assert [(one["event"], one["operation"], one["resource"]) for one in events] == [
+        ("gcs.retry", "write", ref.uri),
+        ("gcs.retry", "write", ref.uri),
+    ]
     assert (await store.read(ref))[0] == b"1"
 
 

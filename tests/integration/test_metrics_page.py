@@ -12,6 +12,7 @@ from tests.support.engines.nvml import Driver
 from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
 from tests.support.queues.consumer_harness import room
 from tests.support.services.deepgram import hear
+from tests.support.services.gcs import store_at
 from tests.support.telemetry import render, series
 from tests.support.wait import eventually
 from tests.support.workers.cloud import Cloud
@@ -19,7 +20,8 @@ from tests.support.workers.in_process import Watched, watched
 from worker.adapters.gpu.nvml import Gpus
 from worker.embedded.deepgram import EmbeddedDeepgram
 from worker.embedded.deepgram.misbehaviour import Reset
-from worker.errors import QueueServiceError
+from worker.errors import QueueServiceError, StorageServiceError
+from worker.ports import ObjectRef
 from worker.telemetry.register import ENGINE_RESTARTS, REGISTER
 
 # The process dies in the second of its two chunks, which goes to Deepgram; its first request is lost there.
@@ -41,6 +43,13 @@ async def lost_lease() -> None:
         await delivery_room.deliver("m1")
         delivery_room.subscription.extend_error = QueueServiceError("extend", "jobs", "503")
         await delivery_room.clock.advance(11)
+
+
+async def bucket_that_does_not_answer() -> None:
+    """A call to Cloud Storage that is repeated in vain."""
+    async with store_at("http://127.0.0.1:1") as store:
+        with pytest.raises(StorageServiceError):
+            await store.stat(ObjectRef("absent", "object"))
 
 
 async def good_and_bad_jobs(worker: Watched) -> None:
@@ -71,6 +80,7 @@ async def test_every_metric_of_the_register_is_emitted_and_read_back(cloud: Clou
             await good_and_bad_jobs(worker)
             await bad_words(tmp_path)
             await lost_lease()
+            await bucket_that_does_not_answer()
             await eventually(lambda: is_counted(worker, ENGINE_RESTARTS.name))
             status, page = await worker.get("metrics")
 

@@ -73,6 +73,9 @@ JOBS_PARKED = Gauge(
 PULL_FAILURES = Gauge("klipstream_pull_failures_in_a_row", "Pulls that failed since the last one that did not")
 INTAKE_STOPPED = Gauge("klipstream_intake_stopped", "1 while no message is taken in, fuse or no engine")
 FUSE_STATE = Gauge("klipstream_fuse_state", "1 for the state that the fuse is in", state=FUSE_STATES)
+RETRIES = Counter(
+    "klipstream_retries_total", "Calls to Google that failed and were repeated", service=("gcs", "pubsub")
+)
 READY = Gauge("klipstream_ready", "1 while the worker can do jobs")
 
 # engines

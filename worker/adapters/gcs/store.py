@@ -31,6 +31,7 @@ from requests.adapters import HTTPAdapter
 from schemas.uris import GcsUri
 from worker.adapters.gcs.partial_file import PartialFile
 from worker.adapters.gcs.vendor import is_transient, translated
+from worker.adapters.retrying import retrying
 from worker.errors import InvalidJob, ObjectNotFound, StorageServiceError
 from worker.ports import ObjectFacts, ObjectRef
 
@@ -188,22 +189,20 @@ class GcsObjectStore:
         pool: Executor | None = None,
     ) -> T:
         _refuse_unsafe(ref)
-        loop = asyncio.get_running_loop()
-        with translated(operation, ref, if_generation):
-            async for attempt in self._attempts():
-                with attempt:
-                    return await loop.run_in_executor(pool or self._small, call)
-        raise AssertionError("tenacity returns or raises")
-
-    def _attempts(self) -> tenacity.AsyncRetrying:
-        return tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(is_transient),
+        attempts = retrying(
+            "gcs",
+            operation,
+            ref.uri,
+            is_transient=is_transient,
             stop=tenacity.stop_after_attempt(self._retries.attempts),
-            wait=tenacity.wait_random_exponential(
-                multiplier=self._retries.first_wait_seconds, max=self._retries.longest_wait_seconds
-            ),
-            reraise=True,
+            first_wait_seconds=self._retries.first_wait_seconds,
+            longest_wait_seconds=self._retries.longest_wait_seconds,
         )
+        with translated(operation, ref, if_generation):
+            return await attempts(self._in_thread, pool or self._small, call)
+
+    async def _in_thread(self, pool: Executor, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, call)
 
     # What follows blocks, and runs in a thread.
 

@@ -27,6 +27,7 @@ from google.pubsub_v1 import PublisherAsyncClient, SubscriberAsyncClient, types
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcAsyncIOTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcAsyncIOTransport
 
+from worker.adapters.retrying import retrying
 from worker.errors import MessageRefused, QueueNotFound, QueueServiceError, SubscriptionNotFound
 from worker.ports import Delivery, SubscriptionFacts
 
@@ -227,14 +228,17 @@ class _Calls:
 
     async def retried(self, operation: str, call: Callable[..., Awaitable[Answer]]) -> Answer:
         """Try until it works, fails for good or `Patience.give_up` is over; the client's own retry is off."""
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type((*_TRANSIENT, _SomeIdsFailed)),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
+        attempts = retrying(
+            "pubsub",
+            operation,
+            self._resource,
+            is_transient=lambda error: isinstance(error, (*_TRANSIENT, _SomeIdsFailed)),
             stop=tenacity.stop_before_delay(self._patience.give_up),
-            reraise=True,
+            first_wait_seconds=0.1,
+            longest_wait_seconds=2.0,
         )
         try:
-            return await retrying(call, retry=None, timeout=self._patience.call)
+            return await attempts(call, **self.once)
         except (vendor.GoogleAPICallError, _SomeIdsFailed) as exc:
             raise self.translated(operation, exc) from exc
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+import structlog
 from google.iam.v1 import iam_policy_pb2
 from google.pubsub_v1 import types
 
@@ -40,7 +41,13 @@ async def pubsub(service: ScriptedPubSub) -> AsyncIterator[PubSub]:
 async def test_a_publish_is_tried_again_after_a_transient_error(service: ScriptedPubSub, pubsub: PubSub) -> None:
     service.answer("Publish", UNAVAILABLE, UNAVAILABLE, PUBLISHED)
 
-    assert await pubsub.topic("t").publish(b"x", {}) == "1"
+    with structlog.testing.capture_logs() as events:
+        assert await pubsub.topic("t").publish(b"x", {}) == "1"
+
+    assert [(one["event"], one["resource"], one["attempt"]) for one in events] == [
+        ("pubsub.retry", "projects/p/topics/t", 1),
+        ("pubsub.retry", "projects/p/topics/t", 2),
+    ]
 
 
 async def test_a_publish_without_a_reply_is_tried_again_after_its_deadline(
