@@ -10,6 +10,7 @@ from schemas.speech import WindowSpan, WindowTranscript, Word
 from tests.support.audio.accuracy import HeardWord, median_start_error, start_errors, word_error_rate
 from tests.support.audio.speech_bank import Reference, build_long_file, decode
 from worker.adapters.parakeet.engine import ParakeetEngine
+from worker.app.sample import SPEECH, TEXT
 from worker.core.transcript.merging import merge
 from worker.core.transcript.planning import Chunk, ChunkCutter
 from worker.core.transcript.quality import failed_gates
@@ -70,6 +71,14 @@ async def test_words_start_where_they_are_said_and_do_not_drift(
     last = median_start_error(errors, reference.seconds / 2, reference.seconds)
     assert abs(first) < 0.08
     assert abs(last - first) < 0.05
+
+
+async def test_the_built_in_sample_is_recognised_by_its_words(parakeet: ParakeetEngine) -> None:
+    samples = decode(SPEECH)
+
+    words = await heard(parakeet, samples, planned(samples))
+
+    assert word_error_rate([TEXT], [" ".join(word.text for word in words)]).spoken < 15
 
 
 async def test_no_gate_takes_what_the_model_heard_for_wrong(

@@ -26,6 +26,7 @@ from worker.app.engines import Engines, NoEngine, open_engines
 from worker.app.monitor import Watch, watching
 from worker.app.parts import Buckets, decoder_part, engine_part, worker_parts
 from worker.app.preflight import demand, findings
+from worker.app.sample import SPEECH
 from worker.core.costs.bill import Prices
 from worker.core.costs.usage import report_usage
 from worker.core.dead_letters.adoption import Adoption
@@ -40,7 +41,6 @@ from worker.core.jobs.output import OutputWriter
 from worker.core.jobs.routing import SECONDS_PER_HOUR, RoutingPolicy
 from worker.core.jobs.state import JobStates
 from worker.core.jobs.transcription import SampleNotRecognised, recognise_sample
-from worker.embedded.samples import samples
 from worker.errors import EngineFailure, WorkerError
 from worker.ports import AudioDecoder, WindowRecogniser
 from worker.settings import Settings
@@ -195,7 +195,7 @@ async def _recognises(engines: Engines, decoder: FfmpegDecoder) -> None:
 
 async def decodes_sample(decoder: AudioDecoder) -> None:
     """Decode the built-in sample. Raises what the decoder raises, or `EngineFailure` for no samples."""
-    async with decoder.decode(samples()[0].path) as stream:
+    async with decoder.decode(SPEECH) as stream:
         async for _ in stream:
             return
     raise EngineFailure("ffmpeg", "the built-in sample has no samples")
@@ -249,7 +249,7 @@ def make_jobs(
 async def self_test(decoder: AudioDecoder, engine: WindowRecogniser) -> None:
     """Recognise the built-in sample. Raises what decoder and engine raise, or `EngineFailure` for no words."""
     try:
-        await recognise_sample(decoder, engine, samples()[0].path)
+        await recognise_sample(decoder, engine, SPEECH)
     except SampleNotRecognised as exc:
         raise EngineFailure(engine.facts.model_name, str(exc)) from exc
 
