@@ -1,4 +1,4 @@
-"""The files of a finished job, rendered from its timeline: a pure function, byte for byte."""
+"""Renders the files of a finished job from its timeline: a pure function, byte for byte."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,19 +30,19 @@ class Rendered:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArtefactInfo:
-    """What the files say besides the words. Nothing of the run: two runs of one job render the same bytes."""
+    """Facts in the files besides the words. Nothing depends on the run: two runs of one job render the same bytes."""
 
     video_id: str
     request_id: str
-    """A function of the job id, see `schemas.ids.request_id`."""
+    """Derived from the job id, see `schemas.ids.request_id`."""
     created_at: datetime
-    """When the audio object was created; timezone-aware."""
+    """Creation time of the audio object; timezone-aware."""
     audio_sha256: str
     """Hexadecimal, of the audio as submitted."""
     duration_seconds: float
     model_name: str
     model_version: str
-    """What tells one build of the model from another, such as its fingerprint."""
+    """Identifies one build of the model, for example by its fingerprint."""
     model_arch: str
     extra_outputs: frozenset[Artefact] = frozenset()
     """`SRT`, `VTT` or both."""

@@ -15,16 +15,16 @@ from worker.core.transcript.paragraphs import ends_sentence, is_pause
 LINE_CHARACTERS = 42
 LINES = 2
 LONGEST_MS = 7000
-# Less cannot be read; a caption stays this long unless the next one begins.
+# A shorter caption cannot be read; a caption stays this long unless the next one begins.
 SHORTEST_MS = 1000
 
-# pysubs2 would take these for line breaks; a word joiner, which nobody sees, keeps the letters apart.
+# pysubs2 would take these for line breaks; an invisible word joiner separates the letters.
 _LINE_BREAK_CODE = re.compile(r"\\(?=[nNh])")
 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What stands on the screen from `start_ms` to `end_ms`."""
+    """Lines of text shown from `start_ms` to `end_ms`."""
 
     start_ms: int
     end_ms: int
@@ -32,12 +32,12 @@ class Caption:
 
 
 def srt(words: Sequence[Word]) -> bytes:
-    """SubRip, UTF-8. The format knows no escapes: an arrow in the text is written `->`, since `-->` divides times."""
+    """Render SubRip, UTF-8. The format has no escapes, so `-->` in the text, which separates times, becomes `->`."""
     return _render(captions_of(words), "srt", lambda text: text.replace("-->", "->"))
 
 
 def vtt(words: Sequence[Word]) -> bytes:
-    """WebVTT, with `&`, `<` and `>` escaped."""
+    """Render WebVTT, UTF-8, with `&`, `<` and `>` escaped."""
     return _render(captions_of(words), "vtt", lambda text: html.escape(text, quote=False))
 
 
@@ -49,7 +49,7 @@ def captions_of(words: Sequence[Word]) -> tuple[Caption, ...]:
 
 
 def _short_words(words: Sequence[Word]) -> Iterator[Word]:
-    """The words; one that fills more than a caption comes in pieces that share its time."""
+    """Yield the words; a word longer than a line is split into pieces that share its time."""
     size = LINE_CHARACTERS
     for word in words:
         pieces = [word.text[i : i + size] for i in range(0, len(word.text), size)]

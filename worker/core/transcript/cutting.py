@@ -1,4 +1,4 @@
-"""Where to cut a stretch of audio into windows: dynamic programming over its pauses."""
+"""Cuts a stretch of audio into windows by dynamic programming over its pauses."""
 
 from dataclasses import dataclass
 
@@ -13,17 +13,17 @@ Frames = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WindowRules:
-    """What a good window is. Lengths are frames of 20 ms, costs are compared with each other only."""
+    """Lengths and costs that define a good window. Lengths are frames of 20 ms; costs are relative to each other."""
 
     # The model was trained on clips up to 40 s; attention makes longer windows slower and less accurate.
     longest_frames: int = 30 * FRAMES_PER_SECOND
     # From 20 s on a longer window gains nothing; below, it wastes batches and gives the model little to normalise on.
     ample_frames: int = 20 * FRAMES_PER_SECOND
-    # Two windows share 2 s where there is no pause: each hears 1 s past the cut, more than any word lasts.
+    # Two windows share 2 s where there is no pause: each reaches 1 s past the cut, longer than any word.
     forced_margin_frames: int = FRAMES_PER_SECOND
     # Weak onsets and trailing fricatives lie up to 0.3 s outside what rises above the noise.
     silence_margin_frames: int = 2 * FRAMES_PER_SECOND // 5
-    # No stretch of silence below 1.5 s is ever left out (it could not be told from quiet speech, see loudness).
+    # Silence shorter than 1.5 s is never left out: it could not be distinguished from quiet speech (see loudness).
     shortest_skip_frames: int = 3 * FRAMES_PER_SECOND // 2
     # A cut through a word costs about two errors; a short window costs next to none: cuts weigh most.
     cut_weight: int = 5
@@ -31,13 +31,13 @@ class WindowRules:
     window_cost: int = 50
     # A second of skippable silence inside a window: 4 s of it are worth joining two scraps of speech.
     silent_frame_cost: int = 4
-    # One place to cut each 0.4 s, about a word.
+    # One candidate for a cut in each 0.4 s, about the length of a word.
     candidate_step_frames: int = 2 * FRAMES_PER_SECOND // 5
 
 
 @dataclass(frozen=True, slots=True)
 class FrameWindow:
-    """Frames `[first, last)`; may reach `forced_margin_frames` over either end of the stretch where that is forced."""
+    """Frames `[first, last)`. May reach `forced_margin_frames` beyond a forced end of the stretch."""
 
     first: int
     last: int
@@ -45,7 +45,7 @@ class FrameWindow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Cuts:
-    """Candidates in order, and the window that would start or end there, shape (candidates,) each."""
+    """Candidate cuts in order, and the window that would start or end at each; arrays of shape (candidates,)."""
 
     position: Frames
     cost: Frames
@@ -60,7 +60,7 @@ class _Cuts:
 
 
 def skippable(silent: Flags, rules: WindowRules) -> Flags:
-    """Frames that may be left out: silence long enough, less a margin towards the speech beside it."""
+    """Return a mask of the frames that may be left out: long silence, less a margin towards adjacent speech."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], silent, [False])).astype(np.int8)))
     mask = np.zeros(len(silent), np.bool_)
     for begin, end in edges.reshape(-1, 2):
@@ -72,7 +72,7 @@ def skippable(silent: Flags, rules: WindowRules) -> Flags:
 
 
 def best_pause(loudness: Loudness, begin: int, end: int) -> int:
-    """The frame in `[begin, end]` where a cut hurts least, the latest of equals; `end` may be one past the last."""
+    """Return the frame in `[begin, end]` with the lowest cut cost, the latest of equals; `end` may be `len(frames)`."""
     costs = loudness.cut_cost[begin : end + 1]
     return begin + len(costs) - 1 - int(np.argmin(costs[::-1]))
 
@@ -80,7 +80,7 @@ def best_pause(loudness: Loudness, begin: int, end: int) -> int:
 def windows(
     loudness: Loudness, end: int, rules: WindowRules, *, forced_start: bool, forced_end: bool
 ) -> tuple[FrameWindow, ...]:
-    """Cut frames `[0, end)` into windows that hold everything but skippable silence.
+    """Cut frames `[0, end)` into windows that contain everything but skippable silence.
 
     No window is longer than `longest_frames`; where two touch without a pause they overlap.
     """
@@ -118,7 +118,7 @@ def _candidates(loudness: Loudness, end: int, rules: WindowRules, *, forced_star
 
 
 def _positions(loudness: Loudness, end: int, rules: WindowRules) -> Frames:
-    """0, the best place of every step, and the end."""
+    """Return frame 0, the cheapest frame of every step, and the end."""
     step = rules.candidate_step_frames
     whole = end // step * step
     grid = loudness.cut_cost[:whole].reshape(-1, step)
@@ -127,7 +127,7 @@ def _positions(loudness: Loudness, end: int, rules: WindowRules) -> Frames:
 
 
 def _speech_bounds(skip: Flags) -> tuple[Frames, Frames]:
-    """For each position 0..n: the first frame to keep from there on, and one past the last to keep before it."""
+    """Return, for each position 0..n, the first frame kept from there on, and one past the last frame kept before."""
     frames = np.arange(len(skip) + 1)
     kept = np.concatenate((~skip, [True]))
     following = np.minimum.accumulate(np.where(kept, frames, len(skip))[::-1])[::-1]
@@ -140,7 +140,7 @@ _OUT_OF_REACH = 1 << 50
 
 
 def _cheapest_path(cuts: _Cuts, rules: WindowRules) -> list[tuple[int, int]]:
-    """Pairs of candidates from the first to the last, each pair a window or a stretch of silence."""
+    """Return the cheapest chain of candidate pairs from the first to the last; a pair is a window or silence."""
     costs = _window_costs(cuts, rules)
     count, band = costs.shape
     total = np.zeros(band + count, np.int64)  # of candidate i at band + i
@@ -158,7 +158,7 @@ def _cheapest_path(cuts: _Cuts, rules: WindowRules) -> list[tuple[int, int]]:
 
 
 def _window_costs(cuts: _Cuts, rules: WindowRules) -> Frames:
-    """Of the pairs (j - band + k, j) at [j, k]; all at once, for one by one it took half of a plan's time."""
+    """Return the cost of every pair (j - band + k, j) at [j, k], vectorised: a loop took half of a plan's time."""
     ends = np.arange(len(cuts.position))
     reach = np.searchsorted(cuts.position, cuts.position - rules.longest_frames)
     band = max(1, int((ends - reach).max()))

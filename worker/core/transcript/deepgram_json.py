@@ -1,4 +1,4 @@
-"""The transcript in the shape of Deepgram's pre-recorded response, whichever engine heard the words."""
+"""The transcript in the shape of Deepgram's pre-recorded response, whichever engine recognised the words."""
 
 import uuid
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _Json = dict[str, object]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metadata:
-    """What the response says about the request and the model."""
+    """Facts about the request and the model in the response."""
 
     request_id: str
     sha256: str
@@ -28,16 +28,16 @@ class Metadata:
 
 
 def transcript_json(words: Sequence[Word], paragraphs: Sequence[Paragraph], metadata: Metadata) -> bytes:
-    """UTF-8 JSON in a fixed order of keys, with every field that deepgram-sdk's response model requires.
+    """Render UTF-8 JSON in a fixed order of keys, with every field that deepgram-sdk's response model requires.
 
-    The words are a timeline's (see `merging.merge`): finite, and their seconds have three decimals already.
+    `words` must be a timeline's (see `merging.merge`): times are finite and have three decimals already.
     """
     response = {"metadata": _metadata(metadata), "results": {"channels": [_channel(words, paragraphs)]}}
-    return to_json(response)  # of hours of words in a quarter of the time that the standard library takes
+    return to_json(response)  # four times as fast as the standard library for hours of words
 
 
 def _metadata(metadata: Metadata) -> _Json:
-    # Deepgram names a model by a UUID; ours is a function of what the model is.
+    # Deepgram names a model by a UUID; ours is derived from the model's name and version.
     model = str(uuid.uuid5(uuid.NAMESPACE_URL, f"klipstream:model:{metadata.model_name}:{metadata.model_version}"))
     created = metadata.created_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     info = {"name": metadata.model_name, "version": metadata.model_version, "arch": metadata.model_arch}

@@ -1,7 +1,7 @@
-"""How loud each 20 ms of audio is against its surroundings: where it is silent, and where a cut would hurt.
+"""Loudness of each 20 ms of audio relative to its surroundings: silence, pauses, and the cost of a cut.
 
-Levels are whole millibels (0.01 dB) over one sample step squared, taken from exact integer sums, so that every CPU
-sees the same pauses: a job resumed on another machine must cut alike.
+Levels are whole millibels (0.01 dB) over one sample step squared, computed from exact integer sums. So every CPU finds
+the same pauses, and a job resumed on another machine is cut at the same places.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Levels = NDArray[np.int32]
 Flags = NDArray[np.bool_]
 """One flag a frame."""
 Costs = NDArray[np.int32]
-"""What a cut at the frame's start would hurt, 0 (a long pause) to 1000 (full voice); shape (frames,)."""
+"""Cost of a cut at the frame's start, from 0 (a long pause) to 1000 (full voice); shape (frames,)."""
 
 _BATCH_FRAMES = 512  # 1.3 MB of float64 at a time stays in the cache
 _SMOOTHED_FRAMES = 5  # 100 ms: noise flickers less, and no syllable is shorter
@@ -34,13 +34,13 @@ _PAUSE_SCALES_FRAMES = (8, 16, 32, 64)  # quiet for 0.16 s up to 1.3 s; the long
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SilenceRules:
-    """What counts as silence. Conservative: only sound as steady as a noise floor is ever called silent."""
+    """Thresholds of silence. Conservative: only sound as steady as a noise floor is called silent."""
 
     # Noise alone stays within 3 dB of its own 20 % quantile; the syllables of speech at 3 dB SNR rise by 5 and more.
     headroom_millibels: int = 300
-    # Nobody records with a noise floor above -30 dBFS: steady sound as loud as that is kept.
+    # Recordings have no noise floor above -30 dBFS: steady sound as loud as that is kept.
     loudest_floor_millibels: int = 6000
-    # Below 1.5 s nothing can be told to be steady, so only what lies under -70 dBFS is silent.
+    # Below 1.5 s steadiness cannot be measured, so only sound below -70 dBFS is silent.
     shortest_evidence_frames: int = 75
     floor_without_evidence_millibels: int = 2000
     # A flat background must not make ripples of noise look like words and pauses.
@@ -49,16 +49,16 @@ class SilenceRules:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Loudness:
-    """The frames of a stretch of audio, judged; every array has the shape (frames,)."""
+    """Silence, cut cost and voice of a stretch of audio, one value per frame; arrays of shape (frames,)."""
 
     silent: Flags
     cut_cost: Costs
     in_voice: Flags
-    """No pause of at least 0.16 s around here: a cut is forced."""
+    """True where no pause of at least 0.16 s is near: a cut here is forced."""
 
 
 def measure(samples: Pcm, rules: SilenceRules) -> Loudness:
-    """Judge every whole frame of `samples` against the 30 s around it; a last part of a frame is left out."""
+    """Compare every whole frame of `samples` with the 30 s around it; a partial last frame is left out."""
     levels = frame_levels(samples)
     floor, top = _surroundings(levels)
     if levels.shape[1] < rules.shortest_evidence_frames:
@@ -73,10 +73,10 @@ def measure(samples: Pcm, rules: SilenceRules) -> Loudness:
 
 
 def frame_levels(samples: Pcm) -> Levels:
-    """The level of every whole frame, smoothed over 100 ms."""
+    """Return the level of every whole frame, smoothed over 100 ms; shape (2, frames)."""
     frames = len(samples) // FRAME_SAMPLES
     power = np.empty((2, frames))
-    room = np.empty((_BATCH_FRAMES, FRAME_SAMPLES))  # once: memory that is new for each batch took twice the time
+    room = np.empty((_BATCH_FRAMES, FRAME_SAMPLES))  # reused: allocating it for each batch took twice the time
     for first in range(0, frames, _BATCH_FRAMES):
         last = min(first + _BATCH_FRAMES, frames)
         batch = room[: last - first]
@@ -95,9 +95,9 @@ def frame_levels(samples: Pcm) -> Levels:
 
 
 def _surroundings(levels: Levels) -> tuple[Levels, Levels]:
-    """For each frame the quietest second of the 30 s around it, and the usual height of the voice there.
+    """Return, for each frame, the quietest second of the 30 s around it, and the usual level of the voice there.
 
-    A steady stretch of 1.5 s holds a whole block, so it is always judged against itself or something quieter.
+    A steady stretch of 1.5 s contains a whole block, so its floor is its own level or a lower one.
     """
     frames = levels.shape[1]
     if not frames:
@@ -118,7 +118,7 @@ def _around(blocks: Levels) -> Levels:
 
 
 def _loudest_within(voice: Costs, width: int) -> Costs:
-    """The maximum over `width` frames around the start of each frame."""
+    """Return the maximum over `width` frames around the start of each frame."""
     if not len(voice):
         return voice
     padded = np.pad(voice, (width // 2, width // 2 - 1), mode="edge")

@@ -1,4 +1,4 @@
-"""The words of many windows -> one timeline of the whole file.
+"""Merges the words of many windows into one timeline of the whole file.
 
 All arithmetic is in whole milliseconds of the file, so that nothing drifts and rounding cannot break the order.
 """
@@ -13,9 +13,9 @@ from schemas.speech import WindowTranscript, Word
 from worker.core.transcript.spelling import clean, is_spoken
 
 _SAMPLES_PER_MS = 16
-# Two engines' windows time one word alike within a few frames of 80 ms.
+# Two engines place one word within a few frames of 80 ms of each other.
 _SAME_WORD_MS = 400
-# No syllable is shorter: keeps words apart that a transducer emitted on one frame.
+# No syllable is shorter. Separates words that a transducer emitted on one frame.
 _LEAST_WORD_MS = 20
 # An unhurried word ends within this; a transducer's last token may stretch over the pause after it.
 _LONGEST_WORD_MS = 1000
@@ -25,7 +25,7 @@ _PER_DIGIT_MS = 500  # a digit may be a word of its own when spoken
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Timed:
-    """A word on the clock of the file."""
+    """A word with its times in milliseconds of the file."""
 
     text: str
     start: int
@@ -39,32 +39,33 @@ class _Timed:
 
 
 class Timeline:
-    """Windows merged as they come, so that little is left to do at the end of a file of hours."""
+    """Incremental merge of windows, so that little is left to do at the end of a long file."""
 
     def __init__(self) -> None:
         self._words: list[_Timed] = []
-        self._heard_to = 0
+        self._covered_to = 0
 
     def add(self, transcripts: Iterable[WindowTranscript]) -> None:
-        """Take more windows, in any order among themselves; all of them belong behind those taken before."""
+        """Merge more windows, in any order; all of them must follow the windows merged before."""
         for transcript in sorted(transcripts, key=lambda one: (one.span.start_sample, one.span.end_sample)):
             words = _join_punctuation(_on_file_clock(transcript))
             begin, end = _ms(transcript.span.start_sample), _ms(transcript.span.end_sample)
-            keep, skip = _seam(self._words, words, begin, min(self._heard_to, end))
+            keep, skip = _seam(self._words, words, begin, min(self._covered_to, end))
             self._words[keep:] = words[skip:]
-            self._heard_to = max(self._heard_to, end)
+            self._covered_to = max(self._covered_to, end)
 
     def words(self) -> tuple[Word, ...]:
-        """One timeline, in seconds of the file with three decimals, whatever the engine said.
+        """Return the words in order, with times in seconds of the file to three decimals.
 
-        `start[i] < start[i + 1]`, `end[i] <= start[i + 1]`, `end > start`; no word is empty or punctuation alone; each
-        lies in its window (where that is long enough for its words); what two windows both heard stands once.
+        For any input: `start[i] < start[i + 1]`, `end[i] <= start[i + 1]`, `end > start`; no word is empty or only
+        punctuation; each word is inside its window, if the window is long enough for its words; and a word that two
+        overlapping windows contain appears once.
         """
         return _in_strict_order(self._words)
 
 
 def merge(transcripts: Iterable[WindowTranscript]) -> tuple[Word, ...]:
-    """The words of a `Timeline` of all these windows."""
+    """Return the words of a `Timeline` of all these windows."""
     timeline = Timeline()
     timeline.add(transcripts)
     return timeline.words()
@@ -75,7 +76,7 @@ def _ms(samples: int) -> int:
 
 
 def _on_file_clock(transcript: WindowTranscript) -> list[_Timed]:
-    """The window's words by start, cleaned, clamped to the window."""
+    """Return the window's words sorted by start, cleaned and clamped to the window."""
     span = transcript.span
     first, last = _ms(span.start_sample), max(_ms(span.end_sample), _ms(span.start_sample) + 1)
     words = (_timed(word, span.start_sample / _SAMPLES_PER_MS, first, last) for word in transcript.words)
@@ -105,7 +106,7 @@ def _longest_ms(text: str) -> int:
 
 
 def _join_punctuation(words: Sequence[_Timed]) -> list[_Timed]:
-    """Append tokens without a letter or digit to the word before; those before any word say nothing and go."""
+    """Append tokens without a letter or digit to the preceding word; drop those before the first word."""
     joined: list[_Timed] = []
     for word in words:
         if is_spoken(word.text):
@@ -116,14 +117,14 @@ def _join_punctuation(words: Sequence[_Timed]) -> list[_Timed]:
 
 
 def _seam(before: Sequence[_Timed], after: Sequence[_Timed], begin: int, end: int) -> tuple[int, int]:
-    """How many words to keep of the earlier run and to skip of the later one, which both heard `[begin, end)`."""
+    """Return how many words to keep of the earlier run and to skip of the later one; both cover `[begin, end)`."""
     if begin >= end:
         return len(before), 0
     return _common_word(before, after, begin, end) or _middle(before, after, (begin + end) / 2)
 
 
 def _common_word(before: Sequence[_Timed], after: Sequence[_Timed], begin: int, end: int) -> tuple[int, int] | None:
-    """A seam after a word that both heard, the nearest to the middle, where each window knows both sides of it."""
+    """Return a seam after a word that both runs contain, the nearest to the middle of the overlap; None without one."""
     first = _count_before(before, begin - _SAME_WORD_MS)
     left = before[first:]
     right = [word for word in after if word.start <= end + _SAME_WORD_MS]
@@ -141,7 +142,7 @@ def _common_word(before: Sequence[_Timed], after: Sequence[_Timed], begin: int, 
 
 
 def _count_before(words: Sequence[_Timed], moment: float) -> int:
-    """How many words there are up to the last whose centre lies before the moment."""
+    """Return the number of words up to the last one whose centre is before the moment."""
     count = len(words)
     while count and words[count - 1].centre >= moment:
         count -= 1
@@ -153,14 +154,14 @@ def _token(text: str) -> str:
 
 
 def _middle(before: Sequence[_Timed], after: Sequence[_Timed], middle: float) -> tuple[int, int]:
-    """A seam in the middle; words of the later run that the earlier one did not reach are kept."""
+    """Return a seam in the middle; words of the later run behind the end of the earlier run are kept."""
     keep = _count_before(before, middle)
-    said_to = before[keep - 1].end if keep else 0
-    return keep, _count_before(after, min(middle, said_to))
+    spoken_to = before[keep - 1].end if keep else 0
+    return keep, _count_before(after, min(middle, spoken_to))
 
 
 def _in_strict_order(words: Sequence[_Timed]) -> tuple[Word, ...]:
-    """Move starts apart, later ones first into what follows, then back from the window's end; then bound the ends."""
+    """Separate equal starts (forwards, then back from the window's end), then bound the ends by the next start."""
     starts = _apart([word.start for word in words], _LEAST_WORD_MS)
     latest = math.inf
     for i in range(len(words) - 1, -1, -1):

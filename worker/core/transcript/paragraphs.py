@@ -8,7 +8,7 @@ from worker.core.transcript.spelling import closing_marks, raw_word
 
 LONGEST_SECONDS = 60.0
 PAUSE_SECONDS = 0.8
-# Deepgram's paragraphs hold three to five sentences; and one of at most 30 s lies whole in one of the pipeline's
+# Deepgram's paragraphs have three to five sentences. A paragraph of at most 30 s fits whole into one of the pipeline's
 # 60 s windows, whose starts are 30 s apart.
 _MOST_SENTENCES = 5
 _AMPLE_SECONDS = 30.0
@@ -16,7 +16,7 @@ _AMPLE_SECONDS = 30.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sentence:
-    """Some words of a timeline in a row, at least one."""
+    """One or more consecutive words of a timeline."""
 
     words: tuple[Word, ...]
 
@@ -27,18 +27,18 @@ class Sentence:
 
     @property
     def start_seconds(self) -> float:
-        """Where its first word starts."""
+        """Start of the first word."""
         return self.words[0].start_seconds
 
     @property
     def end_seconds(self) -> float:
-        """Where its last word ends."""
+        """End of the last word."""
         return self.words[-1].end_seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Paragraph:
-    """Some sentences in a row, at least one."""
+    """One or more consecutive sentences."""
 
     sentences: tuple[Sentence, ...]
 
@@ -49,24 +49,24 @@ class Paragraph:
 
     @property
     def start_seconds(self) -> float:
-        """Where its first sentence starts."""
+        """Start of the first sentence."""
         return self.sentences[0].start_seconds
 
     @property
     def end_seconds(self) -> float:
-        """Where its last sentence ends."""
+        """End of the last sentence."""
         return self.sentences[-1].end_seconds
 
     @property
     def word_count(self) -> int:
-        """How many words it has."""
+        """Number of words."""
         return sum(len(sentence.words) for sentence in self.sentences)
 
 
 def paragraphs_of(words: Sequence[Word]) -> tuple[Paragraph, ...]:
-    """Split a timeline (see `merging.merge`) into paragraphs that hold every word once, in order.
+    """Split a timeline (see `merging.merge`) into paragraphs that contain every word once, in order.
 
-    None is longer than 60 s or has a pause of 0.8 s inside, provided no single word is longer.
+    No paragraph is longer than 60 s, unless a single word is, or contains a pause of 0.8 s.
     """
     return tuple(_paragraphs(_sentences(words)))
 
@@ -91,7 +91,7 @@ def _starts_anew(current: Sequence[Sentence], following: Sentence) -> bool:
 
 
 def is_pause(word: Word, following: Word) -> bool:
-    """Whether the silence between two neighbours parts paragraphs, by the milliseconds that the files show."""
+    """Return True where the silence between two adjacent words, in the files' milliseconds, ends a paragraph."""
     return round((following.start_seconds - word.end_seconds) * 1000) >= PAUSE_SECONDS * 1000
 
 
@@ -125,7 +125,7 @@ _EITHER = frozenset("a.m p.m etc inc ltd co corp u.s u.k u.n e.u d.c ph.d".split
 
 
 def ends_sentence(text: str, following: str) -> bool:
-    """Whether a sentence ends with this word, by its punctuation and the word after it."""
+    """Return True where a sentence ends with this word, judged by its punctuation and the following word."""
     marks = closing_marks(text)
     if not marks:
         return False
@@ -140,5 +140,5 @@ def ends_sentence(text: str, following: str) -> bool:
 
 
 def _is_initial(stem: str) -> bool:
-    """As in `J. Smith`; but `So do I.` ends."""
+    """Return True for an initial, as in `J. Smith`; the `I.` of `So do I.` is none."""
     return len(stem) == 1 and stem.isalpha() and stem != "i"

@@ -1,4 +1,4 @@
-"""Audio as it arrives -> chunks, the unit of checkpoint, cut into windows, the unit of a batch; both end at pauses."""
+"""Cuts a stream of audio into chunks (the unit of checkpoint) and windows (the unit of recognition), at pauses."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ _PAUSE_SEARCH_FRAMES = 30 * FRAMES_PER_SECOND
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Chunk:
-    """A stretch of the file and its windows. Positions are samples in the whole file.
+    """A stretch of the file and its windows. Positions are samples from the beginning of the file.
 
-    The owned stretches `[start_sample, end_sample)` of a file's chunks tile it. Windows may reach over them by the
-    overlap of a forced cut; what lies in no window is silence, or a file of less than 20 ms.
+    The stretches `[start_sample, end_sample)` of a file's chunks tile the file. A window may reach beyond its chunk by
+    the overlap of a forced cut. Samples in no window are silence, or belong to a file shorter than 20 ms.
     """
 
     index: int
@@ -34,25 +34,25 @@ class Chunk:
     end_sample: int
     windows: tuple[WindowSpan, ...]
     samples: Pcm
-    """The owned samples with what the windows need before and after."""
+    """The chunk's own samples, with those that its windows need before and after; shape (samples,)."""
     first_sample: int
-    """Where `samples` begins in the file."""
+    """Position of `samples[0]` in the file."""
     active: Flags
-    """One flag for each whole 20 ms from `start_sample` on: it rises above the noise floor."""
+    """One flag for each whole 20 ms from `start_sample` on: True where the sound rises above the noise floor."""
     starts_in_voice: bool
-    """No pause was found where it starts: its first window overlaps the one before."""
+    """True where no pause was found at the start: the first window overlaps the last one of the previous chunk."""
     ends_in_voice: bool
 
     def samples_of(self, span: WindowSpan) -> Pcm:
-        """A view of the audio of one of `windows`."""
+        """Return a view of the audio of one of `windows`."""
         return self.samples[span.start_sample - self.first_sample : span.end_sample - self.first_sample]
 
 
 class ChunkCutter:
     """Cuts a stream of samples into chunks of at most `chunk_seconds`, each ending at a pause where there is one.
 
-    The chunks are a function of the audio alone, however it is split into blocks. Holds about one chunk of audio;
-    `chunk_seconds` must be at least 4.
+    The chunks are a function of the audio alone, however it is split into blocks. The cutter buffers about one chunk
+    of audio. Raises `ValueError` for `chunk_seconds` below 4.
     """
 
     def __init__(
@@ -71,27 +71,27 @@ class ChunkCutter:
         self._index = 0
         self._start = 0
         self._starts_in_voice = False
-        self._heard_to = 0
+        self._covered_to = 0
         self._lead_in = 0
         self._buffer = self._new_buffer()
         self._filled = 0
 
     @property
     def total_samples(self) -> int:
-        """How many samples were pushed so far."""
+        """Number of samples pushed so far."""
         return self._start - self._lead_in + self._filled
 
     @property
     def room(self) -> int:
-        """Fewer samples than this complete no chunk: pushing them takes no time to speak of."""
+        """Number of samples that complete the next chunk; pushing fewer only copies them."""
         return len(self._buffer) - self._filled
 
     def push(self, block: Pcm) -> tuple[Chunk, ...]:
-        """Take the next samples (copied) and return the chunks they complete, usually none."""
+        """Copy the next samples and return the chunks that they complete, usually none."""
         return tuple(self._push(block))
 
     def finish(self) -> tuple[Chunk, ...]:
-        """The last chunk; none where every sample has gone out before, as with empty audio."""
+        """Return the last chunk, or nothing where every sample is in an earlier chunk or the audio is empty."""
         owned = self._filled - self._lead_in
         if not owned:
             return ()
@@ -117,8 +117,8 @@ class ChunkCutter:
 
     def _chunk(self, loudness: Loudness, owned: int, *, ends_in_voice: bool) -> Chunk:
         place = _Place(self._start, self._start + owned, self._starts_in_voice, ends_in_voice)
-        windows = tuple(_spans(loudness, place, self._heard_to, self._window_rules))
-        self._heard_to = windows[-1].end_sample if windows else self._heard_to
+        windows = tuple(_spans(loudness, place, self._covered_to, self._window_rules))
+        self._covered_to = windows[-1].end_sample if windows else self._covered_to
         return Chunk(
             index=self._index,
             start_sample=place.start_sample,
@@ -153,7 +153,7 @@ class _Place:
     ends_in_voice: bool
 
 
-def _spans(loudness: Loudness, place: _Place, heard_to: int, rules: WindowRules) -> Iterator[WindowSpan]:
+def _spans(loudness: Loudness, place: _Place, covered_to: int, rules: WindowRules) -> Iterator[WindowSpan]:
     owned = place.end_sample - place.start_sample
     frames = owned // FRAME_SAMPLES
     for window in cutting.windows(
@@ -161,15 +161,15 @@ def _spans(loudness: Loudness, place: _Place, heard_to: int, rules: WindowRules)
     ):
         start = place.start_sample + window.first * FRAME_SAMPLES
         end = place.start_sample + (owned if window.last == frames else window.last * FRAME_SAMPLES)
-        if end > heard_to:  # else the overlap of the window before holds all of it
-            yield WindowSpan(start, end, overlaps_previous=start < heard_to)
-            heard_to = end
+        if end > covered_to:  # otherwise the overlap of the previous window contains this one
+            yield WindowSpan(start, end, overlaps_previous=start < covered_to)
+            covered_to = end
 
 
 def recut(chunk: Chunk, rules: WindowRules) -> tuple[WindowSpan, ...]:
-    """Other windows for a chunk that was cut with the default rules; they overlap its neighbours as before."""
+    """Cut a chunk into windows again, by other rules than before; the overlaps with its neighbours are kept."""
     loudness = measure(chunk.samples[chunk.start_sample - chunk.first_sample :], SilenceRules())
     place = _Place(chunk.start_sample, chunk.end_sample, chunk.starts_in_voice, chunk.ends_in_voice)
     shared = chunk.windows and chunk.windows[0].overlaps_previous
-    heard_to = chunk.start_sample + rules.forced_margin_frames * FRAME_SAMPLES if shared else chunk.first_sample
-    return tuple(_spans(loudness, place, heard_to, rules))
+    covered_to = chunk.start_sample + rules.forced_margin_frames * FRAME_SAMPLES if shared else chunk.first_sample
+    return tuple(_spans(loudness, place, covered_to, rules))

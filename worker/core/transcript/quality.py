@@ -1,4 +1,4 @@
-"""Gates that tell a bad transcript from a good one. Pure, and shy: one that fires costs a second decode, then money."""
+"""Gates that detect bad transcripts. Pure and conservative: a false alarm costs a second decode, then money."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ from worker.core.transcript.voicing import talking_seconds
 
 
 class Gate(StrEnum):
-    """What can look wrong with a window's words."""
+    """A reason to distrust a window's words."""
 
     NO_TEXT = "no_text"
-    """Someone talks, and there is not one word."""
+    """There is speech in the window and no word."""
     GAP = "gap"
-    """Someone talks between two words, or before or after all of them, and no word lies there."""
+    """There is speech without words between two words, before the first or after the last."""
     WORD_RATE = "word_rate"
-    """More words than a mouth can say, or a fraction of those that were said."""
+    """More words than can be spoken in the time, or far fewer than the speech must contain."""
     REPETITION = "repetition"
-    """One word or phrase over and over."""
+    """One word or phrase is repeated many times."""
     LOW_CONFIDENCE = "low_confidence"
-    """The engine itself did not believe it."""
+    """The engine's own confidences are low."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GateRules:
-    """Thresholds. Each leaves room to what people do say; a decoder gone wrong is far beyond."""
+    """Thresholds of the gates, well beyond real speech and well within what a failed decoder produces."""
 
     # Voiced, gliding seconds: two are about ten syllables; and music strays into them for under 7 % of its time.
     talking_seconds: float = 2.0
@@ -39,9 +39,9 @@ class GateRules:
     gap_seconds: float = 4.0
     # Auctioneers and rap reach 6 words a second of sound; conversation has 2 to 4.
     most_words_per_second: float = 8.0
-    # Slow dictation has 1 word a second of sound; music and games, which are sound too, are told by talking_seconds.
+    # Slow dictation has 1 word a second of sound; talking_seconds distinguishes music and games, which are sound too.
     least_words_per_second: float = 0.5
-    # Below these a rate or a mean says nothing.
+    # Below these a rate or a mean is not significant.
     least_words: int = 8
     least_sound_seconds: float = 10.0
     # "No no no no no", "let's go" five times are normal on a stream; a stuck decoder fills the window.
@@ -54,7 +54,7 @@ class GateRules:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Evidence:
-    """One window: what was said to be in it, and what is."""
+    """A window's words beside its audio."""
 
     words: Sequence[Word]
     samples: Pcm
@@ -70,14 +70,14 @@ class _Evidence:
         return int(self.active.sum()) / FRAMES_PER_SECOND
 
     def talks(self, start_seconds: float, end_seconds: float) -> bool:
-        """Whether that part of the window is, at least for a good part, someone talking."""
+        """Return True where a substantial share of that part of the window is speech."""
         part = self.samples[int(start_seconds * SAMPLE_RATE_HZ) : int(end_seconds * SAMPLE_RATE_HZ)]
         enough = max(self.rules.talking_seconds, self.rules.talking_share * (end_seconds - start_seconds))
         return end_seconds - start_seconds >= enough and talking_seconds(part) >= enough
 
 
 def failed_gates(chunk: Chunk, window: WindowTranscript, rules: GateRules | None = None) -> tuple[Gate, ...]:
-    """The gates that a window of the chunk fails, in the order of `Gate`; none for a good one."""
+    """Return the gates that a window of the chunk fails, in the order of `Gate`; empty for a good window."""
     first = max(0, (window.span.start_sample - chunk.start_sample) // FRAME_SAMPLES)
     last = (window.span.end_sample - chunk.start_sample) // FRAME_SAMPLES
     evidence = _Evidence(
@@ -97,7 +97,7 @@ def failed_gates(chunk: Chunk, window: WindowTranscript, rules: GateRules | None
 
 
 def other_cuts(chunk: Chunk) -> tuple[WindowSpan, ...]:
-    """The chunk in windows of at most 20 s: other neighbours in each, and less for a decoder to lose its way in."""
+    """Cut the chunk into windows of at most 20 s: other context for each word, and less to go wrong in each window."""
     return recut(chunk, WindowRules(longest_frames=20 * FRAMES_PER_SECOND, ample_frames=10 * FRAMES_PER_SECOND))
 
 
@@ -110,7 +110,7 @@ def _gap(evidence: _Evidence) -> bool:
 
 
 def _gaps(evidence: _Evidence) -> Iterator[tuple[float, float]]:
-    """Long stretches between words, of a window that has some."""
+    """Yield long stretches without words, in seconds of a window that has words."""
     if not evidence.words:
         return
     clock = [
@@ -143,7 +143,7 @@ def _repetition(evidence: _Evidence) -> bool:
 
 
 def _longest_run_of_phrase(tokens: Sequence[str], size: int) -> int:
-    """How many words in a row belong to repeats of a phrase of that many words."""
+    """Return the length in words of the longest run of repeats of a phrase of `size` words."""
     longest = run = 0
     for token, later in zip(tokens, tokens[size:], strict=False):
         run = run + 1 if token == later else 0

@@ -1,10 +1,10 @@
-"""The spelling of single words: what is kept of an engine's text, and Deepgram's raw form of it."""
+"""Spelling of single words: cleaning an engine's text, and Deepgram's raw form of it."""
 
 import unicodedata
 
 
 def clean(text: str) -> str:
-    """The text on one line, without what UTF-8, CSV or a caption cannot hold: controls and lone surrogates."""
+    """Return the text on one line, without control characters and lone surrogates."""
     if text.isascii() and text.isprintable() and " " not in text:
         return text
     held = "".join(char for char in text if char.isspace() or unicodedata.category(char) not in {"Cc", "Cs"})
@@ -12,14 +12,14 @@ def clean(text: str) -> str:
 
 
 def is_spoken(text: str) -> bool:
-    """Whether there is a letter or digit in it, and not punctuation or symbols alone."""
+    """Return True where the text contains a letter or digit."""
     return text.isalnum() or any(char.isalnum() for char in text)
 
 
 def raw_word(text: str) -> str:
-    """Deepgram's raw `word` of a punctuated one: lower case, no punctuation around it; inside, `don't` and `3.5` stay.
+    """Return Deepgram's raw `word` of a punctuated one: lower case, without punctuation at its ends.
 
-    Never empty where the text `is_spoken`; a text that is not comes back as it is.
+    Punctuation inside stays, as in `don't` and `3.5`. Text without a letter or digit is returned unchanged.
     """
     if text.isalnum():
         return text.lower()
@@ -28,7 +28,7 @@ def raw_word(text: str) -> str:
 
 
 def closing_marks(text: str) -> str:
-    """What follows the last letter or digit."""
+    """Return the characters after the last letter or digit."""
     if text[-1:].isalnum():
         return ""
     return text[max((i + 1 for i, char in enumerate(text) if char.isalnum()), default=0) :]

@@ -1,4 +1,4 @@
-"""The two CSV files the pipeline reads with pandas: CRLF, UTF-8, seconds with three decimals."""
+"""The two CSV files that the pipeline reads with pandas: CRLF, UTF-8, seconds with three decimals."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from schemas.speech import Word
 from worker.core.transcript.paragraphs import Paragraph
 from worker.core.transcript.spelling import raw_word
 
-# What pandas.read_csv takes for a missing value unless told otherwise (pandas 0.25 to 3.1).
+# Values that pandas.read_csv takes for missing by default (pandas 0.25 to 3.1).
 READ_AS_MISSING = frozenset({
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
     "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
@@ -16,21 +16,21 @@ READ_AS_MISSING = frozenset({
 
 
 def words_csv(words: Sequence[Word]) -> bytes:
-    """`start_time,end_time,word`, a row a word, `word` as in Deepgram's raw `word`."""
+    """Render `start_time,end_time,word`, one row per word; `word` is spelled like Deepgram's raw `word`."""
     rows = ((_time(word.start_seconds), _time(word.end_seconds), legible(raw_word(word.text))) for word in words)
     return _table(("start_time", "end_time", "word"), rows)
 
 
 def paragraphs_csv(paragraphs: Sequence[Paragraph]) -> bytes:
-    """`start_time,end_time,text`, a row a paragraph."""
+    """Render `start_time,end_time,text`, one row per paragraph."""
     rows = ((_time(one.start_seconds), _time(one.end_seconds), legible(one.text)) for one in paragraphs)
     return _table(("start_time", "end_time", "text"), rows)
 
 
 def legible(text: str) -> str:
-    """The text, with a full stop where a CSV reader would otherwise take it for missing.
+    """Return the text, with a full stop appended where a CSV reader would otherwise take it for missing.
 
-    A reader looks at the bare value, so quoting does not help; a full stop keeps it a word and reads as one.
+    Readers ignore quotes when they look for missing values, so quoting does not help.
     """
     return f"{text}." if text in READ_AS_MISSING else text
 

@@ -1,8 +1,8 @@
-"""How much of a stretch of audio sounds like someone talking: a judge between missed speech and music or noise.
+"""Speech detector that separates missed speech from music and noise.
 
-Exact enough to say "there is speech here that has no words", which costs a second decode and perhaps Deepgram's price;
-it is asked only about stretches without words. Talking is voiced sound in short runs whose pitch glides: a held note
-does not glide, a hum does not stop, noise has no pitch.
+Used only on stretches without words, where a positive answer costs a second decode and perhaps a Deepgram request.
+Speech is voiced sound in short runs whose pitch glides: a held note does not glide, a hum does not stop, and noise has
+no pitch.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from worker.core.transcript.loudness import FRAME_SAMPLES, FRAMES_PER_SECOND, SA
 Track = NDArray[np.float64]
 """One value a frame of 20 ms."""
 
-_RATE_HZ = SAMPLE_RATE_HZ // 2  # voices lie below 400 Hz: every second sample is enough
+_RATE_HZ = SAMPLE_RATE_HZ // 2  # voices are below 400 Hz: every second sample is enough
 _HOP = FRAME_SAMPLES // 2
 _LENGTH = 2 * _HOP  # 40 ms hold three periods of the deepest voice
 _FFT = 1024
@@ -27,7 +27,7 @@ _MOST_GLIDE = 0.15  # more is a jump to another voice or an octave error
 
 
 def talking_seconds(samples: Pcm) -> float:
-    """The seconds of voiced sound, in runs whose pitch glides; talk is voiced for about half of its time."""
+    """Return the seconds of voiced sound in runs whose pitch glides; speech is voiced for about half of its time."""
     if len(samples) < 2 * _LENGTH:
         return 0.0
     pitch = _pitch(samples)
@@ -44,7 +44,7 @@ def _glides(run: Track) -> bool:
 
 
 def _pitch(samples: Pcm) -> Track:
-    """The pitch of every frame in Hz, 0 where there is none or it is too quiet to matter."""
+    """Return the pitch of every frame in Hz; 0 where there is none or the frame is too quiet."""
     half = samples[: len(samples) // 2 * 2].reshape(-1, 2).mean(axis=1)
     frames = sliding_window_view(half, _LENGTH)[::_HOP]
     frames = frames - frames.mean(axis=1, keepdims=True)
@@ -63,7 +63,7 @@ def _autocorrelation(frames: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _vertex(lags: NDArray[np.float64], best: NDArray[np.intp]) -> Track:
-    """How far the top of the parabola through each peak and its neighbours lies beside the peak."""
+    """Return the offset, in lags, of the vertex of the parabola through each peak and its two neighbours."""
     rows, inner = np.arange(len(lags)), np.clip(best, 1, lags.shape[1] - 2)
     left, top, right = lags[rows, inner - 1], lags[rows, inner], lags[rows, inner + 1]
     bend = left - 2 * top + right
