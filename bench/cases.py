@@ -53,7 +53,7 @@ def make_cases(
 def _case(name: str, stem: Path, talks: Sequence[Iterator[Pcm]]) -> Case:
     """Write each talk as 16 kHz FLAC, and all of them as samples in one file, with their windows."""
     raw = stem.with_suffix(".pcm")
-    chunk_seconds = load_settings().chunk_duration_minutes * 60
+    chunk_seconds = load_settings().jobs.chunk_duration_minutes * 60
     files, windows, written = [], [], 0
     with raw.open("wb") as samples:
         for number, talk in enumerate(talks):

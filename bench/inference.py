@@ -64,7 +64,7 @@ def inference(wish: Wish, *, as_json: bool, write: Path | None) -> None:
 
 
 def _plan(wish: Wish, weights: str, device: str, batch_sizes: Sequence[int]) -> Plan:
-    settings = load_settings()
+    settings = load_settings().engine
     return Plan(
         weights=weights,
         device=device,
@@ -99,7 +99,7 @@ def _material(audio: Pcm, chunk_minutes: float, folder: Path) -> Material:
 
 
 def _windows(audio: Pcm) -> Iterator[Pcm]:
-    cutter = ChunkCutter(chunk_seconds=load_settings().chunk_duration_minutes * SECONDS_PER_MINUTE)
+    cutter = ChunkCutter(chunk_seconds=load_settings().jobs.chunk_duration_minutes * SECONDS_PER_MINUTE)
     for chunk in (*cutter.push(audio), *cutter.finish()):
         yield from map(chunk.samples_of, chunk.windows)
 

@@ -87,8 +87,9 @@ async def _turns(
 
 def engine_like_the_workers(model: str, device: str) -> AbstractAsyncContextManager[WindowRecogniser]:
     """To be entered."""
+    settings = load_settings()
     asked = {"parakeet_model_name": model, "parakeet_device": ParakeetDevice(device)}
-    return make_engine(load_settings().model_copy(update=asked))
+    return make_engine(settings.engine.model_copy(update=asked), settings.cloud)
 
 
 def _one_turn(worker: Worker, result: Result) -> None:

@@ -77,6 +77,7 @@ class Result:
 def report(wish: Wish, results: Sequence[Result]) -> Report:
     """Everything that was found, judged."""
     machine, settings = this_machine(), load_settings()
+    jobs = settings.jobs
     lengths = " ".join(f"--hours {hours:g}" for hours in wish.hours)
     options = f"--weights {wish.weights} --device {wish.device} {lengths} --short-files {wish.short_files}"
     return Report(
@@ -92,8 +93,8 @@ def report(wish: Wish, results: Sequence[Result]) -> Report:
                 "From the publication of the job to its event, on the development servers of this machine, as 16 kHz "
                 "FLAC; against an engine like the worker's own that is offered the same windows from memory, in turns. "
                 f"Medians; what is longer than {LONG_HOURS:g} h is measured once. Memory is the proportional set size "
-                f"of the worker, its inference process and ffmpeg. Batches of {settings.gpu_batch_size}, "
-                f"{settings.chunks_in_flight} chunks of {settings.chunk_duration_minutes:g} min in flight. What the "
+                f"of the worker, its inference process and ffmpeg. Batches of {settings.engine.gpu_batch_size}, "
+                f"{jobs.chunks_in_flight} chunks of {jobs.chunk_duration_minutes:g} min in flight. What the "
                 "worker and its ffmpegs take of the processors, beside the engine, is what it costs to keep an engine "
                 "of any speed at work: at N times real time N / 3600 of it in each second."
             ),

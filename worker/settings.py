@@ -1,16 +1,29 @@
-"""The environment, read once into one frozen `Settings`. Read in cli.py and app.py only.
+"""The environment, read once into frozen groups; every factory takes the groups that it uses and no more.
 
-Names and meanings are the contract's (section 4); the reason for a default stands beside it.
+Names and meanings are the contract's (section 4); the reason for a default stands beside it. A setting is a field of
+one group, and its variable is the field's name in capitals.
 """
 
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from schemas.codes import Method
+
+_QUOTES = "'\""
+_BUCKET = re.compile(r"[a-z0-9._-]*")
+_FOREIGN = frozenset({"TMPDIR", "DEEPGRAM_HOST"})
+"""Variables of other programs that resemble settings of ours."""
+_SECRETS = frozenset({"DEEPGRAM_API_KEY"})
+_OUR_PREFIXES = ("PARAKEET_", "DEEPGRAM_")
+_ALIKE = 0.88
+"""Of difflib's ratio: one letter more, less or other in a name of eight."""
 
 
 class ParakeetDevice(StrEnum):
@@ -21,12 +34,42 @@ class ParakeetDevice(StrEnum):
     AUTO = "auto"
 
 
-class Settings(BaseSettings):
-    """Every setting of the worker. Constructing it raises pydantic's `ValidationError` naming each bad variable."""
+def _bucket(value: object) -> object:
+    """Return the name of a bucket. Raises `ValueError` for anything else, with the name that was likely meant."""
+    if isinstance(value, str) and not _BUCKET.fullmatch(value):
+        meant = re.sub(r"[^a-z0-9._-]", "", value.strip(_QUOTES + " ").removeprefix("gs://").split("/")[0].lower())
+        raise ValueError(
+            f"must be the name of a bucket alone, a-z 0-9 . _ -, without gs://, quotes or slashes; write {meant}"
+        )
+    return value
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
-    # Google Cloud names
+def _buckets(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return frozenset(str(_bucket(part.strip())) for part in value.split(",") if part.strip())
+
+
+Bucket = Annotated[str, BeforeValidator(_bucket)]
+Buckets = Annotated[frozenset[str], BeforeValidator(_buckets)]
+
+
+class Group(BaseModel):
+    """Settings that are used together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _unquoted(cls, value: object) -> object:
+        if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in _QUOTES:
+            raise ValueError("must not stand in quotes: they are part of the value, as `docker --env-file` reads it")
+        return value
+
+
+class CloudSettings(Group):
+    """Names in Google Cloud."""
+
     project_id: str = Field("klipstream", description="Google Cloud project of the topics and subscriptions")
     jobs_subscription: str = Field("transcription-jobs-worker", description="subscription the jobs are pulled from")
     jobs_topic: str = Field(
@@ -37,25 +80,35 @@ class Settings(BaseSettings):
     dead_letter_subscription: str = Field(
         "transcription-dead-letters", description="subscription the dead-letter console reads"
     )
-    output_bucket: str = Field("", description="bucket of the artefacts where a job names no output_uri_prefix")
-    state_bucket: str = Field("", description="bucket of claims, checkpoints and result markers")
+    output_bucket: Bucket = Field("", description="bucket of the artefacts where a job names no output_uri_prefix")
+    state_bucket: Bucket = Field("", description="bucket of claims, checkpoints and result markers")
     pubsub_emulator_host: str | None = Field(None, description="host:port of a development server instead of Pub/Sub")
     storage_emulator_host: str | None = Field(None, description="URL of a development server instead of Cloud Storage")
-    input_buckets: Annotated[frozenset[str], NoDecode] = Field(
-        frozenset(), description="buckets jobs may read, comma-separated; empty: any"
-    )
-    output_buckets: Annotated[frozenset[str], NoDecode] = Field(
+    input_buckets: Buckets = Field(frozenset(), description="buckets jobs may read, comma-separated; empty: any")
+    output_buckets: Buckets = Field(
         frozenset(), description="buckets jobs may write, comma-separated; empty: only OUTPUT_BUCKET"
     )
 
-    # engines
+    @property
+    def writable_buckets(self) -> frozenset[str]:
+        """The buckets an output prefix may name."""
+        return self.output_buckets or frozenset({self.output_bucket})
+
+    @property
+    def is_emulated(self) -> bool:
+        """True where development servers stand for both Pub/Sub and Cloud Storage."""
+        return bool(self.pubsub_emulator_host and self.storage_emulator_host)
+
+
+class EngineSettings(Group):
+    """The engines, and the instance they run on."""
+
     enable_gpu_transcription: bool = Field(True, description="false: Parakeet is never used")
     parakeet_device: ParakeetDevice = Field(ParakeetDevice.CUDA, description="cuda, cpu or auto")
     parakeet_model_name: str = Field(
         "nvidia/parakeet-tdt-0.6b-v2",
         description="a hub name, or a path to a .nemo file; null or null:200x: no speech recognition, for load tests",
     )
-    transcription_method: Method = Field(Method.AUTO, description="method where the job does not force one")
     # 8 windows of 30 s are 3,000 encoder frames: on an L4 their activations stay in the 48 MB L2 cache.
     gpu_batch_size: int = Field(8, ge=1, le=256, description="most windows in one encoder batch")
     gpu_memory_limit_gb: float = Field(20, gt=0, description="hard cap on the process's GPU memory, GiB")
@@ -72,15 +125,23 @@ class Settings(BaseSettings):
     # All that four job slots with two chunks each can ask for; ten such workers stay below a project's limit of 100.
     deepgram_max_requests: int = Field(8, ge=1, le=100, description="requests to Deepgram at once, of one worker")
     deepgram_base_url: str | None = Field(None, description="another address than Deepgram's, such as a stand-in's")
+    instance_vcpus: float = Field(4, gt=0, description="vCPUs of the instance that runs the worker")
+    instance_memory_gib: float = Field(16, gt=0, description="memory of that instance")
 
-    # routing
+
+class RoutingSettings(Group):
+    """The engine of a job."""
+
+    transcription_method: Method = Field(Method.AUTO, description="method where the job does not force one")
     cost_optimization: bool = Field(True, description="auto picks the cheapest healthy method")
     short_file_threshold_hours: float = Field(2, ge=0, description="shorter goes to Parakeet")
     long_file_threshold_hours: float = Field(4, ge=0, description="at or above goes to Deepgram")
     parakeet_rollout_percent: float = Field(100, ge=0, le=100, description="share of videos that may use Parakeet")
-    fallback_budget_usd_per_day: float | None = Field(None, ge=0, description="every Deepgram dollar of the pool a day")
 
-    # the way of a job
+
+class JobSettings(Group):
+    """Jobs: how many, how large, and in what pieces."""
+
     # 10 minutes: a kill costs seconds of GPU time, and a long file has few enough checkpoints.
     chunk_duration_minutes: float = Field(10, ge=0.1, le=60, description="unit of checkpoint, retry and fallback")
     chunks_in_flight: int = Field(2, ge=1, le=16, description="chunks of one job worked on at once")
@@ -99,14 +160,22 @@ class Settings(BaseSettings):
     max_crashes: int = Field(10, ge=1, description="starts that ended without verdict or new checkpoint")
     claim_ttl_seconds: float = Field(30, gt=0, description="a claim that stands still this long is stale")
     temp_dir: Path = Field(Path("/tmp"), description="where audio is downloaded to; memory on Cloud Run")  # noqa: S108
-
-    # watching it
-    enable_performance_metrics: bool = Field(True, description="metrics on or off")
-    log_transcription_costs: bool = Field(True, description="one cost log event a job")
     progress_events: bool = Field(False, description="publish transcription.progress, at most one in 10 s a job")
+    log_transcription_costs: bool = Field(True, description="one cost log event a job")
+
+    @property
+    def job_slots(self) -> int:
+        """How many jobs run at once."""
+        return self.max_concurrent_jobs if self.enable_batch_processing else 1
+
+
+class TelemetrySettings(Group):
+    """Health port, metrics, traces and logs."""
+
     health_port: int = Field(8080, ge=0, le=65535, description="port of the health endpoints; 0: any free one, logged")
     # Whoever reaches the port reads job ids: the deployment opens it to the platform's probes, nobody else does.
     health_host: str = Field("127.0.0.1", description="address they listen on; 0.0.0.0 for probes from outside")
+    enable_performance_metrics: bool = Field(True, description="metrics on or off")
     metrics_exporter: Literal["none", "prometheus", "otlp", "gcp"] = Field(
         "prometheus", description="prometheus: /metrics on the health port; otlp: OTEL_EXPORTER_OTLP_ENDPOINT"
     )
@@ -114,29 +183,88 @@ class Settings(BaseSettings):
     traces_file: Path | None = Field(None, description="for TRACES_EXPORTER=file: one line of OTLP JSON a batch")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
 
-    # money: the price book's figures where these are unset
-    instance_vcpus: float = Field(4, gt=0, description="vCPUs of the instance that runs the worker")
-    instance_memory_gib: float = Field(16, gt=0, description="memory of that instance")
+
+class MoneySettings(Group):
+    """The day's limit, and prices other than the price book's."""
+
+    fallback_budget_usd_per_day: float | None = Field(None, ge=0, description="every Deepgram dollar of the pool a day")
     gpu_usd_per_second: float | None = Field(None, ge=0, description="overrides the price book")
     vcpu_usd_per_second: float | None = Field(None, ge=0, description="overrides the price book")
     gib_usd_per_second: float | None = Field(None, ge=0, description="overrides the price book")
     deepgram_usd_per_minute: float | None = Field(None, ge=0, description="overrides the price book")
 
-    @field_validator("input_buckets", "output_buckets", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return frozenset(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
 
-    @property
-    def writable_buckets(self) -> frozenset[str]:
-        """The buckets an output prefix may name."""
-        return self.output_buckets or frozenset({self.output_bucket})
+class Settings(BaseModel):
+    """Every setting of the worker, by group."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cloud: CloudSettings = CloudSettings()
+    engine: EngineSettings = EngineSettings()
+    routing: RoutingSettings = RoutingSettings()
+    jobs: JobSettings = JobSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    money: MoneySettings = MoneySettings()
+    look_alikes: Mapping[str, str] = Field(default_factory=dict[str, str])
+    """Variables of the environment that are no settings but look like one, each with the setting that it resembles."""
 
     def masked(self) -> dict[str, object]:
-        """Every setting as it is in effect, secrets hidden; for the log."""
-        return self.model_dump(mode="json")
+        """Return every setting as it is in effect, secrets hidden; for the log."""
+        groups = self.model_dump(mode="json", exclude={"look_alikes"})
+        return {name: value for group in groups.values() for name, value in group.items()}
 
-    @property
-    def job_slots(self) -> int:
-        """How many jobs run at once."""
-        return self.max_concurrent_jobs if self.enable_batch_processing else 1
+
+def read_settings(environment: Mapping[str, object]) -> Settings:
+    """Read the variables. An empty one counts as not set, and capitals make no difference.
+
+    Raises pydantic's `ValidationError` that names each bad variable, by its group and its field.
+    """
+    given = {name.upper(): value for name, value in environment.items() if value != ""}
+    groups: dict[str, dict[str, object]] = {}
+    for name, group, _ in fields():
+        if name in given:
+            groups.setdefault(group, {})[name.lower()] = given[name]
+    return Settings.model_validate({**groups, "look_alikes": look_alikes(given)})
+
+
+def problems(error: ValidationError) -> list[str]:
+    """Return what is wrong with each bad variable: its name, the reason and, but for a secret, the value."""
+    found = []
+    for each in error.errors():
+        name = ".".join(str(part) for part in each["loc"][1:]).upper()
+        value = "a secret" if name in _SECRETS else repr(each["input"])
+        found.append(f"{name}: {each['msg']} (got {value})")
+    return found
+
+
+def fields() -> Iterator[tuple[str, str, FieldInfo]]:
+    """Yield each setting: its variable, its group's name, and its field."""
+    for group, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+            for name, setting in field.annotation.model_fields.items():
+                yield name.upper(), group, setting
+
+
+def look_alikes(names: Mapping[str, object]) -> dict[str, str]:
+    """Return the names that are no settings but resemble one, each with that setting."""
+    known = [name for name, _, _ in fields()]
+    found = {name: _resembled(name, known) for name in sorted(names.keys() - known - _FOREIGN)}
+    return {name: setting for name, setting in found.items() if setting}
+
+
+def _resembled(name: str, known: list[str]) -> str:
+    """Return the known name that is alike by its letters, its words or its prefix; empty for a name of its own."""
+    if alike := get_close_matches(name, known, n=1, cutoff=_ALIKE):
+        return alike[0]
+    words = _words(name)
+    for setting in known:
+        own = _words(setting)
+        if own == words or (len(own & words) > 1 and len(own ^ words) == 1):
+            return setting
+    if name.startswith(_OUR_PREFIXES):
+        return get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    return ""
+
+
+def _words(name: str) -> set[str]:
+    return {word.removesuffix("S") for word in name.split("_")}

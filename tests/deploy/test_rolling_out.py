@@ -13,7 +13,7 @@ import yaml
 
 from tests.support.deploy.project import GIB, IMAGES, QUOTAS, Project
 from tests.support.deploy.scripts import DEPLOY, IMAGE, dry_run, rendered, script
-from worker.settings import Settings
+from worker.settings import fields, read_settings
 
 SCHEMA = yaml.safe_load((DEPLOY / "schemas" / "worker-pool.schema.json").read_text())
 POOL = "gcloud beta run worker-pools"
@@ -51,18 +51,16 @@ def test_the_shape_is_one_l4_with_4_vcpus_and_16_gib_unless_told_otherwise() -> 
 
 
 def test_the_worker_knows_every_setting_that_it_is_given() -> None:
-    known = {name.upper() for name in Settings.model_fields}
+    known = {variable for variable, _, _ in fields()}
 
     assert set(environment_of("production")) - known == {"OTEL_RESOURCE_ATTRIBUTES"}  # OpenTelemetry's own
 
 
 def test_the_settings_are_the_workers_own_defaults_but_for_names_and_the_baked_model() -> None:
-    given = {name.lower(): value for name, value in environment_of("production").items() if value != "(secret)"}
-    known = set(Settings.model_fields)
-    given = {name: value for name, value in given.items() if value and name in known}  # as the environment is read
+    given = {name: value for name, value in environment_of("production").items() if value != "(secret)"}
 
-    settings, defaults = Settings(**given), Settings()
-    differing = {name for name in given if getattr(settings, name) != getattr(defaults, name)}
+    settings, defaults = read_settings(given).masked(), read_settings({}).masked()
+    differing = {name for name, value in settings.items() if value != defaults[name]}
 
     buckets = {"output_bucket", "state_bucket", "input_buckets", "output_buckets"}
     watched = {"health_host", "metrics_exporter", "traces_exporter"}

@@ -25,7 +25,7 @@ from worker.core.transcript.planning import Chunk, ChunkCutter
 from worker.embedded.deepgram import EmbeddedDeepgram
 from worker.embedded.deepgram.audio import fingerprint
 from worker.ports import SAMPLE_RATE_HZ, Pcm
-from worker.settings import Settings
+from worker.settings import EngineSettings, MoneySettings
 
 CHUNK_SECONDS = 300.0
 # Chunks 2 and 4 of seven: they reach from 591.44 to 887.24 s and from 1183.04 to 1478.84 s.
@@ -63,7 +63,7 @@ async def test_the_bill_of_a_mixed_job_is_right_to_the_millionth(tmp_path: Path)
     )
     cloud = MemoryCloudRecogniser()
     deepgram = Deepgram(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit())
-    on_an_l4 = prices(Settings(), uses_gpu=True)
+    on_an_l4 = prices(EngineSettings(), MoneySettings(), uses_gpu=True)
     room = JobsRoom(
         tmp_path,
         recogniser=engine,

@@ -40,3 +40,22 @@ def broad_handlers() -> list[str]:
 
 def test_everything_is_caught_in_one_place() -> None:
     assert {place.split(":")[0] for place in broad_handlers()} <= {"worker/core/delivery/caught.py"}
+
+
+def takers_of_all_settings() -> list[str]:
+    """Functions with a parameter, and classes with a field, that is the whole `Settings`; strings count as types."""
+    found = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation is not None:
+                named = {part.id for part in ast.walk(node.annotation) if isinstance(part, ast.Name)}
+                quoted = {part.value for part in ast.walk(node.annotation) if isinstance(part, ast.Constant)}
+                if "Settings" in named | quoted:
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    return found
+
+
+def test_only_the_two_commands_that_split_the_settings_take_all_of_them() -> None:
+    takers = [place.split(":")[0] for place in takers_of_all_settings()]
+
+    assert takers == ["worker/app/worker.py", "worker/commands/check.py"]

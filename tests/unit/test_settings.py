@@ -1,4 +1,3 @@
-from enum import Enum
 from pathlib import Path
 
 import pytest
@@ -6,7 +5,7 @@ import typer
 from pydantic import ValidationError
 
 from worker.commands.console import load_settings
-from worker.settings import Settings
+from worker.settings import fields, problems, read_settings
 
 PROMISED = {
     "ENABLE_GPU_TRANSCRIPTION": True,
@@ -42,17 +41,15 @@ PROMISED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _an_empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
 @pytest.mark.parametrize("name", PROMISED)
 def test_the_defaults_are_those_that_were_promised(name: str) -> None:
-    value = getattr(Settings(), name.lower())
+    assert read_settings({}).masked()[name.lower()] == PROMISED[name]
 
-    assert (value.value if isinstance(value, Enum) else value) == PROMISED[name]
+
+def test_every_setting_belongs_to_one_group() -> None:
+    names = [variable for variable, _, _ in fields()]
+
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize(
@@ -85,26 +82,107 @@ def test_a_bad_value_ends_the_command_with_its_name_and_itself(
     assert value in said
 
 
-def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FALLBACK_BUDGET_USD_PER_DAY", "")
+def test_all_bad_values_are_named_at_once() -> None:
+    with pytest.raises(ValidationError) as refused:
+        read_settings({"GPU_BATCH_SIZE": "0", "MAX_PARKED": "-1", "HEALTH_PORT": "x"})
 
-    assert Settings().fallback_budget_usd_per_day is None
-
-
-def test_buckets_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("INPUT_BUCKETS", "one, two,")
-
-    assert Settings().input_buckets == {"one", "two"}
+    named = [line.split(":")[0] for line in problems(refused.value)]
+    assert named == ["GPU_BATCH_SIZE", "MAX_PARKED", "HEALTH_PORT"]
 
 
-def test_the_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DEEPGRAM_API_KEY", "very-secret")
+def test_an_empty_variable_is_one_that_is_not_set() -> None:
+    assert read_settings({"FALLBACK_BUDGET_USD_PER_DAY": ""}).money.fallback_budget_usd_per_day is None
 
-    assert "very-secret" not in f"{Settings()!r} {Settings().masked()}"
+
+def test_capitals_make_no_difference() -> None:
+    assert read_settings({"max_parked": "7"}).jobs.max_parked == 7
+
+
+def test_buckets_are_separated_by_commas() -> None:
+    assert read_settings({"INPUT_BUCKETS": "one, two,"}).cloud.input_buckets == {"one", "two"}
+
+
+@pytest.mark.parametrize("name", ["OUTPUT_BUCKET", "STATE_BUCKET", "INPUT_BUCKETS", "OUTPUT_BUCKETS"])
+@pytest.mark.parametrize(
+    "value",
+    ["gs://my-bucket", "gs://my-bucket/", "my-bucket/", "'my-bucket", "My-Bucket", "gs://my-bucket/some/folder"],
+)
+def test_a_bucket_that_is_no_bare_name_is_refused_with_the_name_to_write(name: str, value: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        read_settings({name: value})
+
+    (line,) = problems(refused.value)
+    assert line.startswith(f"{name}: ")
+    assert "; write my-bucket (got " in line
+    assert value in line
+
+
+def test_the_refused_bucket_of_several_is_told() -> None:
+    with pytest.raises(ValidationError, match="write second"):
+        read_settings({"INPUT_BUCKETS": "first, gs://second"})
+
+
+@pytest.mark.parametrize("name", ["OUTPUT_BUCKET", "PROJECT_ID", "PARAKEET_MODEL_NAME", "INPUT_BUCKETS", "TEMP_DIR"])
+@pytest.mark.parametrize("value", ['"a-name"', "'a-name'"])
+def test_a_value_in_quotes_is_refused_and_the_quotes_are_named(name: str, value: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        read_settings({name: value})
+
+    (line,) = problems(refused.value)
+    assert line.startswith(f"{name}: ")
+    assert "must not stand in quotes" in line
+
+
+def test_a_quoted_key_is_refused_and_not_shown() -> None:
+    with pytest.raises(ValidationError) as refused:
+        read_settings({"DEEPGRAM_API_KEY": '"very-secret"'})
+
+    (line,) = problems(refused.value)
+    assert line.startswith("DEEPGRAM_API_KEY: ")
+    assert "very-secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("OUPUT_BUCKET", "OUTPUT_BUCKET"),
+        ("INPUT_BUCKET", "INPUT_BUCKETS"),
+        ("OUTPUT_BUCKET_NAME", "OUTPUT_BUCKET"),
+        ("BUCKET_STATE", "STATE_BUCKET"),
+        ("TEMPDIR", "TEMP_DIR"),
+        ("MAX_CONCURENT_JOBS", "MAX_CONCURRENT_JOBS"),
+        ("MAX_JOBS", "MAX_CONCURRENT_JOBS"),
+        ("DEEPGRAM_KEY", "DEEPGRAM_API_KEY"),
+        ("PARAKEET_MODEL", "PARAKEET_MODEL_NAME"),
+        ("PARAKEET_MODEL_ID", "PARAKEET_MODEL_NAME"),
+        ("max_crash", "MAX_CRASHES"),
+    ],
+)
+def test_a_variable_that_resembles_a_setting_is_told_with_that_setting(name: str, meant: str) -> None:
+    assert read_settings({name: "x"}).look_alikes == {name.upper(): meant}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("TMPDIR", "PATH", "HOME", "HOSTNAME", "PORT", "LOG_LEVEL", "PYTHONPATH", "AUDIO_BUCKET", "COST_TABLE_NAME"),
+        *("GOOGLE_CLOUD_PROJECT", "GOOGLE_APPLICATION_CREDENTIALS", "OTEL_EXPORTER_OTLP_ENDPOINT", "HF_HOME"),
+        *("K_REVISION", "CLOUD_RUN_WORKER_POOL", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
+        *("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "REDIS_PORT_6379_TCP", "REDIS_SERVICE_HOST"),
+    ],
+)
+def test_a_variable_of_another_program_is_left_alone(name: str) -> None:
+    assert read_settings({name: "x"}).look_alikes == {}
+
+
+def test_the_secret_is_never_shown() -> None:
+    settings = read_settings({"DEEPGRAM_API_KEY": "very-secret"})
+
+    assert "very-secret" not in f"{settings!r} {settings.masked()}"
 
 
 def test_settings_do_not_change() -> None:
-    settings = Settings()
+    settings = read_settings({})
 
     with pytest.raises(ValidationError):
-        settings.temp_dir = Path("/elsewhere")  # type: ignore[misc]
+        settings.jobs.temp_dir = Path("/elsewhere")  # type: ignore[misc]

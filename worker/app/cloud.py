@@ -6,22 +6,23 @@ from dataclasses import dataclass
 
 from worker.adapters.gcs import GcsObjectStore, open_object_store
 from worker.adapters.pubsub.pubsub import PubSub, open_pubsub
-from worker.settings import Settings
+from worker.settings import CloudSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cloud:
-    """The clients of Pub/Sub and Cloud Storage."""
+    """The clients of Pub/Sub and Cloud Storage, and the names that this worker uses there."""
 
     pubsub: PubSub
     store: GcsObjectStore
+    names: CloudSettings
 
 
 @asynccontextmanager
-async def open_cloud(settings: Settings) -> AsyncIterator[Cloud]:
-    """Connect to what the settings name. Nothing is verified yet."""
+async def open_cloud(names: CloudSettings) -> AsyncIterator[Cloud]:
+    """Connect to the servers that the settings name. Nothing is verified yet."""
     async with (
-        open_object_store(project=settings.project_id) as store,
-        open_pubsub(settings.project_id, emulator_host=settings.pubsub_emulator_host) as pubsub,
+        open_object_store(project=names.project_id) as store,
+        open_pubsub(names.project_id, emulator_host=names.pubsub_emulator_host) as pubsub,
     ):
-        yield Cloud(pubsub=pubsub, store=store)
+        yield Cloud(pubsub=pubsub, store=store, names=names)

@@ -22,12 +22,12 @@ from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.readiness import Readiness
 from worker.errors import GpuNotAvailable, ModelLoadingError
 from worker.ports import EngineFacts, ObjectStore, Pcm, Recognition, WindowRecogniser
-from worker.settings import Settings
+from worker.settings import CloudSettings, EngineSettings, MoneySettings, RoutingSettings
 
 log = structlog.get_logger(__name__)
 
 
-def make_engine(settings: Settings) -> AbstractAsyncContextManager[WindowRecogniser]:
+def make_engine(settings: EngineSettings, cloud: CloudSettings) -> AbstractAsyncContextManager[WindowRecogniser]:
     """Parakeet, to be entered: that loads the model in a process of its own, which takes 10 s and more.
 
     With ENABLE_GPU_TRANSCRIPTION=false nothing is started. Raises `ModelLoadingError` for the null engine anywhere but
@@ -36,7 +36,9 @@ def make_engine(settings: Settings) -> AbstractAsyncContextManager[WindowRecogni
     if not settings.enable_gpu_transcription:
         return nullcontext(NoEngine("ENABLE_GPU_TRANSCRIPTION is false"))
     if (speed := null_speed(settings.parakeet_model_name)) is not None:
-        _refuse_on_a_real_cloud(settings)
+        if not cloud.is_emulated:
+            reason = "it hears nothing: for load tests on emulators only"
+            raise ModelLoadingError(settings.parakeet_model_name, reason)
         return nullcontext(null_engine(speed))
     return ParakeetEngine(
         model_name=settings.parakeet_model_name,
@@ -63,7 +65,9 @@ class Engines:
     prices: Prices
 
 
-def engines_of(settings: Settings, parakeet: WindowRecogniser, deepgram: Deepgram | None) -> Engines:
+def engines_of(
+    settings: EngineSettings, money: MoneySettings, parakeet: WindowRecogniser, deepgram: Deepgram | None
+) -> Engines:
     """Put engines that have been started together. Raises `DeepgramPriceUnknown`."""
     health = EngineHealth(SystemClock(), doubted=isinstance(parakeet, NoEngine))
     may_pay = settings.enable_fallback or not settings.enable_gpu_transcription
@@ -73,24 +77,29 @@ def engines_of(settings: Settings, parakeet: WindowRecogniser, deepgram: Deepgra
         deepgram=deepgram,
         health=health,
         readiness=Readiness(health, deepgram, may_pay=may_pay),
-        prices=prices(settings, uses_gpu=parakeet.facts.uses_gpu),
+        prices=prices(settings, money, uses_gpu=parakeet.facts.uses_gpu),
     )
 
 
 @asynccontextmanager
-async def open_engines(settings: Settings, store: ObjectStore) -> AsyncIterator[Engines]:
+async def open_engines(
+    settings: EngineSettings, money: MoneySettings, cloud: CloudSettings, store: ObjectStore
+) -> AsyncIterator[Engines]:
     """Start what the settings ask for. Raises what `start_engine` and `open_deepgram` raise."""
-    async with open_deepgram(settings, store) as deepgram, start_engine(settings) as parakeet:
-        yield engines_of(settings, parakeet, deepgram)
+    async with (
+        open_deepgram(settings, money, store, cloud.state_bucket) as deepgram,
+        start_engine(settings, cloud) as parakeet,
+    ):
+        yield engines_of(settings, money, parakeet, deepgram)
 
 
-def start_engine(settings: Settings) -> AbstractAsyncContextManager[WindowRecogniser]:
+def start_engine(settings: EngineSettings, cloud: CloudSettings) -> AbstractAsyncContextManager[WindowRecogniser]:
     """Parakeet, to be entered; or none on a machine without a GPU, where Deepgram may do everything instead.
 
     Entering raises `ModelLoadingError`, and `GpuNotAvailable` where the worker could then do nothing.
     """
     may_do_without = settings.deepgram_api_key is not None and settings.enable_fallback
-    return started_or_none(make_engine(settings), may_do_without=may_do_without)
+    return started_or_none(make_engine(settings, cloud), may_do_without=may_do_without)
 
 
 @asynccontextmanager
@@ -126,7 +135,9 @@ class NoEngine:
 
 
 @asynccontextmanager
-async def open_deepgram(settings: Settings, store: ObjectStore) -> AsyncIterator[Deepgram | None]:
+async def open_deepgram(
+    settings: EngineSettings, money: MoneySettings, store: ObjectStore, state_bucket: str
+) -> AsyncIterator[Deepgram | None]:
     """The fallback with its price and budget, or None where there is no key.
 
     Raises `ValueError` for a key that cannot be sent, `DeepgramPriceUnknown`.
@@ -138,13 +149,13 @@ async def open_deepgram(settings: Settings, store: ObjectStore) -> AsyncIterator
     async with make_deepgram(settings, settings.deepgram_api_key.get_secret_value(), retries) as recogniser:
         yield Deepgram(
             recogniser=recogniser,
-            usd_per_minute=prices(settings, uses_gpu=True).deepgram_usd_per_minute,
-            budget=make_budget(settings, store),
+            usd_per_minute=prices(settings, money, uses_gpu=True).deepgram_usd_per_minute,
+            budget=make_budget(money, store, state_bucket),
             most_requests=1 + retries.wasted_repeats,
         )
 
 
-def make_deepgram(settings: Settings, api_key: str, retries: Retries) -> DeepgramRecogniser:
+def make_deepgram(settings: EngineSettings, api_key: str, retries: Retries) -> DeepgramRecogniser:
     """The adapter, to be entered. Raises `ValueError` for a key that cannot be sent."""
     return DeepgramRecogniser(
         api_key=api_key,
@@ -157,30 +168,30 @@ def make_deepgram(settings: Settings, api_key: str, retries: Retries) -> Deepgra
     )
 
 
-def make_budget(settings: Settings, store: ObjectStore) -> Budget:
+def make_budget(money: MoneySettings, store: ObjectStore, state_bucket: str) -> Budget:
     """The pool's daily limit, kept in the state bucket; none where the settings have none."""
-    if settings.fallback_budget_usd_per_day is None:
+    if money.fallback_budget_usd_per_day is None:
         return NoLimit()
-    return FallbackBudget(store, settings.state_bucket, SystemClock(), usd_per_day=settings.fallback_budget_usd_per_day)
+    return FallbackBudget(store, state_bucket, SystemClock(), usd_per_day=money.fallback_budget_usd_per_day)
 
 
-def only_deepgram(settings: Settings) -> str:
+def only_deepgram(settings: EngineSettings, routing: RoutingSettings) -> str:
     """The setting that leaves nothing but Deepgram, as `NAME=value`; empty where Parakeet may work."""
     if not settings.enable_gpu_transcription:
         return "ENABLE_GPU_TRANSCRIPTION=false"
-    return "TRANSCRIPTION_METHOD=deepgram" if settings.transcription_method is Method.DEEPGRAM else ""
+    return "TRANSCRIPTION_METHOD=deepgram" if routing.transcription_method is Method.DEEPGRAM else ""
 
 
-def prices(settings: Settings, *, uses_gpu: bool) -> Prices:
+def prices(settings: EngineSettings, money: MoneySettings, *, uses_gpu: bool) -> Prices:
     """The price book's figures, or the settings' where they are given; without a GPU none is paid for.
 
     Raises `DeepgramPriceUnknown`.
     """
     book = price_book()
-    gpu = book.gpu_usd_per_second if settings.gpu_usd_per_second is None else settings.gpu_usd_per_second
-    vcpu = book.vcpu_usd_per_second if settings.vcpu_usd_per_second is None else settings.vcpu_usd_per_second
-    gib = book.gib_usd_per_second if settings.gib_usd_per_second is None else settings.gib_usd_per_second
-    deepgram = settings.deepgram_usd_per_minute
+    gpu = book.gpu_usd_per_second if money.gpu_usd_per_second is None else money.gpu_usd_per_second
+    vcpu = book.vcpu_usd_per_second if money.vcpu_usd_per_second is None else money.vcpu_usd_per_second
+    gib = book.gib_usd_per_second if money.gib_usd_per_second is None else money.gib_usd_per_second
+    deepgram = money.deepgram_usd_per_minute
     return Prices(
         book_version=book.version,
         rates=ParakeetRates(
@@ -190,8 +201,3 @@ def prices(settings: Settings, *, uses_gpu: bool) -> Prices:
         memory_gib=settings.instance_memory_gib,
         deepgram_usd_per_minute=book.of_deepgram(settings.deepgram_model) if deepgram is None else deepgram,
     )
-
-
-def _refuse_on_a_real_cloud(settings: Settings) -> None:
-    if not (settings.pubsub_emulator_host and settings.storage_emulator_host):
-        raise ModelLoadingError(settings.parakeet_model_name, "it hears nothing: for load tests on emulators only")

@@ -33,7 +33,7 @@ from worker.core.delivery.fuse import FuseState
 from worker.core.jobs.board import Board
 from worker.core.jobs.tasks import together
 from worker.ports import Clock
-from worker.settings import Settings
+from worker.settings import CloudSettings, EngineSettings, TelemetrySettings
 from worker.telemetry.metrics import Counter
 from worker.telemetry.register import (
     BUDGET_SPENT,
@@ -227,12 +227,11 @@ def _measure_gpu(reading: GpuReading) -> None:
 
 @asynccontextmanager
 async def watching(
-    settings: Settings, watch: Watch, worker: str, render_metrics: Callable[[], bytes] | None = None
+    settings: TelemetrySettings, identity: Identity, watch: Watch, render_metrics: Callable[[], bytes] | None = None
 ) -> AsyncIterator[str]:
     """Let it watch, and answer on the health port, whose URL this yields. Raises `HealthPortTaken`."""
     from worker.adapters.web.http_server import HealthServer  # noqa: PLC0415 - 10 MiB that only a health port needs
 
-    identity = _identity(settings, worker)
     watch.identified(identity)
     routes = {
         "/health": lambda: health_answer(identity, watch.condition, watch.age_seconds),
@@ -249,12 +248,13 @@ async def watching(
             looking.cancel()
 
 
-def _identity(settings: Settings, worker: str) -> Identity:
+def identity_of(worker: str, cloud: CloudSettings, engine: EngineSettings) -> Identity:
+    """Return the unchanging part of the health document."""
     return Identity(
         worker=worker,
-        subscription=settings.jobs_subscription,
-        gpu_transcription_enabled=settings.enable_gpu_transcription,
-        gpu_memory_limit_gb=settings.gpu_memory_limit_gb,
+        subscription=cloud.jobs_subscription,
+        gpu_transcription_enabled=engine.enable_gpu_transcription,
+        gpu_memory_limit_gb=engine.gpu_memory_limit_gb,
         versions={"python": platform.python_version(), **_versions()},
     )
 

@@ -18,7 +18,7 @@ from worker.app.cloud import Cloud
 from worker.core.delivery.fitness import MACHINE, TEMP_DIR, Need, Part
 from worker.errors import MachineFault, ObjectForbidden, ObjectNotFound
 from worker.ports import ObjectRef, ObjectStore
-from worker.settings import Settings
+from worker.settings import CloudSettings
 
 PROBE_BYTES = 1 << 20
 """The bytes that TEMP_DIR must take for a worker to be fit; smaller than nearly all audio."""
@@ -30,18 +30,18 @@ ENGINE_PROBE_SECONDS = 300.0
 GET_OBJECT = "storage.objects.get"
 
 
-def worker_parts(settings: Settings, cloud: Cloud, folder: Path) -> Iterator[Part]:
+def worker_parts(cloud: Cloud, folder: Path) -> Iterator[Part]:
     """Yield the parts that are there before the engines: the machine's, the buckets and the topics."""
     yield from machine_parts(folder)
-    yield from cloud_parts(settings, cloud)
+    yield from cloud_parts(cloud)
 
 
-def cloud_parts(settings: Settings, cloud: Cloud) -> Iterator[Part]:
+def cloud_parts(cloud: Cloud) -> Iterator[Part]:
     """Yield the buckets and topics that the settings name."""
-    yield from Buckets.of(settings, cloud.store.impatient()).parts()
+    yield from Buckets.of(cloud.names, cloud.store.impatient()).parts()
     for variable, name in (
-        ("COMPLETION_TOPIC", settings.completion_topic),
-        ("DEAD_LETTER_TOPIC", settings.dead_letter_topic),
+        ("COMPLETION_TOPIC", cloud.names.completion_topic),
+        ("DEAD_LETTER_TOPIC", cloud.names.dead_letter_topic),
     ):
         topic = cloud.pubsub.topic(name)
         yield Part(name=f"{variable} {name}", resource=topic.path, probe=topic.verify)
@@ -58,14 +58,14 @@ class Buckets:
     inputs: frozenset[str]
 
     @classmethod
-    def of(cls, settings: Settings, store: ObjectStore) -> "Buckets":
-        """Return the buckets of the settings."""
+    def of(cls, names: CloudSettings, store: ObjectStore) -> "Buckets":
+        """Return the buckets that the settings name."""
         return cls(
             store=store,
-            output=settings.output_bucket,
-            state=settings.state_bucket,
-            other_outputs=settings.writable_buckets - {settings.output_bucket},
-            inputs=settings.input_buckets,
+            output=names.output_bucket,
+            state=names.state_bucket,
+            other_outputs=names.writable_buckets - {names.output_bucket},
+            inputs=names.input_buckets,
         )
 
     def parts(self) -> Iterator[Part]:

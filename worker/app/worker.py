@@ -23,11 +23,10 @@ from worker.adapters.machine.workspace import workspace
 from worker.adapters.pubsub.backlog_metric import Backlog, google_session
 from worker.app.cloud import Cloud, open_cloud
 from worker.app.engines import Engines, NoEngine, open_engines
-from worker.app.monitor import Watch, watching
+from worker.app.monitor import Watch, identity_of, watching
 from worker.app.parts import Buckets, decoder_part, engine_part, worker_parts
-from worker.app.preflight import demand, findings
+from worker.app.preflight import demand, findings, log_finding, variable_findings
 from worker.app.sample import SPEECH
-from worker.core.costs.bill import Prices
 from worker.core.costs.usage import report_usage
 from worker.core.dead_letters.adoption import Adoption
 from worker.core.dead_letters.entries import Forwarded
@@ -43,10 +42,11 @@ from worker.core.jobs.state import JobStates
 from worker.core.jobs.transcription import SampleNotRecognised, recognise_sample
 from worker.errors import EngineFailure, WorkerError
 from worker.ports import AudioDecoder, WindowRecogniser
-from worker.settings import Settings
+from worker.settings import CloudSettings, EngineSettings, JobSettings, RoutingSettings, Settings, TelemetrySettings
 from worker.telemetry.export import Destinations, exporting
 
 GIB = 1024**3
+SECONDS_PER_MINUTE = 60
 # Python's own is 5 ms. Ten times as many turns cost nothing that can be measured.
 TURN_SECONDS = 0.0005
 # Three jobs may fail for reasons of their own; by the tenth in a row the worker asks whether it is the reason.
@@ -55,12 +55,12 @@ FUSE_THRESHOLD = 10
 log = structlog.get_logger(__name__)
 
 
-def make_decoder(settings: Settings) -> FfmpegDecoder:
+def make_decoder(jobs: JobSettings, engine: EngineSettings) -> FfmpegDecoder:
     """The decoder, with the length limit of the settings. Raises `FfmpegMissing`."""
     return FfmpegDecoder(
         ffmpeg=find_ffmpeg(),
-        limits=Limits(max_seconds=settings.max_audio_hours * SECONDS_PER_HOUR),
-        parts=max(1, processors(settings.instance_vcpus) - 1),  # one is the event loop's
+        limits=Limits(max_seconds=jobs.max_audio_hours * SECONDS_PER_HOUR),
+        parts=max(1, processors(engine.instance_vcpus) - 1),  # one is the event loop's
     )
 
 
@@ -76,34 +76,39 @@ async def run_worker(settings: Settings) -> None:
     board, clock = Board(), SystemClock()
     with (
         _Signals() as signals,
-        workspace(settings.temp_dir) as folder,
-        exporting(_destinations(settings)) as render,
+        workspace(settings.jobs.temp_dir) as folder,
+        exporting(_destinations(settings.telemetry)) as render,
         open_gpus() as gpus,
-        _backlog(settings) as backlog,
+        _backlog(settings.cloud) as backlog,
     ):
         watch = Watch(board, gpus, clock, backlog, folder)
         log.info("worker.starting", worker=worker_name(), **settings.masked())
+        for finding in variable_findings(settings.look_alikes):
+            log_finding(finding)
+        identity = identity_of(worker_name(), settings.cloud, settings.engine)
         async with (
-            watching(settings, watch, worker_name(), render),
-            open_cloud(settings) as cloud,
+            watching(settings.telemetry, identity, watch, render),
+            open_cloud(settings.cloud) as cloud,
         ):
-            await demand(findings(settings, cloud))
-            async with open_engines(settings, cloud.store) as engines:
-                consumer = await make_consumer(settings, cloud, engines, folder, board)
+            await demand(findings(cloud, settings.jobs, settings.engine, settings.routing, settings.money))
+            async with open_engines(settings.engine, settings.money, settings.cloud, cloud.store) as engines:
+                decoder = make_decoder(settings.jobs, settings.engine)
+                policy = routing_policy(settings.routing, settings.engine)
+                consumer = await make_consumer(cloud, engines, decoder, policy, settings.jobs, folder, board)
                 signals.stops(consumer)
                 watch.serving(engines, consumer)
                 _keep_pauses_short()
                 device = engines.parakeet.facts.device_name
-                log.info("worker.ready", subscription=settings.jobs_subscription, device=device)
+                log.info("worker.ready", subscription=cloud.names.jobs_subscription, device=device)
                 await consumer.run()
         log.info("worker.stopped")
 
 
-def _backlog(settings: Settings) -> AbstractContextManager[Backlog | None]:
-    """What waits can be known of the real Pub/Sub alone."""
-    if settings.pubsub_emulator_host:
+def _backlog(cloud: CloudSettings) -> AbstractContextManager[Backlog | None]:
+    """Return the reader of the backlog; an emulator reports none."""
+    if cloud.pubsub_emulator_host:
         return nullcontext()
-    return Backlog(settings.project_id, settings.jobs_subscription, SystemClock(), google_session)
+    return Backlog(cloud.project_id, cloud.jobs_subscription, SystemClock(), google_session)
 
 
 def _keep_pauses_short() -> None:
@@ -117,7 +122,7 @@ def _keep_pauses_short() -> None:
     gc.freeze()
 
 
-def _destinations(settings: Settings) -> Destinations:
+def _destinations(settings: TelemetrySettings) -> Destinations:
     return Destinations(
         metrics=settings.metrics_exporter if settings.enable_performance_metrics else "none",
         traces=settings.traces_exporter,
@@ -128,15 +133,21 @@ def _destinations(settings: Settings) -> Destinations:
 
 
 async def make_consumer(
-    settings: Settings, cloud: Cloud, engines: Engines, folder: Path, board: Board | None = None
+    cloud: Cloud,
+    engines: Engines,
+    decoder: FfmpegDecoder,
+    policy: RoutingPolicy,
+    settings: JobSettings,
+    folder: Path,
+    board: Board | None = None,
 ) -> Consumer:
     """Return the consumer of the jobs subscription; downloads go below `folder`. Raises `SubscriptionNotFound`."""
-    clock, decoder = SystemClock(), make_decoder(settings)
-    subscription = cloud.pubsub.subscription(settings.jobs_subscription)
-    fitness = make_fitness(settings, cloud, engines, decoder, folder)
-    jobs, rng = make_jobs(settings, cloud, engines, folder, board, fitness), random.Random()  # noqa: S311 - jitter
+    clock, rng = SystemClock(), random.Random()  # noqa: S311 - jitter
+    subscription = cloud.pubsub.subscription(cloud.names.jobs_subscription)
+    fitness = make_fitness(cloud, engines, decoder, folder)
+    jobs = make_jobs(cloud, engines, decoder, policy, settings, folder, board, fitness)
     adoption = Adoption(
-        cloud.pubsub.subscription(settings.dead_letter_subscription),
+        cloud.pubsub.subscription(cloud.names.dead_letter_subscription),
         lambda letter: adopt_forwarded(jobs, letter),
         why_not=lambda: consumer.snapshot.intake_stopped_because,
         patience_seconds=adoption_patience_seconds(settings),
@@ -169,14 +180,14 @@ async def adopt_forwarded(jobs: Jobs, letter: Forwarded) -> None:
     await adopt(jobs, letter.original, deliveries=letter.deliveries, gave_up_at=letter.gave_up_at)
 
 
-def adoption_patience_seconds(settings: Settings) -> float:
+def adoption_patience_seconds(settings: JobSettings) -> float:
     """Return how long after its first sight a dead worker's claim is known to be stale."""
     return settings.claim_ttl_seconds + 1.0
 
 
-def make_fitness(settings: Settings, cloud: Cloud, engines: Engines, decoder: FfmpegDecoder, folder: Path) -> Fitness:
+def make_fitness(cloud: Cloud, engines: Engines, decoder: FfmpegDecoder, folder: Path) -> Fitness:
     """Return the parts of this worker; those that preflight has verified count as tested."""
-    fitness = Fitness(worker_parts(settings, cloud, folder), SystemClock(), random.Random())  # noqa: S311 - jitter
+    fitness = Fitness(worker_parts(cloud, folder), SystemClock(), random.Random())  # noqa: S311 - jitter
     fitness.record_verified()
     fitness.add(decoder_part(lambda: decodes_sample(decoder)))
     if engines.parakeet.facts is not NoEngine.facts:
@@ -202,22 +213,23 @@ async def decodes_sample(decoder: AudioDecoder) -> None:
 
 
 def make_jobs(
-    settings: Settings,
     cloud: Cloud,
     engines: Engines,
+    decoder: FfmpegDecoder,
+    policy: RoutingPolicy,
+    settings: JobSettings,
     folder: Path,
     board: Board | None = None,
     fitness: Fitness | None = None,
 ) -> Jobs:
     """Return what does the job of a delivery. Without `fitness` no bucket is refused before it is tried."""
     clock = SystemClock()
-    writable = settings.writable_buckets
-    buckets = Buckets.of(settings, cloud.store.impatient())
+    names, buckets = cloud.names, Buckets.of(cloud.names, cloud.store.impatient())
     parts = fitness or Fitness((), clock, random.Random())  # noqa: S311 - jitter
     tools = JobTools(
         states=JobStates(
             cloud.store,
-            settings.state_bucket,
+            names.state_bucket,
             clock,
             worker_name(),
             settings.claim_ttl_seconds,
@@ -226,24 +238,36 @@ def make_jobs(
         intake=AudioIntake(
             cloud.store,
             folder,
-            input_buckets=settings.input_buckets,
+            input_buckets=names.input_buckets,
             max_bytes=int(settings.max_file_size_gb * GIB),
             room_bytes=settings.download_room_gb * GIB,
             may_read=lambda bucket: parts.refuse_if_broken(f"gs://{bucket}"),
             on_read=lambda bucket: parts.add(buckets.audio(bucket, is_learned=True)),
             until_mended=lambda bucket: parts.wait_mended(f"gs://{bucket}"),
         ),
-        output=OutputWriter(cloud.store, output_bucket=settings.output_bucket, writable_buckets=writable),
-        decoder=make_decoder(settings),
+        output=OutputWriter(cloud.store, output_bucket=names.output_bucket, writable_buckets=names.writable_buckets),
+        decoder=decoder,
         recogniser=engines.parakeet,
         deepgram=engines.deepgram,
         health=engines.health,
-        completions=cloud.pubsub.topic(settings.completion_topic),
-        dead_letters=cloud.pubsub.topic(settings.dead_letter_topic),
+        completions=cloud.pubsub.topic(names.completion_topic),
+        dead_letters=cloud.pubsub.topic(names.dead_letter_topic),
         clock=clock,
         board=board or Board(),
     )
-    return Jobs(tools, _rules(settings, engines.prices))
+    rules = JobRules(
+        worker=worker_name(),
+        revision=this_instance().revision,
+        subscription=names.jobs_subscription,
+        routing=policy,
+        prices=engines.prices,
+        chunk_seconds=settings.chunk_duration_minutes * SECONDS_PER_MINUTE,
+        chunks_in_flight=settings.chunks_in_flight,
+        max_crashes=settings.max_crashes,
+        progress_events=settings.progress_events,
+        log_costs=settings.log_transcription_costs,
+    )
+    return Jobs(tools, rules)
 
 
 async def self_test(decoder: AudioDecoder, engine: WindowRecogniser) -> None:
@@ -254,26 +278,16 @@ async def self_test(decoder: AudioDecoder, engine: WindowRecogniser) -> None:
         raise EngineFailure(engine.facts.model_name, str(exc)) from exc
 
 
-def _rules(settings: Settings, prices: Prices) -> JobRules:
-    return JobRules(
-        worker=worker_name(),
-        revision=this_instance().revision,
-        subscription=settings.jobs_subscription,
-        routing=RoutingPolicy(
-            method=settings.transcription_method,
-            gpu_enabled=settings.enable_gpu_transcription,
-            fallback_enabled=settings.enable_fallback,
-            rollout_percent=settings.parakeet_rollout_percent,
-            cost_optimization=settings.cost_optimization,
-            short_file_seconds=settings.short_file_threshold_hours * SECONDS_PER_HOUR,
-            long_file_seconds=settings.long_file_threshold_hours * SECONDS_PER_HOUR,
-        ),
-        prices=prices,
-        chunk_seconds=settings.chunk_duration_minutes * 60,
-        chunks_in_flight=settings.chunks_in_flight,
-        max_crashes=settings.max_crashes,
-        progress_events=settings.progress_events,
-        log_costs=settings.log_transcription_costs,
+def routing_policy(routing: RoutingSettings, engine: EngineSettings) -> RoutingPolicy:
+    """Return the routing rules that the settings give."""
+    return RoutingPolicy(
+        method=routing.transcription_method,
+        gpu_enabled=engine.enable_gpu_transcription,
+        fallback_enabled=engine.enable_fallback,
+        rollout_percent=routing.parakeet_rollout_percent,
+        cost_optimization=routing.cost_optimization,
+        short_file_seconds=routing.short_file_threshold_hours * SECONDS_PER_HOUR,
+        long_file_seconds=routing.long_file_threshold_hours * SECONDS_PER_HOUR,
     )
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from schemas.text import plain_json
 from worker.app.cloud import open_cloud
-from worker.app.preflight import Finding, findings
+from worker.app.preflight import Finding, findings, variable_findings
 from worker.commands.console import EXIT_FAILED, load_settings, say
 from worker.commands.health import document, own_url
 from worker.core.delivery.fuse import FuseState
 from worker.errors import WorkerError
-from worker.settings import Settings
+from worker.settings import CloudSettings, EngineSettings, JobSettings, Settings
 from worker.telemetry import configure_logging
 
 
@@ -19,16 +19,16 @@ def check(*, as_json: bool) -> None:
     """Print each finding as it comes; exit 1 when one is not ok."""
     settings = load_settings()
     configure_logging("json")
-    failed = asyncio.run(_report(settings, as_json=as_json))
+    failed = asyncio.run(_report(_everything(settings), as_json=as_json))
     if failed:
         raise SystemExit(EXIT_FAILED)
     if not as_json:
         say(("ready to run", "green"))
 
 
-async def _report(settings: Settings, *, as_json: bool) -> int:
+async def _report(findings: AsyncIterator[Finding], *, as_json: bool) -> int:
     failed = 0
-    async for finding in _everything(settings):
+    async for finding in findings:
         failed += not finding.ok
         if as_json:
             print(plain_json(vars(finding)))
@@ -39,15 +39,17 @@ async def _report(settings: Settings, *, as_json: bool) -> int:
 
 
 async def _everything(settings: Settings) -> AsyncIterator[Finding]:
+    for finding in variable_findings(settings.look_alikes):
+        yield finding
     try:
-        async with open_cloud(settings) as cloud:
-            async for finding in findings(settings, cloud):
+        async with open_cloud(settings.cloud) as cloud:
+            async for finding in findings(cloud, settings.jobs, settings.engine, settings.routing, settings.money):
                 yield finding
     except WorkerError as exc:
         yield Finding(name="Google Cloud", ok=False, detail=f"{exc}: {exc.suggested_action}")
-    if settings.health_port and (running := document(own_url())):
+    if settings.telemetry.health_port and (running := document(own_url())):
         yield running_worker(running)
-    yield await _engine(settings)
+    yield await _engine(settings.engine, settings.cloud, settings.jobs)
 
 
 def running_worker(health: dict[str, Any]) -> Finding:
@@ -63,17 +65,19 @@ def running_worker(health: dict[str, Any]) -> Finding:
     )
 
 
-async def _engine(settings: Settings) -> Finding:
+async def _engine(engine: EngineSettings, cloud: CloudSettings, jobs: JobSettings) -> Finding:
     from worker.app.engines import NoEngine, start_engine  # noqa: PLC0415
     from worker.app.worker import make_decoder, self_test  # noqa: PLC0415  all of the worker: the checks before it come first
 
-    name = f"model {settings.parakeet_model_name}"
+    name = f"model {engine.parakeet_model_name}"
     try:
-        async with start_engine(settings) as engine:
-            if isinstance(engine, NoEngine):
-                return Finding(name=name, ok=True, advice=True, detail=f"{engine.reason}: every job goes to Deepgram")
-            await self_test(make_decoder(settings), engine)
-            facts = engine.facts
+        async with start_engine(engine, cloud) as recogniser:
+            if isinstance(recogniser, NoEngine):
+                return Finding(
+                    name=name, ok=True, advice=True, detail=f"{recogniser.reason}: every job goes to Deepgram"
+                )
+            await self_test(make_decoder(jobs, engine), recogniser)
+            facts = recogniser.facts
     except WorkerError as exc:
         return Finding(name=name, ok=False, detail=f"{exc}: {exc.suggested_action}")
     return Finding(name=name, ok=True, detail=f"heard the built-in sample on {facts.device_name}")

@@ -4,6 +4,7 @@ Nothing that comes from outside is printed as it is: `cell`, `line` and `say` ta
 would act on a terminal as escapes; so does every console of `out`, whatever is printed on it.
 """
 
+import os
 from typing import NoReturn, TypeAlias
 
 import typer
@@ -14,7 +15,7 @@ from rich.style import Style
 from rich.text import Text
 
 from schemas.text import plain, plain_lines
-from worker.settings import Settings
+from worker.settings import Settings, problems, read_settings
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -61,13 +62,9 @@ def _to_stderr(*parts: Part) -> None:
 def load_settings() -> Settings:
     """Return the environment as settings; a wrong variable ends the command and is named with its value."""
     try:
-        return Settings()
+        return read_settings(os.environ)
     except ValidationError as exc:
-        lines = [
-            f"{'.'.join(str(part) for part in error['loc']).upper()}: {error['msg']} (got {error['input']!r})"
-            for error in exc.errors()
-        ]
-        fail("; ".join(lines), EXIT_USAGE)
+        fail("; ".join(problems(exc)), EXIT_USAGE)
 
 
 def _guarded(console: Console) -> Console:

@@ -132,7 +132,7 @@ def _from_file(file: Path) -> tuple[Sequence[Event], int]:
 
 
 def _from_results(since: datetime) -> tuple[Sequence[Event], int]:
-    settings = load_settings()
+    settings = load_settings().cloud
     if not settings.state_bucket:
         fail("STATE_BUCKET is not set: it holds the results; or give --file", EXIT_USAGE)
 
@@ -170,7 +170,7 @@ def explain() -> None:
     """Print what Parakeet costs by the price book or the settings, and how fast it must be to keep the promise."""
     settings = load_settings()
     try:
-        book = prices(settings, uses_gpu=True)
+        book = prices(settings.engine, settings.money, uses_gpu=True)
     except WorkerError as exc:
         fail(f"{exc}: {exc.suggested_action}", EXIT_USAGE)
     shapes = [replace(book, vcpus=vcpus, memory_gib=gib) for vcpus, gib in SHAPES]

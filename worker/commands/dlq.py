@@ -6,11 +6,12 @@ A listing is best effort: Pub/Sub promises no complete answer, and what another 
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from google.auth.exceptions import GoogleAuthError
 from rich.highlighter import JSONHighlighter
@@ -37,11 +38,13 @@ from worker.core.dead_letters.replay import (
     replay,
 )
 from worker.errors import WorkerError
-from worker.settings import Settings
+from worker.settings import CloudSettings, EngineSettings, JobSettings, MoneySettings, RoutingSettings
 from worker.telemetry import configure_logging
 
 if TYPE_CHECKING:
     from worker.core.jobs.handler import Jobs
+
+_OpenJobs: TypeAlias = Callable[[PubSub], AbstractAsyncContextManager["Jobs"]]
 
 # Three empty answers end a listing; each is waited for this long.
 PULL_SECONDS = 2.0
@@ -174,7 +177,9 @@ class _Tally:
 @dataclass(frozen=True, kw_only=True)
 class _Console:
     pubsub: PubSub
-    settings: Settings
+    cloud: CloudSettings
+    jobs: JobSettings
+    open_jobs: "_OpenJobs"
     selection: Selection
     holding: Holding
     clock: SystemClock
@@ -198,47 +203,58 @@ def _with_console(
     act: Callable[[_Console], Awaitable[int]], selection: Selection, most: int, *, with_messages: bool = True
 ) -> int:
     settings = load_settings()
-    configure_logging(settings.log_format)
+    configure_logging(settings.telemetry.log_format)
+    open_jobs = partial(_jobs, settings.cloud, settings.engine, settings.money, settings.routing, settings.jobs)
+    opened = _open(settings.cloud, settings.jobs, open_jobs, selection, most, with_messages=with_messages)
     try:
-        return asyncio.run(_run(settings, act, selection, most, with_messages=with_messages))
+        return asyncio.run(_run(opened, act))
     except WorkerError as exc:
         fail(f"{exc}: {exc.suggested_action}")
     except GoogleAuthError as exc:
         fail(f"Google Cloud: {exc} Sign in with: gcloud auth application-default login")
     except OSError as exc:
         # A full disk has no name: what is written without one is the spool.
-        fail(f"{exc.filename or settings.temp_dir}: {exc.strerror}" if exc.strerror else str(exc))
+        fail(f"{exc.filename or settings.jobs.temp_dir}: {exc.strerror}" if exc.strerror else str(exc))
 
 
-async def _run(
-    settings: Settings,
-    act: Callable[[_Console], Awaitable[int]],
-    selection: Selection,
-    most: int,
-    *,
-    with_messages: bool,
-) -> int:
-    async with _open(settings, selection, most, with_messages=with_messages) as console:
+async def _run(opening: AbstractAsyncContextManager[_Console], act: Callable[[_Console], Awaitable[int]]) -> int:
+    async with opening as console:
         if full := console.holding.full_of:
             note(f"{full}: there may be more; what is done here makes room for them")
         return await act(console)
 
 
 @asynccontextmanager
-async def _open(settings: Settings, selection: Selection, most: int, *, with_messages: bool) -> AsyncIterator[_Console]:
+async def _open(
+    cloud: CloudSettings,
+    jobs: JobSettings,
+    open_jobs: "_OpenJobs",
+    selection: Selection,
+    most: int,
+    *,
+    with_messages: bool,
+) -> AsyncIterator[_Console]:
     clock = SystemClock()
-    host, patience = settings.pubsub_emulator_host, Patience(pull=PULL_SECONDS)
-    async with open_pubsub(settings.project_id, emulator_host=host, patience=patience) as pubsub:
-        subscription = pubsub.subscription(settings.dead_letter_subscription)
+    host, patience = cloud.pubsub_emulator_host, Patience(pull=PULL_SECONDS)
+    async with open_pubsub(cloud.project_id, emulator_host=host, patience=patience) as pubsub:
+        subscription = pubsub.subscription(cloud.dead_letter_subscription)
         holding = hold_dead_letters(
             subscription,
             lease_seconds=(await subscription.facts()).ack_deadline_seconds,
-            limits=Limits(messages=most, folder=settings.temp_dir),
+            limits=Limits(messages=most, folder=jobs.temp_dir),
             clock=clock,
             wanted=lambda entry: with_messages and selection.matches(entry, clock.now()),
         )
         async with holding as held:
-            yield _Console(pubsub=pubsub, settings=settings, selection=selection, holding=held, clock=clock)
+            yield _Console(
+                pubsub=pubsub,
+                cloud=cloud,
+                jobs=jobs,
+                open_jobs=open_jobs,
+                selection=selection,
+                holding=held,
+                clock=clock,
+            )
 
 
 async def _adopt_forwarded(console: _Console) -> list[Refusal]:
@@ -251,9 +267,9 @@ async def _adopt_forwarded(console: _Console) -> list[Refusal]:
         return []
     from worker.app.worker import adopt_forwarded, adoption_patience_seconds  # noqa: PLC0415  nearly all of the worker
 
-    patience = adoption_patience_seconds(console.settings)
+    patience = adoption_patience_seconds(console.jobs)
     kept, done = dict[str, Refusal](), set[str]()
-    async with _jobs(console) as jobs:
+    async with console.open_jobs(console.pubsub) as jobs:
 
         async def adopt(entry: Entry) -> None:
             await adopt_forwarded(jobs, forwarded(next(console.holding.messages(entry))))
@@ -274,18 +290,25 @@ async def _adopt_forwarded(console: _Console) -> list[Refusal]:
 
 
 @asynccontextmanager
-async def _jobs(console: _Console) -> "AsyncIterator[Jobs]":
+async def _jobs(
+    names: CloudSettings,
+    engine: EngineSettings,
+    money: MoneySettings,
+    routing: RoutingSettings,
+    settings: JobSettings,
+    pubsub: PubSub,
+) -> "AsyncIterator[Jobs]":
     """Nearly all of the worker, which looking at dead letters does not need."""
     from worker.adapters.gcs import open_object_store  # noqa: PLC0415
     from worker.app.cloud import Cloud  # noqa: PLC0415
     from worker.app.engines import NoEngine, engines_of  # noqa: PLC0415
-    from worker.app.worker import make_jobs  # noqa: PLC0415
+    from worker.app.worker import make_decoder, make_jobs, routing_policy  # noqa: PLC0415
 
-    settings = console.settings
-    async with open_object_store(project=settings.project_id) as store:
-        cloud = Cloud(pubsub=console.pubsub, store=store)
-        engines = engines_of(settings, NoEngine("this command does not transcribe"), None)
-        yield make_jobs(settings, cloud, engines, settings.temp_dir)
+    async with open_object_store(project=names.project_id) as store:
+        cloud = Cloud(pubsub=pubsub, store=store, names=names)
+        engines = engines_of(engine, money, NoEngine("this command does not transcribe"), None)
+        decoder, policy = make_decoder(settings, engine), routing_policy(routing, engine)
+        yield make_jobs(cloud, engines, decoder, policy, settings, settings.temp_dir)
 
 
 def _foretell(decisions: Iterable[Republish | Refusal]) -> int:
@@ -303,7 +326,7 @@ def _foretell(decisions: Iterable[Republish | Refusal]) -> int:
 
 
 async def _republish(console: _Console, rules: Rules, tally: _Tally) -> None:
-    entries, topic = console.adopted, console.pubsub.topic(console.settings.jobs_topic)
+    entries, topic = console.adopted, console.pubsub.topic(console.cloud.jobs_topic)
     decisions = planned(console.holding, entries, rules, console.now)
     with Progress(console=out()) as bars:
         bar = bars.add_task("replaying", total=len(entries))

@@ -18,7 +18,7 @@ from worker.telemetry.export import ExportRefused
 def run() -> None:
     """Work until told to stop."""
     settings = load_settings()
-    configure_logging(settings.log_format, project_id=settings.project_id, worker=worker_name())
+    configure_logging(settings.telemetry.log_format, project_id=settings.cloud.project_id, worker=worker_name())
     try:
         asyncio.run(run_worker(settings))
     except asyncio.CancelledError:

@@ -23,7 +23,7 @@ MOST_OF_A_MESSAGE = 2_000
 
 def submit(job: dict[str, Any], *, wait: bool, timeout_seconds: float, as_json: bool) -> None:
     """Publish; with `wait`, print the job's events until it has ended. Exit 1 when it failed or took too long."""
-    settings = load_settings()
+    settings = load_settings().cloud
     project, topic = settings.project_id, settings.jobs_topic
     with friendly():
         if not wait:
@@ -40,7 +40,7 @@ def submit(job: dict[str, Any], *, wait: bool, timeout_seconds: float, as_json: 
 
 def watch(*, as_json: bool) -> None:
     """Print events as they come, until Ctrl-C, from a subscription of this command's own."""
-    settings = load_settings()
+    settings = load_settings().cloud
     with (
         friendly(),
         client.own_subscription(project_id=settings.project_id, topic=settings.completion_topic) as subscription,

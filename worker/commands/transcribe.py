@@ -29,7 +29,7 @@ from worker.core.jobs.routing import Route
 from worker.core.transcript.artefacts import ArtefactInfo, render_artefacts
 from worker.errors import GpuNotAvailable, ModelLoadingError, WorkerError
 from worker.ports import AudioDecoder, EngineFacts, WindowRecogniser
-from worker.settings import Settings
+from worker.settings import CloudSettings, EngineSettings, JobSettings
 from worker.telemetry import configure_logging
 
 
@@ -43,7 +43,9 @@ def transcribe(
     folder.mkdir(parents=True, exist_ok=True)
     extra = frozenset(CAPTIONS[wanted] for wanted in captions)
     try:
-        failed = asyncio.run(_transcribe_all(settings, named, folder, extra, as_json=as_json))
+        failed = asyncio.run(
+            _transcribe_all(settings.engine, settings.cloud, settings.jobs, named, folder, extra, as_json=as_json)
+        )
     except (GpuNotAvailable, ModelLoadingError) as exc:
         fail(f"{exc}: {exc.suggested_action}")
     if failed:
@@ -65,19 +67,26 @@ def _named(files: Sequence[Path], video_id: str | None) -> dict[str, Path]:
 
 
 async def _transcribe_all(
-    settings: Settings, named: dict[str, Path], folder: Path, extra: frozenset[Artefact], *, as_json: bool
+    settings: EngineSettings,
+    cloud: CloudSettings,
+    jobs: JobSettings,
+    named: dict[str, Path],
+    folder: Path,
+    extra: frozenset[Artefact],
+    *,
+    as_json: bool,
 ) -> int:
     failed = 0
-    decoder = make_decoder(settings)
+    decoder = make_decoder(jobs, settings)
     columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=out(), disable=as_json) as bars:
         loading = bars.add_task(plain(f"loading {settings.parakeet_model_name}"), total=None)
-        async with make_engine(settings) as engine:
+        async with make_engine(settings, cloud) as engine:
             bars.remove_task(loading)
             for name, file in named.items():
                 bar = partial(bars.update, bars.add_task(name, total=None))
                 try:
-                    heard = await _hear(settings, decoder, engine, file, bar)
+                    heard = await _hear(jobs, decoder, engine, file, bar)
                 except WorkerError as exc:
                     failed += 1
                     told: dict[str, object] = {"file": str(file), "error_code": exc.code.value, "error": str(exc)}
@@ -90,7 +99,7 @@ async def _transcribe_all(
 
 
 async def _hear(
-    settings: Settings,
+    jobs: JobSettings,
     decoder: AudioDecoder,
     engine: WindowRecogniser,
     file: Path,
@@ -103,8 +112,8 @@ async def _hear(
         store=_NoStore(),
         key="",
         paid_key="",
-        chunk_seconds=settings.chunk_duration_minutes * 60,
-        chunks_in_flight=settings.chunks_in_flight,
+        chunk_seconds=jobs.chunk_duration_minutes * 60,
+        chunks_in_flight=jobs.chunks_in_flight,
         on_progress=lambda progress: bar(completed=progress.audio_seconds_done),
     ).run(file)
 

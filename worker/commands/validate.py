@@ -30,7 +30,7 @@ from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, load_se
 from worker.commands.submit import friendly, show
 from worker.errors import WorkerError
 from worker.ports import ObjectRef
-from worker.settings import Settings
+from worker.settings import CloudSettings
 
 SECONDS_PER_HOUR = 3600.0
 FOLDER = "validation"
@@ -60,9 +60,12 @@ def validate(plan: Plan, *, as_json: bool) -> None:
         fail("made speech needs a bucket to lie in: --bucket, or AUDIO_BUCKET", EXIT_USAGE)
     with friendly():
         try:
-            uris = [*plan.uris, *asyncio.run(_uploaded_speech(plan, settings, run))]
+            uris = [
+                *plan.uris,
+                *asyncio.run(_uploaded_speech(plan, settings.jobs.temp_dir, settings.cloud.project_id, run)),
+            ]
             trials = list(_trials(plan, uris, run))
-            _carry_out(trials, plan, settings, as_json=as_json)
+            _carry_out(trials, plan, settings.cloud, as_json=as_json)
         except WorkerError as exc:
             fail(f"{exc}: {exc.suggested_action}")
         except KeyboardInterrupt:
@@ -76,13 +79,13 @@ def validate(plan: Plan, *, as_json: bool) -> None:
         raise SystemExit(EXIT_FAILED)
 
 
-async def _uploaded_speech(plan: Plan, settings: Settings, run: str) -> list[str]:
+async def _uploaded_speech(plan: Plan, temp_dir: Path, project: str, run: str) -> list[str]:
     """Speech of each length in the bucket; their URIs."""
     if not plan.bucket or not plan.hours:
         return []
     uris = []
-    with tempfile.TemporaryDirectory(dir=settings.temp_dir) as folder:
-        async with open_object_store(project=settings.project_id) as store:
+    with tempfile.TemporaryDirectory(dir=temp_dir) as folder:
+        async with open_object_store(project=project) as store:
             for hours in plan.hours:
                 file = _speech(hours, Path(folder))
                 ref = ObjectRef(plan.bucket, f"{FOLDER}/{run}/{file.name}")
@@ -106,7 +109,7 @@ def _trials(plan: Plan, uris: Sequence[str], run: str) -> Iterator[Trial]:
         yield Trial(job_id=f"validate-{run}-{number}", audio_uri=uri, method=method)
 
 
-def _carry_out(trials: Sequence[Trial], plan: Plan, settings: Settings, *, as_json: bool) -> None:
+def _carry_out(trials: Sequence[Trial], plan: Plan, settings: CloudSettings, *, as_json: bool) -> None:
     """Keep so many jobs under way until all have ended, the time is over or Ctrl-C."""
     project, waiting = settings.project_id, iter(trials)
 

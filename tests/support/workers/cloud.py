@@ -22,7 +22,7 @@ from tests.support.workers.worker_process import WorkerProcess
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.app.cloud import open_cloud
 from worker.app.engines import engines_of, open_deepgram
-from worker.app.worker import make_consumer
+from worker.app.worker import make_consumer, make_decoder, routing_policy
 from worker.core.delivery.consumer import Consumer
 from worker.core.jobs.ladder import Deepgram
 from worker.embedded.gcs import EmbeddedGcs
@@ -31,7 +31,7 @@ from worker.embedded.own_thread import in_thread
 from worker.embedded.pubsub import EmbeddedPubSub
 from worker.embedded.pubsub.provision import provision
 from worker.ports import WindowRecogniser
-from worker.settings import Settings
+from worker.settings import read_settings
 
 EITHER_PUBSUB = pytest.mark.parametrize("cloud", ["embedded", EMULATOR], indirect=True)
 """Runs a test on the official Pub/Sub emulator too."""
@@ -77,10 +77,18 @@ class Cloud:
     ) -> AsyncIterator[Consumer]:
         """A worker on this event loop; leaving ends it at once. Deepgram is the settings' where none is given."""
         with mock.patch.dict(os.environ, self.environment):
-            effective = Settings(**settings)
-            async with open_cloud(effective) as clients, open_deepgram(effective, clients.store) as deepgram:
-                engines = engines_of(effective, engine or MemoryRecogniser(), cloud_engine or deepgram)
-                consumer = await make_consumer(effective, clients, engines, self.downloads)
+            effective = read_settings({**os.environ, **settings})
+            engine_settings, money, jobs = effective.engine, effective.money, effective.jobs
+            async with (
+                open_cloud(effective.cloud) as clients,
+                open_deepgram(engine_settings, money, clients.store, clients.names.state_bucket) as deepgram,
+            ):
+                engines = engines_of(engine_settings, money, engine or MemoryRecogniser(), cloud_engine or deepgram)
+                decoder, policy = (
+                    make_decoder(jobs, engine_settings),
+                    routing_policy(effective.routing, engine_settings),
+                )
+                consumer = await make_consumer(clients, engines, decoder, policy, jobs, self.downloads)
                 async with _running(consumer):
                     yield consumer
 

@@ -14,12 +14,12 @@ from worker.adapters.gpu.nvml import Gpus
 from worker.adapters.machine.clock import SystemClock
 from worker.app.cloud import open_cloud
 from worker.app.engines import engines_of, open_deepgram
-from worker.app.monitor import Watch, watching
-from worker.app.worker import make_consumer
+from worker.app.monitor import Watch, identity_of, watching
+from worker.app.worker import make_consumer, make_decoder, routing_policy
 from worker.commands.health import fetch
 from worker.core.jobs.board import Board
 from worker.ports import WindowRecogniser
-from worker.settings import Settings
+from worker.settings import read_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +48,18 @@ async def watched(
 ) -> AsyncIterator[Watched]:
     """Leaving ends it at once."""
     with mock.patch.dict(os.environ, cloud.environment):
-        effective, board = Settings(**settings), Board()
+        effective, board = read_settings({**os.environ, **settings}), Board()
+        engine_settings, money, jobs = effective.engine, effective.money, effective.jobs
         watch = Watch(board, gpus or Gpus(None), SystemClock())
         async with (
-            watching(effective, watch, "w-1", render) as url,
-            open_cloud(effective) as clients,
-            open_deepgram(effective, clients.store) as deepgram,
+            watching(effective.telemetry, identity_of("w-1", effective.cloud, engine_settings), watch, render) as url,
+            open_cloud(effective.cloud) as clients,
+            open_deepgram(engine_settings, money, clients.store, clients.names.state_bucket) as deepgram,
             cloud.pipeline() as pipeline,
         ):
-            engines = engines_of(effective, engine, deepgram)
-            consumer = await make_consumer(effective, clients, engines, cloud.downloads, board)
+            engines = engines_of(engine_settings, money, engine, deepgram)
+            decoder, policy = make_decoder(jobs, engine_settings), routing_policy(effective.routing, engine_settings)
+            consumer = await make_consumer(clients, engines, decoder, policy, jobs, cloud.downloads, board)
             run = asyncio.create_task(consumer.run(), name="worker")
             try:
                 yield Watched(pipeline=pipeline, url=url, watch=watch, serve=lambda: watch.serving(engines, consumer))

@@ -5,13 +5,13 @@ import pytest
 
 from worker.adapters.audio import FfmpegMissing, Kernel, find_ffmpeg
 from worker.adapters.audio.confinement.syscalls import ARCHITECTURES
-from worker.app.preflight import machine
+from worker.app.preflight import machine, variable_findings
 from worker.app.preflight.machine import confinement_findings, ffmpeg_finding, memory_finding, temp_dir_findings
-from worker.settings import Settings
+from worker.settings import EngineSettings, JobSettings, read_settings
 
 
 def test_what_all_jobs_may_hold_at_once_fits_with_room_to_spare_by_default() -> None:
-    found = memory_finding(Settings())
+    found = memory_finding(JobSettings(), EngineSettings())
 
     # 4 GiB of files; 4 jobs with 3 chunks of 10 minutes and 4 parts of 5, at 32 kB a second; 8 ffmpegs of 0.375 GiB.
     assert found.detail == "audio may take 7.4 GiB of INSTANCE_MEMORY_GIB=16"
@@ -28,7 +28,9 @@ def test_what_all_jobs_may_hold_at_once_fits_with_room_to_spare_by_default() -> 
     ],
 )
 def test_settings_that_could_fill_the_instance_s_memory_are_refused_at_the_start(settings: dict[str, float]) -> None:
-    found = memory_finding(Settings(**settings))
+    effective = read_settings(settings)
+
+    found = memory_finding(effective.jobs, effective.engine)
 
     assert not found.ok
     assert "lower DOWNLOAD_ROOM_GB" in found.detail
@@ -80,7 +82,7 @@ def test_a_newer_ffmpeg_and_one_without_a_number_are_taken(version: str) -> None
 
 
 def test_a_temp_dir_that_takes_files_passes_and_is_left_as_it_was(tmp_path: Path) -> None:
-    found = temp_dir_findings(Settings(temp_dir=tmp_path, download_room_gb=0.000001))
+    found = temp_dir_findings(JobSettings(temp_dir=tmp_path, download_room_gb=0.000001))
 
     assert [(finding.ok, finding.advice) for finding in found] == [(True, False)]
     assert list(tmp_path.iterdir()) == []
@@ -90,7 +92,7 @@ def test_a_temp_dir_that_takes_files_passes_and_is_left_as_it_was(tmp_path: Path
 def test_a_temp_dir_that_is_no_directory_is_refused_and_the_setting_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "a-file").touch()
 
-    (found,) = temp_dir_findings(Settings(temp_dir=tmp_path / name))
+    (found,) = temp_dir_findings(JobSettings(temp_dir=tmp_path / name))
 
     assert not found.ok
     assert "create it, or correct TEMP_DIR" in found.detail
@@ -102,14 +104,21 @@ def test_a_temp_dir_that_takes_no_files_is_refused(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(machine, "takes_files", refuse)
 
-    (found,) = temp_dir_findings(Settings(temp_dir=tmp_path))
+    (found,) = temp_dir_findings(JobSettings(temp_dir=tmp_path))
 
     assert not found.ok
     assert "No space left on device" in found.detail
 
 
 def test_less_room_than_the_settings_promise_to_downloads_is_advice(tmp_path: Path) -> None:
-    found = temp_dir_findings(Settings(temp_dir=tmp_path, download_room_gb=1_000_000))
+    found = temp_dir_findings(JobSettings(temp_dir=tmp_path, download_room_gb=1_000_000))
 
     assert [(finding.ok, finding.advice) for finding in found] == [(True, False), (True, True)]
     assert "DOWNLOAD_ROOM_GB promises" in found[1].detail
+
+
+def test_a_variable_that_resembles_a_setting_is_advice_with_both_names() -> None:
+    (found,) = variable_findings({"OUPUT_BUCKET": "OUTPUT_BUCKET"})
+
+    assert (found.name, found.ok, found.advice) == ("OUPUT_BUCKET", True, True)
+    assert "did you mean OUTPUT_BUCKET?" in found.detail

@@ -32,7 +32,7 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobsRoom:
     found = JobsRoom(tmp_path)
 
     @asynccontextmanager
-    async def jobs(_: Any) -> AsyncIterator[Jobs]:
+    async def jobs(*_: Any) -> AsyncIterator[Jobs]:
         yield found.jobs
 
     monkeypatch.setattr(dlq, "_jobs", jobs)

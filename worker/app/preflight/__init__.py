@@ -4,17 +4,22 @@ from collections.abc import AsyncIterator
 
 from worker.app.cloud import Cloud
 from worker.app.preflight.cloud import cloud_findings
-from worker.app.preflight.finding import Finding, NotReady, demand
-from worker.settings import Settings
+from worker.app.preflight.finding import Finding, NotReady, demand, log_finding
+from worker.app.preflight.variables import variable_findings
+from worker.settings import EngineSettings, JobSettings, MoneySettings, RoutingSettings
 
-__all__ = ["Finding", "NotReady", "demand", "findings"]
+__all__ = ["Finding", "NotReady", "demand", "findings", "log_finding", "variable_findings"]
 
 
-async def findings(settings: Settings, cloud: Cloud) -> AsyncIterator[Finding]:
+async def findings(
+    cloud: Cloud, jobs: JobSettings, engine: EngineSettings, routing: RoutingSettings, money: MoneySettings
+) -> AsyncIterator[Finding]:
     """Check everything but the engine: first what Google Cloud must hold, then what the machine must allow."""
-    async for finding in cloud_findings(settings, cloud):
+    async for finding in cloud_findings(cloud):
         yield finding
-    from worker.app.preflight.machine import machine_findings  # noqa: PLC0415  Deepgram's SDK: its turn is only now
+    from worker.app.preflight.machine import deepgram_findings, machine_findings  # noqa: PLC0415  their turn is only now
 
-    async for finding in machine_findings(settings):
+    async for finding in machine_findings(jobs, engine):
+        yield finding
+    for finding in deepgram_findings(engine, routing, money):
         yield finding

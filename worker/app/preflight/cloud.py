@@ -16,7 +16,6 @@ from worker.errors import (
     Undiagnosed,
     WorkerError,
 )
-from worker.settings import Settings
 
 # A pull that was cut off may have taken messages; they come back after this.
 LONGEST_ACK_DEADLINE_SECONDS = 60
@@ -26,20 +25,20 @@ PATIENCE_SECONDS = 25.0
 """How long a start waits for a service that does not answer. A refusal is final."""
 
 
-async def cloud_findings(settings: Settings, cloud: Cloud) -> AsyncIterator[Finding]:
+async def cloud_findings(cloud: Cloud) -> AsyncIterator[Finding]:
     """Yield whether what the settings name exists and may be used as jobs use it: the probes of `worker.app.parts`."""
-    async for finding in _subscription(settings, cloud):
+    async for finding in _subscription(cloud):
         yield finding
-    for variable, bucket in (("OUTPUT_BUCKET", settings.output_bucket), ("STATE_BUCKET", settings.state_bucket)):
+    for variable, bucket in (("OUTPUT_BUCKET", cloud.names.output_bucket), ("STATE_BUCKET", cloud.names.state_bucket)):
         if not bucket:
             yield Finding(name=variable, ok=False, detail=f"{variable} is not set")
-    for part in cloud_parts(settings, cloud):
+    for part in cloud_parts(cloud):
         yield await _found(part)
 
 
-async def _subscription(settings: Settings, cloud: Cloud) -> AsyncIterator[Finding]:
-    name = f"subscription {settings.jobs_subscription}"
-    subscription = cloud.pubsub.subscription(settings.jobs_subscription)
+async def _subscription(cloud: Cloud) -> AsyncIterator[Finding]:
+    name = f"subscription {cloud.names.jobs_subscription}"
+    subscription = cloud.pubsub.subscription(cloud.names.jobs_subscription)
     try:
         facts = await subscription.facts()
         await subscription.verify()

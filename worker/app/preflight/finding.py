@@ -29,12 +29,17 @@ class NotReady(Exception):
         super().__init__("; ".join(f"{finding.name}: {finding.detail}" for finding in findings))
 
 
+def log_finding(finding: Finding) -> None:
+    """Log a finding; as a warning where an operator should do something."""
+    say = log.info if finding.ok and not finding.advice else log.warning
+    say("check.done", check=finding.name, ok=finding.ok, detail=finding.detail)
+
+
 async def demand(findings: AsyncIterator[Finding]) -> None:
     """Log every finding. Raises `NotReady` with all that failed."""
     failed = []
     async for finding in findings:
-        say = log.info if finding.ok and not finding.advice else log.warning
-        say("check.done", check=finding.name, ok=finding.ok, detail=finding.detail)
+        log_finding(finding)
         if not finding.ok:
             failed.append(finding)
     if failed:

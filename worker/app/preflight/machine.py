@@ -24,7 +24,7 @@ from worker.app.parts import takes_files
 from worker.app.preflight.finding import Finding, with_action
 from worker.errors import DeepgramPriceUnknown
 from worker.ports import SAMPLE_RATE_HZ
-from worker.settings import Settings
+from worker.settings import EngineSettings, JobSettings, MoneySettings, RoutingSettings
 
 GIB = 1024**3
 SECONDS_PER_MINUTE = 60
@@ -33,21 +33,19 @@ LEAST_FFMPEG = 6
 _RELEASE = re.compile(r"n?(\d+)\.")
 
 
-async def machine_findings(settings: Settings) -> AsyncIterator[Finding]:
-    """Whether jobs can be done here, the engine apart."""
+async def machine_findings(jobs: JobSettings, engine: EngineSettings) -> AsyncIterator[Finding]:
+    """Check whether jobs can be done here, the engines apart."""
     yield await _ffmpeg()
     for finding in confinement_findings(find_ffmpeg, Kernel.here()):
         yield finding
-    for finding in await asyncio.to_thread(temp_dir_findings, settings):
+    for finding in await asyncio.to_thread(temp_dir_findings, jobs):
         yield finding
-    yield memory_finding(settings)
-    for finding in deepgram_findings(settings):
-        yield finding
+    yield memory_finding(jobs, engine)
 
 
-def temp_dir_findings(settings: Settings) -> list[Finding]:
+def temp_dir_findings(jobs: JobSettings) -> list[Finding]:
     """Return whether TEMP_DIR takes files, and whether it has the room that the settings promise to downloads."""
-    name, folder = f"TEMP_DIR {settings.temp_dir}", settings.temp_dir
+    name, folder = f"TEMP_DIR {jobs.temp_dir}", jobs.temp_dir
     if not folder.is_dir():
         return [Finding(name=name, ok=False, detail=f"{folder} is no directory: create it, or correct TEMP_DIR")]
     try:
@@ -57,30 +55,30 @@ def temp_dir_findings(settings: Settings) -> list[Finding]:
     except OSError as exc:
         return [Finding(name=name, ok=False, detail=f"{exc}: free it, or set TEMP_DIR to a folder that takes files")]
     found = [Finding(name=name, ok=True, detail=f"{free_bytes / GIB:.1f} GiB free")]
-    if free_bytes < settings.download_room_gb * GIB:
+    if free_bytes < jobs.download_room_gb * GIB:
         detail = (
-            f"{free_bytes / GIB:.1f} GiB are free, DOWNLOAD_ROOM_GB promises {settings.download_room_gb:g}: jobs whose "
+            f"{free_bytes / GIB:.1f} GiB are free, DOWNLOAD_ROOM_GB promises {jobs.download_room_gb:g}: jobs whose "
             "audio does not fit are handed back"
         )
         found.append(Finding(name=name, ok=True, advice=True, detail=detail))
     return found
 
 
-def memory_finding(settings: Settings) -> Finding:
+def memory_finding(jobs: JobSettings, engine: EngineSettings) -> Finding:
     """Compare what all jobs may hold at once with the memory: downloads, since files may be memory, samples, decoders.
 
     Every job holds the chunks in flight, the one being cut, and the parts that are decoded ahead, so that the job
     slots are the budget of samples. A job runs one decoder, and all of them share those of parts.
     """
-    chunks_seconds = (settings.chunks_in_flight + 1) * settings.chunk_duration_minutes * SECONDS_PER_MINUTE
-    parts_seconds = int(settings.instance_vcpus) * PART_SECONDS
-    samples_gib = settings.job_slots * (chunks_seconds + parts_seconds) * SAMPLE_RATE_HZ * SAMPLE_BYTES / GIB
-    files_gib = max(settings.download_room_gb, settings.max_file_size_gb)
-    decoders = settings.job_slots + int(settings.instance_vcpus)
+    chunks_seconds = (jobs.chunks_in_flight + 1) * jobs.chunk_duration_minutes * SECONDS_PER_MINUTE
+    parts_seconds = int(engine.instance_vcpus) * PART_SECONDS
+    samples_gib = jobs.job_slots * (chunks_seconds + parts_seconds) * SAMPLE_RATE_HZ * SAMPLE_BYTES / GIB
+    files_gib = max(jobs.download_room_gb, jobs.max_file_size_gb)
+    decoders = jobs.job_slots + int(engine.instance_vcpus)
     decoders_gib = decoders * Limits(max_seconds=0).memory_bytes / GIB
     most_gib = files_gib + samples_gib + decoders_gib
-    detail = f"audio may take {most_gib:.1f} GiB of INSTANCE_MEMORY_GIB={settings.instance_memory_gib:g}"
-    fits = most_gib < settings.instance_memory_gib
+    detail = f"audio may take {most_gib:.1f} GiB of INSTANCE_MEMORY_GIB={engine.instance_memory_gib:g}"
+    fits = most_gib < engine.instance_memory_gib
     advice = "" if fits else ": lower DOWNLOAD_ROOM_GB, MAX_FILE_SIZE_GB, MAX_CONCURRENT_JOBS or CHUNKS_IN_FLIGHT"
     return Finding(name="memory", ok=fits, detail=detail + advice)
 
@@ -99,26 +97,26 @@ def confinement_findings(find: Callable[[], Path], kernel: Kernel) -> Iterator[F
     yield Finding(name="confinement", ok=True, advice=bool(gaps), detail=prefix + detail)
 
 
-def deepgram_findings(settings: Settings) -> Iterator[Finding]:
+def deepgram_findings(engine: EngineSettings, routing: RoutingSettings, money: MoneySettings) -> Iterator[Finding]:
     """Whether there is a key, whether there must be one, and whether its spending can be reckoned and stopped.
 
     Nothing is asked of Deepgram: a request that would prove the key costs money.
     """
-    name = f"Deepgram {settings.deepgram_model}"
+    name = f"Deepgram {engine.deepgram_model}"
     try:
-        usd_per_minute = prices(settings, uses_gpu=True).deepgram_usd_per_minute
+        usd_per_minute = prices(engine, money, uses_gpu=True).deepgram_usd_per_minute
     except DeepgramPriceUnknown as exc:
         yield Finding(name=name, ok=False, detail=with_action(exc))
         return
-    if settings.deepgram_api_key is None:
-        yield _without_a_key(name, only_deepgram(settings))
+    if engine.deepgram_api_key is None:
+        yield _without_a_key(name, only_deepgram(engine, routing))
         return
     try:
-        make_deepgram(settings, settings.deepgram_api_key.get_secret_value(), Retries())
+        make_deepgram(engine, engine.deepgram_api_key.get_secret_value(), Retries())
     except ValueError as exc:
         yield Finding(name=name, ok=False, detail=f"DEEPGRAM_API_KEY: {exc}")
         return
-    budget = settings.fallback_budget_usd_per_day
+    budget = money.fallback_budget_usd_per_day
     limit = "no limit a day" if budget is None else f"at most ${budget:g} a day"
     yield Finding(name=name, ok=True, detail=f"${usd_per_minute:g} a minute, {limit}")
     if budget is None:

@@ -8,7 +8,7 @@ import pytest
 from worker.adapters.audio import find_ffmpeg, is_too_old
 from worker.adapters.audio.locate import FfmpegMissing, ffmpeg_version
 from worker.app.preflight.machine import machine_findings
-from worker.settings import Settings
+from worker.settings import EngineSettings, JobSettings
 
 
 def program(folder: Path, says: str, *, name: str = "ffmpeg") -> Path:
@@ -86,7 +86,7 @@ async def test_an_ffmpeg_that_does_not_tell_its_version_is_named_and_worth_advic
     monkeypatch.setattr("worker.app.preflight.machine.find_ffmpeg", lambda: silent)
 
     version = await ffmpeg_version(silent)
-    finding = await anext(machine_findings(Settings()))
+    finding = await anext(machine_findings(JobSettings(), EngineSettings()))
 
     assert version == "unknown version"
     assert finding.ok
@@ -102,7 +102,7 @@ def test_releases_before_8_1_are_too_old(version: str, old: bool) -> None:
 
 
 async def test_the_bundled_ffmpeg_is_current() -> None:
-    found = await anext(machine_findings(Settings()))
+    found = await anext(machine_findings(JobSettings(), EngineSettings()))
 
     assert found.ok
     assert not found.advice

@@ -9,7 +9,7 @@ from worker.adapters.memory.null_engine import null_engine, null_speed
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.app.engines import make_engine
 from worker.errors import ModelLoadingError
-from worker.settings import Settings
+from worker.settings import CloudSettings, EngineSettings
 
 ON_EMULATORS = {"pubsub_emulator_host": "127.0.0.1:1", "storage_emulator_host": "http://127.0.0.1:2"}
 
@@ -43,12 +43,12 @@ async def test_windows_of_several_jobs_wait_for_one_another() -> None:
 
 @pytest.mark.parametrize("missing", ON_EMULATORS)
 def test_it_is_refused_where_any_server_may_be_the_real_one(missing: str) -> None:
-    settings = Settings(**{**ON_EMULATORS, missing: None}, parakeet_model_name="null:10x")
+    cloud = CloudSettings(**{**ON_EMULATORS, missing: None})
 
     with pytest.raises(ModelLoadingError, match="load tests"):
-        make_engine(settings)
+        make_engine(EngineSettings(parakeet_model_name="null:10x"), cloud)
 
 
 async def test_it_serves_on_emulators() -> None:
-    async with make_engine(Settings(**ON_EMULATORS, parakeet_model_name="null")) as engine:
+    async with make_engine(EngineSettings(parakeet_model_name="null"), CloudSettings(**ON_EMULATORS)) as engine:
         assert engine.facts.model_name == "memory"
