@@ -1,7 +1,7 @@
 """The English of the code: docstrings, comments, strings that people read, and test names, against two short lists.
 
-The rule is docs/develop.md: short declarative sentences, the field's own words, the subject named. A list cannot judge a
-sentence, but it stops the habits that made this code hard to read. Code in backticks and identifiers are not prose.
+The rule is docs/develop.md: short declarative sentences, the field's own words, the subject named. A list cannot judge
+a sentence, but it stops the habits that made this code hard to read. Code in backticks and identifiers are not prose.
 """
 
 import ast
@@ -29,7 +29,7 @@ INSTEAD = {
     r"(?:is|are|was|were) given": "receives, takes",
     r"stands?(?!-)|stood|standing": "is, stays, exists",
     r"lies|lay": "is, are",
-    r"for ever|so many|by and by|at one stroke|under way|shall|hitherto|whence": "without end, as many, in flight, must",
+    r"for ever|so many|by and by|at one stroke|under way|shall|hitherto|whence": "without end, in flight, must",
     r"looks? at the clock|takes? (?:his|its|their) word|comes? to nothing|came to nothing": "name the mechanism",
 }
 WORDS = re.compile("|".join(rf"(?:\b(?:{words})\b)" for words in INSTEAD), re.IGNORECASE)
