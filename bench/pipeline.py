@@ -19,7 +19,7 @@ from bench.speech import write_audio
 from bench.weights import model_of
 from bench.workers import Worker, crew, do_jobs, processor_seconds, upload, watching_memory
 from schemas.speech import WindowSpan
-from worker.app.engines import make_engine
+from worker.app.recogniser import make_engine
 from worker.commands.console import load_settings
 from worker.embedded.local_cloud import local_cloud
 from worker.ports import SAMPLE_RATE_HZ, WindowRecogniser

@@ -22,7 +22,8 @@ from tests.support.wait import eventually
 from tests.support.workers.cloud import Cloud
 from tests.support.workers.worker_process import TINY
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
-from worker.app.engines import NoEngine, started_or_none
+from worker.app.engines import started_or_none
+from worker.app.recogniser import NoEngine
 from worker.core.costs.budget import NoLimit
 from worker.core.delivery.consumer import Consumer
 from worker.core.jobs.ladder import Deepgram

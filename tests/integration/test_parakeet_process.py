@@ -78,6 +78,31 @@ async def test_an_engine_that_is_not_entered_yet_is_loading(stage: Stage) -> Non
     assert health.heartbeat_age_seconds is None
 
 
+async def test_a_process_that_was_started_before_is_the_one_that_serves(stage: Stage) -> None:
+    engine = stage.engine()
+    engine.start()
+    engine.start()
+    await eventually(lambda: asyncio.sleep(0, bool(stage.starts)), 60)
+    early = stage.starts
+
+    async with engine:
+        assert await number_of(engine) == 7
+        assert stage.starts == early == [pid_of(engine)]
+
+
+def test_a_process_that_was_started_and_never_used_ends_with_the_worker(stage: Stage) -> None:
+    script = (
+        "import sys; from pathlib import Path; from tests.support.engines.scripted_engine import Stage;"
+        "engine = Stage(Path(sys.argv[1])).engine(); engine.start(); print(engine._prestarted.process.pid)"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(stage.folder)], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+
+    wait_until(lambda: not psutil.pid_exists(int(ended.stdout)))
+
+
 async def test_leaving_ends_the_process_and_refuses_what_waits(stage: Stage) -> None:
     async with stage.engine() as engine:
         pid = pid_of(engine)
@@ -257,9 +282,18 @@ def test_a_killed_worker_leaves_no_process_idle_or_busy(stage: Stage, act: Act) 
     assert int(first_line) in [process.pid for process in family], "stdout is the worker's alone"
 
 
-def test_the_worker_itself_never_imports_the_model_runtime() -> None:
-    check = "import sys, worker.adapters.parakeet.engine; sys.exit(bool({'torch', 'nemo'} & set(sys.modules)))"
+@pytest.mark.parametrize(
+    ("module", "others"),
+    [
+        ("worker.adapters.parakeet.engine", {"torch", "nemo"}),
+        ("worker.commands.run", {"torch", "google.cloud", "opentelemetry.sdk", "httpx", "starlette"}),
+        ("worker.adapters.parakeet.child_process.serve", {"torch", "pydantic_settings", "google.cloud", "httpx"}),
+    ],
+    ids=["the worker", "the command run", "the process"],
+)
+def test_imports_that_come_before_the_process_is_started_are_few(module: str, others: set[str]) -> None:
+    check = f"import sys, {module}; sys.exit(' '.join({others} & set(sys.modules)))"
 
-    finished = subprocess.run([sys.executable, "-c", check], check=False)
+    finished = subprocess.run([sys.executable, "-c", check], check=False, capture_output=True, text=True)
 
-    assert finished.returncode == 0
+    assert finished.stderr.strip() == ""

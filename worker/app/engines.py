@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -11,45 +11,19 @@ from schemas.codes import Method
 from schemas.cost import ParakeetRates
 from worker.adapters.deepgram import DeepgramRecogniser, Retries
 from worker.adapters.machine.clock import SystemClock
-from worker.adapters.machine.processors import processors
-from worker.adapters.memory.null_engine import null_engine, null_speed
 from worker.adapters.parakeet.engine import ParakeetEngine
+from worker.app.recogniser import NoEngine, make_engine
 from worker.core.costs.bill import Prices, price_book
 from worker.core.costs.budget import Budget, FallbackBudget, NoLimit
 from worker.core.costs.usage import MeteredRecogniser
 from worker.core.jobs.engine_health import EngineHealth
 from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.readiness import Readiness
-from worker.errors import GpuNotAvailable, ModelLoadingError
-from worker.ports import EngineFacts, ObjectStore, Pcm, Recognition, WindowRecogniser
+from worker.errors import GpuNotAvailable
+from worker.ports import ObjectStore, WindowRecogniser
 from worker.settings import CloudSettings, EngineSettings, MoneySettings, RoutingSettings
 
 log = structlog.get_logger(__name__)
-
-
-def make_engine(settings: EngineSettings, cloud: CloudSettings) -> AbstractAsyncContextManager[WindowRecogniser]:
-    """Parakeet, to be entered: that loads the model in a process of its own, which takes 10 s and more.
-
-    With ENABLE_GPU_TRANSCRIPTION=false nothing is started. Raises `ModelLoadingError` for the null engine anywhere but
-    on development servers.
-    """
-    if not settings.enable_gpu_transcription:
-        return nullcontext(NoEngine("ENABLE_GPU_TRANSCRIPTION is false"))
-    if (speed := null_speed(settings.parakeet_model_name)) is not None:
-        if not cloud.is_emulated:
-            reason = "it hears nothing: for load tests on emulators only"
-            raise ModelLoadingError(settings.parakeet_model_name, reason)
-        return nullcontext(null_engine(speed))
-    return ParakeetEngine(
-        model_name=settings.parakeet_model_name,
-        device=settings.parakeet_device.value,
-        batch_size=settings.gpu_batch_size,
-        memory_limit_gib=settings.gpu_memory_limit_gb,
-        gpu_precision=settings.gpu_precision,
-        gpu_graphs=settings.gpu_graphs,
-        overlap=settings.parakeet_overlap,
-        cpu_threads=max(1, processors(settings.instance_vcpus) - 1),  # one is the event loop's
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,23 +57,34 @@ def engines_of(
 
 @asynccontextmanager
 async def open_engines(
-    settings: EngineSettings, money: MoneySettings, cloud: CloudSettings, store: ObjectStore
+    settings: EngineSettings,
+    money: MoneySettings,
+    cloud: CloudSettings,
+    store: ObjectStore,
+    engine: AbstractAsyncContextManager[WindowRecogniser] | None = None,
 ) -> AsyncIterator[Engines]:
-    """Start what the settings ask for. Raises what `start_engine` and `open_deepgram` raise."""
+    """Start what the settings ask for. Raises what `start_engine` and `open_deepgram` raise.
+
+    `engine` is what `make_engine` returned, where its process has been started before.
+    """
     async with (
         open_deepgram(settings, money, store, cloud.state_bucket) as deepgram,
-        start_engine(settings, cloud) as parakeet,
+        start_engine(settings, cloud, engine) as parakeet,
     ):
         yield engines_of(settings, money, parakeet, deepgram)
 
 
-def start_engine(settings: EngineSettings, cloud: CloudSettings) -> AbstractAsyncContextManager[WindowRecogniser]:
+def start_engine(
+    settings: EngineSettings,
+    cloud: CloudSettings,
+    engine: AbstractAsyncContextManager[WindowRecogniser] | None = None,
+) -> AbstractAsyncContextManager[WindowRecogniser]:
     """Parakeet, to be entered; or none on a machine without a GPU, where Deepgram may do everything instead.
 
     Entering raises `ModelLoadingError`, and `GpuNotAvailable` where the worker could then do nothing.
     """
     may_do_without = settings.deepgram_api_key is not None and settings.enable_fallback
-    return started_or_none(make_engine(settings, cloud), may_do_without=may_do_without)
+    return started_or_none(engine or make_engine(settings, cloud), may_do_without=may_do_without)
 
 
 @asynccontextmanager
@@ -116,22 +101,6 @@ async def started_or_none(
             log.warning("worker.no_gpu", reason=str(exc), consequence="every job goes to Deepgram")
             engine = NoEngine(exc.reason)
         yield engine
-
-
-class NoEngine:
-    """For workers and commands without Parakeet: hears nothing, and says why."""
-
-    facts = EngineFacts(
-        model_name="none", model_fingerprint="none", device_name="none", uses_gpu=False, languages=frozenset()
-    )
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-    async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
-        """Raises `GpuNotAvailable`, always."""
-        del samples, job_id
-        raise GpuNotAvailable(self.reason)
 
 
 @asynccontextmanager

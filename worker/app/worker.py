@@ -5,7 +5,7 @@ import gc
 import random
 import signal
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Self
@@ -22,10 +22,11 @@ from worker.adapters.machine.processors import processors
 from worker.adapters.machine.workspace import workspace
 from worker.adapters.pubsub.backlog_metric import Backlog, google_session
 from worker.app.cloud import Cloud, open_cloud
-from worker.app.engines import Engines, NoEngine, open_engines
+from worker.app.engines import Engines, open_engines
 from worker.app.monitor import Watch, identity_of, watching
 from worker.app.parts import Buckets, decoder_part, engine_part, worker_parts
 from worker.app.preflight import demand, findings, log_finding, variable_findings
+from worker.app.recogniser import NoEngine
 from worker.app.sample import SPEECH
 from worker.core.costs.usage import report_usage
 from worker.core.dead_letters.adoption import Adoption
@@ -64,8 +65,8 @@ def make_decoder(jobs: JobSettings, engine: EngineSettings) -> FfmpegDecoder:
     )
 
 
-async def run_worker(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT; a second one means at once.
+async def run_worker(settings: Settings, engine: AbstractAsyncContextManager[WindowRecogniser] | None = None) -> None:
+    """Work until SIGTERM or SIGINT; a second one means at once. `engine` is one whose process has been started.
 
     Raises `worker.app.preflight.NotReady` when something that is needed is missing, `ModelLoadingError` or
     `GpuNotAvailable` when the engine does not start, `SubscriptionNotFound` when the subscription goes away,
@@ -91,7 +92,7 @@ async def run_worker(settings: Settings) -> None:
             open_cloud(settings.cloud) as cloud,
         ):
             await demand(findings(cloud, settings.jobs, settings.engine, settings.routing, settings.money))
-            async with open_engines(settings.engine, settings.money, settings.cloud, cloud.store) as engines:
+            async with open_engines(settings.engine, settings.money, settings.cloud, cloud.store, engine) as engines:
                 decoder = make_decoder(settings.jobs, settings.engine)
                 policy = routing_policy(settings.routing, settings.engine)
                 consumer = await make_consumer(cloud, engines, decoder, policy, settings.jobs, folder, board)

@@ -6,13 +6,10 @@ import sys
 from typing import NoReturn
 
 from worker.adapters.machine.instance import worker_name
-from worker.adapters.web.answers import HealthPortTaken
-from worker.app.preflight import NotReady
-from worker.app.worker import run_worker
+from worker.app.recogniser import make_engine, start_early
 from worker.commands.console import fail, load_settings
-from worker.errors import Fatal, QueueServiceError, StorageServiceError, WorkerFault
+from worker.errors import Fatal, ModelLoadingError, QueueServiceError, StorageServiceError, WorkerFault
 from worker.telemetry import configure_logging
-from worker.telemetry.export import ExportRefused
 
 
 def run() -> None:
@@ -20,7 +17,18 @@ def run() -> None:
     settings = load_settings()
     configure_logging(settings.telemetry.log_format, project_id=settings.cloud.project_id, worker=worker_name())
     try:
-        asyncio.run(run_worker(settings))
+        engine = make_engine(settings.engine, settings.cloud)
+    except ModelLoadingError as exc:
+        fail(f"{exc}: {exc.suggested_action}")
+    start_early(engine)
+    # These imports take a second of a processor, as the inference process does for its own at the same time.
+    from worker.adapters.web.answers import HealthPortTaken  # noqa: PLC0415
+    from worker.app.preflight import NotReady  # noqa: PLC0415
+    from worker.app.worker import run_worker  # noqa: PLC0415
+    from worker.telemetry.export import ExportRefused  # noqa: PLC0415
+
+    try:
+        asyncio.run(run_worker(settings, engine))
     except asyncio.CancelledError:
         _leave()
     except NotReady as exc:

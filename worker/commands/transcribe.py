@@ -18,7 +18,7 @@ from schemas.job import Id
 from schemas.state import Checkpoint
 from schemas.text import plain, plain_json
 from worker.adapters.machine.clock import SystemClock
-from worker.app.engines import make_engine
+from worker.app.recogniser import make_engine
 from worker.app.worker import make_decoder
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_settings, out
 from worker.core.jobs import transcription

@@ -6,8 +6,9 @@ from pydantic import SecretStr
 from worker.adapters.machine.clock import SystemClock
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
-from worker.app.engines import NoEngine, engines_of, make_engine, open_deepgram, prices, start_engine
+from worker.app.engines import engines_of, open_deepgram, prices, start_engine
 from worker.app.preflight.machine import deepgram_findings
+from worker.app.recogniser import NoEngine, make_engine
 from worker.core.costs.budget import FallbackBudget, NoLimit
 from worker.errors import DeepgramPriceUnknown, GpuNotAvailable
 from worker.settings import CloudSettings, EngineSettings, MoneySettings, RoutingSettings, Settings, read_settings

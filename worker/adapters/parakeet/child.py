@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from typing import TypeAlias, assert_never
 
@@ -26,14 +27,47 @@ _MAIN = "worker.adapters.parakeet.child_process.main"
 _STDERR = 2
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartedProcess:
+    """A child process that loads its model, and the worker's end of its pipe."""
+
+    process: subprocess.Popen[bytes]
+    pipe: Connection
+
+
+def start_process(program: Program, options: EngineOptions) -> StartedProcess:
+    """Start a Python process that runs the program. Raises OSError.
+
+    It inherits stderr, the other end of the pipe, what `passed_on` lets through and a mask that blocks
+    `PARENTS_SIGNALS`. multiprocessing would give it the worker's whole environment, and start a second process. Call
+    this in a thread that lives as long as the worker: Linux kills the child when that thread ends.
+    """
+    ours, its = Pipe()
+    signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)
+    try:
+        with its:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", _MAIN, str(its.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=_STDERR,
+                env=passed_on(os.environ),
+                pass_fds=[its.fileno()],
+            )
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)
+    atexit.register(process.kill)  # it ignores SIGTERM, and a worker that ends by an error leaves none
+    with contextlib.suppress(BrokenPipeError):  # it has ended already, which the reader learns from the pipe's end
+        ours.send_bytes(pickle.dumps((program, os.getpid(), options)))
+    return StartedProcess(process=process, pipe=ours)
+
+
 class InferenceProcess:
     """A child process with a model, from its start to its SIGKILL. Belongs to one event loop.
 
-    Start it in a thread that lives as long as the worker: Linux kills the child when that thread ends. `on_done` is
-    called on the event loop for every answered batch, in the order of `submit`, and never after `kill`.
+    `on_done` is called on the event loop for every answered batch, in the order of `submit`, and never after `kill`.
     """
 
-    def __init__(self, options: EngineOptions, on_done: Callable[[Done], None], program: Program) -> None:
+    def __init__(self, options: EngineOptions, started: StartedProcess, on_done: Callable[[Done], None]) -> None:
         self._options, self._on_done = options, on_done
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._killed = False
@@ -43,9 +77,8 @@ class InferenceProcess:
         self.beats = 0
         self.last_beat = time.monotonic()
         self.device_memory_bytes = 0
-        self._process, pipe = _start(program, options)
-        self._end = ParentEnd(pipe, self._received, self._pipe_ended)
-        atexit.register(self._process.kill)  # it ignores SIGTERM, and a worker that ends by an error leaves none
+        self._process = started.process
+        self._end = ParentEnd(started.pipe, self._received, self._pipe_ended)
 
     @property
     def pid(self) -> int:
@@ -111,27 +144,3 @@ class InferenceProcess:
         self._process.wait()
         self._end.close()
         atexit.unregister(self._process.kill)
-
-
-def _start(program: Program, options: EngineOptions) -> tuple[subprocess.Popen[bytes], Connection]:
-    """Start a Python process that runs the program; return it and our end of its pipe. Raises OSError.
-
-    It inherits stderr, the other end of the pipe, what `passed_on` lets through and a mask that blocks
-    `PARENTS_SIGNALS`. multiprocessing would give it the worker's whole environment, and start a second process.
-    """
-    ours, its = Pipe()
-    signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)
-    try:
-        with its:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _MAIN, str(its.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=_STDERR,
-                env=passed_on(os.environ),
-                pass_fds=[its.fileno()],
-            )
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)
-    with contextlib.suppress(BrokenPipeError):  # it has ended already, which the reader learns from the pipe's end
-        ours.send_bytes(pickle.dumps((program, os.getpid(), options)))
-    return process, ours

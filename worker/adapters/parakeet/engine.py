@@ -10,7 +10,7 @@ from typing import Self
 
 import structlog
 
-from worker.adapters.parakeet.child import InferenceProcess, Program
+from worker.adapters.parakeet.child import InferenceProcess, Program, StartedProcess, start_process
 from worker.adapters.parakeet.child_process import serve
 from worker.adapters.parakeet.protocol import Done, EngineOptions, Precision, Ready
 from worker.adapters.parakeet.queue import Window
@@ -105,11 +105,19 @@ class ParakeetEngine:
         )
         self._facts: EngineFacts | None = None
         self._scheduler = Scheduler(time.monotonic)
+        self._prestarted: StartedProcess | None = None
         self._process: InferenceProcess | None = None
         self._restarts = 0
         self._reason: str | None = None
         self._failing_since: float | None = None
         self._enter(EngineState.LOADING, None)
+
+    def start(self) -> None:
+        """Start the process before the engine is entered, which then waits for it. Idempotent; needs no event loop.
+
+        The model loads while the caller does something else. The process ends with the caller's at the latest.
+        """
+        self._prestarted = self._prestarted or start_process(self._program, self._options)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -236,7 +244,8 @@ class ParakeetEngine:
             raise ModelLoadingError(self._options.model_name, "the model changed under the running worker")
 
     def _spawn(self) -> InferenceProcess:
-        self._process = InferenceProcess(self._options, self._done, self._program)
+        started, self._prestarted = self._prestarted or start_process(self._program, self._options), None
+        self._process = InferenceProcess(self._options, started, self._done)
         return self._process
 
     def _serve(self, child: InferenceProcess, ready: Ready) -> None:

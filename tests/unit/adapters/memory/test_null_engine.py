@@ -7,7 +7,7 @@ import pytest
 from tests.support.jobs.harness import speech
 from worker.adapters.memory.null_engine import null_engine, null_speed
 from worker.adapters.memory.recogniser import MemoryRecogniser
-from worker.app.engines import make_engine
+from worker.app.recogniser import make_engine
 from worker.errors import ModelLoadingError
 from worker.settings import CloudSettings, EngineSettings
 

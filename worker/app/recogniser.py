@@ -1,0 +1,57 @@
+"""The window recogniser that the settings ask for; imports little, so that its process can be started first."""
+
+from contextlib import AbstractAsyncContextManager, nullcontext
+
+from worker.adapters.machine.processors import processors
+from worker.adapters.memory.null_engine import null_engine, null_speed
+from worker.adapters.parakeet.engine import ParakeetEngine
+from worker.errors import GpuNotAvailable, ModelLoadingError
+from worker.ports import EngineFacts, Pcm, Recognition, WindowRecogniser
+from worker.settings import CloudSettings, EngineSettings
+
+
+def make_engine(settings: EngineSettings, cloud: CloudSettings) -> AbstractAsyncContextManager[WindowRecogniser]:
+    """Parakeet, to be entered: that loads the model in a process of its own.
+
+    With ENABLE_GPU_TRANSCRIPTION=false nothing is started. Raises `ModelLoadingError` for the null engine anywhere but
+    on development servers.
+    """
+    if not settings.enable_gpu_transcription:
+        return nullcontext(NoEngine("ENABLE_GPU_TRANSCRIPTION is false"))
+    if (speed := null_speed(settings.parakeet_model_name)) is not None:
+        if not cloud.is_emulated:
+            reason = "it hears nothing: for load tests on emulators only"
+            raise ModelLoadingError(settings.parakeet_model_name, reason)
+        return nullcontext(null_engine(speed))
+    return ParakeetEngine(
+        model_name=settings.parakeet_model_name,
+        device=settings.parakeet_device.value,
+        batch_size=settings.gpu_batch_size,
+        memory_limit_gib=settings.gpu_memory_limit_gb,
+        gpu_precision=settings.gpu_precision,
+        gpu_graphs=settings.gpu_graphs,
+        overlap=settings.parakeet_overlap,
+        cpu_threads=max(1, processors(settings.instance_vcpus) - 1),  # one is the event loop's
+    )
+
+
+def start_early(engine: AbstractAsyncContextManager[WindowRecogniser]) -> None:
+    """Start the engine's process, where it has one: the model loads until the engine is entered."""
+    if isinstance(engine, ParakeetEngine):
+        engine.start()
+
+
+class NoEngine:
+    """For workers and commands without Parakeet: hears nothing, and says why."""
+
+    facts = EngineFacts(
+        model_name="none", model_fingerprint="none", device_name="none", uses_gpu=False, languages=frozenset()
+    )
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
+        """Raises `GpuNotAvailable`, always."""
+        del samples, job_id
+        raise GpuNotAvailable(self.reason)
