@@ -1,1 +1,1 @@
-"""Messages: pulled into free slots, kept leased, settled. Knows nothing of speech."""
+"""Messages: pulling into free slots, leases, settling. Independent of speech."""

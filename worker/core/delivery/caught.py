@@ -1,4 +1,4 @@
-"""The one broad `except` of the worker: from here on an error is data."""
+"""The only broad `except` of the worker; it turns an exception into a return value."""
 
 from collections.abc import Awaitable
 from typing import TypeVar
@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 async def caught(work: Awaitable[T]) -> T | Exception:
-    """Return what the work returned or raised. Cancellation passes."""
+    """Return the work's result, or the exception that it raised. Cancellation is not caught."""
     try:
         return await work
     except Exception as exc:  # noqa: BLE001

@@ -1,11 +1,11 @@
 """Pulls into free slots, keeps each delivery leased while its job runs, and settles it.
 
-The only place that acknowledges. One delivery is one try, read once from top to bottom in `Consumer._see_through`:
+The only place that acknowledges. `Consumer._see_through` is the whole way of one delivery:
 
     lease -> handle -> diagnose the error (whose fault?) -> next step (`disposition`) -> record it -> settle
 
-An error of a child task is an error like any other: a task group leaves the task's count of cancellations behind on
-Python 3.11 and 3.12, so whether a cancellation was asked for is read from the flags of the stop and of the lease.
+On Python 3.11 and 3.12 a task group leaves `task.cancelling()` at 1 after a child has failed. So the flags of the stop
+and of the lease decide whether a cancellation was requested, not `cancelling()`.
 """
 
 import asyncio
@@ -51,12 +51,12 @@ log = structlog.get_logger()
 
 
 class Consumer:
-    """Runs `handler` on what `subscription` delivers, `slots` jobs at once and `max_parked` deliveries beside them.
+    """Runs `handler` on the deliveries of `subscription`: `slots` jobs at once, and `max_parked` parked deliveries.
 
     `ack_deadline_seconds` is the subscription's own. A job is dead-lettered at `max_attempts` counted attempts.
-    `fitness` tells whose fault an error is, and after `fuse_threshold` failures in a row whether the worker is fit.
-    Nothing is pulled while it is not, or while `why_idle` gives a reason. `chores`, by name, are work without an end
-    that runs for as long as the consumer does; the death of one is the end of all.
+    `fitness` decides whose fault an error is, and tests the worker after `fuse_threshold` failures in a row. Nothing is
+    pulled while the worker is not fit, or while `why_idle` returns a reason. `chores` are endless background tasks by
+    name that run as long as the consumer; if one of them ends by an error, the consumer stops.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Consumer:
 
     @property
     def snapshot(self) -> ConsumerSnapshot:
-        """The state at this moment."""
+        """Current state, for health endpoints."""
         return ConsumerSnapshot(
             jobs=self._slots.busy,
             parked=self._slots.parked,
@@ -107,15 +107,15 @@ class Consumer:
         )
 
     def stop(self, reason: str) -> None:
-        """Make `run` return in less than 7 s; called again, at once. Safe in a signal handler of the event loop."""
+        """Make `run` return within 7 s; a second call makes it return at once. Safe in a signal handler of the loop."""
         log.info("consumer.stopping", reason=reason, again=self._lifetime.is_stopping, unsettled=len(self._unsettled))
         self._lifetime.stop()
 
     async def run(self) -> None:
-        """Work until `stop` is called; everything unsettled is then nacked.
+        """Work until `stop` is called, then nack every unsettled delivery. May be called once.
 
-        Raises what ended one of its background tasks, `SubscriptionNotFound` above all; the jobs are then stopped and
-        nacked likewise, as they are when `run` is cancelled. To be run once.
+        Raises the error that ended a background task, such as `SubscriptionNotFound`. Jobs are stopped and nacked in
+        that case too, and when `run` is cancelled.
         """
         intake = self._lifetime.own(self._intake.run(self._accept), "intake")
         background = [
@@ -135,7 +135,7 @@ class Consumer:
     def _accept(self, deliveries: Sequence[Delivery]) -> None:
         surplus = []
         for delivery in deliveries:
-            # While the pull was under way a parked delivery may have come back, or the intake have been stopped.
+            # During the pull a parked delivery may have taken the slot, or the intake may have been stopped.
             if self._slots.free and not self._intake.stopped_because:
                 self._start(delivery)
             else:
@@ -174,7 +174,7 @@ class Consumer:
             log.info("delivery.settled", outcome=outcome.value, seconds=self._clock.monotonic() - began)
 
     async def _see_through(self, delivery: Delivery, slot: Slot, began: float) -> Outcome:
-        """Do the job of one delivery and settle it. Raises `CancelledError` where the worker is told to stop."""
+        """Do the job of one delivery and settle it. Raises `CancelledError` when the worker is stopping."""
         attempt = self._handler.attempt(delivery)
         with self._leases.hold(delivery) as lease:
             error = await self._handle(attempt, slot, lease, began)
@@ -186,7 +186,7 @@ class Consumer:
         return outcome
 
     async def _handle(self, attempt: JobAttempt, slot: Slot, lease: Lease, began: float) -> Exception | None:
-        """Let the handler work; return its error, diagnosed, or None."""
+        """Run the handler; return its diagnosed error, or None."""
         try:
             error = await caught(attempt.handle(slot))
             if error is not None:
@@ -196,13 +196,13 @@ class Consumer:
                 raise
             error = LeaseLost(lease.message_id, lease.lost) if lease.lost else _unasked(cancelled)
         if error is not None and self._lifetime.is_stopping:
-            raise asyncio.CancelledError from error  # no verdict: the job was told to stop
+            raise asyncio.CancelledError from error  # no verdict: the job was stopped
         return error
 
     async def _follow(
         self, step: Step, error: Exception | None, attempt: JobAttempt, delivery: Delivery, began: float
     ) -> Outcome:
-        """Do what the step asks for before the message is settled; return how the delivery ends."""
+        """Carry out the step, all but settling the message; return the delivery's outcome."""
         if error is None:
             self._fuse.record_success()
             self._fitness.record_success()
@@ -228,7 +228,7 @@ class Consumer:
         return Outcome.DEFERRED
 
     async def _record(self, step: Step, error: Exception, attempt: JobAttempt) -> Outcome:
-        """Count the attempt; give the job up where it was the last, or at once for a fault of the job."""
+        """Count the attempt; give the job up after the last attempt, or at once for a fault of the job."""
         attempts = await attempt.record_failure() if step is Step.COUNT else 1
         if step is Step.COUNT and attempts < self._max_attempts:
             return Outcome.RETRY
@@ -236,14 +236,14 @@ class Consumer:
         return Outcome.DEAD_LETTER
 
     async def _hand_back(self, error: Exception, attempt: JobAttempt, delivery: Delivery) -> Outcome:
-        """Count nothing, unless the same job breaks the worker once more: then a crash."""
+        """Count nothing, unless the same job meets the same fault again: then count a crash."""
         if self._note_fault(error, delivery) and isinstance(error, WorkerError):
             log.warning("delivery.crashed_again", reason=str(error))
             await attempt.record_crash(error)
         return Outcome.DEFERRED
 
     def _note_fault(self, error: Exception, delivery: Delivery) -> bool:
-        """Stop the intake, or the worker, where the error asks for it; return True for a fault met again."""
+        """Stop the intake or the worker if the error's class requires it; return True for a fault met again."""
         if isinstance(error, Fatal):
             self._lifetime.die(error, "handler")
         if isinstance(error, WorkerFault | ServiceDown):
@@ -251,7 +251,7 @@ class Consumer:
         return False
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        # From here on a shutdown neither cancels this task nor nacks the message.
+        # From here on a shutdown does not cancel this task and does not nack the message.
         self._unsettled.pop(delivery.ack_id, None)
         match outcome:
             case Outcome.ACK | Outcome.DEAD_LETTER:
@@ -278,7 +278,7 @@ class Consumer:
     async def _wind_down(self, background: Sequence[asyncio.Task[None]]) -> None:
         for task in self._unsettled.values():
             task.cancel()
-        # A message nacked while a pull of ours is under way could come back by that very pull.
+        # A message nacked while a pull is in flight could come back by that same pull.
         pulled, _ = await asyncio.gather(self._last_pull(), self._end_of_jobs())
         for task in background:
             task.cancel()

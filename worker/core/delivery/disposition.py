@@ -1,4 +1,4 @@
-"""The step that follows for a delivery: a pure function of the error and the lease."""
+"""Next step for a delivery, as a pure function of its error and its lease."""
 
 from enum import Enum
 
@@ -6,7 +6,7 @@ from worker.errors import Deferred, Fatal, JobFault, ServiceDown, WorkerFault
 
 
 class Step(Enum):
-    """The consumer's action on a delivery whose handler has ended."""
+    """Action of the consumer after a handler has ended."""
 
     ACK = "ack"
     """The job is done."""
@@ -17,7 +17,7 @@ class Step(Enum):
     HAND_BACK = "hand back"
     """Nack and count nothing."""
     LET_GO = "let go"
-    """The lease is lost: the message is another worker's by now, and nothing that is sent for it counts."""
+    """The lease is lost: another worker may have the message, so it is neither acknowledged nor nacked."""
 
 
 class Outcome(Enum):
@@ -32,14 +32,14 @@ class Outcome(Enum):
     LOST = "lost"
     """The lease was lost."""
     STOPPED = "stopped"
-    """The worker was told to stop, or died; its last act is to nack what is left."""
+    """The worker was stopping; the shutdown nacks the message."""
 
 
 def next_step(error: Exception | None, *, lease_is_lost: bool) -> Step:
-    """Return what follows. The class of the error is the policy; an error of no such class counts.
+    """Return the next step. The class of the error is the policy; an error without a policy class counts an attempt.
 
-    A job that is done is acknowledged whether or not its lease still stands: what it owes is durable. What a job
-    raises after its lease was lost says nothing of the job: it was cancelled.
+    A job that is done is acknowledged even if its lease is lost, since its results are durable. An error after the
+    lease was lost is not the job's: the job was cancelled.
     """
     match error:
         case None:

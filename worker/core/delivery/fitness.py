@@ -1,6 +1,6 @@
-"""Finds out whose fault a failure is, and keeps the intake stopped while a part of this worker is broken.
+"""Diagnoses whose fault a failure is, and keeps the intake stopped while a part of this worker is broken.
 
-An error that an adapter or the operating system raises says which call failed, not why. `Fitness.diagnose` probes the
+An error of an adapter or of the operating system states which call failed, not why. `Fitness.diagnose` probes the
 bucket, topic or folder that the call needed and returns an error whose class is the policy:
 
     the part is broken: the service refuses it (401, 403, 404)       WorkerFault  (ResourceRefused)
@@ -9,9 +9,9 @@ bucket, topic or folder that the call needed and returns an error whose class is
     the part works:     the call was refused all the same            the job's own fault where the caller named one,
                                                                      else WorkerFault, see `report`
                         the call failed                              Retryable    (CallFailed)
-    the part is not this worker's to answer for                      the job's own fault where the caller named one
+    the part is no part of this worker                               the job's own fault where the caller named one
 
-A part that was broken at any time since the delivery began counts as broken: its repair is no proof against the job.
+A part that was broken at any time since the delivery began counts as broken, even if it works again by now.
 """
 
 import asyncio
@@ -39,14 +39,14 @@ from worker.errors import (
 from worker.ports import Clock
 
 PROBE_SECONDS = 60.0
-"""A probe that takes longer has failed, where its part sets no other limit."""
+"""Time limit of a probe whose part sets no other limit."""
 LONGEST_PROBE_PAUSE_SECONDS = 15.0
 LONGEST_RELAPSE_PAUSE_SECONDS = 60.0
 MOST_REMEMBERED_FAULTS = 4096
 MOST_PARTS = 200
-"""Buckets that jobs have used are parts too, and any number of jobs may name any number of them."""
+"""Upper bound, because buckets that jobs have used become parts too."""
 TEMP_DIR, MACHINE = "TEMP_DIR", "machine"
-"""The resources that stand for what every job needs of the operating system: disk; and memory, files, processes."""
+"""Resources that every job needs of the operating system: disk; and memory, descriptors, processes."""
 DISK_IS_REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 DISK_MAY_BE_REFUSED = DISK_IS_REFUSED | {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ESTALE}
 MACHINE_IS_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS})
@@ -56,22 +56,22 @@ log = structlog.get_logger()
 
 
 class Need(Enum):
-    """The faults of a part that stop the intake."""
+    """Faults of a part that stop the intake."""
 
     EVERY_JOB = "every job"
-    """No job can do without the part: a refusal and an outage."""
+    """Every job needs the part: a refusal and an outage stop the intake."""
     SOME_JOBS = "some jobs"
-    """A refusal, which is the worker's fault. In an outage the jobs that need the part wait."""
+    """Only a refusal, which is the worker's fault, stops the intake. In an outage the jobs that need the part wait."""
     OPTIONAL = "optional"
-    """Neither: jobs have another way, or somebody else decides."""
+    """No fault of the part stops the intake: jobs have another way, or another component decides."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """Something that jobs need of this worker. `probe` returns where it works and raises where it does not.
+    """Something that jobs need of this worker. `probe` returns if the part works and raises if it does not.
 
-    `resource` is what errors call it: `gs://bucket`, a topic's path, `TEMP_DIR`. `remote`: a service, which may be
-    down; everything else is this machine's.
+    `resource` is its name in errors: `gs://bucket`, a topic's path, `TEMP_DIR`. `remote`: the part belongs to a
+    service, which may be down; all other parts belong to this machine.
     """
 
     name: str
@@ -81,12 +81,12 @@ class Part:
     remote: bool = True
     limit_seconds: float = PROBE_SECONDS
     is_learned: bool = False
-    """No setting names the part, jobs have used it: it is probed when a job's call fails, not by the self-test."""
+    """True for a part that jobs have used and no setting names: probed when a job's call fails, not by self-tests."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartTest:
-    """The last test of one part: `passed` is None until there was one, `reason` is empty unless it failed."""
+    """Last test of one part: `passed` is None before the first test, `reason` is empty unless the test failed."""
 
     part: str
     passed: bool | None = None
@@ -100,13 +100,13 @@ class _Condition:
     part: Part
     test: PartTest
     fault: WorkerFault | ServiceDown | None = None
-    """Why the part is broken now."""
+    """Reason why the part is broken now; None if it works."""
     last_fault: WorkerFault | ServiceDown | None = None
     recovered_at: float = float("-inf")
     next_probe_at: float = 0.0
     failed_probes: int = 0
     relapses: int = 0
-    """How often the part broke again since the last job that was done."""
+    """Number of times the part broke again since the last completed job."""
     probing: asyncio.Task[WorkerFault | ServiceDown | None] | None = None
     mended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -123,12 +123,12 @@ class _Condition:
 
 @dataclass(kw_only=True)
 class _Memory:
-    """Which deliveries met which fault, and when; the oldest are forgotten."""
+    """Record of which deliveries met which fault, and when; bounded, the oldest entries are dropped."""
 
     met_at: OrderedDict[tuple[str, str], float] = field(default_factory=OrderedDict)
 
     def meet(self, key: tuple[str, str], now: float) -> float | None:
-        """Note the meeting; return the time of the one before."""
+        """Record that the delivery met the fault; return the time of the previous meeting, or None."""
         before = self.met_at.pop(key, None)
         self.met_at[key] = now
         while len(self.met_at) > MOST_REMEMBERED_FAULTS:
@@ -137,7 +137,7 @@ class _Memory:
 
 
 class Fitness:
-    """The parts of one worker and their condition. `tend` runs for ever, in a task of its owner."""
+    """Parts of one worker and their condition. `tend` is an endless background task that the owner starts."""
 
     def __init__(self, parts: Iterable[Part], clock: Clock, rng: random.Random) -> None:
         self._clock, self._rng = clock, rng
@@ -150,14 +150,14 @@ class Fitness:
             self.add(part)
 
     def add(self, part: Part) -> None:
-        """Answer for one more part; one of the same resource stays as it is, and beyond `MOST_PARTS` none is added."""
+        """Add a part, unless its resource has one already or there are `MOST_PARTS`."""
         if len(self._conditions) < MOST_PARTS:
             fresh = _Condition(part=part, test=PartTest(part=part.name))
             self._conditions.setdefault(part.resource, fresh)
 
     @property
     def tests(self) -> tuple[PartTest, ...]:
-        """The last test of each part, in the order in which they were added."""
+        """Last test of each part, in the order in which the parts were added."""
         return tuple(condition.test for condition in self._conditions.values())
 
     def why_unfit(self) -> str:
@@ -165,23 +165,23 @@ class Fitness:
         return "; ".join(str(broken.fault) for broken in self._conditions.values() if broken.stops_intake)
 
     async def wait_fit(self) -> None:
-        """Return once nothing that stops the intake is broken."""
+        """Wait until no part that stops the intake is broken."""
         await self._fit.wait()
 
     async def wait_mended(self, resource: str) -> None:
-        """Return once the part of that resource works, at once where nothing is known against it."""
+        """Wait until the resource's part works; return at once if it is not known to be broken."""
         condition = self._conditions.get(resource)
         while condition is not None and condition.fault is not None:
             await condition.mended.wait()
 
     def refuse_if_broken(self, resource: str) -> None:
-        """Raise what is wrong with the part of that resource, so that no call has to fail first."""
+        """Raise the current fault of the resource's part, so that no call has to fail first."""
         condition = self._conditions.get(resource)
         if condition is not None and condition.fault is not None:
             raise condition.fault.with_traceback(None)
 
     async def diagnose(self, error: Exception, since: float) -> Exception:
-        """Return the error whose class says what follows. `since`: when the delivery began, on the monotonic clock."""
+        """Return an error whose class is the policy. `since`: start of the delivery on the monotonic clock, seconds."""
         match error:
             case Undiagnosed():
                 return await self._diagnose_call(error, since)
@@ -193,35 +193,35 @@ class Fitness:
                 return error
 
     def report(self, fault: WorkerFault | ServiceDown, delivery: str) -> bool:
-        """Stop the intake until a probe of the fault's part works; return True where it looks like the job's doing.
+        """Stop the intake until a probe of the fault's part works; return True where the job is the likely cause.
 
-        That is where the same `delivery` met the same fault before and the part has worked since: a job that fills the
-        disk by itself must come to an end.
+        The job is the likely cause if the same `delivery` met the same fault before and the part has worked in between:
+        a job that fills the disk by itself must end.
         """
         now = self._clock.monotonic()
         before = self._memory.meet((delivery, fault.part), now)
         condition = self._by_name(fault.part)
         if condition is None or condition.part.need is Need.OPTIONAL:
             return False
-        if condition.fault is None and fault is not condition.last_fault:  # else it was mended meanwhile
+        if condition.fault is None and fault is not condition.last_fault:  # otherwise it was mended in the meantime
             self._break(condition, fault)
         return isinstance(fault, WorkerFault) and before is not None and condition.recovered_at > before
 
     def record_success(self) -> None:
-        """A job was done: parts that broke off and on are trusted as at first."""
+        """Reset the distrust of parts that broke repeatedly: a job was completed."""
         for condition in self._conditions.values():
             if condition.fault is None:
                 condition.relapses = 0
 
     def record_verified(self) -> None:
-        """Note that the parts which are here by now have just been verified by other means."""
+        """Mark all present parts as tested: the caller has just verified them by other means."""
         now = self._clock.now()
         for condition in self._conditions.values():
             if condition.test.passed is None:
                 condition.test = PartTest(part=condition.part.name, passed=True, tested_at=now)
 
     async def self_test(self) -> None:
-        """Probe every part that is not learned, in order. Raises what the first broken one came to, after the last."""
+        """Probe every part that a setting names, in order; then raise the fault of the first broken one."""
         own = [condition for condition in self._conditions.values() if not condition.part.is_learned]
         faults = [await self._probe(condition) for condition in own]
         for fault in faults:
@@ -229,7 +229,7 @@ class Fitness:
                 raise fault.with_traceback(None)
 
     async def tend(self) -> None:
-        """Probe what is broken, for ever: at first after a second, at last every quarter of a minute."""
+        """Probe broken parts in an endless loop, with a backoff from 1 s to 15 s."""
         while True:
             await self._broken.wait()
             self._changed.clear()
@@ -246,7 +246,7 @@ class Fitness:
         if (fault := await self._fault_of(condition, since)) is not None:
             return fault
         if error.refused and error.otherwise is None:
-            # Refused although the part works: this call alone, or the refusal ended just now. Uncounted the first time.
+            # Refused although the part works: this call alone, or the refusal has ended. Not counted the first time.
             refused = ResourceRefused(condition.part.name, str(error))
             refused.__cause__ = error
             return refused
@@ -265,7 +265,7 @@ class Fitness:
         return fault
 
     async def _probe(self, condition: _Condition) -> WorkerFault | ServiceDown | None:
-        """Probe the part once for all who ask at this moment; return what is wrong with it."""
+        """Probe the part once for all concurrent callers; return its fault, or None."""
         if condition.probing is None:
             condition.probing = asyncio.create_task(self._run_probe(condition), name=f"probe:{condition.part.name}")
         return await asyncio.shield(condition.probing)
@@ -311,7 +311,7 @@ class Fitness:
         self._note_fitness()
 
     def _pause_seconds(self, condition: _Condition) -> float:
-        """A part that breaks again each time a job tries it is trusted ever later, until a job has been done."""
+        """Delay the trust in a part that breaks again each time a job uses it, until a job is completed."""
         probes, relapses = condition.failed_probes, condition.relapses
         by_probes = backoff_seconds(max(probes, 1), base=1.0, most=LONGEST_PROBE_PAUSE_SECONDS, rng=self._rng)
         if not relapses:
@@ -342,7 +342,7 @@ def _machine_fault(part: str, error: BaseException) -> MachineFault:
 
 
 def _fault_from(failed: Exception, part: Part) -> WorkerFault | ServiceDown:
-    """Return what a failed probe says of its part."""
+    """Return the fault of a part whose probe failed."""
     if isinstance(failed, WorkerFault | ServiceDown) and failed.part == part.name:
         return failed
     fault: WorkerFault | ServiceDown

@@ -1,6 +1,6 @@
-"""The fuse: many failures in a row are either bad messages or a bad worker; a self-test tells which.
+"""The fuse: after many failures in a row a self-test decides between bad messages and a bad worker.
 
-A bad deploy must not drain the topic into the dead letters, and ten malformed publishes must not stop everyone.
+A bad deployment must not drain the topic into the dead letters, and ten malformed messages must not stop all others.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class FuseState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FuseStatus:
-    """The fuse as health and `check` show it; `reason` is empty while it is closed."""
+    """State of the fuse for health endpoints and `check`; `reason` is empty while the fuse is closed."""
 
     state: FuseState
     reason: str
@@ -39,11 +39,11 @@ class FuseStatus:
 
 
 class Fuse:
-    """Counts failed deliveries; blows at `threshold` failures without a success between.
+    """Counts failed deliveries, and blows at `threshold` failures without a success in between.
 
-    While it is not closed the failures of jobs still running change nothing: only a self-test closes it. Each passed
-    self-test without a success doubles the number of failures that the next one takes, so that a flood of bad messages
-    is not slowed down by tests that pass.
+    While the fuse is not closed, failures of jobs that still run are not counted, and only a passed self-test closes
+    it. Each passed self-test without a success doubles the number of failures that trigger the next one, so that
+    passing tests do not slow down a flood of bad messages.
     """
 
     def __init__(self, threshold: int) -> None:
@@ -57,26 +57,26 @@ class Fuse:
 
     @property
     def status(self) -> FuseStatus:
-        """The state at this moment."""
+        """Current state."""
         return self._status
 
     @property
     def is_closed(self) -> bool:
-        """True while messages may be taken in."""
+        """True while messages may be pulled."""
         return self._status.state is FuseState.CLOSED
 
     async def wait_closed(self) -> None:
-        """Return at once while the fuse is closed, else when a self-test has passed."""
+        """Wait until the fuse is closed: not at all, or until a self-test has passed."""
         await self._closed.wait()
 
     def record_success(self) -> None:
-        """Count a job that was done."""
+        """Record a completed job, which resets the count of failures."""
         if self.is_closed:
             self._threshold, self._only_messages = self._least_threshold, True
             self._change(FuseState.CLOSED, "", 0)
 
     def record_failure(self, error: Exception) -> None:
-        """Count a delivery that failed by its job's fault, or by an unknown one."""
+        """Count a delivery that failed through a fault of its job, or an unknown one."""
         if not self.is_closed:
             return
         self._only_messages = self._only_messages and isinstance(error, SEEN_IN_THE_MESSAGE)
@@ -88,9 +88,9 @@ class Fuse:
             log.warning("fuse.testing", failures_in_a_row=failures, last_error=str(error))
 
     async def tend(self, fitness: Fitness, clock: Clock) -> None:
-        """Run a self-test whenever the fuse has blown, for ever; at most one a minute.
+        """Run a self-test whenever the fuse has blown, at most one a minute, in an endless loop.
 
-        Failures that the messages alone show need no second self-test within a minute of one that passed.
+        Faults that are evident from the messages need no second self-test within a minute of one that passed.
         """
         began = float("-inf")
         while True:

@@ -1,4 +1,4 @@
-"""What the consumer asks of whoever does the work. It knows nothing of acks, leases or Pub/Sub."""
+"""Interface between the consumer and the job handler, which knows nothing of acks, leases or Pub/Sub."""
 
 from typing import Protocol
 
@@ -7,41 +7,40 @@ from worker.ports import Delivery, JobSlot
 
 
 class JobAttempt(Protocol):
-    """One try at the job of one delivery; returning means done, the class of a raised error is the policy.
+    """The work on one delivery. Returning from `handle` means done; the class of a raised error is the policy.
 
-    Any of the three may be cancelled, at shutdown or because the lease was lost: whatever must still be written is
-    then written in the method's own `finally`, shielded and within two seconds, and the cancellation is re-raised.
-    The same message may be delivered again at any time, also after `handle` or `give_up` succeeded.
+    Each method may be cancelled, at shutdown or because the lease was lost. A write that must still happen goes into
+    the method's own `finally`, shielded and within two seconds; the cancellation is re-raised. The same message may be
+    delivered again at any time, even after `handle` or `give_up` has succeeded.
     """
 
     async def handle(self, slot: JobSlot) -> None:
-        """Do the job; on return everything it owes is durable and published, and the message is acknowledged.
+        """Do the job. On return all its results are durable and published; the consumer then acknowledges the message.
 
-        Raises anything: `worker.core.delivery.fitness` diagnoses the error, and its class is the policy. The error of
-        a child task may be raised as it is.
+        May raise any exception: `worker.core.delivery.fitness` diagnoses it, and the class of the result is the policy.
         """
         ...
 
     async def record_failure(self) -> int:
-        """Count an attempt durably; return how many this run of the job has now, this one included."""
+        """Count an attempt durably; return the attempts of this run, this one included."""
         ...
 
     async def record_crash(self, error: WorkerError) -> None:
-        """Count a crash durably: the job broke its worker again, by `error`. Too many of them end the job."""
+        """Count a crash durably: the job caused `error`, a fault of the worker, again. Too many crashes end the job."""
         ...
 
     async def give_up(self, error: Exception, attempts: int) -> None:
-        """Write the dead letter, the failed and cost events and the failure marker, all durable on return.
+        """Write the dead letter, the failed and cost events and the failure marker; all are durable on return.
 
-        `attempts` is `record_failure`'s answer, or 1 for a permanent error, which is not counted. The consumer acks
-        afterwards; if this raises, the message is handed back and the next attempt will be asked again.
+        `attempts` is the result of `record_failure`, or 1 for a permanent error, which is not counted. The consumer
+        acknowledges afterwards. If this raises, the message is nacked and the next delivery gives the job up again.
         """
         ...
 
 
 class JobHandler(Protocol):
-    """Begins the attempts."""
+    """Factory of attempts."""
 
     def attempt(self, delivery: Delivery) -> JobAttempt:
-        """Begin one; never raises, reads or waits for nothing."""
+        """Create the attempt of one delivery. Does no I/O and never raises."""
         ...

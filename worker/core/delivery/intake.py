@@ -1,7 +1,7 @@
-"""Asks the subscription for as many messages as there are free slots, one pull at a time.
+"""Pulls as many messages as there are free slots, one pull at a time.
 
-A pull runs in a task of its own, so that stopping the intake does not cut it off: an abandoned pull may already have
-taken messages, which would then lie idle until their ack deadline.
+A pull runs in its own task, so that stopping the intake does not abort it: an aborted pull may already have taken
+messages, which would come back only after their ack deadline.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from worker.core.delivery.timing import abandon, backoff_seconds, first_of
 from worker.errors import QueueServiceError
 from worker.ports import Clock, Delivery, Subscription
 
-# A server that answers "nothing" without waiting must not be asked in a tight loop.
+# A server that returns an empty answer without waiting must not be polled in a tight loop.
 EMPTY_PULL_PAUSE_SECONDS = 0.1
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 30.0
@@ -26,14 +26,14 @@ log = structlog.get_logger()
 
 
 def never_idle() -> str:
-    """For work that can always be done."""
+    """Return no reason: the default of a consumer that may always pull."""
     return ""
 
 
 class Intake:
-    """The pulling half of the consumer. `run` goes on for ever, in a task of its owner.
+    """The pulling half of the consumer. `run` is an endless background task that the owner starts.
 
-    `why_not` is asked before each pull: a reason why no job could be done now, or an empty string.
+    `why_not` is called before each pull and returns the reason why no job could be done now, or an empty string.
     """
 
     def __init__(
@@ -57,21 +57,24 @@ class Intake:
 
     @property
     def failures_in_a_row(self) -> int:
-        """Pulls that failed since the last one that did not."""
+        """Number of failed pulls since the last successful one."""
         return self._failures
 
     @property
     def failure(self) -> str:
-        """Why the last pull failed; empty after one that did not."""
+        """Reason why the last pull failed; empty if it did not."""
         return self._failure
 
     @property
     def stopped_because(self) -> str:
-        """Why no message may be taken in now, fuse included; empty where one may."""
+        """Reason why nothing may be pulled now, the fuse included; empty if messages may be pulled."""
         return self._fuse.status.reason or self._why_not()
 
     async def run(self, accept: Callable[[Sequence[Delivery]], None]) -> None:
-        """Hand what is pulled to `accept`; transport errors are waited out, `SubscriptionNotFound` is raised."""
+        """Pass pulled deliveries to `accept` in an endless loop, with backoff after transport errors.
+
+        Raises `SubscriptionNotFound`.
+        """
         while True:
             await self._fuse.wait_closed()
             await self._wait_until_ready()
@@ -80,7 +83,7 @@ class Intake:
                 await self._pull(free, accept)
 
     async def finish(self, grace: Callable[[], Awaitable[None]]) -> Sequence[Delivery]:
-        """After `run` was cancelled: what the pull under way brings before `grace` is over; then it is abandoned."""
+        """Return the deliveries of the pull in flight, after `run` was cancelled; abandon the pull after `grace`."""
         pull, self._under_way = self._under_way, None
         if pull is None:
             return ()

@@ -1,11 +1,10 @@
-"""Keeps deliveries leased while their jobs run; a job whose lease is lost is cancelled.
+"""Keeps deliveries leased while their jobs run, and cancels a job whose lease is lost.
 
-One keeper for all deliveries rather than a task each: one request extends every live lease, and one timer watches the
-deadlines. The timer is apart from the requests, so a hung request cannot hide that a deadline has passed.
+One keeper serves all deliveries: one request extends every live lease, and one timer watches the deadlines. The timer
+is independent of the requests, so a hung request cannot hide a passed deadline.
 
-A lease counts from the moment before the request that confirmed it was sent. A pull may have waited for minutes
-before it was answered, so that moment says nothing of a new delivery: its lease counts from its receipt, provisionally,
-and is extended at once, which turns the guess into a confirmed deadline.
+A lease is counted from the moment before its confirming request was sent. A pull may have waited for minutes, so the
+lease of a new delivery is counted from its receipt at first and extended at once, which gives a confirmed deadline.
 """
 
 import asyncio
@@ -27,7 +26,7 @@ log = structlog.get_logger()
 
 
 class LeaseLost(Deferred):
-    """The message may be with another worker by now: nothing is settled and nothing counted."""
+    """The message may be with another worker: it is not settled and nothing is counted."""
 
     def __init__(self, message_id: str, reason: str) -> None:
         self.message_id, self.reason = message_id, reason
@@ -41,18 +40,18 @@ class Lease:
     message_id: str
     task: asyncio.Task[object]
     deadline: float
-    """On the monotonic clock: when the last confirmed extension ends."""
+    """End of the last confirmed extension, in seconds of the monotonic clock."""
     lost: str | None = None
-    """Why the lease was lost; None while it stands."""
+    """Reason why the lease was lost; None while it is valid."""
     is_cancellable: bool = True
-    """The loss of the lease cancels the task. False once the job has ended: its verdict is then recorded anyway."""
+    """True while the loss of the lease cancels the task; False once the job has ended and its verdict is recorded."""
 
 
 class LeaseKeeper:
-    """The leases of one worker. `renew` and `watch` run for ever, each in a task of its owner.
+    """Leases of one worker. `renew` and `watch` are endless background tasks that the owner starts.
 
-    `seconds` is the length of an extension: the subscription's ack deadline (10 to 600). `on_lost` is told the ack id
-    of a lost lease at once, while its job still has to let go.
+    `seconds` is the length of an extension, the subscription's ack deadline (10 to 600). `on_lost` receives the ack id
+    of a lost lease at once, before its job has ended.
     """
 
     def __init__(
@@ -69,10 +68,10 @@ class LeaseKeeper:
 
     @contextmanager
     def hold(self, delivery: Delivery) -> Iterator[Lease]:
-        """Keep the delivery leased for the length of the block, which the current task has just received.
+        """Keep the delivery, which the current task has just received, leased inside the block.
 
-        When the lease is lost, `Lease.lost` says why and the task is cancelled, unless `is_cancellable` is False by
-        then. The holder tells that cancellation from others by `lost`.
+        When the lease is lost, `Lease.lost` is set to the reason and the task is cancelled, unless `is_cancellable` is
+        False. The holder recognises that cancellation by `lost`.
         """
         lease = self._leases[delivery.ack_id] = self._receive(delivery)
         try:
@@ -81,15 +80,15 @@ class LeaseKeeper:
             self._leases.pop(delivery.ack_id, None)
 
     async def release(self, ack_ids: Iterable[str]) -> None:
-        """Nack them in one request, so that they are delivered again as soon as the subscription's backoff allows.
+        """Nack the deliveries in one request; they come again after the subscription's backoff.
 
-        Waits for an extension under way, which would otherwise take the nack back.
+        Waits for an extension in flight, which would otherwise revert the nack.
         """
         async with self._requests:
             await self._subscription.extend(list(ack_ids), 0)
 
     async def renew(self) -> None:
-        """Extend every lease at half time, and a new one at once. Raises `SubscriptionNotFound`."""
+        """Extend leases at half time, and a new lease at once, in an endless loop. Raises `SubscriptionNotFound`."""
         while True:
             await first_of(self._received.wait(), self._clock.sleep(self._renew_at - self._clock.monotonic()))
             self._received.clear()
@@ -97,9 +96,9 @@ class LeaseKeeper:
                 await self._extend_all()
 
     async def watch(self) -> None:
-        """Cancel the jobs whose last confirmed deadline has passed."""
+        """Cancel the jobs whose last confirmed deadline has passed, in an endless loop."""
         while True:
-            # Never too late for a lease that is received meanwhile: none ends later than `seconds` from now.
+            # Never too late for a lease received during the sleep: no lease ends earlier than `seconds` after receipt.
             now = self._clock.monotonic()
             await self._clock.sleep(
                 min((lease.deadline - now for lease in self._leases.values()), default=self._seconds)
@@ -133,7 +132,7 @@ class LeaseKeeper:
         log.debug("lease.extended", leases=len(ack_ids))
 
     async def _extend(self, ack_ids: list[str]) -> frozenset[str]:
-        # Three tries fit into the half of a lease that is left when its extension is due.
+        # Three attempts fit into the half of a lease that remains when its extension is due.
         patience_seconds = min(MAX_REQUEST_SECONDS, self._seconds / 6)
         request = self._subscription.extend(ack_ids, self._seconds)
         return await bounded(request, patience_seconds, self._clock)

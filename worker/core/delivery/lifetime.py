@@ -1,4 +1,4 @@
-"""How the consumer ends: told to, told to hurry, or because one of its tasks died."""
+"""End of the consumer: by a graceful stop, an immediate stop, or the error of a background task."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -13,7 +13,7 @@ log = structlog.get_logger()
 
 
 class Lifetime:
-    """The stop signal, and the owner of tasks whose death sends it."""
+    """Stop signal of the consumer, and owner of its tasks: an error in a task triggers the stop."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -23,40 +23,40 @@ class Lifetime:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the end has begun."""
+        """True once the shutdown has begun."""
         return self._stopping.is_set()
 
     def stop(self) -> None:
-        """Begin the end; the second call takes every grace away."""
+        """Start a graceful shutdown; a second call makes it immediate."""
         if self._stopping.is_set():
             self._at_once.set()
         self._stopping.set()
 
     def die(self, error: BaseException, where: str) -> None:
-        """Begin the end because of an error, which `raise_cause_of_death` raises; the first one counts."""
+        """Start the shutdown because of an error; `raise_cause_of_death` raises the first such error."""
         log.error("consumer.died", where=where, exc_info=error)
         self._cause_of_death = self._cause_of_death or error
         self._stopping.set()
 
     def own(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run it in a task of that name. An error in it is the end of all, and so is a cancellation before the end."""
+        """Run the work in a named task. If it fails, or is cancelled before the shutdown, the consumer stops."""
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(self._ended)
         return task
 
     async def wait_for_stop(self) -> None:
-        """Return when the end begins; it begins likewise when the waiting is cancelled."""
+        """Wait for the shutdown to begin; a cancelled wait starts it."""
         try:
             await self._stopping.wait()
         finally:
             self._stopping.set()
 
     async def grace(self, seconds: float) -> None:
-        """Return after that long, or at once when told to hurry."""
+        """Wait for `seconds`, or until the shutdown becomes immediate."""
         await first_of(self._clock.sleep(seconds), self._at_once.wait())
 
     def raise_cause_of_death(self) -> None:
-        """Raise the error that was the end, if there was one."""
+        """Raise the error that caused the shutdown, if any."""
         if self._cause_of_death is not None:
             raise self._cause_of_death
 

@@ -1,7 +1,7 @@
-"""Job slots: how many deliveries are worked on at once, and the parking places beside them.
+"""Job slots, which limit the deliveries worked on at once, and parking places beside them.
 
-A delivery whose job another worker is doing keeps its lease but needs no slot: it parks, so that its slot can pull
-other work. All counting happens between two awaits of one event loop, so nothing here locks.
+A delivery whose job another worker has keeps its lease but needs no slot: it parks, so that its slot can pull other
+work. Every update happens between two awaits of one event loop, so no lock is needed.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from worker.errors import ParkingFull
 
 
 class Slot:
-    """One delivery's place among the working ones. Handed to the handler; valid until the handler ends."""
+    """Job slot of one delivery, passed to the handler and valid until the handler ends."""
 
     def __init__(self, slots: "Slots") -> None:
         self._slots = slots
@@ -21,10 +21,10 @@ class Slot:
 
     @asynccontextmanager
     async def parked(self) -> AsyncIterator[None]:
-        """Give the job slot up for the length of the block, and hold one again after it.
+        """Release the slot inside the block; re-acquire one on exit.
 
-        Entering raises `ParkingFull` when every parking place is taken; the slot is then still held. Leaving waits
-        until a slot is free, ahead of new pulls and in order of arrival. Only a cancelled block ends without one.
+        Entering raises `ParkingFull` when every parking place is taken; the slot is then still held. Leaving waits for
+        a free slot, ahead of new pulls and in order of arrival. Only a cancelled block ends without a slot.
         """
         with self._slots.parking_place():
             self.release()
@@ -43,14 +43,14 @@ class Slot:
         self._held = True
 
     def release(self) -> None:
-        """Let another delivery have the slot; the consumer's business, and harmless when repeated."""
+        """Free the slot. Called by the consumer; idempotent."""
         if self._held:
             self._held = False
             self._slots.give_back()
 
 
 class Slots:
-    """The slots of one worker: `total` jobs at once and `max_parked` deliveries beside them."""
+    """Slots of one worker: `total` jobs at once, and `max_parked` parked deliveries."""
 
     def __init__(self, total: int, max_parked: int) -> None:
         self._total = total
@@ -63,7 +63,7 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """Slots that a new delivery may take now; 0 while a parked one waits to come back."""
+        """Slots that a new delivery may take now; 0 while a parked delivery waits for a slot."""
         return self._free
 
     @property
@@ -73,22 +73,22 @@ class Slots:
 
     @property
     def parked(self) -> int:
-        """Deliveries without a slot, those waiting to come back included."""
+        """Deliveries without a slot, including those that wait for one."""
         return self._parked
 
     async def wait_free(self) -> int:
-        """Return how many slots are free once at least one is."""
-        while not self._free:  # a parked delivery may take it between the event and our turn
+        """Wait until a slot is free; return the number of free slots."""
+        while not self._free:  # a parked delivery may take the slot between the event and this wake-up
             await self._any_free.wait()
         return self._free
 
     def take(self) -> Slot:
-        """Take a free slot. The caller has seen that one is free, and releases it."""
+        """Take a free slot. The caller has checked that one is free, and releases it."""
         self._set_free(self._free - 1)
         return Slot(self)
 
     def give_back(self) -> None:
-        """Hand a slot to the parked delivery that waits longest, else to the next pull."""
+        """Pass a slot to the parked delivery that has waited longest, or else to the next pull."""
         while self._returning:
             turn = self._returning.popleft()
             if not turn.done():
@@ -98,7 +98,7 @@ class Slots:
 
     @contextmanager
     def parking_place(self) -> Iterator[None]:
-        """Hold a parking place for the length of the block, or raise `ParkingFull`."""
+        """Hold a parking place inside the block. Raises `ParkingFull`."""
         if self._parked >= self._max_parked:
             raise ParkingFull(self._max_parked)
         self._parked += 1
@@ -108,7 +108,7 @@ class Slots:
             self._parked -= 1
 
     async def regain(self) -> None:
-        """Wait for a slot, ahead of new pulls; a turn that comes together with a cancellation is passed on."""
+        """Wait for a slot, ahead of new pulls; pass it on if the wait is cancelled at the same moment."""
         if self._free:
             self._set_free(self._free - 1)
             return

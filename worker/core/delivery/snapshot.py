@@ -1,4 +1,4 @@
-"""What health endpoints see of the consumer."""
+"""Snapshot of the consumer for health endpoints."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from worker.core.delivery.fuse import FuseStatus
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConsumerSnapshot:
-    """What the consumer is doing, for health endpoints. `unsettled` are all deliveries held, parked ones included."""
+    """State of the consumer. `unsettled` counts all deliveries held, including parked ones."""
 
     jobs: int
     parked: int
@@ -16,9 +16,9 @@ class ConsumerSnapshot:
     unsettled: int
     pull_failures_in_a_row: int
     pull_failure: str
-    """Why the last pull failed; empty after one that did not."""
+    """Reason why the last pull failed; empty if it did not."""
     parts: tuple[PartTest, ...]
     fuse: FuseStatus
     intake_stopped_because: str
-    """Empty while messages are taken in."""
+    """Empty while messages are pulled."""
     stopping: bool

@@ -1,4 +1,4 @@
-"""Waiting with a limit, on a clock that comes in as a parameter."""
+"""Bounded waits and backoff, on a clock that is passed as a parameter."""
 
 import asyncio
 import random
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 async def first_of(*waits: Awaitable[object]) -> None:
-    """Return when the first of them has ended, the others cancelled. For waits that do not raise."""
+    """Wait for the first of several waits to end and cancel the others. The waits must not raise."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -21,9 +21,9 @@ async def first_of(*waits: Awaitable[object]) -> None:
 
 
 async def bounded(work: Awaitable[T], seconds: float, clock: Clock) -> T:
-    """Return what `work` returns, or raise `TimeoutError` after `seconds`, even where `work` ignores its cancellation.
+    """Return the result of `work`, or raise `TimeoutError` after `seconds`, even if `work` ignores its cancellation.
 
-    Work that is cut off is abandoned.
+    Work that exceeds the limit is abandoned.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -36,11 +36,11 @@ async def bounded(work: Awaitable[T], seconds: float, clock: Clock) -> T:
 
 
 def abandon(task: asyncio.Future[Any]) -> None:
-    """Cancel it and wait for nothing; what it may still raise is nobody's business."""
+    """Cancel the task without awaiting it; an exception that it still raises is ignored."""
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     task.cancel()
 
 
 def backoff_seconds(failures: int, *, base: float, most: float, rng: random.Random) -> float:
-    """Seconds to wait after that many failures in a row: doubling from `base` to `most`, half of it by chance."""
+    """Return an exponential backoff in seconds, doubling from `base` to `most`, with 50 % jitter."""
     return min(most, base * 2.0 ** min(failures - 1, 30)) * rng.uniform(0.5, 1.0)
