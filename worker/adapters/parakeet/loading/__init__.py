@@ -1,0 +1,4 @@
+"""Reading a model: configuration, weights and vocabulary of a `.nemo` file or of a folder of safetensors.
+
+Nothing here imports NeMo. Files are treated as hostile: nothing in them is executed and nothing is unpacked.
+"""
