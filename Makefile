@@ -79,9 +79,11 @@ schemas: install ## write schemas/json again from the models
 lock: install ## resolve the dependencies anew (needs a CPU build of torch to be found)
 	echo '$(TORCH)' > $(VENV)/constraint.txt
 	$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-package torch --no-header --upgrade \
-	  -c $(VENV)/constraint.txt --extra worker --extra parakeet --extra embedded --extra dev pyproject.toml -o requirements-dev.txt
+	  -c $(VENV)/constraint.txt --extra worker --extra parakeet --extra nemo --extra embedded --extra dev pyproject.toml -o requirements-dev.txt
 	$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-package torch --no-header \
 	  -c $(VENV)/constraint.txt -c requirements-dev.txt --extra worker --extra parakeet pyproject.toml -o requirements-worker.txt
+	$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-package torch --no-header \
+	  -c $(VENV)/constraint.txt -c requirements-dev.txt --extra worker --extra parakeet --extra nemo pyproject.toml -o deploy/requirements-nemo.txt
 
 clean: ## remove what make made
 	rm -rf $(VENV) demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -46,7 +46,9 @@ def _of_nemo_file(path: Path) -> ModelFiles:
         config = network_config(raw)
         pieces = file.pieces(raw)
         if len(pieces) != config.vocabulary_size:
-            raise BadModelFile(f"the tokenizer has {len(pieces):,} pieces, the configuration {config.vocabulary_size:,}")
+            raise BadModelFile(
+                f"the tokenizer has {len(pieces):,} pieces, the configuration {config.vocabulary_size:,}"
+            )
         weights = file.weights()
     require_shapes(weights, config)
     return ModelFiles(config=config, weights=weights, pieces=pieces)

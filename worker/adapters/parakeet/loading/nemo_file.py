@@ -7,7 +7,7 @@ where unpacking would write 2.5 GB to a temporary folder, which in a container i
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Self
 
 from torch import Tensor
 
@@ -46,7 +46,7 @@ class NemoFile:
             self._tar.close()
             raise
 
-    def __enter__(self) -> "NemoFile":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,7 +70,9 @@ class NemoFile:
         name = tokenizer.get("model_path") if isinstance(tokenizer, Mapping) else None
         if not isinstance(name, str) or not name:
             raise UnsupportedModel("the configuration names no SentencePiece model at tokenizer.model_path")
-        return sentencepiece_pieces(self._content(PurePosixPath(name.removeprefix("nemo:")).name, _MOST_TOKENIZER_BYTES))
+        return sentencepiece_pieces(
+            self._content(PurePosixPath(name.removeprefix("nemo:")).name, _MOST_TOKENIZER_BYTES)
+        )
 
     def _checked_members(self) -> list[tarfile.TarInfo]:
         members: list[tarfile.TarInfo] = []

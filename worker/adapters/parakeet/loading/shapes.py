@@ -69,7 +69,10 @@ def _layer(config: NetworkConfig) -> Iterator[tuple[str, Shape]]:
         ("conv.pointwise_conv2", (width, width, 1)),
     ]
     for number in (1, 2):
-        matrices += [(f"feed_forward{number}.linear1", (inner, width)), (f"feed_forward{number}.linear2", (width, inner))]
+        matrices += [
+            (f"feed_forward{number}.linear1", (inner, width)),
+            (f"feed_forward{number}.linear2", (width, inner)),
+        ]
     for name, shape in matrices:
         yield f"{name}.weight", shape
         if config.use_bias:
@@ -77,7 +80,14 @@ def _layer(config: NetworkConfig) -> Iterator[tuple[str, Shape]]:
     yield "self_attn.linear_pos.weight", (width, width)
     for one in "uv":
         yield f"self_attn.pos_bias_{one}", (config.n_heads, width // config.n_heads)
-    for norm in ("norm_feed_forward1", "norm_self_att", "norm_conv", "norm_feed_forward2", "norm_out", "conv.batch_norm"):
+    for norm in (
+        "norm_feed_forward1",
+        "norm_self_att",
+        "norm_conv",
+        "norm_feed_forward2",
+        "norm_out",
+        "conv.batch_norm",
+    ):
         yield f"{norm}.weight", (width,)
         yield f"{norm}.bias", (width,)
     yield "conv.batch_norm.running_mean", (width,)

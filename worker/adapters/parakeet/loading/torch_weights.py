@@ -78,7 +78,9 @@ def _require_harmless(index: bytes) -> None:
         if opcode.name == "GLOBAL" and argument not in _KNOWN_GLOBALS:
             raise BadModelFile(f"the index of {WEIGHTS} is a pickle that refers to {str(argument).replace(' ', '.')}")
         if opcode.name in {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}:
-            raise BadModelFile(f"the index of {WEIGHTS} is a pickle with {opcode.name}, which torch.save does not write")
+            raise BadModelFile(
+                f"the index of {WEIGHTS} is a pickle with {opcode.name}, which torch.save does not write"
+            )
 
 
 def _is_plain(name: object, tensor: object) -> bool:
@@ -92,8 +94,12 @@ def _placed(name: str, whole: torch.UntypedStorage, start: int, ends: Sequence[i
         raise BadModelFile(f"{WEIGHTS} does not say where {name} lies")
     end = ends[bisect.bisect_right(ends, offset)] if offset < ends[-1] else 0  # where the next record begins
     if offset + storage.nbytes() > end or start + end > whole.nbytes():
-        raise BadModelFile(f"{name} has {storage.nbytes():,} bytes by the index of {WEIGHTS}, which has no room for them")
-    last = shape.storage_offset() + sum((size - 1) * step for size, step in zip(shape.size(), shape.stride(), strict=True))
+        raise BadModelFile(
+            f"{name} has {storage.nbytes():,} bytes by the index of {WEIGHTS}, which has no room for them"
+        )
+    last = shape.storage_offset() + sum(
+        (size - 1) * step for size, step in zip(shape.size(), shape.stride(), strict=True)
+    )
     if shape.numel() and (last + 1) * shape.itemsize > storage.nbytes():
         raise BadModelFile(f"{name} is of shape {tuple(shape.shape)}, which its {storage.nbytes():,} bytes cannot hold")
     if (start + offset) % shape.itemsize:
