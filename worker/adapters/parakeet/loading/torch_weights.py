@@ -1,12 +1,19 @@
-"""Weights that `torch.save` wrote, mapped where they lie inside another file."""
+"""Weights that `torch.save` wrote, mapped where they lie inside another file.
 
-import bisect
+`torch.load` cannot map a part of a file, and the places that it tells for tensors without data are calculated on the
+assumption that torch itself wrote the zip. Hence a reader of our own: the zip's own directory says where the data lies,
+and the pickle that names the tensors is interpreted with four names in place of all of Python's.
+"""
+
 import pickle
-import pickletools
+import struct
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -19,41 +26,50 @@ WEIGHTS = "model_weights.ckpt"
 _MOST_INDEX_BYTES = 16 * 2**20
 """Of the pickle that names and places the tensors: 100 KB for 700 of them."""
 
-_STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-_KNOWN_GLOBALS = frozenset(
-    (
-        "collections OrderedDict",
-        "torch._utils _rebuild_tensor_v2",
-        "torch._utils _rebuild_parameter",
-        *(f"torch {one}Storage" for one in _STORAGES),
-    )
-)
-"""Everything that the pickle of a state dict refers to; torch's own allow list has more, such as `bytearray`."""
+_LOCAL_HEADER = struct.Struct("<26xHH")
+"""Of a zip's record: the lengths of its name and of its extra field, after which its data begins."""
+
+_BEFORE_ZIP = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""What weights begin with that torch wrote before 1.6."""
+
+_MALFORMED = (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, struct.error)
+"""What the interpretation of a pickle raises that is damaged."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Record:
+    """The data of one storage: its place in the zip and its type."""
+
+    start: int
+    n_bytes: int
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Placed:
+    """A tensor by its place in the zip: what the pickle's tensors become."""
+
+    record: _Record
+    first: int
+    """Its first element, counted from the record's start."""
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
 
 
 def mapped_weights(path: Path, start: int, weights: IO[bytes]) -> Mapping[str, Tensor]:
     """Map the tensors of `weights`, which lies at byte `start` of the file at `path`, in private pages of that file.
 
     The tensors have the types of the file and lie on the CPU. The file must not be written to while they live; it may
-    be replaced by renaming. Nothing that the pickle refers to is called unless it is one of torch's own builders of
-    tensors. Raises `BadModelFile`, and `UnsupportedModel` for weights as torch wrote them before 1.6.
+    be replaced by renaming. Nothing that the pickle refers to is called. Raises `BadModelFile`, and `UnsupportedModel`
+    for weights as torch wrote them before 1.6.
     """
-    ends = _record_ends(weights)
-    weights.seek(0)
-    try:
-        index = torch.load(weights, map_location="meta", weights_only=True)  # shapes and offsets, no data
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError) as error:
-        raise BadModelFile(f"the index of {WEIGHTS} is damaged: {(str(error).splitlines() or [''])[0]}") from error
-    if not isinstance(index, Mapping) or not all(_is_plain(name, tensor) for name, tensor in index.items()):
-        raise BadModelFile(f"{WEIGHTS} holds something else than tensors by name")
+    placed = _placed_tensors(weights)
     whole = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8).untyped_storage()
-    return {name: _placed(name, whole, start, ends, tensor) for name, tensor in index.items()}
+    return {name: _mapped(name, whole, start, tensor) for name, tensor in placed.items()}
 
 
-def _record_ends(weights: IO[bytes]) -> Sequence[int]:
-    """Return the places in the zip, in order, that no record reaches beyond; its pickle was found harmless."""
-    if not zipfile.is_zipfile(weights):
-        raise UnsupportedModel(f"{WEIGHTS} is no zip file, as torch writes since 1.6")
+def _placed_tensors(weights: IO[bytes]) -> Mapping[str, _Placed]:
+    """Read the index of the zip."""
     try:
         archive = zipfile.ZipFile(weights)
         members = {member.filename.partition("/")[2]: member for member in archive.infolist()}
@@ -66,43 +82,97 @@ def _record_ends(weights: IO[bytes]) -> Sequence[int]:
             raise BadModelFile(f"the index of {WEIGHTS} has {members['data.pkl'].file_size:,} bytes")
         if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
             raise UnsupportedModel(f"the numbers of {WEIGHTS} are big-endian")
-        _require_harmless(archive.read(members["data.pkl"]))
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
+        pickled = archive.read(members["data.pkl"])
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, RuntimeError) as error:
+        weights.seek(0)
+        if weights.read(len(_BEFORE_ZIP)) == _BEFORE_ZIP:
+            raise UnsupportedModel(f"{WEIGHTS} was written by a torch before 1.6") from error
         raise BadModelFile(f"{WEIGHTS} is damaged or no file of weights: {error}") from error
-    return [*sorted(member.header_offset for member in members.values()), archive.start_dir]
+    try:
+        index = _Index(pickled, weights, members, archive.start_dir).load()
+    except _MALFORMED as error:
+        raise BadModelFile(f"the index of {WEIGHTS} is damaged: {error}") from error
+    if not isinstance(index, Mapping) or not all(
+        isinstance(name, str) and isinstance(one, _Placed) for name, one in index.items()
+    ):
+        raise BadModelFile(f"{WEIGHTS} holds something else than tensors by name")
+    return index
 
 
-def _require_harmless(index: bytes) -> None:
-    """Refuse a pickle that refers to anything but tensors, before it is interpreted."""
-    for opcode, argument, _ in pickletools.genops(index):
-        if opcode.name == "GLOBAL" and argument not in _KNOWN_GLOBALS:
-            raise BadModelFile(f"the index of {WEIGHTS} is a pickle that refers to {str(argument).replace(' ', '.')}")
-        if opcode.name in {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}:
-            raise BadModelFile(
-                f"the index of {WEIGHTS} is a pickle with {opcode.name}, which torch.save does not write"
-            )
+class _Index(pickle._Unpickler):  # noqa: SLF001  # the one in C allocates whatever memo index the pickle names
+    """Interprets the pickle of a state dict: every name in it stands for one of the values below, or is refused."""
+
+    def __init__(self, pickled: bytes, weights: IO[bytes], members: Mapping[str, zipfile.ZipInfo], end: int) -> None:
+        super().__init__(BytesIO(pickled))
+        self._weights, self._members, self._end = weights, members, end
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for a name of the pickle. Raises `BadModelFile` for any but the known ones."""
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        try:
+            return _STAND_INS[module, name]
+        except KeyError:
+            raise BadModelFile(f"the index of {WEIGHTS} is a pickle that refers to {module}.{name}") from None
+
+    def persistent_load(self, saved: Any) -> _Record:
+        """Return the record of a storage, where the zip has it and where it is as long as the pickle says."""
+        kind, dtype, key, _, n_elements = saved
+        if kind != "storage" or not isinstance(dtype, torch.dtype):
+            raise BadModelFile(f"the index of {WEIGHTS} refers to something else than a storage of numbers")
+        member = self._members.get(f"data/{key}")
+        if member is None or n_elements * dtype.itemsize > member.file_size:
+            n_bytes = member.file_size if member else 0
+            raise BadModelFile(f"{WEIGHTS} has {n_bytes:,} bytes at data/{key} for {n_elements:,} elements of {dtype}")
+        self._weights.seek(member.header_offset)
+        name_length, extra_length = _LOCAL_HEADER.unpack(self._weights.read(_LOCAL_HEADER.size))
+        start = member.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+        if start + member.file_size > self._end:
+            raise BadModelFile(f"data/{key} reaches beyond the records of {WEIGHTS}")
+        return _Record(start=start, n_bytes=n_elements * dtype.itemsize, dtype=dtype)
 
 
-def _is_plain(name: object, tensor: object) -> bool:
-    return isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout is torch.strided
+def _tensor(record: _Record, first: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> _Placed:
+    numbers = (first, *size, *stride)
+    if len(size) != len(stride) or not all(type(number) is int and number >= 0 for number in numbers):
+        raise BadModelFile(f"the index of {WEIGHTS} has a tensor of size {size} and stride {stride}")
+    last = first + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+    if 0 not in size and (last + 1) * record.dtype.itemsize > record.n_bytes:
+        raise BadModelFile(f"a tensor of shape {size} in {WEIGHTS} is larger than its {record.n_bytes:,} bytes")
+    return _Placed(record=record, first=first, size=size, stride=stride)
 
 
-def _placed(name: str, whole: torch.UntypedStorage, start: int, ends: Sequence[int], shape: Tensor) -> Tensor:
-    storage = shape.untyped_storage()
-    offset: int | None = storage._checkpoint_offset  # noqa: SLF001  # so documented, for tensors loaded without data
-    if offset is None:
-        raise BadModelFile(f"{WEIGHTS} does not say where {name} lies")
-    end = ends[bisect.bisect_right(ends, offset)] if offset < ends[-1] else 0  # where the next record begins
-    if offset + storage.nbytes() > end or start + end > whole.nbytes():
-        raise BadModelFile(
-            f"{name} has {storage.nbytes():,} bytes by the index of {WEIGHTS}, which has no room for them"
-        )
-    last = shape.storage_offset() + sum(
-        (size - 1) * step for size, step in zip(shape.size(), shape.stride(), strict=True)
-    )
-    if shape.numel() and (last + 1) * shape.itemsize > storage.nbytes():
-        raise BadModelFile(f"{name} is of shape {tuple(shape.shape)}, which its {storage.nbytes():,} bytes cannot hold")
-    if (start + offset) % shape.itemsize:
-        raise BadModelFile(f"{name} lies at byte {start + offset}, which is not aligned to its type")
-    data = whole[start + offset : start + offset + storage.nbytes()]
-    return torch.empty(0, dtype=shape.dtype).set_(data, shape.storage_offset(), shape.size(), shape.stride())
+def _parameter(data: _Placed, *_: object) -> _Placed:
+    return data
+
+
+_DTYPES = {
+    f"{name}Storage": dtype
+    for name, dtype in {
+        "Float": torch.float32,
+        "Double": torch.float64,
+        "Half": torch.float16,
+        "BFloat16": torch.bfloat16,
+        "Long": torch.int64,
+        "Int": torch.int32,
+        "Short": torch.int16,
+        "Char": torch.int8,
+        "Byte": torch.uint8,
+        "Bool": torch.bool,
+    }.items()
+}
+
+_STAND_INS = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+}
+
+
+def _mapped(name: str, whole: torch.UntypedStorage, start: int, tensor: _Placed) -> Tensor:
+    record = tensor.record
+    begin = start + record.start
+    if begin % record.dtype.itemsize:
+        raise BadModelFile(f"{name} lies at byte {begin}, which is not aligned to its type")
+    data = whole[begin : begin + record.n_bytes]
+    return torch.empty(0, dtype=record.dtype).set_(data, tensor.first, tensor.size, tensor.stride)
