@@ -6,6 +6,7 @@ where unpacking would write 2.5 GB to a temporary folder, which in a container i
 
 import tarfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
@@ -34,17 +35,16 @@ class NemoFile:
         """
         self._path = path
         try:
-            self._tar = tarfile.open(path, "r:")  # noqa: SIM115  # closed by __exit__
+            tar = tarfile.open(path, "r:")  # noqa: SIM115  # closed by __exit__
         except tarfile.TarError as error:
             with path.open("rb") as file:
                 if file.read(len(_GZIP)) == _GZIP:
                     raise UnsupportedModel("the file is a compressed tar, as NeMo wrote before 1.7") from error
             raise BadModelFile(f"it is no .nemo file, which is a tar: {error}") from error
-        try:
-            self._members = self._checked_members()
-        except BaseException:
-            self._tar.close()
-            raise
+        with ExitStack() as unless_refused:
+            unless_refused.enter_context(tar)
+            self._tar, self._members = tar, _checked_members(tar)
+            unless_refused.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -74,23 +74,6 @@ class NemoFile:
             self._content(PurePosixPath(name.removeprefix("nemo:")).name, _MOST_TOKENIZER_BYTES)
         )
 
-    def _checked_members(self) -> list[tarfile.TarInfo]:
-        members: list[tarfile.TarInfo] = []
-        try:
-            for member in self._tar:
-                members.append(member)
-                if len(members) > _MOST_MEMBERS:
-                    raise BadModelFile(f"the tar has more than {_MOST_MEMBERS:,} members")
-        except (tarfile.TarError, EOFError, ValueError) as error:
-            raise BadModelFile(f"the tar is damaged or cut short: {error}") from error
-        for member in members:
-            place = PurePosixPath(member.name)
-            if place.is_absolute() or ".." in place.parts:
-                raise BadModelFile(f"the tar's member {member.name!r} lies outside of it")
-            if not (member.isreg() or member.isdir()):
-                raise BadModelFile(f"the tar's member {member.name!r} is a link or a device")
-        return members
-
     def _one(self, name: str) -> tarfile.TarInfo:
         found = [member for member in self._members if PurePosixPath(member.name).name == name and member.isreg()]
         if len(found) != 1:
@@ -111,6 +94,24 @@ class NemoFile:
             raise BadModelFile(f"{name} has {member.size:,} bytes; at most {most_bytes:,} are read")
         with self._opened(member) as file:
             return file.read()
+
+
+def _checked_members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    members: list[tarfile.TarInfo] = []
+    try:
+        for member in tar:
+            members.append(member)
+            if len(members) > _MOST_MEMBERS:
+                raise BadModelFile(f"the tar has more than {_MOST_MEMBERS:,} members")
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise BadModelFile(f"the tar is damaged or cut short: {error}") from error
+    for member in members:
+        place = PurePosixPath(member.name)
+        if place.is_absolute() or ".." in place.parts:
+            raise BadModelFile(f"the tar's member {member.name!r} lies outside of it")
+        if not (member.isreg() or member.isdir()):
+            raise BadModelFile(f"the tar's member {member.name!r} is a link or a device")
+    return members
 
 
 def sentencepiece_pieces(model: bytes) -> tuple[str, ...]:
