@@ -1,4 +1,4 @@
-"""What the network is built from: configuration, weights and pieces, whatever file they came in."""
+"""Configuration, weights and pieces of a model, whatever file they came in."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

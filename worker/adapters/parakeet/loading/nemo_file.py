@@ -108,7 +108,7 @@ def _checked_members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
     for member in members:
         place = PurePosixPath(member.name)
         if place.is_absolute() or ".." in place.parts:
-            raise BadModelFile(f"the tar's member {member.name!r} lies outside of it")
+            raise BadModelFile(f"the tar's member {member.name!r} has a path that leads outside of it")
         if not (member.isreg() or member.isdir()):
             raise BadModelFile(f"the tar's member {member.name!r} is a link or a device")
     return members

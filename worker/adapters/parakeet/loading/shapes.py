@@ -13,7 +13,7 @@ _PARTS = ("preprocessor.", "encoder.", "decoder.", "joint.")
 """Weights outside of these belong to heads that are not used, such as a hybrid model's CTC decoder."""
 
 _KERNEL = 3
-"""Of the subsampling's convolutions, in both directions."""
+"""Size of the subsampling's convolutions in both directions."""
 
 _UNUSED = "num_batches_tracked"
 """Batch norm's counter, of training."""

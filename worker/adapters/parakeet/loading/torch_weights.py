@@ -1,8 +1,8 @@
-"""Weights that `torch.save` wrote, mapped where they lie inside another file.
+"""Weights that `torch.save` wrote, mapped in place inside another file.
 
-`torch.load` cannot map a part of a file, and the places that it tells for tensors without data are calculated on the
-assumption that torch itself wrote the zip. Hence a reader of our own: the zip's own directory says where the data lies,
-and the pickle that names the tensors is interpreted with four names in place of all of Python's.
+`torch.load` cannot map a part of a file, and the offsets that it reports for tensors without data are calculated on the
+assumption that torch wrote the zip. This module takes the offsets from the zip's own directory, and interprets the
+pickle that names the tensors with a dozen known names in place of all of Python's.
 """
 
 import pickle
@@ -24,16 +24,16 @@ from worker.adapters.parakeet.network.config import UnsupportedModel
 WEIGHTS = "model_weights.ckpt"
 
 _MOST_INDEX_BYTES = 16 * 2**20
-"""Of the pickle that names and places the tensors: 100 KB for 700 of them."""
+"""Limit for the pickle that names and places the tensors: 100 KB for 700 of them."""
 
 _LOCAL_HEADER = struct.Struct("<26xHH")
-"""Of a zip's record: the lengths of its name and of its extra field, after which its data begins."""
+"""A zip record's header: the lengths of its name and of its extra field, after which its data begins."""
 
 _BEFORE_ZIP = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""What weights begin with that torch wrote before 1.6."""
+"""First bytes of weights that torch wrote before 1.6."""
 
 _MALFORMED = (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, struct.error)
-"""What the interpretation of a pickle raises that is damaged."""
+"""Errors that the interpretation of a damaged pickle raises."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +57,7 @@ class _Placed:
 
 
 def mapped_weights(path: Path, start: int, weights: IO[bytes]) -> Mapping[str, Tensor]:
-    """Map the tensors of `weights`, which lies at byte `start` of the file at `path`, in private pages of that file.
+    """Map the tensors of `weights`, which begins at byte `start` of the file at `path`, in private pages of that file.
 
     The tensors have the types of the file and lie on the CPU. The file must not be written to while they live; it may
     be replaced by renaming. Nothing that the pickle refers to is called. Raises `BadModelFile`, and `UnsupportedModel`
@@ -100,18 +100,18 @@ def _placed_tensors(weights: IO[bytes]) -> Mapping[str, _Placed]:
 
 
 class _Index(pickle._Unpickler):  # noqa: SLF001  # the one in C allocates whatever memo index the pickle names
-    """Interprets the pickle of a state dict: every name in it stands for one of the values below, or is refused."""
+    """Interprets the pickle of a state dict: every name in it means one of the values below, or is refused."""
 
     def __init__(self, pickled: bytes, weights: IO[bytes], members: Mapping[str, zipfile.ZipInfo], end: int) -> None:
         super().__init__(BytesIO(pickled))
         self._weights, self._members, self._end = weights, members, end
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a name of the pickle. Raises `BadModelFile` for any but the known ones."""
+        """Return the value of a name in the pickle. Raises `BadModelFile` for any but the known ones."""
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
         try:
-            return _STAND_INS[module, name]
+            return _BUILDERS[module, name]
         except KeyError:
             raise BadModelFile(f"the index of {WEIGHTS} is a pickle that refers to {module}.{name}") from None
 
@@ -162,7 +162,7 @@ _DTYPES = {
     }.items()
 }
 
-_STAND_INS = {
+_BUILDERS = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
@@ -173,6 +173,6 @@ def _mapped(name: str, whole: torch.UntypedStorage, start: int, tensor: _Placed)
     record = tensor.record
     begin = start + record.start
     if begin % record.dtype.itemsize:
-        raise BadModelFile(f"{name} lies at byte {begin}, which is not aligned to its type")
+        raise BadModelFile(f"{name} begins at byte {begin}, which is not aligned to its type")
     data = whole[begin : begin + record.n_bytes]
     return torch.empty(0, dtype=record.dtype).set_(data, tensor.first, tensor.size, tensor.stride)

@@ -1,4 +1,4 @@
-"""What is read from a `.nemo` file, and every way in which a file is refused."""
+"""Contents of a `.nemo` file, and every way in which a file is refused."""
 
 import io
 import os
@@ -146,7 +146,7 @@ def pickled_as(value: object, protocol: int = 2) -> Change:
 
 
 class Tensor:
-    """Pickles as a tensor of the first record, with whatever sizes it is given."""
+    """Pickles as a tensor of the first record, with any sizes."""
 
     def __init__(
         self, size: tuple[int, ...], stride: tuple[int, ...], numel: int, key: str = "0", start: int = 0
@@ -247,8 +247,8 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\nsize 2468208640\n"), "no .nemo file",
     ),
     "cut short": (lambda path: path.write_bytes(tiny_model().read_bytes()[:2_000_000]), "damaged or cut short"),
-    "a climbing path": (lambda path: tar_of(path, [*contents().items(), ("../../out", b"x")]), "outside of it"),
-    "an absolute path": (lambda path: tar_of(path, [*contents().items(), ("/etc/out", b"x")]), "outside of it"),
+    "a climbing path": (lambda path: tar_of(path, [*contents().items(), ("../../out", b"x")]), "leads outside"),
+    "an absolute path": (lambda path: tar_of(path, [*contents().items(), ("/etc/out", b"x")]), "leads outside"),
     "a link": (lambda path: a_link(nemo_file(path)), "is a link"),
     "a sparse member": (a_sparse_member, "sparse|damaged"),
     "weights twice": (
@@ -311,7 +311,7 @@ def test_a_file_that_is_no_model_is_refused_and_nothing_is_written(
         "another network",
     ],
 )
-def test_a_whole_model_that_the_network_does_not_compute_is_told_apart(
+def test_a_whole_model_that_the_network_does_not_compute_has_an_error_of_its_own(
     tmp_path: Path, changes: dict[str, Change], mode: str, reason: str
 ) -> None:
     path = nemo_file(tmp_path / "model.nemo", changes, mode=mode)
