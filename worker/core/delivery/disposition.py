@@ -21,7 +21,7 @@ class Step(Enum):
 
 
 class Outcome(Enum):
-    """How a delivery ended; every delivery has exactly one. The values label metrics and log events."""
+    """The end of a delivery; every delivery has exactly one. The values label metrics and log events."""
 
     ACK = "ack"
     DEAD_LETTER = "dead_letter"
