@@ -107,6 +107,9 @@ def demo(
     ] = False,
 ) -> None:
     """Three jobs through the whole worker on this machine; no cloud account, no GPU."""
+    from worker.commands.console import demand_checkout
+
+    demand_checkout("demo")
     if fallback:
         if audio is not None:
             raise typer.BadParameter("the stand-in for Deepgram knows the samples only", param_hint="AUDIO")
@@ -126,6 +129,9 @@ def emulators(
     storage_port: Annotated[int, typer.Option(help="0: any free one")] = 4443,
 ) -> None:
     """Development servers for Pub/Sub and Cloud Storage, in the foreground."""
+    from worker.commands.console import demand_checkout
+
+    demand_checkout("emulators")
     from worker.commands.emulators import emulators as command
 
     command(root, pubsub_port=pubsub_port, storage_port=storage_port)

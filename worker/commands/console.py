@@ -5,6 +5,7 @@ would act on a terminal as escapes; so does every console of `out`, whatever is 
 """
 
 import os
+from importlib.util import find_spec
 from typing import NoReturn, TypeAlias
 
 import typer
@@ -57,6 +58,13 @@ def note(message: str) -> None:
 
 def _to_stderr(*parts: Part) -> None:
     _guarded(Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)).print(line(*parts))
+
+
+def demand_checkout(command: str) -> None:
+    """End a command that needs `worker.embedded` where the installed wheel, which leaves it out, is all there is."""
+    if find_spec("worker.embedded") is None:
+        note("the wheel leaves out the development servers, the tiny model and the recordings; a checkout has them")
+        fail(f"run the command in a checkout: make install, then .venv/bin/klipstream-worker {command}", EXIT_USAGE)
 
 
 def load_settings() -> Settings:

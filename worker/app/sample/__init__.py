@@ -1,15 +1,15 @@
 """The worker's own recording of known speech, for the self-test, `check` and `validate`.
 
-speech.mp3 is 21.5 s of four synthetic voices as the pipeline encodes speech: 8 kHz mono MP3, 32 kbit/s. It is the
-beginning of the conversation four-voices.mp3 of `worker.embedded`, its frames copied:
+speech.opus is 21.4 s of four synthetic voices, the beginning of the conversation four-voices.mp3 of `worker.embedded`:
 
-    ffmpeg -i four-voices.mp3 -t 21.4 -c copy -bitexact speech.mp3
+    ffmpeg -i four-voices.mp3 -t 21.4 -c:a libopus -b:a 12k -application voip -frame_duration 60 -bitexact speech.opus
+
+At 31 kB it costs the tiny model no words: 7.7 % word error rate, 11.5 % from the MP3 itself, 87 kB.
 """
 
 from pathlib import Path
 
-SPEECH = Path(__file__).with_name("speech.mp3")
-MEDIA_TYPE = "audio/mpeg"
+SPEECH = Path(__file__).with_name("speech.opus")
 TEXT = (
     "What is your number? Anna will take the old car tomorrow. "
     "Close three black box for Maria. Please find the white book. "
