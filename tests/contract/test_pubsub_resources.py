@@ -5,6 +5,9 @@ from datetime import timedelta
 import grpc
 import pytest
 from google.api_core import exceptions
+from google.iam.v1 import iam_policy_pb2
+from google.iam.v1.iam_policy_pb2 import GetIamPolicyRequest, SetIamPolicyRequest
+from google.iam.v1.policy_pb2 import Binding, Policy
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.pubsub_v1 import types
@@ -75,6 +78,49 @@ async def test_a_topic_that_is_not_there_is_not_found(server: Server) -> None:
         await server.publish(missing, b"x")
     with pytest.raises(exceptions.NotFound):
         await server.subscription(missing)
+
+
+async def test_a_name_that_cannot_exist_is_invalid_rather_than_not_found(server: Server) -> None:
+    with pytest.raises(exceptions.InvalidArgument):
+        await server.publish(server.name("topics", "123"), b"x")
+    with pytest.raises(exceptions.InvalidArgument):
+        await server.pull_now(server.name("subscriptions", "123"))
+
+
+async def test_a_policy_is_kept_and_a_stale_one_does_not_replace_it(embedded_server: Server) -> None:
+    topic, subscription = await embedded_server.queue()
+
+    for client, resource in ((embedded_server.publisher, topic), (embedded_server.subscriber, subscription)):
+        read = await client.get_iam_policy(GetIamPolicyRequest(resource=resource), **ONCE)
+        read.bindings.add(role="roles/pubsub.viewer", members=["domain:example.org"])
+        await client.set_iam_policy(SetIamPolicyRequest(resource=resource, policy=read), **ONCE)
+        kept = await client.get_iam_policy(GetIamPolicyRequest(resource=resource), **ONCE)
+
+        assert kept.bindings == read.bindings
+        with pytest.raises(exceptions.Aborted):
+            await client.set_iam_policy(SetIamPolicyRequest(resource=resource, policy=read), **ONCE)
+
+
+async def test_a_policy_goes_with_its_topic(embedded_server: Server) -> None:
+    topic, client = await embedded_server.topic(), embedded_server.publisher
+    policy = Policy(bindings=[Binding(role="roles/pubsub.viewer", members=["domain:example.org"])])
+    await client.set_iam_policy(SetIamPolicyRequest(resource=topic, policy=policy), **ONCE)
+
+    await client.delete_topic(types.DeleteTopicRequest(topic=topic), **ONCE)
+
+    with pytest.raises(exceptions.NotFound):
+        await client.get_iam_policy(GetIamPolicyRequest(resource=topic), **ONCE)
+    await client.create_topic(types.Topic(name=topic), **ONCE)
+    assert not (await client.get_iam_policy(GetIamPolicyRequest(resource=topic), **ONCE)).bindings
+
+
+async def test_every_permission_is_granted(embedded_server: Server) -> None:
+    topic = await embedded_server.topic()
+    asked = iam_policy_pb2.TestIamPermissionsRequest(resource=topic, permissions=["pubsub.topics.publish"])
+
+    granted = await embedded_server.publisher.test_iam_permissions(asked, **ONCE)
+
+    assert granted.permissions == asked.permissions
 
 
 async def test_a_deleted_topic_leaves_its_subscription_with_what_it_holds(server: Server) -> None:

@@ -8,6 +8,7 @@ from itertools import count
 from typing import TypeVar
 
 import grpc
+from google.iam.v1 import policy_pb2
 from google.protobuf import field_mask_pb2
 from google.pubsub_v1 import types
 
@@ -58,6 +59,7 @@ class Broker:
     def __init__(self, clock: Clock) -> None:
         self.topics: dict[str, types.Topic] = {}
         self.subscriptions: dict[str, Attachment] = {}
+        self.iam_policies: dict[str, policy_pb2.Policy] = {}
         self._clock = clock
         self._message_ids = count(1)
         self._rescheduled = Signal()
@@ -77,6 +79,7 @@ class Broker:
 
     def topic(self, name: str) -> types.Topic:
         """Look it up."""
+        rules.check_name("topics", name)
         if name not in self.topics:
             raise not_found(name)
         return self.topics[name]
@@ -94,6 +97,7 @@ class Broker:
         for attachment in self.attached(name):
             attachment.config.topic = _DELETED_TOPIC
         del self.topics[name]
+        self.iam_policies.pop(name, None)
 
     def attached(self, topic: str) -> Iterator[Attachment]:
         """The topic's subscriptions."""
@@ -115,6 +119,7 @@ class Broker:
 
     def subscription(self, name: str) -> Attachment:
         """Look it up, as it stands at this moment."""
+        rules.check_name("subscriptions", name)
         self.advance()
         if name not in self.subscriptions:
             raise not_found(name)
@@ -139,6 +144,7 @@ class Broker:
         """Remove it and end the pulls that wait on it."""
         attachment = self.subscription(name)
         del self.subscriptions[name]
+        self.iam_policies.pop(name, None)
         attachment.deleted = True
         attachment.changed.notify()
 

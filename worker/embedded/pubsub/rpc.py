@@ -1,13 +1,16 @@
-"""The two services as gRPC generic handlers over the client library's own message types."""
+"""The services as gRPC generic handlers over the client library's own message types."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 import grpc
+from google.iam.v1 import iam_policy_pb2, policy_pb2
 from google.protobuf import empty_pb2
+from google.protobuf.message import Message
 from google.pubsub_v1 import types
 
 from worker.embedded.pubsub.broker import Broker
+from worker.embedded.pubsub.iam import IamPolicies
 from worker.embedded.pubsub.publisher import Publisher
 from worker.embedded.pubsub.refusal import Refused, invalid
 from worker.embedded.pubsub.streaming import StreamingPull
@@ -27,6 +30,7 @@ def handlers(broker: Broker, clock: Clock, pull_hold_seconds: float) -> Sequence
         _service(
             "google.pubsub.v1.Subscriber", _subscriber_methods(subscriber), {"StreamingPull": _streaming_pull(broker)}
         ),
+        _service("google.iam.v1.IAMPolicy", _iam_methods(IamPolicies(broker)), {}),
     )
 
 
@@ -70,6 +74,18 @@ def _subscriber_methods(service: Subscriber) -> dict[str, _Method]:
     }
 
 
+def _iam_methods(service: IamPolicies) -> dict[str, _Method]:
+    return {
+        "GetIamPolicy": (service.get_iam_policy, iam_policy_pb2.GetIamPolicyRequest, policy_pb2.Policy),
+        "SetIamPolicy": (service.set_iam_policy, iam_policy_pb2.SetIamPolicyRequest, policy_pb2.Policy),
+        "TestIamPermissions": (
+            service.test_iam_permissions,
+            iam_policy_pb2.TestIamPermissionsRequest,
+            iam_policy_pb2.TestIamPermissionsResponse,
+        ),
+    }
+
+
 def _service(name: str, unary: dict[str, _Method], other: dict[str, _Handler]) -> grpc.GenericRpcHandler:
     rpcs = {rpc: _unary(*method) for rpc, method in unary.items()}
     return grpc.method_handlers_generic_handler(name, rpcs | other)
@@ -82,8 +98,10 @@ def _unary(method: Callable[[Any], Awaitable[Any]], request: Any, response: Any)
         except Refused as refused:
             await context.abort(refused.code, refused.message, refused.trailing_metadata)
 
-    serialize = response.SerializeToString if response is empty_pb2.Empty else response.serialize
-    return grpc.unary_unary_rpc_method_handler(answer, request.deserialize, serialize)
+    # The client's messages are proto-plus classes but for Empty and those of IAM, which are protobuf's own.
+    deserialize = request.FromString if issubclass(request, Message) else request.deserialize
+    serialize = response.SerializeToString if issubclass(response, Message) else response.serialize
+    return grpc.unary_unary_rpc_method_handler(answer, deserialize, serialize)
 
 
 def _streaming_pull(broker: Broker) -> _Handler:
