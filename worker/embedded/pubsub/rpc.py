@@ -38,7 +38,6 @@ def _publisher_methods(service: Publisher) -> dict[str, _Method]:
     return {
         "CreateTopic": (service.create_topic, types.Topic, types.Topic),
         "GetTopic": (service.get_topic, types.GetTopicRequest, types.Topic),
-        "UpdateTopic": (service.update_topic, types.UpdateTopicRequest, types.Topic),
         "ListTopics": (service.list_topics, types.ListTopicsRequest, types.ListTopicsResponse),
         "ListTopicSubscriptions": (
             service.list_topic_subscriptions,
@@ -46,11 +45,6 @@ def _publisher_methods(service: Publisher) -> dict[str, _Method]:
             types.ListTopicSubscriptionsResponse,
         ),
         "DeleteTopic": (service.delete_topic, types.DeleteTopicRequest, empty_pb2.Empty),
-        "DetachSubscription": (
-            service.detach_subscription,
-            types.DetachSubscriptionRequest,
-            types.DetachSubscriptionResponse,
-        ),
         "Publish": (service.publish, types.PublishRequest, types.PublishResponse),
     }
 
@@ -66,11 +60,9 @@ def _subscriber_methods(service: Subscriber) -> dict[str, _Method]:
             types.ListSubscriptionsResponse,
         ),
         "DeleteSubscription": (service.delete_subscription, types.DeleteSubscriptionRequest, empty_pb2.Empty),
-        "ModifyPushConfig": (service.modify_push_config, types.ModifyPushConfigRequest, empty_pb2.Empty),
         "Pull": (service.pull, types.PullRequest, types.PullResponse),
         "Acknowledge": (service.acknowledge, types.AcknowledgeRequest, empty_pb2.Empty),
         "ModifyAckDeadline": (service.modify_ack_deadline, types.ModifyAckDeadlineRequest, empty_pb2.Empty),
-        "Seek": (service.seek, types.SeekRequest, types.SeekResponse),
     }
 
 
