@@ -1,1 +1,1 @@
-"""Messages: jobs, events, dead letters, and the JSON Schema files generated from them. Python 3.10 or newer."""
+"""What travels: jobs, events, dead letters, and the JSON Schema files made from them. Python 3.10 on."""

@@ -1,1 +1,1 @@
-"""Dead letters: envelopes, holding, replay, adoption."""
+"""Dead letters: their envelopes, how they are held, replayed and adopted."""
