@@ -1,1 +1,1 @@
-"""What travels: jobs, events, dead letters, and the JSON Schema files made from them. Python 3.10 on."""
+"""Messages: jobs, events, dead letters, and the JSON Schema files generated from them. Python 3.10 or newer."""

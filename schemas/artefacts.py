@@ -1,4 +1,4 @@
-"""Where a job's artefacts lie (contract, section 2)."""
+"""Names and locations of a job's artefacts (contract, section 2)."""
 
 from enum import Enum
 
@@ -7,7 +7,7 @@ from schemas.uris import GcsUri
 
 
 class Artefact(str, Enum):
-    """A file that a completed job leaves; the value is what follows `audio_{video_id}` in its name."""
+    """A file of a completed job; the value is the part of its name after `audio_{video_id}`."""
 
     WORDS = "_words.csv"
     PARAGRAPHS = "_paragraphs.csv"
@@ -16,16 +16,16 @@ class Artefact(str, Enum):
     VTT = ".vtt"
 
     def file_name(self, video_id: str) -> str:
-        """The artefact's name within the output prefix."""
+        """Return the artefact's name within the output prefix."""
         return f"audio_{video_id}{self.value}"
 
     def uri(self, prefix: GcsUri, video_id: str) -> GcsUri:
-        """The artefact's address below an output prefix."""
+        """Return the artefact's address below an output prefix."""
         return prefix.child(self.file_name(video_id))
 
     @property
     def content_type(self) -> str:
-        """The media type to store it with."""
+        """Media type of the stored object."""
         return _CONTENT_TYPES[self]
 
 
@@ -39,8 +39,8 @@ _CONTENT_TYPES = {
 
 
 def output_prefix(job: TranscriptionJob, output_bucket: str) -> GcsUri:
-    """The folder a job's artefacts go to: its own, or `gs://{output_bucket}/{video_id}/`.
+    """Return the folder of a job's artefacts: the job's own, or `gs://{output_bucket}/{video_id}/`.
 
-    Whether the worker may write to that bucket is the caller's to check.
+    The caller must check that the worker may write to that bucket.
     """
     return job.output_prefix or GcsUri(output_bucket, f"{job.video_id}/")

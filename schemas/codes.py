@@ -1,10 +1,10 @@
-"""The closed sets of the contract: error codes, methods, event types, error types."""
+"""Closed sets of the contract: error codes, methods, event types, error types."""
 
 from enum import Enum
 
 
 class _Word(str, Enum):
-    """A member prints as its value on every Python; `str` and f-strings of a plain `(str, Enum)` differ by version."""
+    """String enum whose members print as their value on every Python; plain `(str, Enum)` differs by version."""
 
     __str__ = str.__str__
 
@@ -34,11 +34,11 @@ class ErrorCode(_Word):
     EXPIRED = "EXPIRED"
     INTERNAL_ERROR = "INTERNAL_ERROR"
     WORKER_UNFIT = "WORKER_UNFIT"
-    """Never the end of a job: logged, and shown by health, while a worker cannot work."""
+    """Never the end of a job: only logged, and shown by the health port, while a worker cannot work."""
 
 
 class Method(_Word):
-    """How a job may ask to be transcribed, and how it was."""
+    """Method of transcription, requested or used."""
 
     AUTO = "auto"
     PARAKEET = "parakeet"
@@ -47,7 +47,7 @@ class Method(_Word):
 
 
 class EventType(_Word):
-    """What an event on the completion topic says."""
+    """Type of an event on the completion topic."""
 
     COMPLETED = "transcription.completed"
     FAILED = "transcription.failed"
@@ -56,14 +56,14 @@ class EventType(_Word):
 
 
 class ErrorType(_Word):
-    """Whether a later attempt at the same job could have ended otherwise."""
+    """Permanence of a failure: `permanent` means that no later attempt at the same job could have succeeded."""
 
     PERMANENT = "permanent"
     TRANSIENT = "transient"
 
 
 class CaptionFormat(_Word):
-    """What a job may ask for besides the three artefacts that are always written."""
+    """Optional artefact, besides the three that are always written."""
 
     SRT = "srt"
     VTT = "vtt"

@@ -1,4 +1,4 @@
-"""What a job cost, engine by engine: the body of the cost event."""
+"""Cost of a job by engine: the body of the cost event."""
 
 from typing import Annotated, Literal
 
@@ -8,7 +8,7 @@ from schemas.wire import Count, Seconds, Usd, WireModel
 
 
 class ParakeetRates(WireModel):
-    """Dollars a second of the instance that ran Parakeet, as the price book had them."""
+    """Dollars per second of the instance that ran Parakeet, from the price book."""
 
     gpu_usd_per_second: float
     vcpu_usd_per_second: float
@@ -21,13 +21,13 @@ class ParakeetCost(WireModel):
     engine: Literal["parakeet"] = "parakeet"
     audio_seconds: Seconds
     gpu_seconds: Seconds
-    """The job's share of every batch it took part in."""
+    """The job's share of the engine time of every pass that contained its windows."""
     usd: Usd
     rates: ParakeetRates
 
 
 class DeepgramRates(WireModel):
-    """Dollars a minute of audio."""
+    """Dollars per minute of audio."""
 
     usd_per_minute: float
 
@@ -55,7 +55,7 @@ EngineCost = Annotated[ParakeetCost | DeepgramCost | OtherEngineCost, Field(unio
 
 
 class Baseline(WireModel):
-    """What the same audio would have cost the way the pipeline did it before."""
+    """Cost of the same audio at Deepgram alone, the reference of the savings."""
 
     engine: str = "deepgram"
     usd: Usd

@@ -1,4 +1,4 @@
-"""The envelope in which the worker sends a message it gives up on to the dead-letter topic (contract, section 6)."""
+"""The envelope of a message that the worker gives up on, for the dead-letter topic (contract, section 6)."""
 
 import base64
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ MAX_ORIGINAL_BYTES = 6_500_000
 
 
 class OriginalMessage(WireModel):
-    """The message as it came off the subscription."""
+    """The message as it was delivered."""
 
     data_base64: str | None
-    """Null where the data was larger than an envelope can carry."""
+    """Null if the data is larger than an envelope can carry."""
     attributes: dict[str, str]
     message_id: str
     publish_time: UtcTime
@@ -41,12 +41,12 @@ class OriginalMessage(WireModel):
 
     @property
     def data(self) -> bytes | None:
-        """The message's bytes, or None where they were too large to keep. Raises `ValueError` on bad base64."""
+        """Return the message's bytes, or None if they were too large to keep. Raises `ValueError` on bad base64."""
         return None if self.data_base64 is None else base64.b64decode(self.data_base64, validate=True)
 
 
 class DeadLetter(WireModel):
-    """A job that the worker gave up on, with all that a replay needs."""
+    """A job that the worker gave up on, with everything that a replay needs."""
 
     schema_version: int = 1
     dead_letter_id: str
@@ -64,16 +64,16 @@ class DeadLetter(WireModel):
 
 
 class DeadLetterUnreadable(ValueError):
-    """The message is no envelope of ours; says why."""
+    """The message is not a dead-letter envelope; the text is the reason."""
 
 
 def encode_dead_letter(letter: DeadLetter) -> bytes:
-    """The envelope's message data."""
+    """Return the envelope as message data."""
     return letter.model_dump_json().encode()
 
 
 def dead_letter_attributes(letter: DeadLetter, job: JobEcho) -> dict[str, str]:
-    """The envelope's message attributes; the ids are left out where they could not be read."""
+    """Return the envelope's message attributes; ids that could not be read are left out."""
     attributes = {
         "envelope": "1",
         "dead_letter_id": letter.dead_letter_id,
@@ -85,7 +85,7 @@ def dead_letter_attributes(letter: DeadLetter, job: JobEcho) -> dict[str, str]:
 
 
 def parse_dead_letter(data: bytes) -> DeadLetter:
-    """Read an envelope's message data. Raises `DeadLetterUnreadable`."""
+    """Parse an envelope's message data. Raises `DeadLetterUnreadable`."""
     try:
         return DeadLetter.model_validate(load_object(data))
     except ValidationError as exc:

@@ -1,7 +1,7 @@
-"""Bytes from outside -> a JSON object, and pydantic's errors -> sentences a publisher can act on.
+"""Parsing of JSON objects from outside, and translation of pydantic's errors into sentences for publishers.
 
-The time is linear in the size of the bytes whatever they hold, and what is said about them is bounded in number and
-length: it travels in events, dead letters and log lines.
+Time is linear in the size of the input, whatever its content. The number and length of the sentences are bounded, since
+they become part of events, dead letters and log lines.
 """
 
 import json
@@ -16,10 +16,10 @@ from pydantic_core import ErrorDetails, from_json
 MAX_VIOLATIONS = 50
 MAX_VIOLATION_CHARACTERS = 300
 MAX_VALUE_CHARACTERS = 90
-"""The most characters of a publisher's value or name that are quoted."""
+"""Maximum number of characters quoted from a publisher's value or name."""
 
 _MOST_ERRORS_READ = 2_000
-"""Above this pydantic would need seconds to describe its errors; only their number is reported then."""
+"""Above this number of errors only the number is reported: pydantic would need seconds to describe them."""
 
 _SENTENCES = {
     "missing": "is required",
@@ -42,9 +42,9 @@ _ABSENT = object()
 
 
 def load_object(data: bytes) -> dict[str, Any]:
-    """Read one JSON object as RFC 8259 has it: UTF-8, finite numbers, each key once.
+    """Parse one JSON object by RFC 8259: UTF-8, finite numbers, each key once.
 
-    Raises `ValueError` saying what is wrong, whatever the bytes are.
+    Raises `ValueError` with the reason, for any other bytes.
     """
     try:
         from_json(data, allow_inf_nan=False)  # bounds nesting, refuses lone surrogates: json does not
@@ -70,15 +70,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
-            raise ValueError(f"the key {shorten(name)} stands twice in one object")
+            raise ValueError(f"the key {shorten(name)} occurs twice in one object")
         seen.add(name)
-    raise AssertionError("a dict is shorter than its pairs only where a key stands twice")
+    raise AssertionError("a dict is shorter than its pairs only where a key occurs twice")
 
 
 def violations(error: ValidationError) -> tuple[str, ...]:
     """Return one `field: what is wrong and what would be right (got value)` for each error, in the order of the fields.
 
-    At most `MAX_VIOLATIONS` of them and a last one that counts the rest, each of at most `MAX_VIOLATION_CHARACTERS`.
+    Returns at most `MAX_VIOLATIONS` sentences and a last one that counts the rest, each of at most
+    `MAX_VIOLATION_CHARACTERS`.
     """
     count = error.error_count()
     if count > _MOST_ERRORS_READ:
@@ -99,7 +100,7 @@ def _sentence(details: ErrorDetails) -> str:
 
 
 class _Brief(reprlib.Repr):
-    """`reprlib` without its sorting of a dict's keys, which would read all of them, and less deep."""
+    """`reprlib.Repr` with a lower depth that does not sort a dict's keys, since sorting reads all of them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +108,7 @@ class _Brief(reprlib.Repr):
         self.maxlevel = 2
 
     def repr_dict(self, x: dict[Any, Any], level: int) -> str:
-        """Return the first members of a dict in their own order."""
+        """Format the first members of a dict in insertion order."""
         if level <= 0 and x:
             return "{...}"
         first = islice(x.items(), self.maxdict)
@@ -116,7 +117,7 @@ class _Brief(reprlib.Repr):
 
 
 def shorten(value: object) -> str:
-    """Return the value as JSON or Python has it, cut to `MAX_VALUE_CHARACTERS`, without reading all of a large one."""
+    """Return the value as JSON or as a Python literal, cut to `MAX_VALUE_CHARACTERS`; large values are read in part."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return _cut(_Brief().repr(value), MAX_VALUE_CHARACTERS)

@@ -1,7 +1,7 @@
-"""The events on the completion topic (contract, sections 3 and 6), and their CloudEvents attributes.
+"""Events on the completion topic (contract, sections 3 and 6), and their CloudEvents attributes.
 
-A newer worker must not break an older reader: unknown fields are ignored, and where a closed set may grow (`ErrorCode`
-and the like) a member this version does not know is read as a plain string.
+A newer worker must not break an older reader: unknown fields are ignored, and an unknown member of a set that may grow
+(`ErrorCode`, for one) is read as a plain string.
 """
 
 from typing import Literal
@@ -27,23 +27,23 @@ from schemas.wire import (
 )
 
 EVENT_SOURCE = "/klipstream/transcription-worker"
-"""One for all workers: with `ce-id` it names an event, whichever worker sent it."""
+"""The same for all workers: together with `ce-id` it identifies an event, whichever worker sent it."""
 
 Outcome = Literal["completed", "failed"]
 
 
 class StoredArtefact(WireModel):
-    """An object as it was written: durable before the event was published."""
+    """A stored object, durable before the event was published."""
 
     uri: str
     generation: int
     crc32c: str
-    """Base64 of the big-endian checksum, as Cloud Storage writes it."""
+    """Base64 of the big-endian checksum, in Cloud Storage's format."""
     bytes: Count
 
 
 class Artefacts(WireModel):
-    """What a completed job left; captions only where they were asked for."""
+    """Artefacts of a completed job; captions only if the job asked for them."""
 
     words: StoredArtefact
     paragraphs: StoredArtefact
@@ -53,19 +53,19 @@ class Artefacts(WireModel):
 
 
 class Flags(WireModel):
-    """What a reader of a completed job should know before it takes the transcript for a failure."""
+    """Facts about the audio that explain an empty or short transcript."""
 
     no_speech: bool = False
     shorter_than_analysis_window: bool = False
-    """The speech ends before 59 s."""
+    """Speech ends before 59 s."""
     truncated_audio: bool = False
     """Audio is missing or damaged; what is there is transcribed."""
     other_tracks: bool = False
-    """The track that was transcribed is silent, and another audio track of the file is not."""
+    """The transcribed track is silent, and another audio track of the file is not."""
 
 
 class TranscriptionMetadata(WireModel):
-    """How a completed job was done."""
+    """Facts about the transcription of a completed job."""
 
     method_requested: MethodOrNewer
     method_used: MethodOrNewer
@@ -73,10 +73,10 @@ class TranscriptionMetadata(WireModel):
     model_name: str
     gpu_used: bool
     device_used: str | None
-    """Null where no device of ours took part."""
+    """Null if only Deepgram took part."""
     fallback_used: bool
     fallback_reasons: dict[str, int]
-    """Error code -> chunks."""
+    """Number of chunks by error code."""
     chunks_total: Count
     chunks_fallback: Count
     chunks_resumed: Count
@@ -92,7 +92,7 @@ class TranscriptionMetadata(WireModel):
 
 
 class PartialMetadata(WireModel):
-    """What is known of a failed job; null where it did not come so far."""
+    """Known facts about a failed job; null for steps that it did not reach."""
 
     method_requested: MethodOrNewer | None = None
     method_used: MethodOrNewer | None = None
@@ -114,13 +114,13 @@ class PartialMetadata(WireModel):
 
 
 class Failure(WireModel):
-    """Why a job's run ended without artefacts."""
+    """Reason why a job's run ended without artefacts."""
 
     error_type: ErrorTypeOrNewer
     error_code: ErrorCodeOrNewer
     error_message: str
     is_retryable: bool
-    """A replay without any change may succeed."""
+    """True if a replay without any change may succeed."""
     suggested_action: str
     support_reference: str
     """The dead letter's id."""
@@ -137,7 +137,7 @@ class _EventHead(WireModel):
 
 
 class CompletedEvent(_EventHead):
-    """The artefacts are durable."""
+    """Event of a completed job: its artefacts are durable."""
 
     event_type: Literal[EventType.COMPLETED] = EventType.COMPLETED
     artefacts: Artefacts
@@ -146,7 +146,7 @@ class CompletedEvent(_EventHead):
 
 
 class FailedEvent(_EventHead):
-    """The job's run ended without artefacts."""
+    """Event of a failed run: it ended without artefacts."""
 
     event_type: Literal[EventType.FAILED] = EventType.FAILED
     error: Failure
@@ -154,7 +154,7 @@ class FailedEvent(_EventHead):
 
 
 class CostEvent(_EventHead):
-    """What a run cost; comes with every completed and failed event."""
+    """Cost of a run; published with every completed and failed event."""
 
     event_type: Literal[EventType.COST] = EventType.COST
     outcome: Outcome
@@ -166,16 +166,16 @@ class CostEvent(_EventHead):
     savings_usd: Usd
     savings_percent: Percent
     revision: str = ""
-    """The deployment's revision that did the job; empty where nothing names it."""
+    """Revision of the deployment that did the job; empty if unknown."""
     rollout_group: str | None = None
-    """parakeet: the video may use Parakeet at the share of videos of that time; deepgram: it keeps the other path."""
+    """parakeet: the video is in the rollout share that may use Parakeet; deepgram: it is not."""
     processing_time_seconds: Seconds | None = None
     chunks_total: Count | None = None
     chunks_fallback: Count | None = None
 
 
 class ProgressEvent(_EventHead):
-    """A job is under way."""
+    """Progress of a running job."""
 
     event_type: Literal[EventType.PROGRESS] = EventType.PROGRESS
     chunks_done: Count
@@ -198,18 +198,18 @@ _MODELS: dict[EventType, type[Event]] = {
 
 
 class EventUnreadable(ValueError):
-    """The message is not an event that this version knows; says why."""
+    """The message is not an event that this version knows; the text is the reason."""
 
 
 def encode(event: Event) -> bytes:
-    """The event's message data: JSON, nulls and all."""
+    """Return the event as message data: JSON, including nulls."""
     return event.model_dump_json().encode()
 
 
 def event_attributes(event: Event) -> dict[str, str]:
-    """The event's message attributes: CloudEvents 1.0 in the Pub/Sub binding, and the ones filters are made of.
+    """Return the event's message attributes: CloudEvents 1.0 in the Pub/Sub binding, and those for filters.
 
-    `ce-subject` and `video_id` are left out where the message that failed had no readable ids.
+    `ce-subject` and `video_id` are left out if the failed message had no readable ids.
     """
     head = event.model_dump(mode="json", include={"event_id", "event_type", "occurred_at", "run"})
     attributes = {
@@ -243,7 +243,7 @@ def _status(event: Event) -> str:
 
 
 def parse_event(data: bytes) -> Event:
-    """Read an event's message data. Raises `EventUnreadable`, also for a type of event that came after this version."""
+    """Parse an event's message data. Raises `EventUnreadable`, also for event types newer than this version."""
     try:
         document = load_object(data)
     except ValueError as exc:

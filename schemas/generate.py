@@ -1,7 +1,7 @@
 """Writes the JSON Schema files of schemas/json from the models: `python -m schemas.generate`.
 
-They describe what a publisher should send and a reader may rely on. The worker itself is more tolerant: it takes
-`null` for a field left out, and it bounds sizes, which JSON Schema cannot say.
+The schemas describe the messages that publishers should send and that readers may rely on. The worker itself takes
+`null` for a field that was left out, and limits sizes, which JSON Schema cannot express.
 """
 
 import json
@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent / "json"
 
 
 def schema_files() -> Mapping[str, str]:
-    """File name -> content, for every message that travels."""
+    """Return the content of every schema file by file name."""
     models: dict[str, type[BaseModel]] = {
         "transcription_job": TranscriptionJob,
         "transcription_completed": CompletedEvent,
@@ -36,7 +36,7 @@ def _schema(model: type[BaseModel]) -> str:
 
 
 def main() -> None:
-    """Write every file anew."""
+    """Write every schema file."""
     FOLDER.mkdir(exist_ok=True)
     for name, content in schema_files().items():
         (FOLDER / name).write_text(content, encoding="utf-8")

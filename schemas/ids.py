@@ -1,7 +1,7 @@
-"""Names of things as pure functions of what they stand for, so that a second delivery makes the same ones.
+"""Ids as pure functions of the things they name, so that a second delivery makes the same ids.
 
-Every id is a SHA-256 over a JSON list, cut to 32 hexadecimal digits. The list's first member says what kind of
-thing it names, and JSON keeps its members apart, so no two different things share an id by their spelling.
+Every id is a SHA-256 over a JSON list, cut to 32 hexadecimal digits. The list's first member is the kind of thing, and
+JSON separates the members, so different things never have the same input.
 """
 
 import hashlib
@@ -15,9 +15,9 @@ _DIGITS = 32
 
 
 def request_fingerprint(job: TranscriptionJob) -> str:
-    """What was asked for: two jobs of one `job_id` conflict where this differs.
+    """Return the hash of the request: two jobs with one `job_id` conflict if their fingerprints differ.
 
-    Method, restrictions and echoed fields do not count; the language counts without its case.
+    Method, restrictions and echoed fields are not part of it; the language is, regardless of case.
     """
     outputs = [output.value for output in job.outputs]
     where = (job.video_id, job.audio_uri, job.audio_generation, job.output_uri_prefix)
@@ -25,31 +25,31 @@ def request_fingerprint(job: TranscriptionJob) -> str:
 
 
 def job_identity(job: TranscriptionJob) -> str:
-    """What a job's events and dead letters are about: its id together with its request."""
+    """Return the identity of a job in its events and dead letters: its id together with its request."""
     return _digest("job", job.job_id, request_fingerprint(job))
 
 
 def message_identity(data: bytes) -> str:
-    """The same for a message that is no job: its bytes."""
+    """Return the identity of a message that is no job: the hash of its bytes."""
     return _digest("message", hashlib.sha256(data).hexdigest())
 
 
 def event_id(identity: str, *, run: int, event_type: EventType, outcome: str) -> str:
-    """The id by which subscribers drop duplicates.
+    """Return the id by which subscribers drop duplicates.
 
-    `identity` is `job_identity` or `message_identity`; `outcome` is `completed` or `failed`, for progress the count of
-    chunks done.
+    `identity` is `job_identity` or `message_identity`; `outcome` is `completed` or `failed`, for progress the number of
+    finished chunks.
     """
     return _digest("event", identity, run, event_type.value, outcome)
 
 
 def dead_letter_id(identity: str, *, run: int, code: ErrorCode) -> str:
-    """The id by which the console folds physical duplicates; also the failed event's `support_reference`."""
+    """Return the id by which the console groups duplicates; also the failed event's `support_reference`."""
     return _digest("dead letter", identity, run, code.value)
 
 
 def request_id(job_id: str) -> str:
-    """The transcript's `metadata.request_id`, a UUID as in Deepgram's responses."""
+    """Return the transcript's `metadata.request_id`, a UUID as in Deepgram's responses."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"klipstream:job:{job_id}"))
 
 

@@ -1,7 +1,7 @@
-"""The job message: what a publisher asks for (contract, section 1).
+"""The job message (contract, section 1).
 
-`parse_job` is the only door for bytes from the queue. It accepts unknown fields, takes `null` for a field left out,
-and refuses everything else that is not a job with every violation at once.
+`parse_job` is the only parser of message bytes. It accepts unknown fields and takes `null` for a field that was left
+out. It refuses any other message that is not a job, and reports all violations at once.
 """
 
 import re
@@ -27,16 +27,16 @@ from schemas.wire import Deadline, TolerantModel
 
 NEWEST_SCHEMA_VERSION = 1
 MAX_JOB_BYTES = 1024 * 1024
-"""Far above any real job, and low enough for its echo and its dead letter to fit into a Pub/Sub message."""
+"""Far above any real job, and low enough for its events and its dead letter to fit into a Pub/Sub message."""
 
 MAX_OUTPUTS = 1_000
-"""Bounds how many wrong ones pydantic describes, which takes it seconds for a long list."""
+"""Upper bound of a list's items, since pydantic needs seconds to describe the errors of a long list."""
 
 MAX_LANGUAGE_CHARACTERS = 100
-"""RFC 5646 sets no limit and advises buffers of 35."""
+"""RFC 5646 sets no limit and recommends buffers of 35 characters."""
 
 MAX_ECHO_DEPTH = 32
-"""JSON parsers give up at some depth, and an event nests its job's fields deeper than the job did."""
+"""JSON parsers have a depth limit, and an event nests its job's fields deeper than the job does."""
 
 _ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _LANGUAGE_PATTERN = (
@@ -70,7 +70,7 @@ def _prefix_uri(text: str) -> str:
 
 
 def _few_enough(value: Any) -> Any:
-    """Refuse a long list before its items are looked at: pydantic describes every wrong one, which takes seconds."""
+    """Refuse a long list before its items are validated: pydantic describes every wrong item, which takes seconds."""
     if isinstance(value, list | tuple) and len(value) > MAX_OUTPUTS:
         raise ValueError(f"must have at most {MAX_OUTPUTS} items")
     return value
@@ -104,9 +104,9 @@ _NotStrict = Field(strict=False)  # an enum is written as its value, a tuple as 
 
 
 class JobEcho(TolerantModel):
-    """What every event repeats of its job, unchanged.
+    """Fields of the job that every event repeats, unchanged.
 
-    `job_id` and `video_id` are null only in events about a message that was no job and whose ids could not be read.
+    `job_id` and `video_id` are null only in events about a message that was no job and had no readable ids.
     """
 
     job_id: Id | None = None
@@ -121,7 +121,7 @@ class JobEcho(TolerantModel):
 
 
 class TranscriptionConfig(TolerantModel):
-    """Per job restrictions; true allows no more than the worker's own settings do."""
+    """Restrictions of one job; true allows no more than the worker's own settings."""
 
     model_config = ConfigDict(strict=True)
 
@@ -129,11 +129,11 @@ class TranscriptionConfig(TolerantModel):
     enable_fallback: bool = True
     cost_optimization: bool = True
     method: Annotated[Method, _NotStrict] | None = None
-    """Alias of the job's `force_method`, which is where to read it."""
+    """Alias of the job's `force_method`; read that field instead."""
 
 
 class TranscriptionJob(TolerantModel):
-    """One file to transcribe. Read `force_method`: the alias in `transcription_config` is folded into it."""
+    """One file to transcribe. `force_method` includes the alias in `transcription_config`."""
 
     model_config = ConfigDict(strict=True)
 
@@ -146,17 +146,17 @@ class TranscriptionJob(TolerantModel):
     audio_generation: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
     """Pins the object's generation."""
     output_uri_prefix: PrefixUri | None = None
-    """Where the artefacts go; left out: `gs://{OUTPUT_BUCKET}/{video_id}/`."""
+    """Folder of the artefacts; default: `gs://{OUTPUT_BUCKET}/{video_id}/`."""
     language: Language = "en"
     force_method: Annotated[Method, _NotStrict] = Method.AUTO
     """Beats every other routing rule."""
     transcription_config: TranscriptionConfig = TranscriptionConfig()
     outputs: Annotated[tuple[Annotated[CaptionFormat, _NotStrict], ...], _NotStrict, BeforeValidator(_few_enough)] = ()
-    """Captions besides the three artefacts that are always written; held in order, each once."""
+    """Captions besides the three artefacts that are always written; sorted, without duplicates."""
     duration_seconds: Annotated[float, Field(ge=0)] | None = None
     """A hint for routing; the decoded audio is the truth."""
     expires_at: Deadline | None = None
-    """From then on the job is not begun any more; it fails with `EXPIRED`. One that was begun is finished."""
+    """Deadline for the start: a job not begun by then fails with `EXPIRED`; a job that was begun is finished."""
     created_at: Echoed = None
     priority: Echoed = None
     convex_video_id: Echoed = None
@@ -194,20 +194,20 @@ class TranscriptionJob(TolerantModel):
 
     @property
     def output_prefix(self) -> GcsUri | None:
-        """The artefacts' folder where the job names one; see `schemas.artefacts.output_prefix` for the default."""
+        """The job's own folder of artefacts, or None; see `schemas.artefacts.output_prefix` for the default."""
         return GcsUri.parse_prefix(self.output_uri_prefix) if self.output_uri_prefix else None
 
     def echo(self) -> JobEcho:
-        """Return the part that every event repeats, without validating it a second time."""
+        """Return the fields that every event repeats, without validating them a second time."""
         return JobEcho.model_construct(**{name: getattr(self, name) for name in JobEcho.model_fields})
 
 
 class JobRejected(ValueError):
-    """The message is not a job this version can do.
+    """The message is not a job that this version can do.
 
-    `violations` lists everything that is wrong with it. `unsupported_version` is the message's `schema_version` where
-    that is newer than `NEWEST_SCHEMA_VERSION`, which is then the only violation, and otherwise None. `job` holds the
-    ids and echoed fields that are valid by themselves, so that a failure can be addressed.
+    `violations` lists all its faults. `unsupported_version` is the message's `schema_version` if it is newer than
+    `NEWEST_SCHEMA_VERSION`, which is then the only violation, and otherwise None. `job` has the ids and echoed fields
+    that are valid by themselves, so that events about the failure can be addressed.
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class JobRejected(ValueError):
 
 
 def parse_job(data: bytes) -> tuple[TranscriptionJob, frozenset[str]]:
-    """Read a job message; returns it and the names of the fields that were ignored. Raises `JobRejected` only."""
+    """Parse a job message; return the job and the names of ignored fields. Raises `JobRejected` only."""
     if len(data) > MAX_JOB_BYTES:
         raise JobRejected((f"message: must have at most {MAX_JOB_BYTES} bytes (got {len(data)})",))
     try:
@@ -242,7 +242,7 @@ def parse_job(data: bytes) -> tuple[TranscriptionJob, frozenset[str]]:
 
 
 def encode_job(job: TranscriptionJob) -> bytes:
-    """The message of a job: the fields that were set, which `parse_job` reads back as an equal job."""
+    """Return the job as message data: the fields that were set, which `parse_job` parses to an equal job."""
     versioned = job.model_copy(update={"schema_version": job.schema_version})  # an updated field counts as set
     return versioned.model_dump_json(exclude_unset=True).encode()
 

@@ -1,6 +1,6 @@
-"""What a speech engine said, on the seam between engines, checkpoints and the timeline.
+"""Words and windows, shared by engines, checkpoints and the timeline.
 
-Plain frozen dataclasses: they are made by the thousand, and they carry no arrays.
+Plain frozen dataclasses without arrays, since thousands of them are created.
 """
 
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One spoken word as written, with its punctuation and case, on some clock.
+    """One word with its punctuation and case, and its times.
 
-    Whose clock is said by the owner: an engine counts from the start of what it was handed, a timeline from the
-    start of the file. An engine promises `0 <= start_seconds <= end_seconds` and nothing about neighbours.
+    The owner defines the origin of times: for an engine the start of its input, for a timeline the start of the file.
+    An engine guarantees `0 <= start_seconds <= end_seconds` and nothing about adjacent words.
     """
 
     text: str
@@ -22,10 +22,10 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class WindowSpan:
-    """The samples of one window in the whole file, at 16 kHz: `[start_sample, end_sample)`.
+    """Samples `[start_sample, end_sample)` of one window, counted from the start of the file at 16 kHz.
 
-    A window that was cut where there is no pause shares audio with its neighbour: `overlaps_previous` is true for the
-    later of the two, and `start_sample` then lies before the earlier one's `end_sample`.
+    A window that was cut without a pause shares audio with the previous one: `overlaps_previous` is then True, and
+    `start_sample` is below the previous window's `end_sample`.
     """
 
     start_sample: int
@@ -35,7 +35,7 @@ class WindowSpan:
 
 @dataclass(frozen=True, slots=True)
 class WindowTranscript:
-    """The words of one window, timed from the window's own first sample."""
+    """Words of one window, with times relative to the window's first sample."""
 
     span: WindowSpan
     words: tuple[Word, ...]

@@ -1,6 +1,6 @@
-"""What a job leaves in the state bucket: its claim, the checkpoints of its chunks, its result marker.
+"""Objects of a job in the state bucket: its claim, the checkpoints of its chunks, its result marker.
 
-Written and read by workers only, of this version and of neighbouring ones during a roll-out: fields are added with a
+Written and read by workers only, of this version and of adjacent ones during a roll-out: fields are added with a
 default, never renamed. Every object is far below 8 MiB.
 """
 
@@ -18,13 +18,13 @@ class _State(BaseModel):
 
 
 class Waste(_State):
-    """The cost of chunks that failed; part of the job's bill."""
+    """Cost of failed chunks; part of the job's bill."""
 
     engine_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     deepgram_requests: int = Field(default=0, ge=0)
-    """Requests that Deepgram may bill."""
+    """Number of requests that Deepgram may bill."""
     deepgram_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """Their audio."""
+    """Audio seconds of these requests."""
 
     def __add__(self, other: "Waste") -> "Waste":
         return Waste(
@@ -41,9 +41,9 @@ NO_WASTE = Waste()
 
 
 class ClaimRecord(_State):
-    """Who works on a job, and how often that went wrong; one object, changed by compare-and-swap only.
+    """Owner of a job and the run's counters; one object, changed by compare-and-swap only.
 
-    `claim_id` and `beat` make every write differ from every other, so that a writer recognises its own.
+    `claim_id` and `beat` make every write unique, so that a writer recognises its own.
     """
 
     schema_version: Literal[1] = 1
@@ -55,21 +55,21 @@ class ClaimRecord(_State):
     beat: int = 0
     held: bool
     progressed: bool = False
-    """A verdict or a new checkpoint came out of this claim: its death is not a crash of the job."""
+    """True once this claim produced a verdict or a new checkpoint: its end is then not a crash of the job."""
     failures: int = 0
     crashes: int = 0
     last_fault: str = ""
-    """How the job broke its worker the last time that was counted as a crash."""
+    """Fault of the worker that was last counted as a crash of this job."""
     deliveries: int = 0
     waste: Waste = NO_WASTE
-    """The cost of this run's failed attempts, on any worker."""
+    """Cost of this run's failed attempts, on all workers."""
     first_seen: datetime
     heartbeat_at: datetime
-    """For people; staleness is judged by the reader's own clock."""
+    """For people only; staleness is measured by the reader's own clock."""
 
 
 class Checkpoint(_State):
-    """What one chunk came to: all that a resumed job needs of it."""
+    """Result of one chunk: everything that a resumed job needs."""
 
     schema_version: Literal[1] = 1
     index: int = Field(ge=0)
@@ -83,11 +83,11 @@ class Checkpoint(_State):
     deepgram_request_id: str | None = None
     deepgram_billed_seconds: float = 0.0
     deepgram_wasted_requests: int = 0
-    """Requests for this chunk that Deepgram may bill too although they brought no transcript."""
+    """Number of requests for this chunk that Deepgram may bill although they returned no transcript."""
 
 
 class StoredMessage(_State):
-    """A message exactly as it was published."""
+    """A published message, exactly as it was published."""
 
     topic: Literal["completion", "dead_letter"]
     data: str
@@ -96,7 +96,7 @@ class StoredMessage(_State):
 
 
 class ResultMarker(_State):
-    """A job's run is over, and these messages said so; a redelivery publishes them again byte for byte."""
+    """End of a job's run, with its messages; a redelivery publishes them again byte for byte."""
 
     schema_version: Literal[1] = 1
     job_id: str
@@ -106,19 +106,19 @@ class ResultMarker(_State):
     code: ErrorCode | None = None
     messages: tuple[StoredMessage, ...]
     earlier_costs: tuple[StoredMessage, ...] = ()
-    """Cost events of completed runs whose artefacts were gone, so that the job was done again. For reports alone."""
+    """Cost events of earlier completed runs that were repeated because their artefacts were gone. For reports only."""
     concluded_at: datetime
 
     def settles(self, run: int) -> bool:
-        """No work is left for that run: a completed job stays completed, a failure stands for runs up to its own."""
+        """Return True if the run needs no work: the job is completed, or failed in this run or a later one."""
         return self.outcome == "completed" or self.run >= run
 
 
 class BudgetLedger(_State):
-    """How many Deepgram dollars the pool has reserved on one UTC day."""
+    """Deepgram dollars that the pool has reserved on one UTC day."""
 
     schema_version: Literal[1] = 1
     day: date
     reserved_usd: float = Field(ge=0, allow_inf_nan=False)
     written_by: str
-    """Of this write alone."""
+    """Unique id of this write."""

@@ -1,8 +1,8 @@
-"""Text from outside, made fit to be shown: on terminals, in tables, in logs, on pages.
+"""Escaping of text from outside for terminals, tables, logs and pages.
 
-Ids, addresses, attributes and messages come from publishers, services and file systems. Shown as they are, they could
-clear a screen, forge lines, hide or turn text around. Nothing is refused here and nothing is lost: each character that
-acts instead of being seen is written as its escape. Standard library only, for commands that must start fast.
+Ids, addresses, attributes and messages come from publishers, services and file systems. Printed unescaped, they could
+clear a screen, forge lines, hide text or reverse it. Nothing is refused and nothing is lost: each control or invisible
+character is replaced by its escape sequence. Standard library only, for commands that must start fast.
 """
 
 import json
@@ -22,20 +22,20 @@ _ONE_IN_LINES = re.compile(rf"(?!\n)[{_INVISIBLE}]")
 
 
 def plain(text: object, most: int | None = None) -> str:
-    r"""Return the text on one line, every invisible or acting character as its escape: `\x1b`, `\u202e`.
+    r"""Return the text on one line, with control and invisible characters escaped: `\x1b`, `\u202e`.
 
-    With `most`, at most about that many characters of it, with an ellipsis in place of the rest.
+    With `most`, at most about that many characters, with an ellipsis in place of the rest.
     """
     return _ONE.sub(_escape, _cut(str(text), most))
 
 
 def plain_lines(text: object) -> str:
-    """Return the text with its line feeds kept and everything else as `plain` has it."""
+    """Return the text escaped like `plain`, but with its line feeds kept."""
     return _ONE_IN_LINES.sub(_escape, str(text))
 
 
 def plain_json(document: Any, *, default: Any = None, sort_keys: bool = False, indent: int | None = None) -> str:
-    """Return the document as JSON of visible ASCII, which holds the same strings."""
+    """Return the document as JSON of visible ASCII that parses to the same strings."""
     text = json.dumps(document, default=default, sort_keys=sort_keys, indent=indent)
     return text.replace("\x7f", "\\u007f")  # the one control character that json writes as it is
 

@@ -1,8 +1,8 @@
-"""`gs://` addresses, and the one place that keeps them inside their bucket and prefix.
+"""`gs://` addresses, and the only code that keeps them inside their bucket and prefix.
 
-Cloud Storage itself gives `.` and `..` no meaning, but file-backed servers and people's tools do, so such names are
-refused. Names are never normalised: what was written is what is read. What Cloud Storage takes and only looks
-deceptive, such as bidirectional overrides, is a name like any other; `schemas.text.plain` makes it fit to be shown.
+Cloud Storage itself gives `.` and `..` no meaning, but file-backed servers and other tools do, so such names are
+refused. Names are never normalised. Names that Cloud Storage accepts and that only look deceptive, such as those with
+bidirectional overrides, are valid; `schemas.text.plain` escapes them for display.
 """
 
 import re
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 MAX_NAME_BYTES = 1024
 MAX_PREFIX_BYTES = 768
-"""Leaves room for the longest artefact name, `audio_{128 characters}_paragraphs.csv`."""
+"""Leaves space for the longest artefact name, `audio_{128 characters}_paragraphs.csv`."""
 
 _URI = re.compile(r"gs://([^/]*)/(.*)", re.DOTALL)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
@@ -19,14 +19,14 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 @dataclass(frozen=True)
 class GcsUri:
-    """An object, or with a name that is empty or ends in `/` a prefix, in a Cloud Storage bucket."""
+    """An object in a Cloud Storage bucket, or a prefix if the name is empty or ends in `/`."""
 
     bucket: str
     name: str
 
     @classmethod
     def parse(cls, text: str) -> "GcsUri":
-        """Read the address of an object. Raises `ValueError` saying what is wrong."""
+        """Parse the address of an object. Raises `ValueError` with the reason."""
         uri = cls._split(text, "gs://bucket/object")
         if not uri.name or uri.name.endswith("/"):
             raise ValueError("must name an object: gs://bucket/object")
@@ -35,7 +35,7 @@ class GcsUri:
 
     @classmethod
     def parse_prefix(cls, text: str) -> "GcsUri":
-        """Read the address of a folder; the bucket's root, `gs://bucket/`, is one. Raises `ValueError`."""
+        """Parse the address of a folder, such as the bucket's root `gs://bucket/`. Raises `ValueError`."""
         uri = cls._split(text, "gs://bucket/prefix/")
         if uri.name and not uri.name.endswith("/"):
             raise ValueError("must end with '/': gs://bucket/prefix/")
@@ -57,7 +57,7 @@ class GcsUri:
         return cls(bucket, name)
 
     def child(self, name: str) -> "GcsUri":
-        """The object of that name right below this prefix. Raises `ValueError` for a name that would leave it."""
+        """Return the object directly below this prefix. Raises `ValueError` for a name that would leave the prefix."""
         if self.name and not self.name.endswith("/"):
             raise ValueError(f"{self} is an object, not a prefix")
         if not name or "/" in name or name in {".", ".."}:

@@ -1,8 +1,8 @@
-"""The base model of every message, and how numbers and times are written and read.
+"""Base models of all messages, and the format of numbers and times.
 
-Numbers are rounded here and nowhere else: dollars to 6 decimals, seconds and ratios to 3, percentages to 2. Rates are
-carried as they are (a vCPU second costs $0.000011244). Rounding happens when a model is made, so a message that is
-written and read again equals the one that was made.
+Numbers are rounded only here: dollars to 6 decimals, seconds and ratios to 3, percentages to 2. Rates are not rounded
+(a vCPU second costs $0.000011244). Rounding happens when a model is created, so a message that is serialised and parsed
+equals the original.
 """
 
 import re
@@ -30,13 +30,13 @@ _LEAP_SECOND = 60
 
 
 class WireModel(BaseModel):
-    """Base of everything that travels: immutable, and deaf to fields it does not know."""
+    """Base of all messages: immutable; ignores unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class TolerantModel(WireModel):
-    """Base of what others write for us: `null` means that the field was left out."""
+    """Base of messages from publishers: `null` means that the field was left out."""
 
     @model_validator(mode="before")
     @classmethod
@@ -47,7 +47,7 @@ class TolerantModel(WireModel):
 
 
 def read_time(value: object) -> datetime:
-    """Return the moment that an RFC 3339 text names. A `datetime` with a time zone passes. Raises `ValueError`."""
+    """Parse an RFC 3339 time; a `datetime` with a time zone is returned as it is. Raises `ValueError`."""
     if isinstance(value, datetime):
         return value
     match = _RFC_3339.fullmatch(value) if isinstance(value, str) else None
@@ -92,10 +92,10 @@ def _to_percent(value: float) -> float:
 UtcTime = Annotated[
     AwareDatetime, AfterValidator(_to_milliseconds), PlainSerializer(_write_time, return_type=str, when_used="json")
 ]
-"""A moment in UTC, cut to milliseconds, written as `2026-11-22T10:00:00.000Z`."""
+"""A time in UTC, truncated to milliseconds, written as `2026-11-22T10:00:00.000Z`."""
 
 Deadline = Annotated[UtcTime, BeforeValidator(read_time)]
-"""A moment that others write for us, in any form of RFC 3339."""
+"""A time from a publisher, in any form of RFC 3339."""
 
 Usd = Annotated[float, AfterValidator(_to_usd)]
 """US dollars, rounded to 6 decimals."""
@@ -104,14 +104,14 @@ Seconds = Annotated[float, Field(ge=0), AfterValidator(_to_thousandths)]
 """A duration, rounded to milliseconds."""
 
 Ratio = Annotated[float, Field(ge=0), AfterValidator(_to_thousandths)]
-"""A quotient of like things, rounded to 3 decimals."""
+"""A ratio, rounded to 3 decimals."""
 
 Percent = Annotated[float, AfterValidator(_to_percent)]
-"""Per hundred, rounded to 2 decimals; negative where it got worse."""
+"""A percentage, rounded to 2 decimals; negative for a loss."""
 
 ErrorCodeOrNewer = Annotated[ErrorCode | str, Field(union_mode="left_to_right")]
 ErrorTypeOrNewer = Annotated[ErrorType | str, Field(union_mode="left_to_right")]
 MethodOrNewer = Annotated[Method | str, Field(union_mode="left_to_right")]
 
 Count = Annotated[int, Field(ge=0)]
-"""How many."""
+"""A count, at least 0."""

@@ -1,4 +1,4 @@
-"""What the core needs from the outside, as Protocols as narrow as their callers, with their obligations.
+"""Ports: the core's needs of the outside, as Protocols as narrow as their callers, with their obligations.
 
 Every port has an in-memory twin in `worker.adapters.memory`, and one contract suite in tests/contract runs on the
 twin and on the real adapter. Adapters translate vendor errors into `worker.errors`; callers see no vendor exception.
@@ -39,12 +39,12 @@ class Delivery:
     publish_time: datetime
     ordering_key: str = ""
     delivery_attempt: int | None = None
-    """None where the subscription has no dead-letter policy."""
+    """Pub/Sub's count of deliveries; None if the subscription has no dead-letter policy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SubscriptionFacts:
-    """What the worker must know of its subscription before the first pull."""
+    """Facts about the subscription that the worker needs before the first pull."""
 
     name: str
     ack_deadline_seconds: int
@@ -54,40 +54,40 @@ class SubscriptionFacts:
 
 
 class Subscription(Protocol):
-    """A pull subscription. One retry owner: each method retries transport errors itself, except `pull`.
+    """A pull subscription. Each method owns the retries of its transport errors, except `pull`, which has none.
 
-    Every method raises `QueueServiceError` when the service does not answer and `SubscriptionNotFound` when it
-    does not exist or was deleted.
+    Every method raises `QueueServiceError` if the service does not answer, and `SubscriptionNotFound` if the
+    subscription does not exist or was deleted.
     """
 
     async def facts(self) -> SubscriptionFacts:
-        """Describe the subscription as it stands."""
+        """Return the subscription's current properties."""
         ...
 
     async def pull(self, max_messages: int) -> Sequence[Delivery]:
-        """Wait for messages and return 0 to `max_messages` of them; an empty answer is normal.
+        """Wait for messages and return 0 to `max_messages` of them; an empty result is normal.
 
-        Cancelling the wait may strand a message until its ack deadline; that is the caller's risk to time.
+        A cancelled wait may leave a message undelivered until its ack deadline.
         """
         ...
 
     async def extend(self, ack_ids: Sequence[str], seconds: int) -> frozenset[str]:
-        """Give each lease `seconds` from now; 0 is a nack. Returns the ack ids known to be expired.
+        """Set each lease to end `seconds` from now; 0 is a nack. Return the ack ids known to be expired.
 
-        Only an exactly-once subscription can know; otherwise the answer is empty whatever happened.
+        Only an exactly-once subscription knows expired ids; for any other the result is always empty.
         """
         ...
 
     async def ack(self, ack_id: str) -> None:
-        """Settle for good. An id that has expired is not an error: the message will come again and be recognised."""
+        """Acknowledge the delivery. An expired id is not an error: the message is delivered again and recognised."""
         ...
 
 
 class JobSlot(Protocol):
-    """The place among the working jobs that a delivery holds."""
+    """The job slot of a delivery."""
 
     def parked(self) -> AbstractAsyncContextManager[None]:
-        """Give the place up for the length of the block and hold one again after it. Raises `ParkingFull`."""
+        """Release the slot inside the block; re-acquire one on exit. Raises `ParkingFull`."""
         ...
 
 
@@ -95,9 +95,9 @@ class Topic(Protocol):
     """A topic to publish to."""
 
     async def publish(self, data: bytes, attributes: Mapping[str, str], ordering_key: str = "") -> str:
-        """Return the message id once the service confirmed it; retries inside, so a duplicate is possible.
+        """Publish and return the message id once the service has confirmed it. Retries, so a duplicate is possible.
 
-        Raises `QueueServiceError` when it was not confirmed, `MessageRefused` when the message breaks Pub/Sub's limits.
+        Raises `QueueServiceError` if the message was not confirmed, `MessageRefused` if it exceeds Pub/Sub's limits.
         """
         ...
 
@@ -114,7 +114,7 @@ class ObjectRef:
 
     @property
     def uri(self) -> str:
-        """The `gs://` form."""
+        """The object's `gs://` URI."""
         return f"gs://{self.bucket}/{self.name}"
 
 
@@ -126,53 +126,53 @@ class ObjectFacts:
     generation: int
     size_bytes: int
     crc32c: str
-    """Base64 of the big-endian checksum, as Cloud Storage writes it."""
+    """Base64 of the big-endian checksum, in Cloud Storage's format."""
     created_at: datetime
 
 
 class ObjectStore(Protocol):
-    """A bucket store with generations. Retries transient faults inside; then raises `StorageServiceError`.
+    """An object store with generations. Owns the retries of transient faults; then raises `StorageServiceError`.
 
-    Reading raises `ObjectNotFound` or `ObjectForbidden`; writing and deleting raise `PreconditionFailed` when the
-    object's generation is not the expected one (`if_generation=0`: it must not exist yet; None: no condition).
-    After a lost reply a conditional write counts as applied when the very bytes stand there: writers that must be told
-    apart put something of their own into the data. Names that could leave their bucket are refused with `InvalidJob`.
+    Reading raises `ObjectNotFound` or `ObjectForbidden`. Writing and deleting raise `PreconditionFailed` if the
+    object's generation is not the expected one (`if_generation=0`: it must not exist yet; None: no condition). After a
+    lost reply a conditional write counts as applied if the object has the same bytes: writers that must be
+    distinguished put something unique into the data. Names that could leave their bucket are refused with `InvalidJob`.
     """
 
     async def stat(self, ref: ObjectRef, generation: int | None = None) -> ObjectFacts:
-        """Describe the live object, or that generation of it."""
+        """Return the metadata of the live object, or of the given generation."""
         ...
 
     async def download(self, facts: ObjectFacts, destination: Path) -> None:
-        """Write exactly that generation to a new file, verified by size and crc32c.
+        """Download exactly that generation to a new file, verified by size and crc32c.
 
         On any error, cancellation included, no file is left at `destination`.
         """
         ...
 
     async def read(self, ref: ObjectRef) -> tuple[bytes, ObjectFacts]:
-        """The live content of a small object and the facts of that same generation."""
+        """Return the content of a small live object and the facts of the same generation."""
         ...
 
     async def write(
         self, ref: ObjectRef, data: bytes, *, content_type: str, if_generation: int | None = None
     ) -> ObjectFacts:
-        """Write an object held in memory and return what stands there; durable on return.
+        """Write an object from memory and return its facts; the object is durable on return.
 
-        Below 8 MiB it is one request; conditions are for such objects only.
+        Objects below 8 MiB take one request; conditions are supported for these only.
         """
         ...
 
     async def delete(self, ref: ObjectRef, *, if_generation: int | None = None) -> None:
-        """Remove the object; one that is already gone is fine."""
+        """Delete the object; deleting a missing object is a no-op."""
         ...
 
     async def list(self, bucket: str, prefix: str) -> Sequence[ObjectFacts]:
-        """Every live object whose name starts with `prefix`, by name."""
+        """Return every live object whose name starts with `prefix`, sorted by name."""
         ...
 
     async def granted(self, bucket: str, permissions: Sequence[str]) -> frozenset[str] | None:
-        """Return those of the IAM permissions that the caller has; None where the server cannot tell."""
+        """Return those of the IAM permissions that the caller has; None if the server does not support the query."""
         ...
 
 
@@ -181,39 +181,39 @@ class ObjectStore(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioFacts:
-    """What the container claims; the decoded audio is the truth."""
+    """Facts from the container's headers; the decoded audio may differ."""
 
     codec: str
     sample_rate_hz: int
     channels: int
     duration_seconds: float | None
-    """As the headers state it; None where they do not."""
+    """Duration by the headers; None if they state none."""
 
 
 class PcmStream(Protocol):
-    """A decode under way: iterate to get blocks of samples in order, none empty, none kept.
+    """A running decode. Iterating yields blocks of samples in order; no block is empty or reused.
 
-    Iterating raises `AudioUndecodable` when not one sample could be decoded, `AudioTooLong` once the limit is passed.
+    Iterating raises `AudioUndecodable` if not one sample could be decoded, `AudioTooLong` once the limit is exceeded.
     """
 
     def __aiter__(self) -> AsyncIterator[Pcm]: ...
 
     @property
     def truncated(self) -> bool:
-        """True once the stream has ended, where audio is missing or damaged."""
+        """True if audio is missing or damaged; valid once the stream has ended."""
         ...
 
     @property
     def other_tracks(self) -> bool:
-        """True once the stream has ended, where it was silent throughout and another track of the file is not."""
+        """True if the track was silent throughout and another track is not; valid once the stream has ended."""
         ...
 
 
 class AudioDecoder(Protocol):
-    """Turns an audio file into samples, in bounded memory whatever its length."""
+    """Decoder of audio files into samples, in memory that does not depend on their length."""
 
     async def identity(self) -> str:
-        """Name everything that could give other samples for the same file; part of checkpoint keys."""
+        """Return a string that names everything that affects the samples of a file; part of checkpoint keys."""
         ...
 
     async def probe(self, path: Path) -> AudioFacts:
@@ -230,20 +230,20 @@ class AudioDecoder(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recognition:
-    """What an engine heard in one window, timed from the window's first sample."""
+    """Words of one window, with times relative to the window's first sample."""
 
     words: tuple[Word, ...]
     engine_seconds: float
-    """This window's share of the engine time that its batches took, failed tries included: what it costs."""
+    """This window's share of the engine time of its passes, failed ones included, in seconds: its cost."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineFacts:
-    """What the engine runs; goes into events and, with the settings, into checkpoint keys."""
+    """The engine's device and model; part of events and, with the settings, of checkpoint keys."""
 
     model_name: str
     model_fingerprint: str
-    """Changes whenever the same audio could give other words: weights, precision, decoding, our own version of it."""
+    """Changes whenever the same audio could give other words: with weights, precision, decoding or its version."""
     device_name: str
     uses_gpu: bool
     languages: frozenset[str]
@@ -251,66 +251,66 @@ class EngineFacts:
 
 
 class WindowRecogniser(Protocol):
-    """A speech engine that works window by window; it may batch windows of several jobs.
+    """A speech engine that recognises windows and may batch windows of several jobs.
 
-    A window's words are a function of its samples alone, whatever shares its batch.
+    A window's words depend on its samples only, not on the windows that share its pass.
     """
 
     @property
     def facts(self) -> EngineFacts:
-        """Known once the engine has started."""
+        """Facts about the engine, known once it has started."""
         ...
 
     async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
-        """Hear one window (at most 40 s). `job_id` is for logs and fairness only.
+        """Recognise one window of at most 40 s. `job_id` is for logs and fairness only.
 
         Raises `EngineFailure`, `GpuMemoryError`, `GpuNotAvailable` or `TranscriptionTimeout` after the engine's own
-        recovery (a smaller batch, a fresh process). Cancelling drops the window where it has not started.
+        recovery (a smaller batch, a fresh process). Cancelling drops the window if it has not started.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CloudRecognition:
-    """What a paid service heard in one chunk, timed from the chunk's first sample."""
+    """A paid service's words of one chunk, with times relative to the chunk's first sample."""
 
     words: tuple[Word, ...]
     request_id: str
-    """The service's own name for the paid request; kept, so that nobody pays for the chunk again."""
+    """The service's own id of the paid request; stored with the chunk's checkpoint."""
     billed_seconds: float
-    """Audio seconds this request costs."""
+    """Audio seconds billed for this request."""
     wasted_requests: int = 0
-    """Earlier tries that the service may bill as well although they brought no transcript."""
+    """Number of earlier requests that the service may bill although they returned no transcript."""
     interrupted: bool = False
-    """The caller was cancelled meanwhile, which was held back for this answer: keep it, then raise `CancelledError`."""
+    """True if the caller was cancelled and the cancellation was delayed: store the answer, then re-raise it."""
 
 
 class CloudRecogniser(Protocol):
-    """A speech service that is paid by the audio minute and takes whole chunks, one request each."""
+    """A speech service that bills by the audio minute and takes whole chunks, one request each."""
 
     @property
     def model_name(self) -> str:
-        """The service's model, as it is asked for."""
+        """Name of the service's model, as sent in requests."""
         ...
 
     @property
     def down_because(self) -> str:
-        """Return why no request may be sent now: the service is down; empty where one may try."""
+        """Return the reason why the service is considered down, or an empty string if requests may be sent."""
         ...
 
     async def turn(self) -> None:
-        """Wait until the service may be asked: while it is down one caller at a time is let go, to try it."""
+        """Wait until a request may be sent. While the service is down, one caller at a time is released as a probe."""
         ...
 
     async def recognise(self, samples: Pcm, *, language: str, job_id: str) -> CloudRecognition:
-        """Send one chunk and return its words. Retries inside what is worth retrying.
+        """Send one chunk and return its words. Owns the retries of its requests.
 
-        Raises `DeepgramDown` (or a subclass) where the service is down, `DeepgramRejected` where this chunk can never
-        be done, `DeepgramUnavailable`, `DeepgramUnusable` or `TranscriptionTimeout` where a later try may.
+        Raises `DeepgramDown` (or a subclass) if the service is down, `DeepgramRejected` if this chunk can never be
+        recognised, `DeepgramUnavailable`, `DeepgramUnusable` or `TranscriptionTimeout` if a later attempt may succeed.
 
-        A request that was sent whole is paid for. A caller that is cancelled then gets its answer all the same, marked
-        `interrupted`, where it comes within some seconds. In every other case cancellation is immediate. No further
-        request is sent.
+        A request is billed once it is sent completely. If the caller is cancelled after that, the answer is still
+        returned, marked `interrupted`, if it arrives within a few seconds. In all other cases cancellation is
+        immediate. No further request is sent.
         """
         ...
 
@@ -319,16 +319,16 @@ class CloudRecogniser(Protocol):
 
 
 class Clock(Protocol):
-    """Time as a parameter."""
+    """Source of time, passed as a parameter."""
 
     def now(self) -> datetime:
-        """The UTC wall clock, timezone-aware."""
+        """Return the wall-clock time in UTC, timezone-aware."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds on a clock that never goes back."""
+        """Return seconds of a clock that never goes back."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Return after that long."""
+        """Wait for `seconds`."""
         ...

@@ -227,10 +227,18 @@ def _measure_gpu(reading: GpuReading) -> None:
 
 @asynccontextmanager
 async def watching(
-    settings: TelemetrySettings, identity: Identity, watch: Watch, render_metrics: Callable[[], bytes] | None = None
+    settings: TelemetrySettings,
+    identity: Identity,
+    watch: Watch,
+    render_metrics: Callable[[], bytes] | None = None,
+    cloud: CloudSettings | None = None,
 ) -> AsyncIterator[str]:
-    """Let it watch, and answer on the health port, whose URL this yields. Raises `HealthPortTaken`."""
-    from worker.adapters.web.http_server import HealthServer  # noqa: PLC0415 - 10 MiB that only a health port needs
+    """Let it watch, and answer on the health port, whose URL this yields. Raises `HealthPortTaken`.
+
+    The page on the health port reads the state bucket that `cloud` names where the port is open to this machine alone.
+    """
+    from worker.adapters.web.http_server import HealthServer  # noqa: PLC0415 - 5 MiB that only a health port needs
+    from worker.app.page.host import worker_pages  # noqa: PLC0415 - the same
 
     watch.identified(identity)
     routes = {
@@ -240,7 +248,8 @@ async def watching(
     }
     if render_metrics is not None:
         routes["/metrics"] = lambda: Answer(status=200, body=render_metrics(), content_type=PROMETHEUS_TEXT)
-    with HealthServer(routes, host=settings.health_host, port=settings.health_port) as server:
+    pages = worker_pages(lambda: routes["/health"]().body, identity, settings.health_host, cloud)
+    with HealthServer(routes, host=settings.health_host, port=settings.health_port, pages=pages) as server:
         log.info("health.listening", url=server.url)
         async with together() as group:
             looking = group.create_task(watch.run(), name="watch")

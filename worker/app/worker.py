@@ -88,7 +88,7 @@ async def run_worker(settings: Settings, engine: AbstractAsyncContextManager[Win
             log_finding(finding)
         identity = identity_of(worker_name(), settings.cloud, settings.engine)
         async with (
-            watching(settings.telemetry, identity, watch, render),
+            watching(settings.telemetry, identity, watch, render, settings.cloud),
             open_cloud(settings.cloud) as cloud,
         ):
             await demand(findings(cloud, settings.jobs, settings.engine, settings.routing, settings.money))

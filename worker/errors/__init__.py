@@ -1,4 +1,4 @@
-"""Every error of the worker; `policy` says what follows from which class."""
+"""Every error of the worker; `policy` defines the consequences of each class."""
 
 from worker.errors.engines import (
     DeepgramAuthError,

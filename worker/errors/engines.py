@@ -8,11 +8,11 @@ class EngineError(WorkerError):
     """Parakeet did not transcribe a window."""
 
     engine_seconds: float = 0.0
-    """Engine time that the window took all the same."""
+    """Engine time that the failed window used, in seconds."""
 
 
 class GpuNotAvailable(EngineError, WorkerFault):
-    """Parakeet was asked for and cannot run here: there is no GPU, or the inference process cannot be replaced."""
+    """Parakeet was requested and cannot run: there is no GPU, or the inference process cannot be replaced."""
 
     code = ErrorCode.GPU_NOT_AVAILABLE
     suggested_action = "check ENABLE_GPU_TRANSCRIPTION and the GPU; or replay with force_method=deepgram"
@@ -24,7 +24,7 @@ class GpuNotAvailable(EngineError, WorkerFault):
 
 
 class ParakeetDisabled(JobFault):
-    """The job forces Parakeet, which this worker's settings or the job's own restrictions rule out."""
+    """The job forces Parakeet, but the worker's settings or the job's own restrictions exclude it."""
 
     code = ErrorCode.GPU_NOT_AVAILABLE
     suggested_action = "replay with force_method=deepgram, or turn on ENABLE_GPU_TRANSCRIPTION"
@@ -35,7 +35,7 @@ class ParakeetDisabled(JobFault):
 
 
 class GpuMemoryError(EngineError, Retryable):
-    """A batch did not fit into the GPU's memory, at the smallest size too."""
+    """A batch did not fit into the GPU's memory, even at the smallest size."""
 
     code = ErrorCode.GPU_MEMORY_ERROR
     suggested_action = "lower GPU_BATCH_SIZE or raise GPU_MEMORY_LIMIT_GB"
@@ -58,7 +58,7 @@ class ModelLoadingError(WorkerFault):
 
 
 class TranscriptionTimeout(PaidServiceError, EngineError, Retryable):
-    """An engine gave no answer in time."""
+    """An engine did not answer in time."""
 
     code = ErrorCode.TRANSCRIPTION_TIMEOUT
     suggested_action = "replay; if it repeats, look at the engine's health"
@@ -69,7 +69,7 @@ class TranscriptionTimeout(PaidServiceError, EngineError, Retryable):
 
 
 class EngineFailure(EngineError, Retryable):
-    """The inference process died or failed on this window, in a fresh process too."""
+    """The inference process died or failed on this window, and so did a fresh process."""
 
     code = ErrorCode.TRANSCRIPTION_SERVICE_ERROR
     suggested_action = "replay; if it repeats, replay with force_method=deepgram"
@@ -80,13 +80,13 @@ class EngineFailure(EngineError, Retryable):
 
 
 class DeepgramDown(PaidServiceError, ServiceDown):
-    """Deepgram takes no work from anyone: requests fail unbilled, or so many failed that none is sent for a while.
+    """Deepgram serves no requests: they fail unbilled, or the circuit breaker is open.
 
-    The subclasses name the reasons that only the account's owner can mend.
+    The subclasses are reasons that only the account's owner can remove.
     """
 
     code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
-    suggested_action = "wait: the jobs go on by themselves. Deepgram's status page tells of outages"
+    suggested_action = "wait: the jobs go on by themselves. Deepgram's status page lists outages"
     part = "Deepgram"
 
     def __init__(self, reason: str, what: str = "Deepgram is down") -> None:
@@ -95,7 +95,7 @@ class DeepgramDown(PaidServiceError, ServiceDown):
 
 
 class DeepgramQuotaError(DeepgramDown):
-    """Deepgram takes no more for now: out of credit (402), or too many requests (429) after waiting as it asked."""
+    """Deepgram refuses more requests: no credit (402), or too many requests (429) after the wait that it asked for."""
 
     code = ErrorCode.DEEPGRAM_QUOTA_ERROR
     suggested_action = "check the Deepgram project's balance and rate limit; the jobs then go on by themselves"
@@ -117,7 +117,7 @@ class DeepgramAuthError(DeepgramDown):
 
 
 class DeepgramRejected(PaidServiceError, JobFault):
-    """Deepgram says that this request can never succeed: its audio or options do not suit (400, 413 to 415, 422)."""
+    """Deepgram rejects this request for good: its audio or options are not acceptable (400, 413 to 415, 422)."""
 
     code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
     suggested_action = "look at the reason; the audio or DEEPGRAM_MODEL does not suit Deepgram"
@@ -128,7 +128,7 @@ class DeepgramRejected(PaidServiceError, JobFault):
 
 
 class DeepgramUnavailable(PaidServiceError, Retryable):
-    """One request failed although Deepgram served others meanwhile, or so late that it may be billed."""
+    """One request failed although Deepgram served others at the same time, or so late that it may be billed."""
 
     code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
     suggested_action = "check Deepgram's status page, then replay"
@@ -139,7 +139,7 @@ class DeepgramUnavailable(PaidServiceError, Retryable):
 
 
 class DeepgramUnusable(PaidServiceError, Retryable):
-    """Deepgram answered one request, and billed it, with something that is no transcript of its audio."""
+    """Deepgram's answer to one billed request is not a transcript of its audio."""
 
     code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
     suggested_action = "replay; if it repeats, send Deepgram's support the reason, or replay with force_method=parakeet"
@@ -161,7 +161,7 @@ class DeepgramNotConfigured(JobFault):
 
 
 class DeepgramPriceUnknown(JobFault):
-    """Nobody knows what `DEEPGRAM_MODEL` costs, so neither costs nor budget could be reckoned."""
+    """The price of `DEEPGRAM_MODEL` is unknown, so costs and budget cannot be computed."""
 
     suggested_action = "set DEEPGRAM_USD_PER_MINUTE to the price of that model"
 
@@ -182,7 +182,7 @@ class FallbackBudgetExhausted(JobFault):
 
 
 class TranscriptRejected(Retryable):
-    """Parakeet's words of a chunk failed the quality gates, with other cuts too."""
+    """Parakeet's words for a chunk failed the quality gates, even with other cuts."""
 
     code = ErrorCode.TRANSCRIPTION_SERVICE_ERROR
     suggested_action = "listen to the audio there; replay with force_method=deepgram"

@@ -6,11 +6,11 @@ from schemas.codes import ErrorCode
 from worker.errors.policy import JobFault, Retryable
 
 TOLD_VIOLATIONS = 5
-"""The most violations that a message names; the event and the dead letter list them all."""
+"""Maximum number of violations in the error's message; the event and the dead letter list all of them."""
 
 
 class InvalidJob(JobFault):
-    """The message is not a job of the contract; `violations` lists every one as `field: what is wrong (got value)`."""
+    """The message is not a job; `violations` lists every violation as `field: what is wrong (got value)`."""
 
     code = ErrorCode.INVALID_JOB
     suggested_action = "correct the fields named in violations and publish the job again"
@@ -56,7 +56,7 @@ class AudioNotFound(JobFault):
 
 
 class AudioReplaced(Retryable):
-    """The audio object was replaced between each look at it and its download."""
+    """The audio object was replaced between its lookup and its download, each time."""
 
     code = ErrorCode.STORAGE_SERVICE_ERROR
     suggested_action = "stop overwriting the object while it is transcribed, or pin its generation; then replay"
@@ -112,7 +112,7 @@ class AudioUndecodable(JobFault):
 
 
 class DeliveriesExhausted(JobFault):
-    """The subscription's own policy gave the job up: no worker came to a verdict on any of its deliveries."""
+    """The subscription's own policy gave the job up: no worker reached a verdict on any of its deliveries."""
 
     code = ErrorCode.ATTEMPTS_EXHAUSTED
     suggested_action = "look for out-of-memory kills in the platform's log, then replay"
@@ -124,7 +124,7 @@ class DeliveriesExhausted(JobFault):
 
 
 class AttemptsExhausted(JobFault):
-    """Workers kept dying on this job without a verdict, or it broke one after another: `reason` is the last fault."""
+    """Workers died on this job without a verdict, or it broke them, too many times: `reason` is the last fault."""
 
     code = ErrorCode.ATTEMPTS_EXHAUSTED
     suggested_action = "look at the reason, or for out-of-memory kills in the platform's log, then replay"
@@ -136,7 +136,7 @@ class AttemptsExhausted(JobFault):
 
 
 class JobExpired(JobFault):
-    """The job was delivered after its `expires_at`, and no chunk of it had been done by then."""
+    """The job was delivered after its `expires_at`, and no chunk of it was finished by then."""
 
     code = ErrorCode.EXPIRED
     suggested_action = "publish it again with a later expires_at and the next run; or replay with --set expires_at=null"

@@ -5,7 +5,7 @@ from worker.errors.policy import Deferred, ServiceDown, WorkerFault
 
 
 class MachineFault(WorkerFault):
-    """The operating system refuses what every job needs: disk, memory, file descriptors, processes."""
+    """The operating system refuses a resource that every job needs: disk, memory, file descriptors, processes."""
 
     suggested_action = "look at the instance: its disk, memory and limits"
 
@@ -35,10 +35,10 @@ class ResourceRefused(WorkerFault):
 
 
 class ResourceDown(ServiceDown):
-    """Cloud Storage or Pub/Sub fails on this resource, and so did a probe of it."""
+    """Cloud Storage or Pub/Sub fails on this resource, and a probe of the resource failed too."""
 
     code = ErrorCode.STORAGE_SERVICE_ERROR
-    suggested_action = "wait; the worker goes on by itself. Google Cloud's status page tells of outages"
+    suggested_action = "wait; the worker goes on by itself. Google Cloud's status page lists outages"
 
     def __init__(self, part: str, reason: str) -> None:
         self.part, self.reason = part, reason
@@ -46,7 +46,7 @@ class ResourceDown(ServiceDown):
 
 
 class ParkingFull(Deferred):
-    """Another worker does this job, and this one already holds as many such deliveries as it may."""
+    """Another worker has this job, and every parking place of this worker is taken."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -62,7 +62,7 @@ class ClaimHeld(Deferred):
 
 
 class ClaimLost(Deferred):
-    """This worker's claim on the job ended before the job: another worker has it, or heartbeats failed."""
+    """This worker lost its claim during the job: another worker has the job, or heartbeats failed."""
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
@@ -70,7 +70,7 @@ class ClaimLost(Deferred):
 
 
 class NoRoomForAudio(Deferred):
-    """The audio of the jobs in progress leaves no room for this one's; another worker may have it."""
+    """The audio of jobs in progress leaves no disk space for this job; another worker may have it."""
 
     def __init__(self, size_bytes: int, free_bytes: float) -> None:
         self.size_bytes, self.free_bytes = size_bytes, free_bytes

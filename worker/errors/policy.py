@@ -9,11 +9,11 @@
 | `Deferred`    | none: another worker has it     | nothing counted, nack          | goes on                          |
 | `Fatal`       | the deployment's                | nothing counted, nack          | exits with status 1              |
 
-Every concrete error belongs to exactly one of them. `Undiagnosed` errors of an adapter say only which call failed:
-`worker.core.delivery.fitness` probes the resource and replaces them before anything is decided. Exceptions that are no
-`WorkerError` are diagnosed likewise: an operating system that is out of something is a `WorkerFault`, everything else
-is a defect of the worker's code and `Retryable`. Facts are attributes and the class builds the message; no caller
-parses one. `docs/whose-fault.md` has the matrix of every error and what follows.
+Every concrete error belongs to exactly one of these classes. `Undiagnosed` errors of an adapter state only which call
+failed: `worker.core.delivery.fitness` probes the resource and replaces them before anything is decided. Exceptions
+that are no `WorkerError` are diagnosed too: an exhausted resource of the operating system is a `WorkerFault`,
+everything else is a defect of the worker's code and `Retryable`. Facts are attributes, and the class builds the
+message; callers never parse messages. `docs/whose-fault.md` has the matrix of all errors and consequences.
 """
 
 from typing import ClassVar
@@ -22,9 +22,9 @@ from schemas.codes import ErrorCode
 
 
 class WorkerError(Exception):
-    """Base of every error the worker raises on purpose.
+    """Base of every error that the worker raises on purpose.
 
-    `code` goes into events and dead letters; `suggested_action` tells an operator what to do next.
+    `code` goes into events and dead letters; `suggested_action` is the next step for an operator.
     """
 
     code: ClassVar[ErrorCode] = ErrorCode.INTERNAL_ERROR
@@ -42,7 +42,7 @@ class Retryable(WorkerError):
 class WorkerFault(WorkerError):
     """This worker cannot work, whatever the job: count nothing, stop the intake and probe `part` until it works.
 
-    `part` names what is broken as health shows it: a setting (`TEMP_DIR`), a bucket (`gs://bucket`), a topic's path.
+    `part` is the broken part's name in `/health`: a setting (`TEMP_DIR`), a bucket (`gs://bucket`), a topic's path.
     """
 
     code = ErrorCode.WORKER_UNFIT
@@ -50,24 +50,24 @@ class WorkerFault(WorkerError):
 
 
 class ServiceDown(WorkerError):
-    """A service does not work for anyone at the moment: count nothing and wait. `part` names the service or bucket."""
+    """A service is down: count nothing and wait. `part` names the service or bucket."""
 
     part: str
 
 
 class Deferred(WorkerError):
-    """No failure: another worker has the job, or there is no room for it now. Give it back and count nothing."""
+    """No failure: another worker has the job, or there is no room for it now. Nack and count nothing."""
 
 
 class Fatal(WorkerError):
-    """The worker must stop: what it was deployed with does not exist or is refused."""
+    """The worker must exit: something that its deployment needs does not exist or is refused."""
 
 
 class Undiagnosed(WorkerError):
-    """A call to `resource` failed, and the error alone does not say whose fault that is.
+    """A call to `resource` failed, and the error alone does not determine whose fault that is.
 
-    Decides nothing by itself: a probe of `resource` does. `refused`: the service answered and said no (401, 403, 404),
-    rather than not answering.
+    Has no policy of its own: a probe of `resource` decides. `refused`: the service answered with a refusal (401, 403,
+    404), as opposed to not answering.
     """
 
     resource: str
@@ -75,10 +75,10 @@ class Undiagnosed(WorkerError):
     operation: str
     refused: bool
     otherwise: WorkerError | None = None
-    """The verdict where `resource` works, or is none that this worker must be able to use."""
+    """Verdict if `resource` works, or is not a resource that this worker must be able to use."""
 
     def verdict(self) -> WorkerError:
-        """Return `otherwise`, or the `Retryable` for a call that failed although its resource works."""
+        """Return `otherwise` if set, or else the `Retryable` for a call that failed although its resource works."""
         return self.otherwise or CallFailed.of(self)
 
 
@@ -90,14 +90,14 @@ class CallFailed(Retryable):
 
     @classmethod
     def of(cls, error: Undiagnosed) -> "CallFailed":
-        """Return the verdict on that call, with its message and cause."""
+        """Return the verdict on the call, with its message and cause."""
         failed = cls(str(error))
         failed.__cause__ = error
         return failed
 
 
 class PaidServiceError(WorkerError):
-    """A service that is paid by the request gave no transcript."""
+    """A service that bills each request returned no transcript."""
 
     wasted_requests: int = 0
-    """Requests that the service may bill all the same."""
+    """Number of requests that the service may bill although they failed."""

@@ -5,7 +5,7 @@ from worker.errors.policy import Fatal, JobFault, Retryable, Undiagnosed
 
 
 class StorageServiceError(Undiagnosed):
-    """Cloud Storage did not do `operation` on `uri` after the adapter's own retries, or cannot be signed in to."""
+    """`operation` on `uri` failed after the adapter's own retries, or Cloud Storage could not be authenticated to."""
 
     code = ErrorCode.STORAGE_SERVICE_ERROR
     suggested_action = "check Cloud Storage's status and the bucket's permissions, then replay"
@@ -50,7 +50,7 @@ class PreconditionFailed(Retryable):
 
 
 class QueueServiceError(Undiagnosed):
-    """Pub/Sub did not do `operation` after the adapter's own retries, or refused it (`refused`: 401, 403)."""
+    """`operation` failed at Pub/Sub after the adapter's own retries, or was refused (`refused`: 401, 403)."""
 
     suggested_action = "check Pub/Sub's status and the worker's permissions"
 
@@ -92,5 +92,5 @@ class SubscriptionNotFound(Fatal):
 
 
 def bucket_of(uri: str) -> str:
-    """Return the bucket's own `gs://bucket` of an object's URI."""
+    """Return `gs://bucket` of an object's URI."""
     return "gs://" + uri.removeprefix("gs://").split("/", 1)[0]

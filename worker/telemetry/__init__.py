@@ -1,4 +1,4 @@
-"""What the worker says of itself: log events, metrics, traces. Each is set up once, at the start of the process."""
+"""Log events, metrics and traces. Each is set up once, at the start of the process."""
 
 from worker.telemetry.logs import LogFormat, configure_logging
 

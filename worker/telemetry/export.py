@@ -1,9 +1,9 @@
-"""Where metrics and traces go: OpenTelemetry's providers, installed once for the process.
+"""Exporters of metrics and traces: OpenTelemetry's providers, installed once for the process.
 
-For the operator. `otlp` sends to OTEL_EXPORTER_OTLP_ENDPOINT (a collector on localhost:4318 where that is unset).
-`gcp` sends to Google Cloud's OTLP endpoint with the worker's own credentials, which need roles/telemetry.writer; what
-OTEL_RESOURCE_ATTRIBUTES names (`cloud.region`, `gcp.project_id`) places the series. `prometheus` is pulled from
-`/metrics` on the health port. None of them can hold the worker up: they export from threads of their own.
+For the operator: `otlp` sends to OTEL_EXPORTER_OTLP_ENDPOINT (by default a collector on localhost:4318). `gcp` sends to
+Google Cloud's OTLP endpoint with the worker's own credentials, which need roles/telemetry.writer;
+OTEL_RESOURCE_ATTRIBUTES (`cloud.region`, `gcp.project_id`) labels the series. `prometheus` is scraped from `/metrics`
+on the health port. No exporter can block the worker: each runs in its own thread.
 """
 
 import base64
@@ -37,7 +37,7 @@ from worker.telemetry.metrics import Counter
 from worker.telemetry.register import REGISTER
 
 GOOGLE = "https://telemetry.googleapis.com"
-# The worker is killed 10 s after SIGTERM; its messages are nacked by then, and this is what is left.
+# The worker is killed 10 s after SIGTERM; this is the time left after its messages are nacked.
 FLUSH_SECONDS = 1.0
 EXPORT_SECONDS = 5.0
 ID_FIELDS = ("traceId", "spanId", "parentSpanId")
@@ -47,12 +47,12 @@ TracesExporter = Literal["none", "otlp", "gcp", "file"]
 
 
 class ExportRefused(Exception):
-    """What the settings want cannot be had; the message says which."""
+    """The configured exporter is not available; the message names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Destinations:
-    """What the settings say. `traces_file` is needed for traces to a file."""
+    """Configured exporters. `traces_file` is required for traces to a file."""
 
     metrics: MetricsExporter
     traces: TracesExporter
@@ -63,9 +63,9 @@ class Destinations:
 
 @contextmanager
 def exporting(destinations: Destinations) -> Iterator[Callable[[], bytes] | None]:
-    """Install the providers; yields what renders `/metrics`, where Prometheus is the exporter.
+    """Install the providers; yield the renderer of `/metrics`, or None if Prometheus is not the exporter.
 
-    Leaving flushes for a second at most and drops the rest. Raises `ExportRefused`.
+    Leaving the block flushes for at most a second and drops the rest. Raises `ExportRefused`.
     """
     resource = Resource.create(
         {
@@ -92,7 +92,7 @@ def exporting(destinations: Destinations) -> Iterator[Callable[[], bytes] | None
 
 
 def begin_counting() -> None:
-    """Let every counter of the register stand at zero."""
+    """Initialise every counter of the register to zero."""
     for metric in REGISTER:
         if isinstance(metric, Counter):
             metric.begin()
@@ -144,7 +144,7 @@ class OtlpFile(SpanExporter):
         self._file = file
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """The batch is in the file on return."""
+        """Append the batch; it is in the file on return."""
         self._file.write(json.dumps(_with_hex_ids(MessageToDict(encode_spans(spans)))) + "\n")
         self._file.flush()
         return SpanExportResult.SUCCESS
@@ -174,7 +174,7 @@ def _google_session() -> AuthorizedSession:
 
 
 def _in_time(*works: Callable[[], None]) -> None:
-    """Run them side by side, and go on after `FLUSH_SECONDS` whether or not they have ended."""
+    """Run the flushes concurrently; return after `FLUSH_SECONDS` even if some have not ended."""
     threads = [threading.Thread(target=work, name="telemetry-flush", daemon=True) for work in works]
     for thread in threads:
         thread.start()

@@ -1,7 +1,7 @@
 """structlog set-up.
 
 Events, not sentences: `log.info("job.done", seconds=1.2)`. Fields bound with `structlog.contextvars.bind_contextvars`
-(`job_id`, `message_id`, `attempt`) stand on every line of that task.
+(`job_id`, `message_id`, `attempt`) are on every line of that task.
 """
 
 import logging
@@ -19,13 +19,13 @@ from schemas.text import plain, plain_json, plain_lines
 LogFormat = Literal["auto", "json", "console"]
 
 LABELS = ("job_id", "video_id", "message_id")
-"""Fields that become labels as well: what Cloud Logging's users filter by."""
+"""Fields that also become labels, which users of Cloud Logging filter by."""
 
 
 def configure_logging(log_format: LogFormat = "auto", *, project_id: str = "", worker: str = "") -> None:
     """Send log events to stderr: JSON lines in Cloud Logging's field names, or coloured text on a terminal.
 
-    With a project, lines of a traced job lead to its trace; `worker` becomes a label of every line.
+    With a project, lines of a traced job link to its trace; `worker` becomes a label of every line.
     """
     warn_in_plain_text()
     as_text = sys.stderr.isatty() if log_format == "auto" else log_format == "console"
@@ -41,9 +41,9 @@ def configure_logging(log_format: LogFormat = "auto", *, project_id: str = "", w
 
 
 def warn_in_plain_text() -> None:
-    """Write what libraries and our client log as a warning to stderr as visible text: it quotes what came from outside.
+    """Write the warnings of libraries and of our client to stderr, escaped, since they quote text from outside.
 
-    Does nothing where the process has set up the standard library's logging already.
+    Does nothing if the process has already configured the standard library's logging.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter("%(message)s"))
@@ -51,10 +51,10 @@ def warn_in_plain_text() -> None:
 
 
 class PlainFormatter(logging.Formatter):
-    """Log lines of the standard library as visible text."""
+    """Formatter of the standard library's log lines that escapes control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record's line, and its traceback below it."""
+        """Return the record's line, followed by its traceback."""
         return plain_lines(super().format(record))
 
 
@@ -64,7 +64,7 @@ def _text() -> list[structlog.typing.Processor]:
 
 
 def _visible(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Escape what would act on a terminal, in strings and in the `repr` of everything else."""
+    """Escape control sequences in strings, and in the `repr` of other values."""
     return {name: value if name == "exc_info" else _as_visible(value) for name, value in event.items()}
 
 
@@ -76,7 +76,7 @@ def _as_visible(value: object) -> object:
 
 
 def _write_traceback(target: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
-    """Write a traceback without the locals of its frames: they hold keys, headers and transcripts."""
+    """Write a traceback without the locals of its frames, which may contain keys, headers and transcripts."""
     target.write("\n" + plain_lines("".join(traceback.format_exception(*exc_info)).rstrip()))
 
 
@@ -102,7 +102,7 @@ def _severity(_: object, method: str, event: structlog.typing.EventDict) -> stru
 
 
 class _Trace:
-    """Names the span that the line was logged in."""
+    """Add the ids of the current span to the line."""
 
     def __init__(self, project_id: str) -> None:
         self._prefix = f"projects/{project_id}/traces/" if project_id else ""
@@ -117,7 +117,7 @@ class _Trace:
 
 
 class _Labels:
-    """Repeats some fields as labels, which Cloud Logging indexes."""
+    """Repeat some fields as labels, which Cloud Logging indexes."""
 
     def __init__(self, fixed: Mapping[str, str]) -> None:
         self._fixed = fixed

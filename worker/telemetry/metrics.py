@@ -1,7 +1,7 @@
-"""Metrics as the code meets them: declared once, in `worker.telemetry.register`, and emitted by these three methods.
+"""Counter, gauge and histogram types; every metric is declared once, in `worker.telemetry.register`.
 
-They stand on OpenTelemetry's API, so they cost next to nothing and go nowhere until `worker.telemetry.export` installs
-a provider. Labels are bounded: a value that was not declared is emitted as `other`, with a warning that fails tests.
+They use OpenTelemetry's API, so they are no-ops until `worker.telemetry.export` installs a provider. Labels are
+bounded: a value that is not declared is emitted as `other`, with a warning that fails tests.
 """
 
 import warnings
@@ -49,17 +49,17 @@ class Counter(Metric):
         self._instrument = _METER.create_counter(name, unit, help_text)
 
     def add(self, amount: float = 1, **labels: str) -> None:
-        """Count that much more; nothing where it is negative."""
+        """Increase the counter; a negative amount is ignored."""
         self._instrument.add(max(amount, 0), self._checked(labels))
 
     def begin(self) -> None:
-        """Count zero of everything, so that a reader sees the first one as an increase."""
+        """Initialise all label sets to 0, so that rate() sees the first increment."""
         for values in product(*self.labels.values()):
             self._instrument.add(0, dict(zip(self.labels, values, strict=True)))
 
 
 class Gauge(Metric):
-    """A value of the moment; a worker that never sets it has none."""
+    """A current value; exported only once it has been set."""
 
     kind = "gauge"
 
@@ -68,11 +68,11 @@ class Gauge(Metric):
         self._instrument = _METER.create_gauge(name, unit, help_text)
 
     def set(self, value: float, **labels: str) -> None:
-        """What it is now."""
+        """Set the current value."""
         self._instrument.set(value, self._checked(labels))
 
     def set_one_of(self, label: str, current: str) -> None:
-        """1 for the value of that label that holds, 0 for each of the others."""
+        """Set the gauge to 1 for the given value of a label, and to 0 for the label's other values."""
         for value in self.labels[label]:
             self.set(float(value == current), **{label: value})
 
@@ -97,5 +97,5 @@ class Histogram(Metric):
         )
 
     def record(self, value: float, **labels: str) -> None:
-        """One more value."""
+        """Record one value."""
         self._instrument.record(value, self._checked(labels))

@@ -1,6 +1,6 @@
-"""The register: every metric of the worker, declared once. Dashboards, alerts and `top` are held to it by a test.
+"""The register: every metric of the worker, declared once. A test compares dashboards, alerts and `top` with it.
 
-Names are Prometheus names. Counters count since the worker started; ratios and rates are the reader's business.
+Names are Prometheus names. Counters count from the start of the worker; ratios and rates are computed by queries.
 """
 
 from schemas.codes import ErrorCode

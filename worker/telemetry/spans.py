@@ -1,7 +1,7 @@
-"""Traces as the code meets them: one for each delivery's job, continued from its publisher's, with its stages in it.
+"""Traces: one for each delivery's job, which continues its publisher's trace, with a span for each stage.
 
-They stand on OpenTelemetry's API and go nowhere until `worker.telemetry.export` installs a provider. The publisher's
-trace id is then still carried from the message to the log and to the events.
+They use OpenTelemetry's API and are no-ops until `worker.telemetry.export` installs a provider. Even then the
+publisher's trace id is passed from the message to the log and to the events.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from opentelemetry.util.types import AttributeValue
 from worker.telemetry.register import STAGE_SECONDS
 
 PUBSUB_PREFIX = "googclient_"
-"""What Pub/Sub's own clients put before the names of their trace attributes."""
+"""Prefix of the trace attributes that Pub/Sub's own clients set."""
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _TRACER = trace.get_tracer("klipstream")
@@ -24,7 +24,7 @@ _TRACER = trace.get_tracer("klipstream")
 
 @contextmanager
 def job_span(message_attributes: Mapping[str, str], **facts: AttributeValue) -> Iterator[None]:
-    """The trace of a job for the length of the block: the publisher's, where the message names it."""
+    """Open the span of a job for the block; continue the publisher's trace if the message names one."""
     named = {name.removeprefix(PUBSUB_PREFIX): value for name, value in message_attributes.items()}
     parent = _PROPAGATOR.extract({**named, **message_attributes})
     with _TRACER.start_as_current_span("job", parent, kind=SpanKind.CONSUMER, attributes=facts):
@@ -32,7 +32,7 @@ def job_span(message_attributes: Mapping[str, str], **facts: AttributeValue) -> 
 
 
 def trace_attributes() -> dict[str, str]:
-    """The current trace as message attributes (W3C Trace Context); none outside of one."""
+    """Return the current trace as message attributes (W3C Trace Context); empty without a current trace."""
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier)
     return carrier
@@ -40,7 +40,7 @@ def trace_attributes() -> dict[str, str]:
 
 @contextmanager
 def stage(name: str, **facts: AttributeValue) -> Iterator[None]:
-    """A stage of a job, one of the register's: a span, and a time in `STAGE_SECONDS`, failed or not."""
+    """Measure a stage of a job, one of the register's: a span and a time in `STAGE_SECONDS`, even if it fails."""
     began = perf_counter()
     try:
         with _TRACER.start_as_current_span(name, attributes=facts):
@@ -50,7 +50,7 @@ def stage(name: str, **facts: AttributeValue) -> Iterator[None]:
 
 
 class Laps:
-    """A stage that takes turns with others. Its span reaches from the first lap to the last, its time is their sum."""
+    """A stage that alternates with others. Its span covers the first lap to the last; its time is the sum of laps."""
 
     def __init__(self, span: Span) -> None:
         self._span = span
@@ -58,7 +58,7 @@ class Laps:
 
     @contextmanager
     def lap(self) -> Iterator[None]:
-        """One turn."""
+        """Measure one lap."""
         began = perf_counter()
         try:
             yield
@@ -68,7 +68,7 @@ class Laps:
 
 @contextmanager
 def stage_in_laps(name: str) -> Iterator[Laps]:
-    """Such a stage. It is never the current span, so it may stand in a generator."""
+    """Create a stage of laps. It is never the current span, so it may be used in a generator."""
     span = _TRACER.start_span(name)
     laps = Laps(span)
     try:

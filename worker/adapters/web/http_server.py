@@ -9,8 +9,9 @@ import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Protocol, Self
 
 import h11
 import uvicorn
@@ -32,18 +33,34 @@ SHUTDOWN_SECONDS = 1
 REFUSALS = {404: b'{"error": "there is no such page"}\n', 405: b'{"error": "only GET is answered here"}\n'}
 
 
+class HostedPages(Protocol):
+    """Routes beside the plain ones, and what must be open while they are served."""
+
+    def routes(self) -> Sequence[BaseRoute]:
+        """Return the routes."""
+        ...
+
+    def lifespan(self, app: Starlette) -> AbstractAsyncContextManager[None]:
+        """Hold what the routes need, in the server's event loop."""
+        ...
+
+
 class HealthServer:
     """Serves `routes` by path, and `pages` beside them, for the length of a `with` block.
 
     Port 0 takes a free one; `url` tells which. Entering raises `HealthPortTaken`.
     """
 
-    def __init__(self, routes: Mapping[str, Route], *, host: str, port: int, pages: Sequence[BaseRoute] = ()) -> None:
+    def __init__(self, routes: Mapping[str, Route], *, host: str, port: int, pages: HostedPages | None = None) -> None:
         self._host, self._port = host, port
         self._started: Future[None] = Future()
         plain = [HttpRoute(path, _endpoint(route), methods=["GET"]) for path, route in routes.items()]
-        app = Starlette(routes=[*plain, *pages], exception_handlers=dict.fromkeys(REFUSALS, _refuse))
-        self._server = _Server(_config(app), self._started)
+        app = Starlette(
+            routes=[*plain, *(pages.routes() if pages else ())],
+            exception_handlers=dict.fromkeys(REFUSALS, _refuse),
+            lifespan=pages.lifespan if pages else None,
+        )
+        self._server = _Server(_config(app, "on" if pages else "off"), self._started)
         app.state.is_stopping = lambda: self._server.should_exit
 
     @property
@@ -99,13 +116,13 @@ class _Protocol(H11Protocol):
             self.transport.close()
 
 
-def _config(app: Starlette) -> uvicorn.Config:
+def _config(app: Starlette, lifespan: Literal["on", "off"]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=_Protocol,
         loop="asyncio",
         ws="none",
-        lifespan="off",
+        lifespan=lifespan,
         log_config=None,
         log_level=logging.ERROR,
         access_log=False,

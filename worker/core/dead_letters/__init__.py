@@ -1,1 +1,1 @@
-"""Dead letters: their envelopes, how they are held, replayed and adopted."""
+"""Dead letters: envelopes, holding, replay, adoption."""

@@ -1,12 +1,12 @@
-"""The chore that looks after messages which the subscription's policy forwarded: no worker gave them a verdict.
+"""Adoption of messages that the subscription's policy forwarded, and that no worker has given a verdict.
 
-Each still owes its publisher a `failed` event. Once a minute, and only while the worker is healthy, the chore pulls a
-few dead letters; those with an envelope are given back at once, so that an operator's console misses none of them for
-longer than a moment. Any number of workers may do this: Pub/Sub leases a letter to one of them, and adopting it twice
-publishes the same ids. What cannot be adopted now is given back, whatever the error is.
+The publisher of such a message still waits for a `failed` event. Once a minute, while the worker is healthy, this task
+pulls a few dead letters. Letters with an envelope are nacked at once, so that an operator's console can read them. Any
+number of workers may do this: Pub/Sub leases a letter to one of them, and a second adoption publishes the same ids. A
+letter that cannot be adopted now is nacked, whatever the error.
 
-For the operator. The worker's account needs roles/pubsub.subscriber on the dead-letter subscription, which should have
-no retry policy: with one, every letter that is given back is hidden from the console for the length of the backoff.
+For the operator: the worker's account needs roles/pubsub.subscriber on the dead-letter subscription. The subscription
+should have no retry policy, which would hide every nacked letter from the console for the length of the backoff.
 """
 
 import asyncio
@@ -33,16 +33,16 @@ from worker.errors import (
 from worker.ports import Clock, Delivery, Subscription
 
 LOOK_SECONDS = 60.0
-"""From one pull to the next; a subscription that is missing or refused is asked every `REFUSED_LOOK_SECONDS`."""
+"""Interval between pulls; `REFUSED_LOOK_SECONDS` applies while the subscription is missing or refused."""
 REFUSED_LOOK_SECONDS = 600.0
 FIRST_PULL_MESSAGES, PULL_MESSAGES = 100, 500
 PULL_BYTES = 8 * 1024 * 1024
-"""One answer should not hold more; the sizes of the answer before are the only hint."""
+"""Intended limit of one pull's size; the next count is derived from the sizes in the previous pull."""
 LEASE_SECONDS = 60
 RELEASE_SECONDS = 2.0
 
 OF_ALL_LETTERS = (WorkerFault, ServiceDown, Undiagnosed, Fatal)
-"""Errors that keep all letters, not only one."""
+"""Errors that concern all letters, not only one."""
 
 Item = TypeVar("Item")
 
@@ -50,15 +50,14 @@ log = structlog.get_logger()
 
 
 class AdoptionCut(Exception):
-    """A defect: the work of one letter was cancelled from inside."""
+    """A defect: the adoption of one letter was cancelled by its own code."""
 
 
 class Adoption:
-    """Pulls dead letters and gives forwarded ones to `adopt`. `run` goes on for ever, in a task of its owner.
+    """Pulls dead letters and passes forwarded ones to `adopt`. `run` is an endless background task.
 
-    `why_not` gives the reason why the worker can do nothing now, or an empty string. `patience_seconds` is how long a
-    letter is kept whose job another worker holds, before it is tried once more: the time after which a dead worker's
-    claim is known to be stale.
+    `why_not` returns the reason why the worker can do nothing now, or an empty string. A letter whose job another
+    worker holds is tried again after `patience_seconds`, when a dead worker's claim is known to be stale.
     """
 
     def __init__(
@@ -78,13 +77,13 @@ class Adoption:
         self._refused_because = ""
 
     async def run(self) -> None:
-        """Look once a minute; the first look comes after a random part of one, so that workers take turns."""
+        """Pull once a minute; the first pull comes after a random delay, so that workers take turns."""
         await self._clock.sleep(self._rng.uniform(0.1, 0.4) * LOOK_SECONDS)
         while True:
             began = self._clock.monotonic()
             if not self._why_not():
                 error = await caught(self._look())
-                if error is not None:  # a defect here is no reason for the worker's jobs to stop
+                if error is not None:  # a defect here must not stop the worker's jobs
                     log.error("adoption.failed", reason=str(error), exc_info=error)
             every = REFUSED_LOOK_SECONDS if self._refused_because else LOOK_SECONDS
             await self._clock.sleep(max(1.0, began + every - self._clock.monotonic()))
@@ -125,7 +124,7 @@ class Adoption:
 
     @asynccontextmanager
     async def _leased(self, deliveries: Sequence[Delivery]) -> AsyncIterator[dict[str, str]]:
-        """Keep the leases of the ack ids by message id; what is left in the mapping at the end is given back."""
+        """Extend the leases of the ack ids (by message id) inside the block; nack the remaining ones on exit."""
         leased = {delivery.message_id: delivery.ack_id for delivery in deliveries}
         keeping = asyncio.create_task(self._keep(leased), name="adoption-leases")
         try:
@@ -157,7 +156,7 @@ class Adoption:
             log.warning("dead_letter.ack_failed", reason=str(exc))
 
     def _note(self, error: SubscriptionNotFound | QueueServiceError | None) -> None:
-        """Say once that the subscription is missing or refused, and once that it can be used again."""
+        """Log once that the subscription is missing or refused, and once that it works again."""
         if error is None:
             if self._refused_because:
                 log.info("adoption.resumed")
@@ -178,11 +177,11 @@ async def adopted(
     clock: Clock,
     on_wait: Callable[[int], object] = lambda _: None,
 ) -> AsyncIterator[tuple[Item, Exception | None]]:
-    """Adopt one after another and yield each with the error that kept it, or None.
+    """Adopt letters one after another; yield each with its error, or None.
 
-    Those whose job is held are tried once more after `patience_seconds`, for the holder may be dead; `on_wait` is
-    called with their number before. An error that is not of one letter alone, but of the worker or a service, is the
-    end: what comes after it is neither tried nor yielded.
+    Letters whose job is held are tried once more after `patience_seconds`, since the holder may be dead; `on_wait` is
+    called with their number first. An error of the worker or of a service ends the iteration: later letters are not
+    tried.
     """
     waiting: list[Item] = []
     for item in items:
@@ -204,9 +203,9 @@ async def adopted(
 
 
 async def _apart(work: Awaitable[None]) -> None:
-    """Await the work in a task of its own: what it binds to log lines is about one letter, and so is its cancellation.
+    """Await the work in its own task, which isolates its log context and its cancellation.
 
-    Raises `AdoptionCut` where it ended cancelled although nothing here stopped it.
+    Raises `AdoptionCut` if the task ends cancelled although its caller was not cancelled.
     """
     task = asyncio.ensure_future(_awaited(work))
     try:

@@ -1,9 +1,9 @@
-"""Dead letters: read, folded, selected, counted. Pure.
+"""Pure functions that read, group, select and count dead letters.
 
-Three kinds of message lie on the dead-letter topic. The worker's own envelopes hold what failed and why. Messages that
-the subscription's policy forwarded are as their publisher made them, with attributes that Pub/Sub added; these
-attributes alone tell a forwarded message, for any other name may be the publisher's own. Everything else was published
-there by somebody else. At-least-once delivery makes physical duplicates; a dead letter is what shares an id.
+The dead-letter topic carries three kinds of messages. The worker's own envelopes contain the failed message and the
+reason. Messages that the subscription's policy forwarded are the publisher's, with attributes that Pub/Sub added; only
+these attributes identify a forwarded message, since any other name may be the publisher's own. All other messages were
+published there by a third party. At-least-once delivery makes duplicates; messages of one id are one dead letter.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ from schemas.job import JobEcho, JobRejected, parse_job
 from worker.ports import Delivery
 
 FORWARDING_PREFIX = "CloudPubSubDeadLetterSource"
-"""Begins every attribute that Pub/Sub adds to a message it forwards."""
+"""Prefix of every attribute that Pub/Sub adds to a message it forwards."""
 
 MOST_OF_A_REASON = 300
 MOST_OF_A_NAME = 128
@@ -27,7 +27,7 @@ _MOST_DIGITS = 9
 
 
 class Origin(StrEnum):
-    """Who put the message there: a worker, the policy of its subscription, or somebody else."""
+    """Origin of a dead letter: a worker, the policy of the subscription, or a third party."""
 
     WORKER = "worker"
     POLICY = "policy"
@@ -37,7 +37,7 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Letter:
-    """Everything that one physical message says. May be as large as the message."""
+    """Content of one physical message; may be as large as the message."""
 
     dead_letter_id: str
     origin: Origin
@@ -48,18 +48,18 @@ class Letter:
     video_id: str | None
     run: int
     attempts: int
-    """Verdicts, or deliveries where the policy forwarded it; 0 where the message does not say."""
+    """Number of verdicts, or of deliveries if the policy forwarded the message; 0 if unknown."""
     failed_at: datetime
     data: bytes | None
-    """The message that failed, or None where it was not kept or cannot be read."""
+    """The message that failed; None if it was not kept or cannot be read."""
     attributes: Mapping[str, str]
-    """The publisher's own."""
+    """Attributes that the publisher set."""
     ordering_key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """A dead letter as the console keeps it in memory: its facts without its texts, and which messages it is."""
+    """A dead letter as the console keeps it in memory: facts without texts, and the ids of its messages."""
 
     dead_letter_id: str
     origin: Origin
@@ -84,15 +84,15 @@ class Forwarded:
     """A message that the subscription's policy gave up on."""
 
     original: Delivery
-    """As the subscription delivered it: the publisher's attributes and time, this delivery's ack id."""
+    """The delivered message, with the publisher's attributes and time and this delivery's ack id."""
     deliveries: int
-    """As Pub/Sub counted them; 0 where it does not say."""
+    """Pub/Sub's own count of deliveries; 0 if unknown."""
     gave_up_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """Which dead letters are meant; what is empty or None does not restrict."""
+    """Selection of dead letters; an empty or None field does not restrict it."""
 
     ids: frozenset[str] = frozenset()
     codes: frozenset[str] = frozenset()
@@ -118,12 +118,12 @@ class Selection:
 
 
 def is_forwarded(delivery: Delivery) -> bool:
-    """Return True for a message that Pub/Sub itself forwarded; its data need not be looked at."""
+    """Return True for a message that Pub/Sub itself forwarded; reads attributes only."""
     return any(name.startswith(FORWARDING_PREFIX) for name in delivery.attributes)
 
 
 def forwarded(delivery: Delivery) -> Forwarded:
-    """Return the message as it was before Pub/Sub forwarded it; a fact that cannot be read is left as it is known."""
+    """Return the message as it was before Pub/Sub forwarded it; unreadable facts keep the delivery's values."""
     attributes = delivery.attributes
     published = _moment(attributes.get(f"{FORWARDING_PREFIX}TopicPublishTime")) or delivery.publish_time
     original = replace(
@@ -140,7 +140,7 @@ def forwarded(delivery: Delivery) -> Forwarded:
 
 
 def read(delivery: Delivery) -> Letter:
-    """Read what lies on the dead-letter subscription; never raises, for the console must be able to show anything."""
+    """Parse a message of the dead-letter subscription. Never raises: the console must be able to show any message."""
     if is_forwarded(delivery):
         return _read_forwarded(forwarded(delivery))
     if "envelope" not in delivery.attributes:
@@ -155,7 +155,7 @@ def read(delivery: Delivery) -> Letter:
 
 
 def entry_of(delivery: Delivery) -> Entry:
-    """Read a message and keep its facts alone."""
+    """Parse a message and return only its facts."""
     letter = read(delivery)
     return Entry(
         dead_letter_id=letter.dead_letter_id,
@@ -172,7 +172,7 @@ def entry_of(delivery: Delivery) -> Entry:
 
 
 def fold(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Return one entry an id, its copies together, the oldest failure first. An envelope says most."""
+    """Return one entry per id, with its copies, the oldest failure first. Envelopes take precedence."""
     folded: dict[str, Entry] = {}
     for entry in entries:
         known = folded.get(entry.dead_letter_id, entry)
@@ -265,7 +265,7 @@ def _unreadable(delivery: Delivery, reason: str) -> Letter:
 
 
 def _identify(data: bytes) -> tuple[str, JobEcho, ErrorCode]:
-    """Return identity, ids and code that a worker gives the message once it adopts it."""
+    """Return the identity, ids and code that a worker assigns when it adopts the message."""
     try:
         job, _ = parse_job(data)
     except JobRejected as exc:

@@ -1,8 +1,7 @@
-"""Holds dead letters while an operator looks at them: leased from the first pull on, released at the end.
+"""Holds dead letters while an operator works on them: leased from the first pull on, released at the end.
 
-Looking never consumes. It is best effort all the same: a subscription promises no complete answer, and what another
-console holds is not seen. Of each letter the facts are in memory; the message itself lies in a spool, and only where
-`wanted` says that it will be asked for.
+Reading never consumes. It is best effort: a subscription guarantees no complete answer, and letters held by another
+console are not delivered. Facts are kept in memory. Messages are kept in a spool, if `wanted` selects them.
 """
 
 import asyncio
@@ -20,10 +19,10 @@ from worker.errors import QueueServiceError
 from worker.ports import Clock, Delivery, Subscription
 
 EMPTY_ANSWERS = 3
-"""Pub/Sub may answer nothing although there is something; three times in a row is taken for the end."""
+"""Number of consecutive empty pulls taken for the end: Pub/Sub may return nothing although messages remain."""
 FIRST_PULL_MESSAGES, PULL_MESSAGES = 10, 100
 PULL_BYTES = 32 * 1024 * 1024
-"""One answer should not hold more; the sizes of the answer before are the only hint."""
+"""Intended limit of one pull's size; the next count is derived from the sizes in the previous pull."""
 MOST_BYTES = 1024 * 1024 * 1024
 RELEASE_SECONDS = 10.0
 
@@ -32,7 +31,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """The bounds of what is held at once, and where messages are laid aside."""
+    """Limits of what is held at once, and the folder of the spool."""
 
     messages: int
     bytes: int = MOST_BYTES
@@ -47,7 +46,7 @@ class _Held:
 
 
 class Holding:
-    """The dead letters that are held. Made by `hold_dead_letters`."""
+    """The held dead letters. Created by `hold_dead_letters`."""
 
     def __init__(
         self,
@@ -67,12 +66,12 @@ class Holding:
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """What is held at this moment, folded."""
+        """The dead letters held at this moment, one entry per id."""
         return fold(held.entry for held in self._held.values())
 
     @property
     def full_of(self) -> str:
-        """The bound that more messages exceed: a sentence, or empty where the end of the subscription was reached."""
+        """A sentence that names the limit that was reached; empty if the subscription was read to its end."""
         if self._spool.bytes >= self._limits.bytes:
             return (
                 f"{len(self._held)} messages take {self._spool.bytes / 2**20:.0f} MiB, which is the most held at once"
@@ -82,12 +81,12 @@ class Holding:
         return ""
 
     def letter(self, entry: Entry) -> Letter:
-        """Read everything that the letter says, out of the spool. Raises `KeyError` where it was not wanted."""
+        """Read the whole letter from the spool. Raises `KeyError` if it was not wanted."""
         letters = [read(delivery) for delivery in self.messages(entry)]
         return next((letter for letter in letters if letter.origin is entry.origin), letters[0])
 
     def messages(self, entry: Entry) -> Iterator[Delivery]:
-        """Read every physical message of the entry out of the spool, one at a time."""
+        """Read the physical messages of the entry from the spool, one at a time."""
         for message_id in entry.copies:
             held = self._held[message_id]
             if held.place is None:
@@ -95,7 +94,7 @@ class Holding:
             yield self._spool.get(held.place, held.ack_id)
 
     async def gather(self, until: Callable[[], bool] = lambda: False) -> None:
-        """Pull until three empty answers in a row, until the limits are reached, or until the condition holds."""
+        """Pull until three consecutive empty answers, until a limit is reached, or until the condition is true."""
         empty = 0
         while empty < EMPTY_ANSWERS and not self.full_of and not until():
             most = min(self._pull_messages, self._limits.messages - len(self._held))
@@ -108,7 +107,7 @@ class Holding:
                 self._pull_messages = max(1, min(PULL_MESSAGES, PULL_BYTES // max(1, largest)))
 
     async def settle(self, entry: Entry) -> bool:
-        """Ack every copy of it. One that cannot be acked now stays in the dead letters, which loses nothing: False."""
+        """Acknowledge every copy of the entry. Return False if one could not be: it stays a dead letter."""
         settled = True
         for message_id in entry.copies:
             held = self._held.pop(message_id, None)
@@ -122,7 +121,7 @@ class Holding:
         return settled
 
     async def keep(self) -> None:
-        """Extend every lease at half time, for ever."""
+        """Extend every lease at half time, in an endless loop."""
         while True:
             await self._clock.sleep(self._lease_seconds / 2)
             try:
@@ -131,14 +130,14 @@ class Holding:
                 log.warning("dead_letter.extension_failed", reason=str(exc))
 
     async def release(self) -> None:
-        """Nack what is still held, within bounds; otherwise the leases run out."""
+        """Nack what is still held, within a time limit; leases that are not nacked expire."""
         try:
             await bounded(self._extend(0), RELEASE_SECONDS, self._clock)
         except (QueueServiceError, TimeoutError) as exc:
             log.warning("dead_letter.release_failed", reason=str(exc))
 
     def _take(self, delivery: Delivery) -> None:
-        # A message that comes again has outlived its lease: only its newest ack id counts.
+        # A message that is delivered again has outlived its lease: only its newest ack id is valid.
         known = self._held.get(delivery.message_id)
         entry = known.entry if known else entry_of(delivery)
         place = known.place if known else self._spool.put(delivery) if self._wanted(entry) else None
@@ -159,10 +158,10 @@ async def hold_dead_letters(
     clock: Clock,
     wanted: Callable[[Entry], bool] = lambda _: True,
 ) -> AsyncIterator[Holding]:
-    """Gather dead letters within the limits and hold them for the length of the block.
+    """Pull dead letters within the limits and hold them inside the block.
 
-    `lease_seconds` is the ack deadline. Raises `QueueServiceError` or `SubscriptionNotFound` where pulling does, and
-    `OSError` where there is no room for the messages.
+    `lease_seconds` is the ack deadline. Raises `QueueServiceError` or `SubscriptionNotFound` from pulling, and
+    `OSError` if there is no disk space for the messages.
     """
     with Spool(limits.folder) as spool:
         holding = Holding(subscription, spool, limits, wanted, lease_seconds=lease_seconds, clock=clock)

@@ -1,7 +1,7 @@
-"""Republishes dead letters, edited where an operator says so, and drops them. Deciding is pure; acting is two loops.
+"""Replays dead letters, optionally edited, and drops them. Decisions are pure functions; two loops carry them out.
 
-A replay is the job's next run: the attribute `run` goes up by one, and the worker lets a later run override an earlier
-failure. An interrupted replay is simply done again: the run is the same, so its events have the same ids.
+A replay is the job's next run: the attribute `run` is incremented, and a later run overrides an earlier failure. An
+interrupted replay can be repeated: the run is the same, so its events have the same ids.
 """
 
 import base64
@@ -26,19 +26,19 @@ REPLAYED_BUT_NOT_ACKED = "replayed, but it could not be acknowledged; replaying 
 
 
 class EditRefused(ValueError):
-    """The edit cannot be made, or would only make another dead letter."""
+    """The edit cannot be made, or its result would be another dead letter."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Edit:
-    """A field of the job and its new value; a dot leads into an object: `transcription_config.enable_gpu`."""
+    """A field of the job and its new value; a dot addresses an inner field: `transcription_config.enable_gpu`."""
 
     path: tuple[str, ...]
     value: Any
 
     @classmethod
     def parse(cls, text: str) -> "Edit":
-        """Read `field=value`, the value as JSON where it is JSON and else as text. Raises `EditRefused`."""
+        """Parse `field=value`; the value is JSON if it parses as JSON, otherwise text. Raises `EditRefused`."""
         field, separator, value = text.partition("=")
         if not separator or not all(field.split(".")):
             raise EditRefused(f"must be field=value (got {text!r})")
@@ -60,7 +60,7 @@ class Republish:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refusal:
-    """A dead letter that stays where it is, and why."""
+    """A dead letter that is not replayed, and the reason."""
 
     entry: Entry
     reason: str
@@ -68,17 +68,17 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rules:
-    """How to replay. A dead letter's run counts its replays: at `max_replays` it is quarantined."""
+    """Options of a replay. A dead letter's run counts its replays: at `max_replays` it is quarantined."""
 
     edits: tuple[Edit, ...] = ()
     max_replays: int = 3
     limit: int = 10_000
-    """Republish that many at most."""
+    """Maximum number of letters to replay."""
     per_second: float = 50.0
 
 
 def plan(entry: Entry, letter: Letter, rules: Rules, now: datetime) -> Republish | Refusal:
-    """Decide on one dead letter; `letter` is what its message says in full."""
+    """Decide on one dead letter; `letter` is its full content."""
     if entry.run >= rules.max_replays:
         return Refusal(entry=entry, reason=f"quarantined: it was replayed {entry.run} times and failed again")
     if letter.data is None:
@@ -87,7 +87,7 @@ def plan(entry: Entry, letter: Letter, rules: Rules, now: datetime) -> Republish
         data = edited(letter.data, rules.edits)
     except EditRefused as exc:
         return Refusal(entry=entry, reason=str(exc))
-    # What never was a run of a job is not the next run of it either.
+    # A message that was never a run of a job has no next run.
     run = entry.run if entry.origin is Origin.STRAY else entry.run + 1
     provenance = {
         "run": str(run),
@@ -101,7 +101,7 @@ def plan(entry: Entry, letter: Letter, rules: Rules, now: datetime) -> Republish
 
 
 def unpublishable(data: bytes, attributes: Mapping[str, str]) -> str:
-    """Return why Pub/Sub would refuse the message, by its documented limits; empty where they are kept."""
+    """Return the reason why Pub/Sub would refuse the message, by its documented limits, or an empty string."""
     if len(attributes) > MOST_ATTRIBUTES:
         return (
             f"it would have {len(attributes)} attributes, Pub/Sub takes {MOST_ATTRIBUTES}: drop it and submit the job"
@@ -114,7 +114,7 @@ def unpublishable(data: bytes, attributes: Mapping[str, str]) -> str:
 
 
 def edited(data: bytes, edits: tuple[Edit, ...]) -> bytes:
-    """The job with its edits, every other field as it was, unknown ones too. Raises `EditRefused`."""
+    """Return the job with its edits; every other field, unknown ones included, is unchanged. Raises `EditRefused`."""
     if not edits:
         return data
     document = _document(data)
@@ -129,7 +129,7 @@ def edited(data: bytes, edits: tuple[Edit, ...]) -> bytes:
 
 
 def planned(holding: Holding, entries: Iterable[Entry], rules: Rules, now: datetime) -> Iterator[Republish | Refusal]:
-    """Decide on one after another, each read when its turn comes; stops behind the last that the limit allows."""
+    """Yield the decision on each letter, read lazily; stop after the limit's last letter."""
     left = rules.limit
     for entry in entries:
         if left <= 0:
@@ -142,10 +142,10 @@ def planned(holding: Holding, entries: Iterable[Entry], rules: Rules, now: datet
 async def replay(
     holding: Holding, topic: Topic, decisions: Iterable[Republish | Refusal], *, per_second: float, clock: Clock
 ) -> AsyncGenerator[Republish | Refusal]:
-    """Republish one after another and yield what became of each; a dead letter is acked once that is confirmed.
+    """Publish the replays in order and yield the result of each; acknowledge a letter once its replay is confirmed.
 
-    One that Pub/Sub refuses stays and is yielded as a refusal. Raises `QueueServiceError` at the first publish that
-    is not confirmed for another reason; what has not been yielded is still held.
+    A message that Pub/Sub refuses stays and is yielded as a refusal. Raises `QueueServiceError` at the first publish
+    that fails for another reason; letters not yielded yet are still held.
     """
     for each in decisions:
         if isinstance(each, Refusal):
@@ -164,7 +164,7 @@ async def replay(
 async def drop(
     holding: Holding, entries: Iterable[Entry], export: Callable[[str], None]
 ) -> AsyncGenerator[Entry | Refusal]:
-    """Ack each dead letter after `export` took it as a line of JSON and returned, which promises that it is durable."""
+    """Acknowledge each dead letter after `export` has stored it durably as a line of JSON."""
     for entry in entries:
         export(export_line(holding, entry))
         settled = await holding.settle(entry)
@@ -172,12 +172,12 @@ async def drop(
 
 
 def export_line(holding: Holding, entry: Entry) -> str:
-    """Return everything known of a dead letter as one line of JSON, its physical messages included."""
+    """Return a dead letter and its physical messages as one line of JSON."""
     return plain_json(facts_of(holding, entry))
 
 
 def facts_of(holding: Holding, entry: Entry) -> dict[str, Any]:
-    """Return everything known of a dead letter, read out of the spool; as large as its messages."""
+    """Return the content of a dead letter, read from the spool; as large as its messages."""
     letter = holding.letter(entry)
     return {
         "dead_letter_id": entry.dead_letter_id,

@@ -1,4 +1,4 @@
-"""Messages laid aside in a temporary file, so that thousands of large ones need no memory."""
+"""Temporary file for messages, so that thousands of large messages need no memory."""
 
 import json
 import tempfile
@@ -11,12 +11,12 @@ from typing import Self
 from worker.ports import Delivery
 
 MEMORY_BYTES = 16 * 1024 * 1024
-"""Less than this is kept in memory; beyond it the file is on disk, without a name, readable by this process alone."""
+"""Size above which the spool is on disk, in an unnamed file that only this process can read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a message lies in the spool."""
+    """Position of a message in the spool."""
 
     start: int
     head_bytes: int
@@ -24,7 +24,7 @@ class Place:
 
 
 class Spool:
-    """A file below `folder` that grows until it is closed; writing may raise `OSError`."""
+    """File below `folder` that grows until it is closed. Writing may raise `OSError`."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES, dir=str(folder) if folder else None)  # noqa: SIM115 - `close` does
@@ -32,11 +32,11 @@ class Spool:
 
     @property
     def bytes(self) -> int:
-        """The sum of what was put into it."""
+        """Total size of the messages put into the spool."""
         return self._end
 
     def put(self, delivery: Delivery) -> Place:
-        """Lay a message aside; its ack id is not part of it."""
+        """Append a message, without its ack id; return its position."""
         facts = (
             delivery.message_id,
             dict(delivery.attributes),
@@ -52,7 +52,7 @@ class Spool:
         return place
 
     def get(self, place: Place, ack_id: str) -> Delivery:
-        """Return the message that lies there."""
+        """Return the message at the position."""
         self._file.seek(place.start)
         message_id, attributes, publish_time, ordering_key = json.loads(self._file.read(place.head_bytes))
         return Delivery(

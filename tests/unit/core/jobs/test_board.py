@@ -20,7 +20,7 @@ def account(progress: Progress | None = None) -> Account:
     )
 
 
-def test_a_running_job_lists_the_engine_of_each_chunk_in_the_order_of_the_audio() -> None:
+def test_a_running_job_tells_the_engine_of_each_chunk_in_the_order_of_the_audio() -> None:
     progress = Progress(
         chunks_done=2,
         chunks_total=None,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from worker.adapters.parakeet.loading import safetensors_folder
 from worker.adapters.parakeet.loading.errors import BadModelFile
 from worker.adapters.parakeet.loading.nemo_file import NemoFile
 from worker.adapters.parakeet.loading.shapes import require_shapes
@@ -32,7 +33,7 @@ def open_model_files(path: Path) -> ModelFiles:
     `UnsupportedModel` where it is a whole model that the network does not compute.
     """
     try:
-        files = _of_nemo_file(path)
+        files = _of_safetensors(path) if path.is_dir() else _of_nemo_file(path)
     except BadModelFile as error:
         raise ModelLoadingError(str(path), error.reason) from error
     except OSError as error:
@@ -51,4 +52,12 @@ def _of_nemo_file(path: Path) -> ModelFiles:
             )
         weights = file.weights()
     require_shapes(weights, config)
+    return ModelFiles(config=config, weights=weights, pieces=pieces)
+
+
+def _of_safetensors(folder: Path) -> ModelFiles:
+    config = network_config(safetensors_folder.nemo_config(folder))
+    weights = safetensors_folder.mapped_weights(folder, config)
+    require_shapes(weights, config)
+    pieces = safetensors_folder.pieces(folder, config.vocabulary_size)
     return ModelFiles(config=config, weights=weights, pieces=pieces)

@@ -1,0 +1,83 @@
+import json
+
+import pytest
+
+from tests.support.workers.conditions import IDENTITY, condition
+from tests.support.workers.pages import ask
+from worker.adapters.web.answers import Answer
+from worker.adapters.web.http_server import HealthServer
+from worker.app.page.host import fleet_pages, is_loopback, worker_pages
+from worker.app.page.source import WorkersPage
+from worker.app.status import health_answer
+from worker.settings import CloudSettings
+
+CLOUD = CloudSettings(project_id="p", state_bucket="some-state")
+
+
+def health_route() -> Answer:
+    return health_answer(IDENTITY, condition(), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),  # noqa: S104 - compared, not bound
+        ("::", False),
+        ("worker", False),
+    ],
+)
+def test_only_addresses_of_this_machine_are_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+def test_a_port_that_others_can_reach_reads_no_bucket() -> None:
+    pages = worker_pages(lambda: health_route().body, IDENTITY, "0.0.0.0", CLOUD)  # noqa: S104 - not bound
+
+    assert isinstance(pages.source, WorkersPage)
+    assert pages.source.bucket is None
+    assert not pages.only_local
+    assert pages.upload is None
+
+
+def test_the_port_of_this_machine_reads_the_state_bucket() -> None:
+    pages = worker_pages(lambda: health_route().body, IDENTITY, "127.0.0.1", CLOUD)
+
+    assert isinstance(pages.source, WorkersPage)
+    assert pages.source.bucket is not None
+    assert pages.source.bucket.name == "some-state"
+    assert pages.only_local
+
+
+def test_the_page_of_a_worker_shows_its_health_document() -> None:
+    pages = worker_pages(lambda: health_route().body, IDENTITY, "127.0.0.1", None)
+
+    with HealthServer({"/health": health_route}, host="127.0.0.1", port=0, pages=pages) as server:
+        page = ask(f"{server.url}/").text
+        job = ask(f"{server.url}/jobs/j1")
+        document = json.loads(ask(f"{server.url}/health").text)
+
+    assert "The worker is ready" in page
+    assert document["worker"] in page
+    assert job.status == 200
+    assert 'aria-label="3 chunks in the order of the audio"' in job.text
+
+
+def test_a_fleet_shows_the_workers_that_answer_and_names_those_that_do_not() -> None:
+    def noise() -> Answer:
+        return Answer(status=200, body=b"hello")
+
+    with (
+        HealthServer({"/health": health_route}, host="127.0.0.1", port=0) as worker,
+        HealthServer({"/health": noise}, host="127.0.0.1", port=0) as other,
+    ):
+        urls = [worker.url, other.url, "http://127.0.0.1:9"]
+        with HealthServer({}, host="127.0.0.1", port=0, pages=fleet_pages(urls, CloudSettings())) as server:
+            page = ask(f"{server.url}/").text
+
+    assert "1 of 3 workers are ready" in page
+    assert "not a worker&#39;s answer" in page
+    assert "http://127.0.0.1:9" in page

@@ -1,0 +1,57 @@
+from datetime import timedelta
+
+from tests.support.jobs.ended_jobs import completed, cost_of, failed
+from tests.support.jobs.messages import TEN_O_CLOCK
+from tests.support.workers.pages import health, result_of
+from worker.app.page.story import JobTraces, story_of
+
+NOW = TEN_O_CLOCK + timedelta(minutes=1)
+
+
+def test_a_completed_job_tells_its_steps_costs_and_artefacts() -> None:
+    result = result_of(completed("a", fallback=1), cost_of("a", parakeet_hours=1, deepgram_hours=0.1))
+
+    story = story_of(JobTraces(job_id="a", result=result), NOW)
+
+    assert story.status == "completed"
+    assert [step.title for step in story.steps] == [
+        "Published",
+        "Claimed",
+        "6 chunks transcribed",
+        "Artefacts written",
+        "Completed",
+    ]
+    assert "1 because of GPU_MEMORY_ERROR" in story.steps[2].text
+    assert [line.engine for line in story.costs] == ["parakeet", "deepgram"]
+    assert [name for name, _, _ in story.artefacts] == ["words", "paragraphs", "transcript"]
+    assert story.is_concluded
+
+
+def test_a_failed_job_shows_reason_remedy_and_the_command_that_replays_it() -> None:
+    story = story_of(JobTraces(job_id="a", result=result_of(failed("a"))), NOW)
+
+    assert story.status == "failed"
+    assert story.problem is not None
+    assert story.problem.remedy == "upload the audio, then replay the job"
+    assert story.problem.command == "klipstream-worker dlq replay d1 --execute"
+
+
+def test_a_running_job_shows_its_chunks_and_its_worker() -> None:
+    running = health().jobs.running[0]
+
+    story = story_of(JobTraces(job_id="j1", running=running, worker="w-1"), NOW)
+
+    assert story.status == "running"
+    assert story.segments == ["parakeet", "deepgram", "working"]
+    assert story.steps[-1].text == "by w-1"
+    assert not story.is_concluded
+
+
+def test_a_job_that_runs_again_is_running_whatever_its_last_result_was() -> None:
+    running = health().jobs.running[0]
+
+    assert story_of(JobTraces(job_id="j1", running=running, result=result_of(failed("j1"))), NOW).status == "running"
+
+
+def test_nothing_is_known_of_a_job_without_traces() -> None:
+    assert not JobTraces(job_id="a").is_known

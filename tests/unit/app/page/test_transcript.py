@@ -1,0 +1,36 @@
+import json
+
+from schemas.speech import Word
+from tests.support.jobs.messages import TEN_O_CLOCK
+from worker.app.page.transcript import read_transcript
+from worker.core.transcript.deepgram_json import Metadata, transcript_json
+from worker.core.transcript.paragraphs import paragraphs_of
+
+METADATA = Metadata(
+    request_id="r",
+    sha256="0" * 64,
+    created_at=TEN_O_CLOCK,
+    duration_seconds=12.0,
+    model_name="m",
+    model_version="1",
+    model_arch="a",
+)
+
+
+def test_an_artefact_is_read_back_as_paragraphs_of_timed_words() -> None:
+    words = [
+        Word(text="Hello.", start_seconds=0.5, end_seconds=0.9, confidence=0.98),
+        Word(text="Later.", start_seconds=8.0, end_seconds=8.4, confidence=0.42),
+    ]
+
+    transcript = read_transcript(json.loads(transcript_json(words, paragraphs_of(words), METADATA)))
+
+    assert transcript is not None
+    assert transcript.duration_seconds == 12.0
+    assert [[word.text for word in paragraph.words] for paragraph in transcript.paragraphs] == [["Hello."], ["Later."]]
+    assert transcript.paragraphs[1].words[0].confidence == 0.42
+
+
+def test_a_document_of_another_shape_is_no_transcript() -> None:
+    assert read_transcript({"results": {}}) is None
+    assert read_transcript({"metadata": {"duration": 1}, "results": {"channels": []}}) is None

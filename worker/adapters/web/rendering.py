@@ -1,0 +1,161 @@
+"""Templates to HTML. Everything that a template prints is escaped, and characters that would act are written out."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from schemas.text import plain
+from worker.adapters.web.views import Segment
+
+UNKNOWN = Markup('<span aria-hidden="true">\N{EN DASH}</span><span class="sr">not known</span>')
+TAIL_CHARACTERS = 8
+"""The end of an id that stays visible when its beginning is cut."""
+MOST_SEGMENTS = 120
+FEW = 10
+"""Numbers below it are shown with one digit after the point."""
+GIB = 1024**3
+
+FOLDER = Path(str(files("worker.adapters.web")))
+SEGMENT_CLASSES: dict[Segment, str] = {
+    "parakeet": "p",
+    "deepgram": "d",
+    "working": "w",
+    "failed": "f",
+    "waiting": "",
+}
+
+
+@cache
+def templates() -> Environment:
+    """Return the environment of all templates."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "clock": clock,
+        "span": span,
+        "ident": ident,
+        "usd": usd,
+        "percent": percent,
+        "ratio": ratio,
+        "gib": gib,
+        "time": time_of_day,
+        "grouped": grouped,
+        "segment_class": SEGMENT_CLASSES.__getitem__,
+        "url_part": url_part,
+    }
+    environment.globals["asset"] = asset
+    return environment
+
+
+def render(template: str, **values: Any) -> str:
+    """Return the template as HTML."""
+    return templates().get_template(template).render(**values)
+
+
+@cache
+def asset(name: str) -> str:
+    """Return the address of a static file; it changes with the content, so that browsers may keep it."""
+    digest = hashlib.sha256((FOLDER / "static" / name).read_bytes()).hexdigest()[:12]
+    return f"/static/{name}?{digest}"
+
+
+def _visible(value: object) -> object:
+    """Write control and direction characters as escapes; markup made by a template is left alone."""
+    return plain(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def ident(value: object) -> Markup:
+    """Return an id from outside: isolated, on one line, its last characters always visible, whole in the title."""
+    text = plain(value)
+    head, tail = text[:-TAIL_CHARACTERS], text[-TAIL_CHARACTERS:]
+    return Markup('<bdi class="id" title="{}"><span>{}</span><span>{}</span></bdi>').format(text, head, tail)
+
+
+def clock(seconds: float | None) -> str | Markup:
+    """Return 1:02:03."""
+    if seconds is None or not math.isfinite(seconds):
+        return UNKNOWN
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def span(seconds: float | None) -> str | Markup:
+    """Return 42 s, 3 min 12 s, 6 h 12 min or 3 d 2 h."""
+    if seconds is None or not math.isfinite(seconds):
+        return UNKNOWN
+    if 0 < seconds < FEW:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, unit, part, of in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size} {unit}" + (f" {rest} {of}" if rest else "")
+    return f"{whole} s"
+
+
+def usd(amount: float | None) -> str | Markup:
+    """Return $12.34, with more digits where the amount is small."""
+    if amount is None:
+        return UNKNOWN
+    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"
+
+
+def percent(value: float | None) -> str | Markup:
+    """Return 90.6 %."""
+    return UNKNOWN if value is None else f"{value:z.1f} %"
+
+
+def ratio(value: float | None) -> str | Markup:
+    """Return 42x, or 4.2x."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:,.0f}x" if value >= FEW else f"{value:.1f}x"
+
+
+def gib(count: float | None) -> str | Markup:
+    """Return the bytes as GiB."""
+    return UNKNOWN if count is None else f"{count / GIB:.1f}"
+
+
+def time_of_day(moment: datetime | None, form: str = "%H:%M:%S") -> str | Markup:
+    """Return a time element, in UTC."""
+    if moment is None:
+        return UNKNOWN
+    utc = moment.astimezone(UTC)
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        f"{utc:%Y-%m-%dT%H:%M:%SZ}", f"{utc:%Y-%m-%d %H:%M:%S} UTC", f"{utc:{form}}"
+    )
+
+
+def grouped(segments: Sequence[Segment]) -> Sequence[Segment]:
+    """Return at most 120 segments: several chunks share one, and the one that needs attention decides how it looks."""
+    if len(segments) <= MOST_SEGMENTS:
+        return segments
+    order: tuple[Segment, ...] = ("failed", "deepgram", "working", "waiting", "parakeet")
+    numbered = [(index * MOST_SEGMENTS // len(segments), segment) for index, segment in enumerate(segments)]
+    return [
+        min((segment for _, segment in group), key=order.index)
+        for _, group in groupby(numbered, key=lambda one: one[0])
+    ]
+
+
+def url_part(value: object) -> Markup:
+    """Return any text as one segment of a path; dots alone are escaped as well, since browsers resolve them."""
+    quoted = quote(str(value), safe="")
+    return escape(quoted.replace(".", "%2E") if quoted.strip(".") == "" else quoted)

@@ -1,0 +1,139 @@
+"""A worker's `/health`, read: of this worker or of another, of this version or of a neighbouring one."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ModelFacts(_Part):
+    """The engine's model."""
+
+    name: str
+    device: str
+
+
+class Device(_Part):
+    """One GPU."""
+
+    name: str
+    memory_used_bytes: float
+    memory_total_bytes: float
+    utilisation: float | None = None
+    temperature_celsius: float | None = None
+    power_watts: float | None = None
+
+
+class Devices(_Part):
+    """The GPUs."""
+
+    devices: tuple[Device, ...] = ()
+
+
+class RunningFacts(_Part):
+    """A job in progress."""
+
+    job_id: str
+    video_id: str
+    seconds: float
+    audio_seconds: float | None
+    audio_seconds_done: float
+    chunks_done: int
+    chunks_total: int | None = None
+    chunks: tuple[str | None, ...] = ()
+    chunks_in_work: tuple[int, ...] = ()
+    deliveries: int | None = None
+    queued_seconds: float = 0.0
+
+
+class Jobs(_Part):
+    """The jobs of the moment."""
+
+    in_flight: int
+    parked: int
+    free_slots: int
+    running: tuple[RunningFacts, ...] = ()
+
+
+class EndedFacts(_Part):
+    """A job that ended."""
+
+    job_id: str | None
+    code: str | None
+    ended_at: datetime
+    seconds: float
+    speed_ratio: float | None
+    video_id: str | None = None
+    audio_seconds: float | None = None
+    cost_usd: float | None = None
+    baseline_usd: float | None = None
+    chunks: tuple[str, ...] = ()
+
+
+class Sums(_Part):
+    """The sums since the worker started."""
+
+    completed: int = 0
+    failed: int = 0
+    audio_seconds: float = 0.0
+    processing_seconds: float = 0.0
+    cost_usd: float = 0.0
+    baseline_usd: float = 0.0
+    chunks: int = 0
+    chunks_fallback: int = 0
+
+
+class PartFacts(_Part):
+    """The last self-test of one part."""
+
+    passed: bool | None
+    reason: str = ""
+
+
+class DeepgramFacts(_Part):
+    """The fallback."""
+
+    down_because: str = ""
+    budget_spent: bool = False
+
+
+class DiskFacts(_Part):
+    """The file system of TEMP_DIR."""
+
+    path: str
+    free_bytes: int
+    total_bytes: int
+
+
+class HealthDocument(_Part):
+    """Everything that the page shows of one worker."""
+
+    status: str
+    reason: str
+    worker: str
+    subscription: str
+    uptime_seconds: float
+    jobs: Jobs
+    model: ModelFacts | None = None
+    gpu: Devices = Devices()
+    last_jobs: tuple[EndedFacts, ...] = ()
+    totals: Sums = Sums()
+    backlog: int | None = None
+    oldest_message_seconds: float | None = None
+    disk: DiskFacts | None = None
+    deepgram: DeepgramFacts = DeepgramFacts()
+    self_test: Mapping[str, PartFacts] = Field(default_factory=dict)
+    versions: Mapping[str, str] = Field(default_factory=dict)
+
+
+def read_health(document: Any) -> HealthDocument | None:
+    """Return the document; None for anything that is not a worker's."""
+    try:
+        return HealthDocument.model_validate(document)
+    except ValidationError:
+        return None

@@ -1,0 +1,347 @@
+"""The first page, from health documents and results. Pure."""
+
+import shlex
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from schemas.events import CompletedEvent, FailedEvent
+from schemas.text import plain
+from worker.adapters.web.views import (
+    CostDay,
+    EndedRow,
+    FailureGroup,
+    Figures,
+    Gpu,
+    Overview,
+    PartTestRow,
+    Problem,
+    RunningRow,
+    Segment,
+    WorkerCard,
+)
+from worker.app.page.health_document import EndedFacts, HealthDocument, RunningFacts
+from worker.app.page.results import KEPT_DAYS, JobResult
+from worker.core.costs.report import Period, Spending, report
+
+MOST_ROWS = 50
+SAME_ENDING = timedelta(minutes=1)
+"""A worker's time of an ended job and its result marker's are that close."""
+MOST_MESSAGE_CHARACTERS = 400
+HEALTHY, LOADING, STOPPING, SILENT = "healthy", "loading", "stopping", "no answer"
+FLAGS = {
+    "no_speech": "no speech",
+    "shorter_than_analysis_window": "speech ends before 59 s",
+    "truncated_audio": "audio is cut short",
+    "other_tracks": "another track has sound",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenWorker:
+    """A health port and its document; None where nothing answers, and `problem` is the reason."""
+
+    url: str
+    health: HealthDocument | None
+    problem: str = ""
+
+
+def overview_of(
+    workers: Sequence[SeenWorker], results: Sequence[JobResult] | None, now: datetime, bucket_problem: str = ""
+) -> Overview:
+    """Return the page; `results` are the newest first, and None where the state bucket is not read."""
+    documents = [worker.health for worker in workers if worker.health is not None]
+    figures = _figures(documents, results, now)
+    running = [_running(job, health.worker) for health in documents for job in health.jobs.running]
+    return Overview(
+        headline=_headline(workers),
+        lede=_lede(figures),
+        seen_at=now,
+        problems=_problems(workers),
+        figures=figures,
+        workers=[_card(worker) for worker in workers],
+        place=", ".join(sorted({health.subscription for health in documents})),
+        running=sorted(running, key=lambda job: -job.seconds),
+        recent=_recent(documents, results),
+        failures=None if results is None else _failures(results),
+        costs=None if results is None else _costs(results, now),
+        bucket_problem=bucket_problem,
+    )
+
+
+def _headline(workers: Sequence[SeenWorker]) -> str:
+    ready = sum(worker.health is not None and worker.health.status == HEALTHY for worker in workers)
+    if len(workers) == 1:
+        health = workers[0].health
+        if health is None:
+            return "The worker does not answer"
+        states = {HEALTHY: "ready", LOADING: "loading its model", STOPPING: "stopping"}
+        return f"The worker is {states.get(health.status, 'not ready')}"
+    return f"{ready} of {len(workers)} workers are ready"
+
+
+def _lede(figures: Figures) -> str:
+    parts = [f"{figures.running} job{'s run' if figures.running != 1 else ' runs'}."]
+    if figures.backlog:
+        oldest = f", the oldest for {figures.oldest_message_seconds:.0f} s" if figures.oldest_message_seconds else ""
+        parts.append(f"{figures.backlog} message{'s wait' if figures.backlog != 1 else ' waits'}{oldest}.")
+    elif figures.backlog == 0:
+        parts.append("No message waits.")
+    return " ".join(parts)
+
+
+def _problems(workers: Sequence[SeenWorker]) -> Sequence[Problem]:
+    found = []
+    for worker in workers:
+        health = worker.health
+        if health is None:
+            found.append(
+                Problem(
+                    title=f"{worker.url}: {worker.problem or SILENT}.",
+                    remedy="start the worker, or correct the address.",
+                    command=f"klipstream-worker health {shlex.quote(worker.url)}",
+                )
+            )
+        elif health.status not in {HEALTHY, LOADING, STOPPING}:
+            found.append(
+                Problem(
+                    title=f"{health.worker} takes no jobs: {health.reason}.",
+                    remedy="remove the cause; the worker tests it again and goes on by itself."
+                    if health.status == "unhealthy"
+                    else "restart the worker.",
+                    command="klipstream-worker check",
+                )
+            )
+        if health is not None and health.deepgram.down_because:
+            found.append(
+                Problem(
+                    title=f"{health.worker} cannot use Deepgram: {health.deepgram.down_because}.",
+                    text="Jobs that need it wait; others go on.",
+                )
+            )
+    return found
+
+
+def _card(worker: SeenWorker) -> WorkerCard:
+    health = worker.health
+    if health is None:
+        return WorkerCard(name=worker.url, status=SILENT, reason=worker.problem)
+    gpu = health.gpu.devices[0] if health.gpu.devices else None
+    totals = health.totals
+    return WorkerCard(
+        name=health.worker,
+        status=health.status,
+        reason=health.reason,
+        model=health.model.name.rpartition("/")[2] if health.model else "",
+        device=health.model.device if health.model else "",
+        gpu=Gpu(
+            name=gpu.name,
+            busy=gpu.utilisation,
+            celsius=gpu.temperature_celsius,
+            watts=gpu.power_watts,
+            used_bytes=gpu.memory_used_bytes,
+            total_bytes=gpu.memory_total_bytes or 1,
+        )
+        if gpu
+        else None,
+        slots_used=health.jobs.in_flight,
+        slots=health.jobs.in_flight + health.jobs.free_slots,
+        parked=health.jobs.parked,
+        speed_ratio=totals.audio_seconds / totals.processing_seconds if totals.processing_seconds else None,
+        uptime_seconds=health.uptime_seconds,
+        disk_free_bytes=health.disk.free_bytes if health.disk else None,
+        disk_total_bytes=health.disk.total_bytes if health.disk else None,
+        tests=[
+            PartTestRow(part=part, passed=test.passed, reason=test.reason) for part, test in health.self_test.items()
+        ],
+        versions=[*health.versions.items()],
+    )
+
+
+def _running(job: RunningFacts, worker: str) -> RunningRow:
+    return RunningRow(
+        job_id=job.job_id,
+        video_id=job.video_id,
+        worker=worker,
+        seconds=job.seconds,
+        audio_seconds=job.audio_seconds,
+        audio_seconds_done=job.audio_seconds_done,
+        segments=running_segments(job),
+        chunks_done=job.chunks_done,
+        chunks_total=job.chunks_total,
+        chunks_by_deepgram=sum(engine == "deepgram" for engine in job.chunks),
+        deliveries=job.deliveries or 1,
+    )
+
+
+def running_segments(job: RunningFacts) -> Sequence[Segment]:
+    """Return one segment a chunk; chunks beyond the container's promise are appended as they are started."""
+    count = max(len(job.chunks), max(job.chunks_in_work, default=-1) + 1)
+    engines = [*job.chunks, *[None] * (count - len(job.chunks))]
+    return [
+        segment_of(engine) if engine else "working" if index in job.chunks_in_work else "waiting"
+        for index, engine in enumerate(engines)
+    ]
+
+
+def segment_of(engine: str) -> Segment:
+    """Return the finished chunk's segment."""
+    return "deepgram" if engine == "deepgram" else "parakeet"
+
+
+def _recent(documents: Sequence[HealthDocument], results: Sequence[JobResult] | None) -> Sequence[EndedRow]:
+    facts = {job.job_id: job for health in documents for job in health.last_jobs}
+    rows = [_ended(result, facts.get(result.marker.job_id)) for result in (results or ())[:MOST_ROWS]]
+    known = {row.job_id for row in rows}
+    rows += [_ended_facts(job) for health in documents for job in health.last_jobs if job.job_id not in known]
+    return sorted(rows, key=lambda row: row.ended_at, reverse=True)[:MOST_ROWS]
+
+
+def _ended_facts(job: EndedFacts) -> EndedRow:
+    return EndedRow(
+        job_id=job.job_id,
+        video_id=job.video_id,
+        code=job.code,
+        note="",
+        audio_seconds=job.audio_seconds,
+        seconds=job.seconds,
+        speed_ratio=job.speed_ratio,
+        segments=[segment_of(engine) for engine in job.chunks],
+        chunks=len(job.chunks) or None,
+        chunks_by_deepgram=sum(engine == "deepgram" for engine in job.chunks),
+        cost_usd=job.cost_usd,
+        baseline_usd=job.baseline_usd,
+        ended_at=job.ended_at.replace(tzinfo=job.ended_at.tzinfo or UTC),
+    )
+
+
+def _ended(result: JobResult, facts: EndedFacts | None) -> EndedRow:
+    ended, cost, marker = result.ended, result.cost, result.marker
+    metadata = ended.transcription_metadata if ended else None
+    seconds = metadata.processing_time_seconds if metadata else None
+    audio_seconds = metadata.audio_duration_seconds if metadata else None
+    is_same_run = facts is not None and abs(facts.ended_at - marker.concluded_at) < SAME_ENDING
+    return EndedRow(
+        job_id=marker.job_id,
+        video_id=ended.job.video_id if ended else None,
+        code=code_of(result),
+        note=", ".join(flags_of(result)),
+        audio_seconds=audio_seconds,
+        seconds=seconds,
+        speed_ratio=audio_seconds / seconds if audio_seconds and seconds and not code_of(result) else None,
+        segments=[segment_of(engine) for engine in facts.chunks] if facts and is_same_run else (),
+        chunks=metadata.chunks_total if metadata else None,
+        chunks_by_deepgram=chunks_by_deepgram(result),
+        cost_usd=cost.usd_total if cost else None,
+        baseline_usd=cost.baseline.usd if cost else None,
+        ended_at=marker.concluded_at,
+    )
+
+
+def code_of(result: JobResult) -> str | None:
+    """Return the error code; None of a completed job."""
+    if result.marker.outcome == "completed":
+        return None
+    return str(result.marker.code.value if result.marker.code else "FAILED")
+
+
+def flags_of(result: JobResult) -> Sequence[str]:
+    """Return the flags of a completed job in words."""
+    if not isinstance(result.ended, CompletedEvent):
+        return ()
+    flags = result.ended.flags
+    return [text for name, text in FLAGS.items() if getattr(flags, name)]
+
+
+def chunks_by_deepgram(result: JobResult) -> int | None:
+    """Return how many chunks Deepgram transcribed; None where the events do not have it."""
+    ended = result.ended
+    if ended is None or ended.transcription_metadata.chunks_total is None:
+        return None
+    if str(getattr(ended.transcription_metadata.method_used, "value", "")) == "deepgram":
+        return ended.transcription_metadata.chunks_total
+    return ended.transcription_metadata.chunks_fallback
+
+
+def _failures(results: Sequence[JobResult]) -> Sequence[FailureGroup]:
+    by_code: dict[str, list[JobResult]] = defaultdict(list)
+    for result in results:
+        if (code := code_of(result)) is not None:
+            by_code[code].append(result)
+    return [_group(code, failed) for code, failed in by_code.items()]
+
+
+def _group(code: str, failed: Sequence[JobResult]) -> FailureGroup:
+    newest = next((result.ended for result in failed if isinstance(result.ended, FailedEvent)), None)
+    error = newest.error if newest else None
+    return FailureGroup(
+        code=code,
+        message=plain(error.error_message, MOST_MESSAGE_CHARACTERS) if error else "",
+        remedy=error.suggested_action if error else "read the dead letter.",
+        command=f"klipstream-worker dlq replay --code {shlex.quote(code)} --execute",
+        is_retryable=bool(error and error.is_retryable),
+        jobs=[(result.marker.job_id, result.marker.concluded_at) for result in failed],
+    )
+
+
+def _costs(results: Sequence[JobResult], now: datetime) -> Sequence[CostDay]:
+    start = (now - timedelta(days=KEPT_DAYS - 1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    days = report([event for result in results for event in result.events], start).days
+    if not days:
+        return ()
+    nothing = Period()
+    calendar = [min(days) + timedelta(days=number) for number in range((now.date() - min(days)).days + 1)]
+    return [_cost_day(day, days.get(day, nothing)) for day in calendar[-KEPT_DAYS:]]
+
+
+def _cost_day(day: date, period: Period) -> CostDay:
+    nothing, total = Spending(), period.total
+    return CostDay(
+        day=day,
+        audio_hours=total.audio_hours,
+        parakeet_usd=period.engines.get("parakeet", nothing).usd,
+        deepgram_usd=period.engines.get("deepgram", nothing).usd,
+        usd=total.usd,
+        baseline_usd=total.baseline_usd,
+    )
+
+
+def _figures(documents: Sequence[HealthDocument], results: Sequence[JobResult] | None, now: datetime) -> Figures:
+    totals = [health.totals for health in documents]
+    # the workers of one subscription share one backlog
+    waiting = {health.subscription: health.backlog for health in documents if health.backlog is not None}
+    ages = [health.oldest_message_seconds for health in documents if health.oldest_message_seconds is not None]
+    audio, spent = sum(each.audio_seconds for each in totals), sum(each.processing_seconds for each in totals)
+    common = {
+        "backlog": sum(waiting.values()) if waiting else None,
+        "oldest_message_seconds": max(ages, default=None),
+        "running": sum(len(health.jobs.running) for health in documents),
+        "slots": sum(health.jobs.in_flight + health.jobs.free_slots for health in documents),
+        "parked": sum(health.jobs.parked for health in documents),
+        "speed_ratio": audio / spent if spent else None,
+    }
+    if results is None:
+        return Figures(
+            **common,  # type: ignore[arg-type]
+            jobs=sum(each.completed for each in totals),
+            failed=sum(each.failed for each in totals),
+            audio_hours=audio / 3600,
+            usd=sum(each.cost_usd for each in totals),
+            baseline_usd=sum(each.baseline_usd for each in totals),
+            chunks=sum(each.chunks for each in totals),
+            chunks_fallback=sum(each.chunks_fallback for each in totals),
+        )
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    today = report([event for result in results for event in result.events], midnight).total
+    return Figures(
+        **common,  # type: ignore[arg-type]
+        jobs=today.jobs - today.failed_jobs,
+        failed=today.failed_jobs,
+        audio_hours=today.total.audio_hours,
+        usd=today.total.usd,
+        baseline_usd=today.total.baseline_usd,
+        chunks=today.chunks,
+        chunks_fallback=today.fallback_chunks,
+        period="today",
+    )

@@ -1,0 +1,265 @@
+"""One job's page, from its result, its claim, its checkpoints and the worker that runs it. Pure."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from schemas.cost import DeepgramCost, ParakeetCost
+from schemas.events import CompletedEvent, CostEvent, FailedEvent
+from schemas.state import Checkpoint, ClaimRecord
+from worker.adapters.web.rendering import span
+from worker.adapters.web.views import CostLine, JobStory, Problem, Segment, StoryStep, Transcript
+from worker.app.page.health_document import RunningFacts
+from worker.app.page.overview import flags_of, running_segments, segment_of
+from worker.app.page.results import JobResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobTraces:
+    """Everything that is known of one job."""
+
+    job_id: str
+    result: JobResult | None = None
+    claim: ClaimRecord | None = None
+    checkpoints: Sequence[tuple[Checkpoint, datetime]] = ()
+    """Each with the time that the bucket wrote it; a completed job has none."""
+    running: RunningFacts | None = None
+    worker: str = ""
+    """The worker that runs it."""
+    chunks: Sequence[str] = ()
+    """The engine of each chunk, where the worker that did the job still lists it."""
+    transcript: Transcript | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """The job has left a trace."""
+        return bool(self.result or self.claim or self.checkpoints or self.running)
+
+
+def story_of(traces: JobTraces, now: datetime) -> JobStory:
+    """Return the page of a job."""
+    result = traces.result
+    if result is not None and traces.running is None:
+        return _concluded(traces, result)
+    return _unfinished(traces, now)
+
+
+def _concluded(traces: JobTraces, result: JobResult) -> JobStory:
+    ended, cost = result.ended, result.cost
+    deepgram = [segment_of(engine) for engine in traces.chunks]
+    return JobStory(
+        job_id=traces.job_id,
+        video_id=(ended.job.video_id if ended else None) or traces.job_id,
+        status=result.marker.outcome,
+        lede=_lede(ended, cost),
+        problem=_problem(ended, result) if isinstance(ended, FailedEvent) else None,
+        chips=[*flags_of(result)],
+        segments=deepgram,
+        steps=_steps(ended, result),
+        costs=_cost_lines(cost),
+        usd=cost.usd_total if cost else None,
+        baseline_usd=cost.baseline.usd if cost else None,
+        facts=_facts(ended, result),
+        artefacts=_artefacts(ended),
+        transcript=traces.transcript,
+    )
+
+
+def _lede(ended: CompletedEvent | FailedEvent | None, cost: CostEvent | None) -> str:
+    if isinstance(ended, FailedEvent):
+        return ended.error.error_message
+    if ended is None:
+        return "Its events are of a version that this page cannot read."
+    metadata = ended.transcription_metadata
+    money = f", for ${cost.usd_total:.4f}: {cost.savings_percent:.1f} % less than Deepgram alone" if cost else ""
+    return (
+        f"{_length(metadata.audio_duration_seconds)} of audio in {_length(metadata.processing_time_seconds)}, "
+        f"{metadata.processing_speed_ratio:.0f}x real time{money}."
+    )
+
+
+def _problem(ended: FailedEvent, result: JobResult) -> Problem:
+    reference = shlex.quote(ended.error.support_reference)
+    return Problem(
+        title=f"Failed: {result.marker.code.value if result.marker.code else 'unknown'}.",
+        text="; ".join(ended.error.violations),
+        remedy=ended.error.suggested_action,
+        command=f"klipstream-worker dlq replay {reference} --execute",
+    )
+
+
+def _steps(ended: CompletedEvent | FailedEvent | None, result: JobResult) -> Sequence[StoryStep]:
+    concluded = result.marker.concluded_at
+    if ended is None:
+        return [StoryStep(at=concluded, title=result.marker.outcome.capitalize())]
+    metadata = ended.transcription_metadata
+    took, queued = metadata.processing_time_seconds, metadata.queue_time_seconds
+    claimed = ended.occurred_at - timedelta(seconds=took) if took is not None else None
+    steps = []
+    if claimed is not None and queued is not None:
+        steps.append(StoryStep(at=claimed - timedelta(seconds=queued), title="Published", seconds=queued))
+    if claimed is not None:
+        by = f"by {metadata.worker}" if metadata.worker else ""
+        number = f", delivery {metadata.deliveries}" if (metadata.deliveries or 0) > 1 else ""
+        steps.append(StoryStep(at=claimed, title="Claimed", text=f"{by}{number}; {_routing(ended)}", seconds=took))
+    if metadata.chunks_total is not None:
+        steps.append(StoryStep(at=None, title=_chunks_title(metadata.chunks_total), text=_chunks_text(ended)))
+    if isinstance(ended, CompletedEvent):
+        steps.append(StoryStep(at=ended.occurred_at, title="Artefacts written", text=_written(ended)))
+    steps.append(StoryStep(at=concluded, title=result.marker.outcome.capitalize(), text="events published"))
+    if isinstance(ended, FailedEvent):
+        steps[-1] = StoryStep(
+            at=concluded, title="Failed", text=f"dead letter {ended.error.support_reference}", is_trouble=True
+        )
+    return steps
+
+
+def _routing(ended: CompletedEvent | FailedEvent) -> str:
+    metadata = ended.transcription_metadata
+    return f"routed to {_word(metadata.method_used)} ({metadata.routing_reason or 'not routed'})"
+
+
+def _chunks_title(count: int) -> str:
+    return f"{count} chunk{'s' if count != 1 else ''} transcribed"
+
+
+def _chunks_text(ended: CompletedEvent | FailedEvent) -> str:
+    metadata = ended.transcription_metadata
+    reasons = ", ".join(f"{count} because of {code}" for code, count in metadata.fallback_reasons.items())
+    parts = [f"{metadata.chunks_fallback or 0} fell back to Deepgram" + (f": {reasons}" if reasons else "")]
+    if metadata.chunks_resumed:
+        parts.append(f"{metadata.chunks_resumed} resumed from checkpoints")
+    return "; ".join(parts)
+
+
+def _written(ended: CompletedEvent) -> str:
+    metadata = ended.transcription_metadata
+    return f"{metadata.words_count:,} words in {metadata.paragraphs_count:,} paragraphs"
+
+
+def _cost_lines(cost: CostEvent | None) -> Sequence[CostLine]:
+    lines = []
+    for engine in cost.engines if cost else ():
+        match engine:
+            case ParakeetCost():
+                text = f"{engine.gpu_seconds:.1f} engine s for {_length(engine.audio_seconds)} of audio"
+            case DeepgramCost():
+                text = f"{_length(engine.audio_seconds)} of audio, {engine.requests} requests"
+            case _:
+                text = ""
+        lines.append(CostLine(engine=str(engine.engine), usd=engine.usd, text=text))
+    return lines
+
+
+def _facts(ended: CompletedEvent | FailedEvent | None, result: JobResult) -> Sequence[tuple[str, str]]:
+    facts = [("Run", f"{result.marker.run}" + (", the first" if result.marker.run == 0 else ""))]
+    if ended is not None:
+        metadata = ended.transcription_metadata
+        facts += [
+            ("Method", f"{_word(metadata.method_used)}, asked for {_word(metadata.method_requested)}"),
+            ("Model", metadata.model_name or "none"),
+            ("Device", metadata.device_used or "none"),
+            ("Worker", metadata.worker or "not known"),
+            ("Event", ended.event_id),
+        ]
+    return facts
+
+
+def _artefacts(ended: CompletedEvent | FailedEvent | None) -> Sequence[tuple[str, str, int]]:
+    if not isinstance(ended, CompletedEvent):
+        return ()
+    made = ended.artefacts
+    named = (
+        ("words", made.words),
+        ("paragraphs", made.paragraphs),
+        ("transcript", made.transcript),
+        ("srt", made.srt),
+        ("vtt", made.vtt),
+    )
+    return [(name, artefact.uri, artefact.bytes) for name, artefact in named if artefact is not None]
+
+
+# a job without a result
+
+
+def _unfinished(traces: JobTraces, now: datetime) -> JobStory:
+    running, claim = traces.running, traces.claim
+    is_held = running is not None or (claim is not None and claim.held)
+    return JobStory(
+        job_id=traces.job_id,
+        video_id=running.video_id if running else traces.job_id,
+        status="running" if is_held else "waiting",
+        lede=_progress(running) if running else _standstill(claim, now),
+        segments=running_segments(running) if running else _checkpoint_segments(traces.checkpoints),
+        steps=_unfinished_steps(traces, now),
+        facts=_claim_facts(claim),
+    )
+
+
+def _progress(running: RunningFacts) -> str:
+    if not running.audio_seconds:
+        return f"In progress for {_length(running.seconds)}."
+    share = min(1.0, running.audio_seconds_done / running.audio_seconds)
+    return f"{100 * share:.0f} % of {_length(running.audio_seconds)} of audio in {_length(running.seconds)}."
+
+
+def _standstill(claim: ClaimRecord | None, now: datetime) -> str:
+    if claim is None:
+        return "No worker has claimed it; checkpoints of an earlier attempt are there."
+    if claim.held:
+        age = _length((now - claim.heartbeat_at).total_seconds())
+        return f"Claimed by {claim.owner}, whose last heartbeat is {age} old."
+    return "Given back by its last worker; it waits for its next delivery."
+
+
+def _checkpoint_segments(checkpoints: Sequence[tuple[Checkpoint, datetime]]) -> Sequence[Segment]:
+    engines = {chunk.index: chunk.engine for chunk, _ in checkpoints}
+    return [
+        segment_of(engines[index]) if index in engines else "waiting" for index in range(max(engines, default=-1) + 1)
+    ]
+
+
+def _unfinished_steps(traces: JobTraces, now: datetime) -> Sequence[StoryStep]:
+    steps = []
+    running, claim = traces.running, traces.claim
+    if running is not None:
+        claimed = now - timedelta(seconds=running.seconds)
+        published = claimed - timedelta(seconds=running.queued_seconds)
+        steps.append(StoryStep(at=published, title="Published", seconds=running.queued_seconds))
+        number = f", delivery {running.deliveries}" if (running.deliveries or 0) > 1 else ""
+        steps.append(StoryStep(at=claimed, title="Claimed", text=f"by {traces.worker}{number}"))
+    elif claim is not None:
+        steps.append(StoryStep(at=claim.first_seen, title="Claimed", text=f"by {claim.owner}"))
+    for chunk, at in traces.checkpoints:
+        why = f" because of {chunk.fallback_reason.value}" if chunk.fallback_reason else ""
+        steps.append(
+            StoryStep(
+                at=at, title=f"Chunk {chunk.index + 1}", text=f"by {chunk.engine}{why}", seconds=chunk.engine_seconds
+            )
+        )
+    if claim is not None and claim.crashes:
+        steps.append(
+            StoryStep(at=None, title=f"{claim.crashes} crashes", text=claim.last_fault, is_trouble=True),
+        )
+    return steps
+
+
+def _claim_facts(claim: ClaimRecord | None) -> Sequence[tuple[str, str]]:
+    if claim is None:
+        return ()
+    return [
+        ("Run", str(claim.run)),
+        ("Deliveries", str(claim.deliveries)),
+        ("Failed attempts", str(claim.failures)),
+        ("Crashes", str(claim.crashes)),
+        ("Owner", claim.owner if claim.held else "none"),
+    ]
+
+
+def _word(member: object) -> str:
+    return str(getattr(member, "value", member) or "none")
+
+
+def _length(seconds: float) -> str:
+    return str(span(seconds))
