@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import pytest
 from google.api_core import exceptions
@@ -128,36 +128,3 @@ async def test_deleting_a_subscription_ends_its_waiting_pulls(server: Server) ->
 
     with pytest.raises(exceptions.NotFound):
         await pulling
-
-
-async def test_seek_to_the_future_settles_what_is_there(server: Server) -> None:
-    topic, subscription = await server.queue()
-    await server.publish(topic, b"1", b"2")
-    await server.pull_now(subscription, limit=1)
-
-    await seek(server, subscription, datetime.now(UTC) + timedelta(days=1))
-
-    assert await server.pull_now(subscription) == []
-
-
-async def test_seek_to_the_past_brings_acked_messages_back_where_they_are_retained(server: Server) -> None:
-    topic, subscription = await server.queue(retain_acked_messages=True)
-    await server.publish(topic, b"1", b"2")
-    received = await server.receive(subscription, 2)
-    await server.ack(subscription, *[each.ack_id for each in received])
-
-    await seek(server, subscription, received[0].message.publish_time - timedelta(seconds=1))
-
-    again = await server.receive(subscription, 2)
-    assert [each.message.data for each in again] == [b"1", b"2"]
-
-
-async def test_seek_without_a_target_is_refused(server: Server) -> None:
-    _, subscription = await server.queue()
-
-    with pytest.raises(exceptions.InvalidArgument):
-        await server.subscriber.seek(types.SeekRequest(subscription=subscription), **ONCE)
-
-
-async def seek(server: Server, subscription: str, moment: datetime) -> None:
-    await server.subscriber.seek(types.SeekRequest(subscription=subscription, time=moment), **ONCE)

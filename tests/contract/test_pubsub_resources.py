@@ -5,6 +5,9 @@ from datetime import timedelta
 import grpc
 import pytest
 from google.api_core import exceptions
+from google.iam.v1 import iam_policy_pb2
+from google.iam.v1.iam_policy_pb2 import GetIamPolicyRequest, SetIamPolicyRequest
+from google.iam.v1.policy_pb2 import Binding, Policy
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.pubsub_v1 import types
@@ -24,16 +27,6 @@ async def test_a_created_topic_can_be_read_and_listed(server: Server) -> None:
     assert [each.name async for each in listed] == [topic]
 
 
-async def test_long_listings_come_in_pages(server: Server) -> None:
-    topics = [await server.topic() for _ in range(5)]
-    request = types.ListTopicsRequest(project=f"projects/{server.project}", page_size=2)
-
-    pages = [page async for page in (await server.publisher.list_topics(request, **ONCE)).pages]
-
-    assert [len(page.topics) for page in pages] == [2, 2, 1]
-    assert sorted(topic.name for page in pages for topic in page.topics) == topics
-
-
 async def test_a_topic_is_created_once(server: Server) -> None:
     topic = await server.topic()
 
@@ -47,23 +40,6 @@ async def test_a_topic_with_a_bad_name_is_refused(server: Server, short: str) ->
         await server.publisher.create_topic(types.Topic(name=server.name("topics", short)), **ONCE)
 
 
-@pytest.mark.emulator_fault("it knows no labels on topics")
-async def test_a_topic_update_changes_what_its_mask_names(server: Server) -> None:
-    topic = types.Topic(name=await server.topic(), labels={"team": "a"})
-
-    request = types.UpdateTopicRequest(topic=topic, update_mask=FieldMask(paths=["labels"]))
-    updated = await server.publisher.update_topic(request, **ONCE)
-
-    assert dict(updated.labels) == {"team": "a"}
-
-
-async def test_a_topic_update_without_a_mask_is_refused(server: Server) -> None:
-    topic = types.Topic(name=await server.topic(), labels={"team": "a"})
-
-    with pytest.raises(exceptions.InvalidArgument):
-        await server.publisher.update_topic(types.UpdateTopicRequest(topic=topic), **ONCE)
-
-
 async def test_a_topic_that_is_not_there_is_not_found(server: Server) -> None:
     missing = server.name("topics")
 
@@ -75,6 +51,49 @@ async def test_a_topic_that_is_not_there_is_not_found(server: Server) -> None:
         await server.publish(missing, b"x")
     with pytest.raises(exceptions.NotFound):
         await server.subscription(missing)
+
+
+async def test_a_name_that_cannot_exist_is_invalid_rather_than_not_found(server: Server) -> None:
+    with pytest.raises(exceptions.InvalidArgument):
+        await server.publish(server.name("topics", "123"), b"x")
+    with pytest.raises(exceptions.InvalidArgument):
+        await server.pull_now(server.name("subscriptions", "123"))
+
+
+async def test_a_policy_is_kept_and_a_stale_one_does_not_replace_it(embedded_server: Server) -> None:
+    topic, subscription = await embedded_server.queue()
+
+    for client, resource in ((embedded_server.publisher, topic), (embedded_server.subscriber, subscription)):
+        read = await client.get_iam_policy(GetIamPolicyRequest(resource=resource), **ONCE)
+        read.bindings.add(role="roles/pubsub.viewer", members=["domain:example.org"])
+        await client.set_iam_policy(SetIamPolicyRequest(resource=resource, policy=read), **ONCE)
+        kept = await client.get_iam_policy(GetIamPolicyRequest(resource=resource), **ONCE)
+
+        assert kept.bindings == read.bindings
+        with pytest.raises(exceptions.Aborted):
+            await client.set_iam_policy(SetIamPolicyRequest(resource=resource, policy=read), **ONCE)
+
+
+async def test_a_policy_goes_with_its_topic(embedded_server: Server) -> None:
+    topic, client = await embedded_server.topic(), embedded_server.publisher
+    policy = Policy(bindings=[Binding(role="roles/pubsub.viewer", members=["domain:example.org"])])
+    await client.set_iam_policy(SetIamPolicyRequest(resource=topic, policy=policy), **ONCE)
+
+    await client.delete_topic(types.DeleteTopicRequest(topic=topic), **ONCE)
+
+    with pytest.raises(exceptions.NotFound):
+        await client.get_iam_policy(GetIamPolicyRequest(resource=topic), **ONCE)
+    await client.create_topic(types.Topic(name=topic), **ONCE)
+    assert not (await client.get_iam_policy(GetIamPolicyRequest(resource=topic), **ONCE)).bindings
+
+
+async def test_every_permission_is_granted(embedded_server: Server) -> None:
+    topic = await embedded_server.topic()
+    asked = iam_policy_pb2.TestIamPermissionsRequest(resource=topic, permissions=["pubsub.topics.publish"])
+
+    granted = await embedded_server.publisher.test_iam_permissions(asked, **ONCE)
+
+    assert granted.permissions == asked.permissions
 
 
 async def test_a_deleted_topic_leaves_its_subscription_with_what_it_holds(server: Server) -> None:
@@ -209,37 +228,20 @@ async def test_a_deleted_subscription_is_not_found_by_any_call(server: Server) -
         server.lease(name, 10, f"{name}:1"),
         get(server, name),
         update(server, types.Subscription(name=name, topic=topic), "retry_policy"),
-        server.subscriber.seek(types.SeekRequest(subscription=name), **ONCE),
         server.subscriber.delete_subscription(types.DeleteSubscriptionRequest(subscription=name), **ONCE),
     ):
         with pytest.raises(exceptions.NotFound):
             await call
 
 
-@pytest.mark.emulator_fault("it does not do detach")
-async def test_a_detached_subscription_drops_its_messages_and_refuses_pulls(server: Server) -> None:
-    topic, subscription = await server.queue()
-    await server.publish(topic, b"dropped")
-
-    await server.publisher.detach_subscription(types.DetachSubscriptionRequest(subscription=subscription), **ONCE)
-
-    assert (await get(server, subscription)).detached
-    with pytest.raises(exceptions.FailedPrecondition):
-        await server.pull(subscription)
-
-
 async def test_push_and_exports_are_unimplemented_on_the_embedded_server(embedded_server: Server) -> None:
-    topic, subscription = await embedded_server.queue()
+    topic = await embedded_server.topic()
     push = types.PushConfig(push_endpoint="https://example.org")
 
     with pytest.raises(exceptions.MethodNotImplemented):
         await embedded_server.subscription(topic, push_config=push)
     with pytest.raises(exceptions.MethodNotImplemented):
         await embedded_server.subscription(topic, bigquery_config={"table": "p.d.t"})
-    with pytest.raises(exceptions.MethodNotImplemented):
-        await embedded_server.subscriber.modify_push_config(
-            types.ModifyPushConfigRequest(subscription=subscription, push_config=push), **ONCE
-        )
 
 
 async def get(server: Server, name: str) -> types.Subscription:

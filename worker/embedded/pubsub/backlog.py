@@ -5,16 +5,14 @@ its own. A lane with a lease out, or in the delay of a retry policy, gives nothi
 """
 
 import heapq
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from itertools import count
 
 from google.pubsub_v1 import types
 
 from worker.embedded.pubsub.timers import Timers
-from worker.embedded.pubsub.wire import moment, span
+from worker.embedded.pubsub.wire import span
 
 # A reply stays below gRPC's default 4 MB receive limit where it can, for clients that left it alone.
 _MAX_REPLY_BYTES = 3_500_000
@@ -31,8 +29,6 @@ class Policy:
     max_backoff_seconds: float
     dead_letter_topic: str | None
     max_delivery_attempts: int
-    retain_acked: bool
-    retention: timedelta
 
     @classmethod
     def of(cls, subscription: types.Subscription) -> "Policy":
@@ -46,8 +42,6 @@ class Policy:
             max_backoff_seconds=span(retries.maximum_backoff).total_seconds() if retries else 0.0,
             dead_letter_topic=subscription.dead_letter_policy.dead_letter_topic or None,
             max_delivery_attempts=subscription.dead_letter_policy.max_delivery_attempts,
-            retain_acked=subscription.retain_acked_messages,
-            retention=span(subscription.message_retention_duration),
         )
 
     def backoff_seconds(self, failures: int) -> float:
@@ -90,8 +84,12 @@ class Backlog:
         self.policy = policy
         self._name, self._dead_letter = name, dead_letter
         self._sequence, self._lease_count = count(), count(1)
-        self._clear()
-        self._retained: deque[types.PubsubMessage] = deque()
+        self._lanes: dict[str, _Lane] = {}
+        self._entries: dict[int, Entry] = {}
+        self._ready: list[tuple[int, _Lane]] = []
+        self._leases: dict[str, Entry] = {}
+        self._deadlines: Timers[str] = Timers()
+        self._delays: Timers[_Lane] = Timers()
 
     def add(self, message: types.PubsubMessage) -> None:
         """Queue a message behind the others."""
@@ -160,31 +158,6 @@ class Backlog:
             (due for due in (self._deadlines.next_due(), self._delays.next_due()) if due is not None), default=None
         )
 
-    def seek(self, to: datetime) -> None:
-        """Settle everything published before that time, and bring back what was published since and is retained."""
-        unsettled = [entry.message for entry in self._entries.values()]
-        everything = sorted([*self._retained, *unsettled], key=lambda message: int(message.message_id))
-        self._clear()
-        self._retained.clear()
-        for message in everything:
-            if moment(message.publish_time) >= to:
-                self.add(message)
-            else:
-                self._retain(message)
-
-    def drop_all(self) -> None:
-        """Forget every message, the retained ones too."""
-        self._clear()
-        self._retained.clear()
-
-    def _clear(self) -> None:
-        self._lanes: dict[str, _Lane] = {}
-        self._entries: dict[int, Entry] = {}
-        self._ready: list[tuple[int, _Lane]] = []
-        self._leases: dict[str, Entry] = {}
-        self._deadlines: Timers[str] = Timers()
-        self._delays: Timers[_Lane] = Timers()
-
     def _lease(self, entry: Entry, until: float) -> Entry:
         entry.ack_id = f"{self._name}:{next(self._lease_count)}"
         entry.lane.leased += 1
@@ -197,7 +170,6 @@ class Backlog:
             return False
         self._end_lease(entry)
         self._remove(entry)
-        self._retain(entry.message)
         self._release(entry.lane, now)
         return True
 
@@ -237,11 +209,3 @@ class Backlog:
 
     def _make_ready(self, lane: _Lane) -> None:
         heapq.heappush(self._ready, (next(iter(lane.entries)), lane))
-
-    def _retain(self, message: types.PubsubMessage) -> None:
-        if not self.policy.retain_acked:
-            return
-        self._retained.append(message)
-        horizon = moment(message.publish_time) - self.policy.retention
-        while moment(self._retained[0].publish_time) < horizon:
-            self._retained.popleft()

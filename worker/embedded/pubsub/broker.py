@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TypeVar
 
-import grpc
+from google.iam.v1 import policy_pb2
 from google.protobuf import field_mask_pb2
 from google.pubsub_v1 import types
 
@@ -19,18 +18,13 @@ from worker.embedded.pubsub.signals import Signal, first_of
 from worker.embedded.pubsub.wire import as_timestamp, moment
 from worker.ports import Clock
 
-Resource = TypeVar("Resource", types.Topic, types.Subscription)
-
 _DELETED_TOPIC = "_deleted-topic_"
-_MUTABLE = {
-    types.Topic: frozenset({"labels", "message_retention_duration", "message_storage_policy", "kms_key_name"}),
-    types.Subscription: frozenset(
-        {
-            "ack_deadline_seconds", "dead_letter_policy", "enable_exactly_once_delivery", "expiration_policy", "labels",
-            "message_retention_duration", "push_config", "retain_acked_messages", "retry_policy",
-        }
-    ),
-}  # fmt: skip
+_MUTABLE = frozenset(
+    {
+        "ack_deadline_seconds", "dead_letter_policy", "enable_exactly_once_delivery", "expiration_policy", "labels",
+        "message_retention_duration", "push_config", "retain_acked_messages", "retry_policy",
+    }
+)  # fmt: skip
 
 
 @dataclass(kw_only=True, eq=False)
@@ -45,11 +39,9 @@ class Attachment:
     deleted: bool = False
 
     def check_usable(self) -> None:
-        """Raises `Refused` for one that was deleted (perhaps during a wait) or detached."""
+        """Raises `Refused` for one that was deleted, perhaps during a wait."""
         if self.deleted:
             raise not_found(self.config.name)
-        if self.config.detached:
-            raise Refused(grpc.StatusCode.FAILED_PRECONDITION, f"{self.config.name} is detached from its topic")
 
 
 class Broker:
@@ -58,6 +50,7 @@ class Broker:
     def __init__(self, clock: Clock) -> None:
         self.topics: dict[str, types.Topic] = {}
         self.subscriptions: dict[str, Attachment] = {}
+        self.iam_policies: dict[str, policy_pb2.Policy] = {}
         self._clock = clock
         self._message_ids = count(1)
         self._rescheduled = Signal()
@@ -77,16 +70,10 @@ class Broker:
 
     def topic(self, name: str) -> types.Topic:
         """Look it up."""
+        rules.check_name("topics", name)
         if name not in self.topics:
             raise not_found(name)
         return self.topics[name]
-
-    def update_topic(self, topic: types.Topic, mask: field_mask_pb2.FieldMask) -> types.Topic:
-        """Replace the fields that the mask names."""
-        updated = _merged(self.topic(topic.name), topic, mask)
-        rules.check_topic(updated)
-        self.topics[topic.name] = updated
-        return updated
 
     def delete_topic(self, name: str) -> None:
         """Remove it; its subscriptions stay, with what they hold."""
@@ -94,10 +81,11 @@ class Broker:
         for attachment in self.attached(name):
             attachment.config.topic = _DELETED_TOPIC
         del self.topics[name]
+        self.iam_policies.pop(name, None)
 
     def attached(self, topic: str) -> Iterator[Attachment]:
         """The topic's subscriptions."""
-        return (each for each in self.subscriptions.values() if each.config.topic == topic and not each.config.detached)
+        return (each for each in self.subscriptions.values() if each.config.topic == topic)
 
     def create_subscription(self, config: types.Subscription) -> types.Subscription:
         """Add it, with the service's defaults filled in; it gets what is published from now on."""
@@ -115,6 +103,7 @@ class Broker:
 
     def subscription(self, name: str) -> Attachment:
         """Look it up, as it stands at this moment."""
+        rules.check_name("subscriptions", name)
         self.advance()
         if name not in self.subscriptions:
             raise not_found(name)
@@ -139,14 +128,8 @@ class Broker:
         """Remove it and end the pulls that wait on it."""
         attachment = self.subscription(name)
         del self.subscriptions[name]
+        self.iam_policies.pop(name, None)
         attachment.deleted = True
-        attachment.changed.notify()
-
-    def detach(self, name: str) -> None:
-        """Drop its messages; it gets no more, for good."""
-        attachment = self.subscription(name)
-        attachment.config.detached = True
-        attachment.backlog.drop_all()
         attachment.changed.notify()
 
     def publish(self, topic: str, messages: list[types.PubsubMessage]) -> list[str]:
@@ -217,12 +200,12 @@ def _forwarded(message: types.PubsubMessage, subscription: str, attempts: int) -
     )
 
 
-def _merged(old: Resource, new: Resource, mask: field_mask_pb2.FieldMask) -> Resource:
+def _merged(old: types.Subscription, new: types.Subscription, mask: field_mask_pb2.FieldMask) -> types.Subscription:
     if not mask.paths:
         raise invalid("The update_mask must be set, and must contain a non-empty paths list")
-    merged = type(old)(old)
+    merged = types.Subscription(old)
     for path in mask.paths:
-        if path not in _MUTABLE[type(old)]:
-            raise invalid(f"Invalid update_mask: {path} is not a mutable field of {type(old).__name__}")
+        if path not in _MUTABLE:
+            raise invalid(f"Invalid update_mask: {path} is not a mutable field of Subscription")
         setattr(merged, path, getattr(new, path) if path in new else None)
     return merged

@@ -1,24 +1,26 @@
-"""The service's filter language over attributes, compiled to a predicate.
+"""Subscription filters over attributes, compiled to predicates: a part of the service's language.
 
-`attributes:k`, `attributes.k = "v"`, `attributes.k != "v"`, `hasPrefix(attributes.k, "v")`, joined by AND or OR
-(both in one expression only with parentheses), negated by NOT or `-`. A key with other characters than letters, digits,
-`_` and `-` is quoted. A message without the attribute satisfies `!=`.
+`attributes:k`, `attributes.k = "v"` and `attributes.k != "v"`, negated by NOT, joined by AND, in parentheses. A key
+with other characters than letters, digits, `_` and `-` is quoted. A message without the attribute satisfies `!=`.
+The service's OR and hasPrefix are refused.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from worker.embedded.pubsub.refusal import Refused, invalid
+from worker.embedded.pubsub.refusal import invalid
 
 Filter: TypeAlias = Callable[[Mapping[str, str]], bool]
 
 _MAX_FILTER_BYTES = 256
-_TOKEN = re.compile(
-    r"""\s*(?:(?P<word>[A-Za-z0-9_][A-Za-z0-9_-]*) | (?P<string>"(?:[^"\\]|\\.)*") | (?P<sign>!=|[=:.,()-]))""",
-    re.VERBOSE,
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_KEY = rf"{_STRING}|[A-Za-z0-9_-]+"
+_COMPARISON = re.compile(
+    rf"\s*attributes\s*(?::\s*(?P<present>{_KEY})|\.\s*(?P<key>{_KEY})\s*(?P<sign>!?=)\s*(?P<value>{_STRING}))"
 )
-_ESCAPE = re.compile(r"\\(.)")
+_NOT, _AND = re.compile(r"\s*NOT(?=[\s(])"), re.compile(r"\s*AND(?=[\s(])")
+_OPEN, _CLOSE, _END = re.compile(r"\s*\("), re.compile(r"\s*\)"), re.compile(r"\s*$")
 
 
 def compile_filter(expression: str) -> Filter:
@@ -27,117 +29,52 @@ def compile_filter(expression: str) -> Filter:
         return lambda _: True
     if len(expression.encode()) > _MAX_FILTER_BYTES:
         raise invalid(f"The filter is longer than {_MAX_FILTER_BYTES} bytes")
-    return _Parser(expression).parse()
+    parser = _Parser(expression)
+    predicate = parser.conjunction()
+    parser.expect(_END)
+    return predicate
 
 
 class _Parser:
+    """Recursive descent over conjunctions, terms and comparisons."""
+
     def __init__(self, expression: str) -> None:
-        self._expression = expression
-        self._tokens = self._tokenise()
+        self._expression, self._position = expression, 0
 
-    def parse(self) -> Filter:
-        predicate = self._expression_()
-        if self._tokens:
-            raise self._error(f"unexpected {self._tokens[0]!r}")
-        return predicate
-
-    def _expression_(self) -> Filter:
+    def conjunction(self) -> Filter:
         terms = [self._term()]
-        operator = self._tokens[0] if self._tokens and self._tokens[0] in {"AND", "OR"} else None
-        while operator and self._accept(operator):
+        while self._accept(_AND):
             terms.append(self._term())
-        if self._tokens and self._tokens[0] in {"AND", "OR"}:
-            raise self._error("AND and OR need parentheses to be combined")
-        return _all_of(terms) if operator == "AND" else _any_of(terms)
+        return lambda attributes: all(term(attributes) for term in terms)
+
+    def expect(self, pattern: re.Pattern[str]) -> re.Match[str]:
+        if match := self._accept(pattern):
+            return match
+        raise invalid(f"Invalid filter {self._expression!r}: unexpected {self._expression[self._position :]!r}")
 
     def _term(self) -> Filter:
-        if self._accept("NOT") or self._accept("-"):
-            return _negated(self._term())
-        if self._accept("("):
-            inner = self._expression_()
-            self._expect(")")
+        if self._accept(_NOT):
+            negated = self._term()
+            return lambda attributes: not negated(attributes)
+        if self._accept(_OPEN):
+            inner = self.conjunction()
+            self.expect(_CLOSE)
             return inner
-        return self._has_prefix() if self._accept("hasPrefix") else self._comparison()
+        return _comparison(self.expect(_COMPARISON))
 
-    def _has_prefix(self) -> Filter:
-        self._expect("(")
-        self._expect("attributes")
-        self._expect(".")
-        key = self._key()
-        self._expect(",")
-        prefix = self._string()
-        self._expect(")")
-        return lambda attributes: key in attributes and attributes[key].startswith(prefix)
-
-    def _comparison(self) -> Filter:
-        self._expect("attributes")
-        if self._accept(":"):
-            present = self._key()
-            return lambda attributes: present in attributes
-        self._expect(".")
-        key, negated = self._key(), self._accept("!=")
-        if not negated:
-            self._expect("=")
-        value = self._string()
-        if negated:
-            return lambda attributes: attributes.get(key) != value
-        return lambda attributes: attributes.get(key) == value
-
-    def _key(self) -> str:
-        token = self._next()
-        if token.startswith('"'):
-            return _unquoted(token)
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", token):
-            raise self._error(f"{token!r} is no attribute key")
-        return token
-
-    def _string(self) -> str:
-        token = self._next()
-        if not token.startswith('"'):
-            raise self._error(f"{token!r} is no quoted string")
-        return _unquoted(token)
-
-    def _next(self) -> str:
-        if not self._tokens:
-            raise self._error("it ends early")
-        return self._tokens.pop(0)
-
-    def _accept(self, token: str) -> bool:
-        if not self._tokens or self._tokens[0] != token:
-            return False
-        del self._tokens[0]
-        return True
-
-    def _expect(self, token: str) -> None:
-        if not self._accept(token):
-            found = repr(self._tokens[0]) if self._tokens else "the end"
-            raise self._error(f"{token!r} expected, found {found}")
-
-    def _tokenise(self) -> list[str]:
-        text, tokens, position = self._expression.rstrip(), [], 0
-        while position < len(text):
-            match = _TOKEN.match(text, position)
-            if match is None:
-                raise self._error(f"unexpected character at {position}")
-            tokens.append(match[0].strip())
-            position = match.end()
-        return tokens
-
-    def _error(self, what: str) -> Refused:
-        return invalid(f"Invalid filter {self._expression!r}: {what}")
+    def _accept(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        if match := pattern.match(self._expression, self._position):
+            self._position = match.end()
+        return match
 
 
-def _all_of(terms: list[Filter]) -> Filter:
-    return lambda attributes: all(term(attributes) for term in terms)
-
-
-def _any_of(terms: list[Filter]) -> Filter:
-    return lambda attributes: any(term(attributes) for term in terms)
-
-
-def _negated(term: Filter) -> Filter:
-    return lambda attributes: not term(attributes)
+def _comparison(match: re.Match[str]) -> Filter:
+    if match["present"]:
+        present = _unquoted(match["present"])
+        return lambda attributes: present in attributes
+    key, value, equal = _unquoted(match["key"]), _unquoted(match["value"]), match["sign"] == "="
+    return lambda attributes: (attributes.get(key) == value) == equal
 
 
 def _unquoted(token: str) -> str:
-    return _ESCAPE.sub(r"\1", token[1:-1])
+    return re.sub(r"\\(.)", r"\1", token[1:-1]) if token.startswith('"') else token

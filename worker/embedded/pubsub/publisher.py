@@ -5,7 +5,6 @@ from google.pubsub_v1 import types
 
 from worker.embedded.pubsub import rules
 from worker.embedded.pubsub.broker import Broker
-from worker.embedded.pubsub.paging import page_of
 
 
 class Publisher:
@@ -22,34 +21,23 @@ class Publisher:
         """GetTopic."""
         return self._broker.topic(request.topic)
 
-    async def update_topic(self, request: types.UpdateTopicRequest) -> types.Topic:
-        """UpdateTopic."""
-        return self._broker.update_topic(request.topic, request.update_mask)
-
     async def list_topics(self, request: types.ListTopicsRequest) -> types.ListTopicsResponse:
-        """ListTopics."""
-        names = (name for name in self._broker.topics if name.startswith(f"{request.project}/"))
-        page, token = page_of(names, request.page_size, request.page_token)
-        return types.ListTopicsResponse(topics=[self._broker.topics[name] for name in page], next_page_token=token)
+        """ListTopics, all on one page."""
+        of_project = (name for name in self._broker.topics if name.startswith(f"{request.project}/"))
+        return types.ListTopicsResponse(topics=[self._broker.topics[name] for name in sorted(of_project)])
 
     async def list_topic_subscriptions(
         self, request: types.ListTopicSubscriptionsRequest
     ) -> types.ListTopicSubscriptionsResponse:
-        """ListTopicSubscriptions."""
+        """ListTopicSubscriptions, all on one page."""
         self._broker.topic(request.topic)
-        names = (attachment.config.name for attachment in self._broker.attached(request.topic))
-        page, token = page_of(names, request.page_size, request.page_token)
-        return types.ListTopicSubscriptionsResponse(subscriptions=page, next_page_token=token)
+        names = sorted(attachment.config.name for attachment in self._broker.attached(request.topic))
+        return types.ListTopicSubscriptionsResponse(subscriptions=names)
 
     async def delete_topic(self, request: types.DeleteTopicRequest) -> empty_pb2.Empty:
         """DeleteTopic."""
         self._broker.delete_topic(request.topic)
         return empty_pb2.Empty()
-
-    async def detach_subscription(self, request: types.DetachSubscriptionRequest) -> types.DetachSubscriptionResponse:
-        """DetachSubscription."""
-        self._broker.detach(request.subscription)
-        return types.DetachSubscriptionResponse()
 
     async def publish(self, request: types.PublishRequest) -> types.PublishResponse:
         """Publish: all messages of the request, or none."""

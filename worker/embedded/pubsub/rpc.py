@@ -1,13 +1,16 @@
-"""The two services as gRPC generic handlers over the client library's own message types."""
+"""The services as gRPC generic handlers over the client library's own message types."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 import grpc
+from google.iam.v1 import iam_policy_pb2, policy_pb2
 from google.protobuf import empty_pb2
+from google.protobuf.message import Message
 from google.pubsub_v1 import types
 
 from worker.embedded.pubsub.broker import Broker
+from worker.embedded.pubsub.iam import IamPolicies
 from worker.embedded.pubsub.publisher import Publisher
 from worker.embedded.pubsub.refusal import Refused, invalid
 from worker.embedded.pubsub.streaming import StreamingPull
@@ -27,6 +30,7 @@ def handlers(broker: Broker, clock: Clock, pull_hold_seconds: float) -> Sequence
         _service(
             "google.pubsub.v1.Subscriber", _subscriber_methods(subscriber), {"StreamingPull": _streaming_pull(broker)}
         ),
+        _service("google.iam.v1.IAMPolicy", _iam_methods(IamPolicies(broker)), {}),
     )
 
 
@@ -34,7 +38,6 @@ def _publisher_methods(service: Publisher) -> dict[str, _Method]:
     return {
         "CreateTopic": (service.create_topic, types.Topic, types.Topic),
         "GetTopic": (service.get_topic, types.GetTopicRequest, types.Topic),
-        "UpdateTopic": (service.update_topic, types.UpdateTopicRequest, types.Topic),
         "ListTopics": (service.list_topics, types.ListTopicsRequest, types.ListTopicsResponse),
         "ListTopicSubscriptions": (
             service.list_topic_subscriptions,
@@ -42,11 +45,6 @@ def _publisher_methods(service: Publisher) -> dict[str, _Method]:
             types.ListTopicSubscriptionsResponse,
         ),
         "DeleteTopic": (service.delete_topic, types.DeleteTopicRequest, empty_pb2.Empty),
-        "DetachSubscription": (
-            service.detach_subscription,
-            types.DetachSubscriptionRequest,
-            types.DetachSubscriptionResponse,
-        ),
         "Publish": (service.publish, types.PublishRequest, types.PublishResponse),
     }
 
@@ -62,11 +60,21 @@ def _subscriber_methods(service: Subscriber) -> dict[str, _Method]:
             types.ListSubscriptionsResponse,
         ),
         "DeleteSubscription": (service.delete_subscription, types.DeleteSubscriptionRequest, empty_pb2.Empty),
-        "ModifyPushConfig": (service.modify_push_config, types.ModifyPushConfigRequest, empty_pb2.Empty),
         "Pull": (service.pull, types.PullRequest, types.PullResponse),
         "Acknowledge": (service.acknowledge, types.AcknowledgeRequest, empty_pb2.Empty),
         "ModifyAckDeadline": (service.modify_ack_deadline, types.ModifyAckDeadlineRequest, empty_pb2.Empty),
-        "Seek": (service.seek, types.SeekRequest, types.SeekResponse),
+    }
+
+
+def _iam_methods(service: IamPolicies) -> dict[str, _Method]:
+    return {
+        "GetIamPolicy": (service.get_iam_policy, iam_policy_pb2.GetIamPolicyRequest, policy_pb2.Policy),
+        "SetIamPolicy": (service.set_iam_policy, iam_policy_pb2.SetIamPolicyRequest, policy_pb2.Policy),
+        "TestIamPermissions": (
+            service.test_iam_permissions,
+            iam_policy_pb2.TestIamPermissionsRequest,
+            iam_policy_pb2.TestIamPermissionsResponse,
+        ),
     }
 
 
@@ -82,8 +90,10 @@ def _unary(method: Callable[[Any], Awaitable[Any]], request: Any, response: Any)
         except Refused as refused:
             await context.abort(refused.code, refused.message, refused.trailing_metadata)
 
-    serialize = response.SerializeToString if response is empty_pb2.Empty else response.serialize
-    return grpc.unary_unary_rpc_method_handler(answer, request.deserialize, serialize)
+    # The client's messages are proto-plus classes but for Empty and those of IAM, which are protobuf's own.
+    deserialize = request.FromString if issubclass(request, Message) else request.deserialize
+    serialize = response.SerializeToString if issubclass(response, Message) else response.serialize
+    return grpc.unary_unary_rpc_method_handler(answer, deserialize, serialize)
 
 
 def _streaming_pull(broker: Broker) -> _Handler:

@@ -18,10 +18,11 @@ _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_len
 
 
 class EmbeddedPubSub:
-    """A Pub/Sub server for development and tests: in memory, one process, no IAM, no TLS; gone when it stops.
+    """A Pub/Sub server for development and tests: in memory, one process, no TLS; gone when it stops.
 
-    Serves google.pubsub.v1 Publisher and Subscriber over gRPC to any official client. It does not do push and export
-    subscriptions, snapshots, schemas, message transforms, or retention of unacknowledged messages by age.
+    Serves google.pubsub.v1 Publisher and Subscriber over gRPC to any official client, and IAM policies, which it keeps
+    and does not enforce. It does not do push and export subscriptions, detaching, updates of topics, seeking,
+    snapshots, schemas, message transforms or retention by age; its filters know no OR and no hasPrefix.
 
     `async with EmbeddedPubSub() as server:` listens on `server.target`. Raises `OSError` when the port is taken.
     """

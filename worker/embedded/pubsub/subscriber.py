@@ -6,10 +6,8 @@ from google.pubsub_v1 import types
 from worker.embedded.pubsub import rules
 from worker.embedded.pubsub.backlog import Entry
 from worker.embedded.pubsub.broker import Attachment, Broker
-from worker.embedded.pubsub.paging import page_of
-from worker.embedded.pubsub.refusal import invalid, stale_ack_ids, unimplemented
+from worker.embedded.pubsub.refusal import invalid, stale_ack_ids
 from worker.embedded.pubsub.signals import first_of
-from worker.embedded.pubsub.wire import moment
 from worker.ports import Clock
 
 
@@ -35,22 +33,15 @@ class Subscriber:
         return self._broker.update_subscription(request.subscription, request.update_mask)
 
     async def list_subscriptions(self, request: types.ListSubscriptionsRequest) -> types.ListSubscriptionsResponse:
-        """ListSubscriptions."""
-        subscriptions = self._broker.subscriptions
-        names = (name for name in subscriptions if name.startswith(f"{request.project}/"))
-        page, token = page_of(names, request.page_size, request.page_token)
-        configs = [subscriptions[name].config for name in page]
-        return types.ListSubscriptionsResponse(subscriptions=configs, next_page_token=token)
+        """ListSubscriptions, all on one page."""
+        every = self._broker.subscriptions
+        of_project = sorted(name for name in every if name.startswith(f"{request.project}/"))
+        return types.ListSubscriptionsResponse(subscriptions=[every[name].config for name in of_project])
 
     async def delete_subscription(self, request: types.DeleteSubscriptionRequest) -> empty_pb2.Empty:
         """DeleteSubscription."""
         self._broker.delete_subscription(request.subscription)
         return empty_pb2.Empty()
-
-    async def modify_push_config(self, request: types.ModifyPushConfigRequest) -> empty_pb2.Empty:
-        """ModifyPushConfig: there is no push here."""
-        self._broker.subscription(request.subscription)
-        raise unimplemented("push subscriptions")
 
     async def pull(self, request: types.PullRequest) -> types.PullResponse:
         """Pull. Nothing is leased to a caller that has gone away while it waited."""
@@ -79,17 +70,6 @@ class Subscriber:
         rules.check_lease_seconds(request.ack_deadline_seconds)
         stale = attachment.backlog.extend(self._broker.now(), request.ack_ids, request.ack_deadline_seconds)
         return self._settled(attachment, stale)
-
-    async def seek(self, request: types.SeekRequest) -> types.SeekResponse:
-        """Seek, to a time."""
-        attachment = self._broker.usable(request.subscription)
-        if "snapshot" in request:
-            raise unimplemented("snapshots")
-        if "time" not in request:
-            raise invalid("No target was specified in the SeekRequest. Must specify either a time or a snapshot")
-        attachment.backlog.seek(moment(request.time))
-        self._broker.touched(attachment)
-        return types.SeekResponse()
 
     def _take(self, attachment: Attachment, limit: int) -> list[Entry]:
         backlog = attachment.backlog

@@ -1,6 +1,6 @@
 """The backlog under random orders of everything that can happen to it."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from google.pubsub_v1 import types
 from hypothesis import settings
@@ -17,8 +17,6 @@ POLICY = Policy(
     max_backoff_seconds=0.0,
     dead_letter_topic="projects/p/topics/dead",
     max_delivery_attempts=5,
-    retain_acked=False,
-    retention=timedelta(days=7),
 )
 START = datetime(2026, 11, 22, tzinfo=UTC)
 
