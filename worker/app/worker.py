@@ -33,13 +33,14 @@ from worker.core.dead_letters.adoption import Adoption
 from worker.core.dead_letters.entries import Forwarded
 from worker.core.delivery.consumer import Consumer
 from worker.core.delivery.fitness import Fitness
+from worker.core.jobs.attempt import Jobs
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.board import Board
 from worker.core.jobs.forwarded_job import adopt
-from worker.core.jobs.handler import JobRules, Jobs, JobTools
 from worker.core.jobs.output import OutputWriter
 from worker.core.jobs.routing import SECONDS_PER_HOUR, RoutingPolicy
 from worker.core.jobs.state import JobStates
+from worker.core.jobs.tools import JobRules, JobTools
 from worker.core.jobs.transcription import SampleNotRecognised, recognise_sample
 from worker.errors import EngineFailure, WorkerError
 from worker.ports import AudioDecoder, WindowRecogniser

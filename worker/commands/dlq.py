@@ -42,7 +42,7 @@ from worker.settings import CloudSettings, EngineSettings, JobSettings, MoneySet
 from worker.telemetry import configure_logging
 
 if TYPE_CHECKING:
-    from worker.core.jobs.handler import Jobs
+    from worker.core.jobs.attempt import Jobs
 
 _OpenJobs: TypeAlias = Callable[[PubSub], AbstractAsyncContextManager["Jobs"]]
 

@@ -17,14 +17,15 @@ from worker.adapters.memory.audio import MemoryAudioDecoder, memory_audio
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
 from worker.core.costs.bill import Prices
+from worker.core.jobs.attempt import JobAttempt, Jobs
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.board import Board
 from worker.core.jobs.engine_health import EngineHealth
-from worker.core.jobs.handler import JobAttempt, JobRules, Jobs, JobTools
 from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.output import OutputWriter
 from worker.core.jobs.routing import RoutingPolicy
 from worker.core.jobs.state import JobStates
+from worker.core.jobs.tools import JobRules, JobTools
 from worker.ports import SAMPLE_RATE_HZ, Clock, Delivery, ObjectRef, Pcm
 
 PRICES = Prices(

@@ -19,12 +19,13 @@ from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.app.parts import Buckets, machine_parts
 from worker.core.delivery.consumer import Consumer
 from worker.core.delivery.fitness import Fitness, Part
+from worker.core.jobs.attempt import Jobs
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.engine_health import EngineHealth
-from worker.core.jobs.handler import JobRules, Jobs, JobTools
 from worker.core.jobs.output import OutputWriter
 from worker.core.jobs.routing import RoutingPolicy
 from worker.core.jobs.state import JobStates
+from worker.core.jobs.tools import JobRules, JobTools
 from worker.ports import ObjectRef
 
 MAX_ATTEMPTS, MAX_CRASHES = 3, 4

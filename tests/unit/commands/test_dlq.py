@@ -14,7 +14,7 @@ from tests.support.jobs.harness import JobsRoom
 from tests.support.workers.console import Broker, console_on, run
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped, forwarded, job_bytes
 from worker.commands import dlq
-from worker.core.jobs.handler import Jobs
+from worker.core.jobs.attempt import Jobs
 from worker.errors import QueueServiceError
 
 

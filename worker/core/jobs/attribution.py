@@ -1,12 +1,11 @@
 """A job's bill, with what costs are compared by: the revision, the group of the roll-out, and how the job went."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from schemas.state import Checkpoint
 from worker.core.costs.bill import Attribution, Cost, Prices, bill
-from worker.core.jobs.reporting import Account, Subject
+from worker.core.jobs.phases import Spent
+from worker.core.jobs.reporting import Subject
 from worker.core.jobs.routing import RoutingPolicy, in_rollout
 
 
@@ -29,8 +28,8 @@ class Rules(Protocol):
         ...
 
 
-def charge(account: Account, subject: Subject, chunks: Sequence[Checkpoint], seconds: float, rules: Rules) -> Cost:
-    """Note the bill of the chunks, of so much audio, in the account, and return it.
+def charge(subject: Subject, spent: Spent, processing_seconds: float, rules: Rules) -> Cost:
+    """Return the bill of a run's chunks, finished and failed.
 
     A message that names no video belongs to no group.
     """
@@ -41,9 +40,9 @@ def charge(account: Account, subject: Subject, chunks: Sequence[Checkpoint], sec
     attribution = Attribution(
         revision=rules.revision,
         rollout_group=group,
-        processing_time_seconds=account.seconds or None,
-        chunks_total=len(account.chunks),
-        chunks_fallback=sum(1 for chunk in account.chunks if chunk.fallback_reason),
+        processing_time_seconds=processing_seconds or None,
+        chunks_total=len(spent.chunks),
+        chunks_fallback=spent.chunks_fallback,
     )
-    account.cost = cost = replace(bill(chunks, seconds, rules.prices, account.waste), attribution=attribution)
-    return cost
+    cost = bill(spent.chunks, spent.audio_seconds or 0.0, rules.prices, spent.waste)
+    return replace(cost, attribution=attribution)

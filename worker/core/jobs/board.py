@@ -1,14 +1,13 @@
 """What the worker's jobs are doing and what has become of them since it started: for health, `top` and the metrics."""
 
-import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from schemas.codes import ErrorCode
-from worker.core.jobs.reporting import Account
+from worker.core.jobs.phases import Claimed, Ended, Received, Routed, Transcribing, Understood
 from worker.telemetry.register import (
     BASELINE_USD,
     COST_USD,
@@ -76,15 +75,6 @@ class Totals:
     chunks_fallback: int = 0
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Entry:
-    """One attempt on the board; its account is filled in as the job goes its way."""
-
-    job_id: str
-    video_id: str
-    account: Account
-
-
 @dataclass(kw_only=True)
 class Board:
     """Belongs to one event loop."""
@@ -92,55 +82,55 @@ class Board:
     totals: Totals = field(default_factory=Totals)
     ended: deque[EndedJob] = field(default_factory=lambda: deque(maxlen=KEPT_JOBS))
     """The newest last."""
-    _entries: dict[int, Entry] = field(default_factory=dict)
+    _phases: dict[int, Callable[[], Received]] = field(default_factory=dict)
+    """The phases that the attempts have reached by now."""
 
     @contextmanager
-    def showing(self, entry: Entry) -> Iterator[None]:
-        """Show the attempt for the length of the block."""
-        entry.account.video_id = entry.video_id
-        self._entries[id(entry)] = entry
+    def showing(self, phase: Callable[[], Received]) -> Iterator[None]:
+        """Show an attempt for the length of the block; `phase` returns the phase that it has reached."""
+        self._phases[id(phase)] = phase
         try:
             yield
         finally:
-            del self._entries[id(entry)]
+            del self._phases[id(phase)]
 
     def running(self, now: float) -> tuple[RunningJob, ...]:
         """Return the jobs of the moment, the oldest first; `now` is the monotonic clock's."""
-        return tuple(_running(entry, now) for entry in self._entries.values())
+        reached = (phase() for phase in self._phases.values())
+        return tuple(_running(phase, now) for phase in reached if isinstance(phase, Understood))
 
     @property
     def last(self) -> EndedJob | None:
         """The job that ended last."""
         return self.ended[-1] if self.ended else None
 
-    def completed(self, job_id: str, account: Account, now: datetime) -> None:
-        """A job's result marker stands."""
-        seconds, audio_seconds = account.seconds, account.audio_seconds or 0.0
+    def completed(self, job_id: str, ended: Ended[Transcribing], now: datetime) -> None:
+        """Count a job whose result marker is stored."""
+        seconds, audio_seconds = ended.seconds, ended.spent.audio_seconds or 0.0
         speed = audio_seconds / seconds if seconds else 0.0
-        self.ended.append(_ended(job_id, account, code=None, now=now, speed_ratio=speed))
+        self.ended.append(_ended(job_id, ended, code=None, now=now, speed_ratio=speed))
         self.totals.completed += 1
         self.totals.audio_seconds += audio_seconds
         self.totals.processing_seconds += seconds
-        self._spent(account)
+        self._count(ended)
         JOBS.add(outcome="completed")
         JOB_SECONDS.record(seconds)
-        QUEUE_SECONDS.record(account.queued_seconds)
+        QUEUE_SECONDS.record(ended.phase.receipt.queued_seconds)
         JOB_AUDIO_SECONDS.add(audio_seconds)
         SPEED_RATIO.record(speed)
 
-    def failed(self, job_id: str | None, account: Account, code: ErrorCode, now: datetime) -> None:
-        """A message was given up on."""
-        self.ended.append(_ended(job_id, account, code=code.value, now=now, speed_ratio=None))
+    def failed(self, job_id: str | None, ended: Ended[Received], code: ErrorCode, now: datetime) -> None:
+        """Count a message that was given up on."""
+        self.ended.append(_ended(job_id, ended, code=code.value, now=now, speed_ratio=None))
         self.totals.failed += 1
-        self._spent(account)
+        self._count(ended)
         JOBS.add(outcome="failed")
         DEAD_LETTERS.add(code=code)
 
-    def _spent(self, account: Account) -> None:
-        self.totals.chunks += len(account.chunks)
-        self.totals.chunks_fallback += sum(account.fallback_reasons.values())
-        if (cost := account.cost) is None:
-            return
+    def _count(self, ended: Ended[Received]) -> None:
+        cost = ended.cost
+        self.totals.chunks += len(ended.spent.chunks)
+        self.totals.chunks_fallback += ended.spent.chunks_fallback
         self.totals.cost_usd += cost.usd
         self.totals.baseline_usd += cost.baseline.usd
         BASELINE_USD.add(cost.baseline.usd)
@@ -149,45 +139,41 @@ class Board:
 
 
 def _ended(
-    job_id: str | None, account: Account, *, code: str | None, now: datetime, speed_ratio: float | None
+    job_id: str | None, ended: Ended[Received], *, code: str | None, now: datetime, speed_ratio: float | None
 ) -> EndedJob:
+    phase, cost = ended.phase, ended.cost
     return EndedJob(
         job_id=job_id,
-        video_id=account.video_id,
+        video_id=phase.job.video_id if isinstance(phase, Understood) else None,
         code=code,
         ended_at=now,
-        seconds=account.seconds,
+        seconds=ended.seconds,
         speed_ratio=speed_ratio,
-        audio_seconds=account.audio_seconds,
-        cost_usd=account.cost.usd if account.cost else None,
-        baseline_usd=account.cost.baseline.usd if account.cost else None,
-        chunks=tuple(chunk.engine for chunk in sorted(account.chunks, key=lambda chunk: chunk.index)),
+        audio_seconds=ended.spent.audio_seconds,
+        cost_usd=cost.usd,
+        baseline_usd=cost.baseline.usd,
+        chunks=tuple(chunk.engine for chunk in sorted(ended.spent.chunks, key=lambda chunk: chunk.index)),
     )
 
 
-def _running(entry: Entry, now: float) -> RunningJob:
-    account, progress = entry.account, entry.account.progress
-    total = _chunks_total(account)
+def _running(phase: Understood, now: float) -> RunningJob:
+    routed = phase if isinstance(phase, Routed) else None
+    progress = phase.progress if isinstance(phase, Transcribing) else None
+    total = progress.chunks_total if progress else None
+    if total is None and routed:
+        total = routed.chunks_expected
     engines = progress.engines if progress else {}
     return RunningJob(
-        job_id=entry.job_id,
-        video_id=entry.video_id,
-        method=account.route.method if account.route else None,
-        seconds=now - account.began,
-        audio_seconds=account.audio_seconds or account.expected_seconds,
+        job_id=phase.job.job_id,
+        video_id=phase.job.video_id,
+        method=routed.route.method if routed else None,
+        seconds=now - phase.receipt.began,
+        audio_seconds=phase.spent.audio_seconds or (routed.expected_seconds if routed else None),
         audio_seconds_done=progress.audio_seconds_done if progress else 0.0,
         chunks_done=progress.chunks_done if progress else 0,
         chunks_total=total,
         chunks=tuple(engines.get(index) for index in range(max(total or 0, max(engines, default=-1) + 1))),
         chunks_in_work=tuple(sorted(progress.in_work)) if progress else (),
-        deliveries=account.deliveries,
-        queued_seconds=account.queued_seconds,
+        deliveries=phase.deliveries if isinstance(phase, Claimed) else None,
+        queued_seconds=phase.receipt.queued_seconds,
     )
-
-
-def _chunks_total(account: Account) -> int | None:
-    if account.progress and account.progress.chunks_total is not None:
-        return account.progress.chunks_total
-    if account.expected_seconds and account.chunk_seconds:
-        return math.ceil(account.expected_seconds / account.chunk_seconds)
-    return None

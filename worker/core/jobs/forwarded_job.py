@@ -9,13 +9,13 @@ from datetime import datetime
 import structlog
 
 from schemas.events import PartialMetadata
-from schemas.state import StoredMessage
+from schemas.state import ClaimRecord, StoredMessage
 from worker.core.costs.bill import Cost, bill
 from worker.core.jobs import reporting
-from worker.core.jobs.handler import JobAttempt, JobRules, Jobs, JobTools, traced
+from worker.core.jobs.attempt import JobAttempt, Jobs, traced
 from worker.core.jobs.job_message import original_of
-from worker.core.jobs.spending import spent_before
-from worker.core.jobs.state import Claim
+from worker.core.jobs.phases import Ended, Received, Spent, Understood
+from worker.core.jobs.tools import JobRules, JobTools
 from worker.errors import DeliveriesExhausted, JobFault, JobIdConflict
 from worker.ports import Delivery
 
@@ -51,45 +51,34 @@ class _ForwardedJob(JobAttempt):
         except JobFault as exc:  # it is no job, or another job has its id
             error = exc
         try:
-            await self._bury(error)
+            await self.give_up(error, self._deliveries)
         except JobIdConflict as exc:
-            await self._bury(exc)
+            await self.give_up(exc, self._deliveries)
 
-    async def _bury(self, error: JobFault) -> None:
-        """Store the failure where the message is a job, then publish dead letter, failed and cost events."""
-        if (job := self._job_of(error)) is None:
-            messages = self._messages(error, claim=None)
-        else:
-            async with self._claim(job, deliveries=0) as claim:
-                await spent_before(claim, self._account)
-                messages = self._messages(error, claim)
-                await claim.conclude(self._marker(job, messages, error))
-        await self._publish(messages)
-        job_id, code = self._subject.echo.job_id, reporting.code_of(error)
-        self._tools.board.failed(job_id, self._account, code, self._tools.clock.now())
-
-    def _messages(self, error: JobFault, claim: Claim | None) -> tuple[StoredMessage, ...]:
-        account = self._account
-        cost = bill(account.chunks, account.audio_seconds or 0.0, self._rules.prices, account.waste)
-        account.cost = cost
-        was_claimed = claim is not None and claim.record.deliveries > 0
+    def _failure(
+        self, error: Exception, attempts: int, record: ClaimRecord | None, spent: Spent
+    ) -> tuple[Ended[Received], tuple[StoredMessage, ...]]:
+        cost = bill(spent.chunks, spent.audio_seconds or 0.0, self._rules.prices, spent.waste)
+        was_claimed = record is not None and record.deliveries > 0
         letter = reporting.dead_letter(
             self._subject,
-            self._account,
             error,
             original_of(self._delivery, self._rules.subscription),
-            attempts=self._deliveries,
-            crashes=claim.record.crashes if claim else 0,
-            first_seen=claim.record.first_seen if claim and was_claimed else self._delivery.publish_time,
+            worker=self._rules.worker,
+            attempts=attempts,
+            crashes=record.crashes if record else 0,
+            first_seen=record.first_seen if record and was_claimed else self._delivery.publish_time,
             now=self._gave_up_at,
         )
-        return traced(reporting.failed(self._subject, error, letter, self._known(cost), cost, self._gave_up_at))
+        ended = Ended(phase=self._phase, spent=spent, seconds=0.0, cost=cost)
+        known = self._known(spent, cost)
+        return ended, traced(reporting.failure(self._subject, error, letter, known, cost, self._gave_up_at))
 
-    def _known(self, cost: Cost) -> PartialMetadata:
+    def _known(self, spent: Spent, cost: Cost) -> PartialMetadata:
         return PartialMetadata(
-            method_requested=self._account.method_requested,
-            method_used=self._account.method_used,
-            fallback_reasons=self._account.fallback_reasons,
+            method_requested=self._phase.job.force_method if isinstance(self._phase, Understood) else None,
+            method_used=self._phase.method_used(spent.chunks),
+            fallback_reasons=spent.fallback_reasons,
             cost_estimate_usd=cost.usd if cost.engines else None,
             deliveries=self._deliveries or None,
         )

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Literal, assert_never
 
 import structlog
 
@@ -133,7 +133,7 @@ class Ladder:
         `DeepgramDown` where only Deepgram was left and serves no request.
         """
         if not chunk.windows:
-            return _heard_by_parakeet(chunk, ())
+            return _checkpoint(chunk, "parakeet", ())
         meter = _Meter()
         try:
             heard = await self._by_route(chunk, meter)
@@ -247,13 +247,9 @@ class Ladder:
                 raise
         meter.add_wasted(answer.wasted_requests, sent_seconds)
         self.interrupted = self.interrupted or answer.interrupted
-        return Checkpoint(
-            **_place(chunk),
-            engine="deepgram",
-            windows=(WindowTranscript(span, answer.words),),
-            engine_seconds=0.0,
-            deepgram_request_id=answer.request_id,
-            deepgram_billed_seconds=answer.billed_seconds,
+        windows = (WindowTranscript(span, answer.words),)
+        return _checkpoint(
+            chunk, "deepgram", windows, request_id=answer.request_id, billed_seconds=answer.billed_seconds
         )
 
     async def _parakeet(self, chunk: Chunk, spans: Sequence[WindowSpan], meter: _Meter) -> Checkpoint:
@@ -265,7 +261,7 @@ class Ladder:
             raise
         self._health.record_success()
         windows = (WindowTranscript(span, task.result().words) for span, task in zip(spans, hearing, strict=True))
-        return _heard_by_parakeet(chunk, tuple(windows))
+        return _checkpoint(chunk, "parakeet", tuple(windows))
 
     async def _hear_window(self, chunk: Chunk, span: WindowSpan, meter: _Meter) -> Recognition:
         try:
@@ -297,8 +293,25 @@ def gates_failed_by(chunk: Chunk, heard: Checkpoint) -> tuple[str, ...]:
     return tuple(dict.fromkeys(gate.value for window in heard.windows for gate in failed_gates(chunk, window)))
 
 
-def _heard_by_parakeet(chunk: Chunk, windows: tuple[WindowTranscript, ...]) -> Checkpoint:
-    return Checkpoint(**_place(chunk), engine="parakeet", windows=windows, engine_seconds=0.0)
+def _checkpoint(
+    chunk: Chunk,
+    engine: Literal["parakeet", "deepgram"],
+    windows: tuple[WindowTranscript, ...],
+    *,
+    request_id: str | None = None,
+    billed_seconds: float = 0.0,
+) -> Checkpoint:
+    return Checkpoint(
+        index=chunk.index,
+        start_sample=chunk.start_sample,
+        end_sample=chunk.end_sample,
+        engine=engine,
+        windows=windows,
+        engine_seconds=0.0,
+        audio_seconds=(chunk.end_sample - chunk.start_sample) / SAMPLE_RATE_HZ,
+        deepgram_request_id=request_id,
+        deepgram_billed_seconds=billed_seconds,
+    )
 
 
 def _whole(chunk: Chunk) -> WindowSpan:
@@ -309,12 +322,3 @@ def _whole(chunk: Chunk) -> WindowSpan:
         max(chunk.end_sample, last.end_sample),
         overlaps_previous=first.overlaps_previous,
     )
-
-
-def _place(chunk: Chunk) -> dict[str, float]:
-    return {
-        "index": chunk.index,
-        "start_sample": chunk.start_sample,
-        "end_sample": chunk.end_sample,
-        "audio_seconds": (chunk.end_sample - chunk.start_sample) / SAMPLE_RATE_HZ,
-    }

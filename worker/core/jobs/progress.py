@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import structlog
 
 from worker.core.jobs import reporting
-from worker.core.jobs.reporting import Account, Subject
+from worker.core.jobs.phases import Routed
+from worker.core.jobs.reporting import Subject
 from worker.core.jobs.tasks import together
 from worker.core.jobs.transcription import Progress
 from worker.errors import Undiagnosed
@@ -21,8 +22,8 @@ log = structlog.get_logger(__name__)
 class ProgressReporter:
     """Publishes what `update` was last told. An event that cannot be published is dropped: the next one says more."""
 
-    def __init__(self, topic: Topic, subject: Subject, account: Account, clock: Clock) -> None:
-        self._topic, self._subject, self._account, self._clock = topic, subject, account, clock
+    def __init__(self, topic: Topic, subject: Subject, phase: Routed, clock: Clock) -> None:
+        self._topic, self._subject, self._phase, self._clock = topic, subject, phase, clock
         self._started_at = clock.monotonic()
         self._news = asyncio.Event()
         self._latest: Progress | None = None
@@ -53,7 +54,7 @@ class ProgressReporter:
     async def _say(self, progress: Progress) -> None:
         message = reporting.progress(
             self._subject,
-            self._account.route.method if self._account.route else "auto",
+            self._phase.route.method,
             done=progress.chunks_done,
             total=progress.chunks_total,
             seconds=progress.audio_seconds_done,
@@ -66,7 +67,7 @@ class ProgressReporter:
             log.info("progress.dropped", reason=str(exc))
 
     def _eta_seconds(self, progress: Progress) -> float | None:
-        expected, done = self._account.expected_seconds, progress.audio_seconds_done
+        expected, done = self._phase.expected_seconds, progress.audio_seconds_done
         if not expected or not done:
             return None
         elapsed = self._clock.monotonic() - self._started_at

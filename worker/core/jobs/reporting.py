@@ -6,11 +6,9 @@ the job is delivered, so that every repetition is byte for byte the same.
 
 import hashlib
 import traceback
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TypedDict
 
 from schemas.codes import ErrorCode, ErrorType, EventType, Method
 from schemas.dead_letter import DeadLetter, OriginalMessage, dead_letter_attributes, encode_dead_letter
@@ -31,17 +29,24 @@ from schemas.events import (
 )
 from schemas.ids import dead_letter_id, event_id
 from schemas.job import JobEcho
-from schemas.state import NO_WASTE, Checkpoint, StoredMessage, Waste
+from schemas.state import StoredMessage
 from worker.core.costs.bill import Cost
-from worker.core.jobs.routing import Route
-from worker.core.jobs.transcription import Progress
+from worker.core.jobs.phases import Claimed, Ended, Received, Routed, Transcribing, Understood
 from worker.errors import InvalidJob, Retryable, WorkerError
-from worker.ports import EngineFacts
 
 WORKER_FAULT_ACTION = "look for this support_reference in the worker's log; a fixed worker can replay the job"
 
 MOST_MESSAGE_CHARACTERS = 4_000
 """The most characters of an error in events, letters and the log: some exceptions quote all that they choked on."""
+
+
+class OpeningFields(TypedDict):
+    """The fields that every event opens with."""
+
+    event_id: str
+    occurred_at: datetime
+    run: int
+    job: JobEcho
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,93 +57,14 @@ class Subject:
     identity: str
     run: int
 
-    def head(self, event_type: EventType, outcome: str, now: datetime) -> dict[str, Any]:
-        """The fields that every event opens with."""
-        return {
-            "event_id": event_id(self.identity, run=self.run, event_type=event_type, outcome=outcome),
-            "occurred_at": now,
-            "run": self.run,
-            "job": self.echo,
-        }
-
-
-@dataclass(kw_only=True)
-class Account:
-    """What is known of one attempt, filled in as the job goes its way; a failure reports what is there by then."""
-
-    worker: str
-    started_at: datetime
-    """By the wall clock, which may be set back: for times that people read, never for durations."""
-    began: float
-    """The same moment on the monotonic clock."""
-    queued_seconds: float
-    seconds: float = 0.0
-    """Processing time by the monotonic clock, once the job has ended."""
-    method_requested: Method | None = None
-    route: Route | None = None
-    engine: EngineFacts | None = None
-    deepgram_model: str | None = None
-    deliveries: int | None = None
-    video_id: str | None = None
-    """Once the message has been read."""
-    chunk_seconds: float | None = None
-    """The length that chunks are cut to."""
-    expected_seconds: float | None = None
-    """What the container says; `audio_seconds` is what was decoded."""
-    audio_seconds: float | None = None
-    chunks: Sequence[Checkpoint] = field(default_factory=tuple)
-    chunks_resumed: int = 0
-    waste: Waste = NO_WASTE
-    """The cost of this run's failed attempts, earlier ones included."""
-    progress: Progress | None = None
-    cost: Cost | None = None
-    """Once the job has ended."""
-
-    @property
-    def method_used(self) -> Method | None:
-        """By the engines that did the chunks; before there are any, by the route."""
-        engines = {chunk.engine for chunk in self.chunks}
-        if len(engines) > 1:
-            return Method.HYBRID
-        if engines:
-            return Method(engines.pop())
-        return Method(self.route.method) if self.route else None
-
-    @property
-    def model_name(self) -> str | None:
-        """The model that heard the file; Parakeet's where both took part."""
-        if self.method_used is Method.DEEPGRAM:
-            return self.deepgram_model
-        return self.engine.model_name if self.engine else None
-
-    @property
-    def fallback_reasons(self) -> dict[str, int]:
-        """Error code -> chunks that fell back because of it."""
-        counts = Counter(chunk.fallback_reason.value for chunk in self.chunks if chunk.fallback_reason)
-        return dict(sorted(counts.items()))
-
-    def so_far(self, cost: Cost) -> dict[str, Any]:
-        """Return the fields that completed and failed metadata share."""
-        reasons = self.fallback_reasons
-        by_parakeet = any(chunk.engine == "parakeet" for chunk in self.chunks)
-        return {
-            "method_requested": self.method_requested,
-            "method_used": self.method_used,
-            "routing_reason": self.route.reason if self.route else None,
-            "model_name": self.model_name,
-            "gpu_used": by_parakeet and self.engine is not None and self.engine.uses_gpu,
-            "device_used": self.engine.device_name if by_parakeet and self.engine else None,
-            "fallback_used": bool(reasons),
-            "fallback_reasons": reasons,
-            "chunks_fallback": sum(reasons.values()),
-            "chunks_resumed": self.chunks_resumed,
-            "audio_duration_seconds": self.audio_seconds,
-            "processing_time_seconds": self.seconds,
-            "queue_time_seconds": self.queued_seconds,
-            "cost_estimate_usd": cost.usd,
-            "deliveries": self.deliveries,
-            "worker": self.worker,
-        }
+    def head(self, event_type: EventType, outcome: str, now: datetime) -> OpeningFields:
+        """Return the fields that every event opens with."""
+        return OpeningFields(
+            event_id=event_id(self.identity, run=self.run, event_type=event_type, outcome=outcome),
+            occurred_at=now,
+            run=self.run,
+            job=self.echo,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,17 +78,32 @@ class Outcomes:
 
 
 def completion(
-    subject: Subject, account: Account, outcomes: Outcomes, cost: Cost, now: datetime
+    subject: Subject, ended: Ended[Transcribing], outcomes: Outcomes, now: datetime
 ) -> tuple[StoredMessage, ...]:
-    """The completed event and its cost event."""
-    shared = account.so_far(cost)
-    seconds, processing = account.audio_seconds or 0.0, shared["processing_time_seconds"]
+    """Return the completed event and its cost event."""
+    phase, spent, chunks = ended.phase, ended.spent, ended.spent.chunks
+    seconds, device = spent.audio_seconds or 0.0, phase.device(chunks)
     metadata = TranscriptionMetadata(
-        **shared,
-        chunks_total=len(account.chunks),
+        method_requested=phase.job.force_method,
+        method_used=phase.method_used(chunks),
+        routing_reason=phase.route.reason,
+        model_name=phase.model_name(chunks),
+        gpu_used=device is not None and device.uses_gpu,
+        device_used=device.device_name if device else None,
+        fallback_used=bool(spent.chunks_fallback),
+        fallback_reasons=spent.fallback_reasons,
+        chunks_total=len(chunks),
+        chunks_fallback=spent.chunks_fallback,
+        chunks_resumed=phase.chunks_resumed,
         words_count=outcomes.words_count,
         paragraphs_count=outcomes.paragraphs_count,
-        processing_speed_ratio=seconds / processing if processing else 0.0,
+        audio_duration_seconds=seconds,
+        processing_time_seconds=ended.seconds,
+        queue_time_seconds=phase.receipt.queued_seconds,
+        processing_speed_ratio=seconds / ended.seconds if ended.seconds else 0.0,
+        cost_estimate_usd=ended.cost.usd,
+        deliveries=phase.deliveries,
+        worker=phase.receipt.worker,
     )
     event = CompletedEvent(
         **subject.head(EventType.COMPLETED, "completed", now),
@@ -170,25 +111,37 @@ def completion(
         flags=outcomes.flags,
         transcription_metadata=metadata,
     )
-    return _stored(event), _stored(cost_event(subject, cost, "completed", now))
+    return _stored(event), _stored(cost_event(subject, ended.cost, "completed", now))
+
+
+def known_of(ended: Ended[Received]) -> PartialMetadata:
+    """Return what the last phase of a failed attempt knew."""
+    phase, spent, chunks = ended.phase, ended.spent, ended.spent.chunks
+    device = phase.device(chunks)
+    return PartialMetadata(
+        method_requested=phase.job.force_method if isinstance(phase, Understood) else None,
+        method_used=phase.method_used(chunks),
+        routing_reason=phase.route.reason if isinstance(phase, Routed) else None,
+        model_name=phase.model_name(chunks),
+        gpu_used=device is not None and device.uses_gpu,
+        device_used=device.device_name if device else None,
+        fallback_used=bool(spent.chunks_fallback),
+        fallback_reasons=spent.fallback_reasons,
+        chunks_fallback=spent.chunks_fallback,
+        chunks_resumed=phase.chunks_resumed if isinstance(phase, Transcribing) else 0,
+        audio_duration_seconds=spent.audio_seconds,
+        processing_time_seconds=ended.seconds,
+        queue_time_seconds=phase.receipt.queued_seconds,
+        cost_estimate_usd=ended.cost.usd,
+        deliveries=phase.deliveries if isinstance(phase, Claimed) else None,
+        worker=phase.receipt.worker,
+    )
 
 
 def failure(
-    subject: Subject,
-    account: Account,
-    error: Exception,
-    letter: DeadLetter,
-    cost: Cost,
-    now: datetime,
-) -> tuple[StoredMessage, ...]:
-    """The dead letter, the failed event that refers to it, and the cost event."""
-    return failed(subject, error, letter, PartialMetadata(**account.so_far(cost)), cost, now)
-
-
-def failed(
     subject: Subject, error: Exception, letter: DeadLetter, known: PartialMetadata, cost: Cost, now: datetime
 ) -> tuple[StoredMessage, ...]:
-    """Return the messages of `failure` with the metadata that are known."""
+    """Return the dead letter, the failed event that refers to it, and the cost event."""
     event = FailedEvent(
         **subject.head(EventType.FAILED, "failed", now),
         error=_failure(error, letter.dead_letter_id),
@@ -203,7 +156,8 @@ def failed(
 
 
 def cost_event(subject: Subject, cost: Cost, outcome: Outcome, now: datetime) -> CostEvent:
-    """What the run cost."""
+    """Return the cost of the run."""
+    attribution = cost.attribution
     return CostEvent(
         **subject.head(EventType.COST, outcome, now),
         outcome=outcome,
@@ -214,7 +168,11 @@ def cost_event(subject: Subject, cost: Cost, outcome: Outcome, now: datetime) ->
         baseline=cost.baseline,
         savings_usd=cost.savings_usd,
         savings_percent=cost.savings_percent,
-        **asdict(cost.attribution),
+        revision=attribution.revision,
+        rollout_group=attribution.rollout_group,
+        processing_time_seconds=attribution.processing_time_seconds,
+        chunks_total=attribution.chunks_total,
+        chunks_fallback=attribution.chunks_fallback,
     )
 
 
@@ -235,10 +193,10 @@ def progress(
 
 def dead_letter(
     subject: Subject,
-    account: Account,
     error: Exception,
     original: OriginalMessage,
     *,
+    worker: str,
     attempts: int,
     crashes: int,
     first_seen: datetime,
@@ -257,7 +215,7 @@ def dead_letter(
         crashes=crashes,
         first_seen=first_seen,
         failed_at=now,
-        worker=account.worker,
+        worker=worker,
         traceback_digest=_traceback_digest(error),
     )
 

@@ -1,9 +1,11 @@
 """The cost of a job's failed attempts, kept in its state until the job ends."""
 
+from dataclasses import replace
+
 import structlog
 
 from schemas.state import Waste
-from worker.core.jobs.reporting import Account
+from worker.core.jobs.phases import Spent
 from worker.core.jobs.state import Claim
 from worker.errors import ClaimLost, Undiagnosed
 
@@ -20,13 +22,14 @@ async def keep_waste(claim: Claim, waste: Waste) -> None:
         log.warning("waste.not_kept", reason=str(exc), **waste.model_dump())
 
 
-async def spent_before(claim: Claim, account: Account) -> None:
-    """Fill in what all attempts at a job that is given up spent: on chunks that stand, and on chunks that failed.
+async def spent_in_all(claim: Claim, spent: Spent) -> Spent:
+    """Return what all attempts at a job's run spent, on chunks with a checkpoint and on chunks that failed.
 
-    The last attempt may have ended before it came to the chunks of earlier ones. Raises `StorageServiceError`.
+    `spent` is the last attempt's, which may have ended before it came to the chunks of earlier ones. Raises
+    `StorageServiceError`.
     """
-    account.waste = claim.record.waste
     chunks = await claim.checkpoints.all()
-    if chunks:
-        account.chunks = chunks
-        account.audio_seconds = sum({chunk.index: chunk.audio_seconds for chunk in chunks}.values())
+    if not chunks:
+        return replace(spent, waste=claim.record.waste)
+    seconds = sum({chunk.index: chunk.audio_seconds for chunk in chunks}.values())
+    return Spent(chunks=chunks, audio_seconds=seconds, waste=claim.record.waste)

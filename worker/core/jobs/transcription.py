@@ -130,6 +130,17 @@ class Transcription:
         """How many of them were taken from checkpoints."""
         return self._resumed
 
+    @property
+    def progress(self) -> Progress:
+        """The state of all chunks, as `on_progress` receives it."""
+        return Progress(
+            chunks_done=len(self._done),
+            chunks_total=self._chunks_total,
+            audio_seconds_done=sum(chunk.audio_seconds for chunk in self._done),
+            engines={chunk.index: chunk.engine for chunk in self._done},
+            in_work=frozenset(self._in_work),
+        )
+
     async def run(self, path: Path) -> Transcribed:
         """Hear the whole file. Raises the first error of decoder, engine or store; finished chunks stay kept.
 
@@ -235,15 +246,7 @@ class Transcription:
         self._report()
 
     def _report(self) -> None:
-        self._on_progress(
-            Progress(
-                chunks_done=len(self._done),
-                chunks_total=self._chunks_total,
-                audio_seconds_done=sum(chunk.audio_seconds for chunk in self._done),
-                engines={chunk.index: chunk.engine for chunk in self._done},
-                in_work=frozenset(self._in_work),
-            )
-        )
+        self._on_progress(self.progress)
 
 
 async def chunks_of(cutter: ChunkCutter, stream: PcmStream) -> AsyncGenerator[Chunk]:

@@ -13,7 +13,7 @@ from tests.support.jobs.state import checkpoint
 from tests.support.wait import eventually
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.dead_letters.replay import Edit, edited
-from worker.core.jobs.handler import JobAttempt
+from worker.core.jobs.attempt import JobAttempt
 from worker.errors import JobExpired
 from worker.ports import ObjectRef, Pcm
 

@@ -12,7 +12,7 @@ from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.costs.budget import NoLimit
-from worker.core.jobs.handler import JobAttempt
+from worker.core.jobs.attempt import JobAttempt
 from worker.core.jobs.ladder import Deepgram
 from worker.errors import DeepgramUnusable, EngineFailure, ObjectNotFound, StorageServiceError
 from worker.ports import SAMPLE_RATE_HZ, ObjectRef, Pcm

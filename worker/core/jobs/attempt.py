@@ -9,34 +9,34 @@ A `JobAttempt` lives as long as one delivery is worked on. It knows neither acks
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import structlog
 
 from schemas.codes import Method
 from schemas.ids import message_identity, request_fingerprint
 from schemas.job import JobEcho, TranscriptionJob
-from schemas.state import Checkpoint, ResultMarker, StoredMessage
-from worker.core.costs.bill import Prices
+from schemas.state import ClaimRecord, ResultMarker, StoredMessage
 from worker.core.jobs import reporting
 from worker.core.jobs.attribution import charge
-from worker.core.jobs.audio_input import AudioInput, AudioIntake
-from worker.core.jobs.board import Board, Entry
-from worker.core.jobs.engine_health import EngineHealth
+from worker.core.jobs.audio_input import AudioInput
 from worker.core.jobs.expiry import refuse_expired
 from worker.core.jobs.frames import without_frames
 from worker.core.jobs.job_message import JobMessage, original_of, read_message
-from worker.core.jobs.ladder import Deepgram, Ladder
+from worker.core.jobs.ladder import Ladder
 from worker.core.jobs.obstacles import Obstacles, expect_deepgram
-from worker.core.jobs.output import Author, OutputWriter
+from worker.core.jobs.output import Author
 from worker.core.jobs.ownership import while_owned
+from worker.core.jobs.phases import Claimed, Ended, Receipt, Received, Routed, Spent, Transcribing
 from worker.core.jobs.progress import ProgressReporter
 from worker.core.jobs.repetition import costs_to_keep, missing_artefacts
-from worker.core.jobs.reporting import Account, Outcomes, Subject
-from worker.core.jobs.routing import RoutingPolicy, Situation, can_use_parakeet, feasible, may_fall_back, route
-from worker.core.jobs.spending import keep_waste, spent_before
-from worker.core.jobs.state import Claim, JobStates, checkpoint_key
+from worker.core.jobs.reporting import Outcomes, Subject
+from worker.core.jobs.routing import Situation, can_use_parakeet, feasible, may_fall_back, route
+from worker.core.jobs.spending import keep_waste, spent_in_all
+from worker.core.jobs.state import Claim, checkpoint_key
+from worker.core.jobs.tools import JobRules, JobTools
 from worker.core.jobs.transcription import PLANNING_VERSION, Progress, Transcribed, Transcription
 from worker.errors import (
     AttemptsExhausted,
@@ -49,43 +49,12 @@ from worker.errors import (
     UnsupportedSchemaVersion,
     WorkerError,
 )
-from worker.ports import AudioDecoder, Clock, Delivery, JobSlot, Topic, WindowRecogniser
+from worker.ports import Delivery, JobSlot
 from worker.telemetry.spans import stage, trace_attributes
 
+PhaseT = TypeVar("PhaseT", bound=Received)
+
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobRules:
-    """What the settings say about every job."""
-
-    worker: str
-    revision: str = ""
-    subscription: str
-    routing: RoutingPolicy
-    prices: Prices
-    chunk_seconds: float
-    chunks_in_flight: int
-    max_crashes: int
-    progress_events: bool = False
-    log_costs: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobTools:
-    """What every job works with; shared by all of them, owned by the app."""
-
-    states: JobStates
-    intake: AudioIntake
-    output: OutputWriter
-    decoder: AudioDecoder
-    recogniser: WindowRecogniser
-    deepgram: Deepgram | None
-    health: EngineHealth
-    completions: Topic
-    dead_letters: Topic
-    clock: Clock
-    board: Board = field(default_factory=Board)
 
 
 class Jobs:
@@ -107,13 +76,11 @@ class JobAttempt:
         self._given_up: dict[int, EngineError] = {}
         self._obstacles = Obstacles(tools.states, tools.deepgram, tools.clock, tools.intake)
         now = tools.clock.now()
-        self._account = Account(
-            worker=rules.worker,
-            started_at=now,
-            began=tools.clock.monotonic(),
-            queued_seconds=max(0.0, (now - delivery.publish_time).total_seconds()),
-            chunk_seconds=rules.chunk_seconds,
+        queued_seconds = max(0.0, (now - delivery.publish_time).total_seconds())
+        receipt = Receipt(
+            worker=rules.worker, started_at=now, began=tools.clock.monotonic(), queued_seconds=queued_seconds
         )
+        self._phase = Received(receipt=receipt)
         self._message: JobMessage | None = None
         self._subject = Subject(echo=JobEcho(), identity="", run=0)
         self._last_result: ResultMarker | None = None
@@ -123,7 +90,7 @@ class JobAttempt:
     async def handle(self, slot: JobSlot) -> None:
         """Do the job, or say again how it ended."""
         job = await self._understand()
-        with self._tools.board.showing(Entry(job_id=job.job_id, video_id=job.video_id, account=self._account)):
+        with self._tools.board.showing(lambda: self._phase):
             if marker := await self._concluded_before(job):
                 await self._publish(marker.messages)
             else:
@@ -143,15 +110,14 @@ class JobAttempt:
     async def give_up(self, error: Exception, attempts: int) -> None:
         """Store the failure, then send dead letter, failed and cost events."""
         if (job := self._job_of(error)) is None:
-            messages = self._failure(error, attempts, claim=None)
+            ended, messages = self._failure(error, attempts, None, self._phase.spent)
         else:
             async with self._claim(job, deliveries=0) as claim:
-                await spent_before(claim, self._account)
-                messages = self._failure(error, attempts, claim)
+                spent = await spent_in_all(claim, self._phase.spent)
+                ended, messages = self._failure(error, attempts, claim.record, spent)
                 await claim.conclude(self._marker(job, messages, error))
         await self._publish(messages)
-        job_id, code = self._subject.echo.job_id, reporting.code_of(error)
-        self._tools.board.failed(job_id, self._account, code, self._tools.clock.now())
+        self._tools.board.failed(self._subject.echo.job_id, ended, reporting.code_of(error), self._tools.clock.now())
 
     # the steps of `handle`, in order
 
@@ -163,7 +129,7 @@ class JobAttempt:
             self._subject = message.subject
             if message.job is not None:
                 structlog.contextvars.bind_contextvars(job_id=message.job.job_id, video_id=message.job.video_id)
-                self._account.method_requested = message.job.force_method
+                self._phase = self._phase.understood(message.job)
             if message.unknown_fields:
                 log.info("job.unknown_fields", count=message.unknown_fields, fields=message.unknown_names)
         if self._message.fault is not None:
@@ -211,33 +177,38 @@ class JobAttempt:
                 return await self._publish(marker.messages)
 
     async def _work(self, job: TranscriptionJob, claim: Claim) -> None:
-        self._account.deliveries, self._account.waste = claim.record.deliveries, claim.record.waste
-        if claim.record.crashes >= self._rules.max_crashes:
-            raise AttemptsExhausted(claim.record.crashes, self._rules.max_crashes, claim.record.last_fault)
-        async with AsyncExitStack() as until_published:  # nobody shall wait for the audio to be removed
+        record = claim.record
+        self._phase = claimed = self._phase.understood(job).claimed(deliveries=record.deliveries, waste=record.waste)
+        if record.crashes >= self._rules.max_crashes:
+            raise AttemptsExhausted(record.crashes, self._rules.max_crashes, record.last_fault)
+        async with AsyncExitStack() as until_published:  # delete the audio after publishing, off the critical path
             async with while_owned(claim):
                 audio = await until_published.enter_async_context(self._tools.intake.fetch(job))
-                situation = await self._route(job, audio)
-                transcribed = await self._transcribe(job, audio, claim, situation)
+                situation, routed = await self._route(claimed, audio)
+                phase, transcribed = await self._transcribe(routed, audio, claim, situation)
                 await claim.verify()
-                outcomes = await self._tools.output.write(job, audio, transcribed, self._author())
-                messages = self._completion(transcribed, outcomes)
+                author = self._author(phase, transcribed)
+                outcomes = await self._tools.output.write(job, audio, transcribed, author)
+                ended, messages = self._completion(phase, transcribed, outcomes)
                 marker = self._marker(job, messages)
                 with stage("conclude"):
                     await claim.conclude(marker)
-            self._tools.board.completed(job.job_id, self._account, self._tools.clock.now())
+            self._tools.board.completed(job.job_id, ended, self._tools.clock.now())
             await self._publish(marker.messages)
-        await claim.checkpoints.clear()  # nobody waits for that either
+        await claim.checkpoints.clear()  # off the critical path, too
 
-    async def _route(self, job: TranscriptionJob, audio: AudioInput) -> Situation:
+    async def _route(self, claimed: Claimed, audio: AudioInput) -> tuple[Situation, Routed]:
+        job = claimed.job
         with stage("probe"):
             facts = await self._tools.decoder.probe(audio.path)
         situation = self._situation(job, job.duration_seconds or facts.duration_seconds)
-        self._account.expected_seconds = facts.duration_seconds
-        self._account.route = found = route(situation)
+        found, seconds = route(situation), facts.duration_seconds
         log.info("job.routed", method=found.method, reason=found.reason, codec=facts.codec)
-        self._account.route = feasible(found, situation, deepgram_configured=self._tools.deepgram is not None)
-        return situation
+        chunk_seconds = self._rules.chunk_seconds
+        self._phase = routed = claimed.routed(found, expected_seconds=seconds, chunk_seconds=chunk_seconds)
+        usable = feasible(found, situation, deepgram_configured=self._tools.deepgram is not None)
+        self._phase = routed = replace(routed, route=usable)
+        return situation, routed
 
     def _situation(self, job: TranscriptionJob, duration_seconds: float | None) -> Situation:
         return Situation(
@@ -249,15 +220,16 @@ class JobAttempt:
         )
 
     async def _transcribe(
-        self, job: TranscriptionJob, audio: AudioInput, claim: Claim, situation: Situation
-    ) -> Transcribed:
-        self._account.engine = engine = self._tools.recogniser.facts
+        self, routed: Routed, audio: AudioInput, claim: Claim, situation: Situation
+    ) -> tuple[Transcribing, Transcribed]:
+        engine, deepgram = self._tools.recogniser.facts, self._tools.deepgram
+        deepgram_model = deepgram.recogniser.model_name if deepgram else None
+        self._phase = phase = routed.transcribing(engine, deepgram_model=deepgram_model)
         decoder = await self._tools.decoder.identity()
         rules: dict[str, str | float] = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION}
-        settings = {**rules, "decoder": decoder}
-        key = partial(checkpoint_key, audio=audio.facts, settings=settings)
-        ladder = self._ladder(job, situation)
-        async with self._reporting_progress() as on_progress:
+        key = partial(checkpoint_key, audio=audio.facts, settings={**rules, "decoder": decoder})
+        ladder = self._ladder(routed, situation)
+        async with self._reporting_progress(phase) as on_progress:
             transcription = Transcription(
                 decoder=self._tools.decoder,
                 hear=ladder.hear,
@@ -276,22 +248,18 @@ class JobAttempt:
                 await keep_waste(claim, ladder.waste)
                 raise
             finally:
-                self._take_stock(transcription.done, transcription.resumed)
-        self._account.audio_seconds = transcribed.duration_seconds
-        return transcribed
+                progress, finished, resumed = transcription.progress, transcription.done, transcription.resumed
+                self._phase = phase = replace(phase, progress=progress, finished=finished, chunks_resumed=resumed)
+        return phase, transcribed
 
-    def _ladder(self, job: TranscriptionJob, situation: Situation) -> Ladder:
-        tools = self._tools
-        if tools.deepgram is not None:
-            self._account.deepgram_model = tools.deepgram.recogniser.model_name
-        if self._account.route is None:
-            raise AssertionError("a job is routed before it is heard")
+    def _ladder(self, routed: Routed, situation: Situation) -> Ladder:
+        tools, job = self._tools, routed.job
         return Ladder(
             recogniser=tools.recogniser,
             deepgram=tools.deepgram,
             health=tools.health,
             clock=tools.clock,
-            route=self._account.route,
+            route=routed.route,
             may_fall_back=may_fall_back(situation),
             may_use_parakeet=job.force_method is not Method.DEEPGRAM and can_use_parakeet(situation),
             language=job.language,
@@ -299,16 +267,13 @@ class JobAttempt:
             given_up=self._given_up,
         )
 
-    def _author(self) -> Author:
-        """Whom the transcript names: the model and its version. Deepgram tells no version of its models."""
-        name, engine = self._account.model_name or "", self._tools.recogniser.facts
-        return Author(name=name, version=engine.model_fingerprint if name == engine.model_name else name)
+    @staticmethod
+    def _author(phase: Transcribing, transcribed: Transcribed) -> Author:
+        """Return the model that the transcript names, and its version; Deepgram states no version of its models."""
+        name = phase.model_name(transcribed.chunks)
+        return Author(name=name, version=phase.engine.model_fingerprint if name == phase.engine.model_name else name)
 
-    def _take_stock(self, chunks: tuple[Checkpoint, ...], resumed: int) -> None:
-        self._account.chunks, self._account.chunks_resumed = chunks, resumed
-        self._account.audio_seconds = sum(chunk.audio_seconds for chunk in chunks)
-
-    # what is said about it
+    # messages and result markers
 
     def _job_of(self, error: Exception) -> TranscriptionJob | None:
         """Return the job whose state shall tell of the error; None where the message must touch no job's state."""
@@ -319,31 +284,38 @@ class JobAttempt:
         message = self._message  # its fault was found before the job's state was looked at
         return None if message is None or message.fault or isinstance(error, JobIdConflict) else message.job
 
-    def _completion(self, transcribed: Transcribed, outcomes: Outcomes) -> tuple[StoredMessage, ...]:
-        self._account.seconds = self._tools.clock.monotonic() - self._account.began
-        cost = charge(self._account, self._subject, transcribed.chunks, transcribed.duration_seconds, self._rules)
+    def _completion(
+        self, phase: Transcribing, transcribed: Transcribed, outcomes: Outcomes
+    ) -> tuple[Ended[Transcribing], tuple[StoredMessage, ...]]:
+        spent = Spent(chunks=transcribed.chunks, audio_seconds=transcribed.duration_seconds, waste=phase.waste)
+        ended = self._ended(phase, spent)
         if self._rules.log_costs:
+            cost = ended.cost
             log.info("job.cost", usd=round(cost.usd, 6), savings_percent=round(cost.savings_percent, 2))
         log.info("job.done", words=outcomes.words_count, audio_seconds=round(transcribed.duration_seconds, 3))
-        return traced(reporting.completion(self._subject, self._account, outcomes, cost, self._tools.clock.now()))
+        return ended, traced(reporting.completion(self._subject, ended, outcomes, self._tools.clock.now()))
 
-    def _failure(self, error: Exception, attempts: int, claim: Claim | None) -> tuple[StoredMessage, ...]:
-        now = self._tools.clock.now()
-        self._account.seconds = self._tools.clock.monotonic() - self._account.began
-        seconds = self._account.audio_seconds or 0.0
-        cost = charge(self._account, self._subject, self._account.chunks, seconds, self._rules)
+    def _failure(
+        self, error: Exception, attempts: int, record: ClaimRecord | None, spent: Spent
+    ) -> tuple[Ended[Received], tuple[StoredMessage, ...]]:
+        now, ended = self._tools.clock.now(), self._ended(self._phase, spent)
         letter = reporting.dead_letter(
             self._subject,
-            self._account,
             error,
             original_of(self._delivery, self._rules.subscription),
+            worker=self._rules.worker,
             attempts=attempts,
-            crashes=claim.record.crashes if claim else 0,
-            first_seen=claim.record.first_seen if claim else self._account.started_at,
+            crashes=record.crashes if record else 0,
+            first_seen=record.first_seen if record else self._phase.receipt.started_at,
             now=now,
         )
         log.warning("job.failed", code=letter.code, dead_letter_id=letter.dead_letter_id, reason=letter.message)
-        return traced(reporting.failure(self._subject, self._account, error, letter, cost, now))
+        known = reporting.known_of(ended)
+        return ended, traced(reporting.failure(self._subject, error, letter, known, ended.cost, now))
+
+    def _ended(self, phase: PhaseT, spent: Spent) -> Ended[PhaseT]:
+        seconds = self._tools.clock.monotonic() - phase.receipt.began
+        return Ended(phase=phase, spent=spent, seconds=seconds, cost=charge(self._subject, spent, seconds, self._rules))
 
     def _marker(
         self, job: TranscriptionJob, messages: tuple[StoredMessage, ...], error: Exception | None = None
@@ -380,17 +352,17 @@ class JobAttempt:
         )
 
     @asynccontextmanager
-    async def _reporting_progress(self) -> AsyncIterator[Callable[[Progress], object]]:
-        if not self._rules.progress_events:
-            yield self._note
-            return
-        reporter = ProgressReporter(self._tools.completions, self._subject, self._account, self._tools.clock)
-        async with reporter.running():
-            yield lambda progress: reporter.update(self._note(progress))
+    async def _reporting_progress(self, phase: Transcribing) -> AsyncIterator[Callable[[Progress], object]]:
+        def note(progress: Progress) -> Progress:
+            self._phase = replace(phase, progress=progress)
+            return progress
 
-    def _note(self, progress: Progress) -> Progress:
-        self._account.progress = progress
-        return progress
+        if not self._rules.progress_events:
+            yield note
+            return
+        reporter = ProgressReporter(self._tools.completions, self._subject, phase, self._tools.clock)
+        async with reporter.running():
+            yield lambda progress: reporter.update(note(progress))
 
 
 def traced(messages: tuple[StoredMessage, ...]) -> tuple[StoredMessage, ...]:
