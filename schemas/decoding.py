@@ -70,7 +70,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
-            raise ValueError(f"the key {shorten(name)} occurs twice in one object")
+            raise ValueError(f"the key {shorten(name)} stands twice in one object")
         seen.add(name)
     raise AssertionError("a dict is shorter than its pairs only where a key occurs twice")
 

@@ -38,7 +38,7 @@ async def test_a_worker_whose_storage_hangs_exits_in_time_all_the_same(tmp_path:
     assert seconds < MOST_EXIT_SECONDS
 
 
-async def test_two_workers_that_are_given_one_job_transcribe_it_once(tmp_path: Path) -> None:
+async def test_two_workers_that_receive_one_job_transcribe_it_once(tmp_path: Path) -> None:
     found = await deliver(tmp_path, audio_seconds=120, job_seconds=3, workers=2, messages=2)
 
     assert found.once_each, found

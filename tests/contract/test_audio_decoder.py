@@ -67,7 +67,7 @@ async def test_no_block_is_empty_and_none_holds_it_all(candidate: Candidate, aud
     assert sum(sizes) == round(12.3 * SAMPLE_RATE_HZ)
 
 
-async def test_probing_tells_the_length(candidate: Candidate, audio: Path) -> None:
+async def test_a_probe_returns_the_length(candidate: Candidate, audio: Path) -> None:
     candidate.write(audio, babble(2.5))
 
     facts = await candidate.decoder.probe(audio)
@@ -126,7 +126,7 @@ async def test_a_cut_file_is_decoded_as_far_as_it_goes_and_flagged(candidate: Ca
     assert decoded.truncated
 
 
-async def test_nothing_is_said_of_the_end_before_it_is_reached(candidate: Candidate, audio: Path) -> None:
+async def test_facts_about_the_end_are_unknown_before_it_is_reached(candidate: Candidate, audio: Path) -> None:
     candidate.write(audio, babble(12.3), cut=True)
 
     async with candidate.decoder.decode(audio) as stream:

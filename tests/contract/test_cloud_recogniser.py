@@ -109,7 +109,7 @@ async def test_chunks_side_by_side_do_not_mix(recogniser: CloudRecogniser) -> No
     assert [recognition.words for recognition in heard] == [tuple(words_in(chunk)) for chunk in chunks]
 
 
-async def test_a_service_that_serves_is_not_down_and_nobody_waits_for_it(recogniser: CloudRecogniser) -> None:
+async def test_requests_do_not_wait_while_the_service_is_up(recogniser: CloudRecogniser) -> None:
     await recogniser.recognise(chatter(1), language="en", job_id="job")
 
     await asyncio.wait_for(recogniser.turn(), 5)

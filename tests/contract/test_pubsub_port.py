@@ -198,7 +198,7 @@ async def test_acking_twice_is_no_error(backend: Backend, exactly_once: bool) ->
     await subscription.ack(delivery.ack_id)
 
 
-async def test_only_exactly_once_tells_which_leases_are_over(backend: Backend) -> None:
+async def test_only_exactly_once_returns_expired_ack_ids(backend: Backend) -> None:
     topic, subscription = await backend.queue(exactly_once=True)
     await topic.publish(b"1", {})
     await topic.publish(b"2", {})
@@ -208,7 +208,7 @@ async def test_only_exactly_once_tells_which_leases_are_over(backend: Backend) -
     assert await subscription.extend([settled.ack_id, held.ack_id], 30) == {settled.ack_id}
 
 
-async def test_without_exactly_once_nobody_knows(backend: Backend) -> None:
+async def test_without_exactly_once_no_ack_id_is_reported_as_expired(backend: Backend) -> None:
     topic, subscription = await backend.queue()
     await topic.publish(b"x", {})
     (delivery,) = await receive(subscription)
@@ -217,7 +217,7 @@ async def test_without_exactly_once_nobody_knows(backend: Backend) -> None:
     assert await subscription.extend([delivery.ack_id], 30) == frozenset()
 
 
-async def test_extending_nothing_asks_nobody(backend: Backend) -> None:
+async def test_extending_an_empty_batch_sends_no_request(backend: Backend) -> None:
     _, subscription = await backend.queue()
 
     assert await subscription.extend([], 30) == frozenset()

@@ -93,7 +93,7 @@ async def test_a_nack_on_the_stream_brings_the_message_again(server: Server) -> 
     assert second.message.message_id == first.message.message_id
 
 
-async def test_exactly_once_tells_the_stream_what_became_of_its_acks(embedded_server: Server) -> None:
+async def test_exactly_once_confirms_acks_on_the_stream(embedded_server: Server) -> None:
     topic, subscription = await embedded_server.queue(enable_exactly_once_delivery=True)
     await embedded_server.publish(topic, b"x")
 

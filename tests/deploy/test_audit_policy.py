@@ -21,7 +21,7 @@ def test_access_to_messages_objects_and_secrets_is_logged() -> None:
     }
 
 
-def test_what_stands_in_the_policy_stays() -> None:
+def test_existing_bindings_of_the_policy_stay() -> None:
     exempted = {"logType": "DATA_READ", "exemptedMembers": ["user:a@example.com"]}
     other = {"service": "compute.googleapis.com", "auditLogConfigs": [{"logType": "DATA_READ"}]}
     policy = {

@@ -61,7 +61,7 @@ def test_a_scene_that_fails_in_the_middle_is_put_back(scene: str, tmp_path: Path
     as_it_was(project)
 
 
-def test_an_alert_that_does_not_come_true_is_said_and_the_day_goes_on(tmp_path: Path) -> None:
+def test_an_alert_that_does_not_fire_is_reported_and_the_day_goes_on(tmp_path: Path) -> None:
     project = staging(tmp_path)
     project.change(urls={"/prometheus/": {"data": {"result": []}}})
 

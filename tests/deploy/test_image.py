@@ -135,7 +135,7 @@ def test_where_the_build_tests_itself_alerts_are_judged_by_prometheus_itself() -
     assert "CI_REQUIRE_PROMTOOL=true" in test_stage
 
 
-def test_the_image_runs_as_nobody_in_particular_and_never_asks_the_hub() -> None:
+def test_the_image_runs_unprivileged_and_never_contacts_the_hub() -> None:
     runtime = DOCKERFILE.split(" AS runtime\n")[1].split("\nFROM ")[0]
 
     assert re.findall(r"^USER (.*)$", runtime, re.MULTILINE) == ["10001:10001"]
@@ -296,14 +296,14 @@ def test_a_torch_without_cuda_asks_for_no_driver(tmp_path: Path) -> None:
 
 
 @needs_cc
-def test_the_compatibility_library_stands_in_for_an_older_driver(tmp_path: Path) -> None:
+def test_the_compatibility_library_replaces_an_older_driver(tmp_path: Path) -> None:
     host, compat = driver(tmp_path / "host", 12_020), driver(tmp_path / "compat", 13_000)
 
     assert started_with(tmp_path, host, compat) == f"{compat}:{host}"
 
 
 @needs_cc
-def test_the_compatibility_library_stands_in_for_a_driver_that_does_not_start(tmp_path: Path) -> None:
+def test_the_compatibility_library_replaces_a_driver_that_does_not_start(tmp_path: Path) -> None:
     host, compat = driver(tmp_path / "host", 13_000, code=803), driver(tmp_path / "compat", 13_000)
 
     assert started_with(tmp_path, host, compat) == f"{compat}:{host}"

@@ -222,7 +222,7 @@ def logged_events() -> set[str]:
     }
 
 
-def test_no_panel_or_alert_shows_a_metric_that_nobody_emits() -> None:
+def test_every_metric_of_a_panel_or_alert_is_emitted() -> None:
     known = SERIES.keys() | GOOGLES | {f"logging_googleapis_com:user_{name}" for name in log_metrics()}
 
     assert {name for name, _ in selectors()} - known == set()
@@ -243,7 +243,7 @@ def test_staging_and_production_are_never_added_up() -> None:
             assert matchers["namespace"] == "production", name
 
 
-def test_the_worker_pool_sends_what_the_queries_tell_environments_by() -> None:
+def test_the_worker_pool_sets_the_labels_that_queries_filter_environments_by() -> None:
     assert '"service.namespace=staging,' in rendered("staging")
 
 
@@ -316,7 +316,7 @@ def test_the_log_query_of_an_alert_is_of_this_pool_and_names_events_that_the_wor
         ({"ALERT_EMAIL": "on-call@x.org"}, "monitoring/channels/1"),
     ],
 )
-def test_alerts_tell_the_channels_that_are_named_or_one_made_for_the_address(
+def test_alerts_notify_the_named_channels_or_one_made_for_the_address(
     given: dict[str, str], channels: str, tmp_path: Path
 ) -> None:
     project = Project(tmp_path)
@@ -335,7 +335,7 @@ def test_alerts_tell_the_channels_that_are_named_or_one_made_for_the_address(
     assert len(project.state["kept"].get("monitoring channels", {})) == ("ALERT_EMAIL" in given)
 
 
-def test_alerts_that_would_tell_nobody_are_warned_of(tmp_path: Path) -> None:
+def test_alerts_without_a_channel_cause_a_warning(tmp_path: Path) -> None:
     ended = Project(tmp_path).run("monitor.sh", "staging")
 
     assert ended.returncode == 0

@@ -180,7 +180,7 @@ def test_what_never_becomes_known_ends_the_script_with_its_reason(tmp_path: Path
     assert line == "error: PERMISSION_DENIED: not yours"
 
 
-def test_a_bucket_name_that_somebody_else_has_is_named(tmp_path: Path) -> None:
+def test_a_bucket_name_taken_by_another_project_is_named(tmp_path: Path) -> None:
     taken = [1, "ERROR: (gcloud.storage.buckets.create) HTTPError 409: The requested bucket name is not available"]
     project = Project(tmp_path, faults={"storage buckets create gs://klipstream-audio": taken})
 
@@ -232,7 +232,7 @@ def test_the_pipeline_is_granted_its_side_where_it_is_named() -> None:
     }
 
 
-def test_nobody_is_granted_a_basic_role() -> None:
+def test_no_member_receives_a_basic_role() -> None:
     printed = script("provision.sh", "production", "--dry-run").stdout
 
     assert "roles/owner" not in printed

@@ -44,13 +44,13 @@ def test_the_schema_notices_what_cloud_run_would_refuse(wrong: str, right: str) 
         jsonschema.validate(broken, SCHEMA)
 
 
-def test_the_shape_is_one_l4_with_4_vcpus_and_16_gib_unless_told_otherwise() -> None:
+def test_the_default_shape_is_one_l4_with_4_vcpus_and_16_gib() -> None:
     assert container("production")["resources"]["limits"] == {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"}
     larger = container("production", VCPUS="8", MEMORY_GIB="32")
     assert larger["resources"]["limits"] == {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "1"}
 
 
-def test_the_worker_knows_every_setting_that_it_is_given() -> None:
+def test_every_variable_in_the_pool_is_a_setting_of_the_worker() -> None:
     known = {variable for variable, _, _ in fields()}
 
     assert set(environment_of("production")) - known == {"OTEL_RESOURCE_ATTRIBUTES"}  # OpenTelemetry's own
@@ -211,7 +211,7 @@ def test_the_shape_is_kept(tmp_path: Path) -> None:
     assert project.settings()["INSTANCE_VCPUS"] == "8"
 
 
-def test_no_limit_on_deepgrams_dollars_has_to_be_said_and_is_kept(tmp_path: Path) -> None:
+def test_an_unlimited_deepgram_budget_must_be_explicit_and_is_kept(tmp_path: Path) -> None:
     project = deployed(tmp_path, IMAGES[0])
     by_default = project.settings()["FALLBACK_BUDGET_USD_PER_DAY"]
 

@@ -246,7 +246,7 @@ def test_while_the_api_is_down_pubsub_is_made_to_repeat_and_the_next_minute_star
     assert (afterwards, google.count) == (204, 1)
 
 
-def test_the_autoscaler_is_told_before_the_count_changes(bearer: str) -> None:
+def test_the_wake_metric_is_written_before_the_count_changes(bearer: str) -> None:
     google = Google()
 
     with running(google) as port:

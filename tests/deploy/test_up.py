@@ -110,7 +110,7 @@ def test_a_failed_check_ends_at_once_with_one_line_and_nothing_is_changed(
     assert time.monotonic() - began < MOST_SECONDS_OF_A_REFUSAL
 
 
-def test_the_gpu_quota_stops_a_roll_out_of_a_pool_that_stands(tmp_path: Path) -> None:
+def test_the_gpu_quota_stops_a_roll_out_of_an_existing_pool(tmp_path: Path) -> None:
     project = Project(tmp_path)
     project.done("up.sh", "staging", "--image", IMAGES[0], **KEY)
     project.change(quotas={**QUOTAS, "NvidiaL4GpuAllocNoZonalRedundancyPerProjectRegion": ["1"]})
@@ -126,7 +126,7 @@ def test_without_a_pool_an_image_has_to_be_named_or_built(tmp_path: Path) -> Non
     assert "there is no pool yet whose image could be kept: --build, or --image" in ended.stderr
 
 
-def test_what_somebody_deleted_is_made_again(tmp_path: Path) -> None:
+def test_deleted_resources_are_created_again(tmp_path: Path) -> None:
     project = Project(tmp_path)
     project.done("up.sh", "staging", "--image", IMAGES[0], **KEY)
     state = project.state

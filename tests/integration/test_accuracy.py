@@ -59,7 +59,7 @@ async def test_windows_cost_little_over_single_utterances(
     assert rates[1] < rates[0] + 3  # a few hundred words; the bench has thousands, and asks for 1
 
 
-async def test_words_start_where_they_are_said_and_do_not_drift(
+async def test_word_starts_match_the_audio_and_do_not_drift(
     parakeet: ParakeetEngine, long_file: tuple[Reference, Pcm]
 ) -> None:
     reference, samples = long_file
@@ -81,7 +81,7 @@ async def test_the_built_in_sample_is_recognised_by_its_words(parakeet: Parakeet
     assert word_error_rate([TEXT], [" ".join(word.text for word in words)]).spoken < 15
 
 
-async def test_no_gate_takes_what_the_model_heard_for_wrong(
+async def test_no_gate_rejects_the_models_words_of_clean_speech(
     parakeet: ParakeetEngine, long_file: tuple[Reference, Pcm]
 ) -> None:
     _, samples = long_file

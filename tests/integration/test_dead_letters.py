@@ -199,7 +199,7 @@ async def test_replaying_adopts_what_was_forwarded_and_lists_it_in_the_same_run(
         assert failed.transcription_metadata.deliveries == DELIVERIES
 
 
-async def test_dropping_adopts_first_so_that_the_publisher_hears_of_it(cloud: Cloud, tmp_path: Path) -> None:
+async def test_dropping_adopts_first_so_that_the_publisher_gets_its_event(cloud: Cloud, tmp_path: Path) -> None:
     async with desk_at(cloud) as desk:
         await desk.let_down(job_bytes())
 

@@ -43,7 +43,7 @@ def patient_engine() -> ParakeetEngine:
 
 
 @pytest.mark.timeout(180)
-async def test_a_hung_inference_process_is_told_within_seconds_and_the_worker_lives_on(cloud: Cloud) -> None:
+async def test_a_hung_inference_process_is_detected_within_seconds_and_the_worker_stays_alive(cloud: Cloud) -> None:
     async with patient_engine() as engine, watched(cloud, engine) as worker:
         while_loading = [await worker.status(page) for page in ("live", "ready", "health")]
         worker.serve()

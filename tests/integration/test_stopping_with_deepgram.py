@@ -109,7 +109,7 @@ async def test_answers_that_come_within_three_seconds_of_sigterm_are_paid_for_on
 
 
 @pytest.mark.timeout(120)
-async def test_an_answer_that_does_not_come_holds_nobody_up(cloud: Cloud) -> None:
+async def test_a_missing_answer_does_not_delay_the_shutdown(cloud: Cloud) -> None:
     pace = Pace({0: 60.0, 1: 60.0})
     with in_thread(EmbeddedDeepgram(hear, misbehave=pace)) as deepgram, ExitStack() as stack:
         crew = Crew(cloud, deepgram, stack)

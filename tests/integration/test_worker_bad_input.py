@@ -259,7 +259,7 @@ async def test_a_script_that_points_at_a_file_is_refused_and_the_file_not_opened
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-async def test_a_script_that_points_at_a_url_is_refused_and_nobody_called(
+async def test_a_script_that_points_at_a_url_is_refused_and_the_url_is_not_called(
     cloud: Cloud, listener: socket.socket, script: str
 ) -> None:
     target = f"http://127.0.0.1:{listener.getsockname()[1]}/a.wav"

@@ -36,7 +36,7 @@ async def test_a_job_goes_in_and_its_artefacts_and_events_come_out(cloud: Cloud)
 
 
 @EITHER_PUBSUB
-async def test_what_is_no_job_is_told_buried_and_settled(cloud: Cloud) -> None:
+async def test_a_message_that_is_no_job_gets_a_failed_event_and_a_dead_letter(cloud: Cloud) -> None:
     async with cloud.working() as pipeline:
         await pipeline.publish(b'{"job_id": "job-1"}', origin="a test")
         failed = (await pipeline.ending()).failed

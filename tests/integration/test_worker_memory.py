@@ -18,7 +18,7 @@ REST_BYTES = 8 << 20
 which a buffer grows or a chunk is planned. With a fourth chunk of 7.3 MiB and the buffer it would be more."""
 
 
-async def test_a_long_file_takes_the_memory_of_the_chunks_under_way(cloud: Cloud, tmp_path: Path) -> None:
+async def test_a_long_file_takes_the_memory_of_the_chunks_in_flight(cloud: Cloud, tmp_path: Path) -> None:
     audio = speech_file(20 * 60, tmp_path / "long.mp3")
     async with cloud.working(chunk_duration_minutes=CHUNK_MINUTES, chunks_in_flight=2) as pipeline:
         await pipeline.submit(await pipeline.upload(speech_file(10, tmp_path / "short.mp3")), "before")

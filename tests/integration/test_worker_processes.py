@@ -59,7 +59,9 @@ async def test_nothing_outlives_a_killed_worker(cloud: Cloud, ten_minutes: Path)
         assert any(program in line for line in family), f"{program} did not run: {family}"
 
 
-async def test_a_worker_told_to_stop_hands_its_job_on_and_nothing_shows(cloud: Cloud, ten_minutes: Path) -> None:
+async def test_a_stopped_workers_job_is_finished_by_another_with_the_same_artefacts(
+    cloud: Cloud, ten_minutes: Path
+) -> None:
     async with cloud.pipeline() as pipeline:
         uri = await pipeline.upload(ten_minutes)
         with cloud.process("one", **SMALL_CHUNKS) as one, cloud.process("two", **SMALL_CHUNKS) as two:

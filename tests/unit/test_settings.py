@@ -117,7 +117,7 @@ def test_a_bucket_that_is_no_bare_name_is_refused_with_the_name_to_write(name: s
     assert value in line
 
 
-def test_the_refused_bucket_of_several_is_told() -> None:
+def test_the_refused_bucket_of_several_is_named() -> None:
     with pytest.raises(ValidationError, match="write second"):
         read_settings({"INPUT_BUCKETS": "first, gs://second"})
 
@@ -158,7 +158,7 @@ def test_a_quoted_key_is_refused_and_not_shown() -> None:
         ("max_crash", "MAX_CRASHES"),
     ],
 )
-def test_a_variable_that_resembles_a_setting_is_told_with_that_setting(name: str, meant: str) -> None:
+def test_a_variable_that_resembles_a_setting_is_reported_with_that_setting(name: str, meant: str) -> None:
     assert read_settings({name: "x"}).look_alikes == {name.upper(): meant}
 
 

@@ -30,7 +30,7 @@ async def test_the_gpu_is_read_and_measured() -> None:
     assert value(render(), "klipstream_gpu_throttled", gpu="0", reason="hardware") == 0
 
 
-async def test_what_nobody_looked_at_grows_old() -> None:
+async def test_a_snapshot_that_is_not_refreshed_grows_old() -> None:
     clock = FakeClock()
     watch = Watch(Board(), Gpus(None), clock)
     watch.look()

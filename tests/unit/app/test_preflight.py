@@ -36,7 +36,7 @@ def test_settings_that_could_fill_the_instance_s_memory_are_refused_at_the_start
     assert "lower DOWNLOAD_ROOM_GB" in found.detail
 
 
-def test_a_machine_that_can_confine_ffmpeg_is_told_so_without_advice() -> None:
+def test_check_reports_full_confinement_without_advice() -> None:
     (found,) = confinement_findings(find_ffmpeg, Kernel(landlock_abi=7, seccomp=ARCHITECTURES["x86_64"]))
 
     assert (found.ok, found.advice) == (True, False)

@@ -61,7 +61,7 @@ def test_a_process_at_work_is_the_engines_own_business() -> None:
     assert is_alive(condition(engine=engine_health(state_seconds=100_000, heartbeat_age_seconds=100)), 0.0)[0]
 
 
-def test_a_worker_whose_event_loop_stands_still_is_neither() -> None:
+def test_a_worker_with_a_blocked_event_loop_is_neither_live_nor_ready() -> None:
     assert judge(condition(), 11.0)[0] is Status.STALLED
     assert live_answer(condition(), 11.0).status == 503
 
@@ -106,7 +106,7 @@ def test_one_that_stops_takes_no_more() -> None:
     assert judge(condition(consumer=consumer_snapshot(stopping=True)), 0.0)[0] is Status.STOPPING
 
 
-def test_health_says_why_deepgram_serves_nobody() -> None:
+def test_health_shows_the_reason_why_deepgram_is_down() -> None:
     seen = condition(deepgram_configured=True, deepgram_down_because="Deepgram refuses the API key (401): no such key")
 
     told = json.loads(health_answer(IDENTITY, seen, 0.0).body)
@@ -119,7 +119,7 @@ def test_one_without_parakeet_is_ready_where_deepgram_does_everything() -> None:
     assert judge(condition(engine=None, deepgram_configured=True), 0.0)[0] is Status.HEALTHY
 
 
-def test_health_says_what_it_always_said_and_more_beside() -> None:
+def test_health_keeps_all_its_fields_and_adds_new_ones() -> None:
     answer = health_answer(IDENTITY, condition(), 0.1)
 
     told = json.loads(answer.body)

@@ -75,7 +75,7 @@ def windows_of(audio: Pcm) -> list[Pcm]:
     return [chunk.samples_of(span) for chunk in chunks for span in chunk.windows]
 
 
-async def test_the_engine_alone_hears_every_window_once() -> None:
+async def test_the_engine_alone_recognises_every_window_once() -> None:
     heard = []
 
     async def script(samples: Pcm, job_id: str) -> None:
@@ -92,7 +92,7 @@ async def test_the_engine_alone_hears_every_window_once() -> None:
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8))
-def test_fairness_lies_between_one_worker_having_everything_and_all_having_the_same(jobs: list[int]) -> None:
+def test_fairness_ranges_from_one_worker_with_everything_to_equal_shares(jobs: list[int]) -> None:
     assert 1 / len(jobs) - 1e-9 <= fairness(jobs) <= 1 + 1e-9
 
 

@@ -43,7 +43,7 @@ def test_a_section_names_its_command_the_machine_the_versions_and_the_day() -> N
         assert told in section
 
 
-def test_tables_and_promises_stand_in_the_section() -> None:
+def test_tables_and_promises_are_in_the_section() -> None:
     section = REPORT.markdown()
 
     assert "| way | times real time |\n| --- | ---: |\n| ours | 300.0 |\n| NeMo | 150.0 |" in section

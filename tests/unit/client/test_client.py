@@ -189,7 +189,7 @@ def test_the_conflict_of_another_request_with_the_same_id_does_not_end_the_wait(
     assert (subscriber.acked, subscriber.given_back) == (["ack-2"], ["ack-1"])
 
 
-def test_a_request_that_was_refused_for_its_id_hears_of_it_and_not_of_the_first_one_s_end() -> None:
+def test_a_request_refused_for_its_id_gets_its_own_end_and_not_the_first_requests() -> None:
     subscriber = ScriptedSubscriber(ended(ANOTHERS), ended(MINE, code=REFUSED))
 
     event = wait_for(MINE, **WHERE, timeout_seconds=5, subscriber=subscriber)
@@ -204,7 +204,7 @@ def test_a_message_that_no_worker_could_read_ends_the_wait() -> None:
     assert wait_for(MINE, **WHERE, timeout_seconds=5, subscriber=ScriptedSubscriber(refused)) == refused
 
 
-def test_a_request_with_fields_of_a_newer_version_is_told_by_its_id_alone() -> None:
+def test_a_request_with_fields_of_a_newer_version_is_matched_by_its_id_alone() -> None:
     newer = {**MINE, "speaker_hints": 2}
     end = ended(ANOTHERS)  # a newer worker may count the field among the request
 

@@ -110,7 +110,7 @@ def test_a_pull_that_failed_for_now_is_tried_again(error: Exception, caplog: pyt
     assert subscriber.monotonic() == pytest.approx(2 * event_stream.IDLE_SECONDS)
 
 
-def test_a_subscription_that_is_missing_is_the_caller_s_to_hear_of() -> None:
+def test_a_missing_subscription_raises_to_the_caller() -> None:
     subscriber = ScriptedSubscriber(exceptions.NotFound("no such subscription"))
 
     with pytest.raises(exceptions.NotFound):

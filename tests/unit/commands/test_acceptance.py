@@ -128,12 +128,12 @@ def test_longer_audio_than_any_promise_is_judged_by_speed_alone() -> None:
     assert {passed for name, (_, passed) in found.items() if name.startswith("up to")} == {None}
 
 
-def test_a_run_that_tells_nothing_has_not_passed() -> None:
+def test_a_run_without_figures_has_not_passed() -> None:
     untold = Criterion(name="speed", value=None, comparison=">=", limit=40, unit="x")
 
     assert not has_passed([untold])
     assert not has_passed(judged([]))
 
 
-def test_what_is_not_told_does_not_fail_the_rest() -> None:
+def test_an_unknown_figure_does_not_fail_the_others() -> None:
     assert has_passed(judged([trial(0.5, minutes=0.5)]))

@@ -129,7 +129,7 @@ def test_the_costs_table_is_read_with_bq(tmp_path: Path, monkeypatch: pytest.Mon
     assert "INTERVAL 48 HOUR" in asked
 
 
-def test_what_bq_refuses_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_bq_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bq").write_text("#!/bin/sh\necho 'Access Denied: Table costs'\nexit 1\n")
     (tmp_path / "bq").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")

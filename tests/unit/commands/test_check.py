@@ -11,7 +11,7 @@ def found(seen: Condition) -> Finding:
     return running_worker(json.loads(health_answer(IDENTITY, seen, 0.0).body))
 
 
-def test_the_worker_that_runs_already_is_told_with_its_fuse() -> None:
+def test_check_shows_the_fuse_of_a_running_worker() -> None:
     assert found(condition()) == Finding(
         name="running worker w-1", ok=True, detail="healthy; fuse closed, 0 failures in a row"
     )
@@ -28,7 +28,7 @@ def test_an_open_fuse_fails_the_check_and_says_why() -> None:
     )
 
 
-def test_a_worker_that_still_starts_has_no_fuse_to_tell_of() -> None:
+def test_check_shows_no_fuse_of_a_worker_that_still_starts() -> None:
     finding = found(Condition(uptime_seconds=2.0))
 
     assert finding.ok

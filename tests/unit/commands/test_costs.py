@@ -108,7 +108,7 @@ def test_spans() -> None:
     ]
 
 
-def test_a_file_that_is_not_there_is_said_to_be_so() -> None:
+def test_a_missing_file_is_reported() -> None:
     ended = RUNNER.invoke(app, ["costs", "--file", "/nowhere/events.jsonl"])
 
     assert ended.exit_code == 1
@@ -186,7 +186,7 @@ def test_the_page_is_well_formed_needs_nothing_from_elsewhere_and_speaks(found: 
     assert not re.search(r"\b(nan|inf|None)\b", made)
 
 
-def test_every_figure_of_the_page_stands_in_its_table() -> None:
+def test_every_figure_of_the_page_is_in_its_table() -> None:
     made = pages(report(EVENTS, NOW - timedelta(days=1)))
 
     tree = parsed(made)

@@ -47,7 +47,7 @@ def test_letters_are_there_for_the_next_console_once_one_has_looked() -> None:
     assert [one.exit_code for one in shown] == [0, 0, 0]
 
 
-def test_what_does_not_fit_is_told_beside_the_results() -> None:
+def test_columns_that_do_not_fit_are_printed_below_the_table() -> None:
     with console_on(letters(3)):
         told = console("list", "--json", "--most", "2")
 
@@ -55,7 +55,7 @@ def test_what_does_not_fit_is_told_beside_the_results() -> None:
     assert "2 messages are the most held at once" in told.stderr
 
 
-def test_an_outage_ends_a_replay_and_what_was_done_is_told() -> None:
+def test_an_outage_ends_a_replay_and_the_finished_part_is_printed() -> None:
     with console_on(letters(5)) as broker:
         broker.error, broker.publishes = QueueServiceError("publish to", "jobs", "503"), 2
         ended = console("replay", "--execute", "--rate", "1000")
@@ -101,7 +101,7 @@ def test_what_cannot_be_adopted_stays_with_its_reason_and_is_neither_replayed_no
     assert (tmp_path / "dropped.jsonl").read_text() == ""
 
 
-def test_an_export_that_cannot_be_written_is_told_in_a_line_and_drops_nothing(tmp_path: Path) -> None:
+def test_an_export_that_cannot_be_written_prints_one_line_and_drops_nothing(tmp_path: Path) -> None:
     with console_on(letters(1)) as broker:
         ended = console("drop", "--export", str(tmp_path / "missing" / "x.jsonl"), "--execute")
 
@@ -110,7 +110,7 @@ def test_an_export_that_cannot_be_written_is_told_in_a_line_and_drops_nothing(tm
         assert len(broker.free()) == 1
 
 
-def test_a_full_disk_is_told_in_a_line_and_lets_go_of_what_was_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_prints_one_line_and_releases_the_held_letters(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 

@@ -12,7 +12,7 @@ def test_three_conversations_in_three_formats_come_with_the_package() -> None:
     assert all(sample.path.is_file() and sample.seconds > 180 for sample in found)
 
 
-def test_a_transcript_says_who_spoke_when_and_nobody_interrupts() -> None:
+def test_a_transcript_has_speakers_and_times_without_overlap() -> None:
     for sample in samples():
         utterances = sample.utterances
 

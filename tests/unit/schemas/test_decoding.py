@@ -28,7 +28,7 @@ from schemas.decoding import (
         (b"[" * 100_000, "is not valid JSON: recursion limit exceeded"),
         (b'{"a": 1e999}', "the number '1e999' is too large"),
         (b'{"a": 1} x', "is not valid JSON"),
-        (b'{"a": {"b": 1, "b": 2}}', "the key 'b' occurs twice in one object"),
+        (b'{"a": {"b": 1, "b": 2}}', "the key 'b' stands twice in one object"),
         (b"null", r"must be a JSON object \(got null\)"),
         (b'"text"', r"must be a JSON object \(got 'text'\)"),
     ],

@@ -10,7 +10,7 @@ def job(**changes: object) -> TranscriptionJob:
     return TranscriptionJob.model_validate(job_document(**changes))
 
 
-def test_ids_are_these_for_ever() -> None:
+def test_ids_never_change() -> None:
     identity = job_identity(job())
 
     assert request_fingerprint(job()) == "b88f46cf0597f7ef6797ada1576939f7"

@@ -42,7 +42,7 @@ def test_a_job_of_three_fields_has_every_default() -> None:
     assert job.metadata == {}
 
 
-def test_fields_nobody_knows_are_ignored_and_named() -> None:
+def test_unknown_fields_are_ignored_and_named() -> None:
     data = json.dumps(job_document(colour="red", transcription_config={"beam": 4})).encode()
 
     _, unknown = parse_job(data)
@@ -84,7 +84,7 @@ def test_outputs_are_held_in_order_and_each_once() -> None:
     assert parse(outputs=["vtt", "srt", "vtt"]).outputs == (CaptionFormat.SRT, CaptionFormat.VTT)
 
 
-def test_a_version_above_the_newest_is_told_apart_and_is_the_only_violation() -> None:
+def test_a_version_above_the_newest_is_the_only_violation() -> None:
     error = rejection(schema_version=2, job_id="vod-2", audio_uri=7)
 
     assert error.code is ErrorCode.UNSUPPORTED_SCHEMA_VERSION

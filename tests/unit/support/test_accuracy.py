@@ -15,13 +15,13 @@ def test_case_and_punctuation_count_as_written_only() -> None:
     assert rate.spoken == 0
 
 
-def test_errors_are_counted_per_word_said() -> None:
+def test_errors_are_counted_per_spoken_word() -> None:
     rate = word_error_rate(["one two three four"], ["one too three"])
 
     assert rate.spoken == 50
 
 
-def test_starts_are_compared_where_the_word_was_heard_right_and_the_truth_is_known() -> None:
+def test_starts_are_compared_where_the_word_is_right_and_its_time_known() -> None:
     reference = Reference(utterances=(utterance("Anna will go.", 1, 2, 3), utterance("Now!")), seconds=5)
     heard = [HeardWord("Anna", 1.1), HeardWord("well", 2), HeardWord("go", 3.2), HeardWord("-", 4), HeardWord("now", 4)]
 

@@ -47,7 +47,7 @@ def test_a_stage_that_fails_is_timed_as_well() -> None:
     assert value(render(), "klipstream_stage_seconds_count", stage="upload") == before + 1
 
 
-def test_laps_count_what_lies_in_them_alone() -> None:
+def test_laps_count_only_their_own_time() -> None:
     spans = installed_spans()
     spans.clear()
 

@@ -39,7 +39,7 @@ def wav_of(samples: Pcm, gains: Sequence[float]) -> bytes:
 
 
 @pytest.mark.parametrize("gains", CANCELLING, ids=lambda gains: f"{len(gains)}-{gains[:4]}".replace(" ", ""))
-async def test_speech_that_cancels_is_heard(
+async def test_speech_in_opposite_phase_is_decoded(
     media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, gains: tuple[float, ...]
 ) -> None:
     path = media.write(f"cancel-{hash(gains)}.wav", wav_of(talk, gains))

@@ -99,7 +99,7 @@ def test_a_decoder_taken_over_gets_nothing_of_the_worker_of_its_files_or_of_the_
         (0, False, {"read_the_environment_of_the_worker", "open_the_memory_of_the_worker"}, "write files"),
     ],
 )
-def test_what_a_lesser_kernel_leaves_open_is_said_and_the_rest_stays_closed(
+def test_an_older_kernels_gaps_are_reported_and_the_rest_stays_confined(
     abi: int, filtered: bool, still_closed: set[str], said: str
 ) -> None:
     if abi > OFFERED.landlock_abi or (filtered and not OFFERED.seccomp):
@@ -185,7 +185,7 @@ def test_the_static_ffmpeg_needs_no_file_but_itself(tmp_path: Path) -> None:
     assert not program.is_script
 
 
-def test_a_script_in_ffmpegs_place_may_start_the_systems_programs_and_that_is_said(tmp_path: Path) -> None:
+def test_a_script_in_place_of_ffmpeg_may_start_system_programs_and_check_reports_it(tmp_path: Path) -> None:
     script = tmp_path / "ffmpeg"
     script.write_text("#!/bin/sh\nexec /usr/bin/ffmpeg\n")
 

@@ -111,7 +111,7 @@ async def test_16_bit_samples_at_16_khz_come_through_bit_for_bit(
     assert np.array_equal(decoded.samples, talk)
 
 
-async def test_the_index_of_an_mp4_may_stand_at_its_end(media: MediaKit, decoder: FfmpegDecoder, talk: Pcm) -> None:
+async def test_the_index_of_an_mp4_may_be_at_its_end(media: MediaKit, decoder: FfmpegDecoder, talk: Pcm) -> None:
     path = media.encode("indexlast.m4a", talk, "-c:a", "aac")
 
     decoded = await decode_all(decoder, path)
@@ -209,7 +209,7 @@ PROBES = [
 
 
 @pytest.mark.parametrize(("name", "options", "codec", "rate", "channels"), PROBES, ids=[case[0] for case in PROBES])
-async def test_probing_tells_what_the_headers_say(
+async def test_a_probe_returns_the_facts_of_the_headers(
     media: MediaKit,
     decoder: FfmpegDecoder,
     talk: Pcm,

@@ -61,7 +61,7 @@ async def test_a_script_that_points_at_a_file_is_refused_and_the_file_not_opened
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-async def test_a_script_that_points_at_a_url_is_refused_and_nobody_called(
+async def test_a_script_that_points_at_a_url_is_refused_and_the_url_is_not_called(
     decoder: FfmpegDecoder, tmp_path: Path, listener: socket.socket, script: str
 ) -> None:
     path = tmp_path / "job.m3u8"

@@ -79,7 +79,7 @@ def test_any_system_ffmpeg_serves_where_there_is_no_other(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     "says", ["exit 0", "exit 3", "echo", "printf '\\377\\376'", "echo ffmpeg", "echo 'ffmpeg version'"]
 )
-async def test_an_ffmpeg_that_does_not_tell_its_version_is_named_and_worth_advice(
+async def test_an_ffmpeg_without_a_version_is_named_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str
 ) -> None:
     silent = program(tmp_path, says)

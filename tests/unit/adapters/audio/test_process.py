@@ -98,7 +98,9 @@ async def test_cancelling_a_decode_leaves_no_process(long: Path, tmp_path: Path,
     assert children() == []
 
 
-async def test_ffmpeg_waits_while_nobody_reads(decoder: FfmpegDecoder, long: Path, children: Children) -> None:
+async def test_ffmpeg_blocks_while_its_output_is_not_read(
+    decoder: FfmpegDecoder, long: Path, children: Children
+) -> None:
     async with decoder.decode(long) as stream:
         await anext(aiter(stream))
         (ffmpeg,) = children()
@@ -116,7 +118,7 @@ async def test_ffmpeg_waits_while_nobody_reads(decoder: FfmpegDecoder, long: Pat
     assert sum(rest) == (MINUTES * 60 - 5) * SAMPLE_RATE_HZ
 
 
-async def test_ffmpeg_gives_way_to_others_and_hears_no_ctrl_c(
+async def test_ffmpeg_runs_at_low_priority_and_ignores_ctrl_c(
     decoder: FfmpegDecoder, long: Path, children: Children
 ) -> None:
     asyncio.get_running_loop().call_soon(time.sleep, 0.5)  # so busy that ffmpeg has its threads before it is held back

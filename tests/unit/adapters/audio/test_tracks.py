@@ -48,7 +48,7 @@ async def test_the_default_may_differ_in_rate_channels_and_codec(
 
 
 @pytest.mark.parametrize(("name", "options"), CONTAINERS, ids=[case[0] for case in CONTAINERS])
-async def test_a_silent_track_beside_one_that_is_not_is_told_of(
+async def test_a_silent_track_beside_another_that_is_not_sets_the_flag(
     media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, name: str, options: tuple[str, ...]
 ) -> None:
     path = media.encode(f"silent-{name}", talk, "-map", "0:a", "-map", "1:a", *options, before=SILENCE)
@@ -61,9 +61,7 @@ async def test_a_silent_track_beside_one_that_is_not_is_told_of(
 
 
 @pytest.mark.parametrize("name", ["silent.mp4", "silent.mkv"])
-async def test_silent_tracks_alone_are_nothing_to_tell_of(
-    media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, name: str
-) -> None:
+async def test_only_silent_tracks_set_no_flag(media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, name: str) -> None:
     path = media.encode(name, np.zeros_like(talk), "-map", "0:a", "-map", "1:a", "-c:a", "aac", before=SILENCE)
 
     assert not (await decode_all(decoder, path)).other_tracks

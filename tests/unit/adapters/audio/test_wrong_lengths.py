@@ -105,7 +105,7 @@ BETWEEN: list[tuple[str, Callable[[bytes, bytes], bytes]]] = [
 
 @pytest.mark.parametrize(("name", "options"), FRAMES, ids=[case[0] for case in FRAMES])
 @pytest.mark.parametrize("put", BETWEEN, ids=[case[0] for case in BETWEEN])
-async def test_what_lies_between_frames_and_is_no_audio_is_no_damage(
+async def test_tags_and_zeros_between_frames_are_no_damage(
     media: MediaKit,
     decoder: FfmpegDecoder,
     talk: Pcm,

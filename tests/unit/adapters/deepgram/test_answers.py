@@ -214,7 +214,7 @@ def test_a_little_less_than_was_sent_is_billed_as_it_is() -> None:
     assert read(changed(("metadata.duration", 2.5))).billed_seconds == 2.5
 
 
-def test_the_reason_names_the_place_and_quotes_nobody() -> None:
+def test_the_reason_names_the_field_and_quotes_no_content() -> None:
     with pytest.raises(TryFailed) as caught:
         read(changed((SECOND, {"word": "private", "start": "private"})))
 

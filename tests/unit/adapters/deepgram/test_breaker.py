@@ -299,7 +299,7 @@ async def waiters(breaker: CircuitBreaker) -> AsyncIterator[Waiters]:
     await asyncio.wait(waiters.tasks)
 
 
-async def test_while_it_is_closed_nobody_waits(waiters: Waiters, clock: FakeClock) -> None:
+async def test_a_closed_breaker_delays_no_request(waiters: Waiters, clock: FakeClock) -> None:
     waiters.wait(1)
     waiters.wait(2)
     await clock.rest()

@@ -41,7 +41,7 @@ async def test_a_request_that_was_sent_whole_gets_its_answer() -> None:
     assert pair.statuses == [200]
 
 
-async def test_an_answer_that_nobody_interrupts_says_so() -> None:
+async def test_an_answer_without_cancellation_is_not_marked_interrupted() -> None:
     async with deepgram() as pair:
         assert not (await hear(pair)).interrupted
 

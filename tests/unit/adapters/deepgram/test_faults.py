@@ -322,7 +322,7 @@ async def test_a_probe_is_one_try() -> None:
     assert len(pair.server.receipts) == 3 * 2 + 1
 
 
-async def test_requests_under_way_when_it_is_left_alone_are_not_repeated() -> None:
+async def test_requests_in_flight_when_the_breaker_opens_are_not_repeated() -> None:
     async with deepgram(always(500), retries=Retries(tries=50)) as pair:
         outcomes = await asyncio.gather(*(hear(pair) for _ in range(4)), hear_refused(pair), return_exceptions=True)
 
@@ -373,7 +373,7 @@ async def test_an_answer_of_any_size_takes_the_memory_of_a_transcript(packed: bo
     assert peak < 8 << 20
 
 
-async def test_a_hundred_chunks_in_a_storm_are_each_heard_and_paid_once() -> None:
+async def test_a_hundred_chunks_under_faults_are_each_transcribed_and_paid_once() -> None:
     storm = SeededFaults(seed=11, burst_share=0.1, server_error_share=0.1)
     chunks = [chatter(1.5, seed) for seed in range(100)]
 

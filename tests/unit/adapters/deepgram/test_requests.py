@@ -49,7 +49,7 @@ async def test_every_try_sends_the_whole_audio_again() -> None:
     assert len({receipt.fingerprint for receipt in pair.server.receipts}) == 1
 
 
-async def test_no_more_requests_are_under_way_than_allowed() -> None:
+async def test_no_more_requests_are_in_flight_than_allowed() -> None:
     async with deepgram(max_concurrent=3) as pair:
         await asyncio.gather(*(hear(pair, 1, seed) for seed in range(15)))
 

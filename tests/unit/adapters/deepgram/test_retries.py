@@ -95,7 +95,7 @@ async def test_a_service_that_asks_for_too_much_is_left_alone(clock: SkippingClo
     assert clock.slept == []
 
 
-async def test_it_ends_after_so_many_tries(clock: SkippingClock) -> None:
+async def test_retries_end_after_the_maximum_number_of_attempts(clock: SkippingClock) -> None:
     with pytest.raises(DeepgramUnavailable) as caught:
         await tries(clock, Retries(tries=4)).run(failing(*(down() for _ in range(9))))
 

@@ -18,7 +18,7 @@ def test_every_gpu_is_read() -> None:
 
 
 @pytest.mark.parametrize("broken", ["nvmlDeviceGetTotalEccErrors", "nvmlDeviceGetPowerUsage"])
-def test_what_a_gpu_does_not_tell_is_left_open(broken: str) -> None:
+def test_readings_that_a_gpu_does_not_support_are_none(broken: str) -> None:
     (reading,) = Gpus(Driver(broken=frozenset({broken}))).read()
 
     assert None in {reading.ecc_errors, reading.power_watts}

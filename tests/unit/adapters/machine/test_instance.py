@@ -60,7 +60,7 @@ def test_any_platforms_revision_is_taken(variable: str) -> None:
     assert identify({variable: "r-1"}, "host", 7, lambda: None).revision == "r-1"
 
 
-def test_elsewhere_host_and_process_are_the_name_and_nobody_is_asked() -> None:
+def test_outside_cloud_run_host_and_process_are_the_name_without_a_request() -> None:
     def ask() -> str:
         raise AssertionError("no metadata server is needed here")
 

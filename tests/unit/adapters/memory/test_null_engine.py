@@ -18,11 +18,11 @@ ON_EMULATORS = {"pubsub_emulator_host": "127.0.0.1:1", "storage_emulator_host": 
     ("name", "speed"),
     [("null", inf), ("null:200x", 200), ("null:0.5x", 0.5), ("null:0x", inf), ("null:x", None), ("nvidia/null", None)],
 )
-def test_a_name_tells_whether_and_how_fast_nothing_is_recognised(name: str, speed: float | None) -> None:
+def test_the_null_engines_name_sets_its_speed(name: str, speed: float | None) -> None:
     assert null_speed(name) == speed
 
 
-async def test_it_hears_what_the_twin_hears_at_any_speed() -> None:
+async def test_the_null_engine_returns_the_twins_words_at_any_speed() -> None:
     samples = speech(5)
 
     heard = [(await null_engine(speed).recognise(samples, "job")).words for speed in (inf, 1000)]

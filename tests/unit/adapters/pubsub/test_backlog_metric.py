@@ -72,7 +72,7 @@ def test_the_newest_count_is_known() -> None:
 
 
 @pytest.mark.parametrize("failure", [Response(403, {}), ConnectionError("away"), DefaultCredentialsError("none")])
-def test_what_cannot_be_asked_is_unknown_and_said_once(failure: Response | Exception) -> None:
+def test_an_unavailable_metric_is_unknown_and_logged_once(failure: Response | Exception) -> None:
     with capture_logs() as logs:
         known, _ = asked(Response(200, answer(3)), failure, failure)
 

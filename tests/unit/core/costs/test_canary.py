@@ -89,7 +89,7 @@ def test_events_that_came_twice_count_once() -> None:
     assert (success.new_sample, success.verdict) == (100, "not enough yet")
 
 
-def test_jobs_of_a_worker_that_told_no_chunks_do_not_count_as_without_fallback() -> None:
+def test_jobs_without_a_chunk_count_do_not_count_as_without_fallback() -> None:
     silent = [
         JobCost(
             event_id=str(number),
@@ -121,7 +121,7 @@ def test_the_bounds_of_a_share_hold_it(bad: int, good: int) -> None:
 
 
 @given(st.integers(0, 50), st.integers(50, 2000), st.integers(0, 50), st.integers(50, 2000))
-def test_a_difference_lies_within_its_bounds_and_turns_round(bad: int, of: int, bad2: int, of2: int) -> None:
+def test_a_difference_is_within_its_bounds_and_antisymmetric(bad: int, of: int, bad2: int, of2: int) -> None:
     first, second = Share(bad=bad, of=of), Share(bad=bad2, of=of2)
     low, high = difference(first, second)
     back_low, back_high = difference(second, first)

@@ -151,7 +151,7 @@ def test_the_events_of_a_marker_are_those_that_can_be_read() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff", b'{"event_type": "x"}'])
-def test_what_is_no_event_is_told_apart(data: bytes) -> None:
+def test_messages_that_are_no_events_are_counted_separately(data: bytes) -> None:
     assert event_in(data) is None
 
 

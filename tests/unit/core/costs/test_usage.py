@@ -13,7 +13,7 @@ USD_A_SECOND = PRICES.instance_usd_per_second
 TEN_SECONDS = np.zeros(160_000, np.int16)
 
 
-def test_what_jobs_are_charged_for_and_what_nobody_is_add_up_to_the_instance() -> None:
+def test_charged_and_idle_time_add_up_to_the_instances_time() -> None:
     found = usage(3600.0, 900.0, PRICES)
 
     assert (found.idle_seconds, found.idle_percent) == (2700.0, 75.0)
@@ -28,7 +28,7 @@ def test_there_is_no_idle_time_below_zero(up: float, engine: float, percent: flo
     assert (found.idle_seconds, found.idle_percent) == (0.0, percent)
 
 
-async def test_a_metered_engine_hears_alike_and_adds_up() -> None:
+async def test_a_metered_engine_returns_the_same_words_and_adds_up_its_time() -> None:
     engine = MeteredRecogniser(MemoryRecogniser(speed=10))
 
     first = await engine.recognise(TEN_SECONDS, "a")
@@ -39,7 +39,7 @@ async def test_a_metered_engine_hears_alike_and_adds_up() -> None:
     assert engine.engine_seconds == 2.0
 
 
-async def test_usage_is_told_every_five_minutes_and_at_the_end() -> None:
+async def test_usage_is_logged_every_five_minutes_and_at_the_end() -> None:
     clock, engine = FakeClock(), MeteredRecogniser(MemoryRecogniser(speed=10))
 
     with capture_logs() as events:

@@ -108,7 +108,7 @@ async def test_a_forwarded_job_is_adopted_within_two_minutes_with_no_console_use
     await pool.stop()
 
 
-async def test_it_is_found_among_letters_with_envelopes_which_are_given_back_at_once() -> None:
+async def test_a_forwarded_letter_is_found_among_envelopes_which_are_nacked_at_once() -> None:
     pool = Pool()
     pool.bury(100)
     await pool.let_down("vod-1")
@@ -261,7 +261,7 @@ async def test_an_error_of_the_worker_or_a_service_gives_all_letters_back_and_is
 
 
 @pytest.mark.parametrize("error", [ValueError("a defect"), AudioForbidden("gs://b/o", "no"), asyncio.CancelledError()])
-async def test_one_letter_that_cannot_be_adopted_is_given_back_and_holds_up_no_other(error: BaseException) -> None:
+async def test_a_letter_that_cannot_be_adopted_is_nacked_and_delays_no_other(error: BaseException) -> None:
     pool = Pool()
 
     async def fail_one(letter: Forwarded) -> None:
@@ -317,7 +317,7 @@ async def test_a_job_that_a_live_worker_holds_is_left_to_it_for_the_moment() -> 
 
 
 @pytest.mark.parametrize("error", [SubscriptionNotFound("dead-sub"), REFUSED])
-async def test_a_subscription_that_is_missing_or_refused_is_told_once_and_asked_slowly_until_it_works(
+async def test_a_missing_or_refused_subscription_is_logged_once_and_polled_slowly(
     error: Exception, events: list[dict[str, Any]]
 ) -> None:
     pool, subscription = Pool(), ScriptedSubscription()

@@ -25,7 +25,7 @@ SOURCE = "CloudPubSubDeadLetterSource"
 NOW = FAILED_AT + timedelta(hours=2)
 
 
-def test_an_envelope_tells_what_failed_why_and_what_the_message_was() -> None:
+def test_an_envelope_contains_the_failure_its_reason_and_the_message() -> None:
     entry = read(enveloped(run=1))
 
     assert (entry.origin, entry.code, entry.run, entry.attempts) == (Origin.WORKER, "AUDIO_NOT_FOUND", 1, 1)
@@ -42,7 +42,7 @@ def test_a_forwarded_message_is_read_as_exhausted_and_loses_the_marks_of_forward
     assert entry.attributes == {"run": "2", "publisher": "pipeline"}
 
 
-def test_a_forwarded_message_that_is_no_job_still_tells_the_ids_that_can_be_read() -> None:
+def test_a_forwarded_message_that_is_no_job_keeps_its_readable_ids() -> None:
     entry = read(forwarded(data=job_bytes(audio_uri=7)))
 
     assert (entry.job_id, entry.video_id) == ("vod-1", "1")
@@ -86,7 +86,7 @@ def test_an_envelope_dated_on_the_last_day_there_is_is_unreadable() -> None:
     assert read(replace(enveloped(), data=json.dumps(document).encode())).origin is Origin.UNREADABLE
 
 
-def test_a_forwarded_message_is_given_back_its_publishers_time_and_attributes() -> None:
+def test_a_forwarded_message_gets_its_publishers_time_and_attributes_back() -> None:
     letter = unforwarded(forwarded(envelope="1", own="2"))
 
     assert letter.original.publish_time == datetime(2026, 11, 22, 1, tzinfo=UTC)
@@ -170,7 +170,7 @@ def test_physical_duplicates_are_one_entry_and_runs_and_codes_are_others() -> No
     assert histogram(entries) == {"AUDIO_NOT_FOUND": 2, "AUDIO_FORBIDDEN": 1, "ATTEMPTS_EXHAUSTED": 1}
 
 
-def test_entries_stand_in_the_order_of_their_failures() -> None:
+def test_entries_are_in_the_order_of_their_failures() -> None:
     assert [entry.origin for entry in fold(map(entry_of, [forwarded(), enveloped()]))] == [Origin.WORKER, Origin.POLICY]
 
 

@@ -35,7 +35,7 @@ async def test_it_pulls_until_three_empty_answers_in_a_row() -> None:
     assert len(subscription.pulls) == 7
 
 
-async def test_it_pulls_no_more_than_it_was_told_to_hold() -> None:
+async def test_no_more_letters_are_pulled_than_the_limit() -> None:
     subscription = filled(["d1", "d2", "d3"])
 
     async with hold_dead_letters(
@@ -171,7 +171,7 @@ async def test_messages_that_are_not_wanted_are_held_without_what_they_say() -> 
     assert subscription.nacks == [("ack-d1", "ack-d2")]
 
 
-async def test_the_bytes_that_are_held_are_bounded_and_the_bound_is_told() -> None:
+async def test_held_bytes_are_limited_and_the_limit_is_named() -> None:
     subscription = ScriptedSubscription()
     for number in range(20):
         subscription.deliver(enveloped(f"d{number}", data=job_bytes(job_id=f"vod-{number}")))
@@ -209,7 +209,7 @@ async def test_gathering_on_ends_as_soon_as_what_is_waited_for_is_there() -> Non
         assert [entry.run for entry in holding.entries] == [1, 2]
 
 
-async def test_what_could_not_be_acknowledged_is_told() -> None:
+async def test_a_letter_that_could_not_be_acknowledged_is_reported() -> None:
     subscription = filled(["d1"], [], [], [])
     subscription.ack_error = UNAVAILABLE
 

@@ -243,7 +243,7 @@ async def test_a_bucket_that_no_setting_names_is_not_tested_before_a_job_fails_o
         assert (gone.runs, fitness.why_unfit()) == (0, "")
 
 
-async def test_any_number_of_buckets_may_be_named_but_only_so_many_are_answered_for() -> None:
+async def test_jobs_may_name_any_number_of_buckets_but_the_number_of_parts_is_limited() -> None:
     async with tended(Probe()) as (fitness, _):
         for number in range(2 * MOST_PARTS):
             fitness.add(Part(name=f"audio bucket {number}", resource=f"gs://{number}", probe=Probe()))

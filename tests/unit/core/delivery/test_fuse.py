@@ -119,7 +119,7 @@ async def test_a_self_test_that_hangs_has_failed() -> None:
         assert r.consumer.snapshot.fuse.state is FuseState.OPEN
 
 
-async def test_what_a_pull_under_way_brings_after_the_fuse_blew_is_nacked() -> None:
+async def test_deliveries_of_a_pull_in_flight_when_the_fuse_blew_are_nacked() -> None:
     async with room(slots=2, fuse_threshold=1) as r:
         await fail_in_turn(r, "m1")
 
@@ -129,7 +129,7 @@ async def test_what_a_pull_under_way_brings_after_the_fuse_blew_is_nacked() -> N
         assert r.subscription.nacks == [("ack-m2",)]
 
 
-async def test_jobs_that_were_running_go_on_while_the_intake_stands_still() -> None:
+async def test_running_jobs_go_on_while_the_fuse_stops_the_intake() -> None:
     async with room(slots=2, fuse_threshold=1) as r:
         await r.deliver("m1", "m2")
         await r.fail("m1", PERMANENT)

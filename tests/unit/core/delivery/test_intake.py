@@ -54,7 +54,7 @@ async def test_a_stop_of_the_intake_is_logged_once_and_so_is_its_end() -> None:
     assert told == [("intake.stopped", GONE), ("intake.resumed", None)]
 
 
-async def test_jobs_at_work_are_finished_while_the_intake_stands_still() -> None:
+async def test_running_jobs_are_finished_while_the_intake_is_stopped() -> None:
     ready = Readiness()
     async with room(slots=1, why_idle=ready) as r:
         await r.deliver("m1")
@@ -68,7 +68,7 @@ async def test_jobs_at_work_are_finished_while_the_intake_stands_still() -> None
         assert pulls(r) == before
 
 
-async def test_what_a_pull_under_way_brings_after_the_intake_stopped_is_handed_back() -> None:
+async def test_deliveries_of_a_pull_in_flight_when_the_intake_stopped_are_nacked() -> None:
     ready = Readiness()
     async with room(slots=2, why_idle=ready) as r:
         ready.reason = GONE

@@ -170,7 +170,7 @@ async def test_a_deleted_subscription_is_noticed_by_an_extension_too() -> None:
             await r.run
 
 
-async def test_a_nack_waits_for_an_extension_under_way_which_would_take_it_back() -> None:
+async def test_a_nack_waits_for_an_extension_in_flight_which_would_revert_it() -> None:
     async with room() as r:
         await r.deliver("m1")
         r.subscription.extend_hangs = True

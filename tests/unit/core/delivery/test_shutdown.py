@@ -18,7 +18,7 @@ async def seconds_to_end(r: Room) -> float:
     return r.clock.monotonic() - before
 
 
-async def test_an_idle_worker_waits_a_second_for_the_pull_under_way_and_no_longer() -> None:
+async def test_an_idle_worker_waits_at_most_a_second_for_the_pull_in_flight() -> None:
     async with room() as r:
         await r.stop()
 
@@ -122,7 +122,7 @@ async def test_a_second_stop_ends_at_once() -> None:
         assert r.subscription.nacks == [("ack-m1",)]
 
 
-async def test_an_ack_under_way_is_neither_cut_off_nor_nacked() -> None:
+async def test_an_ack_in_flight_is_neither_cancelled_nor_nacked() -> None:
     async with room() as r:
         r.subscription.ack_hangs = True
         await r.deliver("m1")
@@ -135,7 +135,7 @@ async def test_an_ack_under_way_is_neither_cut_off_nor_nacked() -> None:
         assert r.subscription.nacks == []
 
 
-async def test_an_error_raised_by_a_job_that_was_told_to_stop_is_no_verdict() -> None:
+async def test_an_error_of_a_job_that_was_stopped_is_no_verdict() -> None:
     async with room(fuse_threshold=1) as r:
         r.handler.error_on_cancel = AudioNotFound("gs://b/o")
         await r.deliver("m1")

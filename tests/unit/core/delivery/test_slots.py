@@ -49,7 +49,7 @@ async def test_a_slot_that_is_taken_again_before_the_waiting_one_s_turn_is_not_f
     assert waiting.result() == 1
 
 
-async def test_waiting_ends_when_a_slot_is_given_back(clock: FakeClock) -> None:
+async def test_waiting_ends_when_a_slot_is_released(clock: FakeClock) -> None:
     slots = Slots(1, 0)
     slot = slots.take()
     waiting = asyncio.create_task(slots.wait_free())

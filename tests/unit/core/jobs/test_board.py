@@ -26,7 +26,7 @@ def routed() -> Routed:
     return claimed.routed(Route(method="hybrid", reason="test"), expected_seconds=1900.0, chunk_seconds=600)
 
 
-def test_a_running_job_tells_the_engine_of_each_chunk_in_the_order_of_the_audio() -> None:
+def test_a_running_job_lists_the_engine_of_each_chunk_in_the_order_of_the_audio() -> None:
     progress = Progress(
         chunks_done=2,
         chunks_total=None,

@@ -57,7 +57,7 @@ def test_a_success_between_failures_starts_the_count_afresh() -> None:
     assert health.is_healthy()
 
 
-async def test_a_doubted_engine_is_tried_at_once_and_trusted_again_when_it_hears_the_sample() -> None:
+async def test_a_doubted_engine_is_probed_at_once_and_trusted_after_it_recognises_the_sample() -> None:
     clock, probe = FakeClock(), ScriptedProbe()
     probe.engine_is_back = True
 
@@ -82,7 +82,7 @@ async def test_an_engine_that_stays_gone_is_tried_every_minute_until_it_is_back(
         assert (health.is_healthy(), probe.runs) == (True, 4)
 
 
-async def test_a_chunk_that_is_heard_ends_the_doubt_without_a_probe() -> None:
+async def test_a_transcribed_chunk_ends_the_doubt_without_a_probe() -> None:
     clock, probe = FakeClock(), ScriptedProbe()
 
     async with tended(clock, probe) as health:

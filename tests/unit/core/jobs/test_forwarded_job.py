@@ -78,7 +78,7 @@ async def test_its_times_are_those_of_the_original(room: JobsRoom) -> None:
     assert failed.occurred_at == cost.occurred_at == GAVE_UP_AT
 
 
-async def test_what_nobody_measured_stays_unknown(room: JobsRoom) -> None:
+async def test_figures_that_were_not_measured_stay_null(room: JobsRoom) -> None:
     _, failed, cost = await adopted(room, original())
 
     told = failed.transcription_metadata.model_dump(exclude_defaults=True)
@@ -122,7 +122,7 @@ async def test_adopted_twice_it_has_the_same_messages(room: JobsRoom) -> None:
     assert room.completions.messages[:2] == room.completions.messages[2:]
 
 
-async def test_what_had_ended_all_the_same_is_said_again_and_is_no_dead_letter(room: JobsRoom) -> None:
+async def test_a_job_that_had_ended_publishes_its_events_again_and_is_no_dead_letter(room: JobsRoom) -> None:
     await room.upload(speech(30))
     await room.attempt().handle(OnlySlot())
 
@@ -143,7 +143,7 @@ async def test_a_replay_that_was_forwarded_is_a_failure_of_that_run(room: JobsRo
 
 
 @pytest.mark.parametrize("data", [b"no job", b"{}", b"x" * 9_000_000])
-async def test_a_message_that_is_no_job_is_told_as_that(room: JobsRoom, data: bytes) -> None:
+async def test_a_forwarded_message_that_is_no_job_fails_as_invalid(room: JobsRoom, data: bytes) -> None:
     letter, failed, _ = await adopted(room, original(data=data))
 
     assert (letter.code, letter.attempts, failed.error.error_code) == (

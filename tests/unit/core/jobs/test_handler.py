@@ -74,7 +74,7 @@ async def test_a_job_leaves_artefacts_a_completed_event_a_cost_event_and_a_marke
     assert room.files == []
 
 
-async def test_a_second_delivery_publishes_the_same_bytes_and_hears_nothing(tmp_path: Path) -> None:
+async def test_a_second_delivery_publishes_the_same_bytes_without_transcribing(tmp_path: Path) -> None:
     heard = []
 
     async def count(_samples: Pcm, job_id: str) -> None:
@@ -287,7 +287,7 @@ async def test_speech_that_ends_before_59_seconds_completes_and_says_so(room: Jo
     assert not room.events[0].flags.no_speech
 
 
-async def test_a_second_worker_parks_and_repeats_what_the_first_said(tmp_path: Path) -> None:
+async def test_a_second_worker_parks_and_repeats_the_first_workers_events(tmp_path: Path) -> None:
     gate = asyncio.Event()
 
     async def hold(_samples: Pcm, _job_id: str) -> None:

@@ -121,7 +121,7 @@ async def test_a_checkpoint_that_is_being_written_when_the_job_is_cancelled_is_w
 
 
 @pytest.mark.parametrize("first", ["the answer", "the cancellation"])
-async def test_a_checkpoint_that_cannot_be_written_holds_nobody_up(
+async def test_a_checkpoint_that_cannot_be_written_does_not_delay_the_shutdown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
 ) -> None:
     monkeypatch.setattr(transcription, "CANCELLED_SAVE_SECONDS", 0.05)

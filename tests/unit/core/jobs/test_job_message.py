@@ -199,7 +199,7 @@ async def test_no_duration_follows_a_wall_clock_that_is_set(tmp_path: Path, hour
     assert room.board.totals.processing_seconds == pytest.approx(told.processing_time_seconds, abs=0.001)
 
 
-async def test_a_failure_under_a_clock_that_was_set_back_is_told_with_its_real_duration(tmp_path: Path) -> None:
+async def test_a_failure_under_a_clock_that_was_set_back_has_its_real_duration(tmp_path: Path) -> None:
     clock = SteppedClock()
 
     async def set_it_and_fail(_samples: Pcm, _job_id: str) -> None:

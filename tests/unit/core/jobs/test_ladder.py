@@ -129,7 +129,7 @@ def wasting(requests: int) -> MemoryCloudRecogniser:
 BROKEN = MemoryRecogniser(script=failing_where(everything))
 
 
-async def test_what_parakeet_hears_well_costs_its_seconds_alone() -> None:
+async def test_a_chunk_that_parakeet_transcribes_costs_only_its_engine_seconds() -> None:
     rungs = Rungs(MemoryRecogniser(speed=50))
 
     heard = await rungs.hear()
@@ -161,7 +161,7 @@ async def test_a_chunk_that_parakeet_cannot_do_goes_to_deepgram_with_the_reason(
     assert rungs.health.facts.failures_in_a_row == 1
 
 
-async def test_the_engine_seconds_of_windows_that_were_heard_before_one_failed_are_kept() -> None:
+async def test_the_engine_seconds_of_windows_recognised_before_a_failure_are_kept() -> None:
     first = len(CHUNK.samples_of(CHUNK.windows[0]))
     rungs = Rungs(MemoryRecogniser(script=failing_where(lambda samples: len(samples) != first), speed=50))
 
@@ -183,7 +183,7 @@ async def test_an_error_of_ours_is_not_taken_for_the_engines() -> None:
     assert rungs.cloud.answered == []
 
 
-async def test_doubtful_words_are_heard_once_more_with_other_cuts() -> None:
+async def test_doubtful_words_are_recognised_once_more_with_other_cuts() -> None:
     engine = StuckRecogniser(lambda samples: len(samples) > 20 * SAMPLE_RATE_HZ)
     rungs = Rungs(engine)
 

@@ -56,7 +56,7 @@ async def test_a_result_whose_artefact_is_gone_is_made_again(room: JobsRoom, nam
     assert room.artefacts[gone] == before[gone] or name == "transcript.json"
 
 
-async def test_subscribers_can_tell_the_events_of_the_new_result_from_the_old_ones(room: JobsRoom) -> None:
+async def test_the_new_results_events_have_other_ids_than_the_old_ones(room: JobsRoom) -> None:
     await room.store.delete(WORDS)
 
     await redelivered(room)

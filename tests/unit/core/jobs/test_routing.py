@@ -116,7 +116,7 @@ def test_the_rollout_share_is_the_share_of_videos(percent: float) -> None:
     assert inside / 100 == pytest.approx(percent, abs=1.5)
 
 
-def test_the_ends_of_the_rollout_are_nobody_and_everybody() -> None:
+def test_a_rollout_of_0_and_100_percent_is_no_video_and_every_video() -> None:
     assert not any(in_rollout(str(number), 0) for number in range(1000))
     assert all(in_rollout(str(number), 100) for number in range(1000))
 

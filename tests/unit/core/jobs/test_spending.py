@@ -79,7 +79,7 @@ async def test_a_failed_job_pays_for_every_request_of_every_attempt(tmp_path: Pa
     assert bill_of(room).audio_seconds == pytest.approx(seconds, abs=1)
 
 
-async def test_a_job_that_fails_before_its_audio_is_read_still_pays_for_what_stands(tmp_path: Path) -> None:
+async def test_a_job_that_fails_before_its_audio_is_read_still_pays_for_its_checkpoints(tmp_path: Path) -> None:
     cloud = MemoryCloudRecogniser(script=Fault(billed_for_nothing).script)
     room = room_with(tmp_path, cloud)
     await room.upload(speech(44))

@@ -53,7 +53,7 @@ async def interrupted(folder: Path) -> tuple[JobsRoom, MemoryCloudRecogniser]:
     return room, cloud
 
 
-async def test_a_request_under_way_when_another_chunk_fails_is_awaited_and_kept(tmp_path: Path) -> None:
+async def test_a_request_in_flight_when_another_chunk_fails_is_awaited_and_kept(tmp_path: Path) -> None:
     room, cloud = await interrupted(tmp_path)
     paid_before = len(cloud.answered)
 
@@ -120,7 +120,7 @@ async def test_the_event_says_that_another_track_is_not_silent(tmp_path: Path) -
     assert room.events[0].flags == Flags(no_speech=True, other_tracks=True)
 
 
-async def test_what_another_model_heard_is_heard_again(tmp_path: Path) -> None:
+async def test_chunks_of_another_model_are_transcribed_again(tmp_path: Path) -> None:
     fails_late = MemoryRecogniser(script=failing_where(lambda samples: len(samples) < 15 * SAMPLE_RATE_HZ))
     first = JobsRoom(tmp_path, chunks_in_flight=1, recogniser=fails_late)
     await first.upload(speech(100))

@@ -152,7 +152,7 @@ def test_no_word_and_no_paragraph_reads_as_missing(text: str) -> None:
     assert paragraphs["text"].notna().all()
 
 
-def test_a_word_that_reads_as_missing_is_given_a_full_stop_in_the_table_alone() -> None:
+def test_a_word_that_reads_as_missing_gets_a_full_stop_in_the_table_only() -> None:
     files = rendered((Word("My", 0, 0.2, 1), Word("nan", 0.2, 0.5, 1)))
 
     spoken = json.loads(files[Artefact.TRANSCRIPT].data)["results"]["channels"][0]["alternatives"][0]["words"]
@@ -203,7 +203,7 @@ def analysis_windows(
 
 @given(timelines(), st.sampled_from([30.0, 60.0]))
 @settings(max_examples=25, deadline=None)
-def test_every_word_lies_in_an_analysis_window_with_its_paragraph(words: tuple[Word, ...], hop: float) -> None:
+def test_every_word_is_in_an_analysis_window_with_its_paragraph(words: tuple[Word, ...], hop: float) -> None:
     files = rendered(words)
 
     windows = analysis_windows(table(files[Artefact.WORDS]), table(files[Artefact.PARAGRAPHS]), hop)
@@ -217,7 +217,7 @@ def test_every_word_lies_in_an_analysis_window_with_its_paragraph(words: tuple[W
 
 @given(timelines())
 @settings(max_examples=25, deadline=None)
-def test_a_paragraph_of_30_seconds_lies_whole_in_a_window_of_the_30_second_hop(words: tuple[Word, ...]) -> None:
+def test_a_paragraph_of_30_seconds_fits_into_a_window_of_the_30_second_hop(words: tuple[Word, ...]) -> None:
     paragraphs = table(rendered(words)[Artefact.PARAGRAPHS])
 
     for row in paragraphs.itertuples():

@@ -54,7 +54,7 @@ def test_punctuation_before_any_word_and_empty_words_are_dropped() -> None:
     assert texts(merge([spoken])) == ["So"]
 
 
-def test_an_overlap_that_both_windows_heard_alike_stands_once() -> None:
+def test_an_overlap_that_both_windows_recognised_alike_appears_once() -> None:
     earlier = window(0, 30, *said("one two three four five six", start=27.6))
     later = window(28, 58, *said("two, three Four five six seven", start=0.05), overlaps=True)
 
@@ -79,14 +79,14 @@ def test_repeated_words_in_an_overlap_are_counted_right() -> None:
     assert texts(merge([earlier, later])) == ["no", "no", "no", "no", "yes"]
 
 
-def test_an_overlap_heard_differently_is_cut_in_the_middle() -> None:
+def test_an_overlap_recognised_differently_is_cut_in_the_middle() -> None:
     earlier = window(0, 30, *said("alpha beta gamma delta", start=28.0))
     later = window(28, 58, *said("epsilon zeta eta theta iota", start=0.2), overlaps=True)
 
     assert texts(merge([earlier, later])) == ["alpha", "beta", "gamma", "eta", "theta", "iota"]
 
 
-def test_words_that_only_the_later_window_heard_are_not_lost_at_the_seam() -> None:
+def test_words_that_only_the_later_window_contains_are_not_lost_at_the_seam() -> None:
     earlier = window(0, 30, Word("before", 27, 27.4, 0.9))
     later = window(28, 58, *said("only I heard this", start=0.1), overlaps=True)
 
@@ -156,7 +156,7 @@ def transcripts(draw: st.DrawFn) -> list[WindowTranscript]:
 
 @given(transcripts())
 @settings(max_examples=80, deadline=None)
-def test_the_timeline_is_strict_whatever_the_engine_said(windows: list[WindowTranscript]) -> None:
+def test_the_timeline_is_in_strict_order_for_any_engine_output(windows: list[WindowTranscript]) -> None:
     merged = merge(windows)
 
     for word, following in pairwise(merged):
@@ -172,7 +172,7 @@ def test_the_timeline_is_strict_whatever_the_engine_said(windows: list[WindowTra
 
 @given(transcripts(), st.integers(0, 4))
 @settings(max_examples=60, deadline=None)
-def test_windows_that_come_by_and_by_make_the_same_timeline(windows: list[WindowTranscript], first: int) -> None:
+def test_windows_added_one_by_one_make_the_same_timeline(windows: list[WindowTranscript], first: int) -> None:
     ordered = sorted(windows, key=lambda one: (one.span.start_sample, one.span.end_sample))
     timeline = Timeline()
 
@@ -184,7 +184,7 @@ def test_windows_that_come_by_and_by_make_the_same_timeline(windows: list[Window
 
 @given(transcripts())
 @settings(max_examples=60, deadline=None)
-def test_every_word_lies_in_the_audio_that_was_heard(windows: list[WindowTranscript]) -> None:
+def test_every_word_is_inside_the_transcribed_audio(windows: list[WindowTranscript]) -> None:
     merged = merge(windows)
 
     for word in merged:
@@ -233,7 +233,7 @@ def seams(draw: st.DrawFn) -> tuple[list[str], list[WindowTranscript]]:
 
 @given(seams())
 @settings(max_examples=60, deadline=None)
-def test_no_word_is_doubled_or_lost_at_a_seam_that_both_windows_heard(
+def test_no_word_is_doubled_or_lost_at_a_seam_that_both_windows_cover(
     case: tuple[list[str], list[WindowTranscript]],
 ) -> None:
     spoken, windows = case

@@ -179,7 +179,7 @@ def test_a_chunk_hands_out_the_samples_of_its_windows() -> None:
             assert np.shares_memory(chunk.samples_of(span), chunk.samples)
 
 
-def test_the_end_of_a_file_that_is_no_whole_frame_is_heard() -> None:
+def test_a_partial_last_frame_is_part_of_a_window() -> None:
     audio = babble(7.333)
 
     assert windows(audio)[-1].end_sample == len(audio)

@@ -87,7 +87,7 @@ def test_silence_or_music_between_two_words_is_no_gap() -> None:
     assert gates(audio, *said("one two three four five six", start=0), *said("seven eight nine ten", start=10.2)) == ()
 
 
-def test_more_words_than_can_be_said_fail() -> None:
+def test_more_words_than_can_be_spoken_fail() -> None:
     assert gates(talk(3), *said(f"{STORY} {STORY}", step=0.07)) == (Gate.WORD_RATE,)
 
 
@@ -162,5 +162,5 @@ def test_other_cuts_of_a_chunk_in_mid_speech_overlap_its_neighbours_as_before() 
 
 
 @pytest.mark.parametrize("audio", [talk(1)[:500], np.zeros(0, np.int16), np.zeros(SECOND, np.int16)])
-def test_nobody_talks_in_next_to_nothing(audio: Pcm) -> None:
+def test_a_few_samples_contain_no_speech(audio: Pcm) -> None:
     assert talking_seconds(audio) == 0

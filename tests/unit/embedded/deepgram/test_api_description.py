@@ -46,7 +46,7 @@ def validator(api: Any, schema: Any) -> Draft202012Validator:
     return Draft202012Validator(json.loads(text), format_checker=FormatChecker())
 
 
-def test_the_stand_in_knows_exactly_the_parameters_there_are(parameters: dict[str, Any]) -> None:
+def test_the_development_server_knows_exactly_the_parameters_of_the_api(parameters: dict[str, Any]) -> None:
     assert set(PARAMETERS) == set(parameters)
 
 
@@ -73,7 +73,9 @@ async def test_every_parameter_that_we_send_is_described_and_of_the_right_type(
 
 @pytest.mark.parametrize("seconds", [0.1, 20])
 @pytest.mark.parametrize("query", [{}, {"model": "nova-3", "smart_format": "true", "paragraphs": "true"}])
-def test_the_stand_ins_answers_are_as_described(api: Any, query: dict[str, str], seconds: float) -> None:
+def test_the_development_servers_answers_match_the_api_description(
+    api: Any, query: dict[str, str], seconds: float
+) -> None:
     answer = listen_response(
         list(words_in(chatter(seconds))),
         query=query,

@@ -159,7 +159,7 @@ async def test_a_reset_after_the_upload_is_paid_and_one_before_it_is_not() -> No
     ]
 
 
-async def test_a_fault_answers_what_it_is_told_to() -> None:
+async def test_a_fault_answers_as_configured() -> None:
     fault = Reply(status=503, body=b"busy", headers={"content-type": "text/plain", "retry-after": "3"})
     async with EmbeddedDeepgram(hear, api_key=KEY, misbehave={0: fault}.get) as server:
         answer = await post(server)
@@ -168,7 +168,7 @@ async def test_a_fault_answers_what_it_is_told_to() -> None:
     assert not server.receipts[0].paid
 
 
-async def test_a_port_that_is_taken_is_said_at_once() -> None:
+async def test_a_port_that_is_taken_raises_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="address already in use"):
         async with EmbeddedDeepgram(hear, port=taken.getsockname()[1]):
             pass

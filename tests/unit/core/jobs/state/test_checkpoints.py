@@ -117,7 +117,7 @@ async def test_all_checkpoints_are_those_of_every_key_without_their_words(bucket
     assert all(chunk.windows == () for chunk in found)
 
 
-async def test_a_job_that_nobody_held_before_is_listed_once(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_checkpoints_of_a_new_job_are_listed_once(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     listed: list[str] = []
     monkeypatch.setattr(bucket.store, "list", counting(listed, bucket.store.list))
     async with bucket.worker("a").claim(JOB, FINGERPRINT, 0) as claim:

@@ -10,7 +10,7 @@ from tests.support.jobs.state import FINGERPRINT, JOB, TTL, BrokenWrites, Bucket
 from worker.errors import ClaimHeld, ClaimLost, JobIdConflict
 
 
-async def test_a_claim_stands_while_it_is_held_and_stays_released_with_its_counters(bucket: Bucket) -> None:
+async def test_a_claim_exists_while_it_is_held_and_keeps_its_counters_when_released(bucket: Bucket) -> None:
     async with bucket.worker("a").claim(JOB, FINGERPRINT, 0) as claim:
         during = (await bucket.claim()).content
         await claim.record_failure()
@@ -65,7 +65,7 @@ async def test_what_failed_chunks_cost_adds_up_over_the_attempts_of_a_run(bucket
     assert not replayed.waste
 
 
-async def test_a_claim_that_is_given_back_when_its_job_is_cancelled_counts_no_crash(bucket: Bucket) -> None:
+async def test_a_claim_released_by_a_cancelled_job_counts_no_crash(bucket: Bucket) -> None:
     entered = asyncio.Event()
 
     async def job() -> None:
@@ -145,7 +145,7 @@ async def test_a_worker_that_was_paused_for_longer_than_the_ttl_notices_that_it_
     assert (released.owner, released.held) == ("b", False)
 
 
-async def test_the_next_heartbeat_of_a_paused_worker_tells_it_too(bucket: Bucket) -> None:
+async def test_the_next_heartbeat_of_a_paused_worker_detects_the_loss_too(bucket: Bucket) -> None:
     paused = FakeClock()
     async with bucket.worker("a", paused).claim(JOB, FINGERPRINT, 0) as sleeper:
         stale = (await bucket.claim()).generation
@@ -168,7 +168,7 @@ async def test_a_claim_is_lost_when_no_heartbeat_could_be_written_for_the_ttl(cl
         assert claim.lost.is_set()
 
 
-async def test_a_claim_lost_for_want_of_heartbeats_is_given_back_where_nobody_took_it(clock: FakeClock) -> None:
+async def test_a_claim_lost_for_missing_heartbeats_is_released_unless_it_was_taken(clock: FakeClock) -> None:
     store = BrokenWrites(clock.now)
     bucket = Bucket(store)
     async with bucket.worker("a", clock).claim(JOB, FINGERPRINT, 0) as claim:
@@ -278,7 +278,7 @@ async def test_a_job_concluded_since_the_callers_look_is_not_claimed_and_leaves_
     assert await bucket.names() == [f"results/{JOB}.json"]
 
 
-async def test_a_claim_nobody_can_read_is_believed_until_it_is_stale(bucket: Bucket) -> None:
+async def test_an_unreadable_claim_counts_as_held_until_it_is_stale(bucket: Bucket) -> None:
     facts = await bucket.store.write(bucket.files.claim(JOB), b"?", content_type="text/plain")
 
     with pytest.raises(ClaimHeld):

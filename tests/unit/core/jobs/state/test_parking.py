@@ -14,7 +14,7 @@ from worker.errors import ClaimHeld
 from worker.ports import ObjectFacts, ObjectRef
 
 
-async def test_parking_ends_at_once_where_nobody_holds_the_job(bucket: Bucket) -> None:
+async def test_parking_ends_at_once_if_the_job_is_not_held(bucket: Bucket) -> None:
     assert await bucket.worker("b").park(JOB) is None
 
 
@@ -41,7 +41,7 @@ async def test_parking_ends_soon_after_the_job_is_concluded(bucket: Bucket, cloc
     assert await parked is None
 
 
-async def test_a_claim_that_stands_still_for_the_ttl_is_stale(bucket: Bucket, clock: FakeClock) -> None:
+async def test_a_claim_without_heartbeats_for_the_ttl_is_stale(bucket: Bucket, clock: FakeClock) -> None:
     stopped = FakeClock()
     async with bucket.worker("a", stopped).claim(JOB, FINGERPRINT, 0):
         parked = asyncio.create_task(bucket.worker("b", clock).park(JOB))
@@ -79,7 +79,7 @@ async def test_what_parking_returns_is_what_claiming_takes(bucket: Bucket, clock
             assert claim.record.owner == "b"
 
 
-async def test_a_claim_seen_to_stand_still_is_taken_at_a_later_delivery_without_parking(
+async def test_a_claim_seen_without_heartbeats_is_taken_at_a_later_delivery_without_parking(
     bucket: Bucket, clock: FakeClock
 ) -> None:
     async with bucket.worker("a", FakeClock()).claim(JOB, FINGERPRINT, 0):
@@ -178,7 +178,7 @@ def test_the_buckets_time_is_not_guessed_from_an_old_stamp(clock: FakeClock) -> 
     assert time.at_least() is None
 
 
-def test_only_so_many_claims_are_remembered(clock: FakeClock) -> None:
+def test_the_number_of_remembered_claims_is_limited(clock: FakeClock) -> None:
     sightings = Sightings(clock)
 
     for number in range(REMEMBERED + 1):

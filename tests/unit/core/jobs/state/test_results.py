@@ -91,7 +91,7 @@ async def test_sweeping_after_a_failure_keeps_checkpoints_and_the_claim_of_a_lat
         assert f"checkpoints/{JOB}/k/00000.json" in await bucket.names()
 
 
-async def test_a_marker_nobody_can_read_is_no_result_and_is_overridden(bucket: Bucket) -> None:
+async def test_an_unreadable_marker_is_no_result_and_is_overridden(bucket: Bucket) -> None:
     await bucket.store.write(bucket.files.result(JOB), b"{}", content_type="text/plain")
 
     before = await bucket.worker("a").result(JOB, FINGERPRINT)
@@ -101,7 +101,7 @@ async def test_a_marker_nobody_can_read_is_no_result_and_is_overridden(bucket: B
     assert await bucket.worker("a").result(JOB, FINGERPRINT) == completed()
 
 
-async def test_after_the_marker_stands_a_lost_heartbeat_does_not_matter(bucket: Bucket) -> None:
+async def test_after_the_marker_is_written_a_lost_heartbeat_does_not_matter(bucket: Bucket) -> None:
     async with bucket.worker("a").claim(JOB, FINGERPRINT, 0) as claim:
         await claim.conclude(completed())
         await bucket.worker("b").sweep(completed())

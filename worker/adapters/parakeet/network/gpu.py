@@ -1,0 +1,50 @@
+"""How large passes are on a GPU, from its processors and its free memory; and the way to its decoder's recording."""
+
+import torch
+
+from worker.adapters.parakeet.network.config import NetworkConfig
+from worker.adapters.parakeet.network.layout import PassSizes
+
+PASS_WINDOW_FRAMES = 384
+"""A window of 30 s with its gap, as a multiple of 128."""
+
+_TILE = 128
+"""Rows and columns of a product that one of the GPU's processors computes at once."""
+
+_LEAST_BLOCK, _LARGEST_BLOCK = 512, 2048
+_MOST_BLOCKS = 4
+_USABLE = 0.9
+"""Of the free memory; the rest is for what the allocator cannot use of its blocks."""
+
+
+def pass_sizes(config: NetworkConfig, processors: int, most_windows: int | None) -> PassSizes:
+    """Return the sizes of passes for a GPU with so many multiprocessors; `most_windows` of 30 s bound them.
+
+    A block has as many frames as give every processor a tile of a product as wide as the model: on an L4, with 58, that
+    is 896 for a width of 1,024, and on an H100 2,048. Passes are of one, two or four blocks.
+    """
+    block = _TILE * (processors // -(-config.d_model // _TILE))
+    block = min(max(block, _LEAST_BLOCK), _LARGEST_BLOCK)
+    blocks = _MOST_BLOCKS
+    if most_windows is not None:
+        most_frames = max(most_windows * PASS_WINDOW_FRAMES, _LEAST_BLOCK)
+        block = min(block, most_frames // _TILE * _TILE)
+        blocks = min(blocks, most_frames // block)
+    return PassSizes(
+        block=block,
+        blocks=tuple(sorted({1, min(2, blocks), blocks})),
+        gap=config.conv_kernel // 2,
+        factor=config.subsampling_factor,
+    )
+
+
+def blocks_within(free: float, block_bytes: float, most: int) -> int:
+    """Return how many blocks a pass may have in the memory that is free, at least one, at most `most`."""
+    return max(1, min(most, int(free * _USABLE // max(block_bytes, 1))))
+
+
+def free_bytes(device: torch.device) -> float:
+    """Return the memory below the cap that `set_per_process_memory_fraction` has set; what graphs hold is not free."""
+    torch.cuda.empty_cache()
+    share = torch.cuda.get_per_process_memory_fraction(device)
+    return share * torch.cuda.get_device_properties(device).total_memory - torch.cuda.memory_reserved(device)

@@ -1,0 +1,62 @@
+"""From decoded tokens to words with times: arithmetic, no model and no arrays."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from schemas.speech import Word
+
+WORD_START = "▁"
+"""SentencePiece's mark on the piece that begins a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One piece of a word as the transducer emitted it.
+
+    `frame` counts encoder frames from the window's first sample; `frames` is the predicted duration, zero included.
+    `confidence` is the probability the model gave to this piece.
+    """
+
+    piece: str
+    frame: int
+    frames: int
+    confidence: float
+
+    @property
+    def is_punctuation(self) -> bool:
+        """True when nothing in the piece is ever spoken."""
+        return not any(character.isalnum() for character in self.piece)
+
+
+def words_of(tokens: Sequence[Token], *, frame_seconds: float, window_seconds: float) -> tuple[Word, ...]:
+    """Join tokens into words: text as written, from the first piece's frame to the end of the last spoken one.
+
+    Punctuation, which the model may emit long after the word, moves neither the word's end nor its confidence, which is
+    that of the weakest spoken piece. No word ends after the window.
+    """
+    return tuple(_word(group, frame_seconds, window_seconds) for group in _groups(tokens) if _text(group))
+
+
+def _groups(tokens: Sequence[Token]) -> Iterator[list[Token]]:
+    group: list[Token] = []
+    for token in tokens:
+        if token.piece.startswith(WORD_START):
+            yield group
+            group = []
+        group.append(token)
+    yield group
+
+
+def _word(group: Sequence[Token], frame_seconds: float, window_seconds: float) -> Word:
+    spoken = [token for token in group if not token.is_punctuation] or group
+    end_frame = spoken[-1].frame + spoken[-1].frames
+    return Word(
+        text=_text(group),
+        start_seconds=min(group[0].frame * frame_seconds, window_seconds),
+        end_seconds=min(end_frame * frame_seconds, window_seconds),
+        confidence=min(token.confidence for token in spoken),
+    )
+
+
+def _text(group: Sequence[Token]) -> str:
+    return "".join(token.piece for token in group).replace(WORD_START, "")
