@@ -16,7 +16,8 @@ from worker.adapters.parakeet.network.layout import PassSizes  # noqa: E402  nee
 from worker.adapters.parakeet.network.pass_limit import PassLimit  # noqa: E402
 from worker.adapters.parakeet.network.passes import LonePasses, PackedPasses  # noqa: E402
 from worker.adapters.parakeet.network.tdt_decoder import DecoderRows  # noqa: E402
-from worker.adapters.parakeet.network.transcriber import LEAST_ROWS, Transcriber  # noqa: E402
+from worker.adapters.parakeet.network.transcriber import Transcriber  # noqa: E402
+from worker.adapters.parakeet.network.window_decoder import LEAST_ROWS  # noqa: E402
 
 if TYPE_CHECKING:
     from torch import Tensor

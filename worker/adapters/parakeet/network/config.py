@@ -24,11 +24,47 @@ _MODEL_CLASSES = ("EncDecRNNTBPEModel", "EncDecHybridRNNTCTCBPEModel")
 _DEFAULT_MAX_SYMBOLS = 10
 _BLANKS = 1
 
-__all__ = ["SAMPLE_RATE_HZ", "NetworkConfig", "UnsupportedModel", "network_config"]
+__all__ = [
+    "SAMPLE_RATE_HZ",
+    "NetworkConfig",
+    "TransducerConfig",
+    "UnsupportedModel",
+    "network_config",
+    "transducer_config",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NetworkConfig:
+class TransducerConfig:
+    """What the decoder depends on, besides its weights."""
+
+    d_encoder: int
+    """Width of the encoder's output."""
+    d_prediction: int
+    n_prediction_layers: int
+    d_joint: int
+    joint_dropout: bool
+    """A dropout stands before the joint network's last layer, which shifts that layer's name."""
+    vocabulary_size: int
+    """Pieces of the tokenizer; the blank is not one of them."""
+    durations: tuple[int, ...]
+    """Encoder frames that a token may advance by, in the order of the joint network's outputs."""
+    max_symbols: int
+    """Tokens that may be emitted at one encoder frame."""
+
+    @property
+    def blank(self) -> int:
+        """The label that stands for no token; the last one."""
+        return self.vocabulary_size
+
+    @property
+    def n_labels(self) -> int:
+        """Pieces and the blank."""
+        return self.vocabulary_size + _BLANKS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkConfig(TransducerConfig):
     """Everything that the network's shape and arithmetic depend on, besides its weights."""
 
     sample_rate_hz: int
@@ -54,28 +90,6 @@ class NetworkConfig:
     use_bias: bool
     """The layers' linears and convolutions have biases."""
 
-    d_prediction: int
-    n_prediction_layers: int
-    d_joint: int
-    joint_dropout: bool
-    """A dropout stands before the joint network's last layer, which shifts that layer's name."""
-    vocabulary_size: int
-    """Pieces of the tokenizer; the blank is not one of them."""
-    durations: tuple[int, ...]
-    """Encoder frames that a token may advance by, in the order of the joint network's outputs."""
-    max_symbols: int
-    """Tokens that may be emitted at one encoder frame."""
-
-    @property
-    def blank(self) -> int:
-        """The label that stands for no token; the last one."""
-        return self.vocabulary_size
-
-    @property
-    def n_labels(self) -> int:
-        """Pieces and the blank."""
-        return self.vocabulary_size + _BLANKS
-
     @property
     def frame_seconds(self) -> float:
         """Duration of an encoder frame."""
@@ -97,11 +111,18 @@ def network_config(raw: Mapping[str, object]) -> NetworkConfig:
     """
     model = Section("", raw)
     _require_model(model)
+    encoder, joint = model.section("encoder"), model.section("joint").section("jointnet")
+    joint.require("encoder_hidden", None, encoder.get("d_model"))
     return NetworkConfig(
         **_spectrogram(model.section("preprocessor")),
-        **_encoder(model.section("encoder"), model.section("preprocessor")),
+        **_encoder(encoder, model.section("preprocessor")),
         **_transducer(model),
     )
+
+
+def transducer_config(raw: Mapping[str, object]) -> TransducerConfig:
+    """Read the decoder's part of a configuration, whatever its encoder is. Raises `UnsupportedModel`."""
+    return TransducerConfig(**_transducer(Section("", raw)))
 
 
 def _require_model(model: Section) -> None:
@@ -198,7 +219,10 @@ def _transducer(model: Section) -> dict[str, Any]:
     joint.require_class("RNNTJoint")
     layers.require("activation", "relu")
     durations = _durations(model, decoding, joint)
+    has_width = "encoder_hidden" in layers
+    width = layers.integer("encoder_hidden") if has_width else model.section("encoder").integer("d_model")
     return {
+        "d_encoder": width,
         "d_prediction": size,
         "n_prediction_layers": prediction.integer("pred_rnn_layers"),
         "d_joint": layers.integer("joint_hidden"),

@@ -19,6 +19,7 @@ from worker.adapters.parakeet.network.pass_limit import PassLimit
 from worker.adapters.parakeet.network.spectrogram import LogMel
 from worker.adapters.parakeet.network.staging import Staging
 from worker.adapters.parakeet.network.tdt_decoder import TdtDecoder
+from worker.adapters.parakeet.network.window_decoder import EncodedWindows
 
 Samples: TypeAlias = NDArray[np.int16]
 """Mono samples at 16 kHz, shape (samples,)."""
@@ -29,18 +30,6 @@ Lap: TypeAlias = Callable[[str], None]
 
 def no_lap(stage: str) -> None:
     """Ignore the stage."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EncodedWindows:
-    """Some windows as the decoder takes them."""
-
-    frames: Tensor
-    """Projected encoder frames, (frames, joint size), where the windows lie."""
-    starts: tuple[int, ...]
-    """Each window's first frame."""
-    lengths: tuple[int, ...]
-    """Each window's number of frames."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812  torch's own custom
 from torch import Tensor
 
 from worker.adapters.parakeet.network.capture import Capture, Work
-from worker.adapters.parakeet.network.config import NetworkConfig
+from worker.adapters.parakeet.network.config import TransducerConfig
 from worker.adapters.parakeet.network.conformer_layer import linear_of
 from worker.adapters.parakeet.network.weights import Weights
 
@@ -110,7 +110,7 @@ class TdtDecoder:
     runs between two checks whether all rows are done, since each check makes the host wait for the device.
     """
 
-    def __init__(self, weights: Weights, config: NetworkConfig, *, block_steps: int) -> None:
+    def __init__(self, weights: Weights, config: TransducerConfig, *, block_steps: int) -> None:
         size, joint = config.d_prediction, config.d_joint
         embedding = weights.take("decoder.prediction.embed.weight", config.n_labels, size)
         self._embedding = weights.place(embedding)
@@ -126,7 +126,7 @@ class TdtDecoder:
             ]
             for layer in range(config.n_prediction_layers)
         ]
-        self._project_encoder = linear_of(weights, "joint.enc", joint, config.d_model, has_bias=True)
+        self._project_encoder = linear_of(weights, "joint.enc", joint, config.d_encoder, has_bias=True)
         self._project_prediction = linear_of(weights, "joint.pred", joint, size, has_bias=True)
         last, outputs = f"joint.joint_net.{1 + config.joint_dropout}", config.n_labels + len(config.durations)
         self._joint = weights.place(weights.take(f"{last}.weight", outputs, joint)).t()
@@ -134,6 +134,11 @@ class TdtDecoder:
         self._durations = torch.tensor(config.durations, device=weights.device)
         self._config, self._block_steps = config, block_steps
         self._recording: _Recording | None = None
+
+    @property
+    def joint_size(self) -> int:
+        """Width of projected frames."""
+        return self._config.d_joint
 
     @property
     def is_recorded(self) -> bool:

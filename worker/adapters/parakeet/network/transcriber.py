@@ -7,7 +7,6 @@ bound by its number of steps, takes the windows of several passes at once, besid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +22,6 @@ from worker.adapters.parakeet.network.graphs import RecordedPasses, Report
 from worker.adapters.parakeet.network.layout import PassShape, PassSizes
 from worker.adapters.parakeet.network.pass_limit import PassLimit
 from worker.adapters.parakeet.network.passes import (
-    EncodedWindows,
     Lap,
     LonePasses,
     PackedPasses,
@@ -35,16 +33,13 @@ from worker.adapters.parakeet.network.passes import (
 )
 from worker.adapters.parakeet.network.side_stream import HIGH_PRIORITY, SideStream
 from worker.adapters.parakeet.network.spectrogram import LogMel
-from worker.adapters.parakeet.network.tdt_decoder import DecoderRows, Steps, TdtDecoder
+from worker.adapters.parakeet.network.tdt_decoder import TdtDecoder
 from worker.adapters.parakeet.network.weights import Weights
-from worker.adapters.parakeet.network.words import Token, words_of
+from worker.adapters.parakeet.network.window_decoder import EncodedWindows, WindowDecoder
+from worker.adapters.parakeet.network.words import Token
 
 DECODED_WINDOWS = 32
 """Windows that are decoded at once. On a CPU a window of the tiny model takes 9.6 ms by 16, 6.7 by 24, 5.5 by 32."""
-
-LEAST_ROWS = 8
-"""Rows of a decoding step. With three or fewer MKL multiplies in another order, so a window's last bits would depend on
-whether others are decoded with it; a test looks for the number from which they do not."""
 
 BLOCK_STEPS = 8
 """Decoding steps between two checks. A window of 30 s takes some 130: half a block is wasted on average."""
@@ -117,7 +112,7 @@ class Transcriber:
         lap: Lap = no_lap,
     ) -> None:
         weights = Weights(files.weights, device, dtype)
-        self._config, self._pieces = files.config, tuple(files.pieces)
+        self._config = files.config
         self._parts = Parts(
             config=files.config,
             log_mel=LogMel(weights, files.config),
@@ -143,6 +138,13 @@ class Transcriber:
         else:
             self._passes = LonePasses(self._parts, threads=threads, lap=lap)
         self._batch_windows = batch_windows or _CPU_WINDOWS
+        self._decoder = WindowDecoder(
+            self._parts.decoder,
+            files.pieces,
+            frame_seconds=files.config.frame_seconds,
+            most_windows=self.decoded_windows,
+            most_frames=self.decoded_windows * PASS_WINDOW_FRAMES + (self._sizes.frames[-1] if self._sizes else 0),
+        )
 
     @property
     def pass_frames(self) -> tuple[int, ...]:
@@ -153,6 +155,11 @@ class Transcriber:
     def gap_frames(self) -> int:
         """Frames that a window takes in a pass besides its own."""
         return self._sizes.gap if self._sizes else 0
+
+    @property
+    def block_frames(self) -> int | None:
+        """Frames that products and convolutions take at once, on which last bits depend; None: those of the window."""
+        return self._sizes.block if self._sizes else None
 
     @property
     def batch_size(self) -> int:
@@ -195,7 +202,9 @@ class Transcriber:
             self([silence])
             return
         if self._graphs:
-            self._record_decoder()
+            with self._side.working():
+                capture = CudaCapture(priority=HIGH_PRIORITY)
+                self._decoder.record(capture, self._parts.device, self._parts.dtype, self._report)
         before = torch.cuda.memory_allocated(self._parts.device)
         torch.cuda.reset_peak_memory_stats(self._parts.device)
         self([silence])
@@ -232,8 +241,7 @@ class Transcriber:
     def decode(self, batches: Sequence[Encoded]) -> list[tuple[tuple[Word, ...], ...]]:
         """Return the words of each window of each batch, once they are encoded. Raises `torch.OutOfMemoryError`."""
         rows = iter(self._tokens(batches))
-        words_in = partial(words_of, frame_seconds=self._config.frame_seconds)
-        words = [tuple(words_in(next(rows), window_seconds=length) for length in one.seconds) for one in batches]
+        words = [tuple(self._decoder.words(next(rows), seconds) for seconds in one.seconds) for one in batches]
         self._lap("words")
         return words
 
@@ -241,34 +249,11 @@ class Transcriber:
         """Return the tokens of each window. Raises as `encode` does."""
         return self._tokens([self.encode(windows)])
 
-    @torch.inference_mode()
     def _tokens(self, batches: Sequence[Encoded]) -> list[list[Token]]:
-        tokens: list[list[Token]] = []
         with self._side.working():
-            windows = [window for batch in batches for one in batch.parts for window in _windows_in(one)]
-            for group in _groups(windows, self.decoded_windows, self._decoder_frames()):
-                steps = self._parts.decoder(self._rows(group))
-                tokens += islice(_tokens_by_row(steps, self._pieces), len(group))
+            tokens = self._decoder.tokens([one for batch in batches for one in batch.parts])
         self._lap("decoding")
         return tokens
-
-    def _rows(self, group: Sequence["_Window"]) -> DecoderRows:
-        """Return the decoder's rows: as many as its recording has, or at least as many as keep results the same."""
-        rows = self.decoded_windows if self._on_gpu else max(LEAST_ROWS, len(group))
-        offsets: dict[int, int] = {}
-        frames: list[Tensor] = []
-        total = 0
-        for window in group:
-            if id(window.frames) not in offsets:
-                offsets[id(window.frames)], total = total, total + len(window.frames)
-                frames.append(window.frames)
-        starts = [offsets[id(window.frames)] + window.start for window in group]
-        filler = [0] * (rows - len(group))
-        places = torch.tensor([starts + filler, [window.length for window in group] + filler], pin_memory=self._on_gpu)
-        places = places.to(self._parts.device, non_blocking=self._on_gpu)
-        if not total:
-            frames = [frames[0].new_zeros(1, self._config.d_joint)]
-        return DecoderRows(frames=torch.cat(frames), starts=places[0], lengths=places[1])
 
     def _handed_over(self, parts: Sequence[EncodedWindows]) -> Iterator[EncodedWindows]:
         """Yield what the decoder takes, on its stream. Raises `FloatOverflow` where float16 was too small for it."""
@@ -278,30 +263,10 @@ class Transcriber:
                 raise FloatOverflow("the encoder left the range of float16: set GPU_PRECISION=bfloat16")
             yield from parts
 
-    def _decoder_frames(self) -> int:
-        """Return how many frames are decoded at once at most: those of full rows, and of a whole pass in any case."""
-        largest_pass = self._sizes.frames[-1] if self._sizes else 0
-        return self.decoded_windows * PASS_WINDOW_FRAMES + largest_pass
-
     def _encoded_bytes(self) -> int:
         """Return the memory between the steps: what is encoded ahead, and what is decoded."""
         windows = self.windows_ahead + 2 * self.decoded_windows
         return windows * LONGEST_WINDOW_FRAMES * self._config.d_joint * self._parts.dtype.itemsize
-
-    @torch.inference_mode()
-    def _record_decoder(self) -> None:
-        """Record it on a stream of its stream's priority, before the free memory is measured."""
-        device, dtype = self._parts.device, self._parts.dtype
-        with self._side.working():
-            lengths = LONGEST_WINDOW_FRAMES - torch.arange(self.decoded_windows, device=device) % LONGEST_WINDOW_FRAMES
-            rows = DecoderRows(
-                frames=torch.randn(self._decoder_frames(), self._config.d_joint, device=device, dtype=dtype),
-                starts=torch.zeros_like(lengths),
-                lengths=lengths,
-            )
-            capture = CudaCapture(priority=HIGH_PRIORITY)
-            refused = partial(self._report, "engine.graph_refused", rows=self.decoded_windows)
-            self._parts.decoder.record(rows, capture, lambda reason: refused(reason=reason))
 
     def _recorded_passes(self) -> RecordedPasses:
         parts = self._parts
@@ -314,36 +279,3 @@ class Transcriber:
             return free_bytes(parts.device) > self._encoded_bytes()
 
         return RecordedPasses(partial(run_pass, parts), blank_inputs, CudaCapture, leaves_room, self._report)
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    frames: Tensor
-    start: int
-    length: int
-
-
-def _windows_in(encoded: EncodedWindows) -> list[_Window]:
-    pairs = zip(encoded.starts, encoded.lengths, strict=True)
-    return [_Window(encoded.frames, start, length) for start, length in pairs]
-
-
-def _groups(windows: Sequence[_Window], most_windows: int, most_frames: int) -> Iterator[list[_Window]]:
-    """Yield windows that are decoded at once: with the passes they lie in they are no more than both limits allow."""
-    group: list[_Window] = []
-    passes: dict[int, int] = {}
-    for window in windows:
-        with_it = {**passes, id(window.frames): len(window.frames)}
-        if group and (len(group) == most_windows or sum(with_it.values()) > most_frames):
-            yield group
-            group, with_it = [], {id(window.frames): len(window.frames)}
-        group.append(window)
-        passes = with_it
-    if group:
-        yield group
-
-
-def _tokens_by_row(steps: Steps, pieces: Sequence[str]) -> Iterator[list[Token]]:
-    for emitted, *values in zip(*(column.T.cpu() for column in steps.columns), strict=True):
-        rows = zip(*(value[emitted].tolist() for value in values), strict=True)
-        yield [Token(pieces[label], frame, frames, confidence) for label, frame, frames, confidence in rows]

@@ -1,0 +1,119 @@
+"""From encoded windows to words: rows for the decoder, and its steps as tokens."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from schemas.speech import Word
+from worker.adapters.parakeet.network.capture import Capture
+from worker.adapters.parakeet.network.graphs import Report
+from worker.adapters.parakeet.network.layout import SLOT_FRAMES
+from worker.adapters.parakeet.network.tdt_decoder import DecoderRows, Steps, TdtDecoder
+from worker.adapters.parakeet.network.words import Token, words_of
+
+LEAST_ROWS = 8
+"""Rows of a decoding step. With three or fewer MKL multiplies in another order, so a window's last bits would depend on
+whether others are decoded with it; a test looks for the number from which they do not."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedWindows:
+    """Some windows as the decoder takes them."""
+
+    frames: Tensor
+    """Projected encoder frames, (frames, joint size), where the windows lie."""
+    starts: tuple[int, ...]
+    """Each window's first frame."""
+    lengths: tuple[int, ...]
+    """Each window's number of frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    frames: Tensor
+    start: int
+    length: int
+
+
+class WindowDecoder:
+    """Decodes windows in groups of at most `most_windows`, with the frames that they lie in at most `most_frames`.
+
+    A window's tokens do not depend on its group. On a GPU a group always has `most_windows` rows: those of a recording.
+    """
+
+    def __init__(
+        self, decoder: TdtDecoder, pieces: Sequence[str], *, frame_seconds: float, most_windows: int, most_frames: int
+    ) -> None:
+        self._decoder, self._pieces, self._frame_seconds = decoder, tuple(pieces), frame_seconds
+        self._most_windows, self._most_frames = most_windows, most_frames
+
+    @torch.inference_mode()
+    def tokens(self, encoded: Sequence[EncodedWindows]) -> list[list[Token]]:
+        """Return the tokens of each window."""
+        windows = [
+            _Window(one.frames, start, length)
+            for one in encoded
+            for start, length in zip(one.starts, one.lengths, strict=True)
+        ]
+        tokens: list[list[Token]] = []
+        for group in _groups(windows, self._most_windows, self._most_frames):
+            rows = _tokens_by_row(self._decoder(self._rows(group)), self._pieces)
+            tokens += [next(rows) for _ in group]  # the rest are rows without a window
+        return tokens
+
+    def words(self, tokens: Sequence[Token], window_seconds: float) -> tuple[Word, ...]:
+        """Return the words of a window of that length."""
+        return words_of(tokens, frame_seconds=self._frame_seconds, window_seconds=window_seconds)
+
+    @torch.inference_mode()
+    def record(self, capture: Capture, device: torch.device, dtype: torch.dtype, report: Report) -> None:
+        """Record the decoder for its rows, over frames as a last layer norm and a projection may leave them."""
+        longest = SLOT_FRAMES[-1]
+        lengths = longest - torch.arange(self._most_windows, device=device) % longest
+        frames = torch.randn(self._most_frames, self._decoder.joint_size, device=device, dtype=dtype)
+        rows = DecoderRows(frames=frames, starts=torch.zeros_like(lengths), lengths=lengths)
+        refused = partial(report, "engine.graph_refused", rows=self._most_windows)
+        self._decoder.record(rows, capture, lambda reason: refused(reason=reason))
+
+    def _rows(self, group: Sequence[_Window]) -> DecoderRows:
+        offsets: dict[int, int] = {}
+        frames: list[Tensor] = []
+        total = 0
+        for window in group:
+            if id(window.frames) not in offsets:
+                offsets[id(window.frames)], total = total, total + len(window.frames)
+                frames.append(window.frames)
+        device = frames[0].device
+        on_gpu = device.type == "cuda"
+        rows = self._most_windows if on_gpu else max(LEAST_ROWS, len(group))
+        filler = [0] * (rows - len(group))
+        starts = [offsets[id(window.frames)] + window.start for window in group]
+        places = torch.tensor([starts + filler, [window.length for window in group] + filler], pin_memory=on_gpu)
+        places = places.to(device, non_blocking=on_gpu)
+        if not total:
+            frames = [frames[0].new_zeros(1, frames[0].shape[1])]
+        return DecoderRows(frames=torch.cat(frames), starts=places[0], lengths=places[1])
+
+
+def _groups(windows: Sequence[_Window], most_windows: int, most_frames: int) -> Iterator[list[_Window]]:
+    """Yield windows that are decoded at once, with the passes that they lie in."""
+    group: list[_Window] = []
+    passes: dict[int, int] = {}
+    for window in windows:
+        with_it = {**passes, id(window.frames): len(window.frames)}
+        if group and (len(group) == most_windows or sum(with_it.values()) > most_frames):
+            yield group
+            group, with_it = [], {id(window.frames): len(window.frames)}
+        group.append(window)
+        passes = with_it
+    if group:
+        yield group
+
+
+def _tokens_by_row(steps: Steps, pieces: Sequence[str]) -> Iterator[list[Token]]:
+    for emitted, *values in zip(*(column.T.cpu() for column in steps.columns), strict=True):
+        rows = zip(*(value[emitted].tolist() for value in values), strict=True)
+        yield [Token(pieces[label], frame, frames, confidence) for label, frame, frames, confidence in rows]

@@ -1,0 +1,133 @@
+"""Windows in, words out, with NeMo's spectrogram and encoder: one window at a time, at its own length.
+
+Decoding is the network's: NeMo 3.0's own batched loop gives durations that depend on the other windows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from schemas.speech import Word
+from worker.adapters.parakeet.network.config import SAMPLE_RATE_HZ
+from worker.adapters.parakeet.network.passes import Samples
+from worker.adapters.parakeet.network.tdt_decoder import TdtDecoder
+from worker.adapters.parakeet.network.transcriber import BLOCK_STEPS, DECODED_WINDOWS
+from worker.adapters.parakeet.network.weights import Weights
+from worker.adapters.parakeet.network.window_decoder import EncodedWindows, WindowDecoder
+from worker.adapters.parakeet.network.words import Token
+from worker.adapters.parakeet.reference.nemo_model import pieces_of, transducer_of
+
+_FULL_SCALE = 32_768
+_FRAMES_OF_A_WINDOW = 512
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedByNemo:
+    """Windows with their encoder frames."""
+
+    seconds: tuple[float, ...]
+    parts: tuple[EncodedWindows, ...]
+
+
+class NemoTranscriber:
+    """A model restored by NeMo, in the same two steps as `Transcriber`; one caller at a time.
+
+    Slow on a GPU, where every window is a pass of its own, but each window's words depend on nothing else.
+    """
+
+    def __init__(
+        self, network: Any, name: str, device: torch.device, dtype: torch.dtype, *, batch_windows: int
+    ) -> None:
+        config = transducer_of(network, name)
+        weights = Weights(network.state_dict(), device, dtype)
+        self._network, self._device, self._dtype = network, device, dtype
+        self._batch_windows = batch_windows
+        self._transducer = TdtDecoder(weights, config, block_steps=BLOCK_STEPS)
+        stride = network.preprocessor.featurizer.hop_length / SAMPLE_RATE_HZ
+        self._decoder = WindowDecoder(
+            self._transducer,
+            pieces_of(network),
+            frame_seconds=network.encoder.subsampling_factor * stride,
+            most_windows=self.decoded_windows,
+            most_frames=self.decoded_windows * _FRAMES_OF_A_WINDOW,
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Windows in a full batch."""
+        return self._batch_windows
+
+    @property
+    def decoded_windows(self) -> int:
+        """Most windows that are decoded at once."""
+        return self._batch_windows * max(1, DECODED_WINDOWS // self._batch_windows)
+
+    @property
+    def windows_ahead(self) -> int:
+        """Windows that are encoded before the first of them are decoded."""
+        return max(self.decoded_windows // 2, self.decoded_windows - self._batch_windows) + 1
+
+    @property
+    def windows_of_a_chunk(self) -> int:
+        """The same where no window waits behind them."""
+        return min(self.windows_ahead, self._batch_windows)
+
+    @property
+    def windows_under_way(self) -> int:
+        """Windows that keep the transcriber busy."""
+        return self.decoded_windows + self._batch_windows
+
+    @property
+    def pass_frames(self) -> tuple[int, ...]:
+        """Empty: a pass has the frames of its window."""
+        return ()
+
+    @property
+    def gap_frames(self) -> int:
+        """Windows share no pass."""
+        return 0
+
+    @property
+    def block_frames(self) -> int | None:
+        """None: products have the size of a window."""
+        return None
+
+    def warm_up(self) -> None:
+        """Encode and decode a second of silence."""
+        self.decode([self.encode([torch.zeros(SAMPLE_RATE_HZ, dtype=torch.int16).numpy()])])
+
+    def idle(self) -> bool:
+        """Do nothing: no work waits for idle time."""
+        return False
+
+    def encode(self, windows: Sequence[Samples]) -> EncodedByNemo:
+        """Encode windows. Raises `torch.OutOfMemoryError` where one does not fit into memory."""
+        return EncodedByNemo(
+            seconds=tuple(len(window) / SAMPLE_RATE_HZ for window in windows),
+            parts=tuple(self._encode(window) for window in windows),
+        )
+
+    def decode(self, batches: Sequence[EncodedByNemo]) -> list[tuple[tuple[Word, ...], ...]]:
+        """Return the words of each window of each batch."""
+        rows = iter(self._decoder.tokens([one for batch in batches for one in batch.parts]))
+        return [tuple(self._decoder.words(next(rows), seconds) for seconds in one.seconds) for one in batches]
+
+    def tokens(self, windows: Sequence[Samples]) -> list[list[Token]]:
+        """Return the tokens of each window."""
+        return self._decoder.tokens(self.encode(windows).parts)
+
+    @torch.inference_mode()
+    def _encode(self, window: Samples) -> EncodedWindows:
+        wave = torch.from_numpy(window).to(self._device).float()[None] / _FULL_SCALE
+        # A window of one frame has no spread to normalise by: where there is a GPU, NeMo raises.
+        heard = len(window) if len(window) >= 2 * self._network.preprocessor.featurizer.hop_length else 0
+        length = torch.tensor([heard], device=self._device)
+        if not heard:
+            none = torch.zeros(0, self._transducer.joint_size, dtype=self._dtype, device=self._device)
+            return EncodedWindows(frames=none, starts=(0,), lengths=(0,))
+        features, frames = self._network.preprocessor(input_signal=wave, length=length)
+        encoded, _ = self._network.encoder(audio_signal=features.to(self._dtype), length=frames)
+        projected = self._transducer.project(encoded[0].t().contiguous(), encoded.shape[2])
+        return EncodedWindows(frames=projected, starts=(0,), lengths=(len(projected),))
