@@ -39,11 +39,15 @@ MAX_ECHO_DEPTH = 32
 """JSON parsers have a depth limit, and an event nests its job's fields deeper than the job does."""
 
 _ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+
+ANY_LANGUAGE = "auto"
+"""The language of a job whose engine finds out which is spoken."""
+
 _LANGUAGE_PATTERN = (
-    "[A-Za-z]{2,3}(-[A-Za-z]{3}){0,3}"  # language, extended language
+    "(auto|[A-Za-z]{2,3}(-[A-Za-z]{3}){0,3}"  # language, extended language
     "(-[A-Za-z]{4})?(-([A-Za-z]{2}|[0-9]{3}))?"  # script, region
     "(-([A-Za-z0-9]{5,8}|[0-9][A-Za-z0-9]{3}))*"  # variants
-    "(-[A-WYZa-wyz0-9](-[A-Za-z0-9]{2,8})+)*(-[Xx](-[A-Za-z0-9]{1,8})+)?"  # extensions, private use
+    "(-[A-WYZa-wyz0-9](-[A-Za-z0-9]{2,8})+)*(-[Xx](-[A-Za-z0-9]{1,8})+)?)"  # extensions, private use
 )
 
 

@@ -18,6 +18,7 @@ from schemas.codes import Method
 
 _QUOTES = "'\""
 _BUCKET = re.compile(r"[a-z0-9._-]*")
+_LANGUAGE = re.compile(r"[a-z]{2,3}")
 _FOREIGN = frozenset({"TMPDIR", "DEEPGRAM_HOST"})
 """Variables of other programs that resemble settings of ours."""
 _SECRETS = frozenset({"DEEPGRAM_API_KEY"})
@@ -52,6 +53,19 @@ def _buckets(value: object) -> object:
 
 Bucket = Annotated[str, BeforeValidator(_bucket)]
 Buckets = Annotated[frozenset[str], BeforeValidator(_buckets)]
+
+
+def _languages(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    languages = [part.strip().lower() for part in value.split(",") if part.strip()]
+    for language in languages:
+        if not _LANGUAGE.fullmatch(language):
+            raise ValueError(f"must be ISO 639 codes such as en,de,pt, not {language!r}: regions are ignored")
+    return frozenset(languages)
+
+
+Languages = Annotated[frozenset[str], BeforeValidator(_languages)]
 
 
 class Group(BaseModel):
@@ -108,6 +122,9 @@ class EngineSettings(Group):
     parakeet_model_name: str = Field(
         "nvidia/parakeet-tdt-0.6b-v2",
         description="a hub name, or a path to a .nemo file; null or null:200x: no speech recognition, for load tests",
+    )
+    parakeet_languages: Languages = Field(
+        frozenset(), description="languages of the model, comma-separated; empty: by its name or vocabulary"
     )
     # 8 windows of 30 s are 3,000 encoder frames: on an L4 their activations stay in the 48 MB L2 cache.
     gpu_batch_size: int = Field(8, ge=1, le=256, description="most windows in one encoder batch")

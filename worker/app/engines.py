@@ -115,10 +115,12 @@ async def open_deepgram(
         yield None
         return
     retries = Retries()
+    rates = prices(settings, money, uses_gpu=True)
     async with make_deepgram(settings, settings.deepgram_api_key.get_secret_value(), retries) as recogniser:
         yield Deepgram(
             recogniser=recogniser,
-            usd_per_minute=prices(settings, money, uses_gpu=True).deepgram_usd_per_minute,
+            usd_per_minute=rates.deepgram_usd_per_minute,
+            multilingual_usd_per_minute=rates.deepgram_multilingual_usd_per_minute,
             budget=make_budget(money, store, state_bucket),
             most_requests=1 + retries.wasted_repeats,
         )
@@ -169,4 +171,7 @@ def prices(settings: EngineSettings, money: MoneySettings, *, uses_gpu: bool) ->
         vcpus=settings.instance_vcpus,
         memory_gib=settings.instance_memory_gib,
         deepgram_usd_per_minute=book.of_deepgram(settings.deepgram_model) if deepgram is None else deepgram,
+        deepgram_multilingual_usd_per_minute=(
+            book.deepgram_multilingual_usd_per_minute.get(settings.deepgram_model) if deepgram is None else None
+        ),
     )

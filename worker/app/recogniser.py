@@ -25,6 +25,7 @@ def make_engine(settings: EngineSettings, cloud: CloudSettings) -> AbstractAsync
         return nullcontext(null_engine(speed))
     return ParakeetEngine(
         model_name=settings.parakeet_model_name,
+        languages=settings.parakeet_languages,
         device=settings.parakeet_device.value,
         batch_size=settings.gpu_batch_size,
         memory_limit_gib=settings.gpu_memory_limit_gb,

@@ -109,7 +109,9 @@ def test_an_id_that_could_leave_its_folder_or_log_line_is_refused(bad_id: str) -
     assert error.job == JobEcho(job_id="vod-1")
 
 
-@pytest.mark.parametrize("language", ["en", "EN", "en-US", "zh-Hant-TW", "sl-rozaj-biske-1994", "de-x-mine", "es-419"])
+@pytest.mark.parametrize(
+    "language", ["auto", "en", "EN", "en-US", "zh-Hant-TW", "sl-rozaj-biske-1994", "de-x-mine", "es-419"]
+)
 def test_a_language_tag_is_taken_as_it_is(language: str) -> None:
     assert parse(language=language).language == language
 

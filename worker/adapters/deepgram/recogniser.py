@@ -18,6 +18,7 @@ from typing import Self, cast
 import httpx
 import structlog
 
+from schemas.job import ANY_LANGUAGE
 from worker.adapters.deepgram.answers import answer_limit_bytes, read_answer
 from worker.adapters.deepgram.breaker import CircuitBreaker
 from worker.adapters.deepgram.flac import CONTENT_TYPE, FlacStream
@@ -30,6 +31,9 @@ PATH = "/v1/listen"
 OPTIONS = {"smart_format": "true", "punctuate": "true", "paragraphs": "true", "filler_words": "true"}
 """What the pipeline asks for today, besides model and language."""
 MOST_REFUSAL_BYTES = 64 << 10
+
+_FINDS_LANGUAGE = {"nova-3": {"language": "multi"}}
+"""How a model is asked to find out the language; the models before it have an option of their own for that."""
 
 _log = structlog.get_logger(__name__)
 
@@ -152,7 +156,7 @@ class DeepgramRecogniser:
         async with self._http.stream(
             "POST",
             self._url,
-            params={"model": self._model, "language": language, **OPTIONS},
+            params={"model": self._model, **language_of(language, self._model), **OPTIONS},
             headers={
                 "authorization": f"Token {self._api_key}",
                 "content-type": CONTENT_TYPE,
@@ -174,6 +178,13 @@ class DeepgramRecogniser:
         if len(body) > limit_bytes:
             raise unusable(f"it is larger than {limit_bytes} bytes")
         return body
+
+
+def language_of(language: str, model: str) -> dict[str, str]:
+    """Return the parameters that name the language, or ask Deepgram to find it out."""
+    if language != ANY_LANGUAGE:
+        return {"language": language}
+    return _FINDS_LANGUAGE.get(model, {"detect_language": "true"})
 
 
 async def _begin_of_body(response: httpx.Response, most_bytes: int) -> bytes:

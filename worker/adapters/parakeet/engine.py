@@ -87,12 +87,14 @@ class ParakeetEngine:
         cpu_threads: int = 1,
         overlap: bool = True,
         log_format: LogFormat = "auto",
+        languages: frozenset[str] = frozenset(),
         patience: Patience | None = None,
         program: Program = serve.main,
     ) -> None:
         self._patience, self._program = patience or Patience(), program
         self._options = EngineOptions(
             model_name=model_name,
+            languages=languages,
             device=device,
             batch_size=batch_size,
             memory_limit_gib=memory_limit_gib,

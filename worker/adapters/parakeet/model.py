@@ -10,6 +10,7 @@ import torch
 from nemo.collections.asr.models import ASRModel
 
 from worker.adapters.parakeet.loaded import LoadedModel
+from worker.adapters.parakeet.loading.languages import known_languages
 from worker.adapters.parakeet.mapped import restore
 from worker.adapters.parakeet.prepared import UnusualFileError, noted_sum, sum_of
 from worker.adapters.parakeet.protocol import EngineOptions
@@ -44,7 +45,7 @@ def load_model(options: EngineOptions) -> tuple[LoadedModel, EngineFacts]:
         model_fingerprint=_fingerprint(weights_sum.result(), dtype, options),
         device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         uses_gpu=device.type == "cuda",
-        languages=_languages(network),
+        languages=options.languages or _languages(options.model_name, network),
     )
     return LoadedModel(network=network, device=device, dtype=dtype), facts
 
@@ -114,6 +115,6 @@ def _fingerprint(weights: str, dtype: torch.dtype, options: EngineOptions) -> st
     return hashlib.sha256(f"{weights},{DECODING_VERSION},{shape}".encode()).hexdigest()
 
 
-def _languages(network: Any) -> frozenset[str]:
-    # One tokenizer a language where the model tells them apart; plain English otherwise.
-    return frozenset(getattr(network.tokenizer, "tokenizers_dict", None) or {"en"})
+def _languages(model_name: str, network: Any) -> frozenset[str]:
+    by_language = getattr(network.tokenizer, "tokenizers_dict", None)  # of models with one tokenizer a language
+    return frozenset(by_language or known_languages(model_name, int(network.decoder.blank_idx)))

@@ -33,6 +33,8 @@ class EngineOptions:
     """Encode the next batches before the decoder has finished the last; False: one batch after the other."""
     heartbeat_seconds: float
     log_format: LogFormat
+    languages: frozenset[str] = frozenset()
+    """The model's languages; empty: those that it is known for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

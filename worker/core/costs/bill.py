@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from schemas.cost import Baseline, DeepgramCost, DeepgramRates, EngineCost, ParakeetCost, ParakeetRates
+from schemas.job import ANY_LANGUAGE
 from schemas.state import NO_WASTE, Checkpoint, Waste
 from worker.errors import DeepgramPriceUnknown
 
@@ -26,7 +27,9 @@ class PriceBook:
     vcpu_usd_per_second: float
     gib_usd_per_second: float
     deepgram_usd_per_minute: Mapping[str, float]
-    """By model."""
+    """By model, for audio of one language."""
+    deepgram_multilingual_usd_per_minute: Mapping[str, float]
+    """By model, where it has a price of its own for audio whose language Deepgram finds out."""
 
     def of_deepgram(self, model: str) -> float:
         """Dollars a minute. Raises `DeepgramPriceUnknown`."""
@@ -44,6 +47,14 @@ class Prices:
     vcpus: float
     memory_gib: float
     deepgram_usd_per_minute: float
+    """For audio of one language: the baseline of savings."""
+    deepgram_multilingual_usd_per_minute: float | None = None
+    """For audio whose language Deepgram finds out; None: the same."""
+
+    def deepgram_rate(self, language: str | None) -> float:
+        """Return the dollars a minute of a job in that language."""
+        multilingual = self.deepgram_multilingual_usd_per_minute
+        return self.deepgram_usd_per_minute if language != ANY_LANGUAGE or multilingual is None else multilingual
 
     @property
     def instance_usd_per_second(self) -> float:
@@ -103,6 +114,11 @@ def price_book() -> PriceBook:
         vcpu_usd_per_second=table["vcpu"]["usd_per_second"],
         gib_usd_per_second=table["memory"]["usd_per_gib_second"],
         deepgram_usd_per_minute={model: row["usd_per_minute"] for model, row in table["deepgram"].items()},
+        deepgram_multilingual_usd_per_minute={
+            model: row["usd_per_minute_multilingual"]
+            for model, row in table["deepgram"].items()
+            if "usd_per_minute_multilingual" in row
+        },
     )
 
 
@@ -112,7 +128,13 @@ def speed_for_savings(prices: Prices, percent: float) -> float:
     return prices.instance_usd_per_second / allowed_usd_per_audio_second
 
 
-def bill(chunks: Sequence[Checkpoint], audio_seconds: float, prices: Prices, waste: Waste = NO_WASTE) -> Cost:
+def bill(
+    chunks: Sequence[Checkpoint],
+    audio_seconds: float,
+    prices: Prices,
+    waste: Waste = NO_WASTE,
+    language: str | None = None,
+) -> Cost:
     """Add up the chunks that were done, whichever run or worker did them, and compare with Deepgram for all of it.
 
     `waste` is what chunks cost that came to nothing: it buys no audio, and is paid for all the same.
@@ -120,7 +142,7 @@ def bill(chunks: Sequence[Checkpoint], audio_seconds: float, prices: Prices, was
     return Cost(
         price_book=prices.book_version,
         audio_seconds=audio_seconds,
-        engines=(*_parakeet(chunks, prices, waste), *_deepgram(chunks, prices, waste)),
+        engines=(*_parakeet(chunks, prices, waste), *_deepgram(chunks, prices.deepgram_rate(language), waste)),
         baseline=Baseline(usd=audio_seconds / SECONDS_PER_MINUTE * prices.deepgram_usd_per_minute),
     )
 
@@ -140,7 +162,7 @@ def _parakeet(chunks: Sequence[Checkpoint], prices: Prices, waste: Waste) -> tup
     )
 
 
-def _deepgram(chunks: Sequence[Checkpoint], prices: Prices, waste: Waste) -> tuple[DeepgramCost, ...]:
+def _deepgram(chunks: Sequence[Checkpoint], usd_per_minute: float, waste: Waste) -> tuple[DeepgramCost, ...]:
     answered = [chunk for chunk in chunks if chunk.engine == "deepgram"]
     requests = [(chunk.engine == "deepgram") + chunk.deepgram_wasted_requests for chunk in chunks]
     billed_seconds = waste.deepgram_seconds + sum(
@@ -154,7 +176,7 @@ def _deepgram(chunks: Sequence[Checkpoint], prices: Prices, waste: Waste) -> tup
             audio_seconds=sum(chunk.audio_seconds for chunk in answered),
             requests=sum(requests) + waste.deepgram_requests,
             request_ids=tuple(chunk.deepgram_request_id for chunk in answered if chunk.deepgram_request_id),
-            usd=billed_seconds / SECONDS_PER_MINUTE * prices.deepgram_usd_per_minute,
-            rates=DeepgramRates(usd_per_minute=prices.deepgram_usd_per_minute),
+            usd=billed_seconds / SECONDS_PER_MINUTE * usd_per_minute,
+            rates=DeepgramRates(usd_per_minute=usd_per_minute),
         ),
     )

@@ -315,7 +315,8 @@ class JobAttempt:
 
     def _ended(self, phase: PhaseT, spent: Spent) -> Ended[PhaseT]:
         seconds = self._tools.clock.monotonic() - phase.receipt.began
-        return Ended(phase=phase, spent=spent, seconds=seconds, cost=charge(self._subject, spent, seconds, self._rules))
+        cost = charge(self._subject, spent, seconds, self._rules, phase.language)
+        return Ended(phase=phase, spent=spent, seconds=seconds, cost=cost)
 
     def _marker(
         self, job: TranscriptionJob, messages: tuple[StoredMessage, ...], error: Exception | None = None

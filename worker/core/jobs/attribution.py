@@ -28,7 +28,9 @@ class Rules(Protocol):
         ...
 
 
-def charge(subject: Subject, spent: Spent, processing_seconds: float, rules: Rules) -> Cost:
+def charge(
+    subject: Subject, spent: Spent, processing_seconds: float, rules: Rules, language: str | None = None
+) -> Cost:
     """Return the bill of a run's chunks, finished and failed.
 
     A message that names no video belongs to no group.
@@ -44,5 +46,5 @@ def charge(subject: Subject, spent: Spent, processing_seconds: float, rules: Rul
         chunks_total=len(spent.chunks),
         chunks_fallback=spent.chunks_fallback,
     )
-    cost = bill(spent.chunks, spent.audio_seconds or 0.0, rules.prices, spent.waste)
+    cost = bill(spent.chunks, spent.audio_seconds or 0.0, rules.prices, spent.waste, language)
     return replace(cost, attribution=attribution)

@@ -12,6 +12,7 @@ from typing import Literal, assert_never
 
 import structlog
 
+from schemas.job import ANY_LANGUAGE
 from schemas.speech import WindowSpan, WindowTranscript
 from schemas.state import NO_WASTE, Checkpoint, Waste
 from worker.core.costs.budget import Budget
@@ -48,13 +49,19 @@ class Deepgram:
 
     recogniser: CloudRecogniser
     usd_per_minute: float
+    """For audio of one language."""
     budget: Budget
     most_requests: int = 1
     """How many requests one chunk may cost at worst, those included that the service bills without an answer."""
+    multilingual_usd_per_minute: float | None = None
+    """For audio whose language the service finds out; None: the same."""
 
     async def recognise(self, samples: Pcm, *, language: str, job_id: str) -> CloudRecognition:
         """One chunk, paid for. Raises `FallbackBudgetExhausted`, and what the service's port raises."""
-        usd = len(samples) / SAMPLE_RATE_HZ / SECONDS_PER_MINUTE * self.usd_per_minute
+        usd_per_minute = self.usd_per_minute
+        if language == ANY_LANGUAGE and self.multilingual_usd_per_minute is not None:
+            usd_per_minute = self.multilingual_usd_per_minute
+        usd = len(samples) / SAMPLE_RATE_HZ / SECONDS_PER_MINUTE * usd_per_minute
         purse = await self.budget.take(usd * self.most_requests)
         try:
             answer = await self.recogniser.recognise(samples, language=language, job_id=job_id)

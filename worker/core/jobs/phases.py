@@ -66,6 +66,11 @@ class Received:
     receipt: Receipt
 
     @property
+    def language(self) -> str | None:
+        """The job's language, which decides Deepgram's price; None until there is a job."""
+        return None
+
+    @property
     def spent(self) -> Spent:
         """The chunks of this attempt so far."""
         return Spent()
@@ -92,6 +97,11 @@ class Understood(Received):
     """The message has been read as a job."""
 
     job: TranscriptionJob
+
+    @property
+    def language(self) -> str:
+        """The job's language, which decides Deepgram's price."""
+        return self.job.language
 
     def claimed(self, *, deliveries: int, waste: Waste) -> "Claimed":
         """Return the next phase. A job that waited without its claim begins here again."""

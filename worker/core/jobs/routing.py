@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from schemas.codes import Method
-from schemas.job import TranscriptionJob
+from schemas.job import ANY_LANGUAGE, TranscriptionJob
 from worker.errors import DeepgramNotConfigured, GpuNotAvailable, ParakeetDisabled
 
 Engine = Literal["parakeet", "deepgram", "hybrid"]
@@ -94,8 +94,8 @@ def may_fall_back(situation: Situation) -> bool:
 
 
 def can_use_parakeet(situation: Situation) -> bool:
-    """Whether Parakeet may do the job and knows its language."""
-    return may_use_gpu(situation) and _primary_language(situation) in situation.model_languages
+    """Return True where Parakeet may do the job and its model has the job's language."""
+    return may_use_gpu(situation) and _model_has_language(situation)
 
 
 def needs_deepgram(situation: Situation) -> bool:
@@ -125,7 +125,7 @@ def _set_by_worker(situation: Situation) -> Route | None:
 
 
 def _language(situation: Situation) -> Route | None:
-    known = _primary_language(situation) in situation.model_languages or not situation.model_languages
+    known = not situation.model_languages or _model_has_language(situation)
     return None if known else Route(method="deepgram", reason="language_not_in_model")
 
 
@@ -156,8 +156,13 @@ def _thresholds(situation: Situation) -> Route | None:
     return Route(method="hybrid", reason="between_thresholds")
 
 
-def _primary_language(situation: Situation) -> str:
-    return situation.job.language.split("-")[0].lower()
+def _model_has_language(situation: Situation) -> bool:
+    """Return True for the languages of the model, whatever the region; `auto` is a language of every model.
+
+    A model of several languages finds out by itself which is spoken, a model of one takes it for its own.
+    """
+    language = situation.job.language.split("-")[0].lower()
+    return bool(situation.model_languages) and (language in situation.model_languages or language == ANY_LANGUAGE)
 
 
 def _as_asked(method: Method, reason: str) -> Route | None:

@@ -39,6 +39,18 @@ async def test_the_request_asks_for_what_the_pipeline_asks_for() -> None:
     assert pair.server.receipts[0].content_type == "audio/flac"
 
 
+@pytest.mark.parametrize(
+    ("model", "asked"),
+    [("nova-3", {"language": "multi"}), ("nova-2", {"detect_language": "true"})],
+)
+async def test_deepgram_finds_out_the_language_of_a_job_that_names_none(model: str, asked: dict[str, str]) -> None:
+    async with deepgram(model=model) as pair:
+        await pair.recogniser.recognise(chatter(1, 0), language="auto", job_id="job")
+
+    query = dict(pair.server.receipts[0].query)
+    assert {name: value for name, value in query.items() if "language" in name} == asked
+
+
 async def test_every_try_sends_the_whole_audio_again() -> None:
     down = Reply(status=503, body=b"")
 

@@ -128,6 +128,17 @@ def test_requests_wasted_on_a_chunk_that_parakeet_did_are_paid_for() -> None:
     assert (deepgram.requests, deepgram.audio_seconds, deepgram.usd) == (1, 0.0, 0.045)
 
 
+def test_audio_whose_language_deepgram_finds_out_has_its_own_price_against_the_same_baseline() -> None:
+    prices = replace(L4, deepgram_multilingual_usd_per_minute=0.0052)
+
+    cost = bill([chunk(0, engine="deepgram")], 600.0, prices, language="auto")
+
+    assert [engine.usd for engine in cost.engines] == [pytest.approx(0.052)]
+    assert cost.baseline.usd == pytest.approx(0.045)
+    assert bill([chunk(0, engine="deepgram")], 600.0, prices, language="de").engines[0].usd == pytest.approx(0.045)
+    assert bill([chunk(0, engine="deepgram")], 600.0, L4, language="auto").engines[0].usd == pytest.approx(0.045)
+
+
 def test_a_model_without_a_price_is_named_with_those_that_have_one() -> None:
     with pytest.raises(DeepgramPriceUnknown, match="'nova-9', only nova-3, nova-2"):
         price_book().of_deepgram("nova-9")
@@ -138,6 +149,7 @@ def test_the_price_book_is_dated_and_whole() -> None:
 
     assert book.version == "2026-11"
     assert book.deepgram_usd_per_minute == {"nova-3": 0.0045, "nova-2": 0.0043}
+    assert book.deepgram_multilingual_usd_per_minute == {"nova-3": 0.0052}
     assert (book.gpu_usd_per_second, book.vcpu_usd_per_second, book.gib_usd_per_second) == (
         0.0001867,
         0.000011244,

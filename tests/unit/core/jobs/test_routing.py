@@ -18,6 +18,7 @@ from worker.core.jobs.routing import (
 )
 from worker.errors import DeepgramNotConfigured, GpuNotAvailable, ParakeetDisabled, WorkerError
 
+EUROPEAN = frozenset({"en", "de", "fr"})
 BY_LENGTH = RoutingPolicy(cost_optimization=False)
 
 
@@ -59,6 +60,10 @@ def test_a_job_needs_deepgram_where_parakeet_may_not_or_cannot_do_it(case: Situa
         (situation(policy=RoutingPolicy(method=Method.DEEPGRAM)), "deepgram", "transcription_method"),
         (situation(job=job(language="fr")), "deepgram", "language_not_in_model"),
         (situation(job=job(language="en-GB")), "parakeet", "cost_optimization"),
+        (situation(job=job(language="de-AT"), model_languages=EUROPEAN), "parakeet", "cost_optimization"),
+        (situation(job=job(language="auto"), model_languages=EUROPEAN), "parakeet", "cost_optimization"),
+        (situation(job=job(language="auto")), "parakeet", "cost_optimization"),
+        (situation(job=job(language="ja"), model_languages=EUROPEAN), "deepgram", "language_not_in_model"),
         (situation(policy=RoutingPolicy(gpu_enabled=False)), "deepgram", "gpu_disabled"),
         (situation(job=job(transcription_config={"enable_gpu": False})), "deepgram", "gpu_disabled"),
         (situation(gpu_healthy=False), "deepgram", "gpu_unhealthy"),
