@@ -21,7 +21,7 @@ import structlog
 from schemas.job import ANY_LANGUAGE
 from worker.adapters.deepgram.answers import answer_limit_bytes, read_answer
 from worker.adapters.deepgram.breaker import CircuitBreaker
-from worker.adapters.deepgram.flac import CONTENT_TYPE, FlacStream
+from worker.adapters.deepgram.flac import CONTENT_TYPE, FlacBody
 from worker.adapters.deepgram.refusals import disconnected, refused, timed_out, unusable
 from worker.adapters.deepgram.retries import Retries, Tries
 from worker.ports import SAMPLE_RATE_HZ, Clock, CloudRecognition, Pcm
@@ -120,7 +120,7 @@ class DeepgramRecogniser:
         The exchange has a task of its own, so that a cancellation cannot part it from its answer; nothing is awaited
         between the answer and the caller. A second cancellation is immediate.
         """
-        audio = FlacStream(samples)
+        audio = FlacBody(samples)
         exchange = asyncio.create_task(
             self._exchange(audio, language, len(samples) / SAMPLE_RATE_HZ), name=f"deepgram-request:{job_id}"
         )
@@ -137,7 +137,7 @@ class DeepgramRecogniser:
             exchange.add_done_callback(_succeeded)  # or asyncio would complain of a failure that was not looked at
             exchange.cancel()
 
-    async def _exchange(self, audio: FlacStream, language: str, audio_seconds: float) -> CloudRecognition:
+    async def _exchange(self, audio: FlacBody, language: str, audio_seconds: float) -> CloudRecognition:
         limit_seconds = self._patience.limit_seconds(audio_seconds)
         try:
             async with asyncio.timeout(limit_seconds):
@@ -151,7 +151,7 @@ class DeepgramRecogniser:
             raise disconnected(exc, body_was_sent=audio.exhausted) from exc
         raise failed
 
-    async def _post(self, audio: FlacStream, language: str, limit_seconds: float, limit_bytes: int) -> bytes:
+    async def _post(self, audio: FlacBody, language: str, limit_seconds: float, limit_bytes: int) -> bytes:
         """Send the audio and return the body of the answer. Raises `TryFailed` where it is none, or too large."""
         async with self._http.stream(
             "POST",
