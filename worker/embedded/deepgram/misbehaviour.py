@@ -1,11 +1,12 @@
 """What a speech service and the network to it do on bad days, on request."""
 
+import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from worker.embedded.deepgram.wire import PLAIN_TEXT, error_body
+PLAIN_TEXT = "text/plain; charset=utf-8"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,3 +98,8 @@ class SeededFaults:
 def _server_error(rng: random.Random) -> Reply:
     status = rng.choice((500, 502, 503, 504))
     return Reply(status=status, body=b"upstream trouble", headers={"content-type": PLAIN_TEXT})
+
+
+def error_body(code: str, message: str, request_id: str) -> bytes:
+    """Return a refusal's body, in the most frequent one of its three shapes."""
+    return json.dumps({"err_code": code, "err_msg": message, "request_id": request_id}).encode()

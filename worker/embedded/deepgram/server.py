@@ -1,22 +1,23 @@
 """The stand-in's life: listen, serve, stop."""
 
-import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Self
 
 import structlog
+from aiohttp import web
 
 from worker.embedded.deepgram.misbehaviour import Misbehave, well_behaved
 from worker.embedded.deepgram.service import Hear, ListenService, Receipt
-from worker.embedded.deepgram.wire import ClientGone, Exchange
 from worker.embedded.own_thread import MachineClock
 from worker.ports import Clock
 
 _log = structlog.get_logger(__name__)
 
 API_KEY = "stand-in-key"
+
+SHUTDOWN_SECONDS = 0.1
+"""For requests in flight, before their handlers are cancelled; 0 would wait for them without limit."""
 
 
 class EmbeddedDeepgram:
@@ -40,7 +41,6 @@ class EmbeddedDeepgram:
     ) -> None:
         self.host, self.port, self.api_key = host, port, api_key
         self._service = ListenService(hear, misbehave, api_key, clock or MachineClock())
-        self._connections: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -62,26 +62,18 @@ class EmbeddedDeepgram:
         return Counter(receipt.fingerprint for receipt in self.receipts if receipt.paid)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, self.host, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._service.serve)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self.host, self.port).start()
+        except OSError:
+            await self._runner.cleanup()
+            raise
+        self.port = self._runner.addresses[0][1]
         _log.warning("embedded_deepgram.started", url=self.url, purpose="a stand-in for development and tests only")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-        await self._server.wait_closed()
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = asyncio.create_task(self._serve(reader, writer), name="embedded-deepgram-connection")
-        self._connections.add(connection)
-        connection.add_done_callback(self._connections.discard)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with contextlib.suppress(ClientGone, ConnectionError):
-                await self._service.serve(Exchange(reader, writer))
-        finally:
-            writer.close()
+        await self._runner.cleanup()

@@ -2,23 +2,24 @@
 
 import asyncio
 import json
+import socket
+import struct
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
-from urllib.parse import parse_qsl, urlsplit
 
-import h11
+from aiohttp import web
 
 from schemas.speech import Word
 from worker.embedded.deepgram.audio import Undecodable, decode, fingerprint
-from worker.embedded.deepgram.misbehaviour import Misbehave, Reply, Reset, Slow
+from worker.embedded.deepgram.misbehaviour import Misbehave, Reply, Reset, Slow, error_body
 from worker.embedded.deepgram.parameters import violations
 from worker.embedded.deepgram.transcript import listen_response
-from worker.embedded.deepgram.wire import Exchange, error_body
 from worker.ports import SAMPLE_RATE_HZ, Clock, Pcm
 
 PATH = "/v1/listen"
+JSON = "application/json"
 
 Hear: TypeAlias = Callable[[Pcm], Awaitable[Sequence[Word]]]
 """Any recogniser: the words of a whole upload, with their punctuation."""
@@ -54,7 +55,7 @@ class Refused(Exception):
 
 
 class ListenService:
-    """Serves exchanges one by one or side by side; `receipts` has all of them in the order of their arrival."""
+    """Serves requests one by one or side by side; `receipts` has all of them in the order of their arrival."""
 
     def __init__(self, hear: Hear, misbehave: Misbehave, api_key: str, clock: Clock) -> None:
         self._hear, self._misbehave, self._api_key, self._clock = hear, misbehave, api_key, clock
@@ -62,53 +63,52 @@ class ListenService:
         self.under_way = 0
         self.most_under_way = 0
 
-    async def serve(self, exchange: Exchange) -> None:
-        """One request from its first byte to its last. Raises `ClientGone` or `ConnectionError`."""
-        head = await exchange.head()
+    async def serve(self, request: web.Request) -> web.Response:
+        """Answer one request, whose body is still to be read; where it is reset, the returned answer goes nowhere."""
         number = len(self.receipts)
         receipt = Receipt(number=number, request_id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PATH}#{number}")))
         self.receipts.append(receipt)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
-            await self._misbehave_or_answer(exchange, head, receipt)
+            reply = await self._misbehave_or_answer(request, receipt)
         finally:
             self.under_way -= 1
+        headers = {"content-type": JSON, "dg-request-id": receipt.request_id, **reply.headers}
+        response = web.Response(status=reply.status, body=reply.body, headers=headers)
+        response.force_close()
+        return response
 
-    async def _misbehave_or_answer(self, exchange: Exchange, head: h11.Request, receipt: Receipt) -> None:
+    async def _misbehave_or_answer(self, request: web.Request, receipt: Receipt) -> Reply:
         fault = self._misbehave(receipt.number)
         if fault == Reset(after_upload=False):
-            exchange.reset()
-            return
-        body = await exchange.body()
+            return _reset(request)
+        body = await request.content.read()
         receipt.whole_body = True
-        reply = await self._reply(head, body, receipt)
+        reply = await self._reply(request, body, receipt)
         match fault:
             case Reset():
-                exchange.reset()
-                return
+                return _reset(request)
             case Slow(seconds=seconds):
                 await self._clock.sleep(seconds)
             case Reply():
                 reply = fault
         receipt.status = reply.status
-        await exchange.answer(reply.status, reply.body, {"dg-request-id": receipt.request_id, **reply.headers})
+        return reply
 
-    async def _reply(self, head: h11.Request, body: bytes, receipt: Receipt) -> Reply:
+    async def _reply(self, request: web.Request, body: bytes, receipt: Receipt) -> Reply:
         try:
-            self._check(head, receipt)
+            self._check(request, receipt)
             return await self._answer(body, receipt)
         except Refused as exc:
             return Reply(status=exc.status, body=error_body(exc.code, exc.message, receipt.request_id))
 
-    def _check(self, head: h11.Request, receipt: Receipt) -> None:
-        target = urlsplit(head.target.decode())
-        headers = {name.decode(): value.decode("latin-1") for name, value in head.headers}
-        receipt.query = tuple(parse_qsl(target.query, keep_blank_values=True))
-        receipt.content_type = headers.get("content-type", "")
-        if (head.method, target.path) != (b"POST", PATH):
+    def _check(self, request: web.Request, receipt: Receipt) -> None:
+        receipt.query = tuple(request.query.items())
+        receipt.content_type = request.headers.get("content-type", "")
+        if (request.method, request.path) != ("POST", PATH):
             raise Refused(404, "NOT_FOUND", f"the stand-in serves POST {PATH} alone")
-        if headers.get("authorization") != f"Token {self._api_key}":
+        if request.headers.get("authorization") != f"Token {self._api_key}":
             raise Refused(401, "INVALID_AUTH", "Invalid credentials.")
         if not receipt.content_type.startswith(("audio/", "application/octet-stream")):
             raise Refused(415, "UNSUPPORTED_MEDIA_TYPE", "the stand-in takes audio alone, as audio/* or octet-stream")
@@ -131,3 +131,12 @@ class ListenService:
             body=body,
         )
         return Reply(status=200, body=json.dumps(response).encode())
+
+
+def _reset(request: web.Request) -> Reply:
+    """End the connection with a TCP reset."""
+    if request.transport is not None:
+        linger_not = struct.pack("ii", 1, 0)
+        request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
+        request.transport.abort()
+    return Reply(status=500, body=b"")
