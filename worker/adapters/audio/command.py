@@ -7,7 +7,7 @@ references stay off (ffmpeg's default). Video tracks and album art are never dec
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from worker.adapters.audio.report import Report
@@ -15,6 +15,7 @@ from worker.adapters.audio.samples import INTEGERS, Encoding, encoding_for
 from worker.ports import SAMPLE_RATE_HZ
 
 _PROTOCOL = "fd" if os.name == "posix" else "file"
+_PROTOCOLS = f"{_PROTOCOL},subfile"
 CONTAINERS = (
     *("wav", "flac", "mp3", "aac", "ogg", "matroska", "mov", "aiff"),
     *("ac3", "eac3"),  # bare, as recordings of television are cut out
@@ -29,14 +30,20 @@ _DECODERS = (
     *(f"pcm_{kind}{order}" for kind in ("s16", "s24", "s32", "f32", "f64") for order in ("le", "be")),
 )
 
-BROADCAST_OFFSET_SECONDS = 100_000
-"""Added to the times of MPEG-TS; more than its clock shows before it wraps."""
+FILE_TIMES_OFFSET_SECONDS = 100_000
+"""Added to times that come as they stand in the file; more than the clock of MPEG-TS shows before it wraps."""
 CHANNELS_MAX = 64
 """More than this ffmpeg cannot mix."""
 
 # ffmpeg takes a jump above 10 s in an Ogg file for a clock that was set, and cuts it out; in other containers one above
 # 30 h for no time at all. Both are gaps.
 _JUMP_SECONDS = 10_000_000
+
+_ONE_THREAD_CONTAINERS = frozenset({"aac", "flac", "matroska", "mov", "mp3", "ogg"})
+_ONE_THREAD_CODECS = frozenset({"aac", "alac", "flac", "mp3", "opus", "vorbis", "pcm_s16le", "pcm_s24le", "pcm_s32le"})
+"""One packet of these is one frame: `amovie` takes no second one from a packet."""
+_ENDS_WITH_ITS_FILE = frozenset({"aac", "mp3"})
+"""Containers that can end in no other way, so that they need not state a length."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +52,10 @@ class ByteRange:
 
     start: int
     end: int | None
+
+
+_ALL_BYTES = ByteRange(start=0, end=None)
+_LATER = ("-output_ts_offset", str(FILE_TIMES_OFFSET_SECONDS))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +72,11 @@ class Way:
     each_frame: bool = False
     """Each of the codec's frames comes with its own time, and both mixes whatever the number of channels: for a file
     that changes inside or has gaps. Otherwise a second at a time."""
+    read_as: str | None = None
+    """A container: one thread of ffmpeg reads the file as this, decodes and mixes, which takes half of the processor
+    time; a first doubt ends it. None: each step has a thread, and what ffmpeg can mend it does."""
+    start_seconds: float = field(default=0.0, compare=False)
+    """The start of the file on its own clock."""
 
     def suited_to(self, report: Report) -> "Way":
         """Return the way that the headers ask for. `report` may be of any track."""
@@ -68,12 +84,26 @@ class Way:
         if number >= len(report.tracks):
             return self
         track = report.tracks[number]
-        return replace(
+        suited = replace(
             self,
             encoding=encoding_for(track.codec),
             track=number,
             channels=track.channels if track.is_named or track.channels == 1 else None,
             is_broadcast=report.container == "mpegts",
+            start_seconds=report.start_seconds or 0.0,
+        )
+        return replace(suited, read_as=report.container if suited.is_plain(report) else None)
+
+    def is_plain(self, report: Report) -> bool:
+        """Return True where one thread of ffmpeg will do for the file that the report describes."""
+        track = report.tracks[self.track]
+        return (
+            _PROTOCOL == "fd"
+            and (report.container in _ONE_THREAD_CONTAINERS or self.read_as == report.container)
+            and (report.container in _ENDS_WITH_ITS_FILE or report.claimed_seconds is not None)
+            and track.codec in _ONE_THREAD_CODECS
+            and self.channels in {1, 2}
+            and not (self.ignores_wav_size or report.has_video)
         )
 
     @property
@@ -101,19 +131,59 @@ def decode_arguments(
     byte_range: ByteRange | None = None,
 ) -> tuple[str, ...]:
     """Decode a track, or some seconds or bytes of it, to 16 kHz samples with their times, as Matroska on stdout."""
+    if way.read_as is not None:
+        return _in_one_thread(path, way, begin_second, end_second)
     begin = ("-ss", str(begin_second)) if begin_second else ()
     length = () if end_second is None else ("-t", str(end_second - begin_second))
     jumps = ("-dts_delta_threshold", str(_JUMP_SECONDS), "-dts_error_threshold", str(_JUMP_SECONDS))
     # In MPEG-TS a clock may be set, and after a change of rate ffmpeg errs about times: `Timeline` judges them itself.
     # Before they wrapped they count as negative, which Matroska could not state.
     times = ("-copyts",) if way.is_broadcast else ()
-    later = ("-output_ts_offset", str(BROADCAST_OFFSET_SECONDS)) if way.is_broadcast else ()
+    later = _LATER if way.is_broadcast else ()
     whole = ("-ignore_length", "1") if way.ignores_wav_size else ()
     return (
         *_input(path, *jumps, *times, *whole, *begin, *length, byte_range=byte_range),
-        *("-filter_complex", f"{_mixed(way)}[mixed]", "-map", "[mixed]"),
+        *("-filter_complex", f"[0:a:{way.track}]{_mixed(way)}[mixed]"),
         *later,
-        *("-c:a", f"pcm_{way.encoding.name}", "-f", "matroska"),
+        *_output(way),
+    )
+
+
+def _in_one_thread(path: Path, way: Way, begin_second: int, end_second: int | None) -> tuple[str, ...]:
+    """Let a source of the filter graph read the file; ffmpeg's own input shows its headers and is not read on.
+
+    Each opens the inherited descriptor at byte 0, which `subfile` does, and in turn: they share its position.
+    """
+    trim = [f"start={way.start_seconds + begin_second:.6f}"] if begin_second else []
+    trim += [] if end_second is None else [f"end={way.start_seconds + end_second:.6f}"]
+    trimmed = f"atrim={':'.join(trim)}," if trim else ""
+    whitelists = f"protocol_whitelist={_PROTOCOLS}:format_whitelist={way.read_as}:codec_whitelist={','.join(_DECODERS)}"
+    options: dict[str, object] = {
+        "filename": _bytes_of(path, _ALL_BYTES),
+        "format_name": way.read_as,
+        "streams": f"a:{way.track}",
+        "dec_threads": 1,
+        "format_opts": whitelists,
+    }
+    if begin_second:
+        options["seek_point"] = begin_second
+    source_filter = ":".join(f"{name}={_quoted(str(value))}" for name, value in options.items())
+    return (
+        *_input(path, byte_range=_ALL_BYTES),
+        *("-filter_complex_threads", "1", "-filter_complex", f"amovie={source_filter},{trimmed}{_mixed(way)}[mixed]"),
+        *_LATER,
+        *_output(way),
+    )
+
+
+def _quoted(value: str) -> str:
+    """Quote an option of a filter, which is read twice: as a part of the graph, and of the filter's list."""
+    return "'" + value.replace("\\", "\\\\").replace(":", "\\:") + "'"
+
+
+def _output(way: Way) -> tuple[str, ...]:
+    return (
+        *("-map", "[mixed]", "-c:a", f"pcm_{way.encoding.name}", "-f", "matroska"),
         *("-flush_packets", "0", "pipe:1"),  # a write for each packet would cost as much as small packets do
     )
 
@@ -126,16 +196,18 @@ def probe_arguments(path: Path, way: Way) -> tuple[str, ...]:
 
 
 def _input(path: Path, *options: str, byte_range: ByteRange | None = None) -> tuple[str, ...]:
-    name = source(path)
-    if byte_range is not None:
-        name = f"subfile,,start,{byte_range.start},end,{byte_range.end or 0},,:{name}"
+    name = source(path) if byte_range is None else _bytes_of(path, byte_range)
     return (
         *("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"),
-        *("-protocol_whitelist", f"{_PROTOCOL},subfile"),
+        *("-protocol_whitelist", _PROTOCOLS),
         *("-format_whitelist", ",".join(CONTAINERS)),
         *("-codec_whitelist", ",".join(_DECODERS)),
         *("-threads", "1", *options, "-i", name),
     )
+
+
+def _bytes_of(path: Path, byte_range: ByteRange) -> str:
+    return f"subfile,,start,{byte_range.start},end,{byte_range.end or 0},,:{source(path)}"
 
 
 def _mixed(way: Way) -> str:
@@ -145,7 +217,7 @@ def _mixed(way: Way) -> str:
     them. No filter may fill gaps or hold frames over from one format to the next: ffmpeg builds them anew where a
     file's rate or channels change, and what they held or had counted is lost.
     """
-    floats = f"[0:a:{way.track}]aformat=sample_fmts=fltp"
+    floats = "aformat=sample_fmts=fltp"
     sample_format = "s16" if way.encoding is INTEGERS else "flt"
     mono = f"aformat=sample_fmts={sample_format}:channel_layouts=mono:sample_rates={SAMPLE_RATE_HZ}"
     if way.each_frame or way.channels not in {1, 2}:

@@ -93,20 +93,11 @@ def mp3_facts(path: Path) -> AudioFacts | None:
 
     It is the pipeline's format, and starting ffmpeg to be told of one frame takes longer than decoding a minute of it.
     """
-    with path.open("rb") as file:
-        head = file.read(_ID3V2_HEADER_BYTES)
-        if head.startswith(b"ID3") and len(head) == _ID3V2_HEADER_BYTES:
-            file.seek(_ID3V2_HEADER_BYTES + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]))
-        else:
-            file.seek(0)
-        frame = file.read(_FIRST_FRAME_BYTES)
-    found = _HEADER.match(frame)
-    if found is None or len(frame) < _FIRST_FRAME_BYTES:
+    frame = _first_frame(path)
+    if frame is None:
         return None
-    version, channels_mode, rate = frame[1] >> 3 & 3, frame[3] >> 6, frame[2] >> 2 & 3
-    if version == 1 or rate == 3:  # noqa: PLR2004 - reserved values
-        return None
-    is_first_version, is_mono = version == 3, channels_mode == 3  # noqa: PLR2004
+    version, rate = frame[1] >> 3 & 3, frame[2] >> 2 & 3
+    is_first_version, is_mono = version == 3, _is_mono(frame)  # noqa: PLR2004
     side_bytes = (17 if is_mono else 32) if is_first_version else (9 if is_mono else 17)
     frames, padding = _xing(frame[4 + side_bytes :])
     if not frames:
@@ -119,6 +110,31 @@ def mp3_facts(path: Path) -> AudioFacts | None:
         channels=1 if is_mono else 2,
         duration_seconds=max(0, samples) / rate_hz,
     )
+
+
+def mp3_channels(path: Path) -> int:
+    """Return the channels of an MP3's first frame; 0 for every other file."""
+    frame = _first_frame(path)
+    return 0 if frame is None else 1 if _is_mono(frame) else 2
+
+
+def _first_frame(path: Path) -> bytes | None:
+    """Return the first bytes of an MP3's first frame, which its tag may precede; None for every other file."""
+    with path.open("rb") as file:
+        head = file.read(_ID3V2_HEADER_BYTES)
+        if head.startswith(b"ID3") and len(head) == _ID3V2_HEADER_BYTES:
+            file.seek(_ID3V2_HEADER_BYTES + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]))
+        else:
+            file.seek(0)
+        frame = file.read(_FIRST_FRAME_BYTES)
+    if _HEADER.match(frame) is None or len(frame) < _FIRST_FRAME_BYTES:
+        return None
+    version, rate = frame[1] >> 3 & 3, frame[2] >> 2 & 3
+    return None if version == 1 or rate == 3 else frame  # noqa: PLR2004 - reserved values
+
+
+def _is_mono(frame: bytes) -> bool:
+    return frame[3] >> 6 == 3  # noqa: PLR2004 - the last of four modes
 
 
 def _xing(tag: bytes) -> tuple[int, int]:

@@ -18,12 +18,14 @@ from worker.adapters.audio.packets import Packet, PacketReader
 from worker.adapters.audio.parts import Divided, divisible
 from worker.adapters.audio.process import Limits, Run, raise_for_end
 from worker.adapters.audio.report import CLAIM_SLACK_SECONDS, Report
-from worker.adapters.audio.timeline import Timeline, TimesDiffer, clock_of
+from worker.adapters.audio.timeline import COARSE_TOLERANCE_SAMPLES, Doubt, Timeline, clock_of, clock_of_file
 from worker.errors import AudioTooLong, AudioUndecodable
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 log = structlog.get_logger(__name__)
 
+_ROUNDS_OF_THE_LOOP = 3
+"""In so many the event loop has read what ffmpeg said before it gave the packet, and the report has taken it in."""
 SILENT_PEAK = 104
 """-50 dB: a track that never reaches this is silent."""
 
@@ -36,16 +38,29 @@ class Start(Protocol):
         ...
 
 
-async def laid(run: Run, way: Way, timeline: Timeline, chooser: Chooser, read_samples: int) -> AsyncGenerator[Pcm]:
+async def _never() -> bool:
+    return False
+
+
+async def laid(
+    run: Run,
+    way: Way,
+    timeline: Timeline,
+    chooser: Chooser,
+    read_samples: int,
+    *,
+    is_joined: Callable[[], Awaitable[bool]] = _never,
+) -> AsyncGenerator[Pcm]:
     """Yield the mono samples of a run on their time line, in arrays of any length, up to ffmpeg's last.
 
-    Raises what `Run.read` raises, `TimesDiffer` and `AudioTooLong`.
+    `is_joined` tells whether the file is several pieces one after another; it is awaited where that matters. Raises
+    what `Run.read` raises, `Doubt` and `AudioTooLong`.
     """
     packets = PacketReader()
     while data := await run.read(read_samples * way.frame_bytes):
         for packet in packets.feed(data):
-            if timeline.coarse and await _hides_a_change(run.report, timeline, packet):
-                raise TimesDiffer
+            if timeline.coarse and await _hides_a_change(run.report, way, timeline, packet, is_joined):
+                raise Doubt
             samples = way.encoding.to_int16(packet.body)
             whole = len(samples) - len(samples) % way.mixes
             for piece in timeline.lay(packet.milliseconds, samples[:whole].reshape(-1, way.mixes)):
@@ -53,25 +68,31 @@ async def laid(run: Run, way: Way, timeline: Timeline, chooser: Chooser, read_sa
                     yield chosen
 
 
-async def _hides_a_change(report: Report, timeline: Timeline, packet: Packet) -> bool:
+async def _hides_a_change(
+    report: Report, way: Way, timeline: Timeline, packet: Packet, is_joined: Callable[[], Awaitable[bool]]
+) -> bool:
     """Return True where a coarse packet may hold what ffmpeg made of a format that it did not expect.
 
-    The first packet of a file that changes every moment comes late, since those before it were never full. In a joined
-    Ogg or FLAC file ffmpeg decodes what follows with the first piece's headers, and complains.
+    The first packet of a file that changes every moment comes late, since those before it were never full; a later one
+    is not quite where its predecessor ends. In a joined Ogg or FLAC file ffmpeg decodes what follows with the first
+    piece's headers, and complains.
     """
     is_late, may_be_joined = timeline.starts_late(packet.milliseconds), report.container in verdict.JOINED
-    if is_late or may_be_joined:
-        await asyncio.sleep(0)  # what ffmpeg said before it gave the packet has been read, and is in the report now
-    if is_late and (report.changes or not timeline.clock.states_times):
+    is_off = is_late or abs(timeline.missing_before(packet.milliseconds)) > COARSE_TOLERANCE_SAMPLES
+    if is_off or may_be_joined:
+        for _ in range(_ROUNDS_OF_THE_LOOP):
+            await asyncio.sleep(0)
+    if is_off and (report.changes or not timeline.clock.states_times or await is_joined()):
         return True
-    return may_be_joined and report.has_complaints
+    return (is_late and way.read_as is not None) or (may_be_joined and report.has_complaints)
 
 
 class SerialStream:
     """The `PcmStream` of one ffmpeg process after another, mostly of one. Every block but the last has the same length.
 
-    The first process reads in packets of a second. Where one of them is not where its predecessor ends, the file has a
-    gap or changes its format: then ffmpeg starts anew, frame by frame, and what has been given is passed over.
+    There are three ways, from the fastest to the one that is always right: one thread of ffmpeg, which `Way.read_as`
+    asks for; packets of a second; each frame by itself. At the first doubt ffmpeg starts anew, the next way, and what
+    has been given is passed over. So the verdict on damage is never that of one thread.
     """
 
     def __init__(
@@ -88,6 +109,7 @@ class SerialStream:
         self._run, self._way, self._path, self._start = run, way, path, start
         self._is_loud, self._limits, self._block_samples = is_loud, limits, block_samples
         self._samples, self._peak = 0, 0
+        self._pieces: tuple[ByteRange, ...] = ()
         self._blocks = self._every_block()
         self._truncated = self._other_tracks = False
 
@@ -155,37 +177,72 @@ class SerialStream:
 
     async def _mono(self) -> AsyncGenerator[Pcm]:
         given = 0
-        try:
-            async with aclosing(self._first_run()) as pieces:
-                async for piece in pieces:
-                    given += len(piece)
-                    yield piece
-        except TimesDiffer:
-            log.info("audio.each_frame", from_second=given / SAMPLE_RATE_HZ)
-            await self._run.end()
-        else:
-            return
-        async with aclosing(self._frame_by_frame()) as pieces:
-            async for piece in pieces:
-                if fresh := max(0, len(piece) - given):
-                    yield piece[-fresh:]
-                given = max(0, given - len(piece))
+        ways = [("audio.several_threads", self._in_one_thread)] if self._way.read_as else []
+        ways += [("audio.each_frame", self._in_long_packets), ("", self._frame_by_frame)]
+        for slower, pieces_of in ways:
+            passed = 0
+            try:
+                async with aclosing(pieces_of()) as pieces:
+                    async for piece in pieces:
+                        passed += len(piece)
+                        if passed > given:
+                            yield piece[given - passed :]
+                            given = passed
+            except Doubt:
+                log.info(slower, from_second=given / SAMPLE_RATE_HZ)
+                await self._run.end()
+            else:
+                return
 
-    async def _first_run(self) -> AsyncGenerator[Pcm]:
+    async def _in_one_thread(self) -> AsyncGenerator[Pcm]:
         chooser, report = Chooser(), self._run.report
-        timeline = self._timeline(coarse=True)
-        async with aclosing(laid(self._run, self._way, timeline, chooser, self._block_samples)) as pieces:
+        timeline = Timeline(clock_of_file(self._path, report), self._limits.max_seconds, coarse=True)
+        laid_down = laid(self._run, self._way, timeline, chooser, self._block_samples, is_joined=self._is_joined)
+        async with aclosing(laid_down) as pieces:
             async for piece in pieces:
                 yield piece
         code = await self._run.ended()
-        if report.has_complaints and len(await self._pieces_of_file()) > 1:
-            raise TimesDiffer
+        raise_for_end(code, self._limits)
+        claimed, seconds = report.claimed_seconds, timeline.filled / SAMPLE_RATE_HZ
+        if code != 0 or report.has_complaints or not seconds:
+            raise Doubt
+        if claimed is not None and abs(claimed - seconds) > CLAIM_SLACK_SECONDS:
+            raise Doubt
+        if await asyncio.to_thread(verdict.is_missing, self._path, report, self._way, seconds, has_gap=False):
+            raise Doubt
         for piece in chooser.finish():
             yield piece
-        await self._judge(self._run, code, timeline, timeline.filled)
+
+    async def _in_long_packets(self) -> AsyncGenerator[Pcm]:
+        if self._way.read_as is None:
+            async with aclosing(self._packets(self._run, self._way)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
+        way = replace(self._way, read_as=None)
+        async with self._start(way) as run:
+            await run.headers()
+            async with aclosing(self._packets(run, way)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def _packets(self, run: Run, way: Way) -> AsyncGenerator[Pcm]:
+        chooser = Chooser()
+        timeline = self._timeline(coarse=True)
+        laid_down = laid(run, way, timeline, chooser, self._block_samples, is_joined=self._is_joined)
+        async with aclosing(laid_down) as pieces:
+            async for piece in pieces:
+                yield piece
+        code = await run.ended()
+        if run.report.changes or (run.report.has_complaints and await self._is_joined()):
+            raise Doubt
+        for piece in chooser.finish():
+            yield piece
+        await self._judge(run, code, timeline, timeline.filled)
 
     async def _frame_by_frame(self) -> AsyncGenerator[Pcm]:
-        way, pieces_of_file = replace(self._way, each_frame=True), await self._pieces_of_file()
+        way = replace(self._way, each_frame=True, read_as=None)
+        pieces_of_file = await self._pieces_of_file()
         chooser, filled = Chooser(), 0
         for number, byte_range in enumerate(pieces_of_file):
             timeline = self._timeline(coarse=False, follows=number > 0)
@@ -199,9 +256,14 @@ class SerialStream:
         for piece in chooser.finish():
             yield piece
 
+    async def _is_joined(self) -> bool:
+        return len(await self._pieces_of_file()) > 1
+
     async def _pieces_of_file(self) -> tuple[ByteRange, ...]:
-        """Return the pieces of a joined file, which ffmpeg must decode one by one."""
-        return await asyncio.to_thread(verdict.joined_pieces, self._path, self._run.report.container)
+        """Return the pieces of a joined file, which ffmpeg must decode one by one. Reads the file once."""
+        if not self._pieces:
+            self._pieces = await asyncio.to_thread(verdict.joined_pieces, self._path, self._run.report.container)
+        return self._pieces
 
     def _timeline(self, *, coarse: bool, follows: bool = False) -> Timeline:
         clock = clock_of(self._path, self._run.report)

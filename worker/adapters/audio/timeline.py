@@ -8,13 +8,13 @@ quiet moments. A clock that starts anew inside a file, as in joined recordings, 
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from worker.adapters.audio import matroska
-from worker.adapters.audio.command import BROADCAST_OFFSET_SECONDS
+from worker.adapters.audio.command import FILE_TIMES_OFFSET_SECONDS
 from worker.adapters.audio.report import Report
 from worker.errors import AudioTooLong
 from worker.ports import SAMPLE_RATE_HZ, Pcm
@@ -22,7 +22,7 @@ from worker.ports import SAMPLE_RATE_HZ, Pcm
 TOLERANCE_SAMPLES = SAMPLE_RATE_HZ // 10
 """A recording's packets may be timed by when they arrived; up to this the samples are the better clock."""
 COARSE_TOLERANCE_SAMPLES = SAMPLE_RATE_HZ // 200
-"""Packets of a second hide a gap inside, or what ffmpeg lost where the format changed: so little may not be asked."""
+"""More than this between packets of a second may be what ffmpeg lost where the format changed."""
 PERSISTS_SAMPLES = SAMPLE_RATE_HZ
 """A difference that grows little by little counts once it has lasted so long. In MPEG-TS, after a change of rate, it
 grows up to 0.4 s between two times that are stated, because ffmpeg reckons those between them by the old rate."""
@@ -43,8 +43,8 @@ _SAMPLES_PER_MS = SAMPLE_RATE_HZ // 1000
 _SILENCE_SAMPLES = 5 * SAMPLE_RATE_HZ
 
 
-class TimesDiffer(Exception):
-    """A packet of a coarse decode is not where the samples before it end: only each frame's own time can tell why."""
+class Doubt(Exception):
+    """A fast decode may not be true to the file: a packet is not where its predecessor ends, say. A slower one is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,14 +59,23 @@ class Clock:
     """A longer jump means that it was set."""
 
 
+def clock_of_file(path: Path, report: Report) -> Clock:
+    """Return the clock of times that come as they stand in the file."""
+    clock = clock_of(path, report)
+    if report.container == "mpegts":
+        return clock
+    zero = clock.zero_seconds + (report.start_seconds or 0.0) + FILE_TIMES_OFFSET_SECONDS
+    return replace(clock, zero_seconds=zero)
+
+
 def clock_of(path: Path, report: Report) -> Clock:
-    """Return the clock that ffmpeg's times for the track are read on."""
+    """Return the clock that ffmpeg's times for the track are read on, which begin with the file but in MPEG-TS."""
     track, start = report.track, report.start_seconds or 0.0
     match report.container:
         case str(container) if container in _WITHOUT_CLOCK:
             return Clock(states_times=False)
         case "mpegts":  # its times come as they stand in the file
-            zero = start + BROADCAST_OFFSET_SECONDS
+            zero = start + FILE_TIMES_OFFSET_SECONDS
             return Clock(zero_seconds=zero, longest_gap_seconds=BROADCAST_GAP_SECONDS)
         case "ogg" if track is not None and track.start_seconds is not None:  # from the track's start on
             return Clock(zero_seconds=min(0.0, start - track.start_seconds))
@@ -107,14 +116,18 @@ class Timeline:
         stated = milliseconds * _SAMPLES_PER_MS - round(self.clock.zero_seconds * SAMPLE_RATE_HZ)
         return self._offset is None and not self.follows and stated > COARSE_TOLERANCE_SAMPLES
 
+    def missing_before(self, milliseconds: int) -> int:
+        """Return how many samples lie between what is filled and a packet of this time; 0 for the first packet."""
+        return 0 if self._offset is None else milliseconds * _SAMPLES_PER_MS + self._offset - self.filled
+
     def lay(self, milliseconds: int, samples: Pcm) -> Iterator[Pcm]:
         """Yield the packet, and the silence before it, in order; shape (samples, mixes).
 
-        Raises `TimesDiffer`, or `AudioTooLong` before so much silence comes.
+        Raises `Doubt`, or `AudioTooLong` before so much silence comes.
         """
         missing = self._missing_before(milliseconds * _SAMPLES_PER_MS, len(samples))
-        if self.coarse and self.filled and abs(missing) > COARSE_TOLERANCE_SAMPLES:
-            raise TimesDiffer
+        if self.coarse and self.filled and abs(missing) > TOLERANCE_SAMPLES:
+            raise Doubt
         if not self.clock.states_times:
             missing = 0
         if self._is_gap(missing, len(samples)):

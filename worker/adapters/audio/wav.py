@@ -8,6 +8,7 @@ _UNKNOWN_FROM = 0x7FFF_F000
 """The size that sox writes into a pipe; others write more, up to 0xFFFFFFFF, or 0."""
 _MOST_CHUNKS = 1000
 _HEADER_BYTES = 8
+_PCM = b"\x01\x00"
 _SLACK_BYTES = 64
 """Behind the samples, of padding that is worth no other reading."""
 
@@ -23,6 +24,13 @@ class WavSize:
     """Something that is no sample follows where the header says."""
     channels: int
     """0 where the header comes without."""
+    is_pcm: bool = False
+    """Its samples are plain integers."""
+
+    @property
+    def is_complete(self) -> bool:
+        """All that the header states is there."""
+        return self.stated_bytes <= self.there_bytes
 
     @property
     def is_wrong(self) -> bool:
@@ -40,7 +48,7 @@ def wav_size(path: Path) -> WavSize | None:
         head = file.read(12)
         if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
             return None
-        channels = 0
+        channels, is_pcm = 0, False
         for _ in range(_MOST_CHUNKS):
             chunk = file.read(_HEADER_BYTES)
             if len(chunk) < _HEADER_BYTES:
@@ -51,10 +59,13 @@ def wav_size(path: Path) -> WavSize | None:
                 file.seek(min(end, file.tell() + size + size % 2))
                 follows = file.read(_HEADER_BYTES)
                 more = _is_chunk(follows, end)
-                return WavSize(stated_bytes=size, there_bytes=there, has_more_chunks=more, channels=channels)
+                return WavSize(
+                    stated_bytes=size, there_bytes=there, has_more_chunks=more, channels=channels, is_pcm=is_pcm
+                )
             following = file.tell() + size + size % 2
             if chunk[:4] == b"fmt ":
-                channels = int.from_bytes(file.read(4)[2:], "little")
+                kind = file.read(4)
+                is_pcm, channels = kind[:2] == _PCM, int.from_bytes(kind[2:], "little")
             file.seek(following)
     return None
 

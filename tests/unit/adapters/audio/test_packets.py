@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.adapters.audio.packets import NotPackets, PacketReader
-from worker.adapters.audio.timeline import Clock, Timeline, TimesDiffer
+from worker.adapters.audio.timeline import Clock, Doubt, Timeline
 from worker.errors import AudioTooLong
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
@@ -147,8 +147,13 @@ def test_a_coarse_packet_that_is_elsewhere_asks_for_a_closer_look() -> None:
     timeline = Timeline(Clock(), max_seconds=100, coarse=True)
     laid(timeline, [0, 20, 43])
 
-    with pytest.raises(TimesDiffer):
-        laid(timeline, [70])
+    assert timeline.missing_before(70) == 10 * MS
+    with pytest.raises(Doubt):
+        laid(timeline, [161])
+
+
+def test_the_first_coarse_packet_misses_nothing_before_it() -> None:
+    assert Timeline(Clock(), max_seconds=100, coarse=True).missing_before(7_000) == 0
 
 
 @pytest.mark.parametrize("hours", [1, 100, 10_000])

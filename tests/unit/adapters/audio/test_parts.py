@@ -1,7 +1,6 @@
 """Parts: whatever the file and however many there are, samples and verdict are those of the serial decode."""
 
 import asyncio
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from tests.support.audio.counted import UNCONFINED, CountedFfmpeg
 from tests.support.audio.decoding import Decoded, decode_all
 from tests.support.audio.media import MediaKit, babble, riff_wav
 from worker.adapters.audio import FfmpegDecoder, Kernel, Limits
@@ -21,7 +21,6 @@ from worker.ports import SAMPLE_RATE_HZ, Pcm
 SECONDS = 23.7
 PART_SECONDS = 5
 LIMITS = Limits(max_seconds=60)
-UNCONFINED = Kernel(landlock_abi=0, seccomp=None)  # for a script that makes folders
 DIVIDED = [
     ("p.wav", ()),
     ("p-cd.wav", ("-ar", "44100", "-ac", "2")),
@@ -57,30 +56,9 @@ async def both_ways(media: MediaKit, path: Path, parts: int = 3) -> tuple[Decode
     return await decode_all(serial, path), await decode_all(decoder_in(parts, media.ffmpeg), path)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CountedFfmpeg:
-    """The real one, behind a script that notes each seek: by a folder, since it may write to no file."""
-
-    folder: Path
-    ffmpeg: Path
-
-    def __post_init__(self) -> None:
-        note = f'case "$*" in *" -ss "*) mkdir {self.folder}/seek-$$;; esac'
-        self.path.write_text(f'#!/bin/sh\n{note}\nexec {self.ffmpeg} "$@"\n')
-        self.path.chmod(0o755)
-
-    @property
-    def path(self) -> Path:
-        return self.folder / "ffmpeg"
-
-    @property
-    def seeks(self) -> int:
-        return len(list(self.folder.glob("seek-*")))
-
-
 @pytest.fixture
 def counted(media: MediaKit, tmp_path: Path) -> CountedFfmpeg:
-    return CountedFfmpeg(folder=tmp_path, ffmpeg=media.ffmpeg)
+    return CountedFfmpeg(folder=tmp_path, ffmpeg=media.ffmpeg, words=(" -ss ", "seek_point="))
 
 
 def require_equal(serial: Decoded, parted: Decoded) -> None:
@@ -111,7 +89,7 @@ async def test_a_long_file_of_a_kind_that_allows_it_is_decoded_in_parts(
 
     await decode_all(decoder_in(3, counted.path, UNCONFINED), path)
 
-    assert counted.seeks == int(SECONDS / PART_SECONDS) - 1
+    assert counted.starts == int(SECONDS / PART_SECONDS) - 1
 
 
 @pytest.mark.parametrize(("name", "options"), SERIAL, ids=[case[0] for case in SERIAL])
@@ -122,7 +100,7 @@ async def test_a_file_whose_parts_could_differ_or_would_not_pay_is_decoded_by_on
 
     await decode_all(decoder_in(3, counted.path, UNCONFINED), path)
 
-    assert counted.seeks == 0
+    assert counted.starts == 0
 
 
 @pytest.mark.parametrize("name", ["p-cd.wav", "p.flac", "p-cbr.mp3", "p-vbr.mp3"])
