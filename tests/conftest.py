@@ -3,12 +3,17 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
     "tests.support.queues.official_emulator",
     "tests.support.engines.parakeet",
     "tests.support.queues.pubsub_server",
 ]
+
+# A busy machine is no failure, so examples have no time limit. The rest is hypothesis' own profile, or that for CI.
+settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def pytest_configure() -> None:

@@ -5,9 +5,11 @@ import time
 from collections.abc import Awaitable, Callable
 
 STEP_SECONDS = 0.02
+PATIENCE_SECONDS = 60.0
+"""Of a machine that is busy with other things; what comes true in time never takes it."""
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
     """Return once the condition holds; fail after that long."""
     give_up_at = time.monotonic() + seconds
     while not condition():
@@ -15,7 +17,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
         time.sleep(STEP_SECONDS)
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = PATIENCE_SECONDS) -> None:
     """The same on the event loop, for a condition that is asked for with await."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 - what is waited for lies behind a network

@@ -54,7 +54,7 @@ async def receive(subscription: Subscription, count: int = 1, *, stir: Subscript
         received.extend(await subscription.pull(count))
         return len(received) >= count
 
-    await eventually(enough, seconds=20)
+    await eventually(enough)
     return received
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.events import Event, FailedEvent, parse_event
-from tests.support.hasty_clock import HastyClock
+from tests.support.clock import FastClock
 from tests.support.jobs.harness import PRICES, speech
 from tests.support.services.faulty import FaultyStore, FaultySubscription, FaultyTopic
 from tests.support.wait import eventually
@@ -30,15 +30,13 @@ from worker.ports import ObjectRef
 
 MAX_ATTEMPTS, MAX_CRASHES = 3, 4
 JOBS, COMPLETIONS, DEAD_LETTERS = "jobs", "completions", "dead-letters"
-PATIENCE_SECONDS = 30.0
-"""Of the machine's time."""
 
 
 class TwinWorker:
     """One worker, its buckets and its queues."""
 
     def __init__(self, folder: Path, *, input_buckets: frozenset[str] = frozenset({"audio"})) -> None:
-        self.clock = HastyClock()
+        self.clock = FastClock()
         self.folder = folder / "worker"
         self.folder.mkdir(mode=0o700)
         self.broker = MemoryPubSub(self.clock)
@@ -150,7 +148,7 @@ class TwinWorker:
         async def holds() -> bool:
             return bool(condition())
 
-        await eventually(holds, PATIENCE_SECONDS)
+        await eventually(holds)
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from unittest import mock
 
 import pytest
 import typer
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
@@ -45,7 +45,7 @@ from worker.ports import Delivery
 from worker.telemetry.logs import PlainFormatter
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
-few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=25)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def test_every_artefact_has_a_media_type() -> None:
     assert all("/" in artefact.content_type for artefact in Artefact)
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(derandomize=True, max_examples=40)
 @given(jobs)
 def test_no_artefact_of_any_job_leaves_its_prefix(job: TranscriptionJob) -> None:
     prefix = output_prefix(job, "transcripts")

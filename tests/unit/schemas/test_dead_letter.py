@@ -84,7 +84,7 @@ def test_what_is_no_envelope_is_refused(data: bytes) -> None:
         parse_dead_letter(data)
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(derandomize=True, max_examples=40)
 @given(dead_letters)
 def test_any_envelope_reads_back_as_it_was_encoded(envelope: DeadLetter) -> None:
     assert parse_dead_letter(encode_dead_letter(envelope)) == envelope

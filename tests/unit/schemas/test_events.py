@@ -167,7 +167,7 @@ def test_what_is_no_event_is_refused_in_words(data: bytes, complaint: str) -> No
         parse_event(data)
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(derandomize=True, max_examples=40)
 @given(events)
 def test_any_event_reads_back_as_it_was_encoded(event: Event) -> None:
     data = encode(event)

@@ -21,13 +21,13 @@ def test_the_committed_json_schemas_are_those_of_the_models() -> None:
     assert committed == dict(schema_files()), "run: python -m schemas.generate"
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(derandomize=True, max_examples=25)
 @given(jobs)
 def test_any_encoded_job_satisfies_its_json_schema(job: TranscriptionJob) -> None:
     validator("transcription_job").validate(json.loads(encode_job(job)))
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(derandomize=True, max_examples=25)
 @given(events)
 def test_any_encoded_event_satisfies_its_json_schema(event: Event) -> None:
     validator(event.event_type.value.replace(".", "_")).validate(json.loads(encode(event)))

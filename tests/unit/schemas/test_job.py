@@ -181,13 +181,13 @@ def test_an_encoded_job_says_its_version_and_only_what_was_set() -> None:
     }
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(derandomize=True, max_examples=40)
 @given(jobs)
 def test_any_job_reads_back_as_it_was_encoded(job: TranscriptionJob) -> None:
     assert parse_job(encode_job(job)) == (job, frozenset())
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(derandomize=True, max_examples=100)
 @given(st.dictionaries(st.sampled_from(sorted(TranscriptionJob.model_fields.keys() - {"job_id"})) | text, json_values))
 def test_any_json_object_without_a_job_id_is_rejected_for_it(document: dict[str, object]) -> None:
     document.pop("schema_version", None)
@@ -197,7 +197,7 @@ def test_any_json_object_without_a_job_id_is_rejected_for_it(document: dict[str,
         parse_job(json.dumps(document).encode())
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(derandomize=True, max_examples=100)
 @given(st.binary() | st.text().map(lambda characters: characters.encode("utf-8", "surrogatepass")))
 def test_any_bytes_are_rejected_in_words(data: bytes) -> None:
     with pytest.raises(JobRejected, match=r"^message: |is required"):

@@ -2,7 +2,7 @@ import json
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.text import plain, plain_json, plain_lines
@@ -27,7 +27,6 @@ def test_what_acts_is_shown_as_its_escape_and_what_is_seen_stays(text: str, show
     assert plain(text) == shown
 
 
-@settings(deadline=None)
 @given(text=hostile_text | st.text(st.characters()))
 def test_nothing_invisible_is_left_of_any_text(text: str) -> None:
     assert is_visible(plain(text))
@@ -37,7 +36,6 @@ def test_nothing_invisible_is_left_of_any_text(text: str) -> None:
     assert plain_json(text).isascii()
 
 
-@settings(deadline=None)
 @given(text=st.text(st.characters()))
 def test_no_control_format_or_separator_character_is_left(text: str) -> None:
     left = {unicodedata.category(character) for character in plain(text)}

@@ -93,7 +93,7 @@ class AudioIntake:
         to be diagnosed.
         """
         with self._room() as room:
-            folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="job-", dir=self._folder))
+            folder = Path(tempfile.mkdtemp(prefix="job-", dir=self._folder))  # a cancelled thread would leave it
             try:
                 with stage("download"):
                     facts = await self._download(job, folder / "audio", room)

@@ -105,7 +105,7 @@ async def test_ordinary_surround_keeps_its_down_mix(
     assert likeness(decoded.samples, talk, 0.0) > 0.999
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(left=st.floats(-1, 1), right=st.floats(-1, 1))
 async def test_stereo_that_does_not_cancel_is_its_mean(
     media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, left: float, right: float

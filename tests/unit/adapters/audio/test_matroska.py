@@ -21,7 +21,7 @@ def test_the_first_moment_is_that_of_its_first_cluster(
     assert first_moment(path) == pytest.approx(offset, abs=0.02)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=60), at=st.integers(0, 400))
 def test_any_bytes_have_a_first_moment_or_none(media: MediaKit, talk: Pcm, content: bytes, at: int) -> None:
     whole = media.encode("m.mkv", talk, "-c:a", "flac").read_bytes()

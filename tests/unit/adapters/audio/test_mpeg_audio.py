@@ -47,7 +47,7 @@ def test_other_files_have_none(media: MediaKit, talk: Pcm, name: str, options: t
     assert mp3_facts(media.encode(name, talk, *options)) is None
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.one_of(st.binary(min_size=1), st.binary(min_size=300).map(lambda data: b"\xff\xfb" + data)))
 def test_any_bytes_have_facts_or_none(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "any.mp3"

@@ -104,7 +104,7 @@ async def test_a_file_whose_parts_could_differ_or_would_not_pay_is_decoded_by_on
 
 
 @pytest.mark.parametrize("name", ["p-cd.wav", "p.flac", "p-cbr.mp3", "p-vbr.mp3"])
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     place=st.floats(0.02, 0.99),
     taken=st.integers(0, 3000),
@@ -201,7 +201,7 @@ def test_stretches_tile_the_file(seconds: float, part_seconds: int) -> None:
     assert found[-1].begin_second == 0 or part_seconds <= seconds - found[-1].begin_second < 2 * part_seconds
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(samples=st.integers(10 * SAMPLE_RATE_HZ, 26 * SAMPLE_RATE_HZ), ahead=st.integers(1, 9))
 async def test_blocks_are_the_file_in_order(samples: int, ahead: int) -> None:
     tape = Tape(babble(26)[:samples])

@@ -152,7 +152,7 @@ async def test_a_gap_beyond_the_longest_audio_is_too_long_before_it_is_filled(
     assert raised.value.seconds > hours * 3600 - 1
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     joint=st.sampled_from([joint for joint in JOINTS if joint.copied_to is None and joint.suffix != ".ts"]),
     count=st.integers(2, 4),
@@ -171,7 +171,7 @@ async def test_random_pieces_joined_come_out_in_order_and_in_time(
         assert likeness(decoded.samples, piece.samples, at + late) > 0.6
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=st.sampled_from(WITH_GAPS),
     seconds=st.floats(0.2, 45),
@@ -199,7 +199,7 @@ async def test_a_random_gap_is_where_it_was_put(
 
 @pytest.mark.parametrize("codec", ["aac", "mp2", "ac3"])
 @pytest.mark.parametrize("gap", [0.0, 0.7, 12.5])
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     formats=st.lists(
         st.tuples(st.sampled_from([32_000, 44_100, 48_000]), st.sampled_from([1, 2])), min_size=2, max_size=3

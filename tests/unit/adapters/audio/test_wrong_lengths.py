@@ -71,7 +71,7 @@ async def test_a_wav_that_ends_before_its_stated_end_is_truncated(
     assert decoded.truncated
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=80), size=st.integers(0, 2**32 - 1))
 def test_any_header_has_a_size_or_none(media: MediaKit, content: bytes, size: int) -> None:
     path = media.write("any.wav", riff_wav(content, size=size)[: 20 + len(content)])

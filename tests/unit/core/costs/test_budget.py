@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.clock import FakeClock
@@ -95,7 +95,6 @@ async def test_blocks_save_writes_to_the_one_ledger() -> None:
     assert store.writes <= BLOCKS_A_DAY + 1
 
 
-@settings(deadline=None)
 @given(
     usd_per_day=st.floats(0, 3),
     amounts=st.lists(st.lists(st.floats(0.001, 0.5), max_size=12), min_size=1, max_size=5),

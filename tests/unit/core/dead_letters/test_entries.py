@@ -3,7 +3,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.codes import ErrorCode
@@ -139,7 +139,6 @@ added_by_forwarding = st.dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(data=st.binary(), is_envelope=st.booleans(), run=st.text() | st.just("9" * 5000), added=added_by_forwarding)
 def test_reading_never_raises(data: bytes, is_envelope: bool, run: str, added: dict[str, str]) -> None:
     attributes = {"run": run} | ({"envelope": "1"} if is_envelope else {}) | added

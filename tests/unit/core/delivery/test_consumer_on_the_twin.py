@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.clock import FakeClock
@@ -165,7 +165,7 @@ async def test_several_workers_share_the_load_within_their_slots() -> None:
         await stop(world, *worker)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(
     outcomes=st.lists(st.lists(st.sampled_from(sorted(OUTCOMES)), max_size=4), max_size=8),
     lives=st.lists(st.floats(0.1, 9), max_size=4),

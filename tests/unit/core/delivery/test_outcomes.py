@@ -203,7 +203,7 @@ async def test_the_depth_at_which_an_error_is_raised_changes_nothing(error: str,
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     error=st.sampled_from(sorted(ERRORS)),
     depth=st.sampled_from(sorted(set(DEPTHS) - {"in_an_executor"})),

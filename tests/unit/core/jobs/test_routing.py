@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.codes import Method
@@ -213,7 +213,6 @@ def any_situation(draw: st.DrawFn) -> Situation:
     )
 
 
-@settings(deadline=None)
 @given(case=any_situation(), has_key=st.booleans())
 def test_whatever_the_situation_the_route_is_one_that_the_worker_may_take(case: Situation, has_key: bool) -> None:
     try:

@@ -175,7 +175,7 @@ def timelines(draw: st.DrawFn) -> tuple[Word, ...]:
 
 
 @given(timelines())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_tables_hold_every_word_in_strict_order(words: tuple[Word, ...]) -> None:
     rows = pd.read_csv(io.BytesIO(rendered(words)[Artefact.WORDS].data), dtype={"word": str})
 
@@ -202,7 +202,7 @@ def analysis_windows(
 
 
 @given(timelines(), st.sampled_from([30.0, 60.0]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_word_is_in_an_analysis_window_with_its_paragraph(words: tuple[Word, ...], hop: float) -> None:
     files = rendered(words)
 
@@ -216,7 +216,7 @@ def test_every_word_is_in_an_analysis_window_with_its_paragraph(words: tuple[Wor
 
 
 @given(timelines())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_paragraph_of_30_seconds_fits_into_a_window_of_the_30_second_hop(words: tuple[Word, ...]) -> None:
     paragraphs = table(rendered(words)[Artefact.PARAGRAPHS])
 

@@ -79,7 +79,7 @@ def timelines(draw: st.DrawFn) -> list[Word]:
 
 
 @given(timelines())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_captions_keep_their_limits_and_every_letter(words: list[Word]) -> None:
     captions = captions_of(words)
 
@@ -94,7 +94,7 @@ def test_captions_keep_their_limits_and_every_letter(words: list[Word]) -> None:
 
 
 @given(timelines())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_caption_parsers_read_as_many_captions_as_there_are(words: list[Word]) -> None:
     count = len(captions_of(words))
 

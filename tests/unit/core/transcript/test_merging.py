@@ -155,7 +155,7 @@ def transcripts(draw: st.DrawFn) -> list[WindowTranscript]:
 
 
 @given(transcripts())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_the_timeline_is_in_strict_order_for_any_engine_output(windows: list[WindowTranscript]) -> None:
     merged = merge(windows)
 
@@ -171,7 +171,7 @@ def test_the_timeline_is_in_strict_order_for_any_engine_output(windows: list[Win
 
 
 @given(transcripts(), st.integers(0, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_windows_added_one_by_one_make_the_same_timeline(windows: list[WindowTranscript], first: int) -> None:
     ordered = sorted(windows, key=lambda one: (one.span.start_sample, one.span.end_sample))
     timeline = Timeline()
@@ -183,7 +183,7 @@ def test_windows_added_one_by_one_make_the_same_timeline(windows: list[WindowTra
 
 
 @given(transcripts())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_word_is_inside_the_transcribed_audio(windows: list[WindowTranscript]) -> None:
     merged = merge(windows)
 
@@ -196,7 +196,7 @@ def test_every_word_is_inside_the_transcribed_audio(windows: list[WindowTranscri
 
 
 @given(transcripts())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_windows_without_overlap_keep_every_spoken_word(windows: list[WindowTranscript]) -> None:
     apart, end = [], 0
     for one in windows:
@@ -232,7 +232,7 @@ def seams(draw: st.DrawFn) -> tuple[list[str], list[WindowTranscript]]:
 
 
 @given(seams())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_word_is_doubled_or_lost_at_a_seam_that_both_windows_cover(
     case: tuple[list[str], list[WindowTranscript]],
 ) -> None:

@@ -91,7 +91,7 @@ def timelines(draw: st.DrawFn) -> list[Word]:
 
 
 @given(timelines())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_every_word_is_in_one_paragraph_of_at_most_a_minute_without_a_pause(words: list[Word]) -> None:
     paragraphs = paragraphs_of(words)
 

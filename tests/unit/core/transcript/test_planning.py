@@ -213,7 +213,7 @@ def identity(chunks: list[Chunk]) -> list[tuple[object, ...]]:
 
 
 @given(recordings(), st.lists(st.integers(1, 400_000), min_size=1, max_size=5))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_plan_does_not_depend_on_how_the_audio_is_split(audio: Pcm, sizes: list[int]) -> None:
     cutter = ChunkCutter(20)
     chunks, position, turn = [], 0, 0
@@ -228,7 +228,7 @@ def test_the_plan_does_not_depend_on_how_the_audio_is_split(audio: Pcm, sizes: l
 
 
 @given(recordings(), st.sampled_from([4.0, 20.0, 33.3, 60.0]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_chunks_tile_the_file_and_windows_keep_their_limits(audio: Pcm, chunk_seconds: float) -> None:
     chunks = plan(audio, chunk_seconds=chunk_seconds)
 
@@ -253,7 +253,7 @@ def test_audio_shorter_than_a_frame_is_no_speech() -> None:
 
 
 @given(recordings())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_nothing_loud_is_left_out(audio: Pcm) -> None:
     spans = windows(audio, chunk_seconds=20)
 

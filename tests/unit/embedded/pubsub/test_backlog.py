@@ -96,4 +96,4 @@ class BacklogMachine(RuleBasedStateMachine):
 
 
 TestBacklog = BacklogMachine.TestCase
-TestBacklog.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBacklog.settings = settings(max_examples=60, stateful_step_count=40)
