@@ -184,10 +184,10 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """The acceptance run of a deployed environment: jobs through it, judged by what was promised."""
-    from worker.commands.validate import Plan
+    from worker.commands.validate import AcceptancePlan
     from worker.commands.validate import validate as command
 
-    plan = Plan(
+    plan = AcceptancePlan(
         uris=audio_uri or [],
         hours=hours or ([] if audio_uri else [0.5, 2.0, 4.0]),
         methods=method or [Method.AUTO],
@@ -306,9 +306,9 @@ def dlq_replay(
 ) -> None:
     """Publish dead letters again as the next run of their jobs. A dry run without [b]--execute[/]."""
     from worker.commands.dlq import parse_edits, republish
-    from worker.core.dead_letters.replay import Rules
+    from worker.core.dead_letters.replay import ReplayRules
 
-    rules = Rules(edits=parse_edits(edits or []), per_second=rate, limit=limit, max_replays=max_replays)
+    rules = ReplayRules(edits=parse_edits(edits or []), per_second=rate, limit=limit, max_replays=max_replays)
     selection = _selection(code, job, video, older_than, newer_than, dead_letter_id)
     republish(selection, rules, execute=execute, most=most)
 

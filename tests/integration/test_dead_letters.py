@@ -19,7 +19,7 @@ from tests.support.workers.cloud import EITHER_PUBSUB, Cloud
 from tests.support.workers.console import command
 from tests.support.workers.pipeline import Pipeline
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped, job_bytes
-from worker.adapters.pubsub.pubsub import Patience
+from worker.adapters.pubsub.pubsub import CallTimeouts
 from worker.commands import dlq
 from worker.core.dead_letters import adoption
 from worker.embedded.local_cloud import (
@@ -276,7 +276,7 @@ async def test_without_credentials_every_command_says_so_in_a_line(words: list[s
 async def test_without_a_server_every_command_says_so_in_a_line(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dlq, "Patience", impatient)
+    monkeypatch.setattr(dlq, "CallTimeouts", impatient)
     nowhere = {"HOME": str(tmp_path), "PUBSUB_EMULATOR_HOST": "127.0.0.1:1"}
 
     done = await command("dlq", *words, environment=nowhere)
@@ -285,5 +285,5 @@ async def test_without_a_server_every_command_says_so_in_a_line(
     assert "Pub/Sub could not describe" in done.output
 
 
-def impatient(pull: float) -> Patience:
-    return Patience(pull=pull, call=0.5, give_up=1.0)
+def impatient(pull: float) -> CallTimeouts:
+    return CallTimeouts(pull=pull, call=0.5, give_up=1.0)

@@ -9,14 +9,14 @@ import structlog
 
 from schemas.codes import Method
 from schemas.cost import ParakeetRates
-from worker.adapters.deepgram import DeepgramRecogniser, Retries
+from worker.adapters.deepgram import DeepgramRecogniser, RetryPolicy
 from worker.adapters.machine.clock import SystemClock
 from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.app.recogniser import NoEngine, make_engine
 from worker.core.costs.bill import Prices, price_book
 from worker.core.costs.budget import Budget, FallbackBudget, NoLimit
 from worker.core.costs.usage import MeteredRecogniser
-from worker.core.jobs.engine_health import EngineHealth
+from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.readiness import Readiness
 from worker.errors import GpuNotAvailable
@@ -34,7 +34,7 @@ class Engines:
     process: ParakeetEngine | None
     """What supervises the inference process; None where there is none."""
     deepgram: Deepgram | None
-    health: EngineHealth
+    health: EngineTrust
     readiness: Readiness
     prices: Prices
 
@@ -43,7 +43,7 @@ def engines_of(
     settings: EngineSettings, money: MoneySettings, parakeet: WindowRecogniser, deepgram: Deepgram | None
 ) -> Engines:
     """Put engines that have been started together. Raises `DeepgramPriceUnknown`."""
-    health = EngineHealth(SystemClock(), doubted=isinstance(parakeet, NoEngine))
+    health = EngineTrust(SystemClock(), doubted=isinstance(parakeet, NoEngine))
     may_pay = settings.enable_fallback or not settings.enable_gpu_transcription
     return Engines(
         parakeet=MeteredRecogniser(parakeet),
@@ -114,7 +114,7 @@ async def open_deepgram(
     if settings.deepgram_api_key is None:
         yield None
         return
-    retries = Retries()
+    retries = RetryPolicy()
     rates = prices(settings, money, uses_gpu=True)
     async with make_deepgram(settings, settings.deepgram_api_key.get_secret_value(), retries) as recogniser:
         yield Deepgram(
@@ -126,7 +126,7 @@ async def open_deepgram(
         )
 
 
-def make_deepgram(settings: EngineSettings, api_key: str, retries: Retries) -> DeepgramRecogniser:
+def make_deepgram(settings: EngineSettings, api_key: str, retries: RetryPolicy) -> DeepgramRecogniser:
     """The adapter, to be entered. Raises `ValueError` for a key that cannot be sent."""
     return DeepgramRecogniser(
         api_key=api_key,

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from worker.adapters.gpu.nvml import GpuReading, Gpus
-from worker.adapters.pubsub.backlog_metric import Backlog
+from worker.adapters.pubsub.backlog_metric import BacklogMetric
 from worker.adapters.web.answers import Answer
 from worker.app.engines import Engines
 from worker.app.status import (
@@ -76,7 +76,7 @@ class Watch:
     """
 
     def __init__(
-        self, board: Board, gpus: Gpus, clock: Clock, backlog: Backlog | None = None, folder: Path | None = None
+        self, board: Board, gpus: Gpus, clock: Clock, backlog: BacklogMetric | None = None, folder: Path | None = None
     ) -> None:
         self._board, self._gpus, self._clock = board, gpus, clock
         self._backlog, self._folder = backlog, folder

@@ -20,7 +20,7 @@ from worker.adapters.machine.instance import this_instance, worker_name
 from worker.adapters.machine.own_memory import hide_memory
 from worker.adapters.machine.processors import processors
 from worker.adapters.machine.workspace import workspace
-from worker.adapters.pubsub.backlog_metric import Backlog, google_session
+from worker.adapters.pubsub.backlog_metric import BacklogMetric, google_session
 from worker.app.cloud import Cloud, open_cloud
 from worker.app.engines import Engines, open_engines
 from worker.app.monitor import Watch, identity_of, watching
@@ -106,11 +106,11 @@ async def run_worker(settings: Settings, engine: AbstractAsyncContextManager[Win
         log.info("worker.stopped")
 
 
-def _backlog(cloud: CloudSettings) -> AbstractContextManager[Backlog | None]:
+def _backlog(cloud: CloudSettings) -> AbstractContextManager[BacklogMetric | None]:
     """Return the reader of the backlog; an emulator reports none."""
     if cloud.pubsub_emulator_host:
         return nullcontext()
-    return Backlog(cloud.project_id, cloud.jobs_subscription, SystemClock(), google_session)
+    return BacklogMetric(cloud.project_id, cloud.jobs_subscription, SystemClock(), google_session)
 
 
 def _keep_pauses_short() -> None:

@@ -48,7 +48,7 @@ LOG_NAME = "worker.log"
 
 
 @dataclass
-class Outcome:
+class DemoOutcome:
     """What came back about one job."""
 
     source: Path
@@ -85,7 +85,7 @@ def play(
     *,
     environment: Mapping[str, str] | None = None,
     before_publishing: Callable[[Path], None] = lambda _log: None,
-) -> Sequence[Outcome]:
+) -> Sequence[DemoOutcome]:
     """Do the jobs, show what comes of them and return it. Exit 1 when one failed.
 
     `environment` is the worker's besides the usual one; `before_publishing` is given the file the worker logs to.
@@ -141,7 +141,7 @@ async def _upload(sources: Sequence[Path]) -> None:
             await store.upload_file(source, ObjectRef(AUDIO_BUCKET, source.name), media_type)
 
 
-def _submit(orders: Sequence[Order]) -> dict[str, Outcome]:
+def _submit(orders: Sequence[Order]) -> dict[str, DemoOutcome]:
     run = time.strftime("%H%M%S")
     outcomes = {}
     for number, order in enumerate(orders, 1):
@@ -154,12 +154,12 @@ def _submit(orders: Sequence[Order]) -> dict[str, Outcome]:
             "outputs": ["srt", "vtt"],
         }
         client.submit(job, project_id=PROJECT, topic=JOBS_TOPIC)
-        outcomes[job_id] = Outcome(source=order.source, job_id=job_id)
+        outcomes[job_id] = DemoOutcome(source=order.source, job_id=job_id)
     out().print(f"published {len(orders)} job(s); the worker starts by loading the model")
     return outcomes
 
 
-def _follow(outcomes: dict[str, Outcome], worker: subprocess.Popen[bytes], folder: Path) -> None:
+def _follow(outcomes: dict[str, DemoOutcome], worker: subprocess.Popen[bytes], folder: Path) -> None:
     deadline = time.monotonic() + MOST_SECONDS
     name, says = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[says]}", markup=False)
     columns = name, BarColumn(), says, TimeElapsedColumn()
@@ -197,7 +197,7 @@ def _advance(bars: Progress, row: TaskID, event: Event) -> None:
             pass
 
 
-async def _fetch(outcomes: dict[str, Outcome], folder: Path) -> None:
+async def _fetch(outcomes: dict[str, DemoOutcome], folder: Path) -> None:
     async with open_object_store(project=PROJECT) as store:
         for outcome in outcomes.values():
             for artefact in _artefacts(outcome):
@@ -207,14 +207,14 @@ async def _fetch(outcomes: dict[str, Outcome], folder: Path) -> None:
                 path.write_bytes((await store.read(ObjectRef(OUTPUT_BUCKET, name)))[0])
 
 
-def _artefacts(outcome: Outcome) -> list[StoredArtefact]:
+def _artefacts(outcome: DemoOutcome) -> list[StoredArtefact]:
     if not isinstance(outcome.ended, CompletedEvent):
         return []
     made = outcome.ended.artefacts
     return [artefact for artefact in (made.words, made.paragraphs, made.transcript, made.srt, made.vtt) if artefact]
 
 
-def _report(outcomes: Sequence[Outcome], folder: Path, seconds: float) -> None:
+def _report(outcomes: Sequence[DemoOutcome], folder: Path, seconds: float) -> None:
     for outcome in outcomes:
         if isinstance(outcome.ended, CompletedEvent):
             beginning, name = cell(_beginning(outcome.ended, folder)), cell(outcome.source.name)

@@ -26,7 +26,7 @@ from schemas.events import CompletedEvent
 from schemas.speech import Word
 from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.commands.console import cell, out
-from worker.commands.demo import MOST_SECONDS, Order, Outcome, play
+from worker.commands.demo import MOST_SECONDS, DemoOutcome, Order, play
 from worker.core.transcript.planning import ChunkCutter
 from worker.embedded.deepgram import EmbeddedDeepgram
 from worker.embedded.deepgram.audio import fingerprint
@@ -66,7 +66,7 @@ def _environment(deepgram: EmbeddedDeepgram) -> Mapping[str, str]:
     }
 
 
-def _shares(outcomes: Sequence[Outcome]) -> Table:
+def _shares(outcomes: Sequence[DemoOutcome]) -> Table:
     table = Table(title="who did what")
     for name in ("job", "method", "chunks", "by Deepgram", "requests", "fell back because of"):
         table.add_column(name, overflow="fold")

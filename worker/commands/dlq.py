@@ -20,17 +20,17 @@ from rich.table import Column, Table
 
 from schemas.text import plain_json
 from worker.adapters.machine.clock import SystemClock
-from worker.adapters.pubsub.pubsub import Patience, PubSub, open_pubsub
+from worker.adapters.pubsub.pubsub import CallTimeouts, PubSub, open_pubsub
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, load_settings, note, out, say
 from worker.core.dead_letters.adoption import adopted
-from worker.core.dead_letters.entries import Entry, Origin, Selection, forwarded, histogram
-from worker.core.dead_letters.hold import Holding, Limits, hold_dead_letters
+from worker.core.dead_letters.entries import DeadLetterEntry, Origin, Selection, forwarded, histogram
+from worker.core.dead_letters.hold import Holding, HoldLimits, hold_dead_letters
 from worker.core.dead_letters.replay import (
     Edit,
     EditRefused,
     Refusal,
+    ReplayRules,
     Republish,
-    Rules,
     drop,
     export_line,
     facts_of,
@@ -91,7 +91,7 @@ def show_one(dead_letter_id: str, *, most: int) -> None:
     _with_console(show, Selection(ids=frozenset({dead_letter_id})), most)
 
 
-def republish(selection: Selection, rules: Rules, *, execute: bool, most: int) -> None:
+def republish(selection: Selection, rules: ReplayRules, *, execute: bool, most: int) -> None:
     """Replay the selected dead letters, or say what would be done. Exit 1 when any stays."""
 
     async def act(console: _Console) -> int:
@@ -144,7 +144,7 @@ def parse_edits(texts: Sequence[str]) -> tuple[Edit, ...]:
         fail(f"--set: {exc}", EXIT_USAGE)
 
 
-def table(entries: Sequence[Entry], now: datetime) -> Table:
+def table(entries: Sequence[DeadLetterEntry], now: datetime) -> Table:
     """Return the dead letters as rows."""
     found = Table(
         Column("id", no_wrap=True), "job", "video", "run", Column("code", no_wrap=True), "tries", "age", "copies"
@@ -163,7 +163,7 @@ class _Tally:
     done: int = 0
     kept: list[Refusal] = field(default_factory=list)
 
-    def count(self, outcome: Entry | Republish | Refusal) -> None:
+    def count(self, outcome: DeadLetterEntry | Republish | Refusal) -> None:
         if isinstance(outcome, Refusal):
             self.kept.append(outcome)
         else:
@@ -189,12 +189,12 @@ class _Console:
         return self.clock.now()
 
     @property
-    def selected(self) -> list[Entry]:
+    def selected(self) -> list[DeadLetterEntry]:
         now = self.now
         return [entry for entry in self.holding.entries if self.selection.matches(entry, now)]
 
     @property
-    def adopted(self) -> list[Entry]:
+    def adopted(self) -> list[DeadLetterEntry]:
         """Those selected whose jobs have had their last events."""
         return [entry for entry in self.selected if entry.origin is not Origin.POLICY]
 
@@ -235,13 +235,13 @@ async def _open(
     with_messages: bool,
 ) -> AsyncIterator[_Console]:
     clock = SystemClock()
-    host, patience = cloud.pubsub_emulator_host, Patience(pull=PULL_SECONDS)
-    async with open_pubsub(cloud.project_id, emulator_host=host, patience=patience) as pubsub:
+    host, timeouts = cloud.pubsub_emulator_host, CallTimeouts(pull=PULL_SECONDS)
+    async with open_pubsub(cloud.project_id, emulator_host=host, timeouts=timeouts) as pubsub:
         subscription = pubsub.subscription(cloud.dead_letter_subscription)
         holding = hold_dead_letters(
             subscription,
             lease_seconds=(await subscription.facts()).ack_deadline_seconds,
-            limits=Limits(messages=most, folder=jobs.temp_dir),
+            limits=HoldLimits(messages=most, folder=jobs.temp_dir),
             clock=clock,
             wanted=lambda entry: with_messages and selection.matches(entry, clock.now()),
         )
@@ -271,7 +271,7 @@ async def _adopt_forwarded(console: _Console) -> list[Refusal]:
     kept, done = dict[str, Refusal](), set[str]()
     async with console.open_jobs(console.pubsub) as jobs:
 
-        async def adopt(entry: Entry) -> None:
+        async def adopt(entry: DeadLetterEntry) -> None:
             await adopt_forwarded(jobs, forwarded(next(console.holding.messages(entry))))
             await console.holding.settle(entry)
 
@@ -326,7 +326,7 @@ def _foretell(decisions: Iterable[Republish | Refusal]) -> int:
     return 0
 
 
-async def _republish(console: _Console, rules: Rules, tally: _Tally) -> None:
+async def _republish(console: _Console, rules: ReplayRules, tally: _Tally) -> None:
     entries, topic = console.adopted, console.pubsub.topic(console.cloud.jobs_topic)
     decisions = planned(console.holding, entries, rules, console.now)
     with Progress(console=out()) as bars:

@@ -22,7 +22,7 @@ from worker.app.recogniser import make_engine
 from worker.app.worker import make_decoder
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_settings, out
 from worker.core.jobs import transcription
-from worker.core.jobs.engine_health import EngineHealth
+from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.ladder import Ladder
 from worker.core.jobs.output import CAPTIONS, MODEL_ARCHITECTURE
 from worker.core.jobs.routing import Route
@@ -124,7 +124,7 @@ def _ladder(engine: WindowRecogniser, job_id: str) -> Ladder:
     return Ladder(
         recogniser=engine,
         deepgram=None,
-        health=EngineHealth(clock),
+        health=EngineTrust(clock),
         clock=clock,
         route=Route(method="parakeet", reason="local_file"),
         may_fall_back=False,

@@ -41,7 +41,7 @@ THE_PIPELINES_MP3 = ("-ar", "8000", "-ac", "1", "-c:a", "libmp3lame", "-b:a", "3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class AcceptancePlan:
     """What to send: every URI and every length of made speech, by every method."""
 
     uris: Sequence[str]
@@ -54,7 +54,7 @@ class Plan:
     timeout_seconds: float
 
 
-def validate(plan: Plan, *, as_json: bool) -> None:
+def validate(plan: AcceptancePlan, *, as_json: bool) -> None:
     """Run it and print the verdict. Exit 1 unless every promise was kept."""
     settings, run = load_settings(), uuid.uuid4().hex[:8]
     if plan.hours and not plan.bucket:
@@ -80,7 +80,7 @@ def validate(plan: Plan, *, as_json: bool) -> None:
         raise SystemExit(EXIT_FAILED)
 
 
-async def _uploaded_speech(plan: Plan, temp_dir: Path, project: str, run: str) -> list[str]:
+async def _uploaded_speech(plan: AcceptancePlan, temp_dir: Path, project: str, run: str) -> list[str]:
     """Speech of each length in the bucket; their URIs."""
     if not plan.bucket or not plan.hours:
         return []
@@ -104,13 +104,13 @@ def _speech(hours: float, folder: Path) -> Path:
     return file
 
 
-def _trials(plan: Plan, uris: Sequence[str], run: str) -> Iterator[Trial]:
+def _trials(plan: AcceptancePlan, uris: Sequence[str], run: str) -> Iterator[Trial]:
     wanted = [(uri, method) for _ in range(plan.copies) for uri in uris for method in plan.methods]
     for number, (uri, method) in enumerate(wanted, 1):
         yield Trial(job_id=f"validate-{run}-{number}", audio_uri=uri, method=method)
 
 
-def _carry_out(trials: Sequence[Trial], plan: Plan, settings: CloudSettings, *, as_json: bool) -> None:
+def _carry_out(trials: Sequence[Trial], plan: AcceptancePlan, settings: CloudSettings, *, as_json: bool) -> None:
     """Keep so many jobs under way until all have ended, the time is over or Ctrl-C."""
     project, waiting = settings.project_id, iter(trials)
 

@@ -20,7 +20,7 @@ from worker.core.costs.bill import Prices
 from worker.core.jobs.attempt import JobAttempt, Jobs
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.board import Board
-from worker.core.jobs.engine_health import EngineHealth
+from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.output import OutputWriter
 from worker.core.jobs.routing import RoutingPolicy
@@ -78,7 +78,7 @@ class JobsRoom:
         **rules: Any,
     ) -> None:
         self.clock = clock or SystemClock()
-        self.health = EngineHealth(self.clock)
+        self.health = EngineTrust(self.clock)
         self.store = store or MemoryObjectStore(self.clock.now)
         self.completions, self.dead_letters = RecordingTopic(), RecordingTopic()
         self.folder, self.deepgram, self.board = folder, deepgram, board or Board()

@@ -13,7 +13,7 @@ from tests.support.clock import FakeClock
 from tests.support.queues.pubsub_server import let_it_pass
 from tests.support.wait import eventually
 from worker.adapters.memory.pubsub import MemoryPubSub
-from worker.adapters.pubsub.pubsub import Patience, PubSub, open_pubsub
+from worker.adapters.pubsub.pubsub import CallTimeouts, PubSub, open_pubsub
 from worker.embedded.pubsub import EmbeddedPubSub
 from worker.embedded.pubsub.provision import SubscriptionPlan, provision
 from worker.ports import Delivery, Subscription, Topic
@@ -111,7 +111,7 @@ async def adapter_on(
             await client.delete_subscription(subscription=f"projects/{project}/subscriptions/{name}")
 
     opened: PubSub
-    async with open_pubsub(project, emulator_host=target, patience=Patience(pull=pull_seconds)) as opened:
+    async with open_pubsub(project, emulator_host=target, timeouts=CallTimeouts(pull=pull_seconds)) as opened:
         yield Backend(
             create=create,
             delete=delete,

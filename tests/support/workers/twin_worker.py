@@ -21,7 +21,7 @@ from worker.core.delivery.consumer import Consumer
 from worker.core.delivery.fitness import Fitness, Part
 from worker.core.jobs.attempt import Jobs
 from worker.core.jobs.audio_input import AudioIntake
-from worker.core.jobs.engine_health import EngineHealth
+from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.output import OutputWriter
 from worker.core.jobs.routing import RoutingPolicy
 from worker.core.jobs.state import JobStates
@@ -88,7 +88,7 @@ class TwinWorker:
             decoder=MemoryAudioDecoder(max_seconds=3600),
             recogniser=MemoryRecogniser(),
             deepgram=None,
-            health=EngineHealth(self.clock),
+            health=EngineTrust(self.clock),
             completions=self.completions,
             dead_letters=self.dead_letters,
             clock=self.clock,

@@ -40,7 +40,7 @@ from worker.commands.costs_page import page
 from worker.commands.top import Seen, screen
 from worker.core.costs.report import report
 from worker.core.dead_letters.entries import Selection
-from worker.core.dead_letters.replay import Rules
+from worker.core.dead_letters.replay import ReplayRules
 from worker.ports import Delivery
 from worker.telemetry.logs import PlainFormatter
 
@@ -120,10 +120,12 @@ def test_dlq_show_shows_it_as_text_that_is_still_json(text: str) -> None:
 def test_dlq_dry_runs_and_unknown_ids_show_it_as_text(text: str) -> None:
     with console_on(letters(text)):
         with printed() as told:
-            dlq.republish(Selection(), Rules(), execute=False, most=100)
+            dlq.republish(Selection(), ReplayRules(), execute=False, most=100)
         assert "dry run: " in told.getvalue()
         with printed():
-            dlq.republish(Selection(), Rules(edits=dlq.parse_edits([f"priority={text}"])), execute=False, most=100)
+            dlq.republish(
+                Selection(), ReplayRules(edits=dlq.parse_edits([f"priority={text}"])), execute=False, most=100
+            )
         with printed():
             dlq.parse_edits([text.replace("=", "")])
         with printed():

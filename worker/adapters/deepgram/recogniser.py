@@ -23,7 +23,7 @@ from worker.adapters.deepgram.answers import answer_limit_bytes, read_answer
 from worker.adapters.deepgram.breaker import CircuitBreaker
 from worker.adapters.deepgram.flac import CONTENT_TYPE, FlacBody
 from worker.adapters.deepgram.refusals import disconnected, refused, timed_out, unusable
-from worker.adapters.deepgram.retries import Retries, Tries
+from worker.adapters.deepgram.retries import RetryPolicy, Tries
 from worker.ports import SAMPLE_RATE_HZ, Clock, CloudRecognition, Pcm
 
 URL = "https://api.deepgram.com"
@@ -39,7 +39,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
+class RequestTimeouts:
     """How long one try may take. Deepgram works for 600 s at most, and is mostly far faster than real time."""
 
     least_seconds: float = 60.0
@@ -72,15 +72,15 @@ class DeepgramRecogniser:
         clock: Clock,
         rng: random.Random,
         base_url: str | None = None,
-        retries: Retries | None = None,
-        patience: Patience | None = None,
+        retries: RetryPolicy | None = None,
+        timeouts: RequestTimeouts | None = None,
         breaker: CircuitBreaker | None = None,
     ) -> None:
         self._api_key, self._url = _sendable(api_key), (base_url or URL).rstrip("/") + PATH
         self._model = model
         self._slots = asyncio.Semaphore(max_concurrent)
         self._clock, self._rng = clock, rng
-        self._retries, self._patience = retries or Retries(), patience or Patience()
+        self._retries, self._timeouts = retries or RetryPolicy(), timeouts or RequestTimeouts()
         self._breaker = breaker or CircuitBreaker(clock)
 
     @property
@@ -128,7 +128,7 @@ class DeepgramRecogniser:
             return await asyncio.shield(exchange)
         except asyncio.CancelledError:
             if audio.exhausted:
-                await asyncio.wait({exchange}, timeout=self._patience.cancelled_seconds)
+                await asyncio.wait({exchange}, timeout=self._timeouts.cancelled_seconds)
             if not _succeeded(exchange):
                 raise
             _log.info("deepgram.answered_when_cancelled", job_id=job_id)
@@ -138,7 +138,7 @@ class DeepgramRecogniser:
             exchange.cancel()
 
     async def _exchange(self, audio: FlacBody, language: str, audio_seconds: float) -> CloudRecognition:
-        limit_seconds = self._patience.limit_seconds(audio_seconds)
+        limit_seconds = self._timeouts.limit_seconds(audio_seconds)
         try:
             async with asyncio.timeout(limit_seconds):
                 body = await self._post(audio, language, limit_seconds, answer_limit_bytes(audio_seconds))
@@ -164,7 +164,7 @@ class DeepgramRecogniser:
             },
             content=audio,
             timeout=httpx.Timeout(
-                limit_seconds, connect=self._patience.connect_seconds, write=self._patience.write_seconds
+                limit_seconds, connect=self._timeouts.connect_seconds, write=self._timeouts.write_seconds
             ),
         ) as response:
             if not response.is_success:

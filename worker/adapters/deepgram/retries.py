@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retries:
+class RetryPolicy:
     """How often one chunk is sent, and how long is waited in between."""
 
     tries: int = 6
@@ -57,7 +57,7 @@ class Tries:
 
     def __init__(
         self,
-        policy: Retries,
+        policy: RetryPolicy,
         clock: Clock,
         rng: random.Random,
         job_id: str,

@@ -36,7 +36,7 @@ class Session(Protocol):
         ...
 
 
-class Backlog:
+class BacklogMetric:
     """The last answer, asked for again every minute for the length of a `with` block.
 
     It asks from a thread of its own that nobody waits for: a request that hangs must not hold up the worker's end.

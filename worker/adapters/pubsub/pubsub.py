@@ -63,7 +63,7 @@ _TRANSIENT = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Patience:
+class CallTimeouts:
     """How long to wait for the service, in seconds."""
 
     # The service holds an empty pull for up to 100 s or more. Each pull that we cut off may strand a message.
@@ -80,23 +80,27 @@ class PubSub:
     """The clients of one project; `open_pubsub` owns their lifetime. Names are short, or full `projects/...` paths."""
 
     def __init__(
-        self, project_id: str, subscriber: SubscriberAsyncClient, publisher: PublisherAsyncClient, patience: Patience
+        self,
+        project_id: str,
+        subscriber: SubscriberAsyncClient,
+        publisher: PublisherAsyncClient,
+        timeouts: CallTimeouts,
     ) -> None:
-        self._project_id, self._patience = project_id, patience
+        self._project_id, self._timeouts = project_id, timeouts
         self._subscriber, self._publisher = subscriber, publisher
 
     def subscription(self, name: str) -> "PubSubSubscription":
         """A subscription to pull from; whether it exists shows at the first call."""
-        return PubSubSubscription(self._subscriber, _path(self._project_id, "subscriptions", name), self._patience)
+        return PubSubSubscription(self._subscriber, _path(self._project_id, "subscriptions", name), self._timeouts)
 
     def topic(self, name: str) -> "PubSubTopic":
         """A topic to publish to; whether it exists shows at the first call."""
-        return PubSubTopic(self._publisher, _path(self._project_id, "topics", name), self._patience)
+        return PubSubTopic(self._publisher, _path(self._project_id, "topics", name), self._timeouts)
 
 
 @asynccontextmanager
 async def open_pubsub(
-    project_id: str, *, emulator_host: str | None = None, patience: Patience | None = None
+    project_id: str, *, emulator_host: str | None = None, timeouts: CallTimeouts | None = None
 ) -> AsyncIterator[PubSub]:
     """Open the clients; leaving the context closes their connections and fails the calls under way.
 
@@ -106,15 +110,15 @@ async def open_pubsub(
     async with AsyncExitStack() as stack:
         subscriber = await stack.enter_async_context(_subscriber(emulator_host))
         publisher = await stack.enter_async_context(_publisher(emulator_host))
-        yield PubSub(project_id, subscriber, publisher, patience or Patience())
+        yield PubSub(project_id, subscriber, publisher, timeouts or CallTimeouts())
 
 
 class PubSubSubscription:
     """`worker.ports.Subscription` by unary calls: the worker owns slots and leases, so there is no streaming pull."""
 
-    def __init__(self, client: SubscriberAsyncClient, path: str, patience: Patience) -> None:
-        self._client, self._path, self._patience = client, path, patience
-        self._calls = _Calls(path, patience)
+    def __init__(self, client: SubscriberAsyncClient, path: str, timeouts: CallTimeouts) -> None:
+        self._client, self._path, self._timeouts = client, path, timeouts
+        self._calls = _Calls(path, timeouts)
 
     async def facts(self) -> SubscriptionFacts:
         """Describe the subscription as it stands."""
@@ -136,10 +140,10 @@ class PubSubSubscription:
             raise QueueServiceError("pull from", self._path, f"{CONSUME} is not granted", refused=True)
 
     async def pull(self, max_messages: int) -> Sequence[Delivery]:
-        """Wait up to `Patience.pull` and return what came; never retried, for a lost reply may have held messages."""
+        """Wait up to `CallTimeouts.pull`, return what came; not retried, since a lost reply may have held messages."""
         request = types.PullRequest(subscription=self._path, max_messages=max_messages)
         try:
-            response = await self._client.pull(request, retry=None, timeout=self._patience.pull)
+            response = await self._client.pull(request, retry=None, timeout=self._timeouts.pull)
         except vendor.DeadlineExceeded:
             return ()
         except vendor.GoogleAPICallError as exc:
@@ -169,9 +173,9 @@ class PubSubSubscription:
 class PubSubTopic:
     """`worker.ports.Topic`, one message a request: every publish of the worker is awaited by itself."""
 
-    def __init__(self, client: PublisherAsyncClient, path: str, patience: Patience) -> None:
+    def __init__(self, client: PublisherAsyncClient, path: str, timeouts: CallTimeouts) -> None:
         self._client, self._path = client, path
-        self._calls = _Calls(path, patience)
+        self._calls = _Calls(path, timeouts)
 
     @property
     def path(self) -> str:
@@ -208,13 +212,13 @@ class PubSubTopic:
 class _Calls:
     """The one owner of deadlines and retries of the calls on one resource, and the translator of their errors."""
 
-    def __init__(self, resource: str, patience: Patience) -> None:
-        self._resource, self._patience = resource, patience
+    def __init__(self, resource: str, timeouts: CallTimeouts) -> None:
+        self._resource, self._timeouts = resource, timeouts
 
     @property
     def once(self) -> dict[str, Any]:
         """The options of a call that is not repeated."""
-        return {"retry": None, "timeout": self._patience.call}
+        return {"retry": None, "timeout": self._timeouts.call}
 
     async def lacks(self, permission: str, test: Callable[..., Awaitable[Any]]) -> bool:
         """Return True where the server says that the permission is missing; development servers do not say."""
@@ -227,13 +231,13 @@ class _Calls:
         return permission not in answer.permissions
 
     async def retried(self, operation: str, call: Callable[..., Awaitable[Answer]]) -> Answer:
-        """Try until it works, fails for good or `Patience.give_up` is over; the client's own retry is off."""
+        """Try until it works, fails for good or `CallTimeouts.give_up` is over; the client's own retry is off."""
         attempts = retrying(
             "pubsub",
             operation,
             self._resource,
             is_transient=lambda error: isinstance(error, (*_TRANSIENT, _SomeIdsFailed)),
-            stop=tenacity.stop_before_delay(self._patience.give_up),
+            stop=tenacity.stop_before_delay(self._timeouts.give_up),
             first_wait_seconds=0.1,
             longest_wait_seconds=2.0,
         )

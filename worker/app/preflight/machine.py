@@ -18,7 +18,7 @@ from worker.adapters.audio import (
     find_ffmpeg,
     is_too_old,
 )
-from worker.adapters.deepgram import Retries
+from worker.adapters.deepgram import RetryPolicy
 from worker.app.engines import make_deepgram, only_deepgram, prices
 from worker.app.parts import takes_files
 from worker.app.preflight.finding import Finding, with_action
@@ -112,7 +112,7 @@ def deepgram_findings(engine: EngineSettings, routing: RoutingSettings, money: M
         yield _without_a_key(name, only_deepgram(engine, routing))
         return
     try:
-        make_deepgram(engine, engine.deepgram_api_key.get_secret_value(), Retries())
+        make_deepgram(engine, engine.deepgram_api_key.get_secret_value(), RetryPolicy())
     except ValueError as exc:
         yield Finding(name=name, ok=False, detail=f"DEEPGRAM_API_KEY: {exc}")
         return

@@ -58,7 +58,7 @@ class Letter:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class DeadLetterEntry:
     """A dead letter as the console keeps it in memory: facts without texts, and the ids of its messages."""
 
     dead_letter_id: str
@@ -101,7 +101,7 @@ class Selection:
     older_than: timedelta | None = None
     newer_than: timedelta | None = None
 
-    def matches(self, entry: Entry, now: datetime) -> bool:
+    def matches(self, entry: DeadLetterEntry, now: datetime) -> bool:
         """Return True where all restrictions hold."""
         named = (
             (self.ids, entry.dead_letter_id),
@@ -154,10 +154,10 @@ def read(delivery: Delivery) -> Letter:
         return _unreadable(delivery, str(exc))
 
 
-def entry_of(delivery: Delivery) -> Entry:
+def entry_of(delivery: Delivery) -> DeadLetterEntry:
     """Parse a message and return only its facts."""
     letter = read(delivery)
-    return Entry(
+    return DeadLetterEntry(
         dead_letter_id=letter.dead_letter_id,
         origin=letter.origin,
         code=letter.code,
@@ -171,9 +171,9 @@ def entry_of(delivery: Delivery) -> Entry:
     )
 
 
-def fold(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+def fold(entries: Iterable[DeadLetterEntry]) -> tuple[DeadLetterEntry, ...]:
     """Return one entry per id, with its copies, the oldest failure first. Envelopes take precedence."""
-    folded: dict[str, Entry] = {}
+    folded: dict[str, DeadLetterEntry] = {}
     for entry in entries:
         known = folded.get(entry.dead_letter_id, entry)
         better = entry if entry.origin is Origin.WORKER and known.origin is not Origin.WORKER else known
@@ -182,7 +182,7 @@ def fold(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     return tuple(sorted(folded.values(), key=lambda entry: (entry.failed_at, entry.dead_letter_id)))
 
 
-def histogram(entries: Iterable[Entry]) -> dict[str, int]:
+def histogram(entries: Iterable[DeadLetterEntry]) -> dict[str, int]:
     """Return the number of dead letters by code, the most frequent first."""
     return dict(Counter(entry.code for entry in entries).most_common())
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from worker.core.dead_letters.entries import Entry, Letter, entry_of, fold, read
+from worker.core.dead_letters.entries import DeadLetterEntry, Letter, entry_of, fold, read
 from worker.core.dead_letters.spool import Place, Spool
 from worker.core.delivery.timing import abandon, bounded
 from worker.errors import QueueServiceError
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class HoldLimits:
     """Limits of what is held at once, and the folder of the spool."""
 
     messages: int
@@ -41,7 +41,7 @@ class Limits:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Held:
     ack_id: str
-    entry: Entry
+    entry: DeadLetterEntry
     place: Place | None
 
 
@@ -52,8 +52,8 @@ class Holding:
         self,
         subscription: Subscription,
         spool: Spool,
-        limits: Limits,
-        wanted: Callable[[Entry], bool],
+        limits: HoldLimits,
+        wanted: Callable[[DeadLetterEntry], bool],
         *,
         lease_seconds: int,
         clock: Clock,
@@ -65,7 +65,7 @@ class Holding:
         self._pull_messages = FIRST_PULL_MESSAGES
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[DeadLetterEntry, ...]:
         """The dead letters held at this moment, one entry per id."""
         return fold(held.entry for held in self._held.values())
 
@@ -80,12 +80,12 @@ class Holding:
             return f"{len(self._held)} messages are the most held at once (--most)"
         return ""
 
-    def letter(self, entry: Entry) -> Letter:
+    def letter(self, entry: DeadLetterEntry) -> Letter:
         """Read the whole letter from the spool. Raises `KeyError` if it was not wanted."""
         letters = [read(delivery) for delivery in self.messages(entry)]
         return next((letter for letter in letters if letter.origin is entry.origin), letters[0])
 
-    def messages(self, entry: Entry) -> Iterator[Delivery]:
+    def messages(self, entry: DeadLetterEntry) -> Iterator[Delivery]:
         """Read the physical messages of the entry from the spool, one at a time."""
         for message_id in entry.copies:
             held = self._held[message_id]
@@ -106,7 +106,7 @@ class Holding:
                 largest = max(len(delivery.data) for delivery in deliveries)
                 self._pull_messages = max(1, min(PULL_MESSAGES, PULL_BYTES // max(1, largest)))
 
-    async def settle(self, entry: Entry) -> bool:
+    async def settle(self, entry: DeadLetterEntry) -> bool:
         """Acknowledge every copy of the entry. Return False if one could not be: it stays a dead letter."""
         settled = True
         for message_id in entry.copies:
@@ -154,9 +154,9 @@ async def hold_dead_letters(
     subscription: Subscription,
     *,
     lease_seconds: int,
-    limits: Limits,
+    limits: HoldLimits,
     clock: Clock,
-    wanted: Callable[[Entry], bool] = lambda _: True,
+    wanted: Callable[[DeadLetterEntry], bool] = lambda _: True,
 ) -> AsyncIterator[Holding]:
     """Pull dead letters within the limits and hold them inside the block.
 

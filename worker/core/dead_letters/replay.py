@@ -15,7 +15,7 @@ from schemas.decoding import load_object
 from schemas.ids import request_fingerprint
 from schemas.job import JobRejected, TranscriptionJob, parse_job
 from schemas.text import plain_json
-from worker.core.dead_letters.entries import Entry, Letter, Origin
+from worker.core.dead_letters.entries import DeadLetterEntry, Letter, Origin
 from worker.core.dead_letters.hold import Holding
 from worker.errors import MessageRefused
 from worker.ports import Clock, Topic
@@ -52,7 +52,7 @@ class Edit:
 class Republish:
     """A message to publish in place of a dead letter."""
 
-    entry: Entry
+    entry: DeadLetterEntry
     data: bytes
     attributes: Mapping[str, str]
     ordering_key: str
@@ -62,12 +62,12 @@ class Republish:
 class Refusal:
     """A dead letter that is not replayed, and the reason."""
 
-    entry: Entry
+    entry: DeadLetterEntry
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rules:
+class ReplayRules:
     """Options of a replay. A dead letter's run counts its replays: at `max_replays` it is quarantined."""
 
     edits: tuple[Edit, ...] = ()
@@ -77,7 +77,7 @@ class Rules:
     per_second: float = 50.0
 
 
-def plan(entry: Entry, letter: Letter, rules: Rules, now: datetime) -> Republish | Refusal:
+def plan(entry: DeadLetterEntry, letter: Letter, rules: ReplayRules, now: datetime) -> Republish | Refusal:
     """Decide on one dead letter; `letter` is its full content."""
     if entry.run >= rules.max_replays:
         return Refusal(entry=entry, reason=f"quarantined: it was replayed {entry.run} times and failed again")
@@ -128,7 +128,9 @@ def edited(data: bytes, edits: tuple[Edit, ...]) -> bytes:
     return changed
 
 
-def planned(holding: Holding, entries: Iterable[Entry], rules: Rules, now: datetime) -> Iterator[Republish | Refusal]:
+def planned(
+    holding: Holding, entries: Iterable[DeadLetterEntry], rules: ReplayRules, now: datetime
+) -> Iterator[Republish | Refusal]:
     """Yield the decision on each letter, read lazily; stop after the limit's last letter."""
     left = rules.limit
     for entry in entries:
@@ -162,8 +164,8 @@ async def replay(
 
 
 async def drop(
-    holding: Holding, entries: Iterable[Entry], export: Callable[[str], None]
-) -> AsyncGenerator[Entry | Refusal]:
+    holding: Holding, entries: Iterable[DeadLetterEntry], export: Callable[[str], None]
+) -> AsyncGenerator[DeadLetterEntry | Refusal]:
     """Acknowledge each dead letter after `export` has stored it durably as a line of JSON."""
     for entry in entries:
         export(export_line(holding, entry))
@@ -171,12 +173,12 @@ async def drop(
         yield entry if settled else Refusal(entry=entry, reason="exported, but it could not be acknowledged")
 
 
-def export_line(holding: Holding, entry: Entry) -> str:
+def export_line(holding: Holding, entry: DeadLetterEntry) -> str:
     """Return a dead letter and its physical messages as one line of JSON."""
     return plain_json(facts_of(holding, entry))
 
 
-def facts_of(holding: Holding, entry: Entry) -> dict[str, Any]:
+def facts_of(holding: Holding, entry: DeadLetterEntry) -> dict[str, Any]:
     """Return the content of a dead letter, read from the spool; as large as its messages."""
     letter = holding.letter(entry)
     return {

@@ -16,10 +16,10 @@ from typing import Any, TypeAlias, assert_never
 import structlog
 
 from worker.core.delivery.caught import caught
-from worker.core.delivery.disposition import Outcome, Step, next_step
+from worker.core.delivery.disposition import DeliveryOutcome, Step, next_step
 from worker.core.delivery.fitness import Fitness
 from worker.core.delivery.fuse import Fuse
-from worker.core.delivery.handler import JobAttempt, JobHandler
+from worker.core.delivery.handler import Attempt, JobHandler
 from worker.core.delivery.intake import Intake, never_idle
 from worker.core.delivery.lease import Lease, LeaseKeeper, LeaseLost
 from worker.core.delivery.lifetime import Lifetime
@@ -158,14 +158,14 @@ class Consumer:
         structlog.contextvars.bind_contextvars(message_id=delivery.message_id, attempt=delivery.delivery_attempt)
         age_seconds = max(0.0, (self._clock.now() - delivery.publish_time).total_seconds())
         log.info("delivery.received", age_seconds=age_seconds)
-        began, outcome = self._clock.monotonic(), Outcome.STOPPED
+        began, outcome = self._clock.monotonic(), DeliveryOutcome.STOPPED
         try:
             with job_span(delivery.attributes, message_id=delivery.message_id):
                 outcome = await self._see_through(delivery, slot, began)
         except asyncio.CancelledError:
             if self._lifetime.is_stopping:
                 raise
-            outcome = Outcome.DEFERRED
+            outcome = DeliveryOutcome.DEFERRED
             log.exception("delivery.cancelled", reason="cancelled although nothing stopped it")
             await self._settle(delivery, outcome)
         finally:
@@ -173,7 +173,7 @@ class Consumer:
             DELIVERIES.add(outcome=outcome.value)
             log.info("delivery.settled", outcome=outcome.value, seconds=self._clock.monotonic() - began)
 
-    async def _see_through(self, delivery: Delivery, slot: Slot, began: float) -> Outcome:
+    async def _see_through(self, delivery: Delivery, slot: Slot, began: float) -> DeliveryOutcome:
         """Do the job of one delivery and settle it. Raises `CancelledError` when the worker is stopping."""
         attempt = self._handler.attempt(delivery)
         with self._leases.hold(delivery) as lease:
@@ -181,11 +181,11 @@ class Consumer:
             lease.is_cancellable = False
             step = next_step(error, lease_is_lost=lease.lost is not None)
             outcome = await self._follow(step, error, attempt, delivery, began)
-        if outcome is not Outcome.LOST:
+        if outcome is not DeliveryOutcome.LOST:
             await self._settle(delivery, outcome)
         return outcome
 
-    async def _handle(self, attempt: JobAttempt, slot: Slot, lease: Lease, began: float) -> Exception | None:
+    async def _handle(self, attempt: Attempt, slot: Slot, lease: Lease, began: float) -> Exception | None:
         """Run the handler; return its diagnosed error, or None."""
         try:
             error = await caught(attempt.handle(slot))
@@ -200,16 +200,16 @@ class Consumer:
         return error
 
     async def _follow(
-        self, step: Step, error: Exception | None, attempt: JobAttempt, delivery: Delivery, began: float
-    ) -> Outcome:
+        self, step: Step, error: Exception | None, attempt: Attempt, delivery: Delivery, began: float
+    ) -> DeliveryOutcome:
         """Carry out the step, all but settling the message; return the delivery's outcome."""
         if error is None:
             self._fuse.record_success()
             self._fitness.record_success()
-            return Outcome.ACK
+            return DeliveryOutcome.ACK
         match step:
             case Step.LET_GO:
-                return Outcome.LOST
+                return DeliveryOutcome.LOST
             case Step.HAND_BACK:
                 log.info("delivery.deferred", reason=str(error), error=type(error).__name__)
                 recorded = await caught(self._hand_back(error, attempt, delivery))
@@ -220,27 +220,27 @@ class Consumer:
                 recorded = await caught(self._record(step, error, attempt))
             case _:
                 assert_never(step)
-        if isinstance(recorded, Outcome):
+        if isinstance(recorded, DeliveryOutcome):
             return recorded
         unrecorded = await self._fitness.diagnose(recorded, since=began)
         log.error("delivery.verdict_unrecorded", reason=str(unrecorded), exc_info=recorded)
         self._note_fault(unrecorded, delivery)
-        return Outcome.DEFERRED
+        return DeliveryOutcome.DEFERRED
 
-    async def _record(self, step: Step, error: Exception, attempt: JobAttempt) -> Outcome:
+    async def _record(self, step: Step, error: Exception, attempt: Attempt) -> DeliveryOutcome:
         """Count the attempt; give the job up after the last attempt, or at once for a fault of the job."""
         attempts = await attempt.record_failure() if step is Step.COUNT else 1
         if step is Step.COUNT and attempts < self._max_attempts:
-            return Outcome.RETRY
+            return DeliveryOutcome.RETRY
         await attempt.give_up(error, attempts)
-        return Outcome.DEAD_LETTER
+        return DeliveryOutcome.DEAD_LETTER
 
-    async def _hand_back(self, error: Exception, attempt: JobAttempt, delivery: Delivery) -> Outcome:
+    async def _hand_back(self, error: Exception, attempt: Attempt, delivery: Delivery) -> DeliveryOutcome:
         """Count nothing, unless the same job meets the same fault again: then count a crash."""
         if self._note_fault(error, delivery) and isinstance(error, WorkerError):
             log.warning("delivery.crashed_again", reason=str(error))
             await attempt.record_crash(error)
-        return Outcome.DEFERRED
+        return DeliveryOutcome.DEFERRED
 
     def _note_fault(self, error: Exception, delivery: Delivery) -> bool:
         """Stop the intake or the worker if the error's class requires it; return True for a fault met again."""
@@ -250,15 +250,15 @@ class Consumer:
             return self._fitness.report(error, delivery.message_id)
         return False
 
-    async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
+    async def _settle(self, delivery: Delivery, outcome: DeliveryOutcome) -> None:
         # From here on a shutdown does not cancel this task and does not nack the message.
         self._unsettled.pop(delivery.ack_id, None)
         match outcome:
-            case Outcome.ACK | Outcome.DEAD_LETTER:
+            case DeliveryOutcome.ACK | DeliveryOutcome.DEAD_LETTER:
                 await self._ack(delivery)
-            case Outcome.RETRY | Outcome.DEFERRED:
+            case DeliveryOutcome.RETRY | DeliveryOutcome.DEFERRED:
                 await self._nack([delivery.ack_id])
-            case Outcome.LOST | Outcome.STOPPED:
+            case DeliveryOutcome.LOST | DeliveryOutcome.STOPPED:
                 raise AssertionError("another worker's, or the wind-down's")
             case _:
                 assert_never(outcome)

@@ -20,7 +20,7 @@ class Step(Enum):
     """The lease is lost: another worker may have the message, so it is neither acknowledged nor nacked."""
 
 
-class Outcome(Enum):
+class DeliveryOutcome(Enum):
     """The end of a delivery; every delivery has exactly one. The values label metrics and log events."""
 
     ACK = "ack"

@@ -6,7 +6,7 @@ from worker.errors import WorkerError
 from worker.ports import Delivery, JobSlot
 
 
-class JobAttempt(Protocol):
+class Attempt(Protocol):
     """The work on one delivery. Returning from `handle` means done; the class of a raised error is the policy.
 
     Each method may be cancelled, at shutdown or because the lease was lost. A write that must still happen goes into
@@ -41,6 +41,6 @@ class JobAttempt(Protocol):
 class JobHandler(Protocol):
     """Factory of attempts."""
 
-    def attempt(self, delivery: Delivery) -> JobAttempt:
+    def attempt(self, delivery: Delivery) -> Attempt:
         """Create the attempt of one delivery. Does no I/O and never raises."""
         ...

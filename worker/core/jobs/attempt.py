@@ -29,10 +29,10 @@ from worker.core.jobs.ladder import Ladder
 from worker.core.jobs.obstacles import Obstacles, expect_deepgram
 from worker.core.jobs.output import Author
 from worker.core.jobs.ownership import while_owned
-from worker.core.jobs.phases import Claimed, Ended, Receipt, Received, Routed, Spent, Transcribing
+from worker.core.jobs.phases import Arrival, Claimed, Ended, Received, Routed, Spent, Transcribing
 from worker.core.jobs.progress import ProgressReporter
 from worker.core.jobs.repetition import costs_to_keep, missing_artefacts
-from worker.core.jobs.reporting import Outcomes, Subject
+from worker.core.jobs.reporting import JobOutput, Subject
 from worker.core.jobs.routing import Situation, can_use_parakeet, feasible, may_fall_back, route
 from worker.core.jobs.spending import keep_waste, spent_in_all
 from worker.core.jobs.state import Claim, checkpoint_key
@@ -69,7 +69,7 @@ class Jobs:
 
 
 class JobAttempt:
-    """One delivery of one job. See `worker.core.delivery.handler.JobAttempt` for what each method owes."""
+    """One delivery of one job. `worker.core.delivery.handler.Attempt` documents the methods."""
 
     def __init__(self, delivery: Delivery, tools: JobTools, rules: JobRules) -> None:
         self._delivery, self._tools, self._rules = delivery, tools, rules
@@ -77,7 +77,7 @@ class JobAttempt:
         self._obstacles = Obstacles(tools.states, tools.deepgram, tools.clock, tools.intake)
         now = tools.clock.now()
         queued_seconds = max(0.0, (now - delivery.publish_time).total_seconds())
-        receipt = Receipt(
+        receipt = Arrival(
             worker=rules.worker, started_at=now, began=tools.clock.monotonic(), queued_seconds=queued_seconds
         )
         self._phase = Received(receipt=receipt)
@@ -285,7 +285,7 @@ class JobAttempt:
         return None if message is None or message.fault or isinstance(error, JobIdConflict) else message.job
 
     def _completion(
-        self, phase: Transcribing, transcribed: Transcribed, outcomes: Outcomes
+        self, phase: Transcribing, transcribed: Transcribed, outcomes: JobOutput
     ) -> tuple[Ended[Transcribing], tuple[StoredMessage, ...]]:
         spent = Spent(chunks=transcribed.chunks, audio_seconds=transcribed.duration_seconds, waste=phase.waste)
         ended = self._ended(phase, spent)

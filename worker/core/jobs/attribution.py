@@ -9,7 +9,7 @@ from worker.core.jobs.reporting import Subject
 from worker.core.jobs.routing import RoutingPolicy, in_rollout
 
 
-class Rules(Protocol):
+class BillingRules(Protocol):
     """The settings that a bill depends on."""
 
     @property
@@ -29,7 +29,7 @@ class Rules(Protocol):
 
 
 def charge(
-    subject: Subject, spent: Spent, processing_seconds: float, rules: Rules, language: str | None = None
+    subject: Subject, spent: Spent, processing_seconds: float, rules: BillingRules, language: str | None = None
 ) -> Cost:
     """Return the bill of a run's chunks, finished and failed.
 

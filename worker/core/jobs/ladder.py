@@ -16,7 +16,7 @@ from schemas.job import ANY_LANGUAGE
 from schemas.speech import WindowSpan, WindowTranscript
 from schemas.state import NO_WASTE, Checkpoint, Waste
 from worker.core.costs.budget import Budget
-from worker.core.jobs.engine_health import EngineHealth
+from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.frames import without_frames
 from worker.core.jobs.routing import Route
 from worker.core.jobs.tasks import together
@@ -117,7 +117,7 @@ class Ladder:
         *,
         recogniser: WindowRecogniser,
         deepgram: Deepgram | None,
-        health: EngineHealth,
+        health: EngineTrust,
         clock: Clock,
         route: Route,
         may_fall_back: bool,

@@ -14,7 +14,7 @@ from schemas.ids import request_id
 from schemas.job import TranscriptionJob
 from schemas.uris import GcsUri
 from worker.core.jobs.audio_input import AudioInput
-from worker.core.jobs.reporting import Outcomes
+from worker.core.jobs.reporting import JobOutput
 from worker.core.jobs.tasks import together
 from worker.core.jobs.transcription import Transcribed
 from worker.core.transcript.artefacts import ArtefactFile, ArtefactInfo, render_artefacts
@@ -56,7 +56,7 @@ class OutputWriter:
 
     async def write(
         self, job: TranscriptionJob, audio: AudioInput, transcribed: Transcribed, author: Author
-    ) -> Outcomes:
+    ) -> JobOutput:
         """Render every artefact and write them side by side; all are durable on return.
 
         Raises `StorageServiceError`, or `ClaimLost` where somebody else keeps writing to the same names.
@@ -72,7 +72,7 @@ class OutputWriter:
                     for file in rendered.files
                 }
         written = {kind: put.result() for kind, put in puts.items()}
-        return Outcomes(
+        return JobOutput(
             artefacts=Artefacts(
                 words=written[Artefact.WORDS],
                 paragraphs=written[Artefact.PARAGRAPHS],

@@ -48,7 +48,7 @@ class Spent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Receipt:
+class Arrival:
     """The arrival of a message at this worker."""
 
     worker: str
@@ -63,7 +63,7 @@ class Receipt:
 class Received:
     """The first phase: a message is here, unread or not a job."""
 
-    receipt: Receipt
+    receipt: Arrival
 
     @property
     def language(self) -> str | None:

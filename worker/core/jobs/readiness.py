@@ -1,6 +1,6 @@
 """Whether any engine could do a job now: what the intake asks before it pulls."""
 
-from worker.core.jobs.engine_health import EngineHealth
+from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.ladder import Deepgram
 
 
@@ -10,7 +10,7 @@ class Readiness:
     `may_pay`: Deepgram may do what Parakeet cannot. A message that stays in the queue is better than a job that fails.
     """
 
-    def __init__(self, health: EngineHealth, deepgram: Deepgram | None, *, may_pay: bool) -> None:
+    def __init__(self, health: EngineTrust, deepgram: Deepgram | None, *, may_pay: bool) -> None:
         self._health, self._deepgram, self._may_pay = health, deepgram, may_pay
 
     def why_not(self) -> str:

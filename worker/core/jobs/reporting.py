@@ -68,7 +68,7 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcomes:
+class JobOutput:
     """What a completed job produced."""
 
     artefacts: Artefacts
@@ -78,7 +78,7 @@ class Outcomes:
 
 
 def completion(
-    subject: Subject, ended: Ended[Transcribing], outcomes: Outcomes, now: datetime
+    subject: Subject, ended: Ended[Transcribing], outcomes: JobOutput, now: datetime
 ) -> tuple[StoredMessage, ...]:
     """Return the completed event and its cost event."""
     phase, spent, chunks = ended.phase, ended.spent, ended.spent.chunks

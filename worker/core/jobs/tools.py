@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from worker.core.costs.bill import Prices
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.board import Board
-from worker.core.jobs.engine_health import EngineHealth
+from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.output import OutputWriter
 from worker.core.jobs.routing import RoutingPolicy
@@ -39,7 +39,7 @@ class JobTools:
     decoder: AudioDecoder
     recogniser: WindowRecogniser
     deepgram: Deepgram | None
-    health: EngineHealth
+    health: EngineTrust
     completions: Topic
     dead_letters: Topic
     clock: Clock

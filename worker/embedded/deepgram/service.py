@@ -46,7 +46,7 @@ class Receipt:
         return self.whole_body and (self.status is None or self.status < 400)  # noqa: PLR2004 - HTTP's numbers
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The request is not as it should be."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -100,26 +100,28 @@ class ListenService:
         try:
             self._check(request, receipt)
             return await self._answer(body, receipt)
-        except Refused as exc:
+        except RequestRefused as exc:
             return Reply(status=exc.status, body=error_body(exc.code, exc.message, receipt.request_id))
 
     def _check(self, request: web.Request, receipt: Receipt) -> None:
         receipt.query = tuple(request.query.items())
         receipt.content_type = request.headers.get("content-type", "")
         if (request.method, request.path) != ("POST", PATH):
-            raise Refused(404, "NOT_FOUND", f"the stand-in serves POST {PATH} alone")
+            raise RequestRefused(404, "NOT_FOUND", f"the stand-in serves POST {PATH} alone")
         if request.headers.get("authorization") != f"Token {self._api_key}":
-            raise Refused(401, "INVALID_AUTH", "Invalid credentials.")
+            raise RequestRefused(401, "INVALID_AUTH", "Invalid credentials.")
         if not receipt.content_type.startswith(("audio/", "application/octet-stream")):
-            raise Refused(415, "UNSUPPORTED_MEDIA_TYPE", "the stand-in takes audio alone, as audio/* or octet-stream")
+            raise RequestRefused(
+                415, "UNSUPPORTED_MEDIA_TYPE", "the stand-in takes audio alone, as audio/* or octet-stream"
+            )
         if faults := violations(receipt.query):
-            raise Refused(400, "Bad Request", "; ".join(faults))
+            raise RequestRefused(400, "Bad Request", "; ".join(faults))
 
     async def _answer(self, body: bytes, receipt: Receipt) -> Reply:
         try:
             samples = await asyncio.to_thread(decode, body)
         except Undecodable as exc:
-            raise Refused(400, "Bad Request", f"failed to process audio: {exc}") from exc
+            raise RequestRefused(400, "Bad Request", f"failed to process audio: {exc}") from exc
         receipt.fingerprint = fingerprint(samples)
         receipt.audio_seconds = len(samples) / SAMPLE_RATE_HZ
         response = listen_response(

@@ -7,11 +7,11 @@ import pytest
 
 from tests.support.services.deepgram import Pair, chatter, deepgram
 from tests.support.wait import eventually
-from worker.adapters.deepgram import Patience
+from worker.adapters.deepgram import RequestTimeouts
 from worker.embedded.deepgram import Reply, Reset, Slow
 from worker.ports import CloudRecognition
 
-PATIENCE = Patience(cancelled_seconds=3.0)
+TIMEOUTS = RequestTimeouts(cancelled_seconds=3.0)
 
 
 async def hear(pair: Pair) -> CloudRecognition:
@@ -30,7 +30,7 @@ async def sent(pair: Pair, count: int = 1) -> asyncio.Task[CloudRecognition]:
 
 
 async def test_a_request_that_was_sent_whole_gets_its_answer() -> None:
-    async with deepgram({0: Slow(seconds=0.3)}.get, patience=PATIENCE) as pair:
+    async with deepgram({0: Slow(seconds=0.3)}.get, timeouts=TIMEOUTS) as pair:
         request = await sent(pair)
 
         request.cancel()
@@ -47,7 +47,7 @@ async def test_an_answer_without_cancellation_is_not_marked_interrupted() -> Non
 
 
 async def test_an_answer_that_comes_too_late_is_not_awaited() -> None:
-    async with deepgram({0: Slow(seconds=60)}.get, patience=Patience(cancelled_seconds=0.1)) as pair:
+    async with deepgram({0: Slow(seconds=60)}.get, timeouts=RequestTimeouts(cancelled_seconds=0.1)) as pair:
         request = await sent(pair)
 
         request.cancel()
@@ -58,7 +58,7 @@ async def test_an_answer_that_comes_too_late_is_not_awaited() -> None:
 
 
 async def test_a_second_cancellation_is_immediate() -> None:
-    async with deepgram({0: Slow(seconds=60)}.get, patience=Patience(cancelled_seconds=60)) as pair:
+    async with deepgram({0: Slow(seconds=60)}.get, timeouts=RequestTimeouts(cancelled_seconds=60)) as pair:
         request = await sent(pair)
         request.cancel()
         await asyncio.wait({request}, timeout=0.1)
@@ -76,7 +76,7 @@ async def test_a_second_cancellation_is_immediate() -> None:
 async def test_nothing_is_sent_again_after_a_failure(fault: Any) -> None:
     release = asyncio.Event()
 
-    async with deepgram(lambda _: fault, patience=PATIENCE) as pair:
+    async with deepgram(lambda _: fault, timeouts=TIMEOUTS) as pair:
         serve = pair.server._service._reply
 
         async def held(*arguments: Any) -> Any:
@@ -96,7 +96,7 @@ async def test_nothing_is_sent_again_after_a_failure(fault: Any) -> None:
 
 
 async def test_a_wait_between_two_tries_ends_at_once() -> None:
-    async with deepgram(lambda _: Reply(status=503, body=b""), patience=PATIENCE) as pair:
+    async with deepgram(lambda _: Reply(status=503, body=b""), timeouts=TIMEOUTS) as pair:
         waits = asyncio.Event()
 
         async def wait_for_ever(_seconds: float) -> None:
@@ -115,7 +115,9 @@ async def test_a_wait_between_two_tries_ends_at_once() -> None:
 
 
 async def test_a_request_that_waits_for_its_turn_is_never_sent() -> None:
-    async with deepgram({0: Slow(seconds=60)}.get, max_concurrent=1, patience=Patience(cancelled_seconds=0)) as pair:
+    async with deepgram(
+        {0: Slow(seconds=60)}.get, max_concurrent=1, timeouts=RequestTimeouts(cancelled_seconds=0)
+    ) as pair:
         first = await sent(pair)
         second = asyncio.create_task(hear(pair))
         await asyncio.sleep(0)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.support.services.deepgram import chatter, deepgram
-from worker.adapters.deepgram import Patience, Retries
+from worker.adapters.deepgram import RequestTimeouts, RetryPolicy
 from worker.embedded.deepgram import Reply, Reset, SeededFaults, Slow
 from worker.errors import (
     DeepgramAuthError,
@@ -69,7 +69,7 @@ async def hear(pair: Any) -> CloudRecognition:
 async def test_a_status_has_its_error_and_is_repeated_where_that_helps(
     status: int, error: type[PaidServiceError], requests: int, opens: bool
 ) -> None:
-    async with deepgram(always(status), retries=Retries(tries=3)) as pair:
+    async with deepgram(always(status), retries=RetryPolicy(tries=3)) as pair:
         with pytest.raises(PaidServiceError) as caught:
             await hear(pair)
 
@@ -220,7 +220,7 @@ async def test_a_refusal_is_not_billed_though_its_body_cannot_be_read(headers: d
             yield b"upstream trouble"
             raise httpx.ReadError("reset")
 
-    async with deepgram(retries=Retries(tries=2)) as pair:
+    async with deepgram(retries=RetryPolicy(tries=2)) as pair:
         pair.recogniser._http = httpx.AsyncClient(transport=Refusal())
         with pytest.raises(DeepgramDown, match="status 503") as caught:
             await hear(pair)
@@ -235,7 +235,7 @@ async def test_an_address_that_is_none_is_a_service_that_is_down() -> None:
 
 
 async def test_a_redirect_is_not_followed_the_key_goes_to_one_host_alone() -> None:
-    async with deepgram(always(307, location="http://127.0.0.1:9/"), retries=Retries(tries=2)) as pair:
+    async with deepgram(always(307, location="http://127.0.0.1:9/"), retries=RetryPolicy(tries=2)) as pair:
         with pytest.raises(DeepgramDown, match="status 307"):
             await hear(pair)
 
@@ -284,9 +284,9 @@ async def test_a_damaged_encoding_of_the_answer_is_one_more_of_them() -> None:
 
 
 async def test_an_answer_that_does_not_come_is_given_up_and_not_asked_for_again() -> None:
-    patience = Patience(least_seconds=1.5, seconds_per_audio_second=0)
+    timeouts = RequestTimeouts(least_seconds=1.5, seconds_per_audio_second=0)
 
-    async with deepgram({0: Slow(seconds=60)}.get, patience=patience) as pair:
+    async with deepgram({0: Slow(seconds=60)}.get, timeouts=timeouts) as pair:
         with pytest.raises(TranscriptionTimeout) as caught:
             await hear(pair)
 
@@ -296,13 +296,13 @@ async def test_an_answer_that_does_not_come_is_given_up_and_not_asked_for_again(
 
 
 async def test_patience_grows_with_the_audio_and_ends_where_deepgram_gives_up() -> None:
-    patience = Patience()
+    timeouts = RequestTimeouts()
 
-    assert [patience.limit_seconds(seconds) for seconds in (0, 30, 600, 3_600)] == [60, 75, 360, 660]
+    assert [timeouts.limit_seconds(seconds) for seconds in (0, 30, 600, 3_600)] == [60, 75, 360, 660]
 
 
 async def test_a_service_that_keeps_failing_is_left_alone_for_a_while() -> None:
-    async with deepgram(always(500), retries=Retries(tries=2)) as pair:
+    async with deepgram(always(500), retries=RetryPolicy(tries=2)) as pair:
         for _ in range(7):
             with pytest.raises(DeepgramDown):
                 await hear(pair)
@@ -311,7 +311,7 @@ async def test_a_service_that_keeps_failing_is_left_alone_for_a_while() -> None:
 
 
 async def test_a_probe_is_one_try() -> None:
-    async with deepgram(always(500), retries=Retries(tries=2)) as pair:
+    async with deepgram(always(500), retries=RetryPolicy(tries=2)) as pair:
         for _ in range(3):
             with pytest.raises(DeepgramDown):
                 await hear(pair)
@@ -323,7 +323,7 @@ async def test_a_probe_is_one_try() -> None:
 
 
 async def test_requests_in_flight_when_the_breaker_opens_are_not_repeated() -> None:
-    async with deepgram(always(500), retries=Retries(tries=50)) as pair:
+    async with deepgram(always(500), retries=RetryPolicy(tries=50)) as pair:
         outcomes = await asyncio.gather(*(hear(pair) for _ in range(4)), hear_refused(pair), return_exceptions=True)
 
     assert all(isinstance(outcome, DeepgramDown) for outcome in outcomes)
@@ -359,7 +359,7 @@ class Flood(httpx.AsyncBaseTransport):
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
 async def test_an_answer_of_any_size_takes_the_memory_of_a_transcript(packed: bool) -> None:
     flood = Flood(packed=packed)
-    async with deepgram(retries=Retries(tries=1)) as pair:
+    async with deepgram(retries=RetryPolicy(tries=1)) as pair:
         pair.recogniser._http = httpx.AsyncClient(transport=flood)
         tracemalloc.start()
 
@@ -377,7 +377,7 @@ async def test_a_hundred_chunks_under_faults_are_each_transcribed_and_paid_once(
     storm = SeededFaults(seed=11, burst_share=0.1, server_error_share=0.1)
     chunks = [chatter(1.5, seed) for seed in range(100)]
 
-    async with deepgram(storm, retries=Retries(tries=10)) as pair:
+    async with deepgram(storm, retries=RetryPolicy(tries=10)) as pair:
         heard = await asyncio.gather(
             *(pair.recogniser.recognise(chunk, language="en", job_id="job") for chunk in chunks)
         )

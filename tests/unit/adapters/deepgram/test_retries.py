@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.support.services.deepgram import SkippingClock
-from worker.adapters.deepgram.retries import Retries, Tries, TryFailed, parse_retry_after
+from worker.adapters.deepgram.retries import RetryPolicy, Tries, TryFailed, parse_retry_after
 from worker.errors import DeepgramQuotaError, DeepgramUnavailable
 
 NOW = datetime(2026, 11, 22, 10, 0, 0, tzinfo=UTC)
@@ -16,8 +16,8 @@ def clock() -> SkippingClock:
     return SkippingClock()
 
 
-def tries(clock: SkippingClock, policy: Retries | None = None) -> Tries:
-    return Tries(policy or Retries(), clock, random.Random(3), "job")
+def tries(clock: SkippingClock, policy: RetryPolicy | None = None) -> Tries:
+    return Tries(policy or RetryPolicy(), clock, random.Random(3), "job")
 
 
 def failing(*failures: TryFailed) -> Callable[[], Awaitable[str]]:
@@ -73,7 +73,7 @@ async def test_two_workers_do_not_come_back_together() -> None:
     waits = []
     for seed in (1, 2):
         clock = SkippingClock()
-        await Tries(Retries(), clock, random.Random(seed), "job").run(failing(down(retry_after_seconds=5)))
+        await Tries(RetryPolicy(), clock, random.Random(seed), "job").run(failing(down(retry_after_seconds=5)))
         waits += clock.slept
 
     assert waits[0] != waits[1]
@@ -97,7 +97,7 @@ async def test_a_service_that_asks_for_too_much_is_left_alone(clock: SkippingClo
 
 async def test_retries_end_after_the_maximum_number_of_attempts(clock: SkippingClock) -> None:
     with pytest.raises(DeepgramUnavailable) as caught:
-        await tries(clock, Retries(tries=4)).run(failing(*(down() for _ in range(9))))
+        await tries(clock, RetryPolicy(tries=4)).run(failing(*(down() for _ in range(9))))
 
     assert len(clock.slept) == 3
     assert caught.value.wasted_requests == 0

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from tests.support.services.deepgram import KEY, SkippingClock, chatter, deepgram
-from worker.adapters.deepgram import DeepgramRecogniser, Retries
+from worker.adapters.deepgram import DeepgramRecogniser, RetryPolicy
 from worker.embedded.deepgram import Reply, Reset
 from worker.embedded.deepgram.misbehaviour import Fault
 from worker.errors import PaidServiceError
@@ -38,7 +38,7 @@ async def test_the_key_is_in_no_error_and_no_log_even_if_the_service_repeats_it(
     caplog.set_level(logging.DEBUG)
 
     with structlog.testing.capture_logs() as events:
-        async with deepgram(lambda _: fault, retries=Retries(tries=2)) as pair:
+        async with deepgram(lambda _: fault, retries=RetryPolicy(tries=2)) as pair:
             with pytest.raises(PaidServiceError) as caught:
                 await pair.recogniser.recognise(chatter(1), language="en", job_id="job")
 

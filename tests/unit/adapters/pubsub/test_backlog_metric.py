@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from tests.support.clock import FakeClock
 from tests.support.wait import wait_until
-from worker.adapters.pubsub.backlog_metric import Backlog, newest
+from worker.adapters.pubsub.backlog_metric import BacklogMetric, newest
 
 
 def answer(*values: int) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Monitoring:
 def asked(*responses: Response | Exception) -> tuple[list[int | None], Monitoring]:
     """What is known after each answer."""
     monitoring, known = Monitoring(iter(responses)), []
-    backlog = Backlog("p", "jobs", FakeClock(), lambda: monitoring)
+    backlog = BacklogMetric("p", "jobs", FakeClock(), lambda: monitoring)
     for _ in responses:
         backlog.ask()
         known.append(backlog.messages)
@@ -83,12 +83,12 @@ def test_an_unavailable_metric_is_unknown_and_logged_once(failure: Response | Ex
 def test_it_is_asked_for_in_the_background_for_the_length_of_a_block() -> None:
     monitoring = Monitoring(iter([Response(200, answer(3))]))
 
-    with Backlog("p", "jobs", FakeClock(), lambda: monitoring) as backlog:
+    with BacklogMetric("p", "jobs", FakeClock(), lambda: monitoring) as backlog:
         wait_until(lambda: backlog.messages == 3)
 
 
 def test_the_age_of_the_oldest_message_is_known_with_the_count() -> None:
-    backlog = Backlog("p", "jobs", FakeClock(), lambda: Monitoring(iter([Response(200, answer(3))])))
+    backlog = BacklogMetric("p", "jobs", FakeClock(), lambda: Monitoring(iter([Response(200, answer(3))])))
 
     backlog.ask()
 

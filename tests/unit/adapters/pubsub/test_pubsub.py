@@ -9,7 +9,7 @@ from google.iam.v1 import iam_policy_pb2
 from google.pubsub_v1 import types
 
 from tests.support.queues.scripted_server import ScriptedPubSub, scripted_pubsub
-from worker.adapters.pubsub.pubsub import Patience, PubSub, open_pubsub
+from worker.adapters.pubsub.pubsub import CallTimeouts, PubSub, open_pubsub
 from worker.embedded.pubsub.refusal import Refused
 from worker.errors import QueueNotFound, QueueServiceError
 
@@ -33,8 +33,8 @@ async def service() -> AsyncIterator[ScriptedPubSub]:
 
 @pytest.fixture
 async def pubsub(service: ScriptedPubSub) -> AsyncIterator[PubSub]:
-    patience = Patience(pull=0.2, call=0.5, give_up=2.0)
-    async with open_pubsub("p", emulator_host=service.target, patience=patience) as opened:
+    timeouts = CallTimeouts(pull=0.2, call=0.5, give_up=2.0)
+    async with open_pubsub("p", emulator_host=service.target, timeouts=timeouts) as opened:
         yield opened
 
 

@@ -10,7 +10,7 @@ from tests.support.clock import FakeClock
 from tests.support.queues.scripted_subscription import ScriptedSubscription, make_delivery
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped, forwarded, job_bytes
 from worker.core.dead_letters.entries import read
-from worker.core.dead_letters.hold import FIRST_PULL_MESSAGES, PULL_BYTES, PULL_MESSAGES, Limits, hold_dead_letters
+from worker.core.dead_letters.hold import FIRST_PULL_MESSAGES, PULL_BYTES, PULL_MESSAGES, HoldLimits, hold_dead_letters
 from worker.core.dead_letters.spool import MEMORY_BYTES, Spool
 from worker.errors import QueueServiceError, SubscriptionNotFound
 
@@ -28,7 +28,7 @@ async def test_it_pulls_until_three_empty_answers_in_a_row() -> None:
     subscription = filled(["d1"], [], [], ["d2"], [], [], [])
 
     async with hold_dead_letters(
-        subscription, lease_seconds=60, limits=Limits(messages=1000), clock=FakeClock()
+        subscription, lease_seconds=60, limits=HoldLimits(messages=1000), clock=FakeClock()
     ) as holding:
         assert [entry.run for entry in holding.entries] == [1, 2]
 
@@ -39,7 +39,7 @@ async def test_no_more_letters_are_pulled_than_the_limit() -> None:
     subscription = filled(["d1", "d2", "d3"])
 
     async with hold_dead_letters(
-        subscription, lease_seconds=60, limits=Limits(messages=2), clock=FakeClock()
+        subscription, lease_seconds=60, limits=HoldLimits(messages=2), clock=FakeClock()
     ) as holding:
         assert len(holding.entries) == 2
 
@@ -50,7 +50,7 @@ async def test_leases_are_extended_at_half_time_and_released_at_the_end() -> Non
     clock = FakeClock()
     subscription = filled(["d1", "d2"], [], [], [])
 
-    async with hold_dead_letters(subscription, lease_seconds=60, limits=Limits(messages=1000), clock=clock):
+    async with hold_dead_letters(subscription, lease_seconds=60, limits=HoldLimits(messages=1000), clock=clock):
         await clock.advance(90)
         assert subscription.extensions == [(("ack-d1", "ack-d2"), 60)] * 3
 
@@ -63,7 +63,7 @@ async def test_failed_extensions_do_not_end_the_holding() -> None:
     subscription = filled(["d1"], [], [], [])
     subscription.extend_error = UNAVAILABLE
 
-    async with hold_dead_letters(subscription, lease_seconds=60, limits=Limits(messages=1000), clock=clock):
+    async with hold_dead_letters(subscription, lease_seconds=60, limits=HoldLimits(messages=1000), clock=clock):
         await clock.advance(60)
         assert len(subscription.extensions) == 2
 
@@ -74,7 +74,7 @@ async def test_what_was_settled_is_not_released() -> None:
     subscription = filled(["d1", "d2"], [], [], [])
 
     async with hold_dead_letters(
-        subscription, lease_seconds=60, limits=Limits(messages=1000), clock=FakeClock()
+        subscription, lease_seconds=60, limits=HoldLimits(messages=1000), clock=FakeClock()
     ) as holding:
         await holding.settle(holding.entries[0])
 
@@ -89,7 +89,7 @@ async def test_settling_acks_every_copy() -> None:
         subscription.deliver()
 
     async with hold_dead_letters(
-        subscription, lease_seconds=60, limits=Limits(messages=1000), clock=FakeClock()
+        subscription, lease_seconds=60, limits=HoldLimits(messages=1000), clock=FakeClock()
     ) as holding:
         await holding.settle(holding.entries[0])
 
@@ -102,7 +102,7 @@ async def test_an_ack_that_fails_is_no_error() -> None:
     subscription.ack_error = UNAVAILABLE
 
     async with hold_dead_letters(
-        subscription, lease_seconds=60, limits=Limits(messages=1000), clock=FakeClock()
+        subscription, lease_seconds=60, limits=HoldLimits(messages=1000), clock=FakeClock()
     ) as holding:
         await holding.settle(holding.entries[0])
 
@@ -112,7 +112,7 @@ async def test_an_ack_that_fails_is_no_error() -> None:
 async def test_a_failed_pull_releases_what_was_held_and_is_raised() -> None:
     subscription = filled(["d1"])
     subscription.fail_pull(SubscriptionNotFound("dead-letters"))
-    holding = hold_dead_letters(subscription, lease_seconds=60, limits=Limits(messages=1000), clock=FakeClock())
+    holding = hold_dead_letters(subscription, lease_seconds=60, limits=HoldLimits(messages=1000), clock=FakeClock())
 
     with pytest.raises(SubscriptionNotFound):
         await AsyncExitStack().enter_async_context(holding)
@@ -127,7 +127,7 @@ async def test_a_release_that_fails_or_hangs_does_not_hold_the_operator_up(fault
     subscription.nack_error, subscription.nack_hangs = fault, fault is None
 
     async def look() -> None:
-        async with hold_dead_letters(subscription, lease_seconds=60, limits=Limits(messages=1000), clock=clock):
+        async with hold_dead_letters(subscription, lease_seconds=60, limits=HoldLimits(messages=1000), clock=clock):
             pass
 
     looking = asyncio.create_task(look())
@@ -143,7 +143,7 @@ async def test_what_a_letter_says_is_read_out_of_the_spool_word_for_word(tmp_pat
     subscription.deliver(large, forwarded("f1", own="é"))
     for _ in range(3):
         subscription.deliver()
-    limits = Limits(messages=1000, folder=tmp_path)
+    limits = HoldLimits(messages=1000, folder=tmp_path)
 
     async with hold_dead_letters(subscription, lease_seconds=60, limits=limits, clock=FakeClock()) as holding:
         told = {entry.copies[0]: holding.letter(entry) for entry in holding.entries}
@@ -159,7 +159,7 @@ async def test_messages_that_are_not_wanted_are_held_without_what_they_say() -> 
     async with hold_dead_letters(
         subscription,
         lease_seconds=60,
-        limits=Limits(messages=1000),
+        limits=HoldLimits(messages=1000),
         clock=FakeClock(),
         wanted=lambda entry: entry.run == 2,
     ) as holding:
@@ -175,7 +175,7 @@ async def test_held_bytes_are_limited_and_the_limit_is_named() -> None:
     subscription = ScriptedSubscription()
     for number in range(20):
         subscription.deliver(enveloped(f"d{number}", data=job_bytes(job_id=f"vod-{number}")))
-    limits = Limits(messages=1000, bytes=5 * len(enveloped().data))
+    limits = HoldLimits(messages=1000, bytes=5 * len(enveloped().data))
 
     async with hold_dead_letters(subscription, lease_seconds=60, limits=limits, clock=FakeClock()) as holding:
         assert 4 <= len(holding.entries) <= 6
@@ -192,7 +192,7 @@ async def test_no_more_messages_are_asked_for_than_are_likely_to_fit() -> None:
         subscription.deliver()
 
     async with hold_dead_letters(
-        subscription, lease_seconds=60, limits=Limits(messages=1000), clock=FakeClock(), wanted=lambda _: False
+        subscription, lease_seconds=60, limits=HoldLimits(messages=1000), clock=FakeClock(), wanted=lambda _: False
     ):
         pass
 
@@ -203,7 +203,7 @@ async def test_gathering_on_ends_as_soon_as_what_is_waited_for_is_there() -> Non
     subscription = filled(["d1"], [], [], [], ["d2"], ["d3"])
 
     async with hold_dead_letters(
-        subscription, lease_seconds=60, limits=Limits(messages=1000), clock=FakeClock()
+        subscription, lease_seconds=60, limits=HoldLimits(messages=1000), clock=FakeClock()
     ) as holding:
         await holding.gather(lambda: any(entry.run == 2 for entry in holding.entries))
         assert [entry.run for entry in holding.entries] == [1, 2]
@@ -214,7 +214,7 @@ async def test_a_letter_that_could_not_be_acknowledged_is_reported() -> None:
     subscription.ack_error = UNAVAILABLE
 
     async with hold_dead_letters(
-        subscription, lease_seconds=60, limits=Limits(messages=1000), clock=FakeClock()
+        subscription, lease_seconds=60, limits=HoldLimits(messages=1000), clock=FakeClock()
     ) as holding:
         assert not await holding.settle(holding.entries[0])
 

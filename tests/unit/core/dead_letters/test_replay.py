@@ -11,9 +11,9 @@ from schemas.job import parse_job
 from tests.support.clock import FakeClock
 from tests.unit.core.dead_letters.dead_letter_messages import FAILED_AT, enveloped, forwarded, job_bytes
 from worker.adapters.memory.pubsub import MemoryPubSub, MemoryTopic
-from worker.core.dead_letters.entries import Entry, entry_of, read
-from worker.core.dead_letters.hold import Limits, hold_dead_letters
-from worker.core.dead_letters.replay import Edit, EditRefused, Refusal, Republish, Rules, drop, plan, replay
+from worker.core.dead_letters.entries import DeadLetterEntry, entry_of, read
+from worker.core.dead_letters.hold import HoldLimits, hold_dead_letters
+from worker.core.dead_letters.replay import Edit, EditRefused, Refusal, ReplayRules, Republish, drop, plan, replay
 from worker.core.dead_letters.replay import planned as planned_of
 from worker.errors import MessageRefused, QueueServiceError
 from worker.ports import Delivery
@@ -22,7 +22,7 @@ NOW = FAILED_AT + timedelta(hours=2)
 
 
 def decided(delivery: Delivery, *edits: str) -> Republish | Refusal:
-    rules = Rules(edits=tuple(Edit.parse(edit) for edit in edits))
+    rules = ReplayRules(edits=tuple(Edit.parse(edit) for edit in edits))
     return plan(entry_of(delivery), read(delivery), rules, NOW)
 
 
@@ -144,7 +144,7 @@ class Console:
 
     def hold(self) -> Any:
         return hold_dead_letters(
-            self.broker.subscription("dead-sub"), lease_seconds=60, limits=Limits(messages=10_000), clock=self.clock
+            self.broker.subscription("dead-sub"), lease_seconds=60, limits=HoldLimits(messages=10_000), clock=self.clock
         )
 
     @property
@@ -159,7 +159,7 @@ class Console:
         """Replay what is buried, through to the end or as far as to be interrupted after that many."""
         done = 0
         async with self.hold() as holding:
-            plans = planned_of(holding, holding.entries, Rules(), NOW)
+            plans = planned_of(holding, holding.entries, ReplayRules(), NOW)
             async for each in replay(holding, topic, plans, per_second=1_000_000, clock=InstantClock()):
                 if isinstance(each, Refusal):
                     self.refusals.append(each)
@@ -287,7 +287,7 @@ async def test_a_replay_stops_behind_its_limit() -> None:
     console.bury(5)
 
     async with console.hold() as holding:
-        ready = list(planned_of(holding, holding.entries, Rules(limit=2), NOW))
+        ready = list(planned_of(holding, holding.entries, ReplayRules(limit=2), NOW))
 
     assert len(ready) == 2
 
@@ -299,7 +299,7 @@ async def test_replays_keep_to_the_rate() -> None:
 
     async def replay_all() -> None:
         async with console.hold() as holding:
-            plans = planned_of(holding, holding.entries, Rules(), NOW)
+            plans = planned_of(holding, holding.entries, ReplayRules(), NOW)
             topic = console.broker.topic("jobs")
             async for _ in replay(holding, topic, plans, per_second=2, clock=console.clock):
                 times.append(console.clock.monotonic())  # noqa: PERF401
@@ -325,7 +325,7 @@ async def test_dropping_exports_each_dead_letter_before_it_is_gone() -> None:
         dropped = [entry async for entry in drop(holding, holding.entries, export)]
 
     assert ([line["job_id"] for line in lines], buried) == (
-        [entry.job_id for entry in dropped if isinstance(entry, Entry)],
+        [entry.job_id for entry in dropped if isinstance(entry, DeadLetterEntry)],
         [2, 1],
     )
     assert console.buried == 0

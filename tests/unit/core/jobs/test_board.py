@@ -7,13 +7,13 @@ from schemas.state import NO_WASTE
 from tests.support.jobs.harness import PRICES
 from worker.core.costs.bill import bill
 from worker.core.jobs.board import KEPT_JOBS, Board
-from worker.core.jobs.phases import Ended, Receipt, Received, Routed, Spent, Understood
+from worker.core.jobs.phases import Arrival, Ended, Received, Routed, Spent, Understood
 from worker.core.jobs.routing import Route
 from worker.core.jobs.transcription import Progress
 from worker.ports import EngineFacts
 
 NOW = datetime(2026, 11, 28, 14, 0, tzinfo=UTC)
-RECEIVED = Received(receipt=Receipt(worker="w-1", started_at=NOW, began=100.0, queued_seconds=0.5))
+RECEIVED = Received(receipt=Arrival(worker="w-1", started_at=NOW, began=100.0, queued_seconds=0.5))
 ENGINE = EngineFacts(model_name="m", model_fingerprint="f", device_name="cpu", uses_gpu=False, languages=frozenset())
 
 

@@ -11,7 +11,7 @@ from tests.support.jobs.harness import speech
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.costs.budget import NoLimit, Purse
-from worker.core.jobs.engine_health import EngineHealth
+from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.ladder import Deepgram, Ladder
 from worker.core.jobs.routing import Engine, Route
 from worker.core.transcript.planning import Chunk, ChunkCutter
@@ -78,7 +78,7 @@ class Rungs:
     ) -> None:
         self.clock = FakeClock()
         self.cloud = cloud or MemoryCloudRecogniser()
-        self.health = EngineHealth(self.clock)
+        self.health = EngineTrust(self.clock)
         deepgram = Deepgram(
             recogniser=self.cloud, usd_per_minute=0.006, budget=budget or NoLimit(), most_requests=most_requests
         )

@@ -11,14 +11,14 @@ from schemas.job import TranscriptionJob
 from schemas.state import Checkpoint, Waste
 from tests.support.jobs.harness import PRICES
 from worker.core.costs.bill import bill
-from worker.core.jobs.phases import Ended, Receipt, Received, Spent
+from worker.core.jobs.phases import Arrival, Ended, Received, Spent
 from worker.core.jobs.reporting import known_of
 from worker.core.jobs.routing import Route
 from worker.ports import EngineFacts
 
 JOB = TranscriptionJob(job_id="j", video_id="v", audio_uri="gs://audio/a.mp3", force_method=Method.HYBRID)
 WASTE = Waste(engine_seconds=2.0)
-RECEIPT = Receipt(worker="w-1", started_at=datetime(2026, 11, 28, tzinfo=UTC), began=1.0, queued_seconds=0.5)
+RECEIPT = Arrival(worker="w-1", started_at=datetime(2026, 11, 28, tzinfo=UTC), began=1.0, queued_seconds=0.5)
 GPU = EngineFacts(model_name="m", model_fingerprint="f", device_name="L4", uses_gpu=True, languages=frozenset())
 
 RECEIVED = Received(receipt=RECEIPT)

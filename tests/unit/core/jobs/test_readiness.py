@@ -3,7 +3,7 @@ import pytest
 from tests.support.clock import FakeClock
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.core.costs.budget import NoLimit
-from worker.core.jobs.engine_health import EngineHealth
+from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.readiness import Readiness
 
@@ -24,7 +24,7 @@ def deepgram(budget: NoLimit, *, down_because: str = "") -> Deepgram:
 )
 @pytest.mark.parametrize("may_pay", [True, False])
 def test_a_healthy_parakeet_is_enough(paid: Deepgram | None, may_pay: bool) -> None:
-    readiness = Readiness(EngineHealth(FakeClock()), paid, may_pay=may_pay)
+    readiness = Readiness(EngineTrust(FakeClock()), paid, may_pay=may_pay)
 
     assert readiness.why_not() == ""
 
@@ -42,7 +42,7 @@ def test_a_healthy_parakeet_is_enough(paid: Deepgram | None, may_pay: bool) -> N
 def test_without_parakeet_there_must_be_a_deepgram_that_is_up_a_permission_and_money(
     paid: Deepgram | None, may_pay: bool, reason: str
 ) -> None:
-    readiness = Readiness(EngineHealth(FakeClock(), doubted=True), paid, may_pay=may_pay)
+    readiness = Readiness(EngineTrust(FakeClock(), doubted=True), paid, may_pay=may_pay)
 
     found = readiness.why_not()
 

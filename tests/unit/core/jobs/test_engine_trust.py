@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tests.support.clock import FakeClock
-from worker.core.jobs.engine_health import FAILURES_TO_DOUBT, PROBE_SECONDS, EngineHealth
+from worker.core.jobs.engine_trust import FAILURES_TO_DOUBT, PROBE_SECONDS, EngineTrust
 from worker.errors import GpuNotAvailable
 
 
@@ -21,8 +21,8 @@ class ScriptedProbe:
 
 
 @asynccontextmanager
-async def tended(clock: FakeClock, probe: ScriptedProbe) -> AsyncIterator[EngineHealth]:
-    health = EngineHealth(clock)
+async def tended(clock: FakeClock, probe: ScriptedProbe) -> AsyncIterator[EngineTrust]:
+    health = EngineTrust(clock)
     task = asyncio.create_task(health.tend(probe))
     await clock.rest()
     yield health
@@ -30,13 +30,13 @@ async def tended(clock: FakeClock, probe: ScriptedProbe) -> AsyncIterator[Engine
     await asyncio.wait([task])
 
 
-def fail(health: EngineHealth, times: int) -> None:
+def fail(health: EngineTrust, times: int) -> None:
     for _ in range(times):
         health.record_failure()
 
 
 def test_it_takes_several_failures_in_a_row_to_doubt_the_engine() -> None:
-    health = EngineHealth(FakeClock())
+    health = EngineTrust(FakeClock())
 
     fail(health, FAILURES_TO_DOUBT - 1)
     still_trusted = health.is_healthy()
@@ -48,7 +48,7 @@ def test_it_takes_several_failures_in_a_row_to_doubt_the_engine() -> None:
 
 
 def test_a_success_between_failures_starts_the_count_afresh() -> None:
-    health = EngineHealth(FakeClock())
+    health = EngineTrust(FakeClock())
 
     fail(health, FAILURES_TO_DOUBT - 1)
     health.record_success()
@@ -104,4 +104,4 @@ async def test_a_trusted_engine_is_never_probed() -> None:
 
 
 def test_an_engine_that_is_not_there_is_doubted_from_the_start() -> None:
-    assert not EngineHealth(FakeClock(), doubted=True).is_healthy()
+    assert not EngineTrust(FakeClock(), doubted=True).is_healthy()

@@ -17,14 +17,14 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class HealthFacts:
+class TrustFacts:
     """The engine's health at one moment, for logs and health endpoints."""
 
     healthy: bool
     failures_in_a_row: int
 
 
-class EngineHealth:
+class EngineTrust:
     """Counts the chunks of all jobs of a worker. `doubted` from the start is an engine that is not there."""
 
     def __init__(self, clock: Clock, *, doubted: bool = False) -> None:
@@ -33,9 +33,9 @@ class EngineHealth:
         self._doubted = asyncio.Event()
 
     @property
-    def facts(self) -> HealthFacts:
+    def facts(self) -> TrustFacts:
         """The state of the moment."""
-        return HealthFacts(healthy=self.is_healthy(), failures_in_a_row=self._failures)
+        return TrustFacts(healthy=self.is_healthy(), failures_in_a_row=self._failures)
 
     def is_healthy(self) -> bool:
         """Whether jobs may choose the engine."""
