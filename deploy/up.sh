@@ -70,7 +70,7 @@ preflight() {
     check_billing
     step "preflight: what you may do"
     check_permissions
-    step "preflight: the pool that stands, image, key"
+    step "preflight: the existing pool, image, key"
     fetch_pool
     check_image "$build"
     check_key

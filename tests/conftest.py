@@ -24,6 +24,6 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
-    """What a test configures, commands included, ends with it: its stderr is gone by then."""
+    """Reset the logging that a test configures, since its stderr is closed at the end of the test."""
     yield
     structlog.reset_defaults()

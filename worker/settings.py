@@ -77,7 +77,7 @@ class Group(BaseModel):
     @classmethod
     def _unquoted(cls, value: object) -> object:
         if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in _QUOTES:
-            raise ValueError("must not stand in quotes: they are part of the value, as `docker --env-file` reads it")
+            raise ValueError("must not be in quotes: quotes are part of the value, as `docker --env-file` reads it")
         return value
 
 

@@ -25,7 +25,7 @@ MOST_SECONDS = 1500.0
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a campaign is made of; with its seed that is all it depends on, but for the machine's timing."""
+    """Parameters of a campaign; with its seed they determine everything but the machine's timing."""
 
     seed: int
     good: int = 180

@@ -1,4 +1,4 @@
-"""What must be true when a campaign is over; issue 3, Shows 1."""
+"""Checks at the end of a campaign; issue 3, Shows 1."""
 
 import asyncio
 import json

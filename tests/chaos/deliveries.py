@@ -1,4 +1,4 @@
-"""How often a message is delivered: once to a job longer than three leases, twice to two workers that share one job.
+"""Number of deliveries of a message: one for a job longer than three leases, two for two workers that share a job.
 
 `python -m tests.chaos.deliveries` measures what issue 3 asks in Shows 3 and 4, on real workers and a real clock.
 """
@@ -29,7 +29,7 @@ MOST_SECONDS = 180.0
 
 @dataclass(frozen=True, kw_only=True)
 class Delivered:
-    """What two messages or one came to."""
+    """Result for one message, or for two."""
 
     seconds: float
     messages: int
@@ -48,7 +48,7 @@ class Delivered:
 
 
 async def deliver(folder: Path, *, audio_seconds: float, job_seconds: float, workers: int, messages: int) -> Delivered:
-    """Publish a job so many times and let so many workers of one slot each do it, in about `job_seconds`."""
+    """Publish a job `messages` times and let `workers` of one slot each do it, in about `job_seconds`."""
     async with _theatre(folder, audio_seconds, audio_seconds / job_seconds) as (scene, crew, recording, dice):
         await asyncio.gather(*(crew.ready(crew.start(MAX_CONCURRENT_JOBS="1")) for _ in range(workers)))
         began = time.monotonic()

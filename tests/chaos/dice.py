@@ -1,4 +1,4 @@
-"""What becomes of one call on its way to a server, by chance; and a tally of what did."""
+"""Random fates of calls on their way to a server, and a tally of them."""
 
 import random
 from collections import Counter
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Fate(StrEnum):
-    """`refused`: never reaches the server. `reply_lost`: done there, but nobody hears of it. `cut`: half an answer.
+    """`refused`: never reaches the server. `reply_lost`: carried out, but without a reply. `cut`: half a reply.
 
     `stalled`: no answer at all, until the caller gives up.
     """
@@ -29,7 +29,7 @@ class Odds:
     cut: float = 0.0
     stalled: float = 0.0
     late: float = 0.0
-    """Of any fate: that it takes up to `late_seconds` longer."""
+    """Share of calls of any fate that take up to `late_seconds` longer."""
     late_seconds: float = 0.5
 
 
@@ -61,7 +61,7 @@ class Dice:
         return fate
 
     def delay_seconds(self, method: str) -> float:
-        """How late the call is."""
+        """Return the delay of the call in seconds."""
         odds = self.odds.get(method, self.otherwise)
         return self.rng.uniform(0, odds.late_seconds) if self.rng.random() < odds.late else 0.0
 

@@ -41,7 +41,7 @@ from worker.embedded.local_cloud import AUDIO_BUCKET, COMPLETION_TOPIC
 JOBS = 40
 READY_SECONDS, MENDED_SECONDS = 60.0, 120.0
 ILL_SECONDS = 15.0
-"""How long the fault lasts after it has been noticed."""
+"""Seconds for which the fault lasts after it has been noticed."""
 DISK_MIB = 8
 FOREIGN_BUCKET = "somebody-elses"
 
@@ -52,7 +52,7 @@ class Illness:
 
     buckets: dict[str, int] = field(default_factory=dict)
     topics: set[str] = field(default_factory=set)
-    """Whose publishers are refused."""
+    """Name of the account whose publishes are refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class Play:
 
 @dataclass(kw_only=True)
 class Ward:
-    """What a scene can break: the sick worker's doors, and its folder for downloads."""
+    """Everything that a scene can break: the sick worker's proxies, and its folder for downloads."""
 
     illness: Illness
     scene: Scene
@@ -120,7 +120,7 @@ PLAYS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a scene came to. Seconds are None where that moment never came."""
+    """Result of a scene. Seconds are None for a moment that never came."""
 
     name: str
     unready_seconds: float | None
@@ -274,7 +274,7 @@ class Theatre:
         ]
 
     async def _until_unready(self, sick: Member, names: str) -> float | None:
-        """Return when `/ready` said 503 and named the cause; None where it did not in time."""
+        """Return the time when `/ready` answered 503 and named the cause; None if it did not in time."""
         url = await asyncio.to_thread(health_url, sick.log.path)
 
         async def is_unready() -> bool:

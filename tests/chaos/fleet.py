@@ -49,7 +49,7 @@ class Member:
         return not self.stopping and any(held.has_checkpoint for held in self.log.held.values())
 
     def kill(self) -> bool:
-        """kill -9, looking a last time while it stands still; whether it held a job with a checkpoint."""
+        """Kill with SIGKILL after a last look; return True if the process held a job with a checkpoint."""
         self.process.send_signal(signal.SIGSTOP)
         self.log.read()
         held = self.holds_checkpoint
@@ -114,7 +114,7 @@ class Fleet:
         return took
 
     async def watch(self) -> None:
-        """Read all logs, for ever. A worker that ends by itself is the end."""
+        """Read all logs in an endless loop. A worker that ends by itself ends the campaign."""
         while True:
             for member in self.members:
                 member.log.read()
@@ -125,7 +125,7 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet(folder: Path, environment: Mapping[str, str]) -> AsyncIterator[Fleet]:
-    """A fleet, watched; nobody of it is left."""
+    """Run a fleet and watch it; every process is gone on exit."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     opened = Fleet(folder, environment)
     async with asyncio.TaskGroup() as group:

@@ -27,7 +27,7 @@ def gcs_proxy(upstream: str, dice: Dice) -> AbstractAsyncContextManager[FaultyPr
 
 
 def operation(head: bytes) -> str:
-    """What the request's first line asks for."""
+    """Operation in the request's first line."""
     method, path, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
     if method == "GET":
         if "alt=media" in path:

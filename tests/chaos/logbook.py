@@ -1,4 +1,4 @@
-"""What the logs of worker processes say: who holds what at this moment, and what became of every chunk."""
+"""State of the fleet from the logs of its processes: current holders of jobs, and the history of every chunk."""
 
 import json
 from collections import Counter, defaultdict
@@ -34,7 +34,7 @@ class Held:
 
 @dataclass(kw_only=True)
 class Book:
-    """Of all workers together."""
+    """Totals over all workers."""
 
     received: Counter[str] = field(default_factory=Counter)
     """Deliveries by message id."""
@@ -45,7 +45,7 @@ class Book:
     started: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     done: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     skipped: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
-    """Job id -> chunk -> how often it was begun, heard to the end, taken from its checkpoint."""
+    """Job id -> chunk -> number of times it was begun, finished, and taken from its checkpoint."""
     interrupted: Counter[str] = field(default_factory=Counter)
     """Chunks that were in flight when something stopped their job, by what it was."""
     events: Counter[str] = field(default_factory=Counter)
@@ -66,7 +66,7 @@ class Log:
         self.times: dict[str, str] = {}
         """When each message was received last, as the log has it."""
         self.most_in_flight = 0
-        """Of one job, as far as seen."""
+        """Known chunks of one job."""
         self._book, self._offset, self._rest = book, 0, b""
 
     @property
@@ -85,7 +85,7 @@ class Log:
                 self._take(json.loads(line))
 
     def interrupt(self, cause: str) -> None:
-        """The process is gone: what it held is nobody's now."""
+        """Note that the process is gone: it holds nothing any more."""
         self._book.interrupted[cause] += self.in_flight
         self.held.clear()
 

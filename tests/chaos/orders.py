@@ -55,7 +55,7 @@ def recordings(media: MediaKit, count: int, longest_seconds: float = LONGEST_SEC
 
 
 def orders(rng: random.Random, audio: Sequence[Recording], *, good: int, bad: int) -> list[Order]:
-    """So many of each, shuffled; every recording serves good ones, the shorter ones more of them."""
+    """Make the given number of jobs of each kind, shuffled; recordings take turns, the shorter ones more often."""
     heard = [one for one in audio if one.seconds]
     made = [_good(number, heard[int(len(heard) * (number / good) ** SKEW)]) for number in range(good)]
     made += [_bad(number) for number in range(bad)]

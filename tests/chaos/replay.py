@@ -32,7 +32,7 @@ MOST_SECONDS = 900.0
 
 @dataclass(frozen=True, kw_only=True)
 class Replayed:
-    """What became of `jobs` failed jobs, and of one more whose audio stayed away."""
+    """Result for `jobs` failed jobs, and for one more whose audio stayed missing."""
 
     jobs: int
     published_before_kill: int
@@ -47,7 +47,7 @@ class Replayed:
 
     @property
     def kept(self) -> bool:
-        """What Shows 5 asks."""
+        """Return True if the limits of Shows 5 are kept."""
         all_done = self.completed == self.completed_once == self.jobs and not self.letters_left
         killed_half_way = 0 < self.published_before_kill < self.jobs
         return all_done and killed_half_way and self.failed_runs_of_the_hopeless >= {0, 1}
@@ -100,7 +100,7 @@ def _ended(scene: Scene, jobs: int) -> bool:
 
 
 async def _killed_replay(dice: Dice, environment: Mapping[str, str], rate: float, publishes: int) -> int:
-    """Kill the console after so many publishes; how many there were in the end."""
+    """Kill the console after the given number of publishes; return the number of publishes in the end."""
     process = _console(environment, rate)
     await eventually(lambda: asyncio.sleep(0, dice.count("Publish") >= publishes), MOST_SECONDS)
     process.kill()

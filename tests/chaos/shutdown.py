@@ -33,7 +33,7 @@ MOST_RESTART_SECONDS = MIN_BACKOFF_SECONDS + 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Try:
-    """One SIGTERM. `finished` chunks stood when it came; the next worker began `restart_seconds` after it."""
+    """One SIGTERM. `finished` chunks existed at that time; the next worker began `restart_seconds` after it."""
 
     exit_seconds: float
     restart_seconds: float
@@ -42,13 +42,13 @@ class Try:
 
     @property
     def kept(self) -> bool:
-        """What Shows 2 asks."""
+        """Return True if the limits of Shows 2 are kept."""
         in_time = self.exit_seconds < MOST_EXIT_SECONDS and self.restart_seconds < MOST_RESTART_SECONDS
         return in_time and self.skipped >= self.finished > 0
 
 
 async def tries(folder: Path, count: int, rng: random.Random, workers: int = 3) -> AsyncIterator[Try]:
-    """So many, on a quiet network; `workers` of them, one of which has the job while another waits."""
+    """Send the given number of SIGTERMs on a quiet network, to the worker that has the job while another waits."""
     async with _theatre(folder, workers, Dice(rng=rng)) as (scene, crew, recording):
         for number in range(count):
             yield await _try(scene, crew, recording, number, rng)
@@ -102,7 +102,7 @@ async def _try(scene: Scene, crew: Fleet, recording: Recording, number: int, rng
 
 
 async def _holder(crew: Fleet, message_id: str, finished: int = 1) -> Member:
-    """The worker that has the message, once it has finished so many of its chunks."""
+    """Return the worker that has the message, once it has finished the given number of chunks."""
 
     def holding() -> list[Member]:
         held = [(member, member.log.held.get(message_id)) for member in crew.members]

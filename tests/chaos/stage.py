@@ -38,7 +38,7 @@ MAX_BACKOFF_SECONDS = 10
 
 @dataclass(kw_only=True)
 class Outcome:
-    """Everything that was said, by distinct ids; duplicates are counted only."""
+    """All published messages by distinct ids; duplicates are only counted."""
 
     completed: defaultdict[str | None, set[str]] = field(default_factory=lambda: defaultdict(set))
     failed: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -49,13 +49,13 @@ class Outcome:
 
     @property
     def distinct(self) -> int:
-        """How many different events there were."""
+        """Number of distinct events."""
         said = (*self.completed.values(), *self.failed.values(), *self.cost.values())
         return sum(map(len, said))
 
     @property
     def ended(self) -> int:
-        """How many jobs have ended."""
+        """Number of ended jobs."""
         return len(self.completed) + len(self.failed)
 
     def take(self, event: Event) -> None:
@@ -108,7 +108,7 @@ class Scene:
             following.cancel()
 
     async def take_events(self) -> list[bytes]:
-        """What lies on the completion topic's subscription, taken off it."""
+        """Pull and acknowledge everything on the completion topic's subscription."""
         subscription = self._path("subscriptions", COMPLETION_SUBSCRIPTION)
         received = await self._pubsub.pull_now(subscription, 500)
         if received:

@@ -1,4 +1,4 @@
-"""What every `AudioDecoder` promises, on the twin and on ffmpeg."""
+"""Contract of every `AudioDecoder`, on the twin and on ffmpeg."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What every `CloudRecogniser` promises, on the twin and on Deepgram's adapter with the stand-in behind it."""
+"""Contract of every `CloudRecogniser`, on the twin and on Deepgram's adapter with the development server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

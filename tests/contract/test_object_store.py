@@ -1,4 +1,4 @@
-"""What every `ObjectStore` promises, tried on the in-memory twin and on Cloud Storage's stand-in."""
+"""Contract of every `ObjectStore`, on the in-memory twin and on Cloud Storage's development server."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""Which messages go where and in which order: dead letters, filters, ordering keys, on every server."""
+"""Routing and order of messages: dead letters, filters, ordering keys, on every server."""
 
 import pytest
 from google.api_core import exceptions

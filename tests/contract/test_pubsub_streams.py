@@ -14,7 +14,7 @@ from tests.support.wait import eventually
 
 
 class Stream:
-    """A streaming pull under way: what the client sends, and what has come."""
+    """A streaming pull: requests of the client, and messages received."""
 
     def __init__(self) -> None:
         self._requests: asyncio.Queue[types.StreamingPullRequest | None] = asyncio.Queue()

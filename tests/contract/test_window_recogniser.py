@@ -1,4 +1,4 @@
-"""What every `WindowRecogniser` promises, on the twin and on Parakeet with the tiny model."""
+"""Contract of every `WindowRecogniser`, on the twin and on Parakeet with the tiny model."""
 
 import asyncio
 

@@ -126,7 +126,7 @@ def test_the_autoscalers_image_is_deployed_by_digest() -> None:
 
 
 def manifest(**settings: str) -> list[dict[str, Any]]:
-    """What deploy/gke.sh prints, document by document."""
+    """Return the documents that deploy/gke.sh prints."""
     done = script("gke.sh", "production", "--image", IMAGE, **settings)
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))

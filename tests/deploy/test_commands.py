@@ -38,7 +38,7 @@ NEWER = {"gcloud beta run worker-pools add-iam-policy-binding"}
 
 @pytest.fixture(scope="module")
 def tree() -> dict[str, Any]:
-    """What gcloud completes on a command line: its commands and their flags."""
+    """Return gcloud's completions of a command line: its commands and their flags."""
     if shutil.which("gcloud") is None:
         if os.environ.get("CI_REQUIRE_EMULATOR"):
             pytest.fail("gcloud is required")

@@ -19,7 +19,7 @@ def columns() -> list[dict[str, Any]]:
 
 
 def misfits(row: dict[str, Any], fields: list[dict[str, Any]], path: str = "") -> list[str]:
-    """Where the row breaks the table's schema; fields that the table lacks are dropped by the subscription."""
+    """Return violations of the table's schema by the row; the subscription drops fields that the table lacks."""
     found = []
     for field in fields:
         name, value = path + field["name"], row.get(field["name"])

@@ -1,4 +1,4 @@
-"""No command can act on another environment than the one it was given, and what the caller sets arrives."""
+"""Isolation of environments: a command acts only on its own environment, and overrides of the caller arrive."""
 
 import os
 import re
@@ -26,14 +26,14 @@ def names() -> list[str]:
 
 
 def held(environment: str) -> dict[str, str]:
-    """What a shell holds that has sourced an environment's files with `set -a`, as one may have done by hand."""
+    """Return the variables of a shell that has sourced an environment's files with `set -a`."""
     sourced = f"set -a; . {DEPLOY}/env/{environment}.env; . {DEPLOY}/env/defaults.env; env -0"
     done = subprocess.run(["bash", "-c", sourced], env=BARE, capture_output=True, text=True, check=True)
     return dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
 
 
 def seen(environment: str, **given: str) -> dict[str, str]:
-    """What a command sees that runs with the environment's names and settings."""
+    """Return the variables of a command that runs with the environment's names and settings."""
     done = script("env.sh", environment, "env", "-0", **given)
     assert done.returncode == 0, done.stderr
     return dict(line.split("=", 1) for line in done.stdout.split("\0") if line)

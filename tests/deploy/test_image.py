@@ -1,4 +1,4 @@
-"""What the image is made of. Building and running it takes minutes and a container engine: see deploy/smoke.sh."""
+"""Contents of the image. Building and running it takes minutes and a container engine: see deploy/smoke.sh."""
 
 import hashlib
 import importlib.metadata

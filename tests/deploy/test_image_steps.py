@@ -51,7 +51,7 @@ def ran(*arguments: str | Path, **environment: str) -> None:
 
 
 def environment_of(image: Path, tmp: Path) -> Mapping[str, str]:
-    """What the Dockerfile's runtime stage sets, with its folders where they are here."""
+    """Return the environment of the Dockerfile's runtime stage, with its folders replaced by local ones."""
     text = (ROOT / "Dockerfile.gpu").read_text().split(" AS runtime\n")[1]
     (block,) = re.findall(r"^ENV (PATH=.*?[^\\])$", text, re.MULTILINE | re.DOTALL)
     python = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

@@ -1,4 +1,4 @@
-"""provision.sh run by gcloud against the official Pub/Sub emulator and fake-gcs-server, then a worker on what stands.
+"""provision.sh with real gcloud on the official Pub/Sub emulator and fake-gcs-server, then a worker on the result.
 
 Those servers know topics, subscriptions and buckets; the other parts are checked as printed commands.
 """

@@ -210,7 +210,7 @@ async def test_a_thousand_pushes_at_once_make_one_look_and_start_one_instance(
     assert statuses == {b"HTTP/1.1 204 No Content"}
     assert google.count == 1
     assert google.calls == [("GET", f"/v2/{POOL}"), ("POST", "/v3/projects/p/timeSeries"), ("PATCH", f"/v2/{POOL}")]
-    assert p99 < 1  # the promise is 0.2 s; a machine that runs other tests besides is given five times that
+    assert p99 < 1  # the promise is 0.2 s; a machine that runs other tests too gets five times that
 
 
 def test_a_pool_that_has_instances_is_left_alone(bearer: str) -> None:

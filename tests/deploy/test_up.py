@@ -18,7 +18,7 @@ KEY = {"DEEPGRAM_API_KEY": "a-secret-key"}
 STEPS = (
     "preflight: login, gcloud, project, billing",
     "preflight: what you may do",
-    "preflight: the pool that stands, image, key",
+    "preflight: the existing pool, image, key",
     "preflight: quotas",
     "preflight: the server's opinion of the pool",
     "preflight: what it costs",

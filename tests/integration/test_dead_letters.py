@@ -75,7 +75,7 @@ class Desk:
             refused += len(pulled)
 
     async def letters(self) -> list[tuple[bytes, dict[str, str]]]:
-        """What a console could see now."""
+        """Return the letters that a console could pull now."""
         subscription, seen, empty = self.server.name("subscriptions", DEAD_LETTER_TOPIC), [], 0
         while empty < EMPTY_ANSWERS:
             pulled = await self.server.pull_now(subscription)
@@ -86,7 +86,7 @@ class Desk:
         return sorted(((one.message.data, dict(sorted(one.message.attributes.items()))) for one in seen), key=repr)
 
     async def published(self) -> dict[str, int]:
-        """How many messages each topic has got since the last time."""
+        """Return the number of messages of each topic since the last call."""
         counts = {}
         for topic, subscription in self.witnesses.items():
             seen = await self.server.pull_now(subscription)

@@ -69,7 +69,7 @@ def test_a_wheel_that_is_not_installed_is_an_error_that_says_what_to_do(
         pytest.fail("there is no server")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a child that its parent died")
 async def test_kill_9_of_the_parent_leaves_no_server(tmp_path: Path) -> None:
     parent = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", PARENT, str(tmp_path)),

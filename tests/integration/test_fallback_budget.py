@@ -50,7 +50,7 @@ class Pool:
         )
 
     async def work(self, jobs: Sequence[str], run: str | None = None) -> None:
-        """Every worker takes the next job until there is none; what fails for good is given up."""
+        """Let every worker take jobs until there is none; jobs that fail for good are given up."""
         queue = list(jobs)
 
         async def until_empty(room: JobsRoom) -> None:

@@ -1,4 +1,4 @@
-"""Thirty minutes of which Parakeet cannot do two chunks: those alone go to Deepgram, and nobody sees the seams."""
+"""Thirty minutes with two chunks that Parakeet cannot do: only these go to Deepgram, and no seam shows."""
 
 import csv
 import io
@@ -48,7 +48,7 @@ def rows(content: bytes) -> list[tuple[float, float, str]]:
 
 
 def spoken() -> list[tuple[float, float, str]]:
-    """Every word of the file, heard in one go: what no seam may show in."""
+    """Every word of the file, recognised without seams."""
     return [
         (round(word.start_seconds, 3), round(word.end_seconds, 3), word.text.lower().strip("."))
         for word in words_in(AUDIO)

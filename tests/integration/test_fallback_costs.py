@@ -1,4 +1,4 @@
-"""What jobs cost, asked of the bucket that the workers keep it in."""
+"""Costs of jobs, from the markers in the state bucket."""
 
 import json
 import os

@@ -157,7 +157,7 @@ async def test_the_intake_stops_when_the_gpu_is_gone_and_the_budget_is_spent(clo
         reason = consumer.snapshot.intake_stopped_because
         await eventually(lambda: asyncio.sleep(0, consumer.snapshot.unsettled == 0))
         await pipeline.submit(uri, "job-2")
-        consumer.stop("the test is over")  # in peace: a pull under way may bring the message, and gives it back
+        consumer.stop("the test is over")  # gracefully: a pull in flight may bring the message, which is then nacked
 
         async def is_waiting() -> bool:
             return any(b"job-2" in data for data in await pipeline.unsettled())

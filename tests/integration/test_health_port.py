@@ -29,8 +29,8 @@ HANG_SECONDS = 10.0
 ANSWER_SECONDS = 0.05
 PAUSE_SECONDS = 0.02
 BUSY_JOBS = 8
-# Of a hundred answers five may be late; where the machine itself is short of processors, as an idle server on it tells,
-# twice as many again as there.
+# Five of a hundred answers may be late. On a busy machine, measured by an idle server beside the worker, twice the idle
+# server's share may be late as well.
 LATE_SHARE = 0.05
 IDLE = {"/health": lambda: Answer(status=200, body=b"{}")}
 

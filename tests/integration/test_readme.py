@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to type, typed: `emulators` and `run` in two terminals, the examples in a third."""
+"""The commands that the README gives a newcomer: `emulators` and `run` in two terminals, the examples in a third."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ def terminal(log: Path, *command: str, **environment: str) -> Iterator["subproce
 
 
 def exports_in(log: Path) -> dict[str, str]:
-    """What `emulators` asks to be pasted."""
+    """Return the exports that `emulators` prints."""
     lines = log.read_text().splitlines()
     return dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
 

@@ -30,7 +30,7 @@ CHUNK_SECONDS = 8
 
 @dataclass
 class Pace:
-    """How long the next requests take; the others are answered at once."""
+    """Delays of the next requests in seconds; further requests are answered at once."""
 
     slow: dict[int, float] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""What the worker writes with the tiny model, as its readers read it: pandas, Deepgram's SDK, a caption parser."""
+"""Artefacts of the worker with the tiny model, read by pandas, Deepgram's SDK and a caption parser."""
 
 import asyncio
 import io

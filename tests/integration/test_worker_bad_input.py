@@ -30,7 +30,7 @@ Content = Callable[[MediaKit], bytes]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A message, what lies where it points, and settings that matter to it."""
+    """A message, the object it names, and the settings that matter."""
 
     name: str
     data: bytes | None = None

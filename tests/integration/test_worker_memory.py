@@ -1,4 +1,4 @@
-"""What a worker allocates does not grow with the length of the file. bench/memory.py measures whole processes,
+"""Allocations of the worker do not grow with the length of the file. bench/memory.py measures whole processes,
 hours and a model.
 """
 
@@ -14,8 +14,8 @@ CHUNK_BYTES = CHUNK_MINUTES * 60 * SAMPLE_RATE_HZ * 2
 CHUNKS_HELD = 3
 """Two in flight, one that is being filled."""
 REST_BYTES = 8 << 20
-"""Of every job, whatever its length: asyncio holds twice the decoder's buffer of 1 MiB, and more for the moments in
-which a buffer grows or a chunk is planned. With a fourth chunk of 7.3 MiB and the buffer it would be more."""
+"""Memory of any job besides its chunks: asyncio holds twice the decoder's buffer of 1 MiB, and briefly more while a
+buffer grows or a chunk is planned. A fourth chunk of 7.3 MiB would exceed the limit."""
 
 
 async def test_a_long_file_takes_the_memory_of_the_chunks_in_flight(cloud: Cloud, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Text that means harm to whoever looks at it."""
+"""Texts that attack the terminal or page that shows them."""
 
 import re
 
@@ -41,10 +41,10 @@ hostile_unicode = st.lists(
 
 
 def is_visible(text: str) -> bool:
-    """Whether no character of it acts or hides."""
+    """Return True if the text has no control or invisible character."""
     return not _UNSEEN.search(text)
 
 
 def without_colours(output: str) -> str:
-    """What a terminal was sent, but for the line feeds and colours that are ours."""
+    """Return a terminal's output without its line feeds and our own colours."""
     return _COLOURS.sub("", output).replace("\n", "")

@@ -26,13 +26,13 @@ def installed_registry() -> CollectorRegistry:
 
 
 def render() -> bytes:
-    """What `/metrics` says."""
+    """Return the text of `/metrics`."""
     return generate_latest(installed_registry())
 
 
 @functools.cache
 def installed_spans() -> InMemorySpanExporter:
-    """Where the spans of the process go, installed by the first call."""
+    """Return the exporter of the process's spans, installed by the first call."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))

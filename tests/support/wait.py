@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 STEP_SECONDS = 0.02
 PATIENCE_SECONDS = 60.0
-"""Of a machine that is busy with other things; what comes true in time never takes it."""
+"""Default limit for a busy machine; a condition that becomes true in time does not need it."""
 
 
 def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
@@ -20,5 +20,5 @@ def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECOND
 async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = PATIENCE_SECONDS) -> None:
     """The same on the event loop, for a condition that is asked for with await."""
     async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110 - what is waited for lies behind a network
+        while not await condition():  # noqa: ASYNC110 - the condition is behind a network
             await asyncio.sleep(STEP_SECONDS)

@@ -28,7 +28,7 @@ INSTEAD = {
     r"said|unsaid": "returned, stated, logged",
     r"(?:is|are|was|were) given(?! up)": "receives, takes",
     r"stands?(?!-)|stood|standing": "is, stays, exists",
-    r"lies|lay": "is, are",
+    r"lies|lay(?! a)": "is, are",
     r"for ever|so many|by and by|at one stroke|under way|shall|hitherto|whence": "without end, in flight, must",
     r"looks? at the clock|takes? (?:his|its|their) word|comes? to nothing|came to nothing": "name the mechanism",
 }
@@ -37,15 +37,18 @@ WORDS = re.compile("|".join(rf"(?:\b(?:{words})\b)" for words in INSTEAD), re.IG
 DATA = ("tests/unit/test_prose.py", "worker/embedded/data/", "tests/data/", "examples/tiny_model/")
 """The lists themselves, and texts of speech."""
 
-ON_THE_WIRE = (" stands twice in one object",)
-"""Violations that publishers may have seen: golden files hold them, and messages do not change."""
+ON_THE_WIRE = re.compile(r"\bstands twice\b")
+"""Part of a violation that golden files hold: messages do not change."""
 
 PENDING: tuple[str, ...] = (
     "bench/",
     "deploy/",
     "docs/",
     "examples/",
-    "tests/",
+    "tests/gpu/",
+    "tests/integration/test_parakeet",
+    "tests/support/engines/",
+    "tests/unit/adapters/parakeet/",
     *(f"worker/{room}/" for room in ("adapters", "app", "client", "commands", "embedded")),
     *(f"worker/core/{room}/" for room in ("costs", "jobs")),
     *(f"worker/{name}.py" for name in ("cli", "settings", "__main__")),
@@ -92,7 +95,7 @@ def faults(prose: Prose) -> Iterator[str]:
     text = re.sub(r"`[^`]*`|https?://\S+", "", prose.text)
     if prose.kind == "docstring" and (opening := text.strip().split(" ")[0].strip(",.:")) in OPENINGS:
         yield f"opens with {opening!r}: begin with a verb, or with the thing itself"
-    for found in WORDS.finditer("" if text in ON_THE_WIRE else text):
+    for found in WORDS.finditer(ON_THE_WIRE.sub("", text)):
         cure = next(cure for words, cure in INSTEAD.items() if re.fullmatch(words, found[0], re.IGNORECASE))
         yield f"{found[0]!r}: {cure}"
 

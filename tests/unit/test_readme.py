@@ -19,7 +19,7 @@ def shown(default: object) -> str:
 
 
 def settings_table() -> str:
-    """What stands between the settings marks; paste it there when the test fails."""
+    """Return the text between the settings marks; paste it there when the test fails."""
     rows = [f"| `{variable}` | {shown(field.default)} | {field.description} |" for variable, _, field in fields()]
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
 

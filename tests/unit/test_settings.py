@@ -130,7 +130,7 @@ def test_a_value_in_quotes_is_refused_and_the_quotes_are_named(name: str, value:
 
     (line,) = problems(refused.value)
     assert line.startswith(f"{name}: ")
-    assert "must not stand in quotes" in line
+    assert "must not be in quotes" in line
 
 
 def test_a_quoted_key_is_refused_and_not_shown() -> None:

@@ -152,7 +152,7 @@ def _show(trials: Sequence[Trial], criteria: Sequence[Criterion]) -> None:
     kept = sum(criterion.passed is True for criterion in criteria)
     broken = sum(criterion.passed is False for criterion in criteria)
     colour, untold = ("green" if has_passed(criteria) else "red"), len(criteria) - kept - broken
-    say((f"{kept} kept, {broken} broken", colour), f", {untold} not told by these jobs ({len(trials)} in all)")
+    say((f"{kept} kept, {broken} broken", colour), f", {untold} without a figure ({len(trials)} in all)")
 
 
 def _job_table(trials: Sequence[Trial]) -> Table:

@@ -1,8 +1,8 @@
-"""How right a transcript is: word error rate, and how far its word starts are from the truth.
+"""Accuracy of a transcript: word error rate, and errors of word starts.
 
-A word is what stands between blanks. Two counts are kept apart, as the papers do: `written` compares the words as they
-are, with case and punctuation; `spoken` compares them in lower case with letters, digits and apostrophes alone, as
-words.csv holds them. A word error is a substitution, a deletion or an insertion; the rate is errors per word said.
+Words are separated by blanks. Two rates are computed, as in papers: `written` compares words with their case and
+punctuation; `spoken` compares them in lower case with only letters, digits and apostrophes, as in words.csv. A word
+error is a substitution, a deletion or an insertion; the rate is errors per spoken word.
 """
 
 import re
@@ -33,7 +33,7 @@ class HeardWord:
 
 @dataclass(frozen=True)
 class StartError:
-    """Where a rightly heard word starts in truth, and how much later the transcript says it starts."""
+    """True start of a correctly recognised word, and the transcript's delay."""
 
     at_seconds: float
     error_seconds: float
@@ -45,7 +45,7 @@ def as_spoken(text: str) -> str:
 
 
 def word_error_rate(said: Sequence[str], heard: Sequence[str]) -> WordErrorRate:
-    """Of texts taken pairwise: the errors of all by the words of all."""
+    """Return the error rate of several pairs of texts: the sum of errors over the sum of words."""
     return WordErrorRate(
         written=_rate(said, heard),
         spoken=_rate([as_spoken(text) for text in said], [as_spoken(text) for text in heard]),
@@ -53,7 +53,7 @@ def word_error_rate(said: Sequence[str], heard: Sequence[str]) -> WordErrorRate:
 
 
 def start_errors(reference: Reference, heard: Sequence[HeardWord]) -> list[StartError]:
-    """One for every rightly heard word whose true start is known, in the order of the file."""
+    """Return one entry for every correctly recognised word whose true start is known, in the order of the file."""
     truth = list(_starts(reference))
     heard = [word for word in heard if as_spoken(word.text)]
     said = [as_spoken(word) for word in reference.text.split()]

@@ -73,7 +73,7 @@ class MediaKit:
         return path
 
     def encode(self, name: str, samples: Pcm, *options: str, before: tuple[str, ...] = ()) -> Path:
-        """Encode `samples` to `name`; `before` holds further inputs, which stand first, or options of the input."""
+        """Encode `samples` to `name`; `before` are inputs before the samples, or options of the samples' input."""
         piped = samples.astype("<i2").tobytes()
         path = self.directory / f"{zlib.crc32(piped + repr((before, options)).encode()):08x}-{name}"
         if not path.exists():

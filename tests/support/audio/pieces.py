@@ -78,7 +78,7 @@ JOINTS = (
 
 
 def starts(pieces: Sequence[Piece], gap_seconds: float = 0.0) -> list[float]:
-    """When each piece begins, where so much lies between them."""
+    """Return the start of each piece, with the given gaps between them."""
     return [0.0, *itertools.accumulate(piece.seconds + gap_seconds for piece in pieces[:-1])]
 
 
@@ -92,7 +92,7 @@ def lateness(heard: Pcm, truth: Pcm, at_seconds: float, *, around_seconds: float
 
 
 def likeness(heard: Pcm, truth: Pcm, at_seconds: float) -> float:
-    """How alike they are there, from 0 to 1, loudness apart."""
+    """Return the similarity there, from 0 to 1, regardless of loudness."""
     first = round(at_seconds * SAMPLE_RATE_HZ)
     there = heard[first : first + len(truth)].astype(float)
     known = truth[: len(there)].astype(float)

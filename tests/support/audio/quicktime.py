@@ -8,7 +8,7 @@ _ABSOLUTE_PATH, _END = 2, 0xFFFF
 
 
 def with_external_samples(movie: bytes, target: Path) -> bytes:
-    """Make the audio track's data reference name `target`. The index must stand behind the samples."""
+    """Make the audio track's data reference name `target`. The index must follow the samples."""
     reference = struct.pack(">II", 0, 1) + _box(b"alis", _alias(target))
     return _replaced(movie, (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"), reference)
 

@@ -26,7 +26,7 @@ NOISE_LEVELS = (0.0, 0.0, 0.0005, 0.002)  # root mean square of full scale: none
 class Utterance:
     """`samples[start_sample:end_sample]` of its file; `word_starts` in seconds from the start of that file.
 
-    `word_starts` has one entry a word of `text`, or none where the synthesiser does not tell.
+    `word_starts` has one entry a word of `text`, or none if the synthesiser gives no times.
     """
 
     text: str
@@ -57,14 +57,14 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What is said in a built file, and where."""
+    """The sentences of a built file and their positions."""
 
     utterances: tuple[Utterance, ...]
     seconds: float
 
     @property
     def text(self) -> str:
-        """Everything said, with case and punctuation."""
+        """The whole text, with case and punctuation."""
         return " ".join(utterance.text for utterance in self.utterances)
 
 

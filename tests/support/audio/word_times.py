@@ -1,4 +1,4 @@
-"""How far words are from where they should be."""
+"""Errors of word times."""
 
 import statistics
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 TimedWord = tuple[float, str]
 
 REACH_SECONDS = 0.6
-"""Words beyond it count as missing: most are said again within some seconds."""
+"""Largest error of a matched word in seconds; a word that differs more counts as missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Match:
 
     @property
     def share(self) -> float:
-        """Of the expected words."""
+        """Share of the expected words that are missing."""
         return self.found / self.expected
 
 

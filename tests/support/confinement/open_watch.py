@@ -1,4 +1,4 @@
-"""Was a file opened? inotify knows, whoever opened it."""
+"""Detection of opened files by inotify, whichever process opens them."""
 
 import ctypes
 import os

@@ -1,9 +1,9 @@
 """gcloud, bq and curl as the scripts of deploy/ use them, over a project that is kept in a file.
 
-Run as a program under those names (tests.support.deploy.project). It knows no API: it keeps what is created, refuses
-what is not there or is there already, as gcloud words it, and it plays the worker pool: revisions, shares of the
-instances, workers that get ready and log it, and a job whose event comes back. What a test wants to go wrong stands in
-the project under `faults`: the beginning of a command line -> [exit status, stderr].
+Run as a program under those names (tests.support.deploy.project). It implements no API: it stores created resources,
+refuses missing or existing ones with gcloud's wording, and simulates the worker pool: revisions, shares of the
+instances, workers that become ready and log it, and a job whose event comes back. Faults that a test wants are in the
+project under `faults`: the beginning of a command line -> [exit status, stderr].
 """
 
 import base64
@@ -187,7 +187,7 @@ def labels_of(text: str) -> dict[str, str]:
 
 
 def described(project: Project, name: str, kept: dict[str, Any], wanted: str) -> str:
-    """What a `describe` prints in that format."""
+    """Format the output of a `describe`."""
     if "status.url" in wanted:
         return f"https://{name}.example.com"
     if label := re.search(r"value\(labels\.(\w+)\)", wanted):

@@ -56,7 +56,7 @@ def _values(text: str) -> Iterator[float]:
 
 
 def fires(query: str, for_minutes: int, series: Series, at_minute: int) -> bool:
-    """Whether an alert on the query is firing then, evaluated once a minute from the beginning."""
+    """Return True if an alert on the query fires, evaluated once a minute from the beginning."""
     since: dict[Labels, int] = {}
     for minute in range(at_minute + 1):
         found = _Judge(query, series, minute).judged()
@@ -205,7 +205,7 @@ def _aggregated(how: Callable[[list[float]], float], inner: Vector, by: frozense
 
 
 def _grown(values: list[float]) -> float:
-    """What a counter has grown by; a fall is a restart from zero."""
+    """Return the increase of a counter; a decrease is a restart from zero."""
     return sum(after - before if after >= before else after for before, after in pairwise(values))
 
 

@@ -148,7 +148,7 @@ class JobsRoom:
 
     @property
     def files(self) -> list[Path]:
-        """What lies in the folder for downloads."""
+        """Return the names of files in the folder for downloads."""
         return list(self.folder.iterdir())
 
     @property
@@ -171,5 +171,5 @@ def speech(seconds: float, seed: int = 1) -> Pcm:
 
 
 async def never(_samples: Pcm, _job_id: str) -> None:
-    """A recogniser's script that holds every window up for ever."""
+    """Script of a recogniser that blocks every window."""
     await asyncio.Event().wait()

@@ -10,7 +10,7 @@ from schemas.job import MAX_JOB_BYTES
 
 HEAD = '{"job_id": "job-1", "video_id": "vod", "audio_uri": "gs://audio/a.pcm"'
 NESTING = 200
-"""How deep pydantic's JSON parser goes."""
+"""Nesting limit of pydantic's JSON parser."""
 
 
 def _filled(part: Callable[[int], str], *, last: str = "") -> bytes:

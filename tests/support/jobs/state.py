@@ -1,4 +1,4 @@
-"""What tests of job state share: workers on one bucket, each with a clock of its own, and things to store."""
+"""Support of job state tests: workers on one bucket, each with its own clock, and objects to store."""
 
 import asyncio
 from collections.abc import Callable

@@ -18,7 +18,7 @@ START_SECONDS = 60.0
 
 
 def missing_part() -> str | None:
-    """What keeps the emulator from starting here, in words."""
+    """Return the reason why the emulator cannot start here, or an empty string."""
     for program in ("gcloud", "java"):
         if shutil.which(program) is None:
             return f"{program} is not installed"

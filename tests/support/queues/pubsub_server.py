@@ -122,7 +122,7 @@ async def embedded() -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def embedded_server() -> AsyncIterator[Server]:
-    """The embedded server, its time standing still until `pass_time`."""
+    """Run the embedded server with a clock that advances only by `pass_time`."""
     async with embedded() as connection:
         yield connection
 

@@ -22,7 +22,7 @@ class ScriptedPubSub(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._answers: dict[str, list[bytes | Refused | None]] = {}
 
     def answer(self, method: str, *answers: bytes | Refused | None) -> None:
-        """Append answers; the last one is given again and again."""
+        """Append answers; the last one is repeated."""
         self._answers.setdefault(method, []).extend(answers)
 
     def count(self, method: str) -> int:

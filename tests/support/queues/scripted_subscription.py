@@ -1,4 +1,4 @@
-"""A subscription that does what a test tells it, faults above all."""
+"""A subscription scripted by a test, including its faults."""
 
 import asyncio
 from collections.abc import Sequence

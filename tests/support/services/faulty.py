@@ -27,7 +27,7 @@ STORAGE_FAULTS: dict[str, Callable[[], Exception]] = {
     "503": lambda: google_errors.ServiceUnavailable("backend error"),
     "timeout": lambda: requests.exceptions.ReadTimeout("read timed out"),
 }
-"""What the GCS client raises once the adapter's repetitions are used up."""
+"""Return the GCS client's error after the adapter's retries."""
 
 
 def make_storage_fault(name: str) -> Exception:

@@ -47,13 +47,13 @@ class Cloud:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What a worker on these servers needs."""
+        """Names and addresses that a worker on these servers needs."""
         here = {"PROJECT_ID": self.project, "TEMP_DIR": str(self.downloads)}
         return {**self.local.environment, **here}
 
     @property
     def downloads(self) -> Path:
-        """Where the workers put temporary files."""
+        """Folder of the workers' temporary files."""
         return self.folder / "downloads"
 
     @asynccontextmanager
@@ -75,7 +75,7 @@ class Cloud:
     async def worker(
         self, engine: WindowRecogniser | None = None, cloud_engine: Deepgram | None = None, **settings: Any
     ) -> AsyncIterator[Consumer]:
-        """A worker on this event loop; leaving ends it at once. Deepgram is the settings' where none is given."""
+        """Run a worker on this event loop; leaving stops it at once. Deepgram is the settings' by default."""
         with mock.patch.dict(os.environ, self.environment):
             effective = read_settings({**os.environ, **settings})
             engine_settings, money, jobs = effective.engine, effective.money, effective.jobs
@@ -104,18 +104,18 @@ async def _running(consumer: Consumer) -> AsyncIterator[None]:
         yield
     finally:
         consumer.stop("the test is over")
-        consumer.stop("and does not wait for the pull under way")
+        consumer.stop("and does not wait for the pull in flight")
         await run
 
 
 @contextmanager
 def cloud_in(folder: Path, pubsub_target: str | None = None) -> Iterator[Cloud]:
-    """Servers that keep their files there; Pub/Sub is the server at the target where one is given."""
+    """Run servers with their files in the folder; Pub/Sub is the server at `target`, unless it is None."""
     (folder / "downloads").mkdir()
     with _pubsub(pubsub_target) as target, EmbeddedGcs(folder / "gcs") as storage:
         storage.create_buckets([AUDIO_BUCKET, OUTPUT_BUCKET, STATE_BUCKET])
         project = f"test-{uuid.uuid4().hex[:12]}"
-        # Without a backoff: a message that was given back can be seen at once.
+        # Without a backoff: a nacked message can be pulled at once.
         asyncio.run(provision(target, project, *(replace(plan, min_backoff_seconds=None) for plan in PLANS)))
         local = LocalCloud(pubsub_target=target, storage_url=storage.url, root=folder / "gcs")
         yield Cloud(local=local, project=project, folder=folder)

@@ -49,7 +49,7 @@ class Broker(MemoryPubSub):
         return _FailingTopic(self, name)
 
     def free(self, name: str = "dead") -> list[Delivery]:
-        """What could be pulled now."""
+        """Return the letters that could be pulled now."""
         return [held.delivery for held in self.queue(f"{name}-sub").held if held.lease_ends_at is None]
 
 

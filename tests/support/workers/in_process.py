@@ -28,10 +28,10 @@ class Watched:
     url: str
     watch: Watch
     serve: Callable[[], None]
-    """Tells the watch that the worker takes messages, which it does from the beginning."""
+    """Snapshot of a consumer that pulls messages from the beginning."""
 
     async def get(self, page: str) -> tuple[int, bytes]:
-        """What the health port says, asked from a thread of the test's."""
+        """Return the answer of the health port, requested from a thread of the test."""
         return await asyncio.to_thread(fetch, f"{self.url}/{page}")
 
     async def status(self, page: str) -> int:
@@ -65,5 +65,5 @@ async def watched(
                 yield Watched(pipeline=pipeline, url=url, watch=watch, serve=lambda: watch.serving(engines, consumer))
             finally:
                 consumer.stop("the test is over")
-                consumer.stop("and does not wait for the pull under way")
+                consumer.stop("and does not wait for the pull in flight")
                 await run

@@ -27,7 +27,7 @@ from worker.ports import ObjectRef
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """How a job ended: its terminal event and what it cost."""
+    """Terminal event of a job and its cost event."""
 
     event: CompletedEvent | FailedEvent
     cost: CostEvent
@@ -81,7 +81,7 @@ class Pipeline:
         )
 
     async def endings(self, count: int, job_id: str | None = "job-1", seconds: float = 60.0) -> None:
-        """Read events until that job has been told to have ended so many times."""
+        """Read events until the job has ended the given number of times."""
 
         async def enough() -> bool:
             await self._read()
@@ -92,7 +92,7 @@ class Pipeline:
         await eventually(enough, seconds)
 
     async def dead_letters(self) -> list[DeadLetter]:
-        """Every envelope that lies there."""
+        """Return every envelope on the dead-letter subscription."""
         received = await self._server.pull_now(self._path("subscriptions", DEAD_LETTER_TOPIC))
         return [parse_dead_letter(one.message.data) for one in received]
 

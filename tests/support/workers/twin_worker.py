@@ -130,7 +130,7 @@ class TwinWorker:
         return {event.job.job_id: event.error.error_message for event in self.events if isinstance(event, FailedEvent)}
 
     async def counted(self) -> dict[str, tuple[int, int]]:
-        """(attempts, crashes) of every job whose claim stands."""
+        """Return (attempts, crashes) of every job that has a claim object."""
         found = {}
         for ref, (data, _) in self.store._objects.items():
             if ref.bucket == "state" and ref.name.startswith("claims/"):
@@ -140,7 +140,7 @@ class TwinWorker:
 
     @property
     def why_unready(self) -> str:
-        """What health would say: the reason why no message is taken in."""
+        """Return the reason why no message is pulled, as in `/health`."""
         snapshot = self.consumer.snapshot
         return snapshot.intake_stopped_because or snapshot.pull_failure
 

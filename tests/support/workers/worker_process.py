@@ -62,7 +62,7 @@ class WorkerProcess:
         return [event for event in self.log if event["message"] == message and fields.items() <= event.items()]
 
     def wait_for(self, message: str, count: int = 1, seconds: float = 60.0, **fields: Any) -> None:
-        """Return once it has logged so many of them; fail when it ends before."""
+        """Wait for the given number of log events; fail if the process ends before."""
 
         def enough() -> bool:
             assert self._process.poll() is None, f"the worker ended early:\n{self._log.read_text('utf-8')[-4000:]}"
@@ -99,7 +99,7 @@ class WorkerProcess:
 
 
 def _lives(process: psutil.Process) -> bool:
-    """A zombie that nobody reaps holds nothing any more."""
+    """Return True for a zombie, which holds no resources any more."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""What the probes accept and refuse, on the in-memory store and on files."""
+"""Probes of parts, on the in-memory store and on files."""
 
 import os
 import resource

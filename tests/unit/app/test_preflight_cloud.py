@@ -1,4 +1,4 @@
-"""What a start makes of buckets and topics that refuse, and of those that only fail to answer."""
+"""Checks at the start of buckets and topics that refuse, and of those that only fail to answer."""
 
 from worker.app.preflight.cloud import _found
 from worker.core.delivery.fitness import Part

@@ -109,7 +109,7 @@ def test_when_chunks_went_to_the_engine_is_read_from_the_trace() -> None:
     assert list(chunk_starts([line, line])) == [1.5, 1.5]
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells what processes hold")
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux reports the memory of processes")
 async def test_the_memory_of_descendants_counts(tmp_path: Path) -> None:
     python = shutil.which("python3") or "python3"
     child = await asyncio.create_subprocess_exec(
@@ -127,7 +127,7 @@ async def test_the_memory_of_descendants_counts(tmp_path: Path) -> None:
     assert max(held) > 2**25
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells what processes hold")
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux reports the memory of processes")
 def test_processes_that_hide_their_memory_note_themselves_what_they_hold(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     environment = with_notes({**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, notes, hidden=True)

@@ -1,4 +1,4 @@
-"""How tokens of ours are compared with NeMo's."""
+"""Comparison of engines: agreement of tokens, and the best of several ways."""
 
 from hypothesis import given
 from hypothesis import strategies as st

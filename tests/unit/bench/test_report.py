@@ -1,4 +1,4 @@
-"""One report, told three ways; the document, section by section."""
+"""A report as text, table and JSON; the document, section by section."""
 
 import json
 from dataclasses import replace

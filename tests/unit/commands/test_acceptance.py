@@ -1,4 +1,4 @@
-"""What is promised, judged by made-up endings whose figures can be added up by hand."""
+"""Promises, judged on made-up results whose figures can be added by hand."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def trial(
 
 
 def lost(*, told: bool = True) -> Trial:
-    """One that failed, or was never heard of again."""
+    """A job that failed, or never ended."""
     return Trial(
         job_id="job-2", audio_uri="gs://a/b", method=Method.AUTO, event=failed() if told else None, cost=cost_of()
     )

@@ -28,7 +28,7 @@ def console(*words: str) -> Result:
 
 @pytest.fixture
 def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobsRoom:
-    """What adopts letters for the console, on twins."""
+    """Adopter of letters for the console, on twins."""
     found = JobsRoom(tmp_path)
 
     @asynccontextmanager

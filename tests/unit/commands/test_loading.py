@@ -1,4 +1,4 @@
-"""What a command loads before it does anything: seconds hang on the machine, modules do not."""
+"""Modules that a command loads before its first call: unlike seconds, they do not depend on the machine."""
 
 import subprocess
 import sys

@@ -50,7 +50,7 @@ few = settings(max_examples=25)
 
 @contextmanager
 def printed() -> Iterator[io.StringIO]:
-    """What stdout and stderr get, which must be visible; an end of the command is no error."""
+    """Return stdout and stderr, which must be visible; an exit of the command is no error."""
     told = io.StringIO()
     wide = mock.patch.dict(os.environ, {"COLUMNS": "300"})
     with redirect_stdout(told), redirect_stderr(told), wide, suppress(typer.Exit, SystemExit):
@@ -59,7 +59,7 @@ def printed() -> Iterator[io.StringIO]:
 
 
 def on_a_terminal(renderable: Any) -> str:
-    """What a terminal is sent for it."""
+    """Return the terminal's output."""
     console = Console(file=io.StringIO(), force_terminal=True, width=300)
     console.print(renderable)
     assert isinstance(console.file, io.StringIO)
@@ -234,7 +234,7 @@ def test_validate_shows_it_as_text(text: str, event: Any) -> None:
     with printed() as told:
         validate._show(trials, judged(trials))
 
-    assert "not told by these jobs (3 in all)" in told.getvalue()
+    assert "without a figure (3 in all)" in told.getvalue()
     assert is_visible(without_colours(on_a_terminal(validate._job_table(trials))))
 
 

@@ -1,4 +1,4 @@
-"""Messages of version 1 stay readable for ever: files are added to tests/golden/v1, never changed."""
+"""Messages of version 1 stay readable: files are added to tests/golden/v1, never changed."""
 
 import json
 from pathlib import Path

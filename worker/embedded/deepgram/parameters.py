@@ -74,7 +74,7 @@ def _each(query: Sequence[tuple[str, str]]) -> Iterable[str]:
 
 def _repeated(query: Sequence[tuple[str, str]]) -> Iterable[str]:
     names = [name for name, _ in query if name in PARAMETERS and not PARAMETERS[name].many]
-    return (f"{name} is given more than once" for name in sorted({name for name in names if names.count(name) > 1}))
+    return (f"{name} occurs more than once" for name in sorted({name for name in names if names.count(name) > 1}))
 
 
 def _together(query: Mapping[str, str]) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""A decoder that a file has taken over reaches nothing; where the kernel lacks a means, what is open is said."""
+"""Confinement: a decoder taken over by a file reaches nothing; gaps of the kernel are reported."""
 
 import asyncio
 import ctypes
@@ -41,7 +41,7 @@ NOTHING = Kernel(landlock_abi=0, seccomp=None)
 
 
 def under_attack(abi: int, *, filtered: bool) -> Mapping[str, Any]:
-    """What a decoder got that was taken over, with the means of that kernel at most."""
+    """Return the reach of a decoder that was taken over, with at most the given mechanisms of the kernel."""
     python = next((path for path in SYSTEMS if path.exists()), None)
     if python is None:
         pytest.skip("no Python that the unprivileged user may run")

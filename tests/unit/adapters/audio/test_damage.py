@@ -1,4 +1,4 @@
-"""What is there is decoded and flagged; nothing there is an error."""
+"""Damaged files: the readable part is decoded and flagged; no readable part is an error."""
 
 import numpy as np
 import pytest

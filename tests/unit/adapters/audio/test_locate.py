@@ -1,4 +1,4 @@
-"""Which ffmpeg serves: never an older one than the package brings."""
+"""Choice of ffmpeg: never an older one than the bundled."""
 
 from pathlib import Path
 

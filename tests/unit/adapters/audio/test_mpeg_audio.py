@@ -1,4 +1,4 @@
-"""What an MP3's own header states, without ffmpeg."""
+"""Facts from an MP3's own header, without ffmpeg."""
 
 from pathlib import Path
 

@@ -71,7 +71,7 @@ def frame(value: int = 1000, ms: int = FRAME_MS) -> Pcm:
 
 
 def laid(timeline: Timeline, times_ms: list[int], samples: Pcm | None = None) -> list[int]:
-    """Lay a frame at each of these times; where each begins, by the samples before it."""
+    """Lay a frame at each of these times; return the starts by the count of samples."""
     begins = []
     for time in times_ms:
         pieces = list(timeline.lay(time, frame() if samples is None else samples))

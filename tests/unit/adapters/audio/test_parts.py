@@ -167,7 +167,7 @@ async def test_a_wav_that_is_longer_than_its_header_states_ends_where_the_serial
 
 
 class Tape:
-    """A decode of known samples that counts how far it runs ahead, and spoils what it is told to."""
+    """A decode of known samples that counts how far it runs ahead, and spoils the given parts."""
 
     def __init__(self, samples: Pcm, *, spoilt: int | None = None, shifted: int | None = None) -> None:
         self.samples, self.spoilt, self.shifted = samples, spoilt, shifted

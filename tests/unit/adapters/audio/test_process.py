@@ -54,7 +54,7 @@ def decoder(media: MediaKit) -> FfmpegDecoder:
 
 @pytest.fixture
 def children() -> Children:
-    """What this test has started and still runs: a whole run of the suite has servers of its own beside it."""
+    """Return the child processes of this test; a whole run of the suite has servers of its own beside them."""
     before = set(psutil.Process().children(recursive=True))
     return lambda: [child for child in psutil.Process().children(recursive=True) if child not in before]
 

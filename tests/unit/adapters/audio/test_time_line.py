@@ -15,7 +15,7 @@ from worker.errors import AudioTooLong
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 DELAY_SECONDS = 0.15
-"""Of an encoder that its format does not state; MP3 at 8 kHz has the longest."""
+"""Tolerance for encoder delays that the format does not state; MP3 at 8 kHz has the longest."""
 SECONDS = 2.5
 
 

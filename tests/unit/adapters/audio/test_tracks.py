@@ -1,4 +1,4 @@
-"""Several audio tracks: the default one is taken, and a silent one is told of."""
+"""Several audio tracks: the default one is decoded, and a silent one is flagged."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What an answer may look like and still be a transcript, and that whatever is accepted can be kept and rendered."""
+"""Limits of an acceptable answer; whatever is accepted can be stored and rendered."""
 
 import copy
 import json

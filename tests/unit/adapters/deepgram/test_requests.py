@@ -1,4 +1,4 @@
-"""What is sent, how much at once, and what it takes of this process."""
+"""Requests: content, concurrency and resources of this process."""
 
 import asyncio
 import json

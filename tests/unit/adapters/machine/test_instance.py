@@ -13,7 +13,7 @@ CLOUD_RUN = {"CLOUD_RUN_WORKER_POOL": "pool", "CLOUD_RUN_REVISION": "pool-00007-
 
 @contextmanager
 def metadata_server(*statuses: int, instance_id: str = "00bf4bf02d") -> Iterator[str]:
-    """Answers with these statuses in turn, the last one for ever; refuses whoever lacks Google's header."""
+    """Answer with these statuses in turn, repeating the last; refuse requests without Google's header."""
     left = list(statuses)
 
     class Handler(BaseHTTPRequestHandler):

@@ -9,7 +9,7 @@ import pytest
 
 from worker.adapters.machine.own_memory import held_bytes
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux keeps it from others, and tells")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux hides a process and reports its memory")
 
 UID = 10001
 # Forked, so that both are the unprivileged user without starting a program that this user may not read.

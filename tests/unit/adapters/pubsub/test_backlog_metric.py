@@ -53,7 +53,7 @@ class Monitoring:
 
 
 def asked(*responses: Response | Exception) -> tuple[list[int | None], Monitoring]:
-    """What is known after each answer."""
+    """Return the known value after each answer."""
     monitoring, known = Monitoring(iter(responses)), []
     backlog = BacklogMetric("p", "jobs", FakeClock(), lambda: monitoring)
     for _ in responses:

@@ -13,7 +13,7 @@ ROUTES = {"/ready": lambda: Answer(status=200, body=b"yes\n"), "/live": lambda: 
 
 
 def exchange(server: HealthServer, request: bytes) -> bytes:
-    """What it answers to these bytes, until it closes."""
+    """Return the server's answer to these bytes, until it closes."""
     host, _, port = server.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(request)

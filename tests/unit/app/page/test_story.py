@@ -8,7 +8,7 @@ from worker.app.page.story import JobTraces, story_of
 NOW = TEN_O_CLOCK + timedelta(minutes=1)
 
 
-def test_a_completed_job_tells_its_steps_costs_and_artefacts() -> None:
+def test_a_completed_job_lists_its_steps_costs_and_artefacts() -> None:
     result = result_of(completed("a", fallback=1), cost_of("a", parakeet_hours=1, deepgram_hours=0.1))
 
     story = story_of(JobTraces(job_id="a", result=result), NOW)

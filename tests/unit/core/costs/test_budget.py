@@ -226,7 +226,7 @@ async def test_a_ledger_that_cannot_be_read_stops_the_spending(content: bytes) -
 
 
 class NeverFirst(MemoryObjectStore):
-    """Somebody else always writes the ledger first."""
+    """A store in which another writer always writes the ledger first."""
 
     async def write(
         self, ref: ObjectRef, data: bytes, *, content_type: str, if_generation: int | None = None

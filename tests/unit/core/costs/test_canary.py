@@ -14,7 +14,7 @@ NOW = datetime(2026, 11, 28, tzinfo=UTC)
 def jobs(
     count: int, *, failed: int = 0, fallback: int = 0, speed: float = 200, usd: float = 0.01, **fields: Any
 ) -> list[JobCost]:
-    """So many jobs of an hour with six chunks; speeds and prices scatter by a tenth. `fallback` chunks fell back."""
+    """Make jobs of an hour with six chunks; speeds and prices scatter by a tenth. `fallback` chunks fell back."""
     chance = random.Random(count)
     made = []
     for number in range(count):

@@ -1,4 +1,4 @@
-"""What may lie on a dead-letter subscription."""
+"""Messages of a dead-letter subscription."""
 
 import json
 from collections.abc import Mapping

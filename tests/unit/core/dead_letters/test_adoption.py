@@ -1,4 +1,4 @@
-"""The chore that looks after forwarded messages, on the in-memory Pub/Sub with a clock that stands still."""
+"""Adoption of forwarded messages, on the in-memory Pub/Sub with a stopped clock."""
 
 import asyncio
 import random
@@ -78,7 +78,7 @@ class Pool:
 
     @property
     def free(self) -> list[str]:
-        """What a console could pull now."""
+        """Return the letters that a console could pull now."""
         return [held.delivery.message_id for held in self.broker.queue("dead-sub").held if held.lease_ends_at is None]
 
     @property

@@ -195,7 +195,7 @@ async def play(outcomes: list[list[str]], lives: list[float], exactly_once: bool
 
 
 def expected_end(script: list[str]) -> tuple[int, int]:
-    """(given up, done) of a job that is given up at a permanent error or its third transient one."""
+    """Return (given up, done) of a job that is given up at a permanent error or its third transient one."""
     transient = 0
     for outcome in script:
         transient += outcome == "transient"

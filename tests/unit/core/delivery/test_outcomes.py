@@ -42,7 +42,7 @@ ERRORS: dict[str, Callable[[], BaseException | None]] = {
     "disk": lambda: OSError(28, "No space left on device"),
     "memory": MemoryError,
     "defect": lambda: KeyError("a bug"),
-    "cancelled by nobody": asyncio.CancelledError,
+    "cancelled from within": asyncio.CancelledError,
 }
 EXPECTED = {
     "none": "ack",
@@ -57,7 +57,7 @@ EXPECTED = {
     "disk": "deferred",
     "memory": "deferred",
     "defect": "retry",
-    "cancelled by nobody": "retry",
+    "cancelled from within": "retry",
 }
 """The outcome where nothing else happens; a bucket that is none of the worker's is a matter of the call."""
 
@@ -186,7 +186,7 @@ async def deliver_one(error: str, depth: str, event: str) -> tuple[Attempt, Scri
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("error", ERRORS)
 async def test_the_depth_at_which_an_error_is_raised_changes_nothing(error: str, depth: str) -> None:
-    if error == "cancelled by nobody" and depth in {"in_a_child", "in_a_grandchild"}:
+    if error == "cancelled from within" and depth in {"in_a_child", "in_a_grandchild"}:
         expected = "ack"  # a task group takes a cancelled child for one that has ended
     else:
         expected = EXPECTED[error]

@@ -1,4 +1,4 @@
-"""How the consumer ends: in less than 7 s whatever hangs, and with nothing left unsettled that could be nacked."""
+"""Shutdown of the consumer: within 7 s whatever hangs, and with nothing left unsettled that could be nacked."""
 
 import asyncio
 from typing import Any

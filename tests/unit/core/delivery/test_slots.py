@@ -179,7 +179,7 @@ async def play(slots: Slots, total: int, max_parked: int, script: list[tuple[str
 
 
 class Job:
-    """A delivery's task: works, parks when told to, comes back when told to, ends when told to."""
+    """A delivery's task: works, parks, comes back and ends on the test's command."""
 
     def __init__(self, slot: Slot) -> None:
         self.slot = slot

@@ -138,7 +138,7 @@ async def test_what_is_unpacked_takes_room_as_well(tmp_path: Path) -> None:
 
 
 class Overwritten(MemoryObjectStore):
-    """A store in which somebody overwrites the object before each of the next downloads."""
+    """A store in which another writer overwrites the object before each of the next downloads."""
 
     times = 0
 

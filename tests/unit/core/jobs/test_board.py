@@ -56,7 +56,7 @@ def test_a_job_that_has_not_begun_has_as_many_chunks_as_its_container_promises()
     assert job.chunks == (None, None, None, None)
 
 
-def test_a_job_that_is_not_routed_yet_shows_what_its_message_said() -> None:
+def test_a_job_that_is_not_routed_yet_shows_the_method_of_its_message() -> None:
     board = Board()
 
     with board.showing(understood):

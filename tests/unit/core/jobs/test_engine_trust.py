@@ -8,7 +8,7 @@ from worker.errors import GpuNotAvailable
 
 
 class ScriptedProbe:
-    """Fails until it is told that the engine is back."""
+    """An engine that fails until the test repairs it."""
 
     def __init__(self) -> None:
         self.runs = 0

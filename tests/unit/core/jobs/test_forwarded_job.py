@@ -1,4 +1,4 @@
-"""A job that the subscription's policy gave up on: what is known of it is said, and nothing else."""
+"""A job that the subscription's policy gave up on: known facts are published, and no made-up ones."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What a delivery's bytes and attributes ask for, and what is logged and said about them."""
+"""Reading of a delivery's bytes and attributes, and what is logged about them."""
 
 import gc
 import json

@@ -43,7 +43,7 @@ def chunks(count: int = 1) -> Sequence[Chunk]:
 
 
 class ScriptedBudget:
-    """Grants so many dollars, once; remembers what was taken and what came back."""
+    """A budget that grants the given dollars once, and records what was taken and returned."""
 
     def __init__(self, usd: float) -> None:
         self._left, self.purse = usd, Purse()
@@ -116,7 +116,7 @@ def down() -> MemoryCloudRecogniser:
 
 
 def wasting(requests: int) -> MemoryCloudRecogniser:
-    """Bills so many requests a chunk, for nothing."""
+    """A service that bills the given number of requests a chunk without a transcript."""
 
     def unusable() -> Exception:
         error = DeepgramUnusable("it cannot be read as JSON")

@@ -43,7 +43,7 @@ def short_turns() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one message that was delivered to a worker."""
+    """Result of one message that was delivered to a worker."""
 
     room: JobsRoom
     log: list[EventDict]

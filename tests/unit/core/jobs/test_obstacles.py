@@ -1,4 +1,4 @@
-"""What a job that waits holds on to, and where it does not wait."""
+"""Resources that a waiting job holds, and obstacles that it does not wait for."""
 
 import gc
 import weakref

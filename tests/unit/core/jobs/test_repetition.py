@@ -1,4 +1,4 @@
-"""What becomes of a job that was completed before and is delivered again."""
+"""Another delivery of a job that was completed before."""
 
 import asyncio
 from pathlib import Path

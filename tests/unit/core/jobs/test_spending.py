@@ -1,4 +1,4 @@
-"""What a job is charged for over all of its attempts: chunks that stand, and chunks that came to nothing."""
+"""Charges of a job over all its attempts: finished chunks, and failed ones."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How long a job stands still when its worker is killed, by production's figures on a fake clock."""
+"""Idle time of a job whose worker is killed, by production's figures on a fake clock."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""How far the decoder may run ahead, and what is kept of a job that fails: the chunks paid for above all."""
+"""Limits of decoding ahead, and chunks that are kept when a job fails: above all those paid for."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -88,9 +88,9 @@ def test_an_overlap_recognised_differently_is_cut_in_the_middle() -> None:
 
 def test_words_that_only_the_later_window_contains_are_not_lost_at_the_seam() -> None:
     earlier = window(0, 30, Word("before", 27, 27.4, 0.9))
-    later = window(28, 58, *said("only I heard this", start=0.1), overlaps=True)
+    later = window(28, 58, *said("only I saw this", start=0.1), overlaps=True)
 
-    assert texts(merge([earlier, later])) == ["before", "only", "I", "heard", "this"]
+    assert texts(merge([earlier, later])) == ["before", "only", "I", "saw", "this"]
 
 
 def test_windows_that_only_touch_lose_no_equal_words() -> None:
@@ -213,9 +213,9 @@ def test_windows_without_overlap_keep_every_spoken_word(windows: list[WindowTran
 
 @st.composite
 def seams(draw: st.DrawFn) -> tuple[list[str], list[WindowTranscript]]:
-    """One stream of words, heard by two windows that overlap, with times that differ by up to a frame or two."""
+    """One stream of words in two overlapping windows, with times that differ by up to a frame or two."""
     drawn = draw(st.lists(st.sampled_from(["the", "no", "a", "yes", "go", "house"]), min_size=10, max_size=40))
-    # Of equal words closer than the tolerance of times nobody can tell which is which.
+    # Equal words closer than the tolerance of times cannot be distinguished.
     spoken = [word for word, _ in groupby(drawn)]
     starts, clock = [], 24.0
     for _ in spoken:

@@ -79,7 +79,7 @@ def test_no_words_make_no_paragraph() -> None:
 
 @st.composite
 def timelines(draw: st.DrawFn) -> list[Word]:
-    """What `merge` promises: words in strict order, on whole milliseconds."""
+    """Words as `merge` returns them: in strict order, in whole milliseconds."""
     clock, words = 0, []
     for _ in range(draw(st.integers(0, 40))):
         start = clock + draw(st.sampled_from([1, 100, 799, 800, 5000]))

@@ -1,4 +1,4 @@
-"""The gates on recorded speech: silent on a thousand windows with the words that are said, loud on the same without."""
+"""Gates on recorded speech: none fires on a thousand windows with the right words; they fire without them."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +50,7 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Window]:
 
 
 def said(utterance: Utterance) -> Iterator[Word]:
-    """What was said, each word up to the next; spread evenly where the synthesiser does not tell."""
+    """Return the spoken words, each until the next; spread evenly if the synthesiser gives no times."""
     texts = utterance.text.split()
     first, last = utterance.start_sample / SAMPLE_RATE_HZ, utterance.end_sample / SAMPLE_RATE_HZ
     step = (last - first) / len(texts)

@@ -25,7 +25,7 @@ def test_a_right_query_has_nothing_wrong(query: tuple[tuple[str, str], ...]) -> 
         ((("utt_split", "-1"),), "utt_split may not be '-1'"),
         ((("language", ""),), "language may not be ''"),
         ((("callback_method", "GET"),), "callback_method may not be 'GET'"),
-        ((("model", "a"), ("model", "b")), "model is given more than once"),
+        ((("model", "a"), ("model", "b")), "model occurs more than once"),
         ((("model", "nova-3"), ("keywords", "x")), "keywords are not supported for nova-3: use keyterm"),
         ((("model", "nova-2"), ("keyterm", "x")), "keyterm is supported for nova-3 only"),
     ],
