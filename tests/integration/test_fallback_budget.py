@@ -14,7 +14,7 @@ from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
 from worker.core.costs.budget import FallbackBudget
-from worker.core.jobs.ladder import Deepgram
+from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import RoutingPolicy
 from worker.errors import FallbackBudgetExhausted
 
@@ -42,7 +42,7 @@ class Pool:
         return JobsRoom(
             folder,
             store=self.store,
-            deepgram=Deepgram(recogniser=self.cloud, usd_per_minute=price, budget=budget),
+            deepgram=PaidRecogniser(recogniser=self.cloud, usd_per_minute=price, budget=budget),
             claim_ttl_seconds=30,
             chunk_seconds=CHUNK_SECONDS,
             routing=RoutingPolicy(rollout_percent=0),

@@ -20,7 +20,7 @@ from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import words_in
 from worker.app.engines import prices
 from worker.core.costs.budget import NoLimit
-from worker.core.jobs.ladder import Deepgram
+from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.transcript.planning import Chunk, ChunkCutter
 from worker.embedded.deepgram import EmbeddedDeepgram
 from worker.embedded.deepgram.audio import fingerprint
@@ -62,12 +62,12 @@ async def test_the_bill_of_a_mixed_job_is_right_to_the_millionth(tmp_path: Path)
         script=failing_where(lambda samples: samples.tobytes() in bad_windows), seconds_a_window=0.5
     )
     cloud = MemoryCloudRecogniser()
-    deepgram = Deepgram(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit())
+    deepgram = PaidRecogniser(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit())
     on_an_l4 = prices(EngineSettings(), MoneySettings(), uses_gpu=True)
     room = JobsRoom(
         tmp_path,
         recogniser=engine,
-        deepgram=deepgram,
+        paid=deepgram,
         claim_ttl_seconds=30,
         chunk_seconds=CHUNK_SECONDS,
         prices=on_an_l4,

@@ -10,13 +10,13 @@ from tests.support.jobs.harness import speech
 from tests.support.workers.cloud import Cloud
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.core.costs.budget import NoLimit
-from worker.core.jobs.ladder import Deepgram
+from worker.core.jobs.paid_recogniser import PaidRecogniser
 
 AUDIO = riff_wav(speech(65).astype("<i2").tobytes())
 
 
 async def test_the_cost_of_jobs_can_be_read_from_the_state_bucket(cloud: Cloud) -> None:
-    deepgram = Deepgram(recogniser=MemoryCloudRecogniser(), usd_per_minute=0.0045, budget=NoLimit())
+    deepgram = PaidRecogniser(recogniser=MemoryCloudRecogniser(), usd_per_minute=0.0045, budget=NoLimit())
     async with cloud.working(cloud_engine=deepgram, chunk_duration_minutes=0.5) as pipeline:
         uri = await pipeline.upload(AUDIO)
         await pipeline.submit(uri, "job-1", force_method="hybrid")

@@ -26,7 +26,7 @@ from worker.app.engines import started_or_none
 from worker.app.recogniser import NoEngine
 from worker.core.costs.budget import NoLimit
 from worker.core.delivery.consumer import Consumer
-from worker.core.jobs.ladder import Deepgram
+from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.embedded.deepgram import EmbeddedDeepgram, Reply
 from worker.errors import DeepgramUnavailable, GpuNotAvailable
 
@@ -36,8 +36,8 @@ WITHOUT_GPU = {"enable_gpu_transcription": False, "chunk_duration_minutes": 0.5}
 NULL = {**TINY, "PARAKEET_MODEL_NAME": "null", "DEEPGRAM_API_KEY": ""}
 
 
-def paid_by(recogniser: MemoryCloudRecogniser) -> Deepgram:
-    return Deepgram(recogniser=recogniser, usd_per_minute=0.0045, budget=NoLimit())
+def paid_by(recogniser: MemoryCloudRecogniser) -> PaidRecogniser:
+    return PaidRecogniser(recogniser=recogniser, usd_per_minute=0.0045, budget=NoLimit())
 
 
 async def test_everything_goes_through_deepgram(cloud: Cloud) -> None:

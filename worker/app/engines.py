@@ -17,7 +17,7 @@ from worker.core.costs.bill import Prices, price_book
 from worker.core.costs.budget import Budget, FallbackBudget, NoLimit
 from worker.core.costs.usage import MeteredRecogniser
 from worker.core.jobs.engine_trust import EngineTrust
-from worker.core.jobs.ladder import Deepgram
+from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.readiness import Readiness
 from worker.errors import GpuNotAvailable
 from worker.ports import ObjectStore, WindowRecogniser
@@ -33,14 +33,14 @@ class Engines:
     parakeet: MeteredRecogniser
     process: ParakeetEngine | None
     """What supervises the inference process; None where there is none."""
-    deepgram: Deepgram | None
+    paid: PaidRecogniser | None
     health: EngineTrust
     readiness: Readiness
     prices: Prices
 
 
 def engines_of(
-    settings: EngineSettings, money: MoneySettings, parakeet: WindowRecogniser, deepgram: Deepgram | None
+    settings: EngineSettings, money: MoneySettings, parakeet: WindowRecogniser, paid: PaidRecogniser | None
 ) -> Engines:
     """Put engines that have been started together. Raises `DeepgramPriceUnknown`."""
     health = EngineTrust(SystemClock(), doubted=isinstance(parakeet, NoEngine))
@@ -48,9 +48,9 @@ def engines_of(
     return Engines(
         parakeet=MeteredRecogniser(parakeet),
         process=parakeet if isinstance(parakeet, ParakeetEngine) else None,
-        deepgram=deepgram,
+        paid=paid,
         health=health,
-        readiness=Readiness(health, deepgram, may_pay=may_pay),
+        readiness=Readiness(health, paid, may_pay=may_pay),
         prices=prices(settings, money, uses_gpu=parakeet.facts.uses_gpu),
     )
 
@@ -68,10 +68,10 @@ async def open_engines(
     `engine` is what `make_engine` returned, where its process has been started before.
     """
     async with (
-        open_deepgram(settings, money, store, cloud.state_bucket) as deepgram,
+        open_deepgram(settings, money, store, cloud.state_bucket) as paid,
         start_engine(settings, cloud, engine) as parakeet,
     ):
-        yield engines_of(settings, money, parakeet, deepgram)
+        yield engines_of(settings, money, parakeet, paid)
 
 
 def start_engine(
@@ -106,7 +106,7 @@ async def started_or_none(
 @asynccontextmanager
 async def open_deepgram(
     settings: EngineSettings, money: MoneySettings, store: ObjectStore, state_bucket: str
-) -> AsyncIterator[Deepgram | None]:
+) -> AsyncIterator[PaidRecogniser | None]:
     """The fallback with its price and budget, or None where there is no key.
 
     Raises `ValueError` for a key that cannot be sent, `DeepgramPriceUnknown`.
@@ -117,7 +117,7 @@ async def open_deepgram(
     retries = RetryPolicy()
     rates = prices(settings, money, uses_gpu=True)
     async with make_deepgram(settings, settings.deepgram_api_key.get_secret_value(), retries) as recogniser:
-        yield Deepgram(
+        yield PaidRecogniser(
             recogniser=recogniser,
             usd_per_minute=rates.deepgram_usd_per_minute,
             multilingual_usd_per_minute=rates.deepgram_multilingual_usd_per_minute,

@@ -250,7 +250,7 @@ def make_jobs(
         output=OutputWriter(cloud.store, output_bucket=names.output_bucket, writable_buckets=names.writable_buckets),
         decoder=decoder,
         recogniser=engines.parakeet,
-        deepgram=engines.deepgram,
+        paid=engines.paid,
         health=engines.health,
         completions=cloud.pubsub.topic(names.completion_topic),
         dead_letters=cloud.pubsub.topic(names.dead_letter_topic),

@@ -123,7 +123,7 @@ def _ladder(engine: WindowRecogniser, job_id: str) -> Ladder:
     clock = SystemClock()
     return Ladder(
         recogniser=engine,
-        deepgram=None,
+        paid=None,
         health=EngineTrust(clock),
         clock=clock,
         route=Route(method="parakeet", reason="local_file"),

@@ -21,8 +21,8 @@ from worker.core.jobs.attempt import JobAttempt, Jobs
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.board import Board
 from worker.core.jobs.engine_trust import EngineTrust
-from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.output import OutputWriter
+from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import RoutingPolicy
 from worker.core.jobs.state import JobStates
 from worker.core.jobs.tools import JobRules, JobTools
@@ -70,7 +70,7 @@ class JobsRoom:
         *,
         recogniser: MemoryRecogniser | None = None,
         store: MemoryObjectStore | None = None,
-        deepgram: Deepgram | None = None,
+        deepgram: PaidRecogniser | None = None,
         claim_ttl_seconds: float = 5.0,
         board: Board | None = None,
         clock: Clock | None = None,
@@ -93,7 +93,7 @@ class JobsRoom:
             output=OutputWriter(self.store, output_bucket="out", writable_buckets=frozenset({"out"})),
             decoder=self.decoder,
             recogniser=recogniser,
-            deepgram=self.deepgram,
+            paid=self.deepgram,
             health=self.health,
             completions=self.completions,
             dead_letters=self.dead_letters,

@@ -24,7 +24,7 @@ from worker.app.cloud import open_cloud
 from worker.app.engines import engines_of, open_deepgram
 from worker.app.worker import make_consumer, make_decoder, routing_policy
 from worker.core.delivery.consumer import Consumer
-from worker.core.jobs.ladder import Deepgram
+from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.embedded.gcs import EmbeddedGcs
 from worker.embedded.local_cloud import AUDIO_BUCKET, OUTPUT_BUCKET, PLANS, STATE_BUCKET, LocalCloud
 from worker.embedded.own_thread import in_thread
@@ -64,7 +64,7 @@ class Cloud:
 
     @asynccontextmanager
     async def working(
-        self, engine: WindowRecogniser | None = None, cloud_engine: Deepgram | None = None, **settings: Any
+        self, engine: WindowRecogniser | None = None, cloud_engine: PaidRecogniser | None = None, **settings: Any
     ) -> AsyncIterator[Pipeline]:
         """The other side, with a worker on this event loop; leaving waits until it has settled all it holds."""
         async with self.pipeline() as pipeline, self.worker(engine, cloud_engine, **settings) as consumer:
@@ -73,7 +73,7 @@ class Cloud:
 
     @asynccontextmanager
     async def worker(
-        self, engine: WindowRecogniser | None = None, cloud_engine: Deepgram | None = None, **settings: Any
+        self, engine: WindowRecogniser | None = None, cloud_engine: PaidRecogniser | None = None, **settings: Any
     ) -> AsyncIterator[Consumer]:
         """Run a worker on this event loop; leaving stops it at once. Deepgram is the settings' by default."""
         with mock.patch.dict(os.environ, self.environment):

@@ -87,7 +87,7 @@ class TwinWorker:
             output=OutputWriter(self.store, output_bucket="out", writable_buckets=frozenset({"out", "other"})),
             decoder=MemoryAudioDecoder(max_seconds=3600),
             recogniser=MemoryRecogniser(),
-            deepgram=None,
+            paid=None,
             health=EngineTrust(self.clock),
             completions=self.completions,
             dead_letters=self.dead_letters,

@@ -26,7 +26,7 @@ from worker.core.jobs.expiry import refuse_expired
 from worker.core.jobs.frames import without_frames
 from worker.core.jobs.job_message import JobMessage, original_of, read_message
 from worker.core.jobs.ladder import Ladder
-from worker.core.jobs.obstacles import Obstacles, expect_deepgram
+from worker.core.jobs.obstacles import Obstacles, expect_paid_service
 from worker.core.jobs.output import Author
 from worker.core.jobs.ownership import while_owned
 from worker.core.jobs.phases import Arrival, Claimed, Ended, Received, Routed, Spent, Transcribing
@@ -74,7 +74,7 @@ class JobAttempt:
     def __init__(self, delivery: Delivery, tools: JobTools, rules: JobRules) -> None:
         self._delivery, self._tools, self._rules = delivery, tools, rules
         self._given_up: dict[int, EngineError] = {}
-        self._obstacles = Obstacles(tools.states, tools.deepgram, tools.clock, tools.intake)
+        self._obstacles = Obstacles(tools.states, tools.paid, tools.clock, tools.intake)
         now = tools.clock.now()
         queued_seconds = max(0.0, (now - delivery.publish_time).total_seconds())
         receipt = Arrival(
@@ -166,7 +166,7 @@ class JobAttempt:
             situation = self._situation(job, job.duration_seconds)
             try:
                 self._tools.intake.expect(job)
-                expect_deepgram(self._tools.deepgram, situation)
+                expect_paid_service(self._tools.paid, situation)
                 async with self._claim(job, stale_generation, deliveries=deliveries) as claim:
                     deliveries = 0  # this one is counted, if it claims the job again
                     return await self._work(job, claim)
@@ -206,7 +206,7 @@ class JobAttempt:
         log.info("job.routed", method=found.method, reason=found.reason, codec=facts.codec)
         chunk_seconds = self._rules.chunk_seconds
         self._phase = routed = claimed.routed(found, expected_seconds=seconds, chunk_seconds=chunk_seconds)
-        usable = feasible(found, situation, deepgram_configured=self._tools.deepgram is not None)
+        usable = feasible(found, situation, paid_configured=self._tools.paid is not None)
         self._phase = routed = replace(routed, route=usable)
         return situation, routed
 
@@ -222,9 +222,9 @@ class JobAttempt:
     async def _transcribe(
         self, routed: Routed, audio: AudioInput, claim: Claim, situation: Situation
     ) -> tuple[Transcribing, Transcribed]:
-        engine, deepgram = self._tools.recogniser.facts, self._tools.deepgram
-        deepgram_model = deepgram.recogniser.model_name if deepgram else None
-        self._phase = phase = routed.transcribing(engine, deepgram_model=deepgram_model)
+        engine, paid = self._tools.recogniser.facts, self._tools.paid
+        paid_model = paid.recogniser.model_name if paid else None
+        self._phase = phase = routed.transcribing(engine, paid_model=paid_model)
         decoder = await self._tools.decoder.identity()
         rules: dict[str, str | float] = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION}
         key = partial(checkpoint_key, audio=audio.facts, settings={**rules, "decoder": decoder})
@@ -256,7 +256,7 @@ class JobAttempt:
         tools, job = self._tools, routed.job
         return Ladder(
             recogniser=tools.recogniser,
-            deepgram=tools.deepgram,
+            paid=tools.paid,
             health=tools.health,
             clock=tools.clock,
             route=routed.route,

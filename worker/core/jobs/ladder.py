@@ -12,12 +12,11 @@ from typing import Literal, assert_never
 
 import structlog
 
-from schemas.job import ANY_LANGUAGE
 from schemas.speech import WindowSpan, WindowTranscript
 from schemas.state import NO_WASTE, Checkpoint, Waste
-from worker.core.costs.budget import Budget
 from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.frames import without_frames
+from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import Route
 from worker.core.jobs.tasks import together
 from worker.core.transcript.planning import Chunk
@@ -34,46 +33,13 @@ from worker.errors import (
     TranscriptRejected,
     WorkerError,
 )
-from worker.ports import SAMPLE_RATE_HZ, Clock, CloudRecogniser, CloudRecognition, Pcm, Recognition, WindowRecogniser
-from worker.telemetry.register import DEEPGRAM_REQUESTS, FALLBACKS, GATE_FAILURES
+from worker.ports import SAMPLE_RATE_HZ, Clock, Recognition, WindowRecogniser
+from worker.telemetry.register import FALLBACKS, GATE_FAILURES
 from worker.telemetry.spans import stage
 
 SECONDS_PER_MINUTE = 60
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Deepgram:
-    """The paid way: the service, its price, and the budget that its dollars are taken from before they are spent."""
-
-    recogniser: CloudRecogniser
-    usd_per_minute: float
-    """For audio of one language."""
-    budget: Budget
-    most_requests: int = 1
-    """How many requests one chunk may cost at worst, those included that the service bills without an answer."""
-    multilingual_usd_per_minute: float | None = None
-    """For audio whose language the service finds out; None: the same."""
-
-    async def recognise(self, samples: Pcm, *, language: str, job_id: str) -> CloudRecognition:
-        """One chunk, paid for. Raises `FallbackBudgetExhausted`, and what the service's port raises."""
-        usd_per_minute = self.usd_per_minute
-        if language == ANY_LANGUAGE and self.multilingual_usd_per_minute is not None:
-            usd_per_minute = self.multilingual_usd_per_minute
-        usd = len(samples) / SAMPLE_RATE_HZ / SECONDS_PER_MINUTE * usd_per_minute
-        purse = await self.budget.take(usd * self.most_requests)
-        try:
-            answer = await self.recogniser.recognise(samples, language=language, job_id=job_id)
-        except PaidServiceError as exc:
-            DEEPGRAM_REQUESTS.add(exc.wasted_requests, outcome="wasted")
-            log.warning("deepgram.failed", wasted_requests=exc.wasted_requests, wasted_usd=exc.wasted_requests * usd)
-            purse.put_back(usd * (self.most_requests - exc.wasted_requests))
-            raise
-        purse.put_back(usd * (self.most_requests - 1 - answer.wasted_requests))
-        DEEPGRAM_REQUESTS.add(outcome="answered")
-        DEEPGRAM_REQUESTS.add(answer.wasted_requests, outcome="wasted")
-        return answer
 
 
 @dataclass(kw_only=True)
@@ -100,7 +66,7 @@ class _Meter:
 
 
 class Ladder:
-    """Hears the chunks of one job, by its route. `deepgram` is None where there is no key for it.
+    """Hears the chunks of one job, by its route. `paid` is None where there is no key for it.
 
     `may_fall_back`: chunks that Parakeet cannot do may go to Deepgram. `may_use_parakeet`: a job that was routed to
     Deepgram may go to Parakeet when the budget is spent; or when Deepgram is down, where the route is for speed only.
@@ -116,7 +82,7 @@ class Ladder:
         self,
         *,
         recogniser: WindowRecogniser,
-        deepgram: Deepgram | None,
+        paid: PaidRecogniser | None,
         health: EngineTrust,
         clock: Clock,
         route: Route,
@@ -127,9 +93,9 @@ class Ladder:
         given_up: dict[int, EngineError] | None = None,
     ) -> None:
         self._given_up = {} if given_up is None else given_up
-        self._recogniser, self._deepgram, self._health, self._clock = recogniser, deepgram, health, clock
+        self._recogniser, self._paid, self._health, self._clock = recogniser, paid, health, clock
         self._route, self._may_use_parakeet = route, may_use_parakeet
-        self._falls_back = may_fall_back and deepgram is not None
+        self._falls_back = may_fall_back and paid is not None
         self._language, self._job_id = language, job_id
         self.waste, self.interrupted = NO_WASTE, False
 
@@ -155,10 +121,10 @@ class Ladder:
             case "parakeet":
                 return await self._parakeet_first(chunk, meter)
             case "deepgram":
-                return await self._deepgram_first(chunk, meter)
+                return await self._paid_first(chunk, meter)
             case "hybrid" if chunk.index % 2:
                 # By number, not by whoever is free: a job that is done again is split alike.
-                return await self._deepgram_first(chunk, meter)
+                return await self._paid_first(chunk, meter)
             case "hybrid":
                 return await self._parakeet_first(chunk, meter)
             case _:
@@ -182,7 +148,7 @@ class Ladder:
                 self._given_up[chunk.index] = without_frames(error)
             raise
 
-    async def _deepgram_first(self, chunk: Chunk, meter: _Meter) -> Checkpoint:
+    async def _paid_first(self, chunk: Chunk, meter: _Meter) -> Checkpoint:
         try:
             return await self._pay_for(chunk, meter)
         except FallbackBudgetExhausted as spent:
@@ -231,24 +197,24 @@ class Ladder:
             log.warning("chunk.doubtful", chunk=chunk.index, code=error.code, reason=str(error))
             return doubtful
         try:
-            paid = await self._pay_for(chunk, meter)
+            answered = await self._pay_for(chunk, meter)
         except (JobFault, ServiceDown) as refusal:
             if doubtful is None:
                 raise
             log.warning("chunk.doubtful", chunk=chunk.index, code=error.code, reason=str(refusal))
             return doubtful
         FALLBACKS.add(reason=error.code)
-        return paid.model_copy(update={"fallback_reason": error.code})
+        return answered.model_copy(update={"fallback_reason": error.code})
 
     async def _pay_for(self, chunk: Chunk, meter: _Meter) -> Checkpoint:
-        if self._deepgram is None:
+        if self._paid is None:
             raise DeepgramNotConfigured(self._route.reason)
         span = _whole(chunk)
         samples = chunk.samples_of(span)
         sent_seconds = len(samples) / SAMPLE_RATE_HZ
         with self._step("deepgram", chunk):
             try:
-                answer = await self._deepgram.recognise(samples, language=self._language, job_id=self._job_id)
+                answer = await self._paid.recognise(samples, language=self._language, job_id=self._job_id)
             except PaidServiceError as exc:
                 meter.add_wasted(exc.wasted_requests, sent_seconds)
                 raise

@@ -3,8 +3,8 @@
 import structlog
 
 from worker.core.jobs.audio_input import AudioIntake
-from worker.core.jobs.ladder import Deepgram
-from worker.core.jobs.routing import Situation, another_may_do_without, needs_deepgram
+from worker.core.jobs.paid_recogniser import PaidRecogniser
+from worker.core.jobs.routing import Situation, another_may_do_without, needs_paid_service
 from worker.core.jobs.state import JobStates
 from worker.errors import ClaimHeld, DeepgramDown, ParkingFull, ResourceDown, ServiceDown
 from worker.ports import Clock, JobSlot
@@ -15,17 +15,17 @@ LEAST_SECONDS = 5.0
 log = structlog.get_logger(__name__)
 
 
-def expect_deepgram(deepgram: Deepgram | None, situation: Situation) -> None:
+def expect_paid_service(paid: PaidRecogniser | None, situation: Situation) -> None:
     """Raise `DeepgramDown` where the job needs Deepgram and it is down, before anything is downloaded for the job."""
-    if deepgram is not None and (reason := deepgram.recogniser.down_because) and needs_deepgram(situation):
+    if paid is not None and (reason := paid.recogniser.down_because) and needs_paid_service(situation):
         raise DeepgramDown(reason)
 
 
 class Obstacles:
     """Waits for another worker's claim to end, for Deepgram to come back, or for the audio's bucket to work again."""
 
-    def __init__(self, states: JobStates, deepgram: Deepgram | None, clock: Clock, intake: AudioIntake) -> None:
-        self._states, self._deepgram, self._clock, self._intake = states, deepgram, clock, intake
+    def __init__(self, states: JobStates, paid: PaidRecogniser | None, clock: Clock, intake: AudioIntake) -> None:
+        self._states, self._paid, self._clock, self._intake = states, paid, clock, intake
 
     async def wait_out(
         self, obstacle: ClaimHeld | DeepgramDown | ResourceDown, situation: Situation, slot: JobSlot
@@ -48,15 +48,15 @@ class Obstacles:
         try:
             async with slot.parked():
                 if isinstance(down, DeepgramDown):
-                    await self._wait_for_deepgram(down)
+                    await self._wait_for_paid_service(down)
                 else:
                     await self._intake.wait_for(situation.job)
         except ParkingFull:
             raise down from None
         log.info("job.unparked")
 
-    async def _wait_for_deepgram(self, down: DeepgramDown) -> None:
-        if self._deepgram is None:
+    async def _wait_for_paid_service(self, down: DeepgramDown) -> None:
+        if self._paid is None:
             raise down
         await self._clock.sleep(LEAST_SECONDS)
-        await self._deepgram.recogniser.turn()
+        await self._paid.recogniser.turn()

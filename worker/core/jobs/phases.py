@@ -152,7 +152,7 @@ class Routed(Claimed):
         """The count of chunks by the container's duration; None where the container states none."""
         return math.ceil(self.expected_seconds / self.chunk_seconds) if self.expected_seconds else None
 
-    def transcribing(self, engine: EngineFacts, *, deepgram_model: str | None) -> "Transcribing":
+    def transcribing(self, engine: EngineFacts, *, paid_model: str | None) -> "Transcribing":
         """Return the next phase."""
         return Transcribing(
             receipt=self.receipt,
@@ -163,7 +163,7 @@ class Routed(Claimed):
             expected_seconds=self.expected_seconds,
             chunk_seconds=self.chunk_seconds,
             engine=engine,
-            deepgram_model=deepgram_model,
+            paid_model=paid_model,
         )
 
 
@@ -172,7 +172,7 @@ class Transcribing(Routed):
     """The engines have begun. `finished` is None while they work, and afterwards the chunks they finished."""
 
     engine: EngineFacts
-    deepgram_model: str | None
+    paid_model: str | None
     """None on a worker without a key."""
     progress: Progress | None = None
     finished: tuple[Checkpoint, ...] | None = None
@@ -189,7 +189,7 @@ class Transcribing(Routed):
     def model_name(self, chunks: Iterable[Checkpoint]) -> str:
         """Return the model of the transcript, Parakeet's where both engines took part."""
         if self.method_used(chunks) is Method.DEEPGRAM:
-            return self.deepgram_model or UNNAMED_DEEPGRAM_MODEL
+            return self.paid_model or UNNAMED_DEEPGRAM_MODEL
         return self.engine.model_name
 
     def device(self, chunks: Iterable[Checkpoint]) -> EngineFacts | None:

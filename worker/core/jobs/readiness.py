@@ -1,7 +1,7 @@
 """Whether any engine could do a job now: what the intake asks before it pulls."""
 
 from worker.core.jobs.engine_trust import EngineTrust
-from worker.core.jobs.ladder import Deepgram
+from worker.core.jobs.paid_recogniser import PaidRecogniser
 
 
 class Readiness:
@@ -10,19 +10,19 @@ class Readiness:
     `may_pay`: Deepgram may do what Parakeet cannot. A message that stays in the queue is better than a job that fails.
     """
 
-    def __init__(self, health: EngineTrust, deepgram: Deepgram | None, *, may_pay: bool) -> None:
-        self._health, self._deepgram, self._may_pay = health, deepgram, may_pay
+    def __init__(self, health: EngineTrust, paid: PaidRecogniser | None, *, may_pay: bool) -> None:
+        self._health, self._paid, self._may_pay = health, paid, may_pay
 
     def why_not(self) -> str:
         """Return the reason why no job could be done now; empty where one could, or could try."""
         if self._health.is_healthy():
             return ""
-        if self._deepgram is None:
+        if self._paid is None:
             return "Parakeet cannot work, and there is no DEEPGRAM_API_KEY"
         if not self._may_pay:
             return "Parakeet cannot work, and ENABLE_FALLBACK is false"
-        if self._deepgram.budget.is_spent:
+        if self._paid.budget.is_spent:
             return "Parakeet cannot work, and the day's Deepgram budget is spent"
-        if reason := self._deepgram.recogniser.down_because:
+        if reason := self._paid.recogniser.down_because:
             return f"Parakeet cannot work, and Deepgram is down: {reason}"
         return ""

@@ -61,7 +61,7 @@ def route(situation: Situation) -> Route:
     return next(found for rule in RULES if (found := rule(situation)) is not None)
 
 
-def feasible(found: Route, situation: Situation, *, deepgram_configured: bool) -> Route:
+def feasible(found: Route, situation: Situation, *, paid_configured: bool) -> Route:
     """The route, or the nearest one that this worker can take.
 
     Raises `ParakeetDisabled` or `DeepgramNotConfigured` where there is none, `GpuNotAvailable` where there is none now.
@@ -73,7 +73,7 @@ def feasible(found: Route, situation: Situation, *, deepgram_configured: bool) -
         found = Route(method="deepgram", reason="gpu_disabled")
     if found.reason == GPU_UNHEALTHY and not may_fall_back(situation):
         raise GpuNotAvailable("the engine failed repeatedly, and falling back is off")
-    if found.method == "parakeet" or deepgram_configured:
+    if found.method == "parakeet" or paid_configured:
         return found
     asked_for = found.method == "deepgram" and found.reason in {"force_method", "transcription_method"}
     if asked_for or not can_use_parakeet(situation):
@@ -98,7 +98,7 @@ def can_use_parakeet(situation: Situation) -> bool:
     return may_use_gpu(situation) and _model_has_language(situation)
 
 
-def needs_deepgram(situation: Situation) -> bool:
+def needs_paid_service(situation: Situation) -> bool:
     """Return True where the job can only wait while Deepgram is down: no chunk of it may go to Parakeet."""
     found = route(situation)
     may_step_in = found.is_for_speed and situation.gpu_healthy and can_use_parakeet(situation)

@@ -6,8 +6,8 @@ from worker.core.costs.bill import Prices
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.board import Board
 from worker.core.jobs.engine_trust import EngineTrust
-from worker.core.jobs.ladder import Deepgram
 from worker.core.jobs.output import OutputWriter
+from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import RoutingPolicy
 from worker.core.jobs.state import JobStates
 from worker.ports import AudioDecoder, Clock, Topic, WindowRecogniser
@@ -38,7 +38,7 @@ class JobTools:
     output: OutputWriter
     decoder: AudioDecoder
     recogniser: WindowRecogniser
-    deepgram: Deepgram | None
+    paid: PaidRecogniser | None
     health: EngineTrust
     completions: Topic
     dead_letters: Topic

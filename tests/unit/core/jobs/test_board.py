@@ -36,7 +36,7 @@ def test_a_running_job_lists_the_engine_of_each_chunk_in_the_order_of_the_audio(
     )
     board = Board()
 
-    transcribing = replace(routed().transcribing(ENGINE, deepgram_model="nova-3"), progress=progress)
+    transcribing = replace(routed().transcribing(ENGINE, paid_model="nova-3"), progress=progress)
 
     with board.showing(lambda: transcribing):
         (job,) = board.running(now=110.0)

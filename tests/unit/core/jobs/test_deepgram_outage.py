@@ -21,7 +21,7 @@ from tests.support.services.deepgram import GuardedCloud
 from worker.adapters.memory.pubsub import MemoryPubSub
 from worker.core.costs.budget import NoLimit
 from worker.core.delivery.consumer import Consumer
-from worker.core.jobs.ladder import Deepgram
+from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.readiness import Readiness
 from worker.core.jobs.routing import RoutingPolicy
 from worker.errors import DeepgramDown, DeepgramRejected, DeepgramUnusable, PaidServiceError, TranscriptionTimeout
@@ -43,7 +43,7 @@ class World:
         self.fault_seconds = 1.0
         self.requests = Counter[str]()
         self.cloud = GuardedCloud(self.clock, self._serve)
-        self.deepgram = Deepgram(recogniser=self.cloud, usd_per_minute=0.0045, budget=NoLimit())
+        self.deepgram = PaidRecogniser(recogniser=self.cloud, usd_per_minute=0.0045, budget=NoLimit())
         self.room = JobsRoom(
             folder, deepgram=self.deepgram, clock=self.clock, claim_ttl_seconds=30.0, chunks_in_flight=1, **rules
         )

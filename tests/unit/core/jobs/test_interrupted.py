@@ -12,7 +12,7 @@ from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.costs.budget import NoLimit
 from worker.core.jobs import transcription
-from worker.core.jobs.ladder import Deepgram
+from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.ports import ObjectRef, Pcm
 
 BY_DEEPGRAM = {"force_method": "deepgram"}
@@ -25,7 +25,7 @@ class Service:
     def __init__(self) -> None:
         self.may_answer, self.asked = asyncio.Event(), 0
         self.cloud = MemoryCloudRecogniser(script=self._serve, cancelled_seconds=3.0)
-        self.deepgram = Deepgram(recogniser=self.cloud, usd_per_minute=0.0045, budget=NoLimit())
+        self.deepgram = PaidRecogniser(recogniser=self.cloud, usd_per_minute=0.0045, budget=NoLimit())
 
     async def _serve(self, _samples: Pcm, _job_id: str) -> None:
         self.asked += 1

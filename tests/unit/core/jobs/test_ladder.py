@@ -12,7 +12,8 @@ from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.costs.budget import NoLimit, Purse
 from worker.core.jobs.engine_trust import EngineTrust
-from worker.core.jobs.ladder import Deepgram, Ladder
+from worker.core.jobs.ladder import Ladder
+from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import Engine, Route
 from worker.core.transcript.planning import Chunk, ChunkCutter
 from worker.errors import (
@@ -79,12 +80,12 @@ class Rungs:
         self.clock = FakeClock()
         self.cloud = cloud or MemoryCloudRecogniser()
         self.health = EngineTrust(self.clock)
-        deepgram = Deepgram(
+        deepgram = PaidRecogniser(
             recogniser=self.cloud, usd_per_minute=0.006, budget=budget or NoLimit(), most_requests=most_requests
         )
         self._ladder = Ladder(
             recogniser=engine or MemoryRecogniser(),
-            deepgram=deepgram if with_key else None,
+            paid=deepgram if with_key else None,
             health=self.health,
             clock=self.clock,
             route=Route(method=method, reason=reason),

@@ -16,8 +16,8 @@ from worker.adapters.memory.store import MemoryObjectStore
 from worker.core.costs.budget import NoLimit
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.frames import without_frames
-from worker.core.jobs.ladder import Deepgram
-from worker.core.jobs.obstacles import Obstacles, expect_deepgram
+from worker.core.jobs.obstacles import Obstacles, expect_paid_service
+from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import RoutingPolicy, Situation
 from worker.core.jobs.state import JobStates
 from worker.errors import DeepgramDown, DeepgramUnavailable, ParkingFull
@@ -56,7 +56,7 @@ def cloud() -> MemoryCloudRecogniser:
 @pytest.fixture
 def obstacles(cloud: MemoryCloudRecogniser) -> Obstacles:
     clock = FakeClock()
-    deepgram = Deepgram(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit())
+    deepgram = PaidRecogniser(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit())
     store = MemoryObjectStore(clock.now)
     states = JobStates(store, "state", clock, "worker", 30.0)
     return Obstacles(states, deepgram, clock, AudioIntake(store, Path(), input_buckets=frozenset(), max_bytes=1))
@@ -79,14 +79,14 @@ async def test_a_job_that_another_worker_may_do_is_not_held(obstacles: Obstacles
     assert slot.parkings == 0
 
 
-def test_a_job_that_needs_deepgram_is_not_begun_while_it_is_down(cloud: MemoryCloudRecogniser) -> None:
-    deepgram = Deepgram(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit())
+def test_a_job_that_needs_paid_service_is_not_begun_while_it_is_down(cloud: MemoryCloudRecogniser) -> None:
+    deepgram = PaidRecogniser(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit())
 
     with pytest.raises(DeepgramDown):
-        expect_deepgram(deepgram, situation())
+        expect_paid_service(deepgram, situation())
     cloud.mend()
-    expect_deepgram(deepgram, situation())
-    expect_deepgram(None, situation())
+    expect_paid_service(deepgram, situation())
+    expect_paid_service(None, situation())
 
 
 def test_a_waiting_job_holds_no_samples() -> None:

@@ -25,7 +25,7 @@ RECEIVED = Received(receipt=RECEIPT)
 UNDERSTOOD = RECEIVED.understood(JOB)
 CLAIMED = UNDERSTOOD.claimed(deliveries=3, waste=WASTE)
 ROUTED = CLAIMED.routed(Route(method="hybrid", reason="force_method"), expected_seconds=1250.0, chunk_seconds=600.0)
-TRANSCRIBING = ROUTED.transcribing(GPU, deepgram_model="nova-3")
+TRANSCRIBING = ROUTED.transcribing(GPU, paid_model="nova-3")
 
 
 def chunk(index: int, engine: str, **fields: Any) -> Checkpoint:
@@ -97,7 +97,7 @@ def test_the_method_is_that_of_the_chunks_where_there_are_any() -> None:
 
 
 def test_chunks_that_another_worker_paid_for_are_deepgrams_on_a_worker_without_a_key() -> None:
-    keyless = replace(TRANSCRIBING, deepgram_model=None)
+    keyless = replace(TRANSCRIBING, paid_model=None)
 
     assert keyless.model_name(BOTH[1:]) == "deepgram"
     assert TRANSCRIBING.model_name(BOTH[1:]) == "nova-3"

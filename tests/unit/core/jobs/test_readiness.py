@@ -4,7 +4,7 @@ from tests.support.clock import FakeClock
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.core.costs.budget import NoLimit
 from worker.core.jobs.engine_trust import EngineTrust
-from worker.core.jobs.ladder import Deepgram
+from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.readiness import Readiness
 
 
@@ -12,18 +12,18 @@ class Spent(NoLimit):
     is_spent = True
 
 
-def deepgram(budget: NoLimit, *, down_because: str = "") -> Deepgram:
+def deepgram(budget: NoLimit, *, down_because: str = "") -> PaidRecogniser:
     recogniser = MemoryCloudRecogniser()
     if down_because:
         recogniser.go_down(down_because)
-    return Deepgram(recogniser=recogniser, usd_per_minute=0.0045, budget=budget)
+    return PaidRecogniser(recogniser=recogniser, usd_per_minute=0.0045, budget=budget)
 
 
 @pytest.mark.parametrize(
     "paid", [None, deepgram(NoLimit()), deepgram(Spent()), deepgram(NoLimit(), down_because="status 503")]
 )
 @pytest.mark.parametrize("may_pay", [True, False])
-def test_a_healthy_parakeet_is_enough(paid: Deepgram | None, may_pay: bool) -> None:
+def test_a_healthy_parakeet_is_enough(paid: PaidRecogniser | None, may_pay: bool) -> None:
     readiness = Readiness(EngineTrust(FakeClock()), paid, may_pay=may_pay)
 
     assert readiness.why_not() == ""
@@ -40,7 +40,7 @@ def test_a_healthy_parakeet_is_enough(paid: Deepgram | None, may_pay: bool) -> N
     ],
 )
 def test_without_parakeet_there_must_be_a_deepgram_that_is_up_a_permission_and_money(
-    paid: Deepgram | None, may_pay: bool, reason: str
+    paid: PaidRecogniser | None, may_pay: bool, reason: str
 ) -> None:
     readiness = Readiness(EngineTrust(FakeClock(), doubted=True), paid, may_pay=may_pay)
 

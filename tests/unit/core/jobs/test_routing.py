@@ -13,7 +13,7 @@ from worker.core.jobs.routing import (
     Situation,
     feasible,
     in_rollout,
-    needs_deepgram,
+    needs_paid_service,
     route,
 )
 from worker.errors import DeepgramNotConfigured, GpuNotAvailable, ParakeetDisabled, WorkerError
@@ -47,8 +47,8 @@ def situation(**changes: object) -> Situation:
         (situation(policy=BY_LENGTH, duration_seconds=9.0 * SECONDS_PER_HOUR), False),
     ],
 )
-def test_a_job_needs_deepgram_where_parakeet_may_not_or_cannot_do_it(case: Situation, needs: bool) -> None:
-    assert needs_deepgram(case) is needs
+def test_a_job_needs_paid_service_where_parakeet_may_not_or_cannot_do_it(case: Situation, needs: bool) -> None:
+    assert needs_paid_service(case) is needs
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_route_that_cannot_be_taken_becomes_the_nearest_one_or_an_error(
     expected = with_key if has_key else without_key
 
     try:
-        found = feasible(route(case), case, deepgram_configured=has_key)
+        found = feasible(route(case), case, paid_configured=has_key)
         outcome: str | type[Exception] = f"{found.method}: {found.reason}"
     except WorkerError as exc:
         outcome = type(exc)
@@ -216,7 +216,7 @@ def any_situation(draw: st.DrawFn) -> Situation:
 @given(case=any_situation(), has_key=st.booleans())
 def test_whatever_the_situation_the_route_is_one_that_the_worker_may_take(case: Situation, has_key: bool) -> None:
     try:
-        found = feasible(route(case), case, deepgram_configured=has_key)
+        found = feasible(route(case), case, paid_configured=has_key)
     except (ParakeetDisabled, DeepgramNotConfigured, GpuNotAvailable):
         return
 

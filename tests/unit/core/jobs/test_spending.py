@@ -13,7 +13,7 @@ from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.costs.budget import NoLimit
 from worker.core.jobs.attempt import JobAttempt
-from worker.core.jobs.ladder import Deepgram
+from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.errors import DeepgramUnusable, EngineFailure, ObjectNotFound, StorageServiceError
 from worker.ports import SAMPLE_RATE_HZ, ObjectRef, Pcm
 
@@ -40,7 +40,7 @@ class Fault:
 
 
 def room_with(folder: Path, cloud: MemoryCloudRecogniser, **options: object) -> JobsRoom:
-    deepgram = Deepgram(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit())
+    deepgram = PaidRecogniser(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit())
     return JobsRoom(folder, deepgram=deepgram, chunks_in_flight=1, **options)
 
 

@@ -18,7 +18,7 @@ from worker.adapters.memory.audio import MemoryAudioDecoder, MemoryPcmStream
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MEMORY_FACTS, MemoryRecogniser
 from worker.core.costs.budget import NoLimit
-from worker.core.jobs.ladder import Deepgram
+from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.transcription import ChunkCancelled, Transcription
 from worker.core.transcript.planning import Chunk
 from worker.errors import EngineFailure
@@ -28,8 +28,8 @@ BROKEN = MemoryRecogniser(script=failing_where(everything))
 WITHOUT_FALLBACK = {"transcription_config": {"enable_fallback": False}}
 
 
-def paid_by(cloud: MemoryCloudRecogniser) -> Deepgram:
-    return Deepgram(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit())
+def paid_by(cloud: MemoryCloudRecogniser) -> PaidRecogniser:
+    return PaidRecogniser(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit())
 
 
 async def interrupted(folder: Path) -> tuple[JobsRoom, MemoryCloudRecogniser]:
