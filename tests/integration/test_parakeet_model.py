@@ -1,23 +1,13 @@
-"""The tiny model: exact repetition, NeMo as the reference, what loading refuses, and the real process killed."""
+"""The tiny model through NeMo's modules: exact repetition, and NeMo as the reference."""
 
-import asyncio
-import os
 import random
-import signal
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 import pytest
 
 from schemas.speech import Word
 from tests.support.engines.parakeet import BATCH_SIZE, TINY_OPTIONS, quiet
-from tests.support.wait import eventually
-from worker.adapters.parakeet.engine import EngineState, ParakeetEngine
-from worker.embedded.samples import tiny_model as tiny_model_file
-from worker.errors import GpuNotAvailable, ModelLoadingError
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 if TYPE_CHECKING:
@@ -86,17 +76,6 @@ def test_a_window_is_heard_exactly_the_same_among_shorter_and_longer_ones(
     assert words[1] == alone[0]
 
 
-@pytest.mark.asyncio(loop_scope="session")
-async def test_another_process_hears_exactly_the_same(
-    parakeet: ParakeetEngine, speech_windows: tuple[Pcm, ...], alone: list[tuple[Word, ...]]
-) -> None:
-    answers = await asyncio.gather(
-        *(parakeet.recognise(window, f"job-{number}") for number, window in enumerate(speech_windows))
-    )
-
-    assert [answer.words for answer in answers] == alone
-
-
 def test_tokens_frames_and_durations_are_those_of_nemos_own_decoding(
     hear: "WindowsToWords", tiny_model: "LoadedModel", speech_windows: tuple[Pcm, ...]
 ) -> None:
@@ -160,64 +139,3 @@ def test_the_arithmetic_of_a_gpu_hears_nearly_the_same(
 
     heard, expected = text_of(words).split(), text_of(alone[0]).split()
     assert len(set(heard) & set(expected)) > 0.9 * len(set(expected))
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("/nowhere/model.nemo", "there is no file /nowhere/model.nemo"),
-        ("parakeet", "neither a path to a .nemo file nor a hub name"),
-        ("/models/parakeet", "neither a path to a .nemo file nor a hub name"),
-    ],
-)
-def test_a_name_that_is_no_model_is_refused_with_what_would_be_right(name: str, reason: str) -> None:
-    from worker.adapters.parakeet.model import load_model  # noqa: PLC0415
-
-    with pytest.raises(ModelLoadingError, match=reason):
-        load_model(replace(TINY_OPTIONS, model_name=name))
-
-
-def test_cuda_without_a_gpu_is_refused_rather_than_run_on_the_cpu() -> None:
-    torch = pytest.importorskip("torch")
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
-    from worker.adapters.parakeet.model import load_model  # noqa: PLC0415
-
-    with pytest.raises(GpuNotAvailable, match="PARAKEET_DEVICE=cpu"):
-        load_model(replace(TINY_OPTIONS, device="cuda"))
-
-
-def test_what_can_change_the_words_changes_the_fingerprint(tmp_path: Path) -> None:
-    from worker.adapters.parakeet.model import load_model  # noqa: PLC0415
-
-    copy = tmp_path / "copy.nemo"
-    copy.write_bytes(tiny_model_file().read_bytes())
-    first, same, wider = (
-        load_model(options)[1].model_fingerprint
-        for options in (
-            TINY_OPTIONS,
-            replace(TINY_OPTIONS, model_name=str(copy)),
-            replace(TINY_OPTIONS, batch_size=BATCH_SIZE + 1),
-        )
-    )
-
-    assert first == same
-    assert first != wider
-
-
-@pytest.mark.asyncio(loop_scope="session")
-async def test_the_process_killed_in_the_middle_of_a_batch_costs_no_word(
-    parakeet: ParakeetEngine, speech_windows: tuple[Pcm, ...], alone: list[tuple[Word, ...]]
-) -> None:
-    killed, restarts = parakeet.pid, parakeet.health.restarts
-    assert killed is not None
-    many = speech_windows * MORE_THAN_ARE_DECODED_AT_ONCE
-    calls = [asyncio.create_task(parakeet.recognise(window, "job")) for window in many]
-    await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)  # some batches done, the next under way
-
-    os.kill(killed, signal.SIGKILL)
-
-    assert [(await call).words for call in calls] == alone * MORE_THAN_ARE_DECODED_AT_ONCE
-    assert parakeet.health.restarts == restarts + 1
-    assert parakeet.health.state is EngineState.READY
-    await eventually(lambda: asyncio.sleep(0, not psutil.pid_exists(killed)))

@@ -21,7 +21,8 @@ def agreement_with_nemo(weights: Path, windows: Sequence[Pcm], *, device: str, d
     from bench.parakeet.comparison import _Ours, _untouched  # noqa: PLC0415  NeMo: 10 s
     from bench.parakeet.nemo import Nemo  # noqa: PLC0415
     from worker.adapters.parakeet.loaded import LoadedModel  # noqa: PLC0415
-    from worker.adapters.parakeet.model import _device, settle  # noqa: PLC0415
+    from worker.adapters.parakeet.loading.device import open_device  # noqa: PLC0415
+    from worker.adapters.parakeet.model import settle  # noqa: PLC0415
 
     options = replace(
         TINY_OPTIONS,
@@ -30,7 +31,7 @@ def agreement_with_nemo(weights: Path, windows: Sequence[Pcm], *, device: str, d
         batch_size=BATCH_SIZE,
         memory_limit_gib=MEMORY_LIMIT_GIB,
     )
-    place = _device(options)
+    place = open_device(options.device, options.memory_limit_gib)
     network = _untouched(options, place)
     settle(network, place, dtype)
     ours = _Ours(LoadedModel(network=network, device=place, dtype=dtype), plan_of(weights, device)).tokens(windows)

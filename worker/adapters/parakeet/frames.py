@@ -13,41 +13,30 @@ from worker.ports import SAMPLE_RATE_HZ
 LONGEST_WINDOW_SAMPLES = 40 * SAMPLE_RATE_HZ
 """Parakeet models are trained on clips of at most 40 s."""
 
-WINDOW_FRAMES = 384
-"""Of a window of 30 s, which has 375, as a multiple of 64. Windows are cut at 30 s, so a pass of 3,072 holds eight."""
+HOP_SAMPLES, SUBSAMPLING_FACTOR = 160, 8
+"""Samples of a spectrogram frame, and spectrogram frames of an encoder frame."""
 
-_ALIGNED_FRAMES = 64
-"""cuBLAS takes slow kernels for matrix products of other sizes (pytorch issues 146817 and 181718)."""
+WINDOW_FRAMES = 384
+"""Of a window of 30 s, which has 375, as a multiple of 128."""
+
+_LONGEST_WINDOW_FRAMES = 512
 
 _PASS_COST_FRAMES = 128
 """What a pass costs besides its frames: on an L4 reading the weights takes as long as computing about 128 frames."""
 
 
-def encoder_frames(samples: int, *, hop_samples: int = 160, subsampling_factor: int = 8) -> int:
-    """Return how many frames the encoder makes of a window: its spectrogram frames over the factor, rounded up.
+def encoder_frames(samples: int) -> int:
+    """Return how many frames of 80 ms the encoder makes of a window: its spectrogram frames over 8, rounded up.
 
-    The defaults are those of all Parakeet TDT models that are published: frames of 80 ms.
+    So do all Parakeet TDT models that are published. A model of other frames takes more passes than planned, and no
+    harm comes of it: the process packs what it gets by its own frames.
     """
-    return -(-(samples // hop_samples) // subsampling_factor)
-
-
-def pass_sizes(capacity: int) -> tuple[int, ...]:
-    """Return the sizes in frames of a GPU's passes, ascending: an eighth and three eighths of the capacity, and it.
-
-    Of a capacity of 3,072 these are 384, 1,152 and 3,072: one, three and eight windows of 30 s. Files of 1 to 5
-    minutes, each by itself, then take 1.11 times their own frames at the median. With half and quarter passes instead
-    they take 1.19 times, with whole passes alone 1.70 times.
-
-    `capacity` is a multiple of 64 that holds the longest window.
-    """
-    three_eighths = _aligned(capacity * 3 / 8)
-    eighth = max(WINDOW_FRAMES, _aligned(capacity / 8))
-    return tuple(sorted({eighth, max(three_eighths, eighth), capacity}))
+    return -(-(samples // HOP_SAMPLES) // SUBSAMPLING_FACTOR)
 
 
 def pass_capacity(windows: int) -> int:
     """Return the frames of a pass that holds so many windows of 30 s, and the longest window in any case."""
-    return max(_aligned(encoder_frames(LONGEST_WINDOW_SAMPLES)), windows * WINDOW_FRAMES)
+    return max(_LONGEST_WINDOW_FRAMES, windows * WINDOW_FRAMES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,8 +49,8 @@ class PassPlan:
     """Most windows in a pass: as many as the decoder takes."""
     sizes: tuple[int, ...] = ()
     """The sizes a pass can have, ascending, the last one `capacity`. Empty: a pass has the frames of its windows."""
-    hop_samples: int = 160
-    subsampling_factor: int = 8
+    gap_frames: int = 0
+    """Frames after each window that keep its neighbour apart from it."""
 
     def __post_init__(self) -> None:
         longest = self.frames_of(LONGEST_WINDOW_SAMPLES)
@@ -69,8 +58,8 @@ class PassPlan:
             raise ValueError(f"{self} does not hold a window of {longest} frames")
 
     def frames_of(self, samples: int) -> int:
-        """Return the encoder frames of a window."""
-        return encoder_frames(samples, hop_samples=self.hop_samples, subsampling_factor=self.subsampling_factor)
+        """Return the frames that a window takes in a pass: its encoder frames and a gap."""
+        return encoder_frames(samples) + self.gap_frames
 
     def pass_frames(self, frames: int) -> int:
         """Return the size of the pass that windows of so many frames in all are computed in, at most `capacity`."""
@@ -116,7 +105,3 @@ class PassPlan:
 def _without(frames: Sequence[int], positions: Collection[int]) -> list[int]:
     left_out = set(positions)
     return [one for position, one in enumerate(frames) if position not in left_out]
-
-
-def _aligned(frames: float) -> int:
-    return int(-(-frames // _ALIGNED_FRAMES)) * _ALIGNED_FRAMES

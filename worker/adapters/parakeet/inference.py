@@ -112,6 +112,20 @@ class WindowsToWords:
         """So many keep it busy: some that are not answered yet, and some that it can begin meanwhile."""
         return self.decoded_windows + (self.windows_ahead if self._encodes_aside else self._batch_size)
 
+    @property
+    def pass_frames(self) -> tuple[int, ...]:
+        """Empty: batches are bounded by their windows alone."""
+        return ()
+
+    @property
+    def gap_frames(self) -> int:
+        """Windows share no pass."""
+        return 0
+
+    def idle(self) -> bool:
+        """Do nothing: no work waits for idle time."""
+        return False
+
     def warm_up(self) -> None:
         """Pay now what the first batch would pay: on a GPU for windows of every length."""
         if self._on_gpu:

@@ -1,6 +1,5 @@
 """Loading a Parakeet TDT model through NeMo, whose import costs 10 s and 0.7 GB: for the inference process only."""
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,15 @@ import torch
 from nemo.collections.asr.models import ASRModel
 
 from worker.adapters.parakeet.loaded import LoadedModel
+from worker.adapters.parakeet.loading.device import open_device
+from worker.adapters.parakeet.loading.fingerprint import model_fingerprint, weights_sum
 from worker.adapters.parakeet.loading.languages import known_languages
 from worker.adapters.parakeet.mapped import restore
-from worker.adapters.parakeet.prepared import UnusualFileError, noted_sum, sum_of
 from worker.adapters.parakeet.protocol import EngineOptions
-from worker.errors import GpuNotAvailable, ModelLoadingError
+from worker.errors import ModelLoadingError
 from worker.ports import EngineFacts
 
 log = structlog.get_logger()
-
-# Part of every model fingerprint: raise it when a change of ours can give the same audio other words.
-DECODING_VERSION = "3"
-
-# What the process needs on the GPU beside its tensors, which are all that torch can cap.
-CUDA_CONTEXT_GIB = 1.0
 
 
 def load_model(options: EngineOptions) -> tuple[LoadedModel, EngineFacts]:
@@ -32,37 +26,22 @@ def load_model(options: EngineOptions) -> tuple[LoadedModel, EngineFacts]:
     Raises `GpuNotAvailable` or `ModelLoadingError` for what is checked here; what NeMo and its hub client raise besides
     is open-ended and passes through.
     """
-    device = _device(options)
+    device = open_device(options.device, options.memory_limit_gib)
     dtype = getattr(torch, options.gpu_precision) if device.type == "cuda" else torch.float32
     path = model_file(options.model_name).absolute()  # NeMo changes the working directory for a moment
     with ThreadPoolExecutor(1, "sum") as aside:
-        weights_sum = aside.submit(_weights_sum, path)
+        summed = aside.submit(weights_sum, path)
         network = restore(path)
         _require_tdt(options.model_name, network)
         settle(network, device, dtype)
     facts = EngineFacts(
         model_name=options.model_name,
-        model_fingerprint=_fingerprint(weights_sum.result(), dtype, options),
+        model_fingerprint=model_fingerprint(summed.result(), dtype, f"nemo, {options.batch_size} rows"),
         device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         uses_gpu=device.type == "cuda",
         languages=options.languages or _languages(options.model_name, network),
     )
     return LoadedModel(network=network, device=device, dtype=dtype), facts
-
-
-def _device(options: EngineOptions) -> torch.device:
-    torch.set_num_threads(1)  # what runs side by side are windows
-    has_gpu = torch.cuda.is_available()
-    if options.device == "cpu" or (options.device == "auto" and not has_gpu):
-        return torch.device("cpu")
-    if not has_gpu:
-        raise GpuNotAvailable("CUDA finds no device; PARAKEET_DEVICE=cpu runs without one, slowly")
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
-    total_gib = torch.cuda.get_device_properties(0).total_memory / 2**30
-    torch.cuda.set_per_process_memory_fraction(min(1.0, (options.memory_limit_gib - CUDA_CONTEXT_GIB) / total_gib), 0)
-    return torch.device("cuda", 0)
 
 
 def model_file(name: str) -> Path:
@@ -97,22 +76,6 @@ def settle(network: Any, device: torch.device, dtype: torch.dtype) -> None:
         module.to(dtype)  # not autocast: attention would then run in float32
     featurizer = network.preprocessor.featurizer
     featurizer.dither, featurizer.pad_to = 0.0, 0
-
-
-def _weights_sum(path: Path) -> str:
-    try:
-        return noted_sum(path)
-    except FileNotFoundError:
-        return sum_of(path)
-    except (UnusualFileError, ValueError, KeyError, OSError) as error:
-        log.warning("engine.note_not_believed", file=str(path), reason=f"{type(error).__name__}: {error}")
-        return sum_of(path)
-
-
-def _fingerprint(weights: str, dtype: torch.dtype, options: EngineOptions) -> str:
-    # The batch size shapes the matrix products, and with them the last bits.
-    shape = f"{dtype},{options.batch_size} rows"
-    return hashlib.sha256(f"{weights},{DECODING_VERSION},{shape}".encode()).hexdigest()
 
 
 def _languages(model_name: str, network: Any) -> frozenset[str]:

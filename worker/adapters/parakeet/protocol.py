@@ -2,13 +2,15 @@
 
 import signal
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from schemas.codes import ErrorCode
 from schemas.speech import Word
 from worker.adapters.parakeet.frames import PassPlan
 from worker.ports import EngineFacts, Pcm
-from worker.telemetry import LogFormat
+
+if TYPE_CHECKING:
+    from worker.telemetry import LogFormat  # which imports structlog, and a bare GPU machine has none
 
 Precision: TypeAlias = Literal["bfloat16", "float16", "float32"]
 """Of the model; torch's names."""
@@ -32,7 +34,7 @@ class EngineOptions:
     overlap: bool
     """Encode the next batches before the decoder has finished the last; False: one batch after the other."""
     heartbeat_seconds: float
-    log_format: LogFormat
+    log_format: "LogFormat"
     languages: frozenset[str] = frozenset()
     """The model's languages; empty: those that it is known for."""
 

@@ -28,6 +28,7 @@ class Model:
     did: list[str] = field(default_factory=list)
     encoder_is_full: bool = False
     decoder_is_full: bool = False
+    pending: int = 0
 
     def encode(self, windows: Sequence[Any]) -> list[int]:
         if self.encoder_is_full:
@@ -40,6 +41,13 @@ class Model:
         if self.decoder_is_full:
             raise torch.OutOfMemoryError
         return [tuple((Word(str(length), 0.0, 0.1, 1.0),) for length in batch) for batch in batches]
+
+    def idle(self) -> bool:
+        if not self.pending:
+            return False
+        self.pending -= 1
+        self.did.append("record")
+        return True
 
 
 def batch(*lengths: int) -> Batch:
@@ -84,17 +92,34 @@ def test_an_end_of_a_chunk_that_would_leave_most_rows_empty_waits_for_more() -> 
 
 def test_the_batches_that_are_there_are_answered_before_the_loop_waits() -> None:
     model, waited = Model(), []
-    batches: deque[Batch | None] = deque([batch(1), batch(2), None, batch(3), None, None])
+    batches: deque[Batch | None] = deque([batch(1), batch(2), None, None, batch(3), None, None, None])
 
     def take(wait: bool) -> Batch | None:
         waited.append(wait)
         return batches.popleft()
 
-    heard = list(Pipeline(model).answers(take))
+    recognised = list(Pipeline(model).answers(take))
 
-    assert [texts(one) for one in heard] == [["1"], ["2"], ["3"]]
+    assert [texts(one) for one in recognised] == [["1"], ["2"], ["3"]]
     assert model.did == ["encode 1", "encode 1", "decode 2", "encode 1", "decode 1"]
-    assert waited == [True, False, False, True, False, True]
+    assert waited == [False, False, False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_work_for_idle_times_is_done_while_no_batch_is_there(overlap: bool) -> None:
+    model = Model(pending=3)
+    batches: deque[Batch | None] = deque([None, None, batch(1), None, None, None, None, batch(1)])
+
+    def take(wait: bool) -> Batch | None:
+        model.did += ["wait"] * wait
+        while wait and batches and batches[0] is None:
+            batches.popleft()
+        return batches.popleft() if batches else None
+
+    list(Pipeline(model, overlap=overlap).answers(take))
+
+    recognised = ["encode 1", "decode 1"]
+    assert model.did == ["record", "record", *recognised, "record", "wait", *recognised, "wait"]
 
 
 @given(

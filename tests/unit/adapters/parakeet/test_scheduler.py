@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from schemas.speech import Word
-from worker.adapters.parakeet.frames import PassPlan, pass_capacity, pass_sizes
+from worker.adapters.parakeet.frames import PassPlan, pass_capacity
 from worker.adapters.parakeet.protocol import Batch, Done
 from worker.adapters.parakeet.queue import Window
 from worker.adapters.parakeet.scheduler import Scheduler
@@ -13,7 +13,7 @@ from worker.errors import EngineFailure, GpuMemoryError, WorkerError
 from worker.ports import Recognition
 
 PLAN = PassPlan(capacity=pass_capacity(4), most_windows=4)
-PACKED = PassPlan(capacity=3072, most_windows=32, sizes=pass_sizes(3072))
+PACKED = PassPlan(capacity=3072, most_windows=32, sizes=(384, 1152, 3072))
 
 
 @dataclass

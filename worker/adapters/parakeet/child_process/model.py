@@ -1,18 +1,30 @@
-"""The model that the inference process serves."""
+"""The model that the inference process serves: opened, warmed up, and kept from growing."""
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 import torch
 
 from worker.adapters.machine.allocator import return_what_is_free
-from worker.adapters.parakeet.child_process.pipeline import Pipeline, Take
-from worker.adapters.parakeet.frames import PassPlan, pass_capacity
-from worker.adapters.parakeet.inference import WindowsToWords
-from worker.adapters.parakeet.model import load_model
+from worker.adapters.parakeet.child_process.pipeline import Pipeline, Take, TwoStepModel, plan_of
+from worker.adapters.parakeet.loading.device import open_device
+from worker.adapters.parakeet.loading.fingerprint import model_fingerprint, weights_sum
+from worker.adapters.parakeet.loading.languages import known_languages
+from worker.adapters.parakeet.loading.model_files import open_model_files
+from worker.adapters.parakeet.loading.model_path import model_path
+from worker.adapters.parakeet.network.config import UnsupportedModel
+from worker.adapters.parakeet.network.transcriber import Transcriber
 from worker.adapters.parakeet.protocol import Done, EngineOptions, Ready
+from worker.errors import ModelLoadingError
 from worker.ports import EngineFacts
+
+if TYPE_CHECKING:
+    from worker.adapters.parakeet.reference.nemo_transcriber import NemoTranscriber
 
 log = structlog.get_logger()
 
@@ -20,22 +32,34 @@ BATCHES_TO_TRIM = 4
 """On a CPU. It takes less of the tiny model's time than runs differ by; after every eighth the heap grew by 30 MiB."""
 
 
+class _Model(TwoStepModel[Any], Protocol):
+    @property
+    def windows_under_way(self) -> int:
+        """Windows that keep the model busy: some that are not answered yet, and some to begin meanwhile."""
+        ...
+
+    def warm_up(self) -> None:
+        """Run what the first window would otherwise wait for."""
+        ...
+
+
 class ServedModel:
     """A warm model behind the messages of the pipe."""
 
-    def __init__(self, model: WindowsToWords, facts: EngineFacts, *, overlap: bool) -> None:
-        self._model, self._facts = model, facts
+    def __init__(self, model: _Model, facts: EngineFacts, *, overlap: bool) -> None:
+        self._facts = facts
         self._pipeline = Pipeline(model, overlap=overlap)
+        self._ready = Ready(
+            facts=facts,
+            device_memory_bytes=self._device_memory(),
+            plan=plan_of(model),
+            batches_in_flight=model.windows_under_way // model.batch_size,
+        )
         self._untrimmed = 0
 
     def ready(self) -> Ready:
         """Return what was loaded."""
-        return Ready(
-            facts=self._facts,
-            device_memory_bytes=self._device_memory(),
-            plan=PassPlan(capacity=pass_capacity(self._model.batch_size), most_windows=self._model.batch_size),
-            batches_in_flight=self._model.windows_under_way // self._model.batch_size,
-        )
+        return self._ready
 
     def answers(self, take: Take) -> Iterator[Done]:
         """Recognise what is taken, in order, until no more come."""
@@ -54,13 +78,15 @@ class ServedModel:
 
 
 def open_engine(options: EngineOptions) -> ServedModel:
-    """Load and warm up the model. Raises what `load_model` raises, and what the first inference may."""
+    """Load and warm up the model.
+
+    Raises `ModelLoadingError`, `GpuNotAvailable`, and what the first inference may.
+    """
     started = time.perf_counter()
     log.info("engine.loading", phase="model", model=options.model_name)
-    loaded, facts = load_model(options)
+    model, facts = _open(options)
     restored = time.perf_counter()
     log.info("engine.loading", phase="warm_up", device=facts.device_name)
-    model = WindowsToWords(loaded, options.batch_size, threads=options.cpu_threads, graphs=options.gpu_graphs)
     model.warm_up()
     warm = time.perf_counter()
     log.info(
@@ -71,3 +97,58 @@ def open_engine(options: EngineOptions) -> ServedModel:
         warm_up_seconds=round(warm - restored, 2),
     )
     return ServedModel(model, facts, overlap=options.overlap)
+
+
+def _open(options: EngineOptions) -> tuple[_Model, EngineFacts]:
+    device = open_device(options.device, options.memory_limit_gib)
+    dtype: torch.dtype = getattr(torch, options.gpu_precision) if device.type == "cuda" else torch.float32
+    path = model_path(options.model_name)
+    with ThreadPoolExecutor(1, "sum") as aside:
+        summed = aside.submit(weights_sum, path)
+        model: _Model
+        try:
+            model, languages = _by_network(options, path, device, dtype)
+        except UnsupportedModel as unknown:
+            model, languages = _by_nemo(options, unknown, path, device, dtype)
+        fingerprint = model_fingerprint(summed.result(), dtype, type(model).__name__)
+    facts = EngineFacts(
+        model_name=options.model_name,
+        model_fingerprint=fingerprint,
+        device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        uses_gpu=device.type == "cuda",
+        languages=options.languages or languages,
+    )
+    return model, facts
+
+
+def _by_network(
+    options: EngineOptions, path: Path, device: torch.device, dtype: torch.dtype
+) -> tuple[Transcriber, frozenset[str]]:
+    """Return the model and its languages. Raises `UnsupportedModel`."""
+    files = open_model_files(path)
+    model = Transcriber(
+        files,
+        device,
+        dtype,
+        batch_windows=options.batch_size,
+        threads=options.cpu_threads,
+        graphs=options.gpu_graphs,
+        report=log.warning,
+    )
+    return model, known_languages(options.model_name, files.config.vocabulary_size)
+
+
+def _by_nemo(
+    options: EngineOptions, unknown: UnsupportedModel, path: Path, device: torch.device, dtype: torch.dtype
+) -> "tuple[NemoTranscriber, frozenset[str]]":
+    """Return a model that the network does not compute. Raises `ModelLoadingError` where NeMo is not installed."""
+    if find_spec("nemo") is None:
+        reason = f"{unknown.reason}. NeMo, which could serve such a model, is not installed"
+        raise ModelLoadingError(options.model_name, reason)
+    from worker.adapters.parakeet.reference.nemo_model import languages_of, pieces_of, restore  # noqa: PLC0415
+    from worker.adapters.parakeet.reference.nemo_transcriber import NemoTranscriber  # noqa: PLC0415  10 s and 0.7 GB
+
+    log.warning("engine.served_by_nemo", model=options.model_name, reason=unknown.reason)
+    network = restore(path, device, dtype)
+    model = NemoTranscriber(network, options.model_name, device, dtype, batch_windows=options.batch_size)
+    return model, languages_of(network) or known_languages(options.model_name, len(pieces_of(network)))

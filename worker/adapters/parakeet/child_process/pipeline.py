@@ -21,6 +21,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 import torch
 
 from schemas.speech import Word
+from worker.adapters.parakeet.frames import PassPlan, pass_capacity
 from worker.adapters.parakeet.protocol import Batch
 from worker.ports import Pcm
 
@@ -38,6 +39,21 @@ class TwoStepModel(Protocol[_Encoded]):
     Passes of the encoder are as large as suits the device. Decoding is bound by its number of steps, so it takes the
     windows of several passes at once, beside the passes that follow.
     """
+
+    @property
+    def batch_size(self) -> int:
+        """Windows of 30 s in a full batch."""
+        ...
+
+    @property
+    def pass_frames(self) -> tuple[int, ...]:
+        """The sizes that a pass can have, in encoder frames, ascending; empty: a pass has the frames of its windows."""
+        ...
+
+    @property
+    def gap_frames(self) -> int:
+        """Frames that a window takes in a pass besides its own."""
+        ...
 
     @property
     def decoded_windows(self) -> int:
@@ -61,6 +77,17 @@ class TwoStepModel(Protocol[_Encoded]):
     def decode(self, batches: Sequence[_Encoded]) -> Sequence[Words]:
         """Return the words of each window of each batch. Raises `torch.OutOfMemoryError`."""
         ...
+
+    def idle(self) -> bool:
+        """Do one piece of work that waits for idle time, such as recording a CUDA graph. False: there is none."""
+        ...
+
+
+def plan_of(model: TwoStepModel[_Encoded]) -> PassPlan:
+    """Return the plan by which the worker packs windows into batches for the model."""
+    if not (sizes := model.pass_frames):
+        return PassPlan(capacity=pass_capacity(model.batch_size), most_windows=model.batch_size)
+    return PassPlan(capacity=sizes[-1], most_windows=model.decoded_windows, sizes=sizes, gap_frames=model.gap_frames)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +123,7 @@ class Pipeline(Generic[_Encoded]):
 
     def plain_loop(self, take: Take) -> Iterator[Recognised]:
         """Encode and decode one batch after the other."""
-        while (batch := take(True)) is not None:
+        while (batch := self._take(take)) is not None:
             started = self._encode(batch)
             yield from self._decode([started])
 
@@ -107,11 +134,17 @@ class Pipeline(Generic[_Encoded]):
         has full rows. Where nothing more is there, nothing is waited for.
         """
         started: deque[_Started[_Encoded]] = deque()
-        while (batch := take(not started)) is not None or started:
+        while (batch := take(False) if started else self._take(take)) is not None or started:
             if batch is not None:
                 started.append(self._encode(batch))
             if batch is None or self._is_far_enough_ahead(started, batch):
                 yield from self._decode(self._next_group(started))
+
+    def _take(self, take: Take) -> Batch | None:
+        """Return the next batch. Where none is there, do what waits for idle time, then wait."""
+        while (batch := take(False)) is None and self._model.idle():
+            pass
+        return take(True) if batch is None else batch
 
     def _encode(self, batch: Batch) -> _Started[_Encoded]:
         since, encoded = time.perf_counter(), None

@@ -21,7 +21,7 @@ _UNUSED = "num_batches_tracked"
 
 def require_shapes(weights: Mapping[str, Tensor], config: NetworkConfig) -> None:
     """Raise `BadModelFile` unless the weights are those that the configuration asks for, all of them floats."""
-    expected = dict(_shapes(config))
+    expected = dict(weight_shapes(config))
     for name, shape in expected.items():
         if name not in weights:
             raise BadModelFile(f"the weights lack {name}")
@@ -35,7 +35,8 @@ def require_shapes(weights: Mapping[str, Tensor], config: NetworkConfig) -> None
             raise BadModelFile(f"the weights hold {name}, which the configuration does not ask for")
 
 
-def _shapes(config: NetworkConfig) -> Iterator[tuple[str, Shape]]:
+def weight_shapes(config: NetworkConfig) -> Iterator[tuple[str, Shape]]:
+    """Yield the name and the shape of every weight that the configuration asks for."""
     yield "preprocessor.featurizer.window", (config.window_samples,)
     yield "preprocessor.featurizer.fb", (1, config.n_mels, config.n_fft // 2 + 1)
     yield from _subsampling(config)

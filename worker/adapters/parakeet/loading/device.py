@@ -1,0 +1,24 @@
+"""The device that a model runs on, set up so that it repeats itself and keeps within its memory."""
+
+import torch
+
+from worker.errors import GpuNotAvailable
+
+CUDA_CONTEXT_GIB = 1.0
+"""What the process needs on the GPU besides its tensors, which are all that torch can cap."""
+
+
+def open_device(name: str, memory_limit_gib: float) -> torch.device:
+    """Return the device: cuda, cpu, or with auto cuda where there is a GPU. Raises `GpuNotAvailable`."""
+    torch.set_num_threads(1)  # windows are encoded side by side, each by one thread
+    has_gpu = torch.cuda.is_available()
+    if name == "cpu" or (name == "auto" and not has_gpu):
+        return torch.device("cpu")
+    if not has_gpu:
+        raise GpuNotAvailable("CUDA finds no device; PARAKEET_DEVICE=cpu runs without one, slowly")
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    total_gib = torch.cuda.get_device_properties(0).total_memory / 2**30
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (memory_limit_gib - CUDA_CONTEXT_GIB) / total_gib), 0)
+    return torch.device("cuda", 0)
