@@ -30,6 +30,7 @@ def random_model(folder: Path, *, n_pieces: int = 256, seed: int = 0, **encoder:
         "attention_bias": False,
         "convolution_bias": False,
         "scale_input": False,
+        "initializer_range": 0.1,
         **encoder,
     }
     config = ParakeetTDTConfig(
@@ -47,6 +48,16 @@ def random_model(folder: Path, *, n_pieces: int = 256, seed: int = 0, **encoder:
                 tensor.uniform_(0.5, 2)
             elif name.endswith(("running_mean", "conv.norm.weight", "conv.norm.bias", "bias_u", "bias_v")):
                 tensor.normal_()
+        # Tokens that depend on the audio and on those before them, and blanks.
+        for layer in (model.encoder_projector, model.decoder.decoder_projector, model.joint.head):
+            layer.weight.normal_(std=0.5)
+        for weight in (model.decoder.embedding.weight, *model.decoder.lstm.parameters()):
+            weight.normal_()
+        noise = torch.randn(1, 500, sizes["num_mel_bins"])
+        logits = model(input_features=noise, decoder_input_ids=torch.tensor([[n_pieces]])).logits[0]
+        model.joint.head.bias[n_pieces] += (logits[:, :n_pieces].amax(-1) - logits[:, n_pieces]).median() - 9
+        # transformers sets no bound on the tokens of a frame: no duration of 0.
+        model.joint.head.bias[n_pieces + 1] = -100.0
     model.save_pretrained(folder)
     ParakeetFeatureExtractor(feature_size=sizes["num_mel_bins"]).save_pretrained(folder)
     write_tokenizer(folder, [f"▁w{number}" for number in range(n_pieces)])
