@@ -67,7 +67,7 @@ async def test_the_bill_of_a_mixed_job_is_right_to_the_millionth(tmp_path: Path)
     room = JobsRoom(
         tmp_path,
         recogniser=engine,
-        paid=deepgram,
+        deepgram=deepgram,
         claim_ttl_seconds=30,
         chunk_seconds=CHUNK_SECONDS,
         prices=on_an_l4,
