@@ -1,7 +1,7 @@
 """Complete an IAM policy (JSON on stdin) with the data access logs that the transcription needs, and print it.
 
-Everything that stands in the policy stays, exempted members and other services among it. The members given as arguments
-are exempted from what is switched on, except where they read secrets.
+Everything in the policy stays, including exempted members and other services. The members in the arguments are exempted
+from the logs that are switched on, except for reading secrets.
 """
 
 import json

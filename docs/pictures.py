@@ -65,7 +65,7 @@ async def _hear(audio: Pcm) -> Sequence[Word]:
 
 @contextmanager
 def _worker(log: Path, more: Mapping[str, str]) -> Iterator[str]:
-    """A worker that is ready; yields the URL of its health port."""
+    """Start a worker; yield the URL of its health port once it is ready."""
     own = {
         "PARAKEET_MODEL_NAME": str(tiny_model()),
         "PARAKEET_DEVICE": "cpu",

@@ -133,7 +133,7 @@ def _download(client: storage.Client, artefact: StoredArtefact, folder: Path) ->
 
 
 def main() -> None:
-    """The command line: prints where the files lie, and the metadata."""
+    """Run the command line: print the paths of the files, and the metadata."""
     if len(sys.argv) not in (3, 4):
         sys.exit("usage: python examples/klipstream.py AUDIO VIDEO_ID [OUTPUT_DIR]")
     try:

@@ -48,7 +48,7 @@ def watch(job_id: str | None = None) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     match sys.argv[1:]:
         case ["submit", audio_uri, video_id]:
             print(submit(audio_uri, video_id))

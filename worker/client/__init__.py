@@ -138,11 +138,11 @@ def wait_for(
     subscriber: "SubscriberClient | None" = None,
     run: int = 0,
 ) -> CompletedEvent | FailedEvent:
-    """Block until the job has ended, one way or the other. Raises `TimeoutError` when it has not by then.
+    """Block until the job has completed or failed. Raises `TimeoutError` if it has not ended in time.
 
-    With the job itself, only the end of this very request is returned, its `JOB_ID_CONFLICT` included where another
-    request used the id before. With its id alone, a `JOB_ID_CONFLICT` counts as the end of somebody else's request and
-    the wait goes on. Ends of runs before `run` are passed over.
+    With the job itself, only the end of this request is returned, including its `JOB_ID_CONFLICT` if another request
+    used the id before. With the id alone, a `JOB_ID_CONFLICT` counts as the end of another request and the wait goes
+    on. Ends of runs before `run` are ignored.
     """
     awaited = AwaitedJob.of(job, run)
     path = f"projects/{project_id}/subscriptions/{subscription}"
@@ -157,11 +157,12 @@ def wait_for(
 def own_subscription(
     *, project_id: str, topic: str, video_id: str | None = None, subscriber: "SubscriberClient | None" = None
 ) -> Iterator[str]:
-    """A new subscription on the completion topic, for this block alone; yields its name.
+    """Create a subscription on the completion topic for the block; yield its name.
 
-    Enter it before submitting, for it sees only what is published from then on; with `video_id`, only that video's
-    events. Needs `pubsub.subscriptions.create` and `.delete` in the project and `pubsub.topics.attachSubscription` on
-    the topic. Should the process die, Pub/Sub removes the subscription after a day without a reader.
+    Enter the block before submitting, since the subscription receives only later events; with `video_id`, only that
+    video's events. Needs `pubsub.subscriptions.create` and `.delete` in the project and
+    `pubsub.topics.attachSubscription` on the topic. If the process dies, Pub/Sub removes the subscription after a day
+    without a reader.
     """
     name = f"pipeline-{uuid.uuid4().hex}"
     path = f"projects/{project_id}/subscriptions/{name}"
@@ -210,7 +211,7 @@ def _subscriber(given: "SubscriberClient | None") -> "Iterator[SubscriberClient]
 
 
 def _emulator_transport(host: str) -> "SubscriberGrpcTransport":
-    """The client's own emulator channel refuses answers above 4 MB, where the real service's takes any."""
+    """Open a channel to an emulator without the 4 MB limit of answers that the client's own channel has."""
     import grpc  # noqa: PLC0415 - see the module's imports
     from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Which events on the completion topic end the wait for one job."""
+"""Matching of completion events with an awaited job."""
 
 import json
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from schemas.job import TranscriptionJob, parse_job
 class AwaitedJob:
     """A job whose end is awaited.
 
-    Two requests may come with one job id; the second one fails with `JOB_ID_CONFLICT` while the first goes on. The id
-    of an event is a function of the request, so that a reader who knows the request can tell whose end it is.
+    Two requests may have one job id; the second one fails with `JOB_ID_CONFLICT` while the first goes on. The id of an
+    event is a function of the request, so a reader that knows the request can match the event.
     """
 
     job_id: str

@@ -108,7 +108,7 @@ async def _hear(
     bar(total=(await decoder.probe(file)).duration_seconds)
     return await transcription.Transcription(
         decoder=decoder,
-        hear=_ladder(engine, file.name).hear,
+        transcribe=_ladder(engine, file.name).transcribe,
         store=_NoStore(),
         key="",
         paid_key="",

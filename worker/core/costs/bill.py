@@ -1,7 +1,7 @@
-"""What a job cost, what Deepgram would have charged for it, and the difference.
+"""Cost of a job, Deepgram's price for the same audio, and the difference.
 
-Parakeet's seconds are priced at the whole instance for that time: its GPU, its vCPUs and its memory. They are
-apportioned by share of each batch before they come here. The schemas round; nothing here does.
+Parakeet's engine seconds are priced at the whole instance: its GPU, its vCPUs and its memory. They are the job's share
+of each pass. Values are not rounded here; the schemas round them.
 """
 
 import tomllib
@@ -40,7 +40,7 @@ class PriceBook:
 
 @dataclass(frozen=True, kw_only=True)
 class Prices:
-    """What this worker's seconds and Deepgram's minutes cost: the book's prices or the settings', times its shape."""
+    """Price of this worker's seconds and of Deepgram's minutes, from the price book or the settings and the shape."""
 
     book_version: str
     rates: ParakeetRates
@@ -73,7 +73,7 @@ class Attribution:
 
     revision: str = ""
     rollout_group: str | None = None
-    """Whether the video may use Parakeet at the current share of videos: parakeet or deepgram; None: not decoded."""
+    """Rollout group of the video, `parakeet` or `deepgram`; None if the job was not decoded."""
     processing_time_seconds: float | None = None
     chunks_total: int | None = None
     chunks_fallback: int | None = None
@@ -91,12 +91,12 @@ class Cost:
 
     @property
     def usd(self) -> float:
-        """What was spent."""
+        """Dollars spent."""
         return sum(engine.usd for engine in self.engines)
 
     @property
     def savings_usd(self) -> float:
-        """What was not spent, against Deepgram for all of the audio; negative where it cost more."""
+        """Dollars saved against Deepgram for all of the audio; negative for a loss."""
         return self.baseline.usd - self.usd
 
     @property
@@ -106,7 +106,7 @@ class Cost:
 
 
 def price_book() -> PriceBook:
-    """The table that ships with this version of the worker."""
+    """Return the price table that ships with this version of the worker."""
     table = tomllib.loads((files(__package__) / "price_book.toml").read_text())
     return PriceBook(
         version=table["version"],
@@ -123,7 +123,7 @@ def price_book() -> PriceBook:
 
 
 def speed_for_savings(prices: Prices, percent: float) -> float:
-    """How many times real time a busy instance must run to save that much of Deepgram's price."""
+    """Return the speed, in times real time, at which a busy instance saves `percent` of Deepgram's price."""
     allowed_usd_per_audio_second = prices.deepgram_usd_per_minute / SECONDS_PER_MINUTE * (1 - percent / PERCENT)
     return prices.instance_usd_per_second / allowed_usd_per_audio_second
 
@@ -135,9 +135,9 @@ def bill(
     waste: Waste = NO_WASTE,
     language: str | None = None,
 ) -> Cost:
-    """Add up the chunks that were done, whichever run or worker did them, and compare with Deepgram for all of it.
+    """Add up the finished chunks of all runs and workers, and compare with Deepgram for all of the audio.
 
-    `waste` is what chunks cost that came to nothing: it buys no audio, and is paid for all the same.
+    `waste` is the cost of failed chunks, which is paid although it brought no words.
     """
     return Cost(
         price_book=prices.book_version,
@@ -149,12 +149,12 @@ def bill(
 
 def _parakeet(chunks: Sequence[Checkpoint], prices: Prices, waste: Waste) -> tuple[ParakeetCost, ...]:
     seconds = sum(chunk.engine_seconds for chunk in chunks) + waste.engine_seconds
-    heard = [chunk for chunk in chunks if chunk.engine == "parakeet"]
-    if not heard and not seconds:
+    by_parakeet = [chunk for chunk in chunks if chunk.engine == "parakeet"]
+    if not by_parakeet and not seconds:
         return ()
     return (
         ParakeetCost(
-            audio_seconds=sum(chunk.audio_seconds for chunk in heard),
+            audio_seconds=sum(chunk.audio_seconds for chunk in by_parakeet),
             gpu_seconds=seconds,
             usd=seconds * prices.instance_usd_per_second,
             rates=prices.rates,

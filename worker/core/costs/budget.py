@@ -29,18 +29,18 @@ log = structlog.get_logger(__name__)
 
 @dataclass(kw_only=True)
 class Purse:
-    """What a worker has reserved and not yet spent, good for one day only."""
+    """Dollars that a worker has reserved and not yet spent; valid for one UTC day."""
 
     day: date | None = None
     usd: float = 0.0
 
     def put_back(self, usd: float) -> None:
-        """What was taken for requests that were not made after all; lost when the day is over."""
+        """Return dollars reserved for requests that were not sent; ignored once the day is over."""
         self.usd += usd
 
 
 class Budget(Protocol):
-    """Where Deepgram dollars are taken from before they are spent."""
+    """Daily budget of Deepgram dollars, which are reserved before they are spent."""
 
     @property
     def is_spent(self) -> bool:
@@ -125,7 +125,7 @@ class FallbackBudget:
             raise StorageServiceError("read", self._ref(day).uri, "it is not a budget ledger") from exc
 
     async def _write(self, reserved_usd: float, day: date, generation: int) -> None:
-        # `written_by` makes every write differ, so that a lost reply is told from another worker's equal sum.
+        # `written_by` makes every write unique: a lost reply is distinguished from another worker's equal sum.
         ledger = BudgetLedger(day=day, reserved_usd=reserved_usd, written_by=self._new_id())
         await self._store.write(
             self._ref(day),

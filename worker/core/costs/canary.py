@@ -173,7 +173,7 @@ def _dearer(old: Sequence[float], new: Sequence[float]) -> tuple[float, float]:
 
 
 def _welch(old: Sequence[float], new: Sequence[float]) -> tuple[float, float]:
-    """Return the bounds of the difference of the means, new - old; the normal law stands in for Student's."""
+    """Return the bounds of the difference of the means, new - old, with the normal law in place of Student's."""
     apart = fmean(new) - fmean(old)
     error = Z * math.sqrt(variance(new) / len(new) + variance(old) / len(old))
     return apart - error, apart + error

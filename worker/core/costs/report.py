@@ -1,4 +1,4 @@
-"""What many jobs cost, by day and engine: the arithmetic of `klipstream-worker costs`. Pure."""
+"""Costs of many jobs by day and engine: the pure arithmetic of `klipstream-worker costs`."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ SECONDS_PER_HOUR = 3600
 
 @dataclass(frozen=True, kw_only=True)
 class Spending:
-    """Audio heard, what that cost, and what Deepgram would have charged for it."""
+    """Seconds of transcribed audio, their cost, and Deepgram's price for them."""
 
     audio_seconds: float = 0.0
     usd: float = 0.0
@@ -89,7 +89,7 @@ class CostReport:
 
 @dataclass(frozen=True, kw_only=True)
 class _Ending:
-    """How a run of a job ended."""
+    """End of a job's run."""
 
     cost: CostEvent
     terminal: CompletedEvent | FailedEvent | None
@@ -110,7 +110,7 @@ def report(events: Iterable[Event], since: datetime) -> CostReport:
 
 
 def events_in(marker: ResultMarker) -> Sequence[Event]:
-    """The events that a result marker keeps, but for those that this version cannot read."""
+    """Return the events in a result marker, without those that this version cannot read."""
     return tuple(
         event
         for message in (*marker.earlier_costs, *marker.messages)
@@ -154,9 +154,9 @@ def _counted(costs: Sequence[CostEvent]) -> Iterable[CostEvent]:
 
 
 def _rank(cost: CostEvent) -> tuple[bool, int, float]:
-    """A later run counts instead of an earlier one; a refused message under the same id, which did no work, never does.
+    """Return True if the later run replaces the earlier one; a refused message under the same id never does.
 
-    What cost money counts instead of what cost none.
+    A run that cost money replaces one that cost none.
     """
     return cost.usd_total > 0 or cost.audio_seconds > 0, cost.run, cost.audio_seconds
 

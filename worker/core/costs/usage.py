@@ -1,8 +1,7 @@
-"""What becomes of the instance's time: the engine seconds that jobs are charged for, and the rest that nobody is.
+"""Split of instance time into engine seconds that are billed to jobs, and idle time.
 
-A job's cost event holds its share of engine seconds at the price of the whole instance. Added up they are less than
-what the cloud bills, by the time in which the engine had nothing to do. That rest is told apart, worker by worker, in
-the log: `worker.usage`.
+A job's cost event has its share of engine seconds at the price of the whole instance. The sum over all jobs is less
+than the cloud's bill, by the time in which the engine was idle. Each worker logs that rest as `worker.usage`.
 """
 
 from dataclasses import asdict, dataclass
@@ -59,18 +58,18 @@ class MeteredRecogniser:
         return self._recogniser.facts
 
     async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
-        """The engine's answer."""
+        """Recognise a window with the engine, and count its time."""
         try:
-            heard = await self._recogniser.recognise(samples, job_id)
+            recognition = await self._recogniser.recognise(samples, job_id)
         except EngineError as exc:
             self.engine_seconds += exc.engine_seconds
             raise
-        self.engine_seconds += heard.engine_seconds
-        return heard
+        self.engine_seconds += recognition.engine_seconds
+        return recognition
 
 
 async def report_usage(engine: MeteredRecogniser, prices: Prices, clock: Clock) -> None:
-    """Log the usage since now, every five minutes and at the end; for ever."""
+    """Log the usage every five minutes and at the end, in an endless loop."""
     started_at = clock.monotonic()
     try:
         while True:

@@ -232,7 +232,7 @@ class JobAttempt:
         async with self._reporting_progress(phase) as on_progress:
             transcription = Transcription(
                 decoder=self._tools.decoder,
-                hear=ladder.hear,
+                transcribe=ladder.transcribe,
                 store=claim.checkpoints,
                 key=key(model_fingerprint=engine.model_fingerprint),
                 paid_key=key(model_fingerprint="deepgram"),
@@ -276,7 +276,7 @@ class JobAttempt:
     # messages and result markers
 
     def _job_of(self, error: Exception) -> TranscriptionJob | None:
-        """Return the job whose state shall tell of the error; None where the message must touch no job's state."""
+        """Return the job whose state records the error; None if the message must not change any job's state."""
         if isinstance(error, InvalidJob | UnsupportedSchemaVersion):
             # Named for its bytes: the event must not pass for one of the job whose id the message holds.
             self._subject = replace(self._subject, identity=message_identity(self._delivery.data))

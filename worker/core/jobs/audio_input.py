@@ -72,7 +72,7 @@ class AudioIntake:
         self._arriving_bytes = 0
 
     def check_bucket(self, job: TranscriptionJob) -> None:
-        """Raises `AudioForbidden` where the settings do not allow the job's bucket."""
+        """Raise `AudioForbidden` if the settings do not allow the job's bucket."""
         if self._input_buckets and job.audio.bucket not in self._input_buckets:
             raise AudioForbidden(job.audio_uri, f"INPUT_BUCKETS allows {', '.join(sorted(self._input_buckets))}")
 
@@ -86,7 +86,7 @@ class AudioIntake:
 
     @asynccontextmanager
     async def fetch(self, job: TranscriptionJob) -> AsyncIterator[AudioInput]:
-        """The job's audio as a file, for the length of the block.
+        """Provide the job's audio as a file inside the block.
 
         Raises `AudioTooLarge` (before the download, or while it is unpacked), `AudioUndecodable` for an empty object,
         `AudioReplaced`, `NoRoomForAudio`, `TempDirFull`; `ObjectNotFound`, `ObjectForbidden` and `StorageServiceError`,

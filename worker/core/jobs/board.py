@@ -1,4 +1,4 @@
-"""What the worker's jobs are doing and what has become of them since it started: for health, `top` and the metrics."""
+"""Running and ended jobs of this worker since its start, for health, `top` and the metrics."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ KEPT_JOBS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class RunningJob:
-    """A job under way; None is what is not known yet."""
+    """A running job; fields are None until they are known."""
 
     job_id: str
     video_id: str

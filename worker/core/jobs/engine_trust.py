@@ -1,4 +1,4 @@
-"""Whether Parakeet is worth asking: after so many failed chunks in a row it is not, until it hears a sample again."""
+"""Trust in Parakeet: lost after several failed chunks in a row, regained when it recognises a sample."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -38,18 +38,18 @@ class EngineTrust:
         return TrustFacts(healthy=self.is_healthy(), failures_in_a_row=self._failures)
 
     def is_healthy(self) -> bool:
-        """Whether jobs may choose the engine."""
+        """Return True while jobs may use the engine."""
         return self._failures < FAILURES_TO_DOUBT
 
     def record_success(self) -> None:
-        """A chunk was heard: whatever was doubted is over."""
+        """Record a transcribed chunk, which restores the trust."""
         if not self.is_healthy():
             log.info("engine.trusted", failures_in_a_row=self._failures)
         self._failures = 0
         self._doubted.clear()
 
     def record_failure(self) -> None:
-        """A chunk could not be heard, after the engine's own recovery."""
+        """Record a chunk that failed after the engine's own recovery."""
         self._failures += 1
         if self._failures == FAILURES_TO_DOUBT:
             log.error("engine.doubted", failures_in_a_row=self._failures)
@@ -63,9 +63,9 @@ class EngineTrust:
         self._doubted.set()
 
     async def tend(self, probe: Callable[[], Awaitable[None]]) -> None:
-        """For ever: when the engine is doubted, `probe` it at once and then every minute, until that succeeds.
+        """Probe a doubted engine at once and then every minute until a probe succeeds, in an endless loop.
 
-        So no job is spent on finding out, and three bad files in a row cost the worker its engine for seconds only.
+        So no job is used as a probe, and three bad files in a row cost the worker its engine for seconds only.
         """
         while True:
             await self._doubted.wait()

@@ -1,7 +1,7 @@
-"""The end of a job that the subscription's policy gave up on: its dead letter and the events it still owes.
+"""End of a job that the subscription's policy gave up on: its dead letter and its missing events.
 
-No worker came to a verdict, so little is known: the times and the count of Pub/Sub, what the job's claim counted and
-what its checkpoints cost. Everything else stays null; no figure is made up.
+No worker reached a verdict, so little is known: Pub/Sub's times and count, the counters of the job's claim, and the
+cost of its checkpoints. Everything else stays null; no figure is made up.
 """
 
 from datetime import datetime

@@ -1,7 +1,7 @@
-"""How one chunk is heard: by Parakeet, again with other cuts where its words look wrong, then by Deepgram alone.
+"""Transcribes one chunk: by Parakeet, by Parakeet with other cuts if its words look wrong, then by Deepgram.
 
-The engine's own recovery (a smaller batch, a fresh process) lies below this, inside the adapter; the job's next attempt
-lies above it, in the consumer. Every step down is logged with its reason and kept in the checkpoint.
+The engine's own recovery (a smaller pass, a fresh process) is inside the adapter; the job's next attempt is decided by
+the consumer. Every step down is logged with its reason and stored in the checkpoint.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ class _Meter:
 
     @property
     def total(self) -> Waste:
-        """Everything, for a chunk that came to nothing."""
+        """Total cost, for a chunk that failed."""
         return Waste(
             engine_seconds=self.engine_seconds,
             deepgram_requests=self.wasted_requests,
@@ -66,7 +66,7 @@ class _Meter:
 
 
 class Ladder:
-    """Hears the chunks of one job, by its route. `paid` is None where there is no key for it.
+    """Transcribes the chunks of one job by its route. `paid` is None if Deepgram has no key.
 
     `may_fall_back`: chunks that Parakeet cannot do may go to Deepgram. `may_use_parakeet`: a job that was routed to
     Deepgram may go to Parakeet when the budget is spent; or when Deepgram is down, where the route is for speed only.
@@ -76,7 +76,7 @@ class Ladder:
     waste: Waste
     """The cost of the chunks that failed."""
     interrupted: bool
-    """The job was cancelled while a paid answer was awaited: keep the chunk that `hear` returned, then end."""
+    """The job was cancelled while a paid answer was awaited: store the chunk that `transcribe` returned, then end."""
 
     def __init__(
         self,
@@ -99,22 +99,22 @@ class Ladder:
         self._language, self._job_id = language, job_id
         self.waste, self.interrupted = NO_WASTE, False
 
-    async def hear(self, chunk: Chunk) -> Checkpoint:
-        """The chunk's words by the first engine that succeeds, with all the engine time that went into it.
+    async def transcribe(self, chunk: Chunk) -> Checkpoint:
+        """Return the chunk's words by the first engine that succeeds, with all the engine time that was used.
 
-        Raises the last engine's error; `FallbackBudgetExhausted` where only Deepgram was left and may not be paid,
-        `DeepgramDown` where only Deepgram was left and serves no request.
+        Raises the last engine's error; `FallbackBudgetExhausted` if only Deepgram was left and the budget is spent,
+        `DeepgramDown` if only Deepgram was left and serves no request.
         """
         if not chunk.windows:
             return _checkpoint(chunk, "parakeet", ())
         meter = _Meter()
         try:
-            heard = await self._by_route(chunk, meter)
+            finished = await self._by_route(chunk, meter)
         except WorkerError:
             self.waste += meter.total
             raise
         spent = {"engine_seconds": meter.engine_seconds, "deepgram_wasted_requests": meter.wasted_requests}
-        return heard.model_copy(update=spent)
+        return finished.model_copy(update=spent)
 
     async def _by_route(self, chunk: Chunk, meter: _Meter) -> Checkpoint:
         match self._route.method:
@@ -123,7 +123,7 @@ class Ladder:
             case "deepgram":
                 return await self._paid_first(chunk, meter)
             case "hybrid" if chunk.index % 2:
-                # By number, not by whoever is free: a job that is done again is split alike.
+                # By number, not by the engine that is free: a job that is repeated is split the same way.
                 return await self._paid_first(chunk, meter)
             case "hybrid":
                 return await self._parakeet_first(chunk, meter)
@@ -134,10 +134,10 @@ class Ladder:
         if before := self._given_up.get(chunk.index):
             return await self._fall_back(chunk, meter, before)
         try:
-            heard, failed = await self._parakeet_twice(chunk, meter)
+            finished, failed = await self._parakeet_twice(chunk, meter)
         except EngineError as error:
             return await self._fall_back_for_good(chunk, meter, error)
-        return await self._fall_back(chunk, meter, TranscriptRejected(failed), heard) if failed else heard
+        return await self._fall_back(chunk, meter, TranscriptRejected(failed), finished) if failed else finished
 
     async def _fall_back_for_good(self, chunk: Chunk, meter: _Meter, error: EngineError) -> Checkpoint:
         """Deepgram, now or once it is back: a chunk that broke Parakeet does not break it again each time it waits."""
@@ -160,23 +160,23 @@ class Ladder:
                 raise
             log.warning("chunk.deepgram_down", chunk=chunk.index, reason=str(down))
             return await self._step_in(chunk, meter, down)
-        heard, _ = await self._parakeet_twice(chunk, meter)
-        return heard
+        finished, _ = await self._parakeet_twice(chunk, meter)
+        return finished
 
     async def _step_in(self, chunk: Chunk, meter: _Meter, down: DeepgramDown) -> Checkpoint:
         """Parakeet in place of Deepgram; where it fails too the chunk waits for Deepgram."""
         try:
-            heard, _ = await self._parakeet_twice(chunk, meter)
+            finished, _ = await self._parakeet_twice(chunk, meter)
         except EngineError as exc:
             raise down from exc
-        return heard
+        return finished
 
     async def _parakeet_twice(self, chunk: Chunk, meter: _Meter) -> tuple[Checkpoint, tuple[str, ...]]:
-        """The chunk, with other cuts where the first ones gave doubtful words, and the gates it still fails."""
+        """Recognise the chunk, with other cuts if the first ones gave doubtful words; return failed gates too."""
         with self._step("parakeet", chunk):
-            heard = await self._parakeet(chunk, chunk.windows, meter)
-        if not (failed := await asyncio.to_thread(gates_failed_by, chunk, heard)):
-            return heard, ()
+            finished = await self._parakeet(chunk, chunk.windows, meter)
+        if not (failed := await asyncio.to_thread(gates_failed_by, chunk, finished)):
+            return finished, ()
         log.warning("chunk.gates_failed", chunk=chunk.index, gates=failed)
         for gate in failed:
             GATE_FAILURES.add(gate=gate)
@@ -228,15 +228,15 @@ class Ladder:
     async def _parakeet(self, chunk: Chunk, spans: Sequence[WindowSpan], meter: _Meter) -> Checkpoint:
         try:
             async with together() as group:
-                hearing = [group.create_task(self._hear_window(chunk, span, meter)) for span in spans]
+                recognising = [group.create_task(self._recognise_window(chunk, span, meter)) for span in spans]
         except WorkerError:
             self._health.record_failure()
             raise
         self._health.record_success()
-        windows = (WindowTranscript(span, task.result().words) for span, task in zip(spans, hearing, strict=True))
+        windows = (WindowTranscript(span, task.result().words) for span, task in zip(spans, recognising, strict=True))
         return _checkpoint(chunk, "parakeet", tuple(windows))
 
-    async def _hear_window(self, chunk: Chunk, span: WindowSpan, meter: _Meter) -> Recognition:
+    async def _recognise_window(self, chunk: Chunk, span: WindowSpan, meter: _Meter) -> Recognition:
         try:
             said = await self._recogniser.recognise(chunk.samples_of(span), self._job_id)
         except EngineError as exc:
@@ -261,9 +261,9 @@ class Ladder:
             log.info("chunk.step", chunk=chunk.index, step=name, seconds=seconds, **told)
 
 
-def gates_failed_by(chunk: Chunk, heard: Checkpoint) -> tuple[str, ...]:
+def gates_failed_by(chunk: Chunk, finished: Checkpoint) -> tuple[str, ...]:
     """Names of the quality gates that any window of the chunk fails, each once."""
-    return tuple(dict.fromkeys(gate.value for window in heard.windows for gate in failed_gates(chunk, window)))
+    return tuple(dict.fromkeys(gate.value for window in finished.windows for gate in failed_gates(chunk, window)))
 
 
 def _checkpoint(

@@ -30,10 +30,10 @@ class Obstacles:
     async def wait_out(
         self, obstacle: ClaimHeld | DeepgramDown | ResourceDown, situation: Situation, slot: JobSlot
     ) -> int | None:
-        """Park until the job may be claimed; returns the generation to claim over where a dead worker's claim stands.
+        """Park until the job may be claimed; return the generation of a dead worker's claim to take over, or None.
 
-        Raises `ParkingFull` when every parking place is taken; `obstacle` itself where that is a service and there is
-        no place, or another worker may do without it.
+        Raises `ParkingFull` if every parking place is taken; `obstacle` itself if it is a service and there is no
+        place, or another worker may work without that service.
         """
         if isinstance(obstacle, DeepgramDown) and another_may_do_without(situation):
             raise obstacle

@@ -26,7 +26,7 @@ ANALYSIS_WINDOW_SECONDS = 59
 """The pipeline analyses windows of 60 s; speech that ends before this fills none."""
 
 MODEL_ARCHITECTURE = "asr"
-"""The same for every engine: no reader shall tell them by the shape."""
+"""The same for every engine, so that the shape does not depend on the engine."""
 log = structlog.get_logger(__name__)
 
 CAPTIONS = {CaptionFormat.SRT: Artefact.SRT, CaptionFormat.VTT: Artefact.VTT}
@@ -34,7 +34,7 @@ CAPTIONS = {CaptionFormat.SRT: Artefact.SRT, CaptionFormat.VTT: Artefact.VTT}
 
 @dataclass(frozen=True, kw_only=True)
 class Author:
-    """Which model heard the words, as the transcript's metadata say it."""
+    """Model of the words, for the transcript's metadata."""
 
     name: str
     version: str
@@ -57,9 +57,9 @@ class OutputWriter:
     async def write(
         self, job: TranscriptionJob, audio: AudioInput, transcribed: Transcribed, author: Author
     ) -> JobOutput:
-        """Render every artefact and write them side by side; all are durable on return.
+        """Render every artefact and write them concurrently; all are durable on return.
 
-        Raises `StorageServiceError`, or `ClaimLost` where somebody else keeps writing to the same names.
+        Raises `StorageServiceError`, or `ClaimLost` if another writer keeps writing the same names.
         """
         info = _info(job, audio.facts, await audio.sha256, transcribed, author)
         with stage("render"):

@@ -24,7 +24,7 @@ class PaidRecogniser:
     """For audio of one language."""
     budget: Budget
     most_requests: int = 1
-    """How many requests one chunk may cost at worst, those included that the service bills without an answer."""
+    """Maximum number of requests billed for one chunk, including those billed without an answer."""
     multilingual_usd_per_minute: float | None = None
     """For audio whose language the service finds out; None: the same."""
 

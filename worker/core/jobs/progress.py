@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class ProgressReporter:
-    """Publishes what `update` was last told. An event that cannot be published is dropped: the next one says more."""
+    """Publishes the last value passed to `update`. An event that cannot be published is dropped."""
 
     def __init__(self, topic: Topic, subject: Subject, phase: Routed, clock: Clock) -> None:
         self._topic, self._subject, self._phase, self._clock = topic, subject, phase, clock

@@ -1,4 +1,4 @@
-"""Whether any engine could do a job now: what the intake asks before it pulls."""
+"""Readiness of the engines, which the intake checks before each pull."""
 
 from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.paid_recogniser import PaidRecogniser

@@ -1,8 +1,8 @@
-"""Decides whether a completed job's result is announced again or made again.
+"""Decides between publishing a completed job's events again and doing the job again.
 
-A completed job's marker holds the events that said so. They are true for as long as the artefacts exist, in whatever
-generation: the pipeline writes over them itself. Where one is gone, the job is done again as its next run: run and
-event ids differ from the first ones, so that subscribers which drop duplicates by event id hear of the new artefacts.
+A completed job's marker contains its events. They are valid as long as the artefacts exist, in any generation: the
+pipeline overwrites them itself. If an artefact is gone, the job is done again as its next run: its events have another
+run and other ids, so that subscribers which drop duplicates by event id receive them.
 """
 
 import asyncio

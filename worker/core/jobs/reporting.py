@@ -1,7 +1,7 @@
-"""What the worker says about a job: its events and its dead letter, as messages ready to be stored and published.
+"""Events and dead letter of a job, as messages ready to be stored and published.
 
-Pure: times and ids come in. Messages are made once, kept in the result marker, and published from there as often as
-the job is delivered, so that every repetition is byte for byte the same.
+Pure functions: times and ids are parameters. Messages are created once, stored in the result marker, and published
+from there whenever the job is delivered, so that every repetition is byte for byte the same.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ class OpeningFields(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """Which job, in which run, the messages are about."""
+    """The job and the run that the messages are about."""
 
     echo: JobEcho
     identity: str
@@ -69,7 +69,7 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class JobOutput:
-    """What a completed job produced."""
+    """Results of a completed job."""
 
     artefacts: Artefacts
     flags: Flags
@@ -179,7 +179,7 @@ def cost_event(subject: Subject, cost: Cost, outcome: Outcome, now: datetime) ->
 def progress(
     subject: Subject, method: str, *, done: int, total: int | None, seconds: float, eta: float | None, now: datetime
 ) -> StoredMessage:
-    """A job is under way; the id counts the chunks done."""
+    """Return the progress event of a running job; its id depends on the number of finished chunks."""
     event = ProgressEvent(
         **subject.head(EventType.PROGRESS, str(done), now),
         chunks_done=done,
@@ -202,7 +202,7 @@ def dead_letter(
     first_seen: datetime,
     now: datetime,
 ) -> DeadLetter:
-    """The envelope of a message that is given up on, with all that a replay needs."""
+    """Return the dead letter of a message that is given up, with everything that a replay needs."""
     code = code_of(error)
     return DeadLetter(
         dead_letter_id=dead_letter_id(subject.identity, run=subject.run, code=code),
@@ -221,7 +221,7 @@ def dead_letter(
 
 
 def code_of(error: Exception) -> ErrorCode:
-    """The contract's code of any error; one that the worker did not raise on purpose is its own fault."""
+    """Return the contract's code of any error; `INTERNAL_ERROR` for one that the worker did not raise on purpose."""
     return error.code if isinstance(error, WorkerError) else ErrorCode.INTERNAL_ERROR
 
 

@@ -1,6 +1,6 @@
-"""Which method transcribes a job, and why: the first rule of the contract's order that decides.
+"""Chooses the method of a job: the first rule that decides, in the order of the contract (section 4).
 
-Rules are small pure functions of `Situation`; each returns a `Route` or None for "not mine to say".
+Rules are small pure functions of `Situation`; each returns a `Route`, or None to leave the decision to the next rule.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ LONG_FILE, GPU_UNHEALTHY = "long_file", "gpu_unhealthy"
 
 @dataclass(frozen=True, kw_only=True)
 class RoutingPolicy:
-    """What the settings say; see CONTRACT section 4 for the meaning of each."""
+    """Settings of routing; see the contract, section 4."""
 
     method: Method = Method.AUTO
     gpu_enabled: bool = True
@@ -33,7 +33,7 @@ class RoutingPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
-    """What a decision is made from. `duration_seconds` is None where nobody knows it before decoding."""
+    """Input of the decision. `duration_seconds` is None if the duration is unknown before decoding."""
 
     job: TranscriptionJob
     policy: RoutingPolicy
@@ -62,9 +62,9 @@ def route(situation: Situation) -> Route:
 
 
 def feasible(found: Route, situation: Situation, *, paid_configured: bool) -> Route:
-    """The route, or the nearest one that this worker can take.
+    """Return the route, or the nearest one that this worker can take.
 
-    Raises `ParakeetDisabled` or `DeepgramNotConfigured` where there is none, `GpuNotAvailable` where there is none now.
+    Raises `ParakeetDisabled` or `DeepgramNotConfigured` if there is none, `GpuNotAvailable` if there is none now.
     """
     allowed = may_use_gpu(situation)
     if found.method == "parakeet" and not allowed:
@@ -84,12 +84,12 @@ def feasible(found: Route, situation: Situation, *, paid_configured: bool) -> Ro
 
 
 def may_use_gpu(situation: Situation) -> bool:
-    """Whether worker and job both allow Parakeet."""
+    """Return True if worker and job both allow Parakeet."""
     return situation.policy.gpu_enabled and situation.job.transcription_config.enable_gpu
 
 
 def may_fall_back(situation: Situation) -> bool:
-    """Whether worker and job both allow Deepgram to do what Parakeet cannot."""
+    """Return True if worker and job both allow Deepgram as the fallback."""
     return situation.policy.fallback_enabled and situation.job.transcription_config.enable_fallback
 
 
@@ -111,7 +111,7 @@ def another_may_do_without(situation: Situation) -> bool:
 
 
 def in_rollout(video_id: str, percent: float) -> bool:
-    """Whether this video may use Parakeet at that rollout percentage; a video let in stays in as the share grows."""
+    """Return True if the video is in the rollout share; a video stays in it as the share grows."""
     bucket = int.from_bytes(hashlib.sha256(video_id.encode()).digest()[:8], "big") % BUCKETS
     return bucket < percent * BUCKETS / 100
 

@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 
 
 async def keep_waste(claim: Claim, waste: Waste) -> None:
-    """Add what the chunks of this attempt cost that came to nothing. What cannot be kept is logged, and so lost."""
+    """Add the cost of this attempt's failed chunks to the claim. A cost that cannot be stored is only logged."""
     if not waste:
         return
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 @asynccontextmanager
 async def together() -> AsyncIterator[asyncio.TaskGroup]:
-    """A task group whose first error cancels the rest and is raised as it is, not in a group."""
+    """Run a task group whose first error cancels the rest and is raised by itself, not in an exception group."""
     try:
         async with asyncio.TaskGroup() as group:
             yield group

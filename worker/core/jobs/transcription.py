@@ -1,6 +1,6 @@
-"""The chunk loop: audio in, finished chunks out, each checkpointed as it is done.
+"""The chunk loop: audio in, finished chunks out, each stored as a checkpoint.
 
-    samples -> chunks cut at pauses -> (checkpoint? take it : hear its windows -> checkpoint) -> words on one timeline
+    samples -> chunks cut at pauses -> (checkpoint? use it : transcribe -> checkpoint) -> words on one timeline
 
 At most `chunks_in_flight` chunks are held in memory and worked on at once; that is also what a kill can cost.
 """
@@ -42,10 +42,10 @@ class ChunkCancelled(Retryable):
 
 
 class ChunkStore(Protocol):
-    """Where finished chunks are kept, under one key for the audio, model and settings they depend on."""
+    """Store of finished chunks, under one key for the audio, model and settings they depend on."""
 
     async def load(self, key: str, index: int) -> Checkpoint | None:
-        """The finished chunk, or None."""
+        """Return the finished chunk, or None."""
         ...
 
     async def save(self, key: str, checkpoint: Checkpoint) -> None:
@@ -55,7 +55,7 @@ class ChunkStore(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a job is. `chunks_total` is None until the whole file has been decoded."""
+    """Progress of a job. `chunks_total` is None until the whole file has been decoded."""
 
     chunks_done: int
     chunks_total: int | None
@@ -68,33 +68,33 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Transcribed:
-    """A whole file, heard."""
+    """A transcribed file."""
 
     words: tuple[Word, ...]
     chunks: tuple[Checkpoint, ...]
-    """What became of each; without its words."""
+    """The checkpoint of each chunk, without its words."""
     duration_seconds: float
-    """Of the decoded audio: exact sample count over the rate."""
+    """Duration of the decoded audio: exact sample count over the rate."""
     truncated: bool
     other_tracks: bool = False
     """The decoder's: the track is silent, and another one is not."""
 
 
 class Transcription:
-    """The transcription of one job's audio file; `hear` turns a chunk into its words, whichever engine does it.
+    """Transcription of one job's audio file; `transcribe` returns the words of a chunk, by any engine.
 
-    Chunks are kept under `key`, which names Parakeet's model too; those that were paid for under `paid_key`, which does
-    not: another model, or a worker without one, is no reason to pay again.
+    Chunks are stored under `key`, which includes Parakeet's model; paid chunks under `paid_key`, which does not, so
+    that another model, or a worker without one, does not pay again.
 
-    When the job is cancelled its chunks end at once, but for those that are paid for: a request under way may get its
-    answer (`hear` then returns although it was cancelled, and `interrupted` is true), and the answer its checkpoint.
+    If the job is cancelled, its chunks end at once, except for paid requests in flight: such a request may get its
+    answer (`transcribe` then returns although it was cancelled, and `interrupted` is True), and its checkpoint.
     """
 
     def __init__(
         self,
         *,
         decoder: AudioDecoder,
-        hear: Callable[[Chunk], Awaitable[Checkpoint]],
+        transcribe: Callable[[Chunk], Awaitable[Checkpoint]],
         store: ChunkStore,
         key: str,
         paid_key: str,
@@ -104,7 +104,7 @@ class Transcription:
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self._interrupted = interrupted
-        self._decoder, self._hear, self._store = decoder, hear, store
+        self._decoder, self._transcribe, self._store = decoder, transcribe, store
         self._key, self._paid_key = key, paid_key
         self._chunk_seconds, self._on_progress = chunk_seconds, on_progress
         self._room = asyncio.Semaphore(chunks_in_flight)
@@ -119,15 +119,15 @@ class Transcription:
 
     @property
     def done(self) -> tuple[Checkpoint, ...]:
-        """The chunks finished so far, taken from checkpoints or heard, in the order they were finished; without words.
+        """Chunks finished so far, from checkpoints or transcribed, in the order in which they were finished.
 
-        Those go into the timeline: over hours it would be much to hold them twice.
+        Without their words, which are in the timeline: for hours of audio they should not be in memory twice.
         """
         return tuple(self._done)
 
     @property
     def resumed(self) -> int:
-        """How many of them were taken from checkpoints."""
+        """Number of chunks that were taken from checkpoints."""
         return self._resumed
 
     @property
@@ -142,9 +142,9 @@ class Transcription:
         )
 
     async def run(self, path: Path) -> Transcribed:
-        """Hear the whole file. Raises the first error of decoder, engine or store; finished chunks stay kept.
+        """Transcribe the whole file. Raises the first error of decoder, engine or store; finished chunks stay stored.
 
-        When a chunk fails those under way with it are finished first: a request to Deepgram is paid for in any case.
+        If a chunk fails, the other chunks in flight are finished first, since requests to Deepgram are already paid.
         """
         cutter = ChunkCutter(chunk_seconds=self._chunk_seconds)
         async with self._decoder.decode(path) as stream:
@@ -187,7 +187,7 @@ class Transcription:
             with stage("chunk", index=chunk.index):
                 saved = await self._kept(chunk.index)
                 if saved is None:
-                    saved = await self._heard(chunk)
+                    saved = await self._transcribe_chunk(chunk)
                 else:
                     self._resumed += 1
                     CHUNKS.add(engine=saved.engine, outcome="resumed")
@@ -201,42 +201,42 @@ class Transcription:
         await self._merge_what_is_next()
 
     async def _merge_what_is_next(self) -> None:
-        async with self._merging:  # in the order of the file, while the engine hears the chunks behind
+        async with self._merging:  # in the order of the file, while the engine works on later chunks
             while (windows := self._unmerged.pop(self._merged, None)) is not None:
                 await asyncio.to_thread(self._timeline.add, windows)
                 self._merged += 1
 
     async def _kept(self, index: int) -> Checkpoint | None:
-        heard, paid = await asyncio.gather(self._store.load(self._key, index), self._store.load(self._paid_key, index))
-        return heard or paid
+        free, paid = await asyncio.gather(self._store.load(self._key, index), self._store.load(self._paid_key, index))
+        return free or paid
 
-    async def _heard(self, chunk: Chunk) -> Checkpoint:
+    async def _transcribe_chunk(self, chunk: Chunk) -> Checkpoint:
         log.debug("chunk.started", chunk=chunk.index)
         try:
-            heard = await self._hear(chunk)
+            checkpoint = await self._transcribe(chunk)
         except WorkerError:
             CHUNKS.add(engine="none", outcome="failed")
             raise
         with stage("checkpoint"):
-            await self._keep(heard)
-        CHUNKS.add(engine=heard.engine, outcome="heard")
-        log.info("chunk.done", chunk=chunk.index, windows=len(chunk.windows), engine=heard.engine)
-        return heard
+            await self._keep(checkpoint)
+        CHUNKS.add(engine=checkpoint.engine, outcome="heard")
+        log.info("chunk.done", chunk=chunk.index, windows=len(chunk.windows), engine=checkpoint.engine)
+        return checkpoint
 
-    async def _keep(self, heard: Checkpoint) -> None:
-        if heard.engine != "deepgram":
-            await self._store.save(self._key, heard)
+    async def _keep(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.engine != "deepgram":
+            await self._store.save(self._key, checkpoint)
             return
-        save = self._store.save(self._paid_key, heard)
+        save = self._store.save(self._paid_key, checkpoint)
         if not self._interrupted():
             await finished(save, CANCELLED_SAVE_SECONDS)
             return
         try:
             async with asyncio.timeout(CANCELLED_SAVE_SECONDS):
                 await save
-            log.info("chunk.kept_when_cancelled", chunk=heard.index)
+            log.info("chunk.kept_when_cancelled", chunk=checkpoint.index)
         except TimeoutError:
-            log.warning("chunk.not_kept_when_cancelled", chunk=heard.index)
+            log.warning("chunk.not_kept_when_cancelled", chunk=checkpoint.index)
         raise asyncio.CancelledError
 
     def _finish(self, checkpoint: Checkpoint) -> None:
@@ -250,7 +250,7 @@ class Transcription:
 
 
 async def chunks_of(cutter: ChunkCutter, stream: PcmStream) -> AsyncGenerator[Chunk]:
-    """Cut a decode under way; the arithmetic of a chunk runs in a thread, since it takes a tenth of a second."""
+    """Cut a running decode into chunks; the arithmetic runs in a thread, since it takes a tenth of a second a chunk."""
     with stage_in_laps("decode") as decode, stage_in_laps("plan") as plan:
         blocks = aiter(stream)
         while (block := await _next_of(blocks, decode)) is not None:
@@ -271,18 +271,19 @@ async def _next_of(blocks: AsyncIterator[Pcm], decode: Laps) -> Pcm | None:
 
 
 class SampleNotRecognised(Exception):
-    """The engine heard nothing in audio that is known to hold speech."""
+    """The engine returned no words for audio that contains speech."""
 
 
 async def recognise_sample(decoder: AudioDecoder, recogniser: WindowRecogniser, path: Path) -> int:
-    """Decode, cut and hear the first chunk of a known sample; returns how many words there were.
+    """Decode, cut and recognise the first chunk of a known sample; return the number of words.
 
     Raises what decoder and recogniser raise, or `SampleNotRecognised`.
     """
     async with decoder.decode(path) as stream, aclosing(chunks_of(ChunkCutter(chunk_seconds=60), stream)) as chunks:
         async for chunk in chunks:
-            heard = [await recogniser.recognise(chunk.samples_of(span), "self-test") for span in chunk.windows[:1]]
-            if words := sum(len(recognition.words) for recognition in heard):
+            first = chunk.windows[:1]
+            recognitions = [await recogniser.recognise(chunk.samples_of(span), "self-test") for span in first]
+            if words := sum(len(recognition.words) for recognition in recognitions):
                 return words
             break
     raise SampleNotRecognised(f"no words in {path.name}")

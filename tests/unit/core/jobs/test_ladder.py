@@ -94,16 +94,16 @@ class Rungs:
             **({"may_fall_back": True, "may_use_parakeet": True} | permits),
         )
 
-    async def hear(self, chunk: Chunk = CHUNK) -> Checkpoint:
-        return await self._ladder.hear(chunk)
+    async def transcribe(self, chunk: Chunk = CHUNK) -> Checkpoint:
+        return await self._ladder.transcribe(chunk)
 
     @property
     def waste(self) -> Waste:
         return self._ladder.waste
 
 
-def words_of(heard: Checkpoint) -> list[str]:
-    return [word.text.lower().strip(".") for window in heard.windows for word in window.words]
+def words_of(chunk: Checkpoint) -> list[str]:
+    return [word.text.lower().strip(".") for window in chunk.windows for word in window.words]
 
 
 def window_seconds(chunk: Chunk) -> float:
@@ -133,11 +133,11 @@ BROKEN = MemoryRecogniser(script=failing_where(everything))
 async def test_a_chunk_that_parakeet_transcribes_costs_only_its_engine_seconds() -> None:
     rungs = Rungs(MemoryRecogniser(speed=50))
 
-    heard = await rungs.hear()
+    chunk = await rungs.transcribe()
 
-    assert (heard.engine, heard.fallback_reason, heard.deepgram_request_id) == ("parakeet", None, None)
-    assert heard.engine_seconds == pytest.approx(window_seconds(CHUNK) / 50)
-    assert heard.audio_seconds == (CHUNK.end_sample - CHUNK.start_sample) / SAMPLE_RATE_HZ
+    assert (chunk.engine, chunk.fallback_reason, chunk.deepgram_request_id) == ("parakeet", None, None)
+    assert chunk.engine_seconds == pytest.approx(window_seconds(CHUNK) / 50)
+    assert chunk.audio_seconds == (CHUNK.end_sample - CHUNK.start_sample) / SAMPLE_RATE_HZ
     assert rungs.cloud.answered == []
 
 
@@ -153,12 +153,15 @@ async def test_a_chunk_that_parakeet_transcribes_costs_only_its_engine_seconds()
 async def test_a_chunk_that_parakeet_cannot_do_goes_to_deepgram_with_the_reason(error: Exception) -> None:
     rungs = Rungs(MemoryRecogniser(script=failing_where(everything, lambda: error)))
 
-    heard = await rungs.hear()
+    chunk = await rungs.transcribe()
 
     (answer,) = rungs.cloud.answered
-    assert (heard.engine, heard.fallback_reason) == ("deepgram", error.code)
-    assert (heard.deepgram_request_id, heard.deepgram_billed_seconds) == (answer.request_id, answer.billed_seconds)
-    assert words_of(heard) == words_of(await Rungs().hear())
+    assert (chunk.engine, chunk.fallback_reason) == ("deepgram", error.code)
+    assert (chunk.deepgram_request_id, chunk.deepgram_billed_seconds) == (
+        answer.request_id,
+        answer.billed_seconds,
+    )
+    assert words_of(chunk) == words_of(await Rungs().transcribe())
     assert rungs.health.facts.failures_in_a_row == 1
 
 
@@ -166,10 +169,10 @@ async def test_the_engine_seconds_of_windows_recognised_before_a_failure_are_kep
     first = len(CHUNK.samples_of(CHUNK.windows[0]))
     rungs = Rungs(MemoryRecogniser(script=failing_where(lambda samples: len(samples) != first), speed=50))
 
-    heard = await rungs.hear()
+    chunk = await rungs.transcribe()
 
-    assert heard.engine == "deepgram"
-    assert heard.engine_seconds == pytest.approx(first / SAMPLE_RATE_HZ / 50)
+    assert chunk.engine == "deepgram"
+    assert chunk.engine_seconds == pytest.approx(first / SAMPLE_RATE_HZ / 50)
 
 
 async def test_an_error_of_ours_is_not_taken_for_the_engines() -> None:
@@ -179,7 +182,7 @@ async def test_an_error_of_ours_is_not_taken_for_the_engines() -> None:
     rungs = Rungs(MemoryRecogniser(script=failing_where(everything, wrong)))
 
     with pytest.raises(ZeroDivisionError):
-        await rungs.hear()
+        await rungs.transcribe()
 
     assert rungs.cloud.answered == []
 
@@ -188,12 +191,12 @@ async def test_doubtful_words_are_recognised_once_more_with_other_cuts() -> None
     engine = StuckRecogniser(lambda samples: len(samples) > 20 * SAMPLE_RATE_HZ)
     rungs = Rungs(engine)
 
-    heard = await rungs.hear()
+    chunk = await rungs.transcribe()
 
-    assert heard.engine == "parakeet"
-    assert "no" not in words_of(heard)
-    assert engine.windows == len(CHUNK.windows) + len(heard.windows)
-    assert heard.engine_seconds > window_seconds(CHUNK) / 100 * 1.9
+    assert chunk.engine == "parakeet"
+    assert "no" not in words_of(chunk)
+    assert engine.windows == len(CHUNK.windows) + len(chunk.windows)
+    assert chunk.engine_seconds > window_seconds(CHUNK) / 100 * 1.9
     assert rungs.cloud.answered == []
 
 
@@ -201,10 +204,10 @@ async def test_words_that_stay_doubtful_are_replaced_by_deepgrams_and_both_tries
     engine = StuckRecogniser()
     rungs = Rungs(engine)
 
-    heard = await rungs.hear()
+    chunk = await rungs.transcribe()
 
-    assert (heard.engine, heard.fallback_reason) == ("deepgram", ErrorCode.TRANSCRIPTION_SERVICE_ERROR)
-    assert heard.engine_seconds > window_seconds(CHUNK) / 100 * 1.9
+    assert (chunk.engine, chunk.fallback_reason) == ("deepgram", ErrorCode.TRANSCRIPTION_SERVICE_ERROR)
+    assert chunk.engine_seconds > window_seconds(CHUNK) / 100 * 1.9
     assert len(rungs.cloud.answered) == 1
     assert rungs.health.facts.healthy
 
@@ -214,7 +217,7 @@ async def test_where_no_fallback_is_allowed_an_engine_error_is_the_jobs(barrier:
     rungs = Rungs(BROKEN, **barrier)
 
     with pytest.raises(EngineFailure):
-        await rungs.hear()
+        await rungs.transcribe()
 
     assert rungs.cloud.answered == []
 
@@ -223,27 +226,27 @@ async def test_where_no_fallback_is_allowed_an_engine_error_is_the_jobs(barrier:
 async def test_where_no_fallback_is_possible_doubtful_words_are_kept(barrier: dict[str, Any]) -> None:
     rungs = Rungs(StuckRecogniser(), **barrier)
 
-    heard = await rungs.hear()
+    chunk = await rungs.transcribe()
 
-    assert (heard.engine, heard.fallback_reason) == ("parakeet", None)
-    assert set(words_of(heard)) == {"no"}
+    assert (chunk.engine, chunk.fallback_reason) == ("parakeet", None)
+    assert set(words_of(chunk)) == {"no"}
 
 
 async def test_doubtful_words_are_kept_when_deepgram_will_never_take_the_chunk() -> None:
     refuses = MemoryCloudRecogniser(script=failing_where(everything, lambda: DeepgramRejected(400, "bad audio")))
     rungs = Rungs(StuckRecogniser(), cloud=refuses)
 
-    heard = await rungs.hear()
+    chunk = await rungs.transcribe()
 
-    assert heard.engine == "parakeet"
+    assert chunk.engine == "parakeet"
 
 
 async def test_doubtful_words_are_kept_where_deepgram_is_down() -> None:
     rungs = Rungs(StuckRecogniser(), cloud=down())
 
-    heard = await rungs.hear()
+    chunk = await rungs.transcribe()
 
-    assert (heard.engine, heard.fallback_reason) == ("parakeet", None)
+    assert (chunk.engine, chunk.fallback_reason) == ("parakeet", None)
 
 
 async def test_the_job_is_tried_again_when_deepgram_failed_on_this_chunk_alone() -> None:
@@ -251,12 +254,12 @@ async def test_the_job_is_tried_again_when_deepgram_failed_on_this_chunk_alone()
     rungs = Rungs(StuckRecogniser(), cloud=fails)
 
     with pytest.raises(DeepgramUnavailable):
-        await rungs.hear()
+        await rungs.transcribe()
 
 
 async def test_a_chunk_that_parakeet_cannot_do_waits_for_a_deepgram_that_is_down() -> None:
     with pytest.raises(DeepgramDown):
-        await Rungs(BROKEN, cloud=down()).hear()
+        await Rungs(BROKEN, cloud=down()).transcribe()
 
 
 async def test_a_chunk_that_broke_parakeet_goes_straight_to_deepgram_once_that_is_back() -> None:
@@ -270,25 +273,25 @@ async def test_a_chunk_that_broke_parakeet_goes_straight_to_deepgram_once_that_i
     cloud, given_up = down(), dict[int, EngineError]()
     engine = MemoryRecogniser(script=break_down)
     with pytest.raises(DeepgramDown):
-        await Rungs(engine, cloud=cloud, given_up=given_up).hear()
+        await Rungs(engine, cloud=cloud, given_up=given_up).transcribe()
     before = windows
 
     cloud.mend()
-    heard = await Rungs(engine, cloud=cloud, given_up=given_up).hear()
+    chunk = await Rungs(engine, cloud=cloud, given_up=given_up).transcribe()
 
     assert windows == before > 0
-    assert (heard.engine, heard.fallback_reason) == ("deepgram", ErrorCode.GPU_MEMORY_ERROR)
+    assert (chunk.engine, chunk.fallback_reason) == ("deepgram", ErrorCode.GPU_MEMORY_ERROR)
 
 
 async def test_a_chunk_without_a_gpu_is_tried_again_when_the_job_goes_on() -> None:
     cloud, given_up = down(), dict[int, EngineError]()
     missing = MemoryRecogniser(script=failing_where(everything, lambda: GpuNotAvailable("no CUDA")))
     with pytest.raises(DeepgramDown):
-        await Rungs(missing, cloud=cloud, given_up=given_up).hear()
+        await Rungs(missing, cloud=cloud, given_up=given_up).transcribe()
 
-    heard = await Rungs(cloud=cloud, given_up=given_up).hear()
+    chunk = await Rungs(cloud=cloud, given_up=given_up).transcribe()
 
-    assert heard.engine == "parakeet"
+    assert chunk.engine == "parakeet"
 
 
 @pytest.mark.parametrize(("method", "reason"), [("deepgram", "long_file"), ("hybrid", "force_method")])
@@ -297,15 +300,15 @@ async def test_parakeet_steps_in_for_a_deepgram_that_is_down_where_that_was_chos
 ) -> None:
     rungs = Rungs(method=method, reason=reason, cloud=down())
 
-    heard = await rungs.hear(chunks(2)[1])
+    chunk = await rungs.transcribe(chunks(2)[1])
 
-    assert heard.engine == "parakeet"
+    assert chunk.engine == "parakeet"
 
 
 @pytest.mark.parametrize("reason", ["force_method", "transcription_method", "rollout_percent", "gpu_disabled"])
 async def test_parakeet_does_not_step_in_where_it_was_ruled_out(reason: str) -> None:
     with pytest.raises(DeepgramDown):
-        await Rungs(method="deepgram", reason=reason, cloud=down()).hear()
+        await Rungs(method="deepgram", reason=reason, cloud=down()).transcribe()
 
 
 async def test_a_parakeet_in_doubt_does_not_step_in() -> None:
@@ -314,65 +317,65 @@ async def test_a_parakeet_in_doubt_does_not_step_in() -> None:
         rungs.health.record_failure()
 
     with pytest.raises(DeepgramDown):
-        await rungs.hear()
+        await rungs.transcribe()
 
 
 async def test_where_parakeet_stepped_in_and_failed_the_chunk_waits_for_deepgram() -> None:
     with pytest.raises(DeepgramDown):
-        await Rungs(BROKEN, method="deepgram", reason="long_file", cloud=down()).hear()
+        await Rungs(BROKEN, method="deepgram", reason="long_file", cloud=down()).transcribe()
 
 
 async def test_a_spent_budget_fails_a_chunk_that_only_deepgram_could_have_done() -> None:
     rungs = Rungs(BROKEN, budget=ScriptedBudget(0.0))
 
     with pytest.raises(FallbackBudgetExhausted):
-        await rungs.hear()
+        await rungs.transcribe()
 
 
 async def test_a_job_for_deepgram_never_asks_parakeet() -> None:
     rungs = Rungs(BROKEN, method="deepgram")
 
-    heard = await rungs.hear()
+    chunk = await rungs.transcribe()
 
-    assert (heard.engine, heard.fallback_reason, heard.engine_seconds) == ("deepgram", None, 0.0)
+    assert (chunk.engine, chunk.fallback_reason, chunk.engine_seconds) == ("deepgram", None, 0.0)
 
 
 async def test_a_job_for_deepgram_goes_to_parakeet_when_the_budget_is_spent_and_it_may() -> None:
     rungs = Rungs(MemoryRecogniser(speed=50), method="deepgram", budget=ScriptedBudget(0.0))
 
-    heard = await rungs.hear()
+    chunk = await rungs.transcribe()
 
-    assert heard.engine == "parakeet"
-    assert heard.engine_seconds == pytest.approx(window_seconds(CHUNK) / 50)
+    assert chunk.engine == "parakeet"
+    assert chunk.engine_seconds == pytest.approx(window_seconds(CHUNK) / 50)
 
 
 async def test_a_job_for_deepgram_fails_when_the_budget_is_spent_and_parakeet_may_not() -> None:
     rungs = Rungs(method="deepgram", budget=ScriptedBudget(0.0), may_use_parakeet=False)
 
     with pytest.raises(FallbackBudgetExhausted):
-        await rungs.hear()
+        await rungs.transcribe()
 
 
 async def test_parakeet_that_steps_in_for_a_spent_budget_is_judged_like_any_other() -> None:
     engine = StuckRecogniser(lambda samples: len(samples) > 20 * SAMPLE_RATE_HZ)
     rungs = Rungs(engine, method="deepgram", budget=ScriptedBudget(0.0))
 
-    heard = await rungs.hear()
+    chunk = await rungs.transcribe()
 
-    assert "no" not in words_of(heard)
+    assert "no" not in words_of(chunk)
 
 
 async def test_a_job_for_deepgram_without_a_key_says_so() -> None:
     rungs = Rungs(method="deepgram", with_key=False)
 
     with pytest.raises(DeepgramNotConfigured):
-        await rungs.hear()
+        await rungs.transcribe()
 
 
 async def test_a_hybrid_job_is_shared_by_the_number_of_the_chunk() -> None:
     rungs = Rungs(method="hybrid")
 
-    engines = [(await rungs.hear(chunk)).engine for chunk in chunks(4)]
+    engines = [(await rungs.transcribe(chunk)).engine for chunk in chunks(4)]
 
     assert engines[:4] == ["parakeet", "deepgram", "parakeet", "deepgram"]
 
@@ -380,8 +383,8 @@ async def test_a_hybrid_job_is_shared_by_the_number_of_the_chunk() -> None:
 async def test_both_halves_of_a_hybrid_job_step_in_for_each_other() -> None:
     minutes = chunks(2)
 
-    by_deepgram = await Rungs(BROKEN, method="hybrid").hear(minutes[0])
-    by_parakeet = await Rungs(method="hybrid", budget=ScriptedBudget(0.0)).hear(minutes[1])
+    by_deepgram = await Rungs(BROKEN, method="hybrid").transcribe(minutes[0])
+    by_parakeet = await Rungs(method="hybrid", budget=ScriptedBudget(0.0)).transcribe(minutes[1])
 
     assert (by_deepgram.engine, by_deepgram.fallback_reason) == ("deepgram", ErrorCode.TRANSCRIPTION_SERVICE_ERROR)
     assert (by_parakeet.engine, by_parakeet.fallback_reason) == ("parakeet", None)
@@ -393,9 +396,9 @@ async def test_silence_costs_nothing_on_any_route() -> None:
     (silent,) = cutter.finish()
     rungs = Rungs(BROKEN, method="deepgram")
 
-    heard = await rungs.hear(silent)
+    chunk = await rungs.transcribe(silent)
 
-    assert (heard.engine, heard.windows, heard.engine_seconds) == ("parakeet", (), 0.0)
+    assert (chunk.engine, chunk.windows, chunk.engine_seconds) == ("parakeet", (), 0.0)
     assert rungs.cloud.answered == []
 
 
@@ -416,9 +419,9 @@ async def test_the_worst_case_is_taken_from_the_budget_and_what_was_not_needed_g
     budget = ScriptedBudget(1.0)
     rungs = Rungs(BROKEN, cloud=cloud, budget=budget, most_requests=3)
 
-    heard = await rungs.hear()
+    chunk = await rungs.transcribe()
 
-    minute = heard.deepgram_billed_seconds / 60
+    minute = chunk.deepgram_billed_seconds / 60
     assert budget.taken == [pytest.approx(0.018 * minute)]
     assert budget.purse.usd == pytest.approx(back * minute)
 
@@ -429,7 +432,7 @@ async def test_requests_that_failed_unbilled_go_back_into_the_budget(wasted: int
     rungs = Rungs(BROKEN, cloud=wasting(wasted), budget=budget, most_requests=2)
 
     with pytest.raises(DeepgramUnusable):
-        await rungs.hear()
+        await rungs.transcribe()
 
     assert budget.purse.usd == pytest.approx(share * sum(budget.taken))
 
@@ -443,7 +446,7 @@ async def test_what_a_failed_chunk_cost_is_known() -> None:
     rungs = Rungs(MemoryRecogniser(script=failing_where(everything, broken)), cloud=wasting(2))
 
     with pytest.raises(DeepgramUnusable):
-        await rungs.hear()
+        await rungs.transcribe()
 
     assert rungs.waste.engine_seconds >= 3.0
     assert rungs.waste.deepgram_requests == 2
@@ -459,7 +462,7 @@ async def test_requests_wasted_on_a_chunk_that_parakeet_then_did_are_in_its_chec
     cloud = MemoryCloudRecogniser(script=failing_where(everything, down_and_billed))
     rungs = Rungs(method="deepgram", reason="long_file", cloud=cloud)
 
-    heard = await rungs.hear()
+    chunk = await rungs.transcribe()
 
-    assert (heard.engine, heard.deepgram_wasted_requests) == ("parakeet", 1)
+    assert (chunk.engine, chunk.deepgram_wasted_requests) == ("parakeet", 1)
     assert not rungs.waste

@@ -163,7 +163,7 @@ class Tape:
 async def test_no_chunk_is_decoded_before_there_is_room_for_it() -> None:
     tape, may_answer = Tape(speech(130)), asyncio.Event()
 
-    async def hear(chunk: Chunk) -> Checkpoint:
+    async def transcribe(chunk: Chunk) -> Checkpoint:
         await may_answer.wait()
         return Checkpoint(
             index=chunk.index,
@@ -175,7 +175,7 @@ async def test_no_chunk_is_decoded_before_there_is_room_for_it() -> None:
             engine_seconds=0,
         )
 
-    job = asyncio.create_task(transcription_of(tape, hear).run(Path("tape")))
+    job = asyncio.create_task(transcription_of(tape, transcribe).run(Path("tape")))
     read_before: list[int] = []
 
     async def no_more_is_read() -> bool:
@@ -184,24 +184,24 @@ async def test_no_chunk_is_decoded_before_there_is_room_for_it() -> None:
 
     await eventually(no_more_is_read)
     may_answer.set()
-    heard = await job
+    finished = await job
 
     assert read_before[-1] <= 20 + 2
-    assert heard.duration_seconds == 130
+    assert finished.duration_seconds == 130
 
 
 async def test_a_chunk_whose_task_is_cancelled_fails_the_job_instead_of_losing_its_words() -> None:
-    async def hear(_chunk: Chunk) -> Checkpoint:
+    async def transcribe(_chunk: Chunk) -> Checkpoint:
         raise asyncio.CancelledError
 
     with pytest.raises(ChunkCancelled, match="0 of 8 chunks"):
-        await transcription_of(Tape(speech(130)), hear).run(Path("tape"))
+        await transcription_of(Tape(speech(130)), transcribe).run(Path("tape"))
 
 
-def transcription_of(decoder: Tape, hear: Callable[[Chunk], Awaitable[Checkpoint]]) -> Transcription:
+def transcription_of(decoder: Tape, transcribe: Callable[[Chunk], Awaitable[Checkpoint]]) -> Transcription:
     return Transcription(
         decoder=decoder,
-        hear=hear,
+        transcribe=transcribe,
         store=NothingKept(),
         key="key",
         paid_key="paid",

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from worker.ports import Clock
 
 FRESH_SECONDS = 600.0
-"""How long a reading is carried on by the monotonic clock, which may drift by 0.05 %: 0.3 s in that time."""
+"""Maximum age of a reading that the monotonic clock extends; at a drift of 0.05 % the error is 0.3 s in that time."""
 
 
 class BucketTime:

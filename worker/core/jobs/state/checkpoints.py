@@ -27,7 +27,7 @@ def checkpoint_key(*, audio: ObjectFacts, model_fingerprint: str, settings: Mapp
 
 
 class Holder(Protocol):
-    """What checkpoints need of the claim they are made under."""
+    """Interface of the claim that owns the checkpoints."""
 
     lost: asyncio.Event
 
@@ -43,7 +43,7 @@ class Holder(Protocol):
 
     @property
     def is_first(self) -> bool:
-        """Nobody has held the job before, so that nobody but this claim can have left checkpoints of it."""
+        """True if the job was never claimed before, so that it has no checkpoints yet."""
         ...
 
     async def note_progress(self) -> None:
@@ -52,9 +52,9 @@ class Holder(Protocol):
 
 
 class Checkpoints:
-    """The checkpoints of one claimed job.
+    """Checkpoints of one claimed job.
 
-    They are listed once and then asked for only where one stands: nobody else writes any while the job is ours.
+    They are listed once; only existing ones are read, since no other worker writes any while the claim is held.
     """
 
     def __init__(self, files: StateFiles, job_id: str, holder: Holder) -> None:
@@ -63,7 +63,7 @@ class Checkpoints:
         self._listing = asyncio.Lock()
 
     async def load(self, key: str, index: int) -> Checkpoint | None:
-        """The finished chunk, or None; content that is not a checkpoint of that chunk is logged and ignored."""
+        """Return the finished chunk, or None; content that is not a checkpoint of that chunk is logged and ignored."""
         ref = self._files.checkpoint(self._job_id, key, index)
         return await self._sound(ref, index) if ref.name in await self._standing() else None
 
@@ -117,7 +117,7 @@ class Checkpoints:
         return tuple(sorted(chunks, key=lambda chunk: chunk.index))
 
     async def clear(self) -> None:
-        """Remove every checkpoint of the job, of all keys. For after the result marker stands."""
+        """Remove every checkpoint of the job, of all keys. To be called after the result marker is written."""
         if not self._holder.is_first:
             await clear_checkpoints(self._files, self._job_id)
             return

@@ -18,7 +18,7 @@ from worker.telemetry.spans import stage
 BEATS_PER_TTL = 3
 MOST_REASON_CHARACTERS = 500
 RELEASE_SECONDS = 3.0
-"""Of the eight that a worker has after SIGTERM."""
+"""Time limit of a release; a worker has eight seconds after SIGTERM."""
 
 _RELEASE = {"held": False}
 
@@ -26,10 +26,10 @@ log = structlog.get_logger()
 
 
 def successor(previous: ClaimRecord | None, fresh: ClaimRecord) -> ClaimRecord:
-    """The record of a new claim, with the counters of the run so far; `fresh` says how many deliveries it adds.
+    """Return the record of a new claim, with the counters of the run so far plus the deliveries in `fresh`.
 
-    A claim that is still held is taken over from a dead worker: that is a crash of the job, unless a verdict or a new
-    checkpoint had come out of it. Another run counts from zero.
+    A claim that is still held is taken over from a dead worker, which counts a crash of the job unless that claim had
+    produced a verdict or a new checkpoint. Another run counts from zero.
     """
     if previous is None or previous.run != fresh.run:
         return fresh
@@ -54,7 +54,7 @@ class Claim:
     """
 
     lost: asyncio.Event
-    """Set once another writer's generation stands there, or no heartbeat could be written for the ttl."""
+    """Set once another writer has replaced the claim, or no heartbeat could be written for the ttl."""
     checkpoints: Checkpoints
 
     def __init__(
@@ -78,7 +78,7 @@ class Claim:
 
     @property
     def is_first(self) -> bool:
-        """Where this claim stands none has stood, nor has a run of the job ended."""
+        """True if the job was never claimed or ended before."""
         return self._is_first
 
     @property
@@ -156,7 +156,7 @@ class Claim:
         if standing and standing != over_result and self._is_answered_by(standing):
             self._concluded = True  # so the claim we just made is removed again
             refuse_conflict(standing, self._record.fingerprint)
-            raise ClaimHeld(self._record.job_id, "nobody any more: it is concluded")
+            raise ClaimHeld(self._record.job_id, "no worker any more: it is concluded")
         self._is_first = over_generation == marker.generation == ABSENT
 
     def _is_answered_by(self, result: ResultMarker) -> bool:
@@ -203,10 +203,10 @@ class Claim:
         self.lost.set()
 
     async def _give_back(self) -> None:
-        """Also a claim lost for want of heartbeats that nobody took: it is no crash, and nobody need wait for it."""
+        """Release the claim, even one lost for missing heartbeats, unless another worker took it: it is no crash."""
         try:
             async with asyncio.timeout(RELEASE_SECONDS):
-                async with self._writing:  # a write under way decides whether there is anything to give back
+                async with self._writing:  # a write in flight decides whether there is anything to release
                     ours = self._held and not self._taken
                 if ours and self._concluded:
                     await self._files.delete(self._ref, if_generation=self._generation)

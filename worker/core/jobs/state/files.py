@@ -44,19 +44,19 @@ class StateFiles:
     claim_store: ObjectStore | None = None
 
     def claim(self, job_id: str) -> ObjectRef:
-        """The job's claim."""
+        """Return the address of the job's claim."""
         return ObjectRef(self.bucket, f"{_CLAIMS}{job_id}.json")
 
     def stamp(self, owner: str) -> ObjectRef:
-        """An object that a worker writes to learn the bucket's time, and deletes at once."""
+        """Return the address of an object that a worker writes to learn the bucket's time, and deletes at once."""
         return ObjectRef(self.bucket, f"stamps/{owner}.json")
 
     def result(self, job_id: str) -> ObjectRef:
-        """The job's result marker."""
+        """Return the address of the job's result marker."""
         return ObjectRef(self.bucket, f"results/{job_id}.json")
 
     def checkpoint(self, job_id: str, key: str, index: int) -> ObjectRef:
-        """The checkpoint of one chunk."""
+        """Return the address of the checkpoint of one chunk."""
         return ObjectRef(self.bucket, f"checkpoints/{job_id}/{key}/{index:05d}.json")
 
     async def checkpoints(self, job_id: str) -> Sequence[ObjectFacts]:

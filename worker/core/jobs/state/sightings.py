@@ -1,4 +1,4 @@
-"""Since when this worker has seen each claim of others stand still."""
+"""Times since this worker first saw each generation of other workers' claims."""
 
 from collections import OrderedDict
 
@@ -8,10 +8,10 @@ REMEMBERED = 10_000
 
 
 class Sightings:
-    """For how long the generation of each claim has stood still, by this worker's monotonic clock.
+    """Age of each claim's generation by this worker's monotonic clock.
 
-    Kept beyond a single look and a single delivery: where no parking place was free, the message comes back after its
-    backoff, and by then the dead owner's claim need not be watched from the beginning.
+    Remembered across deliveries: if no parking place was free, the message comes back after its backoff, and a dead
+    owner's claim need not be watched from the beginning.
     """
 
     def __init__(self, clock: Clock) -> None:

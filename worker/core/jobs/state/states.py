@@ -30,7 +30,7 @@ BUCKET_TIME_MARGIN_SECONDS = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class _Look:
-    """A claim as it was found, and for how many seconds its generation is known to have stood still."""
+    """A claim that was read, and the known age of its generation in seconds."""
 
     found: Stored[ClaimRecord]
     stood_still_seconds: float = 0.0
@@ -87,17 +87,17 @@ class JobStates:
         deliveries: int = 1,
         over_result: ResultMarker | None = None,
     ) -> AsyncIterator[Claim]:
-        """Hold the job for the context; `stale_generation` is what `park` returned.
+        """Hold the job inside the block; `stale_generation` is the result of `park`.
 
-        `deliveries` is how many it adds to the job's count: 0 where the same delivery claims the job again.
-        `over_result` is a result that shall be made again; any other result that answers the run ends the claim.
+        `deliveries` is added to the job's count: 0 if the same delivery claims the job again. `over_result` is a result
+        that is to be replaced; any other result that answers the run ends the claim.
 
-        Entering raises `ClaimHeld` when another worker holds it and is not known to be gone, or concluded it just now:
-        park, then look for a result, then try again. Raises `JobIdConflict` when another request used the id,
+        Entering raises `ClaimHeld` if another worker holds the job and is not known to be dead, or has just concluded
+        it: park, then look for a result, then try again. Raises `JobIdConflict` if another request used the id,
         `StorageServiceError`.
 
-        Leaving by any way gives the job back within a few seconds: the claim is released with its counters, or
-        removed where `conclude` has run. Where that fails the claim goes stale by itself.
+        Leaving releases the job within a few seconds: the claim is released with its counters, or removed after
+        `conclude`. If that fails, the claim becomes stale by itself.
         """
         look = await self._look(job_id)
         found = look.found
