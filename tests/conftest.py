@@ -6,6 +6,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
+    "tests.support.audio.media",
     "tests.support.queues.official_emulator",
     "tests.support.engines.parakeet",
     "tests.support.queues.pubsub_server",

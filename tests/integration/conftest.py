@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.audio.long_audio import speech_file
-from tests.support.audio.media import MediaKit
 from tests.support.workers.cloud import Cloud, cloud_in
 
 
@@ -14,11 +13,6 @@ def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cloud]:
     server = getattr(request, "param", "embedded")
     with cloud_in(tmp_path, None if server == "embedded" else request.getfixturevalue(server)) as cloud:
         yield cloud
-
-
-@pytest.fixture(scope="session")
-def media(tmp_path_factory: pytest.TempPathFactory) -> MediaKit:
-    return MediaKit.at(tmp_path_factory.mktemp("media"))
 
 
 @pytest.fixture(scope="session")

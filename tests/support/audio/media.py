@@ -1,4 +1,7 @@
-"""Small media files for tests, built with ffmpeg from known samples, and the means to compare what comes back."""
+"""Small media files for tests, built with ffmpeg from known samples, and the means to compare what comes back.
+
+A pytest plugin: `media`, `talk`, `decoder`.
+"""
 
 import struct
 import subprocess
@@ -7,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
-from worker.adapters.audio import find_ffmpeg
+from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 TALKING_BAND_HZ = 3_400  # survives 8 kHz
@@ -89,3 +93,18 @@ class MediaKit:
         """A copy that ends early."""
         content = path.read_bytes()
         return self.write(f"cut-{path.name}", content[: int(len(content) * share)])
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory: pytest.TempPathFactory) -> MediaKit:
+    return MediaKit.at(tmp_path_factory.mktemp("media"))
+
+
+@pytest.fixture(scope="session")
+def talk() -> Pcm:
+    return babble(3.0)
+
+
+@pytest.fixture
+def decoder(media: MediaKit) -> FfmpegDecoder:
+    return FfmpegDecoder(ffmpeg=media.ffmpeg, limits=Limits(max_seconds=60))

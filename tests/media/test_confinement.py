@@ -32,7 +32,7 @@ from worker.ports import Pcm
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the means")
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[2]
 SYSTEMS = (Path("/usr/bin/python3"), Path("/usr/local/bin/python3"))
 """Interpreters that every user may run."""
 SECRET = "not-for-ffmpeg"  # noqa: S105
