@@ -15,9 +15,10 @@ import sentencepiece
 import torch
 from nemo.collections.asr.models import EncDecRNNTBPEModel
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
-from worker.adapters.parakeet.decoding import GreedyTdt
+from worker.adapters.parakeet.network.tdt_decoder import DecoderRows, TdtDecoder
+from worker.adapters.parakeet.network.weights import Weights
+from worker.adapters.parakeet.reference.nemo_model import transducer_of
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 PIECES = 1024
@@ -32,12 +33,17 @@ _TRIAL_SECONDS = 16
 _FULL_SCALE = 32_768
 
 
-def write_random_model(path: Path, speech: Pcm) -> None:
-    """Make the model and keep it as a `.nemo` file of 2.5 GB; the same for the same speech. Takes a minute."""
+def write_random_model(path: Path, speech: Pcm, *, layers: int = 24) -> None:
+    """Make the model and keep it as a `.nemo` file, of 2.5 GB with all layers; the same for the same speech.
+
+    Takes a minute.
+    """
     torch.manual_seed(_SEED)
     with tempfile.TemporaryDirectory() as folder:
         _learn_tokenizer(Path(folder))
-        network = EncDecRNNTBPEModel(cfg=model_config(folder))
+        config = model_config(folder)
+        config.encoder.n_layers = layers
+        network = EncDecRNNTBPEModel(cfg=config)
         network.eval()
         _find_bias(network, speech[: _TRIAL_SECONDS * SAMPLE_RATE_HZ])
         network.save_to(str(path))  # copies the tokenizer's files from the folder
@@ -178,14 +184,15 @@ def _find_bias(network: Any, speech: Pcm) -> None:
     bias[-len(DURATIONS)] -= _MOST_BIAS  # a duration of 0 is rare
     seconds, low, high = wave.shape[1] / SAMPLE_RATE_HZ, -_MOST_BIAS, _MOST_BIAS
     blank, start = network.decoder.blank_idx, float(bias[network.decoder.blank_idx])
+    # On the network's own tensors, so that it sees the bias change.
+    weights = Weights(network.state_dict(), torch.device("cpu"), torch.float32)
+    decoder = TdtDecoder(weights, transducer_of(network, "random"), block_steps=8)
+    frames = decoder.project(encoded[0].t().contiguous(), encoded.shape[2])
+    rows = DecoderRows(frames=frames, starts=torch.zeros_like(lengths), lengths=lengths)
     for _ in range(_TRIALS):
         middle = (low + high) / 2
         bias[blank] = start - middle
-        if _emitted(network, encoded.transpose(1, 2), lengths) / seconds > TOKENS_PER_SECOND:
+        if int(decoder(rows).emitted.sum()) / seconds > TOKENS_PER_SECOND:
             high = middle
         else:
             low = middle
-
-
-def _emitted(network: Any, encoded: Tensor, lengths: Tensor) -> int:
-    return int(GreedyTdt(network, block_steps=8)(encoded, lengths).emitted.sum())

@@ -1,4 +1,6 @@
+import gc
 import inspect
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -7,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from worker.adapters.parakeet.capture import CudaCapture  # noqa: E402  needs torch
+from worker.adapters.parakeet.network.capture import CudaCapture  # noqa: E402  needs torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +20,7 @@ def doubled(one: "Tensor", other: "Tensor") -> "tuple[Tensor, Tensor]":
 
 
 class Cuda:
-    """What `CudaCapture` uses of `torch.cuda`, called as torch has it; a graph repeats what `work` recorded in it."""
+    """All that `CudaCapture` uses of `torch.cuda`, called as torch has it; a graph repeats what `work` recorded."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.graph: Cuda.Graph | None = None
@@ -27,21 +29,39 @@ class Cuda:
         self.asked: list[dict[str, Any]] = []
         self.trouble: RuntimeError | None = None
         self._patch = monkeypatch
-        self._stand_in("Stream", Cuda.Stream)
+        self.streams: list[Cuda.Stream] = []
+        self.graphs: list[weakref.ref[Cuda.Graph]] = []
+        self._stand_in("Stream", self._new_stream)
         self._stand_in("current_stream", Cuda.Stream)
-        self._stand_in("CUDAGraph", Cuda.Graph)
+        self._stand_in("CUDAGraph", self._new_graph)
         self._stand_in("graph_pool_handle", object)
         self._stand_in("stream", nullcontext)
         self._stand_in("graph", self._capturing)
 
     class Stream:
+        def __init__(self, priority: int = 0) -> None:
+            self.priority = priority
+
         def wait_stream(self, stream: "Cuda.Stream") -> None: ...
 
     class Graph:
         replay: Callable[[], object]
 
+    def _new_stream(self, priority: int = 0) -> "Cuda.Stream":
+        self.streams.append(Cuda.Stream(priority))
+        return self.streams[-1]
+
+    def _new_graph(self) -> "Cuda.Graph":
+        graph = Cuda.Graph()
+        self.graphs.append(weakref.ref(graph))
+        return graph
+
+    def forget(self) -> None:
+        """Keep nothing of what was recorded."""
+        self.asked.clear()
+
     def work(self) -> "tuple[Tensor, Tensor]":
-        """Count what lies in `inputs` twice over."""
+        """Count the values of `inputs` twice over."""
         outputs = doubled(*self.inputs)
         if self.graph is None:
             self.warm_ups += 1
@@ -126,3 +146,29 @@ def test_a_recording_without_memory_leaves_another_its_chance(cuda: Cuda) -> Non
     repeat = capture(cuda.work)
 
     assert [float(output) for output in repeat()] == [2.0, 4.0]
+
+
+def test_a_graph_has_the_priority_of_the_stream_that_it_is_recorded_on(cuda: Cuda) -> None:
+    CudaCapture(priority=-1)(cuda.work)
+
+    assert [stream.priority for stream in cuda.streams if stream.priority] == [-1]
+    assert cuda.asked[0]["stream"].priority == -1
+
+
+def test_no_graph_is_dropped_before_all_of_them_not_even_one_whose_recording_failed(cuda: Cuda) -> None:
+    """Dropping one frees the stream's cuBLAS workspace, to which the others go on writing."""
+    capture = CudaCapture()
+    repeat = capture(cuda.work)
+    cuda.trouble = torch.OutOfMemoryError()
+    with pytest.raises(torch.OutOfMemoryError):
+        capture(cuda.work)
+    cuda.trouble = None
+
+    gc.collect()
+    assert [graph() is None for graph in cuda.graphs] == [False, False]
+    repeat()
+    del capture, repeat
+    cuda.forget()
+    gc.collect()
+
+    assert [graph() is None for graph in cuda.graphs] == [True, True]

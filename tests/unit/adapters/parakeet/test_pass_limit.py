@@ -5,7 +5,7 @@ from worker.adapters.parakeet.network.pass_limit import FIRST_PATIENCE, PassLimi
 
 
 class Device:
-    """Holds passes of so many blocks."""
+    """A device that holds passes of `room` blocks."""
 
     def __init__(self, room: int) -> None:
         self.room = room

@@ -36,7 +36,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransducerConfig:
-    """What the decoder depends on, besides its weights."""
+    """The sizes of a decoder."""
 
     d_encoder: int
     """Width of the encoder's output."""
@@ -44,7 +44,7 @@ class TransducerConfig:
     n_prediction_layers: int
     d_joint: int
     joint_dropout: bool
-    """A dropout stands before the joint network's last layer, which shifts that layer's name."""
+    """A dropout precedes the joint network's last layer, which shifts that layer's name."""
     vocabulary_size: int
     """Pieces of the tokenizer; the blank is not one of them."""
     durations: tuple[int, ...]
@@ -54,7 +54,7 @@ class TransducerConfig:
 
     @property
     def blank(self) -> int:
-        """The label that stands for no token; the last one."""
+        """The label for no token; the last one."""
         return self.vocabulary_size
 
     @property

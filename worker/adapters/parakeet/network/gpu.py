@@ -1,4 +1,4 @@
-"""How large passes are on a GPU, from its processors and its free memory; and the way to its decoder's recording."""
+"""Sizes of passes on a GPU, from its processors and its free memory."""
 
 import torch
 
@@ -14,11 +14,11 @@ _TILE = 128
 _LEAST_BLOCK, _LARGEST_BLOCK = 512, 2048
 _MOST_BLOCKS = 4
 _USABLE = 0.9
-"""Of the free memory; the rest is for what the allocator cannot use of its blocks."""
+"""The share of the free memory that passes may take; the rest is for what the allocator cannot use of its blocks."""
 
 
 def pass_sizes(config: NetworkConfig, processors: int, most_windows: int | None) -> PassSizes:
-    """Return the sizes of passes for a GPU with so many multiprocessors; `most_windows` of 30 s bound them.
+    """Return the sizes of passes for a GPU with that number of multiprocessors; `most_windows` of 30 s bound them.
 
     A block has as many frames as give every processor a tile of a product as wide as the model: on an L4, with 58, that
     is 896 for a width of 1,024, and on an H100 2,048. Passes are of one, two or four blocks.

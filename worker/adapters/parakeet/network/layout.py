@@ -1,7 +1,7 @@
-"""Where the windows of a pass lie, and the index tensors by which the network keeps them apart.
+"""The layout of a pass: places of its windows, and the index tensors by which the network keeps them apart.
 
-A lone window fills its pass: nothing has to be kept apart. Otherwise windows lie end to end in a pass of a fixed number
-of frames, with a gap after each of them as long as half a convolution's kernel:
+A lone window fills its pass: nothing has to be kept apart. Otherwise windows are placed end to end in a pass of a fixed
+number of frames, with a gap after each of them as long as half a convolution's kernel:
 
 - Subsampling: the rows beside a window are set to zero before each strided convolution.
 - Depthwise convolution: the frames of the gaps are set to zero before it.
@@ -29,7 +29,7 @@ _LARGEST_GRID = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PassShape:
-    """What the operations of a pass of several windows depend on."""
+    """The sizes that the operations of a pass of several windows depend on."""
 
     frames: int
     """Encoder frames: a multiple of `block`."""
@@ -102,7 +102,7 @@ class PassLayout:
     block: int
     stretches: tuple[Stretch, ...]
     gaps: Tensor | None
-    """Frames that belong to no window and lie near one: int64, (frames,). None: the window fills the pass."""
+    """Frames that belong to no window and are beside one: int64, (frames,). None: the window fills the pass."""
     slots: Slots | None
     """None: the window fills the pass."""
 
@@ -207,7 +207,7 @@ class PassSizes:
 
 
 def plan_pass(shape: PassShape, spectrogram_frames: Sequence[int]) -> PackedPass:
-    """Lay windows end to end. Raises ValueError where they do not fit into the shape."""
+    """Place windows end to end. Raises ValueError where they do not fit into the shape."""
     counts = [-(-frames // shape.factor) for frames in spectrogram_frames]
     taken = sum(counts) + shape.gap * len(counts)
     if taken > shape.frames or len(counts) > shape.slots or max(counts) > shape.slot_frames:

@@ -79,7 +79,7 @@ class Section:
         return value
 
     def number(self, option: str, default: float, null: float | None = None) -> float:
-        """Return a finite number that is not negative; `null`, where it is given, for an explicit null."""
+        """Return a finite number that is not negative; `null`, where it is not None, for an explicit null."""
         value = self._value(option, default)
         if null is not None and self._values.get(option, default) is None:
             value = null
@@ -95,7 +95,7 @@ class Section:
         return value
 
     def samples(self, seconds: str, samples: str, default_seconds: float) -> int:
-        """Return a length that is given in seconds or in samples, in samples; rounded down, as NeMo does."""
+        """Return a length, written in seconds or in samples, in samples; rounded down, as NeMo does."""
         if samples in self:
             return self.integer(samples)
         length = int(self.number(seconds, default_seconds) * int(self.number("sample_rate", 16_000)))

@@ -25,7 +25,7 @@ class Subsampling:
         self._first = _convolution(weights, f"{name}.conv.0", channels, 1)
         self._depthwise, self._pointwise = [], []
         for level in range(levels):
-            index = 2 + 3 * level  # a ReLU stands before each pair
+            index = 2 + 3 * level  # a ReLU precedes each pair
             self._depthwise.append(_convolution(weights, f"{name}.conv.{index}", channels, 1))
             weight = weights.take(f"{name}.conv.{index + 1}.weight", channels, channels, 1, 1)
             bias = weights.take(f"{name}.conv.{index + 1}.bias", channels)

@@ -50,7 +50,7 @@ class DecoderRows:
     frames: Tensor
     """Projected encoder frames of all windows, (frames, joint size): see `TdtDecoder.project`."""
     starts: Tensor
-    """Each row's first frame in `frames`: int64, (rows,)."""
+    """Each row's first frame in `frames`, 0 for a row without a window: int64, (rows,)."""
     lengths: Tensor
     """Each row's number of frames, 0 for a row without a window: int64, (rows,)."""
 
@@ -160,7 +160,7 @@ class TdtDecoder:
 
     @torch.inference_mode()
     def record(self, rows: DecoderRows, capture: Capture, refused: Refused) -> None:
-        """From now on repeat a recording of a block for so many rows with at most so many frames.
+        """From now on repeat a recording of a block for as many rows as these, with at most as many frames.
 
         The recording is refused where it fails, or where it does not give the same steps as the loop for these rows.
         """
@@ -232,8 +232,8 @@ class TdtDecoder:
 
         In bfloat16 logits of 8 to 16 are 0.06 apart: enough to change a confidence by 6 %, or a token.
         """
-        if hidden.dtype == torch.float32:
-            return torch.addmm(self._joint_bias, hidden, self._joint)
+        if hidden.is_cpu or hidden.dtype == torch.float32:
+            return torch.addmm(self._joint_bias, hidden.float(), self._joint.float())
         return torch.mm(hidden, self._joint, out_dtype=torch.float32) + self._joint_bias
 
     def _advance(self, rows: DecoderRows, at: _State, emitted: Tensor, durations: Tensor) -> tuple[Tensor, Tensor]:

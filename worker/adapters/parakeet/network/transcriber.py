@@ -51,7 +51,7 @@ _CPU_WINDOWS = 8
 
 
 class ModelParts(Protocol):
-    """What the network is built from."""
+    """A model to build the network from."""
 
     @property
     def config(self) -> NetworkConfig:

@@ -5,14 +5,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from worker.adapters.parakeet.aside import Aside  # noqa: E402  needs torch
+from worker.adapters.parakeet.network.side_stream import SideStream  # noqa: E402  needs torch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 class Cuda:
-    """What `Aside` uses of `torch.cuda`, with a record of who did what."""
+    """All that `SideStream` uses of `torch.cuda`, with a record of who did what."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.did: list[str] = []
@@ -49,11 +49,11 @@ def test_on_a_gpu_the_second_stream_waits_for_what_it_takes_and_only_when_it_tak
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cuda = Cuda(monkeypatch)
-    aside: Any = Aside(torch.device("cuda"))
+    side: Any = SideStream(torch.device("cuda"))
     tensors = (Cuda.Tensor(cuda), Cuda.Tensor(cuda))
 
-    given = aside.handed_over(tensors)
-    with aside.working():
+    given = side.handed_over(tensors)
+    with side.working():
         assert list(given) == [tensors]
 
     second = "second {'priority': -1}"
@@ -67,8 +67,8 @@ def test_on_a_gpu_the_second_stream_waits_for_what_it_takes_and_only_when_it_tak
 
 
 def test_on_a_cpu_nothing_is_done() -> None:
-    aside, tensor = Aside(torch.device("cpu")), torch.ones(1)
+    side, tensor = SideStream(torch.device("cpu")), torch.ones(1)
 
-    given = aside.handed_over((tensor,))
-    with aside.working():
+    given = side.handed_over((tensor,))
+    with side.working():
         assert list(given) == [(tensor,)]
