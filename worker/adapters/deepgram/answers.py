@@ -64,7 +64,7 @@ def _text(value: object) -> object:
 
 
 def _name(value: object) -> object:
-    """Keep of an id what can stand in any log, table or header."""
+    """Keep the characters of an id that are safe in logs, tables and headers."""
     if not isinstance(value, str):
         return value
     return "".join(char for char in value if "!" <= char <= "~")[:MOST_REQUEST_ID_CHARACTERS]
@@ -129,7 +129,7 @@ def _validated(body: bytes) -> _Answer:
     try:
         return _Answer.model_validate(answer)
     except ValidationError as exc:
-        raise unusable(_first_fault(exc)) from None  # the whole error quotes what was said in the audio
+        raise unusable(_first_fault(exc)) from None  # the whole error quotes the transcript
 
 
 def _integer(digits: str) -> float:

@@ -66,7 +66,7 @@ class CircuitBreaker:
         self._first_pause, self._longest_pause = first_pause_seconds, longest_pause_seconds
         self._failures_in_a_row = self._paid_probes = 0
         self._served = 0
-        """Requests that the service answered, ever: one that began earlier is told by it that the service is up."""
+        """Total number of answered requests; a request that began before the last one knows that the service is up."""
         self._served_at_failure: dict[str, int] = {}
         """`_served` at the last failure of a job that has not been served since."""
         self._odd_jobs: set[str] = set()
@@ -125,7 +125,7 @@ class CircuitBreaker:
         return True
 
     async def own_probe_ended(self, job_id: str) -> None:
-        """Wait while a probe of the same job is under way: what it finds out holds for the job's other chunks."""
+        """Wait for a running probe of the same job: its result applies to the job's other chunks."""
         while self._probe is not None and self._probe.job_id == job_id:
             await self._probe.over.wait()
 

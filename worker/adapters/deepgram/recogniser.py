@@ -1,11 +1,12 @@
 """Deepgram as the worker's paid speech service: `POST /v1/listen`.
 
-For the operator. The key needs the scope `usage:write` and a project with credit; the model must be open to it. Every
-worker of the pool draws on the project's one limit of concurrent requests (50 to 100, by plan). The key is sent in the
-Authorization header and stands nowhere else: not in logs, errors or reprs.
+For the operator: the key needs the scope `usage:write` and a project with credit and access to the model. All workers
+of the pool share the project's limit of concurrent requests (50 to 100, by plan). The key is sent in the Authorization
+header and appears nowhere else: not in logs, errors or reprs.
 
-A request cannot be taken back: what was sent whole is billed, whether or not its answer came. So we wait long, repeat
-least what may have been billed, and keep no connections: a request on a stale one would fail like one that was paid.
+A request cannot be cancelled: one that was sent completely is billed, with or without an answer. So the time limits are
+long, a request that may have been billed is retried least, and connections are not reused: a request on a stale
+connection would fail like one that was billed.
 """
 
 import asyncio
@@ -29,18 +30,18 @@ from worker.ports import SAMPLE_RATE_HZ, Clock, CloudRecognition, Pcm
 URL = "https://api.deepgram.com"
 PATH = "/v1/listen"
 OPTIONS = {"smart_format": "true", "punctuate": "true", "paragraphs": "true", "filler_words": "true"}
-"""What the pipeline asks for today, besides model and language."""
+"""The pipeline's own options, besides model and language."""
 MOST_REFUSAL_BYTES = 64 << 10
 
 _FINDS_LANGUAGE = {"nova-3": {"language": "multi"}}
-"""How a model is asked to find out the language; the models before it have an option of their own for that."""
+"""Options that make a model detect the language, by model."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestTimeouts:
-    """How long one try may take. Deepgram works for 600 s at most, and is mostly far faster than real time."""
+    """Time limits of one request. Deepgram works for 600 s at most, and is mostly far faster than real time."""
 
     least_seconds: float = 60.0
     seconds_per_audio_second: float = 0.5
@@ -59,8 +60,8 @@ class RequestTimeouts:
 class DeepgramRecogniser:
     """`worker.ports.CloudRecogniser` on httpx; `async with` gives it its connections.
 
-    At most `max_concurrent` chunks are under way at once, their waits between tries included, so that a service that
-    asks for less gets less. Raises `ValueError` for a key that cannot be sent.
+    At most `max_concurrent` chunks are in flight at once, including their waits between retries, so that a service that
+    asks for fewer requests gets fewer. Raises `ValueError` for a key that cannot be sent.
     """
 
     def __init__(

@@ -64,7 +64,7 @@ def _error(status: int, reason: str) -> PaidServiceError:
 
 
 def disconnected(failure: Exception, *, body_was_sent: bool) -> TryFailed:
-    """The connection could not be made, or broke; once the whole body is out, the service may do and bill its work."""
+    """Error of a connection that could not be made, or broke; a completely sent request may be processed and billed."""
     reason = f"the connection failed: {type(failure).__name__}: {failure}"[:MOST_REASON_CHARACTERS]
     return TryFailed(
         DeepgramUnavailable(reason) if body_was_sent else DeepgramDown(reason),
@@ -79,7 +79,7 @@ def timed_out(seconds: float, *, body_was_sent: bool) -> TryFailed:
 
 
 def unusable(reason: str) -> TryFailed:
-    """A success, and billed as one, that holds no transcript."""
+    """Error of a billed success that contains no transcript."""
     return TryFailed(DeepgramUnusable(reason), is_worth_repeating=True, was_wasted=True)
 
 
@@ -92,7 +92,7 @@ def _parsed(body: bytes) -> Any:
 
 
 def _reason(body: Any, headers: Mapping[str, str], secret: str) -> str:
-    """What the service says, of any of its three shapes: two JSON objects and plain text."""
+    """Return the service's reason, from any of its three shapes: two JSON objects and plain text."""
     fields: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
     said = [fields.get(name) for name in ("err_code", "category", "err_msg", "message", "details")]
     text = ": ".join(str(part) for part in said if part) or str(body or "no reason given")

@@ -1,4 +1,4 @@
-"""Which failed tries are repeated, and when."""
+"""Retries of failed requests."""
 
 import email.utils
 import math
@@ -22,15 +22,15 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How often one chunk is sent, and how long is waited in between."""
+    """Number of requests for one chunk, and the waits in between."""
 
     tries: int = 6
     wasted_repeats: int = 1
-    """How often it is sent again after a try that may be billed already: a chunk costs at most so much more. Who wants
-    it tried once more has the job come back, when the trouble may be over."""
+    """Maximum number of retries after a request that may be billed already. Further attempts are left to the job's next
+    delivery, when the trouble may be over."""
     first_wait_seconds: float = 1.0
     longest_wait_seconds: float = 60.0
-    """Of our own waits, and of those that the service may ask for; one that asks for more is left alone at once."""
+    """Maximum wait in seconds, of our own backoff and of the service's requests; a longer request ends the retries."""
 
 
 class TryFailed(Exception):

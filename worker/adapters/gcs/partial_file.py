@@ -13,7 +13,7 @@ from worker.ports import ObjectFacts
 
 
 class DamagedDownload(Exception):
-    """What came so far is not what the object's facts promise."""
+    """The bytes received so far do not match the object's facts."""
 
 
 class PartialFile:
@@ -32,7 +32,7 @@ class PartialFile:
 
     @contextmanager
     def filling(self) -> Iterator[int]:
-        """One transfer, begun behind the bytes that are here already: their number is given.
+        """Open one transfer that resumes at the current offset, and yield that offset.
 
         Raises `FileExistsError` when the path is taken, `DamagedDownload` when the whole is not what was promised
         (with a wrong checksum, the next transfer begins at 0).
@@ -55,7 +55,7 @@ class PartialFile:
             return file.write(data)
 
     def discard(self) -> None:
-        """Remove the file; a transfer under way fails at its next write."""
+        """Remove the file; a running transfer fails at its next write."""
         with self._lock:
             self._discarded = True
             if self._file is not None:

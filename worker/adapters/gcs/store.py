@@ -47,14 +47,14 @@ TIMEOUT_SECONDS = (5.0, 10.0)
 """To connect, and between two reads; what a stalled transfer costs before it is taken up again."""
 
 UPLOAD_CHUNK_BYTES = 16 << 20
-"""What an upload of a file holds in memory; the client's own default is 100 MiB."""
+"""Memory used by an upload of a file; the client's own default is 100 MiB."""
 
 CLOSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retries:
-    """How often and how fast a request is repeated; the waits are random below a doubling bound."""
+    """Number and pace of retries; waits are random below a doubling bound."""
 
     attempts: int = 6
     first_wait_seconds: float = 0.3
@@ -63,7 +63,7 @@ class Retries:
 
 @asynccontextmanager
 async def open_object_store(*, project: str, retries: Retries | None = None) -> AsyncIterator["GcsObjectStore"]:
-    """A store for the life of the context. Raises `StorageServiceError` when there are no usable credentials.
+    """Open a store for the block. Raises `StorageServiceError` if there are no usable credentials.
 
     Leaving waits a moment for requests whose callers were cancelled; a stalled one ends within `TIMEOUT_SECONDS`.
     """
@@ -106,8 +106,9 @@ def _client(project: str) -> Client:
 class GcsObjectStore:
     """`worker.ports.ObjectStore` on google-cloud-storage; made by `open_object_store`.
 
-    A conditional write is repeated after a lost reply as well. If it then meets a failed precondition and the bytes
-    that stand there are its own, it was applied: so writers that must be told apart put something of their own in.
+    A conditional write is retried after a lost reply too. If the retry meets a failed precondition and the object has
+    the bytes of the write, the write was applied: writers that must be distinguished put something unique into the
+    data.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class GcsObjectStore:
         return await self._retried("describe", ref, lambda: self._stat(ref, generation))
 
     async def read(self, ref: ObjectRef) -> tuple[bytes, ObjectFacts]:
-        """The live content of a small object, checksum-verified, and the facts of that generation: two requests."""
+        """Return the checksum-verified content of a small live object and the facts of its generation: two requests."""
         return await self._retried("read", ref, lambda: self._read(ref))
 
     async def write(
@@ -148,7 +149,7 @@ class GcsObjectStore:
         return await self._retried("write", ref, put, if_generation=if_generation)
 
     async def upload_file(self, path: Path, ref: ObjectRef, content_type: str) -> ObjectFacts:
-        """Write a file of any size with its checksum, over what stands there; memory stays flat."""
+        """Upload a file of any size with its checksum, replacing the object; memory use is constant."""
         return await self._retried("upload", ref, lambda: self._put_file(path, ref, content_type), pool=self._downloads)
 
     async def delete(self, ref: ObjectRef, *, if_generation: int | None = None) -> None:

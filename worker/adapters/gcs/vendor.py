@@ -1,4 +1,4 @@
-"""What the client library and the network below it can raise, and what it means to us."""
+"""Exceptions of the client library and the network, and their translation into the worker's errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +53,7 @@ def _described(error: Exception) -> str:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed a moment later."""
+    """Return True if the same request may succeed a moment later."""
     match error:
         case google_errors.GoogleAPICallError():
             return error.code is None or error.code in {408, 429} or error.code >= 500  # noqa: PLR2004 - HTTP's numbers

@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GpuReading:
-    """One GPU at one moment; None is what this GPU does not tell."""
+    """Readings of one GPU; None for values that the GPU does not report."""
 
     index: int
     name: str
@@ -34,7 +34,7 @@ class GpuReading:
     temperature_celsius: float | None
     power_watts: float | None
     throttled_by: frozenset[str]
-    """Of thermal, power, hardware."""
+    """Active throttle reasons: thermal, power, hardware."""
     ecc_errors: int | None
     """Uncorrected ones since the driver was loaded."""
 
@@ -46,7 +46,7 @@ class Gpus:
         self._nvml = nvml
 
     def read(self) -> tuple[GpuReading, ...]:
-        """The readings of the moment; a GPU that does not answer is left out. Blocks for milliseconds."""
+        """Return current readings; a GPU that does not answer is left out. Blocks for milliseconds."""
         if self._nvml is None:
             return ()
         with contextlib.suppress(self._nvml.NVMLError):

@@ -1,4 +1,4 @@
-"""How glibc's malloc keeps freed memory; other C libraries have their own ways and are left alone."""
+"""Settings of glibc's malloc for freed memory; other C libraries are left alone."""
 
 import ctypes
 import sys
@@ -19,11 +19,11 @@ def return_large_blocks() -> None:
 
 
 def return_what_is_free() -> None:
-    """Give what is free now back to the system, small holes in the heap included.
+    """Return free memory to the system, including small holes in the heap.
 
-    For a process that computes on tensors of ever other sizes: after hours of windows its heap had grown by 100 MiB and
-    more, where it now grows by 18 in three hours. What is given back costs time once it is used again, 45 ms a batch of
-    the tiny model: it is not for every batch. Returning large blocks as above cost half of the time.
+    For a process that allocates tensors of varying sizes: without this call its heap grew by 100 MiB and more in hours
+    of windows, with it by 18 MiB in three hours. Returned pages cost time when they are used again, 45 ms a batch of
+    the tiny model, so it should not be called after every batch. Returning large blocks as above cost half of the time.
     """
     if (libc := _glibc()) is not None:
         libc.malloc_trim(0)

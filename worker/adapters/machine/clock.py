@@ -9,11 +9,11 @@ class SystemClock:
     """`worker.ports.Clock` on the machine's clocks and asyncio's timers."""
 
     def now(self) -> datetime:
-        """The UTC wall clock, timezone-aware."""
+        """Return the wall-clock time in UTC, timezone-aware."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Seconds on a clock that never goes back; it stands still while the machine is suspended."""
+        """Return seconds of a clock that never goes back; it is stopped while the machine is suspended."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:

@@ -1,8 +1,8 @@
 """The name of this process, and of the revision of the deployment it belongs to.
 
-On Cloud Run every instance has the host name `localhost` and the process number 1: there the instance's id from the
-metadata server tells instances apart, and `CLOUD_RUN_REVISION` (a service: `K_REVISION`) names the revision. Elsewhere
-host name and process number do, and `WORKER_REVISION` may name the revision. Nothing needs to be granted.
+On Cloud Run every instance has the host name `localhost` and the process number 1. There the name is the instance's id
+from the metadata server, and `CLOUD_RUN_REVISION` (a service: `K_REVISION`) is the revision. Elsewhere the name is the
+host name and the process number, and `WORKER_REVISION` may set the revision. No grants are needed.
 """
 
 import functools
@@ -33,9 +33,9 @@ class Instance:
 def identify(
     environment: Mapping[str, str], host: str, process_id: int, instance_id: Callable[[], str | None]
 ) -> Instance:
-    """Return the name and revision; `instance_id` is asked only where the host name tells nothing.
+    """Return the name and revision; `instance_id` is called only if the host name is not unique.
 
-    Where there is no instance id either, the name has a random part, so that no two processes share one.
+    Without an instance id the name has a random part, so that no two processes share a name.
     """
     revision = next((found for name in REVISION_VARIABLES if (found := environment.get(name))), "")
     if host in NAMES_NO_HOST:

@@ -20,9 +20,9 @@ def hide_memory() -> None:
 
 
 def held_bytes() -> int | None:
-    """Return the proportional set size of this process; None where only another system than Linux could tell.
+    """Return the proportional set size of this process in bytes; None on systems other than Linux.
 
-    Nobody else may ask for it once the memory is hidden.
+    Other processes cannot read it once the memory is hidden.
     """
     try:
         lines = _ROLLUP.read_bytes().splitlines()

@@ -1,10 +1,10 @@
-"""How many processors there are to work with."""
+"""Number of processors available to this process."""
 
 import os
 import sys
 
 
 def processors(most: float) -> int:
-    """How many this process may use: what the system allows it, and no more than the instance is said to have."""
+    """Return the number of processors the system allows this process, at most the instance's vCPUs."""
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return min(allowed, int(most))

@@ -1,7 +1,7 @@
-"""A folder of this process's own for downloads, gone when the process is: at its end, or when the next one starts.
+"""Folder of this process for downloads, removed at its end, or by the next process that starts.
 
-A folder belongs to the process that holds the lock on it. Names and process ids cannot tell: two containers that share
-TEMP_DIR may have the same.
+A folder belongs to the process that holds the lock on it. Names and process ids do not identify the owner: two
+containers that share TEMP_DIR may have the same.
 """
 
 import fcntl

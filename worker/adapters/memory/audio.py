@@ -14,7 +14,7 @@ _SAMPLE_BYTES = 2
 
 
 def memory_audio(samples: Pcm) -> bytes:
-    """The content of a file that the twin decodes to these samples; half a sample at its end reads as a cut."""
+    """Return the content of a file that the twin decodes to these samples; half a sample at its end reads as a cut."""
     return _MAGIC + samples.astype("<i2").tobytes()
 
 

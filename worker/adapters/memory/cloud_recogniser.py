@@ -1,4 +1,4 @@
-"""The in-memory twin of the paid speech service: hears what the other twin hears, for nothing, and keeps the bill."""
+"""In-memory twin of the paid speech service: returns the other twin's words, and records the bill."""
 
 import asyncio
 from zlib import crc32
@@ -17,7 +17,7 @@ class MemoryCloudRecogniser:
     def __init__(self, *, model_name: str = "memory", script: Script = at_once, cancelled_seconds: float = 0.0) -> None:
         self._model_name, self._script, self._cancelled_seconds = model_name, script, cancelled_seconds
         self.answered: list[CloudRecognition] = []
-        """What was paid for, in order."""
+        """Billed requests, in order."""
         self._down_because = ""
         self._up = asyncio.Event()
         self._up.set()
@@ -47,7 +47,7 @@ class MemoryCloudRecogniser:
         return self._model_name
 
     async def recognise(self, samples: Pcm, *, language: str, job_id: str) -> CloudRecognition:
-        """See the port. Hears one language, whatever it is called."""
+        """Recognise a chunk, see the port. The language is ignored."""
         if self._down_because:
             raise DeepgramDown(self._down_because)
         interrupted = await self._play(samples, job_id)

@@ -11,16 +11,16 @@ _NAME = re.compile(r"null(?::(\d+(?:\.\d+)?)x)?")
 
 
 def null_speed(model_name: str) -> float | None:
-    """How many times real time `null` or `null:200x` asks for, infinity where it does not say; None for a model."""
+    """Return the speed in times real time that `null:200x` names, infinity for `null`, None for a model."""
     if (asked := _NAME.fullmatch(model_name)) is None:
         return None
     return float(asked[1] or inf) or inf
 
 
 def null_engine(speed: float) -> MemoryRecogniser:
-    """The in-memory twin with a device's pace: one window at a time, each taking its length divided by `speed`.
+    """Create the in-memory twin with a device's pace: one window at a time, each taking its length divided by `speed`.
 
-    Words and facts do not depend on the speed, so chunks heard at one are good at another.
+    Words and facts do not depend on the speed, so checkpoints of one speed are valid for another.
     """
     return MemoryRecogniser(script=_Pace(speed), speed=speed)
 

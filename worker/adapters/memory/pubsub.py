@@ -85,11 +85,11 @@ class MemoryPubSub:
         self._notify()
 
     def topic(self, name: str) -> "MemoryTopic":
-        """A topic to publish to."""
+        """Return a topic to publish to."""
         return MemoryTopic(self, name)
 
     def subscription(self, name: str) -> "MemorySubscription":
-        """A subscription to pull from."""
+        """Return a subscription to pull from."""
         return MemorySubscription(self, name)
 
     def publish(self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str) -> str:
@@ -110,7 +110,7 @@ class MemoryPubSub:
         return message.message_id
 
     def queue(self, name: str) -> _Queue:
-        """The subscription's state at this moment. Raises `SubscriptionNotFound`."""
+        """Return the subscription's current state. Raises `SubscriptionNotFound`."""
         for queue in tuple(self._queues.values()):
             self._take_back_expired(queue)
         if name not in self._queues:
@@ -188,7 +188,7 @@ class MemorySubscription:
         self._broker, self._name = broker, name
 
     async def facts(self) -> SubscriptionFacts:
-        """What it was created with."""
+        """Properties the subscription was created with."""
         return self._broker.queue(self._name).facts
 
     async def pull(self, max_messages: int) -> Sequence[Delivery]:
@@ -202,7 +202,7 @@ class MemorySubscription:
         return expired if queue.facts.exactly_once else frozenset()
 
     async def ack(self, ack_id: str) -> None:
-        """Settle, if the lease stands."""
+        """Acknowledge the message if the lease is valid."""
         queue = self._broker.queue(self._name)
         if held := queue.leased(ack_id):
             queue.held.remove(held)
@@ -232,7 +232,7 @@ class MemoryTopic:
 
 
 def _source(subscription: str, held: _Held) -> dict[str, str]:
-    """What Pub/Sub adds to a message that it forwards, but for the project."""
+    """Return the attributes that Pub/Sub adds to a forwarded message, except for the project."""
     return {
         "CloudPubSubDeadLetterSourceDeliveryCount": str(held.failures),
         "CloudPubSubDeadLetterSourceSubscription": subscription,

@@ -19,7 +19,7 @@ SENTENCE_GAP_FRAMES = 25
 LONGEST_WINDOW_SECONDS = 40
 
 Script: TypeAlias = Callable[[Pcm, str], Awaitable[None]]
-"""Awaited before each window is heard, with its samples and job id: raises to fail it, waits to hold it up."""
+"""Hook awaited before each window, with its samples and job id: raises to fail the window, waits to delay it."""
 
 MEMORY_FACTS = EngineFacts(
     model_name="memory",
@@ -44,10 +44,10 @@ async def at_once(_samples: Pcm, _job_id: str) -> None:
 
 
 class MemoryRecogniser:
-    """Hears a word in every burst of sound, of at most 0.4 s, and names it after the burst's samples.
+    """Recognises a word in every burst of sound, of at most 0.4 s, named after the burst's samples.
 
-    So the same sound is the same word wherever a window was cut, and silence is no word. A pause of half a second ends
-    a sentence. `engine_seconds` is the window's length divided by `speed`.
+    The same sound is the same word in every window, and silence is no word. A pause of half a second ends a sentence.
+    `engine_seconds` is the window's length divided by `speed`.
     """
 
     def __init__(self, *, script: Script = at_once, speed: float = 100.0, facts: EngineFacts = MEMORY_FACTS) -> None:
@@ -68,7 +68,7 @@ class MemoryRecogniser:
 
 
 def words_in(samples: Pcm) -> Iterator[Word]:
-    """What the twins hear in samples of any length; a function of the samples alone."""
+    """Return the twins' words of samples of any length; a function of the samples alone."""
     bursts = list(_bursts(samples))
     opens = True
     for burst, following in zip_longest(bursts, bursts[1:]):

@@ -33,7 +33,7 @@ class MemoryObjectStore:
             file.write(data)
 
     async def read(self, ref: ObjectRef) -> tuple[bytes, ObjectFacts]:
-        """The live content and its facts."""
+        """Return the live content and its facts."""
         return self._live(ref, None)
 
     async def write(

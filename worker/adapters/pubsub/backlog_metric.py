@@ -1,7 +1,7 @@
-"""What waits in a subscription, as Cloud Monitoring counts it: some minutes late, and unknown on development servers.
+"""Backlog of a subscription from Cloud Monitoring: some minutes old, and unknown on development servers.
 
-For the operator. The worker's account needs roles/monitoring.viewer in the project; without it the number is left out,
-with one warning in the log, and nothing else changes: no decision of the worker hangs on it.
+For the operator: the worker's account needs roles/monitoring.viewer in the project. Without it the number is left out,
+with one warning in the log. No decision of the worker depends on it.
 """
 
 import threading
@@ -29,17 +29,17 @@ log = structlog.get_logger(__name__)
 
 
 class Session(Protocol):
-    """What speaks HTTP with the worker's credentials."""
+    """An HTTP session with the worker's credentials."""
 
     def get(self, url: str, *, params: dict[str, str], timeout: float) -> Any:
-        """A response of `requests`; raises `OSError` where there is none, `GoogleAuthError`."""
+        """Return a response of `requests`; raises `OSError` without one, `GoogleAuthError`."""
         ...
 
 
 class BacklogMetric:
-    """The last answer, asked for again every minute for the length of a `with` block.
+    """The last known backlog, refreshed every minute inside a `with` block.
 
-    It asks from a thread of its own that nobody waits for: a request that hangs must not hold up the worker's end.
+    Requests are sent by a thread that is never joined: a request that hangs must not delay the worker's shutdown.
     """
 
     def __init__(self, project: str, subscription: str, clock: Clock, open_session: Callable[[], Session]) -> None:
@@ -48,9 +48,9 @@ class BacklogMetric:
         self._clock, self._open_session = clock, open_session
         self._over, self._complaint = threading.Event(), ""
         self.messages: int | None = None
-        """How many are not acknowledged; None where nobody can tell."""
+        """Number of unacknowledged messages; None if unknown."""
         self.oldest_seconds: int | None = None
-        """The age of the oldest of them; None where nobody can tell."""
+        """Age of the oldest unacknowledged message in seconds; None if unknown."""
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._keep_asking, name="backlog", daemon=True).start()
@@ -60,7 +60,7 @@ class BacklogMetric:
         self._over.set()
 
     def ask(self) -> None:
-        """Ask once; what cannot be known is None, and why is said once."""
+        """Refresh once; a value that cannot be read is None, and the reason is logged once."""
         try:
             self.messages = self._asked(MESSAGES, self._clock.now())
             self.oldest_seconds = self._asked(OLDEST_SECONDS, self._clock.now())
@@ -91,13 +91,13 @@ class BacklogMetric:
 
 
 def newest(time_series: dict[str, Any]) -> int | None:
-    """The newest point of an answer, which comes first in it; None where there is none."""
+    """Return the newest point of an answer, which comes first; None if there is none."""
     points = [series["points"][0] for series in time_series.get("timeSeries", ()) if series["points"]]
     return int(points[0]["value"]["int64Value"]) if points else None
 
 
 def google_session() -> Session:
-    """A session with the environment's credentials. Raises `GoogleAuthError`."""
+    """Open a session with the environment's credentials. Raises `GoogleAuthError`."""
     credentials, _ = google.auth.default(scopes=[SCOPE])
     session: Session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
     return session

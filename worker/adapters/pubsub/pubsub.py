@@ -64,7 +64,7 @@ _TRANSIENT = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallTimeouts:
-    """How long to wait for the service, in seconds."""
+    """Time limits of calls to the service, in seconds."""
 
     # The service holds an empty pull for up to 100 s or more. Each pull that we cut off may strand a message.
     pull: float = 60.0
@@ -90,11 +90,11 @@ class PubSub:
         self._subscriber, self._publisher = subscriber, publisher
 
     def subscription(self, name: str) -> "PubSubSubscription":
-        """A subscription to pull from; whether it exists shows at the first call."""
+        """Return a subscription to pull from; its existence is checked by the first call."""
         return PubSubSubscription(self._subscriber, _path(self._project_id, "subscriptions", name), self._timeouts)
 
     def topic(self, name: str) -> "PubSubTopic":
-        """A topic to publish to; whether it exists shows at the first call."""
+        """Return a topic to publish to; its existence is checked by the first call."""
         return PubSubTopic(self._publisher, _path(self._project_id, "topics", name), self._timeouts)
 
 
@@ -102,7 +102,7 @@ class PubSub:
 async def open_pubsub(
     project_id: str, *, emulator_host: str | None = None, timeouts: CallTimeouts | None = None
 ) -> AsyncIterator[PubSub]:
-    """Open the clients; leaving the context closes their connections and fails the calls under way.
+    """Open the clients; leaving the context closes their connections and fails calls in flight.
 
     `emulator_host` is the value of PUBSUB_EMULATOR_HOST, which these clients do not read themselves. Without it, raises
     `google.auth.exceptions.DefaultCredentialsError` where there are no credentials.
@@ -121,7 +121,7 @@ class PubSubSubscription:
         self._calls = _Calls(path, timeouts)
 
     async def facts(self) -> SubscriptionFacts:
-        """Describe the subscription as it stands."""
+        """Return the subscription's current properties."""
         request = types.GetSubscriptionRequest(subscription=self._path)
         config = await self._calls.retried("describe", partial(self._client.get_subscription, request))
         policy = config.dead_letter_policy
@@ -288,7 +288,7 @@ class _SomeIdsFailed(Exception):
 
 
 def _verdicts(exc: vendor.GoogleAPICallError) -> dict[str, str]:
-    """What the error says of single ack ids; an id it does not name was handled."""
+    """Return the error's reasons by ack id; an id without a reason was handled."""
     facts: Mapping[str, str] = exc.metadata or {}
     return {key: value for key, value in facts.items() if value.startswith((_TRY_AGAIN, _FOR_GOOD))}
 

@@ -28,7 +28,7 @@ from worker.adapters.web.answers import JSON, HealthPortTaken, Route
 REQUEST_SECONDS = 5.0
 """A connection whose first request has not arrived by then is closed."""
 SHUTDOWN_SECONDS = 1
-"""Of the eight that a worker has after SIGTERM."""
+"""Grace for open connections; a worker has eight seconds after SIGTERM."""
 
 REFUSALS = {404: b'{"error": "there is no such page"}\n', 405: b'{"error": "only GET is answered here"}\n'}
 
@@ -46,9 +46,9 @@ class HostedPages(Protocol):
 
 
 class HealthServer:
-    """Serves `routes` by path, and `pages` beside them, for the length of a `with` block.
+    """Serves `routes` by path, and `pages` beside them, inside a `with` block.
 
-    Port 0 takes a free one; `url` tells which. Entering raises `HealthPortTaken`.
+    Port 0 takes a free one; `url` has its number. Entering raises `HealthPortTaken`.
     """
 
     def __init__(self, routes: Mapping[str, Route], *, host: str, port: int, pages: HostedPages | None = None) -> None:

@@ -201,9 +201,9 @@ class Overview:
     running: Sequence[RunningRow] = ()
     recent: Sequence[EndedRow] = ()
     failures: Sequence[FailureGroup] | None = None
-    """None where nobody looked: without the state bucket."""
+    """None if unknown: without the state bucket."""
     costs: Sequence[CostDay] | None = None
-    """By day, the oldest first; None where nobody looked."""
+    """By day, the oldest first; None if unknown."""
     bucket_problem: str = ""
 
     @property

@@ -13,7 +13,7 @@ class Undecodable(Exception):
 
 
 def decode(body: bytes) -> Pcm:
-    """The samples of a FLAC, WAV, Ogg or MP3 file, which must be mono and 16 kHz. Raises `Undecodable`."""
+    """Return the samples of a FLAC, WAV, Ogg or MP3 file, which must be mono and 16 kHz. Raises `Undecodable`."""
     try:
         samples, rate_hz = soundfile.read(io.BytesIO(body), dtype="int16", always_2d=True)
     except soundfile.LibsndfileError as exc:
@@ -25,5 +25,5 @@ def decode(body: bytes) -> Pcm:
 
 
 def fingerprint(samples: Pcm) -> str:
-    """A name for the samples, however they were encoded."""
+    """Return a fingerprint of the samples that does not depend on their encoding."""
     return hashlib.sha256(samples.tobytes()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What a speech service and the network to it do on bad days, on request."""
+"""Faults of a speech service and of the network to it, on request."""
 
 import json
 import random
@@ -35,7 +35,7 @@ class Slow:
 Fault: TypeAlias = Reply | Reset | Slow
 
 Misbehave: TypeAlias = Callable[[int], Fault | None]
-"""What to do with the request of that number, counted from 0; None: serve it. A dictionary's `get` is one."""
+"""Returns the fault of a request by its number, counted from 0; None: serve it. A dictionary's `get` is one."""
 
 
 def well_behaved(_number: int) -> None:

@@ -8,7 +8,7 @@ import structlog
 from aiohttp import web
 
 from worker.embedded.deepgram.misbehaviour import Misbehave, well_behaved
-from worker.embedded.deepgram.service import Hear, ListenService, Receipt
+from worker.embedded.deepgram.service import ListenService, Receipt, Recognise
 from worker.embedded.own_thread import MachineClock
 from worker.ports import Clock
 
@@ -21,17 +21,17 @@ SHUTDOWN_SECONDS = 0.1
 
 
 class EmbeddedDeepgram:
-    """A stand-in for Deepgram's `POST /v1/listen`, for development and tests: bills nobody, but counts what it would.
+    """A development server for Deepgram's `POST /v1/listen`: bills nothing, but records what Deepgram would bill.
 
     Checks the query, the key and the content type, decodes the audio (mono at 16 kHz), and answers in Deepgram's shape
-    what `hear` hears in it. `misbehave` says which requests go wrong, and how. It has no callbacks and fetches no URLs.
+    with the words of `recognise`. `misbehave` selects faults by request. It has no callbacks and fetches no URLs.
 
-    `async with EmbeddedDeepgram(hear) as server:` listens on `server.url`. Raises `OSError` when the port is taken.
+    `async with EmbeddedDeepgram(recognise) as server:` listens on `server.url`. Raises `OSError` if the port is taken.
     """
 
     def __init__(
         self,
-        hear: Hear,
+        recognise: Recognise,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -40,11 +40,11 @@ class EmbeddedDeepgram:
         clock: Clock | None = None,
     ) -> None:
         self.host, self.port, self.api_key = host, port, api_key
-        self._service = ListenService(hear, misbehave, api_key, clock or MachineClock())
+        self._service = ListenService(recognise, misbehave, api_key, clock or MachineClock())
 
     @property
     def url(self) -> str:
-        """What a client takes for Deepgram's base URL."""
+        """Deepgram's base URL for a client."""
         return f"http://{self.host}:{self.port}"
 
     @property
@@ -54,11 +54,11 @@ class EmbeddedDeepgram:
 
     @property
     def most_under_way(self) -> int:
-        """How many requests there were at once, at most."""
+        """Highest number of concurrent requests."""
         return self._service.most_under_way
 
     def payments(self) -> Mapping[str | None, int]:
-        """How often each audio was paid for, by the fingerprint of its samples."""
+        """Count the payments for each audio, by the fingerprint of its samples."""
         return Counter(receipt.fingerprint for receipt in self.receipts if receipt.paid)
 
     async def __aenter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""What happens to one request: checked, heard, answered, and entered in the book."""
+"""Processing of one request: check, recognise, answer, record."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from worker.ports import SAMPLE_RATE_HZ, Clock, Pcm
 PATH = "/v1/listen"
 JSON = "application/json"
 
-Hear: TypeAlias = Callable[[Pcm], Awaitable[Sequence[Word]]]
+Recognise: TypeAlias = Callable[[Pcm], Awaitable[Sequence[Word]]]
 """Any recogniser: the words of a whole upload, with their punctuation."""
 
 
@@ -35,7 +35,7 @@ class Receipt:
     content_type: str = ""
     whole_body: bool = False
     fingerprint: str | None = None
-    """Of the decoded samples; None where they were not decoded."""
+    """Fingerprint of the decoded samples; None if they were not decoded."""
     audio_seconds: float = 0.0
     status: int | None = None
     """None: no answer was sent."""
@@ -57,8 +57,8 @@ class RequestRefused(Exception):
 class ListenService:
     """Serves requests one by one or side by side; `receipts` has all of them in the order of their arrival."""
 
-    def __init__(self, hear: Hear, misbehave: Misbehave, api_key: str, clock: Clock) -> None:
-        self._hear, self._misbehave, self._api_key, self._clock = hear, misbehave, api_key, clock
+    def __init__(self, recognise: Recognise, misbehave: Misbehave, api_key: str, clock: Clock) -> None:
+        self._recognise, self._misbehave, self._api_key, self._clock = recognise, misbehave, api_key, clock
         self.receipts: list[Receipt] = []
         self.under_way = 0
         self.most_under_way = 0
@@ -125,7 +125,7 @@ class ListenService:
         receipt.fingerprint = fingerprint(samples)
         receipt.audio_seconds = len(samples) / SAMPLE_RATE_HZ
         response = listen_response(
-            await self._hear(samples),
+            await self._recognise(samples),
             query=dict(receipt.query),
             request_id=receipt.request_id,
             created=self._clock.now(),

@@ -21,7 +21,7 @@ def listen_response(
     duration_seconds: float,
     body: bytes,
 ) -> dict[str, Any]:
-    """What `/v1/listen` answers; punctuation and paragraphs are there where the query asks for them."""
+    """Return the response of `/v1/listen`; with punctuation and paragraphs if the query asks for them."""
     smart = query.get("smart_format") == "true"
     alternative = _alternative(words, punctuated=smart or query.get("punctuate") == "true")
     if smart or query.get("paragraphs") == "true":

@@ -1,7 +1,7 @@
-"""One subscription's messages: which may go out, which are leased to whom until when, which come back.
+"""Messages of one subscription: available, leased until their deadline, or waiting to come back.
 
-Messages stand in lanes: those of one ordering key share a lane and leave it in order, any other message has a lane of
-its own. A lane with a lease out, or in the delay of a retry policy, gives nothing out.
+Messages wait in lanes: those of one ordering key share a lane and leave it in order, any other message has its own
+lane. A lane with an active lease, or in the delay of a retry policy, delivers nothing.
 """
 
 import heapq
@@ -20,7 +20,7 @@ _MAX_REPLY_BYTES = 3_500_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """What a backlog needs to know of its subscription."""
+    """Properties of the subscription that a backlog needs."""
 
     ack_deadline_seconds: int
     exactly_once: bool
@@ -45,7 +45,7 @@ class Policy:
         )
 
     def backoff_seconds(self, failures: int) -> float:
-        """The delay after a message's n-th nack or expiry: doubled each time."""
+        """Return the delay after a message's n-th nack or expiry: doubled each time."""
         return min(self.min_backoff_seconds * 2.0 ** min(failures - 1, 30), self.max_backoff_seconds)
 
 
@@ -78,7 +78,7 @@ DeadLetter = Callable[[types.PubsubMessage, int], bool]
 
 
 class Backlog:
-    """Every method that depends on time is given `now`, monotonic seconds."""
+    """Messages of one subscription; methods that depend on time take `now`, monotonic seconds."""
 
     def __init__(self, name: str, policy: Policy, dead_letter: DeadLetter) -> None:
         self.policy = policy
@@ -139,7 +139,7 @@ class Backlog:
         return stale
 
     def holds(self, ack_id: str) -> bool:
-        """Whether that lease stands, as of the last sweep."""
+        """Return True if the lease was valid at the last sweep."""
         return ack_id in self._leases
 
     def sweep(self, now: float) -> bool:

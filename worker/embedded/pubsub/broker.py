@@ -39,7 +39,7 @@ class Attachment:
     deleted: bool = False
 
     def check_usable(self) -> None:
-        """Raises `Refused` for one that was deleted, perhaps during a wait."""
+        """Raise `Refused` for a deleted subscription, even one deleted during a wait."""
         if self.deleted:
             raise not_found(self.config.name)
 
@@ -84,7 +84,7 @@ class Broker:
         self.iam_policies.pop(name, None)
 
     def attached(self, topic: str) -> Iterator[Attachment]:
-        """The topic's subscriptions."""
+        """Return the topic's subscriptions."""
         return (each for each in self.subscriptions.values() if each.config.topic == topic)
 
     def create_subscription(self, config: types.Subscription) -> types.Subscription:
@@ -102,7 +102,7 @@ class Broker:
         return config
 
     def subscription(self, name: str) -> Attachment:
-        """Look it up, as it stands at this moment."""
+        """Return the current state of the subscription."""
         rules.check_name("subscriptions", name)
         self.advance()
         if name not in self.subscriptions:
@@ -147,7 +147,7 @@ class Broker:
         return [message.message_id for message in messages]
 
     def touched(self, attachment: Attachment) -> None:
-        """To be told after every lease, settlement and extension: wakes the waiting ones, minds the new deadlines."""
+        """Notify after a lease, settlement or extension: wakes waiting pulls and schedules new deadlines."""
         due = attachment.backlog.next_due()
         if due is not None and (self._wakes_at is None or due < self._wakes_at):
             self._rescheduled.notify()
@@ -161,7 +161,7 @@ class Broker:
                 attachment.changed.notify()
 
     async def keep_time(self) -> None:
-        """Advance whenever a deadline comes, for ever."""
+        """Advance at every deadline, in an endless loop."""
         while True:
             self.advance()
             dues = (each.backlog.next_due() for each in self.subscriptions.values())

@@ -49,7 +49,7 @@ def unimplemented(feature: str) -> Refused:
 
 
 def stale_ack_ids(ack_ids: list[str]) -> Refused:
-    """What an exactly-once subscription answers to ids whose lease is over."""
+    """Return an exactly-once subscription's error for ids whose lease has ended."""
     return Refused(
         grpc.StatusCode.INVALID_ARGUMENT,
         "Some acknowledgement ids in the request were invalid. This could be because the acknowledgement ids have "

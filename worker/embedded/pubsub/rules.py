@@ -1,4 +1,4 @@
-"""What the service accepts: names, limits and defaults. Every function raises `Refused` or returns."""
+"""Limits of the service: names, sizes and defaults. Every function raises `Refused` or returns."""
 
 import re
 from datetime import timedelta
@@ -27,7 +27,7 @@ def check_name(kind: str, name: str) -> None:
 
 
 def check_topic(topic: types.Topic) -> None:
-    """A topic to create or as an update leaves it."""
+    """Check a topic to create."""
     check_name("topics", topic.name)
     if "ingestion_data_source_settings" in topic or "schema_settings" in topic:
         raise unimplemented("schemas and ingestion")
@@ -36,7 +36,7 @@ def check_topic(topic: types.Topic) -> None:
 
 
 def check_subscription(subscription: types.Subscription) -> None:
-    """A subscription to create or as an update leaves it; fills the service's defaults in."""
+    """Check a subscription to create; fill in the service's defaults."""
     check_name("subscriptions", subscription.name)
     _refuse_exports(subscription)
     subscription.ack_deadline_seconds = subscription.ack_deadline_seconds or 10
@@ -51,7 +51,7 @@ def check_subscription(subscription: types.Subscription) -> None:
 
 
 def check_ack_ids(ack_ids: list[str], subscription: str) -> None:
-    """Ids that this subscription can have given out; whether their lease still stands is another question."""
+    """Check that this subscription can have issued the ids; their leases may have ended."""
     if not ack_ids:
         raise invalid("No ack ids specified.")
     for ack_id in ack_ids:
@@ -60,17 +60,17 @@ def check_ack_ids(ack_ids: list[str], subscription: str) -> None:
 
 
 def check_lease_seconds(seconds: int) -> None:
-    """A new ack deadline for single messages; 0 is a nack."""
+    """Check a new ack deadline of single messages; 0 is a nack."""
     _check_seconds("ack_deadline_seconds", seconds, 0)
 
 
 def check_stream_deadline(seconds: int) -> None:
-    """The ack deadline a streaming pull asks for."""
+    """Check the ack deadline of a streaming pull."""
     _check_seconds("stream_ack_deadline_seconds", seconds, 10)
 
 
 def check_publish(request: types.PublishRequest) -> None:
-    """The whole request: its size, and every message of it."""
+    """Check the size of the request and every message in it."""
     if not request.messages:
         raise invalid("No messages to publish")
     if len(request.messages) > _MAX_MESSAGES:

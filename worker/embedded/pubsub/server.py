@@ -41,7 +41,7 @@ class EmbeddedPubSub:
 
     @property
     def target(self) -> str:
-        """What belongs into PUBSUB_EMULATOR_HOST."""
+        """Value for PUBSUB_EMULATOR_HOST."""
         return f"{self.host}:{self.port}"
 
     async def __aenter__(self) -> Self:

@@ -18,7 +18,7 @@ _MAX_MESSAGES_PER_RESPONSE = 1000
 
 
 class Sink(Protocol):
-    """Where a stream's responses go, one at a time."""
+    """Sink of a stream's responses, one at a time."""
 
     async def write(self, message: types.StreamingPullResponse) -> None:
         """Return when the transport took it."""
@@ -76,7 +76,7 @@ class StreamingPull:
                 await self._write(response)
 
     def _settle(self, request: types.StreamingPullRequest) -> types.StreamingPullResponse | None:
-        """Apply the request's acks and new deadlines; an exactly-once subscription is told what became of them."""
+        """Apply the request's acks and new deadlines; confirm them on an exactly-once subscription."""
         if len(request.modify_deadline_ack_ids) != len(request.modify_deadline_seconds):
             raise invalid("modify_deadline_ack_ids and modify_deadline_seconds differ in length")
         if not request.ack_ids and not request.modify_deadline_ack_ids:

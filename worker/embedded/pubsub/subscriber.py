@@ -85,6 +85,6 @@ class Subscriber:
 
 
 def received(entry: Entry, attachment: Attachment) -> types.ReceivedMessage:
-    """A leased message as the client gets it; the attempt is told only where there is a dead-letter policy."""
+    """Return a leased message for the client, with the delivery attempt if there is a dead-letter policy."""
     attempt = entry.failures + 1 if attachment.backlog.policy.dead_letter_topic else 0
     return types.ReceivedMessage(ack_id=entry.ack_id, message=entry.message, delivery_attempt=attempt)

@@ -31,7 +31,7 @@ class Timers(Generic[K]):
         self._due.pop(key, None)
 
     def next_due(self) -> float | None:
-        """The earliest deadline."""
+        """Return the earliest deadline."""
         while self._heap and self._is_stale(self._heap[0]):
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None

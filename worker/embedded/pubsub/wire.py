@@ -1,4 +1,4 @@
-"""Where proto-plus gives out Python's own times though its annotations say protobuf's, the types are put right."""
+"""Corrected types where proto-plus returns Python's own times though its annotations say protobuf's."""
 
 from datetime import datetime, timedelta
 from typing import cast
@@ -7,22 +7,22 @@ from google.protobuf import duration_pb2, timestamp_pb2
 
 
 def span(value: duration_pb2.Duration) -> timedelta:
-    """A field that holds a duration."""
+    """Return a duration field."""
     return cast("timedelta", value)
 
 
 def moment(value: timestamp_pb2.Timestamp) -> datetime:
-    """A field that holds a time, timezone-aware."""
+    """Return a time field, timezone-aware."""
     return cast("datetime", value)
 
 
 def as_duration(seconds: int) -> duration_pb2.Duration:
-    """A duration to put into a field."""
+    """Convert a duration for a field."""
     return duration_pb2.Duration(seconds=seconds)
 
 
 def as_timestamp(value: datetime) -> timestamp_pb2.Timestamp:
-    """A time to put into a field."""
+    """Convert a time for a field."""
     timestamp = timestamp_pb2.Timestamp()
     timestamp.FromDatetime(value)
     return timestamp
