@@ -48,7 +48,7 @@ lint: install ## style, types, import rules
 # Tests with processes and a model, and those that measure time, want the machine for themselves; the others share it.
 test: lint ## lint, then every test
 	$(BIN)/pytest -n 2 tests/unit tests/media tests/contract tests/deploy
-	$(BIN)/pytest tests/integration tests/chaos tests/gpu
+	$(BIN)/pytest tests/integration tests/chaos tests/gpu tests/browser
 
 format: install ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .

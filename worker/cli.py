@@ -5,22 +5,28 @@ import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 import typer.core
 
 from schemas.codes import CaptionFormat, Method
 from schemas.text import plain, plain_lines
-
-if TYPE_CHECKING:
-    from worker.core.dead_letters.entries import Selection
+from worker.dlq_cli import Json, dlq
 
 UsageError: Any = typer.BadParameter.__mro__[1]
 """Of the library that typer carries, which it does not export under a name that stays."""
+
+
+class LocalOutput(StrEnum):
+    """What `transcribe` writes besides the standard files."""
+
+    SRT = "srt"
+    VTT = "vtt"
+    HTML = "html"
 
 
 class _PlainGroup(typer.core.TyperGroup):
@@ -56,7 +62,10 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="one JSON object a line instead of text")]
+PubSubPort = Annotated[int, typer.Option(help="0: any free one")]
+StoragePort = Annotated[int, typer.Option(help="0: any free one")]
+PagePort = Annotated[int, typer.Option(help="of the page; 0: any free one")]
+OpensBrowser = Annotated[bool, typer.Option(help="open the page where there is a browser")]
 
 
 @app.command()
@@ -125,36 +134,78 @@ def demo(
 @app.command()
 def emulators(
     root: Annotated[Path, typer.Option(help="folder for the objects")] = Path("demo-output/gcs"),
-    pubsub_port: Annotated[int, typer.Option(help="0: any free one")] = 8085,
-    storage_port: Annotated[int, typer.Option(help="0: any free one")] = 4443,
+    pubsub_port: PubSubPort = 8085,
+    storage_port: StoragePort = 4443,
+    pubsub_host: Annotated[
+        str | None, typer.Option(help="host:port of Google's emulator: make the topics there, start no server of ours")
+    ] = None,
+    env: Annotated[bool, typer.Option("--env", help="only print the exports, for eval; start nothing")] = False,
 ) -> None:
     """Development servers for Pub/Sub and Cloud Storage, in the foreground."""
     from worker.commands.console import demand_checkout
 
     demand_checkout("emulators")
-    from worker.commands.emulators import emulators as command
+    from worker.commands import emulators as command
 
-    command(root, pubsub_port=pubsub_port, storage_port=storage_port)
+    if env:
+        command.print_environment(pubsub_host or f"127.0.0.1:{pubsub_port}", f"http://127.0.0.1:{storage_port}")
+        return
+    command.emulators(root, pubsub_port=pubsub_port, storage_port=storage_port, pubsub_host=pubsub_host)
+
+
+@app.command()
+def dev(
+    root: Annotated[Path, typer.Option(help="folder for objects, uploads and the log")] = Path("dev-output"),
+    port: PagePort = 8090,
+    pubsub_port: PubSubPort = 8085,
+    storage_port: StoragePort = 4443,
+    browser: OpensBrowser = True,
+) -> None:
+    """Everything on this machine: development servers, a worker, and a page to drop audio on. Ctrl-C ends it all."""
+    from worker.commands.console import demand_checkout
+
+    demand_checkout("dev")
+    from worker.commands.dev import Ports
+    from worker.commands.dev import dev as command
+
+    command(root, Ports(page=port, pubsub=pubsub_port, storage=storage_port), opens_browser=browser)
+
+
+@app.command()
+def page(
+    url: Annotated[list[str] | None, typer.Argument(help="of the workers' health ports; default: the one here")] = None,
+    port: PagePort = 8090,
+    browser: OpensBrowser = True,
+) -> None:
+    """The page of a whole fleet, read-only: health ports within reach, and the state bucket with your credentials."""
+    from worker.commands.page import page as command
+
+    command(url or [], port=port, opens_browser=browser)
 
 
 @app.command()
 def submit(
-    audio_uri: Annotated[str, typer.Argument(help="gs://bucket/object")],
-    video_id: Annotated[str, typer.Option(help="names the artefacts")],
+    audio: Annotated[str, typer.Argument(help="gs://bucket/object, or a file here, which is uploaded first")],
+    video_id: Annotated[str | None, typer.Option(help="names the artefacts; default: the name of the file")] = None,
     job_id: Annotated[str | None, typer.Option(help="idempotency key; default: a new one")] = None,
     force_method: Annotated[Method, typer.Option(help="beats every routing rule")] = Method.AUTO,
     output: Annotated[list[CaptionFormat] | None, typer.Option(help="captions besides the standard files")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="until the job has ended; exit 1 if it failed")] = False,
+    bucket: Annotated[str | None, typer.Option(envvar="AUDIO_BUCKET", help="where a file is uploaded to")] = None,
     timeout: Annotated[float, typer.Option(help="seconds to wait at most")] = 3600.0,
     as_json: Json = False,
 ) -> None:
     """Publish a job."""
+    from worker.commands.audio_file import located, video_id_of
     from worker.commands.submit import submit as command
 
+    video_id = video_id or video_id_of(audio)
+    audio_uri = located(audio, bucket, video_id)
     job: dict[str, Any] = {
-        "job_id": job_id or f"{video_id}-{uuid.uuid4().hex[:8]}",
+        "job_id": job_id or f"{video_id[:100]}-{uuid.uuid4().hex[:8]}",
         "video_id": video_id,
         "audio_uri": audio_uri,
+        "metadata": {"audio_uri": audio_uri},
         "force_method": force_method.value,
         "outputs": [wanted.value for wanted in output or []],
     }
@@ -204,13 +255,21 @@ def transcribe(
     files: Annotated[list[Path], typer.Argument(help="audio files", exists=True, dir_okay=False)],
     out: Annotated[Path, typer.Option(help="folder for the artefacts", file_okay=False)],
     video_id: Annotated[str | None, typer.Option(help="for one file; default: the file's name")] = None,
-    output: Annotated[list[CaptionFormat] | None, typer.Option(help="captions besides the standard files")] = None,
+    output: Annotated[
+        list[LocalOutput] | None, typer.Option(help="captions, or a page to read, besides the standard files")
+    ] = None,
+    embed_audio: Annotated[
+        bool, typer.Option("--embed-audio", help="for the page: the audio inside it, not beside it")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Transcribe local files with the worker's engine and artefacts, without Pub/Sub."""
     from worker.commands.transcribe import transcribe as command
+    from worker.commands.transcript_page import PageOptions
 
-    command(files, out, video_id=video_id, captions=output or [], as_json=as_json)
+    captions = [CaptionFormat(wanted.value) for wanted in output or [] if wanted is not LocalOutput.HTML]
+    page = PageOptions(embeds_audio=embed_audio) if LocalOutput.HTML in (output or []) else None
+    command(files, out, video_id=video_id, captions=captions, page=page, as_json=as_json)
 
 
 @app.command()
@@ -253,103 +312,7 @@ def canary(
     command.canary("group" if by == "group" else "revision", old, new, since, table, file, as_json=as_json)
 
 
-dlq = typer.Typer(no_args_is_help=True, help="Dead letters: list, show, replay, drop. Looking never consumes.")
 app.add_typer(dlq, name="dlq")
-
-Codes = Annotated[list[str] | None, typer.Option("--code", help="only these error codes")]
-JobIds = Annotated[list[str] | None, typer.Option("--job", help="only these job ids")]
-VideoIds = Annotated[list[str] | None, typer.Option("--video", help="only these video ids")]
-OlderThan = Annotated[float | None, typer.Option(help="only what failed at least that many hours ago")]
-NewerThan = Annotated[float | None, typer.Option(help="only what failed at most that many hours ago")]
-Most = Annotated[int, typer.Option(help="messages held at once at most", min=1)]
-Execute = Annotated[bool, typer.Option("--execute", help="do it; without this nothing changes")]
-
-
-@dlq.command("list")
-def dlq_list(
-    code: Codes = None,
-    job: JobIds = None,
-    video: VideoIds = None,
-    older_than: OlderThan = None,
-    newer_than: NewerThan = None,
-    most: Most = 10_000,
-    as_json: Json = False,
-) -> None:
-    """A table of dead letters, and how many there are of each code."""
-    from worker.commands.dlq import show_all
-
-    show_all(_selection(code, job, video, older_than, newer_than), most=most, as_json=as_json)
-
-
-@dlq.command("show")
-def dlq_show(dead_letter_id: str, most: Most = 10_000) -> None:
-    """Everything known of one dead letter."""
-    from worker.commands.dlq import show_one
-
-    show_one(dead_letter_id, most=most)
-
-
-@dlq.command("replay")
-def dlq_replay(
-    dead_letter_id: Annotated[list[str] | None, typer.Argument(help="only these")] = None,
-    code: Codes = None,
-    job: JobIds = None,
-    video: VideoIds = None,
-    older_than: OlderThan = None,
-    newer_than: NewerThan = None,
-    edits: Annotated[list[str] | None, typer.Option("--set", help="field=value, such as force_method=deepgram")] = None,
-    rate: Annotated[float, typer.Option(help="messages a second", min=0.01)] = 50.0,
-    limit: Annotated[int, typer.Option(help="replay that many at most")] = 10_000,
-    max_replays: Annotated[int, typer.Option(help="what was replayed that often stays")] = 3,
-    most: Most = 10_000,
-    execute: Execute = False,
-) -> None:
-    """Publish dead letters again as the next run of their jobs. A dry run without [b]--execute[/]."""
-    from worker.commands.dlq import parse_edits, republish
-    from worker.core.dead_letters.replay import ReplayRules
-
-    rules = ReplayRules(edits=parse_edits(edits or []), per_second=rate, limit=limit, max_replays=max_replays)
-    selection = _selection(code, job, video, older_than, newer_than, dead_letter_id)
-    republish(selection, rules, execute=execute, most=most)
-
-
-@dlq.command("drop")
-def dlq_drop(
-    export: Annotated[Path, typer.Option(help="file of JSON lines that keeps what is dropped; appended to")],
-    dead_letter_id: Annotated[list[str] | None, typer.Argument(help="only these")] = None,
-    code: Codes = None,
-    job: JobIds = None,
-    video: VideoIds = None,
-    older_than: OlderThan = None,
-    newer_than: NewerThan = None,
-    most: Most = 10_000,
-    execute: Execute = False,
-) -> None:
-    """Remove dead letters after writing them to a file. A dry run without [b]--execute[/]."""
-    from worker.commands.dlq import discard
-
-    selection = _selection(code, job, video, older_than, newer_than, dead_letter_id)
-    discard(selection, export, execute=execute, most=most)
-
-
-def _selection(
-    codes: list[str] | None,
-    job_ids: list[str] | None,
-    video_ids: list[str] | None,
-    older_than_hours: float | None,
-    newer_than_hours: float | None,
-    ids: list[str] | None = None,
-) -> "Selection":
-    from worker.core.dead_letters.entries import Selection
-
-    return Selection(
-        ids=frozenset(ids or ()),
-        codes=frozenset(codes or ()),
-        job_ids=frozenset(job_ids or ()),
-        video_ids=frozenset(video_ids or ()),
-        older_than=None if older_than_hours is None else timedelta(hours=older_than_hours),
-        newer_than=None if newer_than_hours is None else timedelta(hours=newer_than_hours),
-    )
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str
     with terminal(servers, "emulators", "--root", str(folder / "gcs"), *ports):
         wait_until(lambda: "serving until Ctrl-C" in servers.read_text(), START_SECONDS)
         exports = exports_in(servers)
-        with terminal(worker, "run", **exports):
+        with terminal(worker, "run", **exports, HEALTH_PORT="0"):
             wait_until(lambda: "worker.ready" in worker.read_text(), START_SECONDS)
             yield {**os.environ, **exports, "PYTHONPATH": str(ROOT)}
 

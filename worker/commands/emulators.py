@@ -1,31 +1,46 @@
 """`emulators`: Pub/Sub and Cloud Storage on this machine, in the foreground."""
 
+import shlex
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from worker.commands.console import fail, out
 from worker.embedded.gcs import EmbeddedServerFailed
-from worker.embedded.local_cloud import local_cloud
+from worker.embedded.local_cloud import LocalCloud, local_cloud
 from worker.embedded.samples import tiny_model
+from worker.errors import QueueServiceError
 from worker.telemetry import configure_logging
 
 
-def emulators(root: Path, *, pubsub_port: int, storage_port: int) -> None:
+def emulators(root: Path, *, pubsub_port: int, storage_port: int, pubsub_host: str | None = None) -> None:
     """Serve until Ctrl-C, after printing what to paste into other terminals."""
     configure_logging()
     # SIGTERM ends the block below as Ctrl-C does, so that no server is left behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        with local_cloud(root, pubsub_port=pubsub_port, storage_port=storage_port) as cloud:
-            worker = {"PARAKEET_MODEL_NAME": str(tiny_model()), "PARAKEET_DEVICE": "cpu", "HEALTH_PORT": "0"}
-            exports = {**cloud.environment, **worker}
+        with local_cloud(root, pubsub_port=pubsub_port, storage_port=storage_port, pubsub_host=pubsub_host) as cloud:
             print("# paste into every other terminal; then: klipstream-worker run")
-            for name, value in exports.items():
-                print(f"export {name}={value}", flush=True)
-            print(f"# serving until Ctrl-C; objects lie in {root.resolve()}", flush=True)
+            print(_exports(cloud), flush=True)
+            print(f"# serving until Ctrl-C; the objects are files in {root.resolve()}", flush=True)
             signal.pause()
     except KeyboardInterrupt:
         out().print("stopped")
-    except (OSError, EmbeddedServerFailed) as exc:
+    except (OSError, EmbeddedServerFailed, QueueServiceError) as exc:
         fail(str(exc))
+
+
+def print_environment(pubsub_target: str, storage_url: str) -> None:
+    """Print the exports for servers at these addresses, for `eval`; start nothing."""
+    print(_exports(LocalCloud(pubsub_target=pubsub_target, storage_url=storage_url, root=Path())))
+
+
+def local_model() -> Mapping[str, str]:
+    """Return the settings of the tiny model."""
+    return {"PARAKEET_MODEL_NAME": str(tiny_model()), "PARAKEET_DEVICE": "cpu"}
+
+
+def _exports(cloud: LocalCloud) -> str:
+    exports = {**cloud.environment, **local_model()}
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in exports.items())

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from worker.adapters.machine.clock import SystemClock
 from worker.app.recogniser import make_engine
 from worker.app.worker import make_decoder
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_settings, out
+from worker.commands.transcript_page import PageOptions, write_page
 from worker.core.jobs import transcription
 from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.ladder import Ladder
@@ -33,15 +35,29 @@ from worker.settings import CloudSettings, EngineSettings, JobSettings
 from worker.telemetry import configure_logging
 
 
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """The files to write besides the standard ones."""
+
+    captions: frozenset[Artefact]
+    page: PageOptions | None
+
+
 def transcribe(
-    files: Sequence[Path], folder: Path, *, video_id: str | None, captions: Sequence[CaptionFormat], as_json: bool
+    files: Sequence[Path],
+    folder: Path,
+    *,
+    video_id: str | None,
+    captions: Sequence[CaptionFormat],
+    page: PageOptions | None = None,
+    as_json: bool,
 ) -> None:
     """Write each file's artefacts to `folder`. Exit 1 when a file failed; the others are done all the same."""
     settings = load_settings()
     configure_logging("json" if as_json else "auto")
     named = _named(files, video_id)
     folder.mkdir(parents=True, exist_ok=True)
-    extra = frozenset(CAPTIONS[wanted] for wanted in captions)
+    extra = Extras(captions=frozenset(CAPTIONS[wanted] for wanted in captions), page=page)
     try:
         failed = asyncio.run(
             _transcribe_all(settings.engine, settings.cloud, settings.jobs, named, folder, extra, as_json=as_json)
@@ -72,7 +88,7 @@ async def _transcribe_all(
     jobs: JobSettings,
     named: dict[str, Path],
     folder: Path,
-    extra: frozenset[Artefact],
+    extra: Extras,
     *,
     as_json: bool,
 ) -> int:
@@ -140,7 +156,7 @@ def _write(
     heard: transcription.Transcribed,
     engine: EngineFacts,
     folder: Path,
-    extra: frozenset[Artefact],
+    extra: Extras,
 ) -> list[str]:
     with file.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
@@ -153,7 +169,7 @@ def _write(
         model_name=engine.model_name,
         model_version=engine.model_fingerprint,
         model_arch=MODEL_ARCHITECTURE,
-        extra_outputs=extra,
+        extra_outputs=extra.captions,
     )
     written = []
     for artefact in render_artefacts(heard.words, info).files:
@@ -161,6 +177,10 @@ def _write(
         path.with_suffix(".partial").write_bytes(artefact.data)
         path.with_suffix(".partial").replace(path)
         written.append(str(path))
+    if extra.page is not None:
+        transcript = folder / Artefact.TRANSCRIPT.file_name(video_id)
+        engines = [chunk.engine for chunk in heard.chunks]
+        written.append(str(write_page(transcript, file, engines, engine, extra.page)))
     return written
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,13 +61,18 @@ class LocalCloud:
 
 
 @contextmanager
-def local_cloud(root: Path, *, pubsub_port: int = 0, storage_port: int = 0) -> Iterator[LocalCloud]:
+def local_cloud(
+    root: Path, *, pubsub_port: int = 0, storage_port: int = 0, pubsub_host: str | None = None
+) -> Iterator[LocalCloud]:
     """Start both servers with topics, subscriptions and buckets; objects below `root` survive, messages do not.
 
+    With `pubsub_host` that server (Google's emulator) takes the place of the embedded Pub/Sub.
     Raises `OSError` or `EmbeddedServerFailed` when a server cannot start.
     """
     root.mkdir(parents=True, exist_ok=True)
-    with in_thread(EmbeddedPubSub(port=pubsub_port)) as pubsub, EmbeddedGcs(root, storage_port) as storage:
+    with ExitStack() as servers:
+        target = pubsub_host or servers.enter_context(in_thread(EmbeddedPubSub(port=pubsub_port))).target
+        storage = servers.enter_context(EmbeddedGcs(root, storage_port))
         storage.create_buckets([AUDIO_BUCKET, OUTPUT_BUCKET, STATE_BUCKET])
-        asyncio.run(provision(pubsub.target, PROJECT, *PLANS))
-        yield LocalCloud(pubsub_target=pubsub.target, storage_url=storage.url, root=root)
+        asyncio.run(provision(target, PROJECT, *PLANS))
+        yield LocalCloud(pubsub_target=target, storage_url=storage.url, root=root)

@@ -22,8 +22,10 @@ LABELS = ("job_id", "video_id", "message_id")
 """Fields that also become labels, which users of Cloud Logging filter by."""
 
 
-def configure_logging(log_format: LogFormat = "auto", *, project_id: str = "", worker: str = "") -> None:
-    """Send log events to stderr: JSON lines in Cloud Logging's field names, or coloured text on a terminal.
+def configure_logging(
+    log_format: LogFormat = "auto", *, project_id: str = "", worker: str = "", stream: TextIO | None = None
+) -> None:
+    """Send log events to `stream`, by default stderr: JSON lines in Cloud Logging's field names, or coloured text.
 
     With a project, lines of a traced job link to its trace; `worker` becomes a label of every line.
     """
@@ -35,7 +37,7 @@ def configure_logging(log_format: LogFormat = "auto", *, project_id: str = "", w
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             *(_text() if as_text else _cloud_logging(project_id, worker)),
         ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
 

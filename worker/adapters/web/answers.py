@@ -24,5 +24,5 @@ class HealthPortTaken(Exception):
     """The address that cannot be bound."""
 
     def __init__(self, host: str, port: int, reason: str) -> None:
-        self.host, self.port = host, port
+        self.host, self.port, self.reason = host, port, reason
         super().__init__(f"HEALTH_PORT {port} on {host}: {reason}; stop what listens there, or set HEALTH_PORT=0")

@@ -1,5 +1,6 @@
 """Templates to HTML. Everything that a template prints is escaped, and characters that would act are written out."""
 
+import base64
 import hashlib
 import math
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from schemas.text import plain
-from worker.adapters.web.views import Segment
+from worker.adapters.web.views import Segment, Transcript
 
 UNKNOWN = Markup('<span aria-hidden="true">\N{EN DASH}</span><span class="sr">not known</span>')
 TAIL_CHARACTERS = 8
@@ -50,6 +51,7 @@ def templates() -> Environment:
         "clock": clock,
         "span": span,
         "ident": ident,
+        "hours": hours,
         "usd": usd,
         "percent": percent,
         "ratio": ratio,
@@ -109,6 +111,11 @@ def span(seconds: float | None) -> str | Markup:
     return f"{whole} s"
 
 
+def hours(count: float) -> str | Markup:
+    """Return 318.4 h; less than an hour in minutes and seconds."""
+    return f"{count:,.1f} h" if count >= 1 else span(count * 3600)
+
+
 def usd(amount: float | None) -> str | Markup:
     """Return $12.34, with more digits where the amount is small."""
     if amount is None:
@@ -153,6 +160,28 @@ def grouped(segments: Sequence[Segment]) -> Sequence[Segment]:
         min((segment for _, segment in group), key=order.index)
         for _, group in groupby(numbered, key=lambda one: one[0])
     ]
+
+
+def standalone(transcript: Transcript, *, title: str, lede: str, version: str) -> str:
+    """Return a page that needs no other file but the audio that `transcript` may name."""
+    style, script = (Markup((FOLDER / "static" / name).read_text("utf-8")) for name in ("style.css", "page.js"))  # noqa: S704 - ours
+    return render(
+        "transcript_file.html",
+        transcript=transcript,
+        title=title,
+        lede=lede,
+        version=version,
+        style=style,
+        script=script,
+        style_digest=_digest(style),
+        script_digest=_digest(script),
+        is_whole=transcript.audio_src.startswith("data:"),
+    )
+
+
+def _digest(text: str) -> str:
+    """Return the digest by which a content security policy knows an inline script or style."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def url_part(value: object) -> Markup:

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from schemas.events import CompletedEvent, FailedEvent
 from schemas.text import plain
+from worker.adapters.web.rendering import span
 from worker.adapters.web.views import (
     CostDay,
     EndedRow,
@@ -82,9 +83,9 @@ def _headline(workers: Sequence[SeenWorker]) -> str:
 
 
 def _lede(figures: Figures) -> str:
-    parts = [f"{figures.running} job{'s run' if figures.running != 1 else ' runs'}."]
+    parts = [f"{figures.running or 'No'} job{'s run' if figures.running > 1 else ' runs'}."]
     if figures.backlog:
-        oldest = f", the oldest for {figures.oldest_message_seconds:.0f} s" if figures.oldest_message_seconds else ""
+        oldest = f", the oldest for {span(figures.oldest_message_seconds)}" if figures.oldest_message_seconds else ""
         parts.append(f"{figures.backlog} message{'s wait' if figures.backlog != 1 else ' waits'}{oldest}.")
     elif figures.backlog == 0:
         parts.append("No message waits.")
@@ -146,7 +147,7 @@ def _card(worker: SeenWorker) -> WorkerCard:
         if gpu
         else None,
         slots_used=health.jobs.in_flight,
-        slots=health.jobs.in_flight + health.jobs.free_slots,
+        slots=(health.jobs.in_flight + health.jobs.free_slots) or None,
         parked=health.jobs.parked,
         speed_ratio=totals.audio_seconds / totals.processing_seconds if totals.processing_seconds else None,
         uptime_seconds=health.uptime_seconds,

@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class JobResult:
-    """How one job's last run ended."""
+    """The end of one job's last run."""
 
     marker: ResultMarker
     events: Sequence[Event]

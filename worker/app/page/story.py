@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from schemas.cost import DeepgramCost, ParakeetCost
@@ -47,7 +47,7 @@ def story_of(traces: JobTraces, now: datetime) -> JobStory:
 
 def _concluded(traces: JobTraces, result: JobResult) -> JobStory:
     ended, cost = result.ended, result.cost
-    deepgram = [segment_of(engine) for engine in traces.chunks]
+    segments = [segment_of(engine) for engine in traces.chunks]
     return JobStory(
         job_id=traces.job_id,
         video_id=(ended.job.video_id if ended else None) or traces.job_id,
@@ -55,14 +55,14 @@ def _concluded(traces: JobTraces, result: JobResult) -> JobStory:
         lede=_lede(ended, cost),
         problem=_problem(ended, result) if isinstance(ended, FailedEvent) else None,
         chips=[*flags_of(result)],
-        segments=deepgram,
+        segments=segments,
         steps=_steps(ended, result),
         costs=_cost_lines(cost),
         usd=cost.usd_total if cost else None,
         baseline_usd=cost.baseline.usd if cost else None,
         facts=_facts(ended, result),
         artefacts=_artefacts(ended),
-        transcript=traces.transcript,
+        transcript=replace(traces.transcript, segments=segments) if traces.transcript else None,
     )
 
 

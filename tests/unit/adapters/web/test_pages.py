@@ -184,7 +184,7 @@ def test_an_unknown_job_is_a_page_that_says_so() -> None:
         reply = ask(f"{url}/jobs/no-such-job")
 
     assert reply.status == 404
-    assert "No job of this id is known" in reply.text
+    assert "No trace of this job yet" in reply.text
 
 
 def test_a_change_is_sent_to_an_open_page() -> None:

@@ -35,9 +35,21 @@ function morph(old, fresh) {
   for (const { name } of [...old.attributes]) {
     if (!fresh.hasAttribute(name) && !(old.nodeName === "DETAILS" && name === "open")) old.removeAttribute(name);
   }
-  const before = [...old.childNodes], after = [...fresh.childNodes];
-  after.forEach((node, i) => before[i] ? morph(before[i], node) : old.append(node));
-  before.slice(after.length).forEach((node) => node.remove());
+  morphChildren(old, fresh);
+}
+
+function morphChildren(old, fresh) {  // elements with an id keep their place in life, whatever comes before them
+  const known = new Map([...old.children].filter((child) => child.id).map((child) => [child.id, child]));
+  let at = old.firstChild;
+  for (const node of [...fresh.childNodes]) {
+    const here = at && !at.id && at.nodeName === node.nodeName ? at : null;
+    const match = node.id ? known.get(node.id) : here;
+    if (!match) { old.insertBefore(node, at); continue; }
+    if (match === at) at = at.nextSibling;
+    else old.insertBefore(match, at);
+    morph(match, node);
+  }
+  while (at) { const next = at.nextSibling; at.remove(); at = next; }
 }
 
 function listen(address) {

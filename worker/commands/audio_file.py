@@ -1,0 +1,63 @@
+"""Local audio files as jobs: a video id from the name, and the upload."""
+
+import asyncio
+import hashlib
+import mimetypes
+import re
+from pathlib import Path, PurePosixPath
+
+from worker.commands.console import EXIT_USAGE, fail, load_settings
+
+SCHEME = "gs://"
+MOST_ID_CHARACTERS = 80
+DIGEST_CHARACTERS = 12
+UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def video_id_of(name: str) -> str:
+    """Return the file's or object's name without its ending, as a video id."""
+    stem = PurePosixPath(name.replace("\\", "/")).stem
+    fit = UNFIT.sub("-", stem).strip("-._")[:MOST_ID_CHARACTERS].strip("-._")
+    return fit or "audio"
+
+
+def located(audio: str, bucket: str | None, video_id: str) -> str:
+    """Return the `gs://` address of the audio; a local file is uploaded to `bucket` first. Problems end the command."""
+    if audio.startswith(SCHEME):
+        return audio
+    path = Path(audio)
+    if path.is_dir():
+        fail(f"{audio} is a directory; name an audio file", EXIT_USAGE)
+    if not path.is_file():
+        fail(f"{audio}: there is no such file; name a file, or an object as gs://bucket/object", EXIT_USAGE)
+    if not bucket:
+        fail("AUDIO_BUCKET is not set, and without it --bucket must say where the file is uploaded to", EXIT_USAGE)
+    from worker.errors import WorkerError  # noqa: PLC0415 - for local files alone
+
+    try:
+        return asyncio.run(upload_file(path, load_settings().cloud.project_id, bucket, video_id))
+    except WorkerError as exc:
+        fail(f"{audio} was not uploaded: {exc}")
+    except OSError as exc:
+        fail(f"{audio} cannot be read: {exc.strerror or exc}")
+
+
+async def upload_file(path: Path, project: str, bucket: str, video_id: str) -> str:
+    """Upload the file under a name that holds its checksum, and return the address.
+
+    Raises `StorageServiceError`, and `OSError` where the file cannot be read.
+    """
+    from worker.adapters.gcs import open_object_store  # noqa: PLC0415 - Google's client, for local files alone
+    from worker.ports import ObjectRef  # noqa: PLC0415 - the same
+
+    digest = (await asyncio.to_thread(_digest, path))[:DIGEST_CHARACTERS]
+    ref = ObjectRef(bucket, f"{video_id}/{digest}{UNFIT.sub('', path.suffix)}")
+    media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    async with open_object_store(project=project) as store:
+        await store.upload_file(path, ref, media_type)
+    return ref.uri
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

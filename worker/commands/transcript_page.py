@@ -1,0 +1,58 @@
+"""`transcribe --output html`: one file with the transcript, its words clickable, and the audio beside it or inside."""
+
+import base64
+import json
+import mimetypes
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import quote
+
+from worker.adapters.web.rendering import span, standalone
+from worker.app.page.overview import segment_of
+from worker.app.page.transcript import read_transcript
+from worker.ports import EngineFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageOptions:
+    """The place of the audio."""
+
+    embeds_audio: bool = False
+
+
+def write_page(
+    transcript_file: Path, audio: Path, engines: Sequence[str], engine: EngineFacts, options: PageOptions
+) -> Path:
+    """Write the page beside the transcript artefact and return its path. Raises `OSError`.
+
+    `engines` are those of the chunks, in the order of the audio.
+    """
+    folder = transcript_file.parent
+    source = _embedded(audio) if options.embeds_audio else _relative(audio, folder)
+    found = read_transcript(json.loads(transcript_file.read_bytes()), audio_src=source)
+    if found is None:
+        raise AssertionError("an artefact of ours has our shape")
+    transcript = replace(found, segments=[segment_of(engine) for engine in engines])
+    now = datetime.now(UTC)
+    lede = (
+        f"{transcript.words_count:,} words in {span(transcript.duration_seconds)} of audio. "
+        f"Transcribed on {now:%Y-%m-%d} at {now:%H:%M} UTC by {Path(engine.model_name).name} on {engine.device_name}."
+    )
+    page = standalone(transcript, title=audio.name, lede=lede, version=version("klipstream-worker"))
+    path = transcript_file.with_suffix(".html")
+    partial = path.with_suffix(".partial")
+    partial.write_text(page, encoding="utf-8")
+    return partial.replace(path)
+
+
+def _relative(audio: Path, folder: Path) -> str:
+    return quote(Path(os.path.relpath(audio.resolve(), folder.resolve())).as_posix())
+
+
+def _embedded(audio: Path) -> str:
+    media_type = mimetypes.guess_type(audio.name)[0] or "audio/mpeg"
+    return f"data:{media_type};base64,{base64.b64encode(audio.read_bytes()).decode()}"

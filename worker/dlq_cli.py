@@ -1,0 +1,108 @@
+"""The `dlq` commands. Each imports what it needs when it is run: help and usage errors stay fast."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from worker.core.dead_letters.entries import Selection
+
+Json = Annotated[bool, typer.Option("--json", help="one JSON object a line instead of text")]
+dlq = typer.Typer(no_args_is_help=True, help="Dead letters: list, show, replay, drop. Looking never consumes.")
+
+Codes = Annotated[list[str] | None, typer.Option("--code", help="only these error codes")]
+JobIds = Annotated[list[str] | None, typer.Option("--job", help="only these job ids")]
+VideoIds = Annotated[list[str] | None, typer.Option("--video", help="only these video ids")]
+OlderThan = Annotated[float | None, typer.Option(help="only what failed at least that many hours ago")]
+NewerThan = Annotated[float | None, typer.Option(help="only what failed at most that many hours ago")]
+Most = Annotated[int, typer.Option(help="messages held at once at most", min=1)]
+Execute = Annotated[bool, typer.Option("--execute", help="do it; without this nothing changes")]
+
+
+@dlq.command("list")
+def dlq_list(
+    code: Codes = None,
+    job: JobIds = None,
+    video: VideoIds = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    most: Most = 10_000,
+    as_json: Json = False,
+) -> None:
+    """A table of dead letters, and how many there are of each code."""
+    from worker.commands.dlq import show_all
+
+    show_all(_selection(code, job, video, older_than, newer_than), most=most, as_json=as_json)
+
+
+@dlq.command("show")
+def dlq_show(dead_letter_id: str, most: Most = 10_000) -> None:
+    """Everything known of one dead letter."""
+    from worker.commands.dlq import show_one
+
+    show_one(dead_letter_id, most=most)
+
+
+@dlq.command("replay")
+def dlq_replay(
+    dead_letter_id: Annotated[list[str] | None, typer.Argument(help="only these")] = None,
+    code: Codes = None,
+    job: JobIds = None,
+    video: VideoIds = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    edits: Annotated[list[str] | None, typer.Option("--set", help="field=value, such as force_method=deepgram")] = None,
+    rate: Annotated[float, typer.Option(help="messages a second", min=0.01)] = 50.0,
+    limit: Annotated[int, typer.Option(help="replay that many at most")] = 10_000,
+    max_replays: Annotated[int, typer.Option(help="what was replayed that often stays")] = 3,
+    most: Most = 10_000,
+    execute: Execute = False,
+) -> None:
+    """Publish dead letters again as the next run of their jobs. A dry run without [b]--execute[/]."""
+    from worker.commands.dlq import parse_edits, republish
+    from worker.core.dead_letters.replay import ReplayRules
+
+    rules = ReplayRules(edits=parse_edits(edits or []), per_second=rate, limit=limit, max_replays=max_replays)
+    selection = _selection(code, job, video, older_than, newer_than, dead_letter_id)
+    republish(selection, rules, execute=execute, most=most)
+
+
+@dlq.command("drop")
+def dlq_drop(
+    export: Annotated[Path, typer.Option(help="file of JSON lines that keeps what is dropped; appended to")],
+    dead_letter_id: Annotated[list[str] | None, typer.Argument(help="only these")] = None,
+    code: Codes = None,
+    job: JobIds = None,
+    video: VideoIds = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    most: Most = 10_000,
+    execute: Execute = False,
+) -> None:
+    """Remove dead letters after writing them to a file. A dry run without [b]--execute[/]."""
+    from worker.commands.dlq import discard
+
+    selection = _selection(code, job, video, older_than, newer_than, dead_letter_id)
+    discard(selection, export, execute=execute, most=most)
+
+
+def _selection(
+    codes: list[str] | None,
+    job_ids: list[str] | None,
+    video_ids: list[str] | None,
+    older_than_hours: float | None,
+    newer_than_hours: float | None,
+    ids: list[str] | None = None,
+) -> "Selection":
+    from worker.core.dead_letters.entries import Selection
+
+    return Selection(
+        ids=frozenset(ids or ()),
+        codes=frozenset(codes or ()),
+        job_ids=frozenset(job_ids or ()),
+        video_ids=frozenset(video_ids or ()),
+        older_than=None if older_than_hours is None else timedelta(hours=older_than_hours),
+        newer_than=None if newer_than_hours is None else timedelta(hours=newer_than_hours),
+    )
