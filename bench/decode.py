@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 
 from bench.machine import this_machine
-from bench.options import Json, Repeats, Write
+from bench.options import JsonFlag, Repeats, Write
 from bench.outcome import deliver, telling
-from bench.report import Grid, Report, Verdict, median
+from bench.report import BenchReport, BenchVerdict, Grid, median
 from bench.speech import conversation, packaged_utterances, write_audio
 from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.ports import SAMPLE_RATE_HZ
@@ -109,9 +109,9 @@ async def _decoded(decoder: FfmpegDecoder, file: Path) -> Decoded:
     return Decoded(seconds=seconds, first_block_seconds=first, samples=samples, sha256=digest.hexdigest())
 
 
-def _report(minutes: float, parts: int, repeats: int, codecs: Sequence[Codec]) -> Report:
+def _report(minutes: float, parts: int, repeats: int, codecs: Sequence[Codec]) -> BenchReport:
     machine = this_machine()
-    return Report(
+    return BenchReport(
         key="decode",
         title="Decoding",
         command=f"python -m bench.decode --minutes {minutes:g} --parts {parts} --repeats {repeats}",
@@ -119,7 +119,7 @@ def _report(minutes: float, parts: int, repeats: int, codecs: Sequence[Codec]) -
         grids=(_grid(codecs),),
         figures={codec.name: _figures(codec) for codec in codecs},
         verdicts=tuple(
-            Verdict(
+            BenchVerdict(
                 claim=f"{codec.name}: outcomes that differ", measured=codec.outcomes - 1, must_be="at most", limit=0
             )
             for codec in codecs
@@ -159,7 +159,7 @@ def main(
     minutes: Annotated[float, typer.Option(help="of speech in each codec", min=1)] = 60.0,
     parts: Annotated[int | None, typer.Option(help="decoded side by side; default: the cores there are", min=1)] = None,
     repeats: Repeats = 3,
-    as_json: Json = False,
+    as_json: JsonFlag = False,
     write: Write = None,
 ) -> None:
     """Compare one ffmpeg with ours in parts, codec by codec."""

@@ -66,7 +66,7 @@ class Kill:
 
 
 @dataclass(kw_only=True)
-class Result:
+class FaultsResult:
     """What came of a scene."""
 
     scene: Scene
@@ -142,7 +142,7 @@ def scenes(seed: int) -> Sequence[Scene]:
     )
 
 
-def play(scene: Scene) -> Result:
+def play(scene: Scene) -> FaultsResult:
     """One scene on servers of its own."""
     with tempfile.TemporaryDirectory() as folder, cloud_in(Path(folder)) as cloud:
         asyncio.run(provision(cloud.local.pubsub_target, cloud.project, QUICK))
@@ -150,7 +150,7 @@ def play(scene: Scene) -> Result:
             return asyncio.run(_play(scene, cloud, deepgram))
 
 
-async def _play(scene: Scene, cloud: Cloud, deepgram: EmbeddedDeepgram) -> Result:
+async def _play(scene: Scene, cloud: Cloud, deepgram: EmbeddedDeepgram) -> FaultsResult:
     plans = {f"job-{number}": _chunks(_audio(number)) for number in range(JOBS)}
     names = (f"worker-{number}" for number in itertools.count())
     async with cloud.pipeline() as pipeline:
@@ -166,7 +166,7 @@ async def _play(scene: Scene, cloud: Cloud, deepgram: EmbeddedDeepgram) -> Resul
             workers = [start() for _ in range(WORKERS)]
             kills = [await _kill(workers, start, pipeline, plans, deepgram) for _ in range(scene.kills)]
             endings = [await pipeline.ending(job_id, MOST_SECONDS) for job_id in plans]
-    return Result(
+    return FaultsResult(
         scene=scene,
         seconds=time.monotonic() - began,
         chunks=frozenset(chunk for chunks in plans.values() for chunk in chunks),
@@ -229,12 +229,12 @@ def _chunks(audio: Pcm) -> Sequence[str]:
     ]
 
 
-def table(results: Sequence[Result], seed: int) -> Table:
+def table(results: Sequence[FaultsResult], seed: int) -> Table:
     """The figures."""
     found = Table(title=f"a misbehaving Deepgram, seed {seed}, {WORKERS} workers")
     for name in ("", *(result.scene.name for result in results)):
         found.add_column(name, justify="right")
-    rows: Mapping[str, Callable[[Result], object]] = {
+    rows: Mapping[str, Callable[[FaultsResult], object]] = {
         "jobs completed": lambda result: f"{result.completed} of {JOBS}",
         "chunks": lambda result: len(result.chunks),
         "requests": lambda result: len(result.receipts),

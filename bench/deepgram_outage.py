@@ -66,7 +66,7 @@ class Outage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class OutageResult:
     """What came of it."""
 
     kind: str
@@ -108,7 +108,7 @@ def main() -> None:
     sys.exit(bool(result.problems))
 
 
-async def play(cloud: Cloud, deepgram: EmbeddedDeepgram, outage: Outage, kind: str, seconds: float) -> Result:
+async def play(cloud: Cloud, deepgram: EmbeddedDeepgram, outage: Outage, kind: str, seconds: float) -> OutageResult:
     """One outage, from the first job to the last."""
     needing = [f"needing-{number}" for number in range(NEEDING)]
     others = [f"other-{number}" for number in range(OTHERS)]
@@ -131,7 +131,7 @@ async def play(cloud: Cloud, deepgram: EmbeddedDeepgram, outage: Outage, kind: s
                 await _ended(pipeline, job_id, MOST_SECONDS_AFTER - (time.monotonic() - mended))
             seconds_after = time.monotonic() - mended
         answered = [receipt for receipt in deepgram.receipts if receipt.number >= outage.served_from and receipt.paid]
-        return Result(
+        return OutageResult(
             kind=kind,
             completed=_completed(pipeline, [*needing, *others]),
             others_meanwhile=meanwhile,
@@ -169,7 +169,7 @@ def _logged(workers: Sequence[WorkerProcess], message: str) -> list[dict[str, An
     return [event for worker in workers for event in worker.logged(message)]
 
 
-def table(result: Result, seconds: float) -> Table:
+def table(result: OutageResult, seconds: float) -> Table:
     """The figures."""
     found = Table("", "", title=f"Deepgram {result.kind} for {seconds:.0f} s")
     rows = {

@@ -13,10 +13,10 @@ import typer
 
 from bench.document import ON_GPU
 from bench.machine import GIB, this_machine
-from bench.options import Device, Json, Repeats, Weights, Write
+from bench.options import DeviceOption, JsonFlag, Repeats, WeightsOption, Write
 from bench.outcome import deliver, telling
-from bench.parakeet.results import Agreement, Attention, Material, Measured, Plan, Way
-from bench.report import Grid, Report, Verdict, spread
+from bench.parakeet.results import Agreement, Attention, ComparedWay, Comparison, ComparisonPlan, Material
+from bench.report import BenchReport, BenchVerdict, Grid, spread
 from bench.speech import some_speech, write_audio
 from bench.weights import TINY_WEIGHTS, file_name, model_of
 from worker.commands.console import fail, load_settings
@@ -34,7 +34,7 @@ _TERA = 1e12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class InferenceWish:
     """What the command was asked for; None: what suits the device."""
 
     weights: str
@@ -46,7 +46,7 @@ class Wish:
     repeats: int
 
 
-def inference(wish: Wish, *, as_json: bool, write: Path | None) -> None:
+def inference(wish: InferenceWish, *, as_json: bool, write: Path | None) -> None:
     """Measure and report. Exit 1 unless the promises were kept."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in the inference process
     logging.disable(logging.WARNING)  # NeMo's
@@ -63,9 +63,9 @@ def inference(wish: Wish, *, as_json: bool, write: Path | None) -> None:
     deliver(_report(wish, plan, measured, minutes, chunk_minutes), as_json=as_json, write=write)
 
 
-def _plan(wish: Wish, weights: str, device: str, batch_sizes: Sequence[int]) -> Plan:
+def _plan(wish: InferenceWish, weights: str, device: str, batch_sizes: Sequence[int]) -> ComparisonPlan:
     settings = load_settings().engine
-    return Plan(
+    return ComparisonPlan(
         weights=weights,
         device=device,
         batch_size=settings.gpu_batch_size,
@@ -78,7 +78,7 @@ def _plan(wish: Wish, weights: str, device: str, batch_sizes: Sequence[int]) -> 
     )
 
 
-def _compare(plan: Plan, material: Material, say: Callable[[str], None]) -> Measured:
+def _compare(plan: ComparisonPlan, material: Material, say: Callable[[str], None]) -> Comparison:
     from bench.parakeet.comparison import compare  # noqa: PLC0415  NeMo: 10 s
 
     try:
@@ -113,11 +113,13 @@ def _chunk_files(audio: Pcm, minutes: float, folder: Path) -> Iterator[Path]:
 # what is told
 
 
-def _report(wish: Wish, plan: Plan, measured: Measured, minutes: float, chunk_minutes: float) -> Report:
+def _report(
+    wish: InferenceWish, plan: ComparisonPlan, measured: Comparison, minutes: float, chunk_minutes: float
+) -> BenchReport:
     seconds = minutes * SECONDS_PER_MINUTE
     device = "cuda" if measured.uses_gpu else "cpu"
     options = f"--weights {wish.weights} --minutes {minutes:g} --chunk-minutes {chunk_minutes:g}"
-    return Report(
+    return BenchReport(
         key=f"inference-{file_name(wish.weights)}" + (ON_GPU if measured.uses_gpu else ""),
         title=f"Inference on {measured.device_name}, {wish.weights} weights",
         command=f"python -m bench.inference {options} --repeats {plan.repeats}",
@@ -135,7 +137,7 @@ def _report(wish: Wish, plan: Plan, measured: Measured, minutes: float, chunk_mi
     )
 
 
-def _note(plan: Plan, measured: Measured, minutes: float, chunk_minutes: float) -> str:
+def _note(plan: ComparisonPlan, measured: Comparison, minutes: float, chunk_minutes: float) -> str:
     return (
         f"{minutes:g} minutes of speech, {measured.alone.windows} windows of our planner. Ours and NeMo take turns, "
         f"NeMo {plan.repeats} each, ours before and after; figures are medians. "
@@ -148,7 +150,7 @@ def _note(plan: Plan, measured: Measured, minutes: float, chunk_minutes: float) 
     )
 
 
-def _verdicts(wish: Wish, measured: Measured, device: str) -> Iterator[Verdict]:
+def _verdicts(wish: InferenceWish, measured: Comparison, device: str) -> Iterator[BenchVerdict]:
     if device == "cuda" or wish.weights == TINY_WEIGHTS:  # of big models on a CPU nothing is promised but the tokens
         over_chunks, over_windows = LEAST_RATIOS[device]
         ours = measured.ours.median_seconds
@@ -156,7 +158,7 @@ def _verdicts(wish: Wish, measured: Measured, device: str) -> Iterator[Verdict]:
         yield _least("ours / NeMo (b)", measured.windows.median_seconds / ours, over_windows)
     if measured.uses_gpu:
         yield _least("encoder's share of the ceiling", measured.share_of_ceiling, LEAST_SHARE_OF_CEILING)
-    yield Verdict(
+    yield BenchVerdict(
         claim="share of tokens other than NeMo's, window by window",
         measured=measured.alone.wrong_share,
         must_be="at most",
@@ -164,12 +166,12 @@ def _verdicts(wish: Wish, measured: Measured, device: str) -> Iterator[Verdict]:
     )
 
 
-def _least(claim: str, measured: float, limit: float) -> Verdict:
-    return Verdict(claim=claim, measured=measured, must_be="at least", limit=limit)
+def _least(claim: str, measured: float, limit: float) -> BenchVerdict:
+    return BenchVerdict(claim=claim, measured=measured, must_be="at least", limit=limit)
 
 
-def _speeds(plan: Plan, measured: Measured, seconds: float, chunk_minutes: float) -> Grid:
-    def row(name: str, way: Way) -> tuple[str, ...]:
+def _speeds(plan: ComparisonPlan, measured: Comparison, seconds: float, chunk_minutes: float) -> Grid:
+    def row(name: str, way: ComparedWay) -> tuple[str, ...]:
         speeds = [seconds / one for one in way.seconds]
         ratio = way.median_seconds / measured.ours.median_seconds
         return name, spread(speeds), f"{ratio:.2f}", f"{way.peak_bytes / GIB:.2f}"
@@ -185,7 +187,7 @@ def _speeds(plan: Plan, measured: Measured, seconds: float, chunk_minutes: float
     )
 
 
-def _agreements(measured: Measured) -> Grid:
+def _agreements(measured: Comparison) -> Grid:
     def row(name: str, one: Agreement) -> tuple[str, ...]:
         return name, f"{one.equal_windows} of {one.windows}", str(one.tokens), str(one.wrong_tokens)
 
@@ -199,7 +201,7 @@ def _agreements(measured: Measured) -> Grid:
     )
 
 
-def _stages(measured: Measured) -> Grid:
+def _stages(measured: Comparison) -> Grid:
     total = sum(measured.stages.values())
     rows = [(name, f"{took:.3f}", f"{100 * took / total:.1f} %") for name, took in measured.stages.items()]
     share = (
@@ -212,7 +214,7 @@ def _stages(measured: Measured) -> Grid:
     )
 
 
-def _attentions(measured: Measured) -> Grid:
+def _attentions(measured: Comparison) -> Grid:
     def row(name: str, one: Attention) -> tuple[str, ...]:
         ratio = nemos.median_seconds / one.median_seconds
         other = f"{one.tokens.wrong_tokens} of {one.tokens.tokens}"
@@ -226,7 +228,7 @@ def _attentions(measured: Measured) -> Grid:
     )
 
 
-def _sweep(measured: Measured, seconds: float) -> Grid:
+def _sweep(measured: Comparison, seconds: float) -> Grid:
     return Grid(
         title="NeMo (b) by batch size",
         columns=("batch size", "times real time"),
@@ -234,7 +236,7 @@ def _sweep(measured: Measured, seconds: float) -> Grid:
     )
 
 
-def _figures(measured: Measured, seconds: float) -> dict[str, object]:
+def _figures(measured: Comparison, seconds: float) -> dict[str, object]:
     ways = {"ours": measured.ours, "nemo_chunks": measured.chunks, "nemo_windows": measured.windows}
     return {
         "audio_seconds": seconds,
@@ -255,23 +257,23 @@ def _figures(measured: Measured, seconds: float) -> dict[str, object]:
     }
 
 
-def _way_figures(way: Way, seconds: float) -> dict[str, object]:
+def _way_figures(way: ComparedWay, seconds: float) -> dict[str, object]:
     return {"seconds": way.seconds, "real_time_factor": seconds / way.median_seconds, "peak_bytes": way.peak_bytes}
 
 
 def main(
-    weights: Weights = "tiny",
-    device: Device = "auto",
+    weights: WeightsOption = "tiny",
+    device: DeviceOption = "auto",
     minutes: Annotated[float | None, typer.Option(help="of speech; default: 20 on a CPU, 120 on a GPU")] = None,
     chunk_minutes: Annotated[float | None, typer.Option(help="of NeMo's; default: 5 on a CPU, 10 on a GPU")] = None,
     batch_size: Annotated[list[int] | None, typer.Option(help="of NeMo on windows; the best is taken")] = None,
     threads: Annotated[int | None, typer.Option(help="of ours, on a CPU; default: the cores there are", min=1)] = None,
     repeats: Repeats = 3,
-    as_json: Json = False,
+    as_json: JsonFlag = False,
     write: Write = None,
 ) -> None:
     """Compare ours with NeMo's transcribe(): speed, tokens, memory, stages, share of the device's ceiling."""
-    wish = Wish(
+    wish = InferenceWish(
         weights=weights,
         device=device,
         minutes=minutes,

@@ -47,7 +47,7 @@ MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Usage:
+class MemoryUsage:
     """Bytes at one moment, or the most of each seen."""
 
     worker: int = 0
@@ -62,12 +62,12 @@ class Usage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MemoryMeasured:
     """One file's way through a worker."""
 
     minutes: float
-    idle: Usage
-    peak: Usage
+    idle: MemoryUsage
+    peak: MemoryUsage
     """At the moment of the highest total."""
     model: int
     seconds: float
@@ -84,7 +84,7 @@ def main(lengths: Sequence[float]) -> int:
     return int(growth > MOST_GROWTH)
 
 
-def measure(minutes: float, folder: Path) -> Measured:
+def measure(minutes: float, folder: Path) -> MemoryMeasured:
     """Send a file of that length through a fresh worker on fresh servers; both keep their files in `folder`."""
     with local_cloud(folder / "gcs") as cloud, mock.patch.dict(os.environ, cloud.environment):
         asyncio.run(_upload(cloud, speech_file(WARM_UP_SECONDS, folder / "warm-up.mp3")))
@@ -99,7 +99,7 @@ def measure(minutes: float, folder: Path) -> Measured:
             idle = usage(worker, notes, model)
             with sampling(worker, notes, model) as samples:
                 event, seconds = _transcribe("speech")
-    return Measured(
+    return MemoryMeasured(
         minutes=minutes,
         idle=idle,
         peak=max(samples, key=lambda sample: sample.total),
@@ -109,19 +109,19 @@ def measure(minutes: float, folder: Path) -> Measured:
     )
 
 
-def usage(worker: WorkerProcess, notes: Path, model: int) -> Usage:
+def usage(worker: WorkerProcess, notes: Path, model: int) -> MemoryUsage:
     """What its processes hold now."""
     held = dict.fromkeys(("worker", "ffmpeg", "inference"), 0)
     for member in worker.family():
         with contextlib.suppress(psutil.NoSuchProcess):
             held[_role(member)] += held_by(member.pid, notes)
-    return Usage(worker=held["worker"], ffmpeg=held["ffmpeg"], inference=max(0, held["inference"] - model))
+    return MemoryUsage(worker=held["worker"], ffmpeg=held["ffmpeg"], inference=max(0, held["inference"] - model))
 
 
 @contextmanager
-def sampling(worker: WorkerProcess, notes: Path, model: int) -> Iterator[list[Usage]]:
+def sampling(worker: WorkerProcess, notes: Path, model: int) -> Iterator[list[MemoryUsage]]:
     """Fill the list for the length of the block."""
-    samples: list[Usage] = []
+    samples: list[MemoryUsage] = []
     stopped = threading.Event()
 
     def sample() -> None:
@@ -158,7 +158,7 @@ def _role(process: psutil.Process) -> str:
     return "inference" if "parakeet.child" in command else "worker"
 
 
-def _table(results: Sequence[Measured]) -> Table:
+def _table(results: Sequence[MemoryMeasured]) -> Table:
     columns = ("minutes", "idle MiB", "peak MiB", "worker", "ffmpeg", "inference", "(model)", "seconds", "words")
     table = Table(*columns, title="proportional set size")
     for one in results:

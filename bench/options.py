@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of tables")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="print one JSON object instead of tables")]
 Write = Annotated[Path | None, typer.Option(help="write this bench's section there, such as docs/BENCHMARKS.md")]
 Repeats = Annotated[int, typer.Option(help="turns of each way", min=1)]
-Weights = Annotated[str, typer.Option(help="tiny, random-0.6b, a hub name or a .nemo file")]
-Device = Annotated[str, typer.Option(help="cuda, cpu or auto")]
+WeightsOption = Annotated[str, typer.Option(help="tiny, random-0.6b, a hub name or a .nemo file")]
+DeviceOption = Annotated[str, typer.Option(help="cuda, cpu or auto")]

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench.document import write_section
-from bench.report import Report
+from bench.report import BenchReport
 from worker.commands.console import EXIT_FAILED, out
 from worker.telemetry import configure_logging
 
 
-def deliver(report: Report, *, as_json: bool, write: Path | None) -> None:
+def deliver(report: BenchReport, *, as_json: bool, write: Path | None) -> None:
     """Print the report and write its section. Exit 1 unless every promise was kept."""
     if as_json:
         print(json.dumps(report.json()))

@@ -12,9 +12,9 @@ import numpy as np
 import typer
 
 from bench.cases import SECONDS_PER_HOUR, Case, make_cases
-from bench.options import Device, Json, Repeats, Weights, Write
+from bench.options import DeviceOption, JsonFlag, Repeats, WeightsOption, Write
 from bench.outcome import deliver, telling
-from bench.pipeline_report import Result, Wish, report
+from bench.pipeline_report import CaseResult, PipelineWish, report
 from bench.speech import write_audio
 from bench.weights import model_of
 from bench.workers import Worker, crew, do_jobs, processor_seconds, upload, watching_memory
@@ -33,7 +33,7 @@ SLOWEST = 10.0
 LEAST_PATIENCE_SECONDS = 300.0
 
 
-def pipeline(wish: Wish, *, as_json: bool, write: Path | None) -> None:
+def pipeline(wish: PipelineWish, *, as_json: bool, write: Path | None) -> None:
     """Measure and report. Exit 1 unless the promises were kept."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name, telling() as say:
         folder = Path(name)
@@ -44,8 +44,8 @@ def pipeline(wish: Wish, *, as_json: bool, write: Path | None) -> None:
 
 
 def _measure(
-    wish: Wish, model: str, cases: Sequence[Case], folder: Path, say: Callable[[str], None]
-) -> Sequence[Result]:
+    wish: PipelineWish, model: str, cases: Sequence[Case], folder: Path, say: Callable[[str], None]
+) -> Sequence[CaseResult]:
     traces = folder / "traces"
     with local_cloud(folder / "gcs") as cloud:
         environment = {
@@ -68,13 +68,13 @@ def _measure(
 
 
 async def _turns(
-    wish: Wish, model: str, worker: Worker, cases: Sequence[Case], say: Callable[[str], None]
-) -> Sequence[Result]:
+    wish: PipelineWish, model: str, worker: Worker, cases: Sequence[Case], say: Callable[[str], None]
+) -> Sequence[CaseResult]:
     """The worker and an engine like its own take turns, case by case."""
     results = []
     async with engine_like_the_workers(model, wish.device) as engine:
         for case in cases:
-            result = Result(case=case)
+            result = CaseResult(case=case)
             turns = wish.turns(case)
             for number in range(1, turns + 1):
                 say(f"{case.name}, turn {number} of {turns}: the worker")
@@ -92,7 +92,7 @@ def engine_like_the_workers(model: str, device: str) -> AbstractAsyncContextMana
     return make_engine(settings.engine.model_copy(update=asked), settings.cloud)
 
 
-def _one_turn(worker: Worker, result: Result) -> None:
+def _one_turn(worker: Worker, result: CaseResult) -> None:
     patience = max(LEAST_PATIENCE_SECONDS, result.case.hours * SECONDS_PER_HOUR / SLOWEST)
     before = processor_seconds(worker.pid)
     with watching_memory(worker.pid, worker.notes) as held:
@@ -122,7 +122,7 @@ async def hear_alone(engine: WindowRecogniser, case: Case) -> float:
 # when the first window reached the engine
 
 
-def _find_first_windows(results: Sequence[Result], traces: Path) -> None:
+def _find_first_windows(results: Sequence[CaseResult], traces: Path) -> None:
     starts = sorted(chunk_starts(traces.read_text("utf-8").splitlines()))
     for result in results:
         for done in result.done:
@@ -141,17 +141,17 @@ def chunk_starts(lines: Sequence[str]) -> Iterator[float]:
 
 
 def main(
-    weights: Weights = "tiny",
-    device: Device = "auto",
+    weights: WeightsOption = "tiny",
+    device: DeviceOption = "auto",
     hours: Annotated[list[float] | None, typer.Option(help="of a file; default: 0.5, 1, 2, 4 and 12", min=0.01)] = None,
     short_files: Annotated[int, typer.Option(help="of 1 to 10 min, sent at once, and as many clips", min=0)] = 50,
     repeats: Repeats = 3,
-    as_json: Json = False,
+    as_json: JsonFlag = False,
     write: Write = None,
 ) -> None:
     """Compare files through the whole worker with its inference alone: time, memory, how busy the engine is."""
     lengths = hours or [0.5, 1.0, 2.0, 4.0, 12.0]
-    wish = Wish(weights=weights, device=device, hours=lengths, short_files=short_files, repeats=repeats)
+    wish = PipelineWish(weights=weights, device=device, hours=lengths, short_files=short_files, repeats=repeats)
     pipeline(wish, as_json=as_json, write=write)
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from bench.cases import SECONDS_PER_HOUR, SHORT_FILES, Case
 from bench.document import ON_GPU
 from bench.machine import GIB, this_machine
-from bench.report import Grid, Report, Verdict, median
+from bench.report import BenchReport, BenchVerdict, Grid, median
 from bench.weights import TINY_WEIGHTS, file_name
-from bench.workers import Done
+from bench.workers import JobsDone
 from worker.commands.console import load_settings
 
 LEAST_SPEED = 40.0
@@ -20,7 +20,7 @@ LONG_HOURS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class PipelineWish:
     """What the command was asked for."""
 
     weights: str
@@ -37,11 +37,11 @@ class Wish:
 
 
 @dataclass(kw_only=True)
-class Result:
+class CaseResult:
     """A case, measured."""
 
     case: Case
-    done: list[Done] = field(default_factory=list)
+    done: list[JobsDone] = field(default_factory=list)
     alone_seconds: list[float] = field(default_factory=list)
     first_window_seconds: list[float] = field(default_factory=list)
     processor_seconds: list[float] = field(default_factory=list)
@@ -74,13 +74,13 @@ class Result:
         return median(self.processor_seconds) / self.case.hours
 
 
-def report(wish: Wish, results: Sequence[Result]) -> Report:
+def report(wish: PipelineWish, results: Sequence[CaseResult]) -> BenchReport:
     """Everything that was found, judged."""
     machine, settings = this_machine(), load_settings()
     jobs = settings.jobs
     lengths = " ".join(f"--hours {hours:g}" for hours in wish.hours)
     options = f"--weights {wish.weights} --device {wish.device} {lengths} --short-files {wish.short_files}"
-    return Report(
+    return BenchReport(
         key=f"pipeline-{file_name(wish.weights)}" + (ON_GPU if machine.gpus and wish.device != "cpu" else ""),
         title=f"The whole worker, {wish.weights} weights",
         command=f"python -m bench.pipeline {options} --repeats {wish.repeats}",
@@ -102,7 +102,7 @@ def report(wish: Wish, results: Sequence[Result]) -> Report:
     )
 
 
-def _grid(results: Sequence[Result]) -> Grid:
+def _grid(results: Sequence[CaseResult]) -> Grid:
     return Grid(
         title="End to end",
         columns=(
@@ -135,11 +135,13 @@ def _grid(results: Sequence[Result]) -> Grid:
     )
 
 
-def _verdicts(wish: Wish, results: Sequence[Result]) -> Iterator[Verdict]:
+def _verdicts(wish: PipelineWish, results: Sequence[CaseResult]) -> Iterator[BenchVerdict]:
     by_hours = {round(result.case.hours, 3): result for result in results if len(result.case.files) == 1}
     for result in results:
         name = result.case.name
-        yield Verdict(claim=f"{name}: times real time", measured=result.speed, must_be="at least", limit=LEAST_SPEED)
+        yield BenchVerdict(
+            claim=f"{name}: times real time", measured=result.speed, must_be="at least", limit=LEAST_SPEED
+        )
         if name in MOST_OVER_INFERENCE and wish.weights == TINY_WEIGHTS:
             over = MOST_OVER_INFERENCE[name]
             yield _most(f"{name}: end to end / inference alone", result.over_inference, over)
@@ -153,16 +155,16 @@ def _verdicts(wish: Wish, results: Sequence[Result]) -> Iterator[Verdict]:
         yield _most(claim, growth, MOST_MEMORY_GROWTH)
 
 
-def _baseline(by_hours: Mapping[float, Result]) -> float:
+def _baseline(by_hours: Mapping[float, CaseResult]) -> float:
     """An hour where there is one, else the shortest."""
     return 1.0 if 1.0 in by_hours else min(by_hours)
 
 
-def _most(claim: str, measured: float, limit: float) -> Verdict:
-    return Verdict(claim=claim, measured=measured, must_be="at most", limit=limit)
+def _most(claim: str, measured: float, limit: float) -> BenchVerdict:
+    return BenchVerdict(claim=claim, measured=measured, must_be="at most", limit=limit)
 
 
-def _figures(result: Result) -> Mapping[str, object]:
+def _figures(result: CaseResult) -> Mapping[str, object]:
     return {
         "hours": result.case.hours,
         "files": len(result.case.files),

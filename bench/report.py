@@ -36,7 +36,7 @@ class Grid:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class BenchVerdict:
     """A promise and what was measured of it."""
 
     claim: str
@@ -57,7 +57,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class BenchReport:
     """One benchmark's outcome."""
 
     key: str
@@ -69,7 +69,7 @@ class Report:
     grids: Sequence[Grid]
     figures: Mapping[str, Any]
     """The same as numbers, for programs; seconds and bytes unless a name says otherwise."""
-    verdicts: Sequence[Verdict] = ()
+    verdicts: Sequence[BenchVerdict] = ()
     notes: Sequence[str] = field(default=())
     """Sentences a reader of the tables must know."""
 
@@ -113,7 +113,7 @@ def spread(values: Sequence[float]) -> str:
     return f"{median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
-def _verdict_grid(verdicts: Sequence[Verdict]) -> Grid:
+def _verdict_grid(verdicts: Sequence[BenchVerdict]) -> Grid:
     return Grid(
         title="Promises",
         columns=("what", "measured", "must be", "kept"),

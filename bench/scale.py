@@ -11,11 +11,11 @@ from typing import Annotated
 import typer
 
 from bench.machine import this_machine
-from bench.options import Json, Repeats, Write
+from bench.options import JsonFlag, Repeats, Write
 from bench.outcome import deliver, telling
-from bench.report import Grid, Report, Verdict, median
+from bench.report import BenchReport, BenchVerdict, Grid, median
 from bench.speech import conversation, packaged_utterances, write_audio
-from bench.workers import Done, crew, do_jobs, upload
+from bench.workers import JobsDone, crew, do_jobs, upload
 from worker.embedded.local_cloud import local_cloud
 
 PIPELINES_MP3 = ("-ar", "8000", "-c:a", "libmp3lame", "-b:a", "32k")
@@ -26,7 +26,7 @@ MOST_SECONDS = 900.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class ScaleWish:
     """What the command was asked for."""
 
     workers: Sequence[int]
@@ -43,7 +43,7 @@ class Scaled:
     """So many workers, measured."""
 
     workers: int
-    turns: Sequence[Done]
+    turns: Sequence[JobsDone]
 
     @property
     def throughput(self) -> float:
@@ -55,7 +55,7 @@ class Scaled:
         """Of the least fair turn."""
         return min(fairness(self.jobs_by_worker(turn)) for turn in self.turns)
 
-    def jobs_by_worker(self, turn: Done) -> Sequence[int]:
+    def jobs_by_worker(self, turn: JobsDone) -> Sequence[int]:
         """How many each did, the idle ones included."""
         counted = Counter(event.transcription_metadata.worker for event in turn.completed)
         return [*counted.values(), *([0] * (self.workers - len(counted)))]
@@ -67,7 +67,7 @@ def fairness(shares: Sequence[float]) -> float:
     return sum(shares) ** 2 / (len(shares) * squares) if squares else 1.0
 
 
-def scale(wish: Wish, *, as_json: bool, write: Path | None) -> None:
+def scale(wish: ScaleWish, *, as_json: bool, write: Path | None) -> None:
     """Measure and report. Exit 1 unless workers add up and share fairly."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name, telling() as say:
         folder = Path(name)
@@ -78,7 +78,7 @@ def scale(wish: Wish, *, as_json: bool, write: Path | None) -> None:
     deliver(_report(wish, scaled), as_json=as_json, write=write)
 
 
-def _measure(wish: Wish, count: int, audio: Path, folder: Path, say: Callable[[str], None]) -> Scaled:
+def _measure(wish: ScaleWish, count: int, audio: Path, folder: Path, say: Callable[[str], None]) -> Scaled:
     with local_cloud(folder / "gcs") as cloud:
         environment = {**cloud.environment, "PARAKEET_MODEL_NAME": f"null:{wish.speed:g}x"}
         with crew(folder, environment) as workers:
@@ -94,12 +94,12 @@ def _measure(wish: Wish, count: int, audio: Path, folder: Path, say: Callable[[s
     return Scaled(workers=count, turns=turns)
 
 
-def _report(wish: Wish, scaled: Sequence[Scaled]) -> Report:
+def _report(wish: ScaleWish, scaled: Sequence[Scaled]) -> BenchReport:
     counts = " ".join(f"--workers {count}" for count in wish.workers)
     options = f"{counts} --jobs {wish.jobs} --minutes {wish.minutes:g} --speed {wish.speed:g}"
     first = scaled[0]
     efficiency = {one.workers: one.throughput / first.throughput / (one.workers / first.workers) for one in scaled}
-    return Report(
+    return BenchReport(
         key="scale",
         title="Several workers on one subscription",
         command=f"python -m bench.scale {options} --repeats {wish.repeats}",
@@ -126,8 +126,8 @@ def _report(wish: Wish, scaled: Sequence[Scaled]) -> Report:
     )
 
 
-def _least(claim: str, measured: float, limit: float) -> Verdict:
-    return Verdict(claim=claim, measured=measured, must_be="at least", limit=limit)
+def _least(claim: str, measured: float, limit: float) -> BenchVerdict:
+    return BenchVerdict(claim=claim, measured=measured, must_be="at least", limit=limit)
 
 
 def _grid(scaled: Sequence[Scaled], efficiency: Mapping[int, float]) -> Grid:
@@ -155,11 +155,11 @@ def main(
     minutes: Annotated[float, typer.Option(help="of each job", min=0.1)] = 5.0,
     speed: Annotated[float, typer.Option(help="of each engine, in times real time", min=1)] = 200.0,
     repeats: Repeats = 3,
-    as_json: Json = False,
+    as_json: JsonFlag = False,
     write: Write = None,
 ) -> None:
     """Measure several workers on one subscription, with a timer for an engine: throughput and fairness."""
-    wish = Wish(workers=workers or (1, 2, 4), jobs=jobs, minutes=minutes, speed=speed, repeats=repeats)
+    wish = ScaleWish(workers=workers or (1, 2, 4), jobs=jobs, minutes=minutes, speed=speed, repeats=repeats)
     scale(wish, as_json=as_json, write=write)
 
 

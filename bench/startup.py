@@ -18,9 +18,9 @@ import typer
 
 from bench.document import ON_GPU
 from bench.machine import this_machine
-from bench.options import Json, Repeats, Write
+from bench.options import JsonFlag, Repeats, Write
 from bench.outcome import deliver, telling
-from bench.report import Grid, Report, Verdict, median
+from bench.report import BenchReport, BenchVerdict, Grid, median
 from bench.workers import Crew, crew
 from worker.embedded.local_cloud import local_cloud
 
@@ -62,7 +62,7 @@ def startup(repeats: int, *, as_json: bool, write: Path | None) -> None:
             say(f"worker, start {number + 1} of {repeats}")
             starts.append(_worker_start(Path(folder, str(number))))
     machine = this_machine()
-    report = Report(
+    report = BenchReport(
         key="startup" + (ON_GPU if machine.gpus else ""),
         title="Start-up",
         command=f"python -m bench.startup --repeats {repeats}",
@@ -165,8 +165,8 @@ def _moment(event: Mapping[str, Any]) -> float:
     return datetime.fromisoformat(event["time"]).timestamp()
 
 
-def _most(claim: str, took: Sequence[float], limit: float) -> Verdict:
-    return Verdict(claim=claim, measured=median(took), must_be="at most", limit=limit)
+def _most(claim: str, took: Sequence[float], limit: float) -> BenchVerdict:
+    return BenchVerdict(claim=claim, measured=median(took), must_be="at most", limit=limit)
 
 
 def _commands(plain: Mapping[str, Sequence[float]], calls: Mapping[str, Sequence[float]]) -> Grid:
@@ -188,7 +188,7 @@ def _worker(starts: Sequence[WorkerStart]) -> Grid:
     return Grid(title="`run`, tiny model on the CPU", columns=("stage", "median s"), rows=rows)
 
 
-def main(repeats: Repeats = 3, as_json: Json = False, write: Write = None) -> None:
+def main(repeats: Repeats = 3, as_json: JsonFlag = False, write: Write = None) -> None:
     """Measure from the start of a process to what it was started for, stage by stage."""
     startup(repeats, as_json=as_json, write=write)
 

@@ -113,7 +113,7 @@ def crew(folder: Path, environment: Mapping[str, str]) -> Iterator[Crew]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
+class JobsDone:
     """Jobs that were published together and have all completed."""
 
     seconds: float
@@ -140,7 +140,7 @@ def upload(files: Collection[Path]) -> None:
     asyncio.run(put())
 
 
-def do_jobs(names: Sequence[str], seconds: float) -> Done:
+def do_jobs(names: Sequence[str], seconds: float) -> JobsDone:
     """Publish a job for each uploaded file and wait for their events. Ends the command where one fails or is late."""
     run = uuid.uuid4().hex[:8]
     job_ids = [f"bench-{run}-{number}" for number in range(len(names))]
@@ -154,7 +154,7 @@ def do_jobs(names: Sequence[str], seconds: float) -> Done:
         }
         client.submit(job, project_id=PROJECT, topic=JOBS_TOPIC)
     completed, costs, ended = _endings(frozenset(job_ids), began, seconds)
-    return Done(
+    return JobsDone(
         seconds=ended,
         published_at=published_at,
         completed=completed,

@@ -51,8 +51,8 @@ def _buckets(value: object) -> object:
     return frozenset(str(_bucket(part.strip())) for part in value.split(",") if part.strip())
 
 
-Bucket = Annotated[str, BeforeValidator(_bucket)]
-Buckets = Annotated[frozenset[str], BeforeValidator(_buckets)]
+BucketName = Annotated[str, BeforeValidator(_bucket)]
+BucketNames = Annotated[frozenset[str], BeforeValidator(_buckets)]
 
 
 def _languages(value: object) -> object:
@@ -94,12 +94,12 @@ class CloudSettings(Group):
     dead_letter_subscription: str = Field(
         "transcription-dead-letters", description="subscription the dead-letter console reads"
     )
-    output_bucket: Bucket = Field("", description="bucket of the artefacts where a job names no output_uri_prefix")
-    state_bucket: Bucket = Field("", description="bucket of claims, checkpoints and result markers")
+    output_bucket: BucketName = Field("", description="bucket of the artefacts where a job names no output_uri_prefix")
+    state_bucket: BucketName = Field("", description="bucket of claims, checkpoints and result markers")
     pubsub_emulator_host: str | None = Field(None, description="host:port of a development server instead of Pub/Sub")
     storage_emulator_host: str | None = Field(None, description="URL of a development server instead of Cloud Storage")
-    input_buckets: Buckets = Field(frozenset(), description="buckets jobs may read, comma-separated; empty: any")
-    output_buckets: Buckets = Field(
+    input_buckets: BucketNames = Field(frozenset(), description="buckets jobs may read, comma-separated; empty: any")
+    output_buckets: BucketNames = Field(
         frozenset(), description="buckets jobs may write, comma-separated; empty: only OUTPUT_BUCKET"
     )
 

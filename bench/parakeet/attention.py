@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.parakeet.device import Stopwatch
-from bench.parakeet.results import Attention, Plan, agreement
+from bench.parakeet.results import Attention, ComparisonPlan, agreement
 from worker.adapters.parakeet.attention import on_the_same_weights, sees_its_whole_input, with_fused_attention
 from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES
 from worker.adapters.parakeet.decoding import GreedyTdt
@@ -20,7 +20,7 @@ from worker.ports import Pcm
 NEMOS, NEMOS_FUSED, OURS = "NeMo's", "NeMo's with SDPA", "ours"
 
 
-def attentions(loaded: LoadedModel, plan: Plan, windows: Sequence[Pcm]) -> Mapping[str, Attention]:
+def attentions(loaded: LoadedModel, plan: ComparisonPlan, windows: Sequence[Pcm]) -> Mapping[str, Attention]:
     """Each kind takes its turn as often as the plan says. On a CPU, rows are one window each."""
     rows = plan.batch_size if loaded.on_gpu else 1
     by_length = sorted(windows, key=len, reverse=True)
@@ -57,7 +57,7 @@ def _encoders(network: Any) -> Iterator[tuple[str, Any]]:
 
 
 class _Kind:
-    def __init__(self, loaded: LoadedModel, encoder: Any, rows: int, plan: Plan) -> None:
+    def __init__(self, loaded: LoadedModel, encoder: Any, rows: int, plan: ComparisonPlan) -> None:
         self._watch = Stopwatch(loaded.device)
         network = SimpleNamespace(encoder=encoder, preprocessor=loaded.network.preprocessor)
         self._encode = PaddedWindows(

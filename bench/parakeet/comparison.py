@@ -13,9 +13,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.parakeet.attention import attentions, with_our_attention
-from bench.parakeet.device import Run, Stopwatch, kept_bytes, matmul_ceiling, timed
+from bench.parakeet.device import DeviceRun, Stopwatch, kept_bytes, matmul_ceiling, timed
 from bench.parakeet.nemo import Nemo
-from bench.parakeet.results import Agreement, Material, Measured, Plan, Way, agreement
+from bench.parakeet.results import Agreement, ComparedWay, Comparison, ComparisonPlan, Material, agreement
 from worker.adapters.parakeet.attention import sees_its_whole_input
 from worker.adapters.parakeet.buckets import bucket_of
 from worker.adapters.parakeet.child_process.pipeline import Pipeline
@@ -29,7 +29,7 @@ _SWEEPS = 2
 """Of NeMo's batch sizes; the faster time of each counts."""
 
 
-def compare(plan: Plan, material: Material, say: Callable[[str], None]) -> Measured:
+def compare(plan: ComparisonPlan, material: Material, say: Callable[[str], None]) -> Comparison:
     """Load the model twice, once as ours and once as NeMo's own, and measure. `say` is told of every step.
 
     Raises what `load_model` raises.
@@ -54,7 +54,7 @@ def compare(plan: Plan, material: Material, say: Callable[[str], None]) -> Measu
     alone, batched = rivals.agreements(best)
     say("kinds of attention, the encoder's arithmetic and the device's ceiling")
     torch.set_num_threads(1)
-    return Measured(
+    return Comparison(
         device_name=facts.device_name,
         uses_gpu=facts.uses_gpu,
         precision=str(loaded.dtype).removeprefix("torch."),
@@ -75,9 +75,9 @@ def compare(plan: Plan, material: Material, say: Callable[[str], None]) -> Measu
 
 @dataclass(kw_only=True)
 class _Turns:
-    ours: list[Run] = field(default_factory=list)
-    windows: list[Run] = field(default_factory=list)
-    chunks: list[Run] = field(default_factory=list)
+    ours: list[DeviceRun] = field(default_factory=list)
+    windows: list[DeviceRun] = field(default_factory=list)
+    chunks: list[DeviceRun] = field(default_factory=list)
     stages: list[Mapping[str, float]] = field(default_factory=list)
 
     def median_stages(self) -> Mapping[str, float]:
@@ -87,7 +87,7 @@ class _Turns:
 class _Ours:
     """Our inference, batched as the batcher does it for one job."""
 
-    def __init__(self, loaded: LoadedModel, plan: Plan) -> None:
+    def __init__(self, loaded: LoadedModel, plan: ComparisonPlan) -> None:
         self._loaded, self._batch_size, self._graphs = loaded, plan.batch_size, plan.gpu_graphs
         before = kept_bytes(loaded.device)
         self._model = WindowsToWords(loaded, plan.batch_size, threads=plan.threads, graphs=plan.gpu_graphs)
@@ -140,7 +140,7 @@ class _Ours:
 
 @dataclass(kw_only=True)
 class _Rivals:
-    plan: Plan
+    plan: ComparisonPlan
     material: Material
     say: Callable[[str], None]
     ours: _Ours
@@ -182,7 +182,7 @@ class _Rivals:
             turns.ours.append(self._hear())
         return turns
 
-    def _hear(self) -> Run:
+    def _hear(self) -> DeviceRun:
         torch.set_num_threads(1)
         return timed(self.device, lambda: self.ours.hear(self.material.windows))
 
@@ -201,7 +201,7 @@ class _Rivals:
         self.nemo.with_times(times)
 
 
-def _options(plan: Plan) -> EngineOptions:
+def _options(plan: ComparisonPlan) -> EngineOptions:
     return EngineOptions(
         model_name=plan.weights,
         device=plan.device,
@@ -220,8 +220,10 @@ def _untouched(options: EngineOptions, device: torch.device) -> Any:
     return ASRModel.restore_from(str(model_file(options.model_name)), map_location=device)
 
 
-def _way(runs: Sequence[Run], *, kept_bytes: int = 0) -> Way:
-    return Way(seconds=tuple(run.seconds for run in runs), peak_bytes=kept_bytes + max(run.peak_bytes for run in runs))
+def _way(runs: Sequence[DeviceRun], *, kept_bytes: int = 0) -> ComparedWay:
+    return ComparedWay(
+        seconds=tuple(run.seconds for run in runs), peak_bytes=kept_bytes + max(run.peak_bytes for run in runs)
+    )
 
 
 @torch.inference_mode()

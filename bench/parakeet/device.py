@@ -15,7 +15,7 @@ _KIBIBYTE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class DeviceRun:
     """One timed call."""
 
     seconds: float
@@ -23,14 +23,14 @@ class Run:
     """The most memory during the call, above that before it."""
 
 
-def timed(device: torch.device, call: Callable[[], object]) -> Run:
+def timed(device: torch.device, call: Callable[[], object]) -> DeviceRun:
     """Call it once on a device that has nothing else to do, and wait for the device."""
     before = _reset_peak(device)
     started = time.perf_counter()
     call()
     finish(device)
     seconds = time.perf_counter() - started
-    return Run(seconds=seconds, peak_bytes=max(0, _peak(device) - before))
+    return DeviceRun(seconds=seconds, peak_bytes=max(0, _peak(device) - before))
 
 
 def kept_bytes(device: torch.device) -> int:

@@ -24,7 +24,7 @@ class Material:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ComparisonPlan:
     """How to measure. Batch sizes are of windows."""
 
     weights: str
@@ -40,7 +40,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
+class ComparedWay:
     """One way to transcribe the material."""
 
     seconds: tuple[float, ...]
@@ -88,7 +88,7 @@ class Attention:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Comparison:
     """Everything about the inference of one material."""
 
     device_name: str
@@ -96,10 +96,10 @@ class Measured:
     precision: str
     """Of ours and of NeMo on windows; NeMo on chunks has float32, as it comes."""
     nemo_threads: int
-    ours: Way
-    chunks: Way
+    ours: ComparedWay
+    chunks: ComparedWay
     """NeMo as it comes: whole chunks, default batch, timestamps on."""
-    windows: Way
+    windows: ComparedWay
     """NeMo on our windows, at its best batch size."""
     best_batch_size: int
     sweep: Mapping[int, float]

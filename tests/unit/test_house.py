@@ -59,3 +59,16 @@ def test_only_the_two_commands_that_split_the_settings_take_all_of_them() -> Non
     takers = [place.split(":")[0] for place in takers_of_all_settings()]
 
     assert takers == ["worker/app/worker.py", "worker/commands/check.py"]
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    # adapters/parakeet is apart: an oracle there may bear the name of what it judges
+    files = [*SOURCES, *sorted((ROOT / "bench").rglob("*.py"))]
+    places: dict[str, list[str]] = {}
+    for path in files:
+        if "parakeet" not in path.parts:
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

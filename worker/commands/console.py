@@ -21,7 +21,7 @@ from worker.settings import Settings, problems, read_settings
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
-Part: TypeAlias = str | tuple[str, str]
+TextPart: TypeAlias = str | tuple[str, str]
 """Text, or text and its style."""
 
 
@@ -35,12 +35,12 @@ def cell(value: object, style: str = "", *, most: int | None = None) -> Text:
     return Text(plain(value, most), style)
 
 
-def line(*parts: Part) -> Text:
+def line(*parts: TextPart) -> Text:
     """Return the parts, joined, as one line of visible text; none of them is markup."""
     return Text.assemble(*(cell(part) if isinstance(part, str) else cell(*part) for part in parts))
 
 
-def say(*parts: Part) -> None:
+def say(*parts: TextPart) -> None:
     """Print one line on stdout."""
     out().print(line(*parts))
 
@@ -56,7 +56,7 @@ def note(message: str) -> None:
     _to_stderr(("note", "yellow"), " ", message)
 
 
-def _to_stderr(*parts: Part) -> None:
+def _to_stderr(*parts: TextPart) -> None:
     _guarded(Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)).print(line(*parts))
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.parakeet.results import Agreement, Plan, agreement
+from bench.parakeet.results import Agreement, ComparisonPlan, agreement
 from tests.support.engines.parakeet import TINY_OPTIONS
 from worker.ports import Pcm
 
@@ -41,9 +41,9 @@ def agreement_with_nemo(weights: Path, windows: Sequence[Pcm], *, device: str, d
     return agreement(ours, nemo.windows(windows, 1))
 
 
-def plan_of(weights: Path, device: str) -> Plan:
+def plan_of(weights: Path, device: str) -> ComparisonPlan:
     """One thread, one repeat."""
-    return Plan(
+    return ComparisonPlan(
         weights=str(weights),
         device=device,
         batch_size=BATCH_SIZE,

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.parakeet.results import Way, agreement, edits
+from bench.parakeet.results import ComparedWay, agreement, edits
 
 TOKENS = st.lists(st.sampled_from("abc"), max_size=8)
 
@@ -33,4 +33,4 @@ def test_no_tokens_at_all_is_full_agreement() -> None:
 
 
 def test_of_several_turns_the_median_counts() -> None:
-    assert Way(seconds=(3.0, 9.0, 1.0), peak_bytes=1).median_seconds == 3.0
+    assert ComparedWay(seconds=(3.0, 9.0, 1.0), peak_bytes=1).median_seconds == 3.0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bench.document import GPU_UNMEASURED, document, sections, write_section
 from bench.machine import Machine, cpu_name
 from bench.outcome import deliver
-from bench.report import Grid, Report, Verdict, median, spread
+from bench.report import BenchReport, BenchVerdict, Grid, median, spread
 
 MACHINE = Machine(
     cpu="AMD EPYC",
@@ -22,8 +22,8 @@ MACHINE = Machine(
     versions={"Python": "3.11.15", "torch": "2.13.0"},
     date="2026-11-22",
 )
-KEPT = Verdict(claim="ours / NeMo", measured=2.0, must_be="at least", limit=1.3)
-REPORT = Report(
+KEPT = BenchVerdict(claim="ours / NeMo", measured=2.0, must_be="at least", limit=1.3)
+REPORT = BenchReport(
     key="inference-tiny",
     title="Inference",
     command="python -m bench.inference",
@@ -54,7 +54,7 @@ def test_tables_and_promises_are_in_the_section() -> None:
     ("measured", "must_be", "passed"), [(1.3, "at least", True), (1.29, "at least", False), (1.31, "at most", False)]
 )
 def test_a_promise_is_kept_up_to_its_limit(measured: float, must_be: str, passed: bool) -> None:
-    verdict = Verdict(claim="it", measured=measured, must_be=must_be, limit=1.3)  # type: ignore[arg-type]
+    verdict = BenchVerdict(claim="it", measured=measured, must_be=must_be, limit=1.3)  # type: ignore[arg-type]
 
     assert verdict.passed is passed
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bench.cases import CLIPS, SHORT_FILES, Case
-from bench.pipeline_report import Wish
+from bench.pipeline_report import PipelineWish
 
 
 @pytest.mark.parametrize(
@@ -12,7 +12,7 @@ from bench.pipeline_report import Wish
 def test_what_is_held_to_a_ratio_is_measured_oftener_and_hours_of_audio_once(
     name: str, hours: float, turns: int
 ) -> None:
-    wish = Wish(weights="tiny", device="cpu", hours=(hours,), short_files=50, repeats=3)
+    wish = PipelineWish(weights="tiny", device="cpu", hours=(hours,), short_files=50, repeats=3)
     case = Case(name=name, hours=hours, files=(), samples=np.zeros(0, np.int16), windows=())
 
     assert wish.turns(case) == turns

@@ -50,7 +50,7 @@ from worker.adapters.audio.parts import PART_SECONDS, Divided, Heard, Stretch
 from worker.adapters.audio.process import Limits, Run, raise_for_end, raise_if_stopped, started
 from worker.adapters.audio.report import Report
 from worker.adapters.audio.streams import SILENT_PEAK, PartedStream, SerialStream, laid
-from worker.adapters.audio.timeline import Clock, Doubt, Timeline
+from worker.adapters.audio.timeline import Doubt, PacketClock, Timeline
 from worker.adapters.audio.wav import wav_size
 from worker.errors import AudioUndecodable
 from worker.ports import SAMPLE_RATE_HZ, AudioFacts, PcmStream
@@ -194,7 +194,7 @@ class FfmpegDecoder:
     async def _is_loud(self, path: Path, track: int) -> bool:
         """Return True where a track holds more than silence; decode it up to the first sound."""
         way = Way(track=track, each_frame=True)
-        timeline = Timeline(Clock(), self._limits.max_seconds, coarse=False, follows=True)
+        timeline = Timeline(PacketClock(), self._limits.max_seconds, coarse=False, follows=True)
         async with self._started(path, way) as run:
             pieces = laid(run, way, timeline, Chooser(), self._block_samples)
             async with contextlib.aclosing(pieces):
@@ -220,7 +220,7 @@ class FfmpegDecoder:
         samples, filled = np.empty(most_samples, np.int16), 0
         chooser = Chooser()
         zero_seconds = FILE_TIMES_OFFSET_SECONDS + way.start_seconds + part.begin_second if way.read_as else 0.0
-        clock = Clock(states_times=False, zero_seconds=zero_seconds)
+        clock = PacketClock(states_times=False, zero_seconds=zero_seconds)
         timeline = Timeline(clock, self._limits.max_seconds, coarse=True)
         async with self._started(path, way, seconds=part) as run:
             try:

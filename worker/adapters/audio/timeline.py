@@ -48,7 +48,7 @@ class Doubt(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Clock:
+class PacketClock:
     """The meaning of the times of a file's packets."""
 
     states_times: bool = True
@@ -59,7 +59,7 @@ class Clock:
     """A longer jump means that it was set."""
 
 
-def clock_of_file(path: Path, report: Report) -> Clock:
+def clock_of_file(path: Path, report: Report) -> PacketClock:
     """Return the clock of times that come as they stand in the file."""
     clock = clock_of(path, report)
     if report.container == "mpegts":
@@ -68,23 +68,23 @@ def clock_of_file(path: Path, report: Report) -> Clock:
     return replace(clock, zero_seconds=zero)
 
 
-def clock_of(path: Path, report: Report) -> Clock:
+def clock_of(path: Path, report: Report) -> PacketClock:
     """Return the clock that ffmpeg's times for the track are read on, which begin with the file but in MPEG-TS."""
     track, start = report.track, report.start_seconds or 0.0
     match report.container:
         case str(container) if container in _WITHOUT_CLOCK:
-            return Clock(states_times=False)
+            return PacketClock(states_times=False)
         case "mpegts":  # its times come as they stand in the file
             zero = start + FILE_TIMES_OFFSET_SECONDS
-            return Clock(zero_seconds=zero, longest_gap_seconds=BROADCAST_GAP_SECONDS)
+            return PacketClock(zero_seconds=zero, longest_gap_seconds=BROADCAST_GAP_SECONDS)
         case "ogg" if track is not None and track.start_seconds is not None:  # from the track's start on
-            return Clock(zero_seconds=min(0.0, start - track.start_seconds))
+            return PacketClock(zero_seconds=min(0.0, start - track.start_seconds))
         case "matroska" if start > 0:  # from the start of what is not video
             first = matroska.first_moment(path)
             late = 0.0 if first is None else start - first
-            return Clock(zero_seconds=-late if late > _CODEC_DELAY_SECONDS else 0.0)
+            return PacketClock(zero_seconds=-late if late > _CODEC_DELAY_SECONDS else 0.0)
         case _:
-            return Clock()
+            return PacketClock()
 
 
 @dataclass(slots=True)
@@ -94,7 +94,7 @@ class Timeline:
     `follows`: another one went before, so that its first moment is its first sample.
     """
 
-    clock: Clock
+    clock: PacketClock
     max_seconds: float
     coarse: bool
     follows: bool = False

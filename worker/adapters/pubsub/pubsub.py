@@ -31,7 +31,7 @@ from worker.adapters.retrying import retrying
 from worker.errors import MessageRefused, QueueNotFound, QueueServiceError, SubscriptionNotFound
 from worker.ports import Delivery, SubscriptionFacts
 
-Answer = TypeVar("Answer")
+AnswerT = TypeVar("AnswerT")
 
 PUBLISH, CONSUME = "pubsub.topics.publish", "pubsub.subscriptions.consume"
 """The permissions that the worker needs on its topics and its subscription, beside reading their configuration."""
@@ -230,7 +230,7 @@ class _Calls:
             return False
         return permission not in answer.permissions
 
-    async def retried(self, operation: str, call: Callable[..., Awaitable[Answer]]) -> Answer:
+    async def retried(self, operation: str, call: Callable[..., Awaitable[AnswerT]]) -> AnswerT:
         """Try until it works, fails for good or `CallTimeouts.give_up` is over; the client's own retry is off."""
         attempts = retrying(
             "pubsub",

@@ -18,7 +18,7 @@ class ModelFacts(_Part):
     device: str
 
 
-class Device(_Part):
+class GpuFacts(_Part):
     """One GPU."""
 
     name: str
@@ -32,7 +32,7 @@ class Device(_Part):
 class Devices(_Part):
     """The GPUs."""
 
-    devices: tuple[Device, ...] = ()
+    devices: tuple[GpuFacts, ...] = ()
 
 
 class RunningFacts(_Part):
@@ -51,7 +51,7 @@ class RunningFacts(_Part):
     queued_seconds: float = 0.0
 
 
-class Jobs(_Part):
+class JobsFacts(_Part):
     """The jobs of the moment."""
 
     in_flight: int
@@ -118,7 +118,7 @@ class HealthDocument(_Part):
     worker: str
     subscription: str
     uptime_seconds: float
-    jobs: Jobs
+    jobs: JobsFacts
     model: ModelFacts | None = None
     gpu: Devices = Devices()
     last_jobs: tuple[EndedFacts, ...] = ()

@@ -18,7 +18,7 @@ from statistics import NormalDist, fmean, variance
 from typing import Literal
 
 Verdict = Literal["pass", "fail", "not enough yet"]
-Criterion = Literal["success", "fallback", "speed", "cost"]
+CriterionName = Literal["success", "fallback", "speed", "cost"]
 
 Z = NormalDist().inv_cdf(0.95)
 FEWEST_JOBS = 10
@@ -72,7 +72,7 @@ class Share:
 class Judgement:
     """The verdict of one criterion, with the figures and sample sizes of both sides."""
 
-    criterion: Criterion
+    criterion: CriterionName
     verdict: Verdict
     old: float | None
     new: float | None
@@ -108,7 +108,7 @@ def difference(old: Share, new: Share) -> tuple[float, float]:
     return apart - below, apart + above
 
 
-def _share(criterion: Criterion, old: Share, new: Share, promise: float) -> Judgement:
+def _share(criterion: CriterionName, old: Share, new: Share, promise: float) -> Judgement:
     low, high = new.bounds()
     worse_at_least, worse_at_most = difference(old, new)
     verdict: Verdict = "not enough yet"
@@ -134,7 +134,7 @@ def _shown(share: Share, *, good: bool) -> float | None:
 
 
 def _mean(
-    criterion: Criterion,
+    criterion: CriterionName,
     old: Sequence[float],
     new: Sequence[float],
     worse: Callable[[Sequence[float], Sequence[float]], tuple[float, float]],

@@ -12,7 +12,7 @@ from schemas.codes import Method
 from schemas.job import ANY_LANGUAGE, TranscriptionJob
 from worker.errors import DeepgramNotConfigured, GpuNotAvailable, ParakeetDisabled
 
-Engine = Literal["parakeet", "deepgram", "hybrid"]
+RouteMethod = Literal["parakeet", "deepgram", "hybrid"]
 SECONDS_PER_HOUR = 3600
 BUCKETS = 10_000
 LONG_FILE, GPU_UNHEALTHY = "long_file", "gpu_unhealthy"
@@ -47,7 +47,7 @@ class Situation:
 class Route:
     """The method a job takes, and the name of the rule that decided (goes into log and events)."""
 
-    method: Engine
+    method: RouteMethod
     reason: str
 
     @property

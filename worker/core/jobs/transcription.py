@@ -17,7 +17,7 @@ import structlog
 from schemas.speech import WindowTranscript, Word
 from schemas.state import Checkpoint
 from worker.core.jobs.tasks import finished, together
-from worker.core.transcript.merging import Timeline
+from worker.core.transcript.merging import WordTimeline
 from worker.core.transcript.planning import Chunk, ChunkCutter
 from worker.errors import Retryable, WorkerError
 from worker.ports import SAMPLE_RATE_HZ, AudioDecoder, Pcm, PcmStream, WindowRecogniser
@@ -110,7 +110,7 @@ class Transcription:
         self._room = asyncio.Semaphore(chunks_in_flight)
         self._done: list[Checkpoint] = []
         self._in_work: set[int] = set()
-        self._timeline, self._merging = Timeline(), asyncio.Lock()
+        self._timeline, self._merging = WordTimeline(), asyncio.Lock()
         self._unmerged: dict[int, Sequence[WindowTranscript]] = {}
         self._merged = 0
         self._resumed = 0

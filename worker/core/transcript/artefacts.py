@@ -67,8 +67,8 @@ def render_artefacts(words: Sequence[Word], info: ArtefactInfo) -> Rendered:
     return Rendered(files=files, paragraphs_count=len(paragraphs))
 
 
-def _metadata(info: ArtefactInfo) -> deepgram_json.Metadata:
-    return deepgram_json.Metadata(
+def _metadata(info: ArtefactInfo) -> deepgram_json.ResponseMetadata:
+    return deepgram_json.ResponseMetadata(
         request_id=info.request_id,
         sha256=info.audio_sha256,
         created_at=info.created_at,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.core.transcript.loudness import FRAMES_PER_SECOND, Flags, Loudness
+from worker.core.transcript.loudness import FRAMES_PER_SECOND, FrameFlags, Loudness
 
 Frames = NDArray[np.int64]
 """Frame numbers, or lengths in frames."""
@@ -59,7 +59,7 @@ class _Cuts:
     speech_to: Frames
 
 
-def skippable(silent: Flags, rules: WindowRules) -> Flags:
+def skippable(silent: FrameFlags, rules: WindowRules) -> FrameFlags:
     """Return a mask of the frames that may be left out: long silence, less a margin towards adjacent speech."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], silent, [False])).astype(np.int8)))
     mask = np.zeros(len(silent), np.bool_)
@@ -126,7 +126,7 @@ def _positions(loudness: Loudness, end: int, rules: WindowRules) -> Frames:
     return np.unique(np.concatenate(([0], best, [end])))
 
 
-def _speech_bounds(skip: Flags) -> tuple[Frames, Frames]:
+def _speech_bounds(skip: FrameFlags) -> tuple[Frames, Frames]:
     """Return, for each position 0..n, the first frame kept from there on, and one past the last frame kept before."""
     frames = np.arange(len(skip) + 1)
     kept = np.concatenate((~skip, [True]))

@@ -15,7 +15,7 @@ _Json = dict[str, object]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Metadata:
+class ResponseMetadata:
     """Facts about the request and the model in the response."""
 
     request_id: str
@@ -27,7 +27,7 @@ class Metadata:
     model_arch: str
 
 
-def transcript_json(words: Sequence[Word], paragraphs: Sequence[Paragraph], metadata: Metadata) -> bytes:
+def transcript_json(words: Sequence[Word], paragraphs: Sequence[Paragraph], metadata: ResponseMetadata) -> bytes:
     """Render UTF-8 JSON in a fixed order of keys, with every field that deepgram-sdk's response model requires.
 
     `words` must be a timeline's (see `merging.merge`): times are finite and have three decimals already.
@@ -36,7 +36,7 @@ def transcript_json(words: Sequence[Word], paragraphs: Sequence[Paragraph], meta
     return to_json(response)  # four times as fast as the standard library for hours of words
 
 
-def _metadata(metadata: Metadata) -> _Json:
+def _metadata(metadata: ResponseMetadata) -> _Json:
     # Deepgram names a model by a UUID; ours is derived from the model's name and version.
     model = str(uuid.uuid5(uuid.NAMESPACE_URL, f"klipstream:model:{metadata.model_name}:{metadata.model_version}"))
     created = metadata.created_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

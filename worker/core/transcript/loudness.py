@@ -18,7 +18,7 @@ Pcm = NDArray[np.int16]
 """Mono samples at `SAMPLE_RATE_HZ`, shape (samples,)."""
 Levels = NDArray[np.int32]
 """Millibels, shape (bands, frames): the sound itself, and its first difference (no hum, no rumble, no offset)."""
-Flags = NDArray[np.bool_]
+FrameFlags = NDArray[np.bool_]
 """One flag a frame."""
 Costs = NDArray[np.int32]
 """Cost of a cut at the frame's start, from 0 (a long pause) to 1000 (full voice); shape (frames,)."""
@@ -51,9 +51,9 @@ class SilenceRules:
 class Loudness:
     """Silence, cut cost and voice of a stretch of audio, one value per frame; arrays of shape (frames,)."""
 
-    silent: Flags
+    silent: FrameFlags
     cut_cost: Costs
-    in_voice: Flags
+    in_voice: FrameFlags
     """True where no pause of at least 0.16 s is near: a cut here is forced."""
 
 
@@ -66,7 +66,7 @@ def measure(samples: Pcm, rules: SilenceRules) -> Loudness:
     quiet = levels <= np.minimum(floor, rules.loudest_floor_millibels) + rules.headroom_millibels
     height = (levels - floor) * 1000 // np.maximum(top - floor, rules.least_range_millibels)
     voice: Costs = np.clip(height, 0, 1000).max(axis=0).astype(np.int32)
-    silent: Flags = np.logical_and(*quiet)
+    silent: FrameFlags = np.logical_and(*quiet)
     held = [_loudest_within(voice, width) for width in _PAUSE_SCALES_FRAMES]
     cost: Costs = np.stack(held).sum(axis=0, dtype=np.int32) // len(held)
     return Loudness(silent=silent, cut_cost=cost, in_voice=held[0] > _PAUSE_HEIGHT)

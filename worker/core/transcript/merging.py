@@ -38,7 +38,7 @@ class _Timed:
         return (self.start + self.end) / 2
 
 
-class Timeline:
+class WordTimeline:
     """Incremental merge of windows, so that little is left to do at the end of a long file."""
 
     def __init__(self) -> None:
@@ -65,8 +65,8 @@ class Timeline:
 
 
 def merge(transcripts: Iterable[WindowTranscript]) -> tuple[Word, ...]:
-    """Return the words of a `Timeline` of all these windows."""
-    timeline = Timeline()
+    """Return the words of a `WordTimeline` of all these windows."""
+    timeline = WordTimeline()
     timeline.add(transcripts)
     return timeline.words()
 

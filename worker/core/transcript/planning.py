@@ -11,7 +11,7 @@ from worker.core.transcript.cutting import WindowRules
 from worker.core.transcript.loudness import (
     FRAME_SAMPLES,
     FRAMES_PER_SECOND,
-    Flags,
+    FrameFlags,
     Loudness,
     Pcm,
     SilenceRules,
@@ -37,7 +37,7 @@ class Chunk:
     """The chunk's own samples, with those that its windows need before and after; shape (samples,)."""
     first_sample: int
     """Position of `samples[0]` in the file."""
-    active: Flags
+    active: FrameFlags
     """One flag for each whole 20 ms from `start_sample` on: True where the sound rises above the noise floor."""
     starts_in_voice: bool
     """True where no pause was found at the start: the first window overlaps the last one of the previous chunk."""

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from schemas.speech import WindowSpan, WindowTranscript, Word
 from worker.core.transcript.cutting import WindowRules
-from worker.core.transcript.loudness import FRAME_SAMPLES, FRAMES_PER_SECOND, SAMPLE_RATE_HZ, Flags, Pcm
+from worker.core.transcript.loudness import FRAME_SAMPLES, FRAMES_PER_SECOND, SAMPLE_RATE_HZ, FrameFlags, Pcm
 from worker.core.transcript.planning import Chunk, recut
 from worker.core.transcript.spelling import is_spoken, raw_word
 from worker.core.transcript.voicing import talking_seconds
@@ -58,7 +58,7 @@ class _Evidence:
 
     words: Sequence[Word]
     samples: Pcm
-    active: Flags
+    active: FrameFlags
     rules: GateRules
 
     @property

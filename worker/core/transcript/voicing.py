@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from worker.core.transcript.loudness import FRAME_SAMPLES, FRAMES_PER_SECOND, SAMPLE_RATE_HZ, Pcm
 
-Track = NDArray[np.float64]
+SampleTrack = NDArray[np.float64]
 """One value a frame of 20 ms."""
 
 _RATE_HZ = SAMPLE_RATE_HZ // 2  # voices are below 400 Hz: every second sample is enough
@@ -36,14 +36,14 @@ def talking_seconds(samples: Pcm) -> float:
     return sum(len(run) for run in runs if _glides(run)) / FRAMES_PER_SECOND
 
 
-def _glides(run: Track) -> bool:
+def _glides(run: SampleTrack) -> bool:
     if not _RUN_FRAMES[0] <= len(run) <= _RUN_FRAMES[1]:
         return False
     step = np.median(np.abs(np.diff(run)) / run[:-1])
     return bool(_LEAST_GLIDE <= step <= _MOST_GLIDE)
 
 
-def _pitch(samples: Pcm) -> Track:
+def _pitch(samples: Pcm) -> SampleTrack:
     """Return the pitch of every frame in Hz; 0 where there is none or the frame is too quiet."""
     half = samples[: len(samples) // 2 * 2].reshape(-1, 2).mean(axis=1)
     frames = sliding_window_view(half, _LENGTH)[::_HOP]
@@ -62,7 +62,7 @@ def _autocorrelation(frames: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.fft.irfft(np.abs(np.fft.rfft(frames, _FFT)) ** 2)[:, : _LENGTH // 2]
 
 
-def _vertex(lags: NDArray[np.float64], best: NDArray[np.intp]) -> Track:
+def _vertex(lags: NDArray[np.float64], best: NDArray[np.intp]) -> SampleTrack:
     """Return the offset, in lags, of the vertex of the parabola through each peak and its two neighbours."""
     rows, inner = np.arange(len(lags)), np.clip(best, 1, lags.shape[1] - 2)
     left, top, right = lags[rows, inner - 1], lags[rows, inner], lags[rows, inner + 1]

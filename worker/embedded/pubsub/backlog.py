@@ -73,14 +73,14 @@ class _Lane:
         return [other for other in self.entries.values() if other.sequence > entry.sequence and other.ack_id]
 
 
-DeadLetter = Callable[[types.PubsubMessage, int], bool]
+ForwardDeadLetter = Callable[[types.PubsubMessage, int], bool]
 """Forward the message after that many attempts; False where there is nowhere to forward it to."""
 
 
 class Backlog:
     """Messages of one subscription; methods that depend on time take `now`, monotonic seconds."""
 
-    def __init__(self, name: str, policy: Policy, dead_letter: DeadLetter) -> None:
+    def __init__(self, name: str, policy: Policy, dead_letter: ForwardDeadLetter) -> None:
         self.policy = policy
         self._name, self._dead_letter = name, dead_letter
         self._sequence, self._lease_count = count(), count(1)

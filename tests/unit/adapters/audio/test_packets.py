@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.adapters.audio.packets import NotPackets, PacketReader
-from worker.adapters.audio.timeline import Clock, Doubt, Timeline
+from worker.adapters.audio.timeline import Doubt, PacketClock, Timeline
 from worker.errors import AudioTooLong
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
@@ -80,7 +80,7 @@ def laid(timeline: Timeline, times_ms: list[int], samples: Pcm | None = None) ->
 
 
 def fine(**facts: float) -> Timeline:
-    return Timeline(Clock(**facts), max_seconds=100, coarse=False)
+    return Timeline(PacketClock(**facts), max_seconds=100, coarse=False)
 
 
 def test_a_gap_is_filled_and_what_follows_is_where_it_says() -> None:
@@ -140,11 +140,11 @@ def test_a_start_is_measured_from_the_file_s_first_moment() -> None:
     assert laid(fine(), [700]) == [700]
     assert laid(fine(zero_seconds=0.5), [700]) == [200]
     assert laid(fine(zero_seconds=-0.5), [0]) == [500]
-    assert laid(Timeline(Clock(), max_seconds=100, coarse=False, follows=True), [700]) == [0]
+    assert laid(Timeline(PacketClock(), max_seconds=100, coarse=False, follows=True), [700]) == [0]
 
 
 def test_a_coarse_packet_that_is_elsewhere_asks_for_a_closer_look() -> None:
-    timeline = Timeline(Clock(), max_seconds=100, coarse=True)
+    timeline = Timeline(PacketClock(), max_seconds=100, coarse=True)
     laid(timeline, [0, 20, 43])
 
     assert timeline.missing_before(70) == 10 * MS
@@ -153,7 +153,7 @@ def test_a_coarse_packet_that_is_elsewhere_asks_for_a_closer_look() -> None:
 
 
 def test_the_first_coarse_packet_misses_nothing_before_it() -> None:
-    assert Timeline(Clock(), max_seconds=100, coarse=True).missing_before(7_000) == 0
+    assert Timeline(PacketClock(), max_seconds=100, coarse=True).missing_before(7_000) == 0
 
 
 @pytest.mark.parametrize("hours", [1, 100, 10_000])
@@ -166,6 +166,6 @@ def test_a_gap_beyond_the_limit_is_refused_before_a_sample_of_it(hours: int) -> 
 
 
 def test_a_container_without_a_clock_has_no_gaps() -> None:
-    timeline = Timeline(Clock(states_times=False), max_seconds=100, coarse=False)
+    timeline = Timeline(PacketClock(states_times=False), max_seconds=100, coarse=False)
 
     assert laid(timeline, [5000, 20, 9000]) == [0, 20, 40]

@@ -3,10 +3,10 @@ import json
 from schemas.speech import Word
 from tests.support.jobs.messages import TEN_O_CLOCK
 from worker.app.page.transcript import read_transcript
-from worker.core.transcript.deepgram_json import Metadata, transcript_json
+from worker.core.transcript.deepgram_json import ResponseMetadata, transcript_json
 from worker.core.transcript.paragraphs import paragraphs_of
 
-METADATA = Metadata(
+METADATA = ResponseMetadata(
     request_id="r",
     sha256="0" * 64,
     created_at=TEN_O_CLOCK,

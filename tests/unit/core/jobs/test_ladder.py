@@ -14,7 +14,7 @@ from worker.core.costs.budget import NoLimit, Purse
 from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.ladder import Ladder
 from worker.core.jobs.paid_recogniser import PaidRecogniser
-from worker.core.jobs.routing import Engine, Route
+from worker.core.jobs.routing import Route, RouteMethod
 from worker.core.transcript.planning import Chunk, ChunkCutter
 from worker.errors import (
     DeepgramDown,
@@ -71,7 +71,7 @@ class Rungs:
         *,
         cloud: MemoryCloudRecogniser | None = None,
         budget: NoLimit | ScriptedBudget | None = None,
-        method: Engine = "parakeet",
+        method: RouteMethod = "parakeet",
         with_key: bool = True,
         most_requests: int = 1,
         reason: str = "a test",
@@ -296,7 +296,7 @@ async def test_a_chunk_without_a_gpu_is_tried_again_when_the_job_goes_on() -> No
 
 @pytest.mark.parametrize(("method", "reason"), [("deepgram", "long_file"), ("hybrid", "force_method")])
 async def test_parakeet_steps_in_for_a_deepgram_that_is_down_where_that_was_chosen_for_speed(
-    method: Engine, reason: str
+    method: RouteMethod, reason: str
 ) -> None:
     rungs = Rungs(method=method, reason=reason, cloud=down())
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.speech import WindowSpan, WindowTranscript, Word
-from worker.core.transcript.merging import Timeline, merge
+from worker.core.transcript.merging import WordTimeline, merge
 
 SECOND = 16_000
 
@@ -174,7 +174,7 @@ def test_the_timeline_is_in_strict_order_for_any_engine_output(windows: list[Win
 @settings(max_examples=60)
 def test_windows_added_one_by_one_make_the_same_timeline(windows: list[WindowTranscript], first: int) -> None:
     ordered = sorted(windows, key=lambda one: (one.span.start_sample, one.span.end_sample))
-    timeline = Timeline()
+    timeline = WordTimeline()
 
     timeline.add(ordered[:first])
     timeline.add(reversed(ordered[first:]))

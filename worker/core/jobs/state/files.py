@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from worker.errors import ObjectNotFound
 from worker.ports import ObjectFacts, ObjectRef, ObjectStore
 
-Model = TypeVar("Model", bound=BaseModel)
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 ABSENT = 0
 """The generation of an object that does not exist."""
@@ -22,10 +22,10 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored(Generic[Model]):
+class Stored(Generic[ModelT]):
     """The object of a name. `content` is None where there is no object, or none that can be read."""
 
-    content: Model | None
+    content: ModelT | None
     generation: int
     created_at: datetime | None = None
     """The bucket's own stamp of this generation; None where there is no object."""
@@ -63,14 +63,14 @@ class StateFiles:
         """Return every checkpoint of the job, of all keys."""
         return await self.store.list(self.bucket, f"checkpoints/{job_id}/")
 
-    async def load(self, ref: ObjectRef, model: type[Model]) -> Stored[Model]:
+    async def load(self, ref: ObjectRef, model: type[ModelT]) -> Stored[ModelT]:
         """Read an object; one that is not such a model is logged and has no content."""
         try:
             data, facts = await self._door(ref).read(ref)
         except ObjectNotFound:
             return Stored(content=None, generation=ABSENT)
         try:
-            content: Model | None = model.model_validate_json(data)
+            content: ModelT | None = model.model_validate_json(data)
         except ValidationError as exc:
             log.warning("state.unreadable", uri=ref.uri, model=model.__name__, problems=exc.error_count())
             content = None
