@@ -1,7 +1,7 @@
 #!/bin/sh
 # Writes the bill of materials (CycloneDX, JSON) of the image's Python packages, with their hashes, from its lock files.
 #
-#   deploy/image/sbom.sh CUDA TARGET [PYTHON]
+#   deploy/image/sbom.sh CUDA NEMO TARGET [PYTHON]
 #
 # PYTHON has cyclonedx-bom; default: python3. It needs no network.
 set -eu
@@ -14,5 +14,13 @@ case $1 in
     exit 1
     ;;
 esac
-cat "$root/requirements-worker.txt" "$torch" |
-    "${3:-python3}" -m cyclonedx_py requirements --pyproject "$root/pyproject.toml" --output-reproducible --of JSON --sv 1.6 -o "$2" -
+case $2 in
+0) packages=$root/requirements-worker.txt ;;
+1) packages=$root/deploy/requirements-nemo.txt ;;
+*)
+    echo "NEMO is 0 or 1, not $2" >&2
+    exit 1
+    ;;
+esac
+cat "$packages" "$torch" |
+    "${4:-python3}" -m cyclonedx_py requirements --pyproject "$root/pyproject.toml" --output-reproducible --of JSON --sv 1.6 -o "$3" -

@@ -21,6 +21,7 @@ from worker.embedded.samples import tiny_model
 
 DOCKERFILE = (ROOT / "Dockerfile.gpu").read_text()
 BIN = DEPLOY / "image" / "bin"
+NEMO_LOCK = "deploy/requirements-nemo.txt"
 
 
 def pins(name: str) -> dict[str, str]:
@@ -37,7 +38,8 @@ def test_every_base_is_pinned_by_digest() -> None:
 
     assert len(images) == 2
     assert all(re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", image) for image in images)
-    assert {base for base in bases if not base.startswith("${")} == {"runtime"}
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE))
+    assert set(bases) - stages == {"${CUDA_IMAGE}", "${PYTHON_IMAGE}", "packages-${NEMO}"}
 
 
 def test_torch_is_the_same_version_everywhere_and_its_lock_completes_the_workers() -> None:
@@ -46,7 +48,7 @@ def test_torch_is_the_same_version_everywhere_and_its_lock_completes_the_workers
 
     assert makefile is not None
     assert torch["torch"] == makefile[1]
-    assert set(torch) & set(others) == set()
+    assert set(torch) & set(others) == set(torch) & set(pins(NEMO_LOCK)) == set()
 
 
 def test_the_lock_for_older_drivers_has_a_torch_of_cuda_12_and_completes_the_workers() -> None:
@@ -54,7 +56,7 @@ def test_the_lock_for_older_drivers_has_a_torch_of_cuda_12_and_completes_the_wor
 
     assert torch["nvidia-cuda-runtime-cu12"].startswith("12.")
     assert not [name for name in torch if name.endswith("-cu13")]
-    assert set(torch) & set(others) == set()
+    assert set(torch) & set(others) == set(torch) & set(pins(NEMO_LOCK)) == set()
 
 
 @pytest.mark.parametrize(
@@ -73,16 +75,45 @@ def test_the_lock_of_the_cuda_that_was_asked_for_is_installed(cuda: str, lock: s
         assert f"--require-hashes --target {tmp_path}/torch -r {DEPLOY}/requirements-{lock}" in done.stdout
 
 
+def test_the_workers_packages_are_those_beside_nemo_and_nemo_is_no_part_of_them() -> None:
+    worker, with_nemo = pins("requirements-worker.txt"), pins(NEMO_LOCK)
+
+    assert worker.items() < with_nemo.items()
+    judges = {"nemo-toolkit", "transformers", "pandas", "pyarrow", "wandb", "llvmlite", "scipy", "lightning"}
+    assert judges <= set(with_nemo)
+    assert not judges & set(worker)
+    assert with_nemo.items() <= pins("requirements-dev.txt").items()
+
+
+def test_the_image_has_nemo_only_where_it_is_asked_for() -> None:
+    stages = dict(re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL))
+
+    assert re.search(r"^ARG NEMO=0$", DOCKERFILE.split("FROM ")[0], re.MULTILINE)
+    assert "FROM packages-${NEMO} AS packages\n" in DOCKERFILE
+    assert "-r /build/requirements-worker.txt" in stages["packages-0"]
+    assert "-r /build/requirements-nemo.txt" in stages["packages-1"]
+    assert "COPY --from=packages /opt/packages" in stages["runtime"]
+
+
+def test_no_image_is_made_without_the_judgement_of_its_tokens() -> None:
+    runtime = DOCKERFILE.split(" AS runtime\n")[1].split("\nFROM ")[0]
+
+    assert "COPY --from=judge /build/judged.json /opt/" in runtime
+    assert "FROM packages-1 AS judge" in DOCKERFILE
+
+
+@pytest.mark.parametrize("nemo", ["0", "1"])
 @pytest.mark.parametrize(("cuda", "lock"), [("13", "torch-cuda.txt"), ("12", "torch-cu12.txt")])
-def test_the_bill_of_materials_is_complete(cuda: str, lock: str, tmp_path: Path) -> None:
+def test_the_bill_of_materials_is_complete(cuda: str, lock: str, nemo: str, tmp_path: Path) -> None:
     pytest.importorskip("cyclonedx_py", reason="not installed yet: make install")
-    command = ["sh", DEPLOY / "image" / "sbom.sh", cuda, tmp_path / "sbom.json", sys.executable]
+    command = ["sh", DEPLOY / "image" / "sbom.sh", cuda, nemo, tmp_path / "sbom.json", sys.executable]
 
     subprocess.run(command, check=True, capture_output=True)
 
     bill = json.loads((tmp_path / "sbom.json").read_text())
     listed = {part["name"]: part["version"] for part in bill["components"]}
-    assert listed == pins("requirements-worker.txt") | pins(f"deploy/requirements-{lock}")
+    packages = pins(NEMO_LOCK if nemo == "1" else "requirements-worker.txt")
+    assert listed == packages | pins(f"deploy/requirements-{lock}")
     for part in bill["components"]:
         (reference,) = part["externalReferences"]
         assert {one["alg"] for one in reference["hashes"]} == {"SHA-256"}
@@ -154,8 +185,8 @@ def test_nothing_that_python_brings_is_left_to_be_compiled_at_every_start() -> N
 def test_the_note_of_the_model_is_no_part_of_the_models_layer() -> None:
     runtime = DOCKERFILE.split(" AS runtime\n")[1].split("\nFROM ")[0]
 
-    assert re.findall(r"^COPY --from=build (\S+) /models$", runtime, re.MULTILINE) == ["/models", "/prepared"]
-    assert "RUN python3 /build/prepared.py /models/parakeet.nemo /prepared\n" in DOCKERFILE
+    assert re.findall(r"^COPY --from=model (\S+) /models$", runtime, re.MULTILINE) == ["/models", "/prepared"]
+    assert "RUN python3 /build/checksum_note.py /models/parakeet.nemo /prepared\n" in DOCKERFILE
 
 
 def test_the_build_checks_the_image_before_it_pushes_it() -> None:

@@ -38,7 +38,9 @@ def image_in(folder: Path) -> Path:
     shutil.copy(build / "fetch_model.py", folder / "build")
     shutil.copy(tiny_model(), folder / "build" / "tiny-parakeet-tdt.nemo")
     ran(folder / "build" / "fetch_model.py", image / "models" / "parakeet.nemo", MODEL="tiny")
-    ran(ROOT / "worker/adapters/parakeet/prepared.py", image / "models" / "parakeet.nemo", image / "models")
+    ran(
+        ROOT / "worker/adapters/parakeet/loading/checksum_note.py", image / "models" / "parakeet.nemo", image / "models"
+    )
     ran(build / "write_metadata.py", ROOT / "pyproject.toml", image / "opt" / "app")
     ran("-m", "compileall", "-q", image / "opt" / "app")
     for path in [image, *image.rglob("*")]:

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.engines.parakeet import TINY_OPTIONS
-from worker.adapters.parakeet import prepared
+from worker.adapters.parakeet.loading import checksum_note
 from worker.embedded.samples import tiny_model
 
 pytestmark = [
@@ -38,7 +38,7 @@ def repacked(folder: Path, change: Callable[[Path], None] = lambda _: None, mode
     content, model = folder / "content", folder / "model.nemo"
     with tarfile.open(tiny_model()) as tar:
         tar.extractall(content, filter="data")
-    change(content / prepared.WEIGHTS)
+    change(content / checksum_note.WEIGHTS)
     with tarfile.open(model, mode) as tar:  # type: ignore[call-overload]
         tar.add(content, arcname=".")
     return model
@@ -133,7 +133,7 @@ def test_a_note_saves_the_sum_and_changes_no_fingerprint(tmp_path: Path) -> None
     model = Path(shutil.copy(tiny_model(), tmp_path / "model.nemo"))
     without = fingerprint_of(model)
 
-    prepared.main(model, tmp_path)
+    checksum_note.main(model, tmp_path)
     with capture_logs() as events:
         noted = fingerprint_of(model)
 
@@ -146,8 +146,8 @@ def test_a_note_of_another_file_is_told_and_not_used(tmp_path: Path) -> None:
     without = fingerprint_of(model)
     (tmp_path / "other").mkdir()
     other = repacked(tmp_path / "other", halved)
-    prepared.main(other, other.parent)
-    shutil.copy(prepared.note_of(other), prepared.note_of(model))
+    checksum_note.main(other, other.parent)
+    shutil.copy(checksum_note.note_of(other), checksum_note.note_of(model))
 
     with capture_logs() as events:
         noted = fingerprint_of(model)

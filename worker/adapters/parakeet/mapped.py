@@ -17,7 +17,7 @@ from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from worker.adapters.parakeet.prepared import WEIGHTS, UnusualFileError, weights_member
+from worker.adapters.parakeet.loading.checksum_note import WEIGHTS, UnusualFileError, weights_member
 
 log = structlog.get_logger()
 

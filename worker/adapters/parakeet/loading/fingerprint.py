@@ -6,7 +6,7 @@ from pathlib import Path
 import structlog
 import torch
 
-from worker.adapters.parakeet.prepared import UnusualFileError, noted_sum, sum_of
+from worker.adapters.parakeet.loading.checksum_note import UnusualFileError, noted_sum, sum_of
 
 log = structlog.get_logger()
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.adapters.parakeet import prepared
-from worker.adapters.parakeet.prepared import UnusualFileError, main, note_of, noted_sum
+from worker.adapters.parakeet.loading import checksum_note
+from worker.adapters.parakeet.loading.checksum_note import UnusualFileError, main, note_of, noted_sum
 from worker.embedded.samples import tiny_model
 
 CONFIG, WEIGHTS = b"encoder: conformer", b"four"
@@ -137,7 +137,7 @@ def test_a_model_that_became_unusual_is_told_from_the_one_prepared(tmp_path: Pat
 
 def test_the_program_needs_no_package(tmp_path: Path) -> None:
     (tmp_path / "build").mkdir()
-    program = shutil.copy(prepared.__file__, tmp_path / "build")
+    program = shutil.copy(checksum_note.__file__, tmp_path / "build")
     model, folder = model_in(tmp_path), tmp_path / "prepared"
 
     for given in (tmp_path / "no-such.nemo", model):

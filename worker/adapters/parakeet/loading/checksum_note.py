@@ -1,14 +1,14 @@
-"""What is prepared beside a `.nemo` file while an image is built: a note of its SHA-256, which keys every checkpoint.
+"""The note beside a `.nemo` file: its SHA-256, which keys every checkpoint, written while an image is built.
 
-Summing 2.5 GB takes seconds, so a worker takes the note's word, once it has seen that the note is of this very file:
-the note also holds a digest of what the file says about itself, and that reads a few hundred KB. It covers the size,
-the place of every member, all of every small member (configuration, tokenizer), and place, size and CRC-32 of every
-record of the weights, which the preparation has compared with the weights. So another model, other weights of the same
-architecture or a file cut short are told from the one prepared. Bytes of weights that changed on the disk without
-their CRC-32 are not: reading them all is the only way to know, and an image's layers are checked when it is pulled.
+Summing 2.5 GB takes seconds, so a worker trusts the note, once it has seen that the note is of this very file: the note
+also holds a digest of the file's own directory, and that reads a few hundred KB. The digest covers the size, the place
+of every member, all of every small member (configuration, tokenizer), and place, size and CRC-32 of every record of the
+weights, which the preparation has compared with the weights. So another model, other weights of the same architecture
+or a file cut short do not match the note. Bytes of weights that changed on the disk without their CRC-32 do: reading
+them all is the only way to find out, and an image's layers are checked when it is pulled.
 
 Also a program, which needs nothing of ours, since an image has its model before it has our code:
-`python3 prepared.py MODEL.nemo FOLDER` leaves the note in the folder, where there is such a model.
+`python3 checksum_note.py MODEL.nemo FOLDER` leaves the note in the folder, where there is such a model.
 """
 
 import hashlib
@@ -25,16 +25,16 @@ WEIGHTS = "model_weights.ckpt"
 
 
 class UnusualFileError(Exception):
-    """Not as NeMo writes a model since 1.7: a plain tar with an uncompressed zip of weights, and both whole."""
+    """The file is not as NeMo writes a model since 1.7: a plain tar with an uncompressed zip of weights, both whole."""
 
 
 def note_of(model: Path) -> Path:
-    """Where its note lies."""
+    """Return the place of its note."""
     return model.with_name(f"{model.name}.prepared.json")
 
 
 def prepare(model: Path) -> str:
-    """What to write there, after all weights have been read and found as the file says. Raises `UnusualFileError`."""
+    """Return the note's text, after all weights were compared with their CRC-32. Raises `UnusualFileError`."""
     with _weights_of(model) as weights:
         changed = zipfile.ZipFile(weights).testzip()
     if changed:
@@ -43,7 +43,7 @@ def prepare(model: Path) -> str:
 
 
 def noted_sum(model: Path) -> str:
-    """The SHA-256 of the file, hex, from its note.
+    """Return the SHA-256 of the file, hex, from its note.
 
     Raises `FileNotFoundError` where there is no note, and `UnusualFileError` or `ValueError` where it is of another
     file or either of them is damaged.
@@ -55,7 +55,7 @@ def noted_sum(model: Path) -> str:
 
 
 def sum_of(model: Path) -> str:
-    """The same, by reading all of the file."""
+    """Return the SHA-256 of the file, hex, by reading all of it."""
     with model.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -80,7 +80,7 @@ def _weights_of(model: Path) -> Iterator[IO[bytes]]:
 
 
 def weights_member(tar: tarfile.TarFile) -> tarfile.TarInfo:
-    """The member with the weights. Raises `UnusualFileError` where there is not just one."""
+    """Return the member with the weights. Raises `UnusualFileError` where there is not just one."""
     found = [member for member in tar if PurePosixPath(member.name).name == WEIGHTS]
     if len(found) != 1:
         raise UnusualFileError(f"{len(found)} members are named {WEIGHTS}")
