@@ -85,6 +85,10 @@ class Checkpoint(_State):
     deepgram_wasted_requests: int = 0
     """Number of requests for this chunk that Deepgram may bill although they returned no transcript."""
 
+    def without_windows(self) -> "Checkpoint":
+        """Return the checkpoint without its words, which over hours of audio would be much to hold."""
+        return self.model_copy(update={"windows": ()})
+
 
 class StoredMessage(_State):
     """A published message, exactly as it was published."""

@@ -165,7 +165,7 @@ async def _checkpoints(files: StateFiles, standing: Sequence[ObjectFacts]) -> Se
     listed = sorted(standing, key=lambda facts: facts.ref.name)[:MOST_CHECKPOINTS]
     found = await asyncio.gather(*(files.load(facts.ref, Checkpoint) for facts in listed))
     return [
-        (stored.content.model_copy(update={"windows": ()}), facts.created_at)
+        (stored.content.without_windows(), facts.created_at)
         for facts, stored in zip(listed, found, strict=True)
         if stored.content is not None
     ]

@@ -8,10 +8,11 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal, TypedDict, assert_never
 
 import structlog
 
+from schemas.codes import ErrorCode
 from schemas.speech import WindowSpan, WindowTranscript
 from schemas.state import NO_WASTE, Checkpoint, Waste
 from worker.core.jobs.engine_trust import EngineTrust
@@ -40,6 +41,14 @@ from worker.telemetry.spans import stage
 SECONDS_PER_MINUTE = 60
 
 log = structlog.get_logger(__name__)
+
+
+class ChunkChanges(TypedDict, total=False):
+    """Fields of a `Checkpoint` that are known after the engine's answer."""
+
+    engine_seconds: float
+    deepgram_wasted_requests: int
+    fallback_reason: ErrorCode
 
 
 @dataclass(kw_only=True)
@@ -113,8 +122,8 @@ class Ladder:
         except WorkerError:
             self.waste += meter.total
             raise
-        spent = {"engine_seconds": meter.engine_seconds, "deepgram_wasted_requests": meter.wasted_requests}
-        return finished.model_copy(update=spent)
+        spent = ChunkChanges(engine_seconds=meter.engine_seconds, deepgram_wasted_requests=meter.wasted_requests)
+        return finished.model_copy(update={**spent})
 
     async def _by_route(self, chunk: Chunk, meter: _Meter) -> Checkpoint:
         match self._route.method:
@@ -204,7 +213,7 @@ class Ladder:
             log.warning("chunk.doubtful", chunk=chunk.index, code=error.code, reason=str(refusal))
             return doubtful
         FALLBACKS.add(reason=error.code)
-        return answered.model_copy(update={"fallback_reason": error.code})
+        return answered.model_copy(update={**ChunkChanges(fallback_reason=error.code)})
 
     async def _pay_for(self, chunk: Chunk, meter: _Meter) -> Checkpoint:
         if self._paid is None:

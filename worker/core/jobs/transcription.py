@@ -240,7 +240,7 @@ class Transcription:
         raise asyncio.CancelledError
 
     def _finish(self, checkpoint: Checkpoint) -> None:
-        self._done.append(checkpoint.model_copy(update={"windows": ()}))
+        self._done.append(checkpoint.without_windows())
         self._unmerged[checkpoint.index] = checkpoint.windows
         self._in_work.discard(checkpoint.index)
         self._report()

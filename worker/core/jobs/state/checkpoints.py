@@ -113,7 +113,7 @@ class Checkpoints:
         """Return every checkpoint of the job, of all keys, without words, by index. Raises `StorageServiceError`."""
         refs = [ObjectRef(self._files.bucket, name) for name in sorted(await self._standing())]
         found = await asyncio.gather(*(self._files.load(ref, Checkpoint) for ref in refs))
-        chunks = [stored.content.model_copy(update={"windows": ()}) for stored in found if stored.content is not None]
+        chunks = [stored.content.without_windows() for stored in found if stored.content is not None]
         return tuple(sorted(chunks, key=lambda chunk: chunk.index))
 
     async def clear(self) -> None:

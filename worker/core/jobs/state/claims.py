@@ -1,8 +1,10 @@
 """Holding a job: compare-and-swap, heartbeat, counters, release."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import TypedDict, Unpack
 
 import structlog
 
@@ -20,7 +22,23 @@ MOST_REASON_CHARACTERS = 500
 RELEASE_SECONDS = 3.0
 """Time limit of a release; a worker has eight seconds after SIGTERM."""
 
-_RELEASE = {"held": False}
+
+class ClaimChanges(TypedDict, total=False):
+    """Fields of a `ClaimRecord` that a write changes."""
+
+    held: bool
+    progressed: bool
+    failures: int
+    crashes: int
+    last_fault: str
+    deliveries: int
+    waste: Waste
+    first_seen: datetime
+    beat: int
+    heartbeat_at: datetime
+
+
+_RELEASE: ClaimChanges = {"held": False}
 
 log = structlog.get_logger()
 
@@ -34,16 +52,15 @@ def successor(previous: ClaimRecord | None, fresh: ClaimRecord) -> ClaimRecord:
     if previous is None or previous.run != fresh.run:
         return fresh
     crashed = previous.held and not previous.progressed
-    return fresh.model_copy(
-        update={
-            "failures": previous.failures,
-            "crashes": previous.crashes + crashed,
-            "last_fault": previous.last_fault,
-            "deliveries": previous.deliveries + fresh.deliveries,
-            "first_seen": previous.first_seen,
-            "waste": previous.waste,
-        }
+    counters = ClaimChanges(
+        failures=previous.failures,
+        crashes=previous.crashes + crashed,
+        last_fault=previous.last_fault,
+        deliveries=previous.deliveries + fresh.deliveries,
+        first_seen=previous.first_seen,
+        waste=previous.waste,
     )
+    return fresh.model_copy(update={**counters})
 
 
 class Claim:
@@ -162,18 +179,18 @@ class Claim:
     def _is_answered_by(self, result: ResultMarker) -> bool:
         return result.fingerprint != self._record.fingerprint or result.settles(self._record.run)
 
-    async def _write(self, **changes: bool | int | str | Waste) -> None:
+    async def _write(self, **changes: Unpack[ClaimChanges]) -> None:
         write = asyncio.create_task(self._swap(changes), name=f"claim-write:{self._record.job_id}")
         write.add_done_callback(noted)  # a cancelled caller does not retrieve its exception
         await asyncio.shield(write)
 
-    async def _swap(self, changes: Mapping[str, bool | int | str | Waste]) -> None:
+    async def _swap(self, changes: ClaimChanges) -> None:
         async with self._writing:
             if self._taken or (self.lost.is_set() and changes != _RELEASE):
                 raise ClaimLost(self._record.job_id)
             began = self._clock.monotonic()
-            update = {**changes, "beat": self._record.beat + 1, "heartbeat_at": self._clock.now()}
-            record = self._record.model_copy(update=update)
+            beat = ClaimChanges(beat=self._record.beat + 1, heartbeat_at=self._clock.now())
+            record = self._record.model_copy(update={**changes, **beat})
             try:
                 facts = await self._files.save(self._ref, record, if_generation=self._generation)
             except PreconditionFailed as exc:
