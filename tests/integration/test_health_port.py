@@ -4,11 +4,14 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -29,6 +32,7 @@ HANG_SECONDS = 10.0
 ANSWER_SECONDS = 0.05
 PAUSE_SECONDS = 0.02
 BUSY_JOBS = 8
+OPEN_PAGES = 3
 # Five of a hundred answers may be late. On a busy machine, measured by an idle server beside the worker, twice the idle
 # server's share may be late as well.
 LATE_SHARE = 0.05
@@ -101,7 +105,7 @@ async def test_a_hung_model_is_replaced_under_a_job_while_the_worker_stays_alive
 
 
 @pytest.mark.timeout(240)
-async def test_health_answers_at_once_while_the_worker_is_busy(cloud: Cloud) -> None:
+async def test_health_answers_at_once_while_the_worker_is_busy_and_three_pages_are_open(cloud: Cloud) -> None:
     async with cloud.pipeline() as pipeline:
         uri = await pipeline.upload(riff_wav(speech(900).astype("<i2").tobytes()))
         with cloud.process(PARAKEET_MODEL_NAME="null") as worker, HealthServer(IDLE, host="127.0.0.1", port=0) as idle:
@@ -109,13 +113,38 @@ async def test_health_answers_at_once_while_the_worker_is_busy(cloud: Cloud) -> 
             url = address(worker)
             wait_until(lambda: fetch(f"{url}/ready")[0] == 200)
 
-            with Poll(url, "health") as busy, Poll(idle.url, "health") as at_rest:
+            with (
+                open_pages(url, OPEN_PAGES) as pages,
+                Poll(url, "health") as busy,
+                Poll(idle.url, "health") as at_rest,
+            ):
                 for number in range(BUSY_JOBS):
                     await pipeline.submit(uri, job_id=f"job-{number}")
                 await asyncio.to_thread(worker.wait_for, "job.done", BUSY_JOBS)
 
     assert {status for status, _ in busy.answers} == {200}
+    assert all("job-" in page for page in pages)
     assert late(busy) <= LATE_SHARE + 2 * late(at_rest)
+
+
+@contextmanager
+def open_pages(url: str, count: int) -> Iterator[list[str]]:
+    """Keep the page open that many times, and yield what each open page has received so far."""
+    parts, received = urlsplit(url), [""] * count
+
+    def look(number: int, connection: socket.socket) -> None:
+        connection.sendall(b"GET /updates HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        while data := connection.recv(1 << 16):
+            received[number] += data.decode(errors="replace")
+
+    with ExitStack() as stack:
+        for number in range(count):
+            connection = stack.enter_context(socket.create_connection((parts.hostname or "", parts.port or 0)))
+            thread = threading.Thread(target=look, args=(number, connection))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(connection.shutdown, socket.SHUT_RDWR)
+        yield received
 
 
 def address(worker: WorkerProcess) -> str:
