@@ -26,6 +26,9 @@ from worker.embedded.local_cloud import local_cloud
 
 MOST_SECONDS_OF_HELP = 0.5
 MOST_SECONDS_TO_FIRST_CALL = 1.2
+MOST_SECONDS_TO_READY = 4.0
+MOST_TIMES_TORCH = 2.2
+"""From the start of a worker to ready, over `python -c "import torch"` in the same run."""
 MOST_SECONDS = 300.0
 CALLERS: Mapping[str, tuple[str, ...]] = {
     "submit": ("submit", "gs://bucket/audio.mp3", "--video-id", "1"),
@@ -45,11 +48,6 @@ class WorkerStart:
     warm_up: float
     ready: float
 
-    @property
-    def rest(self) -> float:
-        """Neither Python and our own modules nor the model: servers asked, processes started."""
-        return self.ready - self.first_log - self.imports - self.weights - self.warm_up
-
 
 def startup(repeats: int, *, as_json: bool, write: Path | None) -> None:
     """Measure and report. Exit 1 unless the limits were kept."""
@@ -57,9 +55,10 @@ def startup(repeats: int, *, as_json: bool, write: Path | None) -> None:
         say("commands")
         plain = {name: _several(repeats, partial(_whole, call)) for name, call in _plain().items()}
         calls = {name: _several(repeats, partial(_to_first_call, call, Path(folder))) for name, call in CALLERS.items()}
-        starts = []
+        starts, torch_alone = [], []
         for number in range(repeats):
             say(f"worker, start {number + 1} of {repeats}")
+            torch_alone.append(_whole((sys.executable, "-c", "import torch")))
             starts.append(_worker_start(Path(folder, str(number))))
     machine = this_machine()
     report = BenchReport(
@@ -67,16 +66,23 @@ def startup(repeats: int, *, as_json: bool, write: Path | None) -> None:
         title="Start-up",
         command=f"python -m bench.startup --repeats {repeats}",
         machine=machine,
-        grids=(_commands(plain, calls), _worker(starts)),
+        grids=(_commands(plain, calls), _worker(starts, torch_alone)),
         figures={
             "commands": plain,
             "to_first_call": calls,
-            "worker": [{**vars(one), "rest": one.rest} for one in starts],
+            "worker": [vars(one) for one in starts],
+            "import torch": torch_alone,
         },
         verdicts=(
             _most("--help, s", plain["--help"], MOST_SECONDS_OF_HELP),
             _most("a usage error, s", plain["a usage error"], MOST_SECONDS_OF_HELP),
             *(_most(f"{name} to its first call, s", took, MOST_SECONDS_TO_FIRST_CALL) for name, took in calls.items()),
+            _most("run, to ready, s", [one.ready for one in starts], MOST_SECONDS_TO_READY),
+            _most(
+                "run, to ready, times the import of torch",
+                [one.ready / alone for one, alone in zip(starts, torch_alone, strict=True)],
+                MOST_TIMES_TORCH,
+            ),
         ),
         notes=(f"Medians of {repeats}; the files are in the page cache. A first call is a connection to the server.",),
     )
@@ -175,14 +181,14 @@ def _commands(plain: Mapping[str, Sequence[float]], calls: Mapping[str, Sequence
     return Grid(title="Commands", columns=("what", "median s", "slowest s"), rows=tuple(rows))
 
 
-def _worker(starts: Sequence[WorkerStart]) -> Grid:
+def _worker(starts: Sequence[WorkerStart], torch_alone: Sequence[float]) -> Grid:
     parts = {
         "Python and our modules, to the first log line": [one.first_log for one in starts],
-        "torch and NeMo imported, in the inference process": [one.imports for one in starts],
+        "torch imported, in the inference process, beside the worker's own imports": [one.imports for one in starts],
         "weights loaded": [one.weights for one in starts],
         "warm-up": [one.warm_up for one in starts],
-        "everything else: checks of the servers, processes": [one.rest for one in starts],
         "from the start of the process to ready": [one.ready for one in starts],
+        'for comparison: python -c "import torch"': list(torch_alone),
     }
     rows = tuple((name, f"{median(took):.2f}") for name, took in parts.items())
     return Grid(title="`run`, tiny model on the CPU", columns=("stage", "median s"), rows=rows)
