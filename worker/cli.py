@@ -273,6 +273,20 @@ def transcribe(
 
 
 @app.command()
+def prepare(
+    model: Annotated[str, typer.Argument(help="a hub name, or a path to a .nemo file")],
+    out: Annotated[Path, typer.Argument(help="the .nemo file to write", dir_okay=False)],
+    precision: Annotated[str, typer.Option(help="GPU_PRECISION of the workers that will read it")] = "bfloat16",
+) -> None:
+    """Write a model in the precision that it is used in, half the bytes to load, with its checksum note."""
+    from worker.commands.prepare import prepare as command
+
+    if precision not in {"bfloat16", "float16", "float32"}:
+        raise typer.BadParameter("is bfloat16, float16 or float32", param_hint="--precision")
+    command(model, out, precision)  # type: ignore[arg-type]
+
+
+@app.command()
 def costs(
     since: Annotated[str, typer.Option(help="how far back: 36h, 7d, 2w")] = "7d",
     file: Annotated[

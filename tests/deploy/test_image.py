@@ -39,7 +39,7 @@ def test_every_base_is_pinned_by_digest() -> None:
     assert len(images) == 2
     assert all(re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", image) for image in images)
     stages = set(re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE))
-    assert set(bases) - stages == {"${CUDA_IMAGE}", "${PYTHON_IMAGE}", "packages-${NEMO}"}
+    assert set(bases) - stages == {"${CUDA_IMAGE}", "${PYTHON_IMAGE}", "packages-${NEMO}", "weights-${WEIGHTS}"}
 
 
 def test_torch_is_the_same_version_everywhere_and_its_lock_completes_the_workers() -> None:
@@ -185,7 +185,7 @@ def test_nothing_that_python_brings_is_left_to_be_compiled_at_every_start() -> N
 def test_the_note_of_the_model_is_no_part_of_the_models_layer() -> None:
     runtime = DOCKERFILE.split(" AS runtime\n")[1].split("\nFROM ")[0]
 
-    assert re.findall(r"^COPY --from=model (\S+) /models$", runtime, re.MULTILINE) == ["/models", "/prepared"]
+    assert re.findall(r"^COPY --from=weights (\S+) /models$", runtime, re.MULTILINE) == ["/models", "/prepared"]
     assert "RUN python3 /build/checksum_note.py /models/parakeet.nemo /prepared\n" in DOCKERFILE
 
 

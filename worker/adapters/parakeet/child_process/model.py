@@ -17,6 +17,7 @@ from worker.adapters.parakeet.loading.fingerprint import model_fingerprint, weig
 from worker.adapters.parakeet.loading.languages import known_languages
 from worker.adapters.parakeet.loading.model_files import open_model_files
 from worker.adapters.parakeet.loading.model_path import model_path
+from worker.adapters.parakeet.loading.stored_precision import stored_precision
 from worker.adapters.parakeet.network.config import UnsupportedModel
 from worker.adapters.parakeet.network.transcriber import Transcriber
 from worker.adapters.parakeet.protocol import Done, EngineOptions, Ready
@@ -126,6 +127,9 @@ def _by_network(
 ) -> tuple[Transcriber, frozenset[str]]:
     """Return the model and its languages. Raises `UnsupportedModel`."""
     files = open_model_files(path)
+    stored = stored_precision(files.weights)
+    if torch.float32 not in {stored, dtype} and stored != dtype:
+        log.warning("engine.precision_differs", file=str(path), stored=str(stored), used=str(dtype))
     model = Transcriber(
         files,
         device,

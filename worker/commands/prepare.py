@@ -1,0 +1,30 @@
+"""`prepare`: a model in the precision that it is used in, with its checksum note."""
+
+from pathlib import Path
+from typing import Literal
+
+from rich.text import Text
+
+from worker.commands.console import fail, out
+from worker.errors import ModelLoadingError
+
+Precision = Literal["bfloat16", "float16", "float32"]
+
+
+def prepare(model: str, target: Path, precision: Precision) -> None:
+    """Write the model as the file `target`. Exit 1 where it cannot be read, or not as a model of the network."""
+    from worker.adapters.parakeet.loading.model_path import model_path  # noqa: PLC0415  # torch: seconds
+    from worker.adapters.parakeet.loading.stored_precision import write_model  # noqa: PLC0415
+    from worker.adapters.parakeet.network.config import UnsupportedModel  # noqa: PLC0415
+
+    if target.suffix != ".nemo":
+        fail(f"{target} must end in .nemo")
+    try:
+        write_model(model_path(model), target, precision)
+    except ModelLoadingError as exc:
+        fail(f"{exc}: {exc.suggested_action}")
+    except UnsupportedModel as exc:
+        fail(f"{model}: {exc.reason}; only a model that the network knows can be written again")
+    except OSError as exc:
+        fail(f"{target}: {exc.strerror or exc}")
+    out().print(Text(f"{target}: {target.stat().st_size / 1e6:,.1f} MB in {precision}, with its checksum note"))
