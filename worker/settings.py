@@ -35,20 +35,23 @@ class ParakeetDevice(StrEnum):
     AUTO = "auto"
 
 
-def _bucket(value: object) -> object:
+def bucket_name(value: str) -> str:
     """Return the name of a bucket. Raises `ValueError` for anything else, with the name that was likely meant."""
-    if isinstance(value, str) and not _BUCKET.fullmatch(value):
+    if not _BUCKET.fullmatch(value):
         meant = re.sub(r"[^a-z0-9._-]", "", value.strip(_QUOTES + " ").removeprefix("gs://").split("/")[0].lower())
-        raise ValueError(
-            f"must be the name of a bucket alone, a-z 0-9 . _ -, without gs://, quotes or slashes; write {meant}"
-        )
+        rather = f"; write {meant}" if meant else ""
+        raise ValueError(f"must be the name of a bucket alone, a-z 0-9 . _ -, without gs://, quotes or slashes{rather}")
     return value
+
+
+def _bucket(value: object) -> object:
+    return bucket_name(value) if isinstance(value, str) else value
 
 
 def _buckets(value: object) -> object:
     if not isinstance(value, str):
         return value
-    return frozenset(str(_bucket(part.strip())) for part in value.split(",") if part.strip())
+    return frozenset(bucket_name(part.strip()) for part in value.split(",") if part.strip())
 
 
 BucketName = Annotated[str, BeforeValidator(_bucket)]

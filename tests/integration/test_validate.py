@@ -98,3 +98,10 @@ async def test_made_speech_without_a_bucket_is_a_usage_error(cloud: Cloud, monke
 
     assert done.returncode == 2
     assert "--bucket" in done.stderr
+
+
+async def test_a_bucket_with_its_scheme_is_a_usage_error_that_names_the_bucket(cloud: Cloud) -> None:
+    done = await validated(cloud, "--bucket", "gs://my-audio/", "--hours", "1")
+
+    assert done.returncode == 2
+    assert "write my-audio" in done.stderr

@@ -117,6 +117,15 @@ def test_a_bucket_that_is_no_bare_name_is_refused_with_the_name_to_write(name: s
     assert value in line
 
 
+def test_a_bucket_of_blanks_is_refused_without_a_guess() -> None:
+    with pytest.raises(ValidationError) as refused:
+        read_settings({"STATE_BUCKET": "  "})
+
+    (line,) = problems(refused.value)
+    assert line.startswith("STATE_BUCKET: ")
+    assert "write" not in line
+
+
 def test_the_refused_bucket_of_several_is_named() -> None:
     with pytest.raises(ValidationError, match="write second"):
         read_settings({"INPUT_BUCKETS": "first, gs://second"})

@@ -30,7 +30,7 @@ from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, load_se
 from worker.commands.submit import friendly, show
 from worker.errors import WorkerError
 from worker.ports import ObjectRef
-from worker.settings import CloudSettings
+from worker.settings import CloudSettings, bucket_name
 
 SECONDS_PER_HOUR = 3600.0
 FOLDER = "validation"
@@ -57,6 +57,10 @@ class AcceptancePlan:
 def validate(plan: AcceptancePlan, *, as_json: bool) -> None:
     """Run it and print the verdict. Exit 1 unless every promise was kept."""
     settings, run = load_settings(), uuid.uuid4().hex[:8]
+    try:
+        bucket_name(plan.bucket or "")
+    except ValueError as exc:
+        fail(f"--bucket: {exc} (got {plan.bucket!r})", EXIT_USAGE)
     if plan.hours and not plan.bucket:
         fail("made speech needs a bucket to lie in: --bucket, or AUDIO_BUCKET", EXIT_USAGE)
     with friendly():
