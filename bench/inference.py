@@ -15,7 +15,7 @@ from bench.document import ON_GPU
 from bench.machine import GIB, this_machine
 from bench.options import DeviceOption, JsonFlag, Repeats, WeightsOption, Write
 from bench.outcome import deliver, telling
-from bench.parakeet.results import Agreement, Attention, ComparedWay, Comparison, ComparisonPlan, Material
+from bench.parakeet.results import Agreement, ComparedWay, Comparison, ComparisonPlan, Material
 from bench.report import BenchReport, BenchVerdict, Grid, spread
 from bench.speech import some_speech, write_audio
 from bench.weights import TINY_WEIGHTS, file_name, model_of
@@ -128,7 +128,6 @@ def _report(
             _speeds(plan, measured, seconds, chunk_minutes),
             _agreements(measured),
             _stages(measured),
-            _attentions(measured),
             _sweep(measured, seconds),
         ),
         figures=_figures(measured, seconds),
@@ -214,20 +213,6 @@ def _stages(measured: Comparison) -> Grid:
     )
 
 
-def _attentions(measured: Comparison) -> Grid:
-    def row(name: str, one: Attention) -> tuple[str, ...]:
-        ratio = nemos.median_seconds / one.median_seconds
-        other = f"{one.tokens.wrong_tokens} of {one.tokens.tokens}"
-        return name, f"{one.median_seconds:.3f}", f"{ratio:.2f}", f"{one.largest_difference:.1e}", other
-
-    nemos = next(iter(measured.attentions.values()))
-    return Grid(
-        title="Attention: the encoder in padded rows with each kind, on the same features",
-        columns=("attention", "encoder's seconds", "faster by", "largest difference", "other tokens"),
-        rows=tuple(row(name, one) for name, one in measured.attentions.items()),
-    )
-
-
 def _sweep(measured: Comparison, seconds: float) -> Grid:
     return Grid(
         title="NeMo (b) by batch size",
@@ -249,8 +234,6 @@ def _figures(measured: Comparison, seconds: float) -> dict[str, object]:
         "wrong_tokens_batched": measured.batched.wrong_tokens,
         "tokens": measured.alone.tokens,
         "stages": dict(measured.stages),
-        "attention_seconds": {name: one.median_seconds for name, one in measured.attentions.items()},
-        "attention_other_tokens": {name: one.tokens.wrong_tokens for name, one in measured.attentions.items()},
         "encoder_flops": measured.encoder_flops,
         "ceiling_flops_per_second": measured.ceiling_flops_per_second,
         "share_of_ceiling": measured.share_of_ceiling,

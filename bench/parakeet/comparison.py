@@ -12,17 +12,16 @@ from nemo.collections.asr.models import ASRModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.parakeet.attention import attentions, with_our_attention
 from bench.parakeet.device import DeviceRun, Stopwatch, kept_bytes, matmul_ceiling, timed
 from bench.parakeet.nemo import Nemo
 from bench.parakeet.results import Agreement, ComparedWay, Comparison, ComparisonPlan, Material, agreement
-from worker.adapters.parakeet.attention import sees_its_whole_input
-from worker.adapters.parakeet.buckets import bucket_of
-from worker.adapters.parakeet.child_process.pipeline import Pipeline
-from worker.adapters.parakeet.inference import WindowsToWords
-from worker.adapters.parakeet.loaded import LoadedModel
-from worker.adapters.parakeet.model import load_model, model_file
-from worker.adapters.parakeet.protocol import Batch, EngineOptions
+from worker.adapters.parakeet.child_process.pipeline import Pipeline, plan_of
+from worker.adapters.parakeet.loading.device import open_device
+from worker.adapters.parakeet.loading.model_files import ModelFiles, open_model_files
+from worker.adapters.parakeet.loading.model_path import model_path
+from worker.adapters.parakeet.network.passes import Lap, LonePasses, no_lap
+from worker.adapters.parakeet.network.transcriber import Transcriber
+from worker.adapters.parakeet.protocol import Batch
 from worker.ports import Pcm
 
 _SWEEPS = 2
@@ -32,18 +31,17 @@ _SWEEPS = 2
 def compare(plan: ComparisonPlan, material: Material, say: Callable[[str], None]) -> Comparison:
     """Load the model twice, once as ours and once as NeMo's own, and measure. `say` is told of every step.
 
-    Raises what `load_model` raises.
+    Raises `ModelLoadingError` and `GpuNotAvailable`.
     """
     say(f"loading {plan.weights} twice")
     nemo_threads = torch.get_num_threads()
-    options = _options(plan)
-    loaded, facts = load_model(options)
+    loaded = Loaded.of(plan)
     rivals = _Rivals(
         plan=plan,
         material=material,
         say=say,
-        ours=_Ours(loaded, plan),
-        nemo=Nemo(_untouched(options, loaded.device)),
+        ours=Ours(loaded, plan),
+        nemo=Nemo(untouched(plan, loaded.device)),
         device=loaded.device,
         dtype=loaded.dtype,
         nemo_threads=nemo_threads,
@@ -52,11 +50,11 @@ def compare(plan: ComparisonPlan, material: Material, say: Callable[[str], None]
     best = min(sweep, key=lambda size: sweep[size])
     turns = rivals.take_turns(best)
     alone, batched = rivals.agreements(best)
-    say("kinds of attention, the encoder's arithmetic and the device's ceiling")
+    say("the encoder's arithmetic and the device's ceiling")
     torch.set_num_threads(1)
     return Comparison(
-        device_name=facts.device_name,
-        uses_gpu=facts.uses_gpu,
+        device_name=torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else "cpu",
+        uses_gpu=loaded.device.type == "cuda",
         precision=str(loaded.dtype).removeprefix("torch."),
         nemo_threads=nemo_threads,
         ours=_way(turns.ours, kept_bytes=rivals.ours.kept_bytes),
@@ -67,10 +65,37 @@ def compare(plan: ComparisonPlan, material: Material, say: Callable[[str], None]
         alone=alone,
         batched=batched,
         stages=turns.median_stages(),
-        attentions=attentions(loaded, plan, material.windows),
-        encoder_flops=_encoder_flops(loaded, material.windows),
+        encoder_flops=_encoder_flops(loaded, plan, material.windows),
         ceiling_flops_per_second=matmul_ceiling(loaded.device, loaded.dtype),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """The model's files, and where and in which precision it runs."""
+
+    files: ModelFiles
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, plan: ComparisonPlan) -> "Loaded":
+        """Open the model. Raises `ModelLoadingError` and `GpuNotAvailable`."""
+        device = open_device(plan.device, plan.memory_limit_gib)
+        dtype = getattr(torch, plan.gpu_precision) if device.type == "cuda" else torch.float32
+        return cls(files=open_model_files(model_path(plan.weights)), device=device, dtype=dtype)
+
+    def transcriber(self, plan: ComparisonPlan, *, threads: int = 1, lap: Lap = no_lap) -> Transcriber:
+        """Return a network of its own on these weights."""
+        return Transcriber(
+            self.files,
+            self.device,
+            self.dtype,
+            batch_windows=plan.batch_size,
+            threads=threads,
+            graphs=plan.gpu_graphs,
+            lap=lap,
+        )
 
 
 @dataclass(kw_only=True)
@@ -84,20 +109,22 @@ class _Turns:
         return {name: median(one[name] for one in self.stages) for name in self.stages[0]}
 
 
-class _Ours:
-    """Our inference, batched as the batcher does it for one job."""
+class Ours:
+    """Our network, in batches as the worker's scheduler packs the windows of one job."""
 
-    def __init__(self, loaded: LoadedModel, plan: ComparisonPlan) -> None:
-        self._loaded, self._batch_size, self._graphs = loaded, plan.batch_size, plan.gpu_graphs
+    def __init__(self, loaded: Loaded, plan: ComparisonPlan) -> None:
+        self._loaded, self._plan = loaded, plan
         before = kept_bytes(loaded.device)
-        self._model = WindowsToWords(loaded, plan.batch_size, threads=plan.threads, graphs=plan.gpu_graphs)
+        self._model = loaded.transcriber(plan, threads=plan.threads)
         self._model.warm_up()
         self.kept_bytes = kept_bytes(loaded.device) - before
 
     def hear(self, windows: Sequence[Pcm]) -> None:
+        """Recognise the windows, as the worker does."""
         self._hear(self._model, windows)
 
     def tokens(self, windows: Sequence[Pcm]) -> list[list[str]]:
+        """Return the pieces of each window's tokens."""
         pieces: list[list[str]] = [[] for _ in windows]
         for batch in self._batches(windows):
             heard = self._model.tokens([windows[number] for number in batch])
@@ -106,36 +133,36 @@ class _Ours:
         return pieces
 
     def stages(self, windows: Sequence[Pcm]) -> Mapping[str, float]:
-        """Seconds by stage, on one thread."""
+        """Return seconds by stage, on one thread."""
         watch = Stopwatch(self._loaded.device)
-        model = WindowsToWords(self._loaded, self._batch_size, graphs=self._graphs, lap=watch.lap)
+        model = self._loaded.transcriber(self._plan, lap=watch.lap)
         model.warm_up()
         watch.seconds.clear()
         watch.go()
         self._hear(model, windows)
         return watch.seconds
 
-    def _hear(self, model: WindowsToWords, windows: Sequence[Pcm]) -> None:
+    def _hear(self, model: Transcriber, windows: Sequence[Pcm]) -> None:
         batches = self._batches(windows)
 
         def take(_: bool) -> Batch | None:
             numbers = next(batches, None)
             if numbers is None:
                 return None
-            return Batch(windows=tuple(windows[number] for number in numbers), is_last=len(numbers) < self._batch_size)
+            is_last = numbers[-1] == len(windows) - 1
+            return Batch(windows=tuple(windows[number] for number in numbers), is_last=is_last)
 
         for heard in Pipeline(model).answers(take):
             if heard.words is None:
                 raise torch.OutOfMemoryError("a batch of ours")
 
     def _batches(self, windows: Sequence[Pcm]) -> Iterator[list[int]]:
-        by_bucket: dict[int, list[int]] = {}
-        for number, window in enumerate(windows):
-            bucket = 0 if self._model.mixes_lengths else bucket_of(len(window))
-            by_bucket.setdefault(bucket, []).append(number)
-        for numbers in by_bucket.values():
-            for start in range(0, len(numbers), self._batch_size):
-                yield numbers[start : start + self._batch_size]
+        plan, waiting = plan_of(self._model), list(range(len(windows)))
+        while waiting:
+            places = plan.next_pass([plan.frames_of(len(windows[number])) for number in waiting])
+            taken = [waiting[place] for place in places]
+            waiting = [number for number in waiting if number not in taken]
+            yield taken
 
 
 @dataclass(kw_only=True)
@@ -143,7 +170,7 @@ class _Rivals:
     plan: ComparisonPlan
     material: Material
     say: Callable[[str], None]
-    ours: _Ours
+    ours: Ours
     nemo: Nemo
     device: torch.device
     dtype: torch.dtype
@@ -201,23 +228,9 @@ class _Rivals:
         self.nemo.with_times(times)
 
 
-def _options(plan: ComparisonPlan) -> EngineOptions:
-    return EngineOptions(
-        model_name=plan.weights,
-        device=plan.device,
-        batch_size=plan.batch_size,
-        memory_limit_gib=plan.memory_limit_gib,
-        gpu_precision=plan.gpu_precision,
-        gpu_graphs=plan.gpu_graphs,
-        cpu_threads=plan.threads,
-        overlap=True,
-        heartbeat_seconds=1,
-        log_format="auto",
-    )
-
-
-def _untouched(options: EngineOptions, device: torch.device) -> Any:
-    return ASRModel.restore_from(str(model_file(options.model_name)), map_location=device)
+def untouched(plan: ComparisonPlan, device: torch.device) -> Any:
+    """Return the model as NeMo restores it."""
+    return ASRModel.restore_from(str(model_path(plan.weights)), map_location=device)
 
 
 def _way(runs: Sequence[DeviceRun], *, kept_bytes: int = 0) -> ComparedWay:
@@ -227,16 +240,13 @@ def _way(runs: Sequence[DeviceRun], *, kept_bytes: int = 0) -> ComparedWay:
 
 
 @torch.inference_mode()
-def _encoder_flops(loaded: LoadedModel, windows: Sequence[Pcm]) -> float:
-    """Of the encoder on each window alone, counted by torch; positions are projected once for all windows, so never."""
-    flops, network = 0, loaded.network
-    encoder = with_our_attention(network) if sees_its_whole_input(network.encoder) else network.encoder
+def _encoder_flops(loaded: Loaded, plan: ComparisonPlan, windows: Sequence[Pcm]) -> float:
+    """Return the floating-point operations of the encoder for the windows at their own lengths, counted by torch."""
+    flops = 0
+    encode = LonePasses(loaded.transcriber(plan).parts)
     for window in windows:
-        wave = torch.from_numpy(window).to(loaded.device).float()[None] / 32768
-        length = torch.tensor([len(window)], device=loaded.device)
-        features, frames = network.preprocessor(input_signal=wave, length=length)
         # Of torch's kinds of attention it counts only the plain one on every device.
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            encoder(audio_signal=features.to(loaded.dtype), length=frames)
+            encode([window])
         flops += counter.get_total_flops()
     return float(flops)

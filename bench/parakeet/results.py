@@ -71,23 +71,6 @@ class Agreement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attention:
-    """The encoder over all windows, in padded rows, with one kind of attention."""
-
-    seconds: tuple[float, ...]
-    """Of each repeat."""
-    largest_difference: float
-    """Of what the encoder gives, from that with NeMo's attention."""
-    tokens: Agreement
-    """With those of NeMo's attention."""
-
-    @property
-    def median_seconds(self) -> float:
-        """Of the repeats."""
-        return median(self.seconds)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Everything about the inference of one material."""
 
@@ -110,8 +93,6 @@ class Comparison:
     """Ours against NeMo at its best batch size."""
     stages: Mapping[str, float]
     """Seconds of ours by stage, in the median repeat."""
-    attentions: Mapping[str, Attention]
-    """By kind, NeMo's own first."""
     encoder_flops: float
     """Of all windows at their own lengths, no padding counted."""
     ceiling_flops_per_second: float

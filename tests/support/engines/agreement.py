@@ -1,4 +1,4 @@
-"""Our tokens against NeMo's own greedy decoding of the same windows: same weights, device and precision."""
+"""The network's tokens against NeMo's own greedy decoding of the same windows: same weights, device and precision."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.parakeet.results import Agreement, ComparisonPlan, agreement
-from tests.support.engines.parakeet import TINY_OPTIONS
 from worker.ports import Pcm
 
 if TYPE_CHECKING:
@@ -17,25 +16,14 @@ MEMORY_LIMIT_GIB = 20
 
 
 def agreement_with_nemo(weights: Path, windows: Sequence[Pcm], *, device: str, dtype: "torch.dtype") -> Agreement:
-    """Ours batched and padded as in the worker; NeMo's with one window at a time, whatever its length."""
-    from bench.parakeet.comparison import _Ours, _untouched  # noqa: PLC0415  NeMo: 10 s
+    """Ours packed as in the worker; NeMo's with one window at a time, whatever its length."""
+    from bench.parakeet.comparison import Loaded, Ours, untouched  # noqa: PLC0415  NeMo: 10 s
     from bench.parakeet.nemo import Nemo  # noqa: PLC0415
-    from worker.adapters.parakeet.loaded import LoadedModel  # noqa: PLC0415
-    from worker.adapters.parakeet.loading.device import open_device  # noqa: PLC0415
-    from worker.adapters.parakeet.model import settle  # noqa: PLC0415
 
-    options = replace(
-        TINY_OPTIONS,
-        model_name=str(weights),
-        device=device,
-        batch_size=BATCH_SIZE,
-        memory_limit_gib=MEMORY_LIMIT_GIB,
-    )
-    place = open_device(options.device, options.memory_limit_gib)
-    network = _untouched(options, place)
-    settle(network, place, dtype)
-    ours = _Ours(LoadedModel(network=network, device=place, dtype=dtype), plan_of(weights, device)).tokens(windows)
-    nemo = Nemo(_untouched(options, place))
+    plan = plan_of(weights, device)
+    loaded = replace(Loaded.of(plan), dtype=dtype)
+    ours = Ours(loaded, plan).tokens(windows)
+    nemo = Nemo(untouched(plan, loaded.device))
     nemo.with_times(False)
     nemo.in_precision(dtype)
     return agreement(ours, nemo.windows(windows, 1))

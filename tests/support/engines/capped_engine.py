@@ -13,7 +13,8 @@ from worker.ports import SAMPLE_RATE_HZ
 
 WEIGHTS_BYTES = 2 * 2**30
 BYTES_PER_SECOND = 20 * 2**20
-"""Of one row of audio in the encoder, so that an L4's 20 GiB hold 30 windows of 30 s."""
+"""Memory of a pass for a second of audio, so that an L4's 20 GiB hold 30 windows of 30 s."""
+BLOCK_SECONDS = 30
 MEASURED, UNMEASURED = "measured", "unmeasured"
 NEIGHBOUR_BYTES = 12 * 2**30
 """What somebody else takes of the memory during every second hundred of batches."""
@@ -27,28 +28,28 @@ class SimulatedGpu:
         self.taken_by_others_bytes = 0
         self.peak_bytes = 0
 
-    def encode(self, rows: int, samples: int) -> None:
+    def encode(self, seconds: int) -> None:
         import torch  # noqa: PLC0415  for the inference process alone
 
-        wanted = WEIGHTS_BYTES + rows * samples // SAMPLE_RATE_HZ * BYTES_PER_SECOND
+        wanted = WEIGHTS_BYTES + seconds * BYTES_PER_SECOND
         if wanted + self.taken_by_others_bytes > self._cap_bytes:
             raise torch.OutOfMemoryError
         self.peak_bytes = max(self.peak_bytes, wanted)
 
 
 class CappedModel:
-    """Hears what the twin hears, in as many rows as the worker's own code finds to fit."""
+    """Recognises as the twin does, in passes as large as the worker's own code finds to fit."""
 
     def __init__(self, options: EngineOptions) -> None:
-        from worker.adapters.parakeet.buckets import BUCKETS_SAMPLES  # noqa: PLC0415
-        from worker.adapters.parakeet.rows import RowsThatFit, rows_within  # noqa: PLC0415  needs torch
+        from worker.adapters.parakeet.network.gpu import blocks_within  # noqa: PLC0415  needs torch
+        from worker.adapters.parakeet.network.pass_limit import PassLimit  # noqa: PLC0415
 
-        self._plan = plan_of(options)
+        self._plan, self._batches = plan_of(options), 0
         cap_bytes = options.memory_limit_gib * 2**30
-        self._gpu, self._rows, self._batches = SimulatedGpu(cap_bytes), RowsThatFit(options.batch_size), 0
-        for samples in BUCKETS_SAMPLES if options.model_name == MEASURED else ():
-            row_bytes = samples // SAMPLE_RATE_HZ * BYTES_PER_SECOND
-            self._rows.limit(samples, rows_within(cap_bytes - WEIGHTS_BYTES, row_bytes, options.batch_size))
+        self._gpu, self._limit = SimulatedGpu(cap_bytes), PassLimit(options.batch_size)
+        if options.model_name == MEASURED:
+            free, block_bytes = cap_bytes - WEIGHTS_BYTES, BLOCK_SECONDS * BYTES_PER_SECOND
+            self._limit.set_most(blocks_within(free, block_bytes, options.batch_size))
 
     def ready(self) -> Ready:
         return Ready(facts=FACTS, device_memory_bytes=0, plan=self._plan)
@@ -58,12 +59,21 @@ class CappedModel:
             yield self._answer(batch)
 
     def _answer(self, batch: Batch) -> Done:
-        from worker.adapters.parakeet.buckets import bucket_of  # noqa: PLC0415
+        import torch  # noqa: PLC0415
 
         self._batches += 1
         self._gpu.taken_by_others_bytes = NEIGHBOUR_BYTES if self._batches // 100 % 2 else 0
-        samples = bucket_of(max(len(window) for window in batch.windows))
-        self._rows.run(samples, lambda rows: self._gpu.encode(rows, samples))
+        blocks = sum(-(-len(window) // (BLOCK_SECONDS * SAMPLE_RATE_HZ)) for window in batch.windows)
+        while blocks > 0:
+            size = self._limit.blocks
+            try:
+                self._gpu.encode(size * BLOCK_SECONDS)
+            except torch.OutOfMemoryError:
+                if not self._limit.shrink():
+                    raise
+            else:
+                self._limit.fitted()
+                blocks -= size
         words = tuple(tuple(words_in(window)) for window in batch.windows)
         return Done(words=words, seconds=0.01, device_memory_bytes=self._gpu.peak_bytes)
 

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,9 +14,6 @@ from worker.adapters.parakeet.engine import ParakeetEngine, Patience
 from worker.adapters.parakeet.protocol import EngineOptions
 from worker.embedded.samples import tiny_model as tiny_model_file
 from worker.ports import SAMPLE_RATE_HZ, Pcm
-
-if TYPE_CHECKING:
-    from worker.adapters.parakeet.loaded import LoadedModel
 
 BATCH_SIZE = 4
 PAUSE = np.zeros(SAMPLE_RATE_HZ // 3, dtype=np.int16)
@@ -55,15 +51,6 @@ async def parakeet() -> AsyncIterator[ParakeetEngine]:
         patience=Patience(silence_seconds=60),  # of a busy machine
     ) as engine:
         yield engine
-
-
-@pytest.fixture(scope="session")
-def tiny_model() -> "LoadedModel":
-    """The model in this process, which costs 10 s and 0.7 GB once."""
-    with quiet():
-        from worker.adapters.parakeet.model import load_model  # noqa: PLC0415
-
-        return load_model(TINY_OPTIONS)[0]
 
 
 @pytest.fixture(scope="session")

@@ -147,6 +147,11 @@ class Transcriber:
         )
 
     @property
+    def parts(self) -> Parts:
+        """The network's parts up to the decoder."""
+        return self._parts
+
+    @property
     def pass_frames(self) -> tuple[int, ...]:
         """The sizes in frames that a pass can have, ascending; empty where a pass has the frames of its window."""
         return self._sizes.frames if self._sizes else ()
