@@ -25,7 +25,7 @@ from worker.app.cloud import Cloud, open_cloud
 from worker.app.engines import Engines, open_engines
 from worker.app.monitor import Watch, identity_of, watching
 from worker.app.parts import Buckets, decoder_part, engine_part, worker_parts
-from worker.app.preflight import demand, findings, log_finding, variable_findings
+from worker.app.preflight import findings, log_finding, require_all, variable_findings
 from worker.app.recogniser import NoEngine
 from worker.app.sample import SPEECH
 from worker.core.costs.usage import report_usage
@@ -92,7 +92,7 @@ async def run_worker(settings: Settings, engine: AbstractAsyncContextManager[Win
             watching(settings.telemetry, identity, watch, render, settings.cloud),
             open_cloud(settings.cloud) as cloud,
         ):
-            await demand(findings(cloud, settings.jobs, settings.engine, settings.routing, settings.money))
+            await require_all(findings(cloud, settings.jobs, settings.engine, settings.routing, settings.money))
             async with open_engines(settings.engine, settings.money, settings.cloud, cloud.store, engine) as engines:
                 decoder = make_decoder(settings.jobs, settings.engine)
                 policy = routing_policy(settings.routing, settings.engine)

@@ -14,7 +14,7 @@ from schemas.events import CostEvent, EventUnreadable, parse_event
 from schemas.text import plain_json
 from worker.commands.console import EXIT_USAGE, cell, fail, out, say
 from worker.commands.costs import parse_span
-from worker.core.costs.canary import JobCost, Judgement, judge, overall
+from worker.core.costs.canary import JobCost, Judgement, compare, overall
 
 By = Literal["revision", "group"]
 EXIT_NOT_ENOUGH = 3
@@ -37,7 +37,7 @@ def canary(
     start = datetime.now(UTC) - span
     jobs = [job for job in (_from_file(file) if file else _from_bigquery(table, span)) if job.occurred_at >= start]
     old, new = _sides(jobs, by, old, new)
-    judgements = judge([job for job in jobs if _side(job, by) == old], [job for job in jobs if _side(job, by) == new])
+    judgements = compare([job for job in jobs if _side(job, by) == old], [job for job in jobs if _side(job, by) == new])
     verdict = overall(judgements)
     if as_json:
         for one in judgements:

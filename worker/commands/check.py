@@ -8,7 +8,7 @@ from schemas.text import plain_json
 from worker.app.cloud import open_cloud
 from worker.app.preflight import Finding, findings, variable_findings
 from worker.commands.console import EXIT_FAILED, load_settings, say
-from worker.commands.health import document, own_url
+from worker.commands.health import fetch_health, own_url
 from worker.core.delivery.fuse import FuseState
 from worker.errors import WorkerError
 from worker.settings import CloudSettings, EngineSettings, JobSettings, Settings
@@ -47,7 +47,7 @@ async def _everything(settings: Settings) -> AsyncIterator[Finding]:
                 yield finding
     except WorkerError as exc:
         yield Finding(name="Google Cloud", ok=False, detail=f"{exc}: {exc.suggested_action}")
-    if settings.telemetry.health_port and (running := document(own_url())):
+    if settings.telemetry.health_port and (running := fetch_health(own_url())):
         yield running_worker(running)
     yield await _engine(settings.engine, settings.cloud, settings.jobs)
 

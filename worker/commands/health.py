@@ -46,7 +46,7 @@ def fetch(url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> tuple[int, byte
         connection.close()
 
 
-def document(url: str) -> dict[str, object] | None:
+def fetch_health(url: str) -> dict[str, object] | None:
     """The worker's `/health`, good or bad; None where nothing answers."""
     try:
         _, body = fetch(f"{url.rstrip('/')}/health", timeout_seconds=1.0)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.commands.console import cell, line, out
-from worker.commands.health import document, own_url
+from worker.commands.health import fetch_health, own_url
 
 PERCENT = 100
 GIB = 1024**3
@@ -37,7 +37,7 @@ def top(urls: Sequence[str], *, interval_seconds: float, once: bool) -> None:
     with ThreadPoolExecutor(len(addresses), thread_name_prefix="top") as pool:
 
         def look() -> list[Seen]:
-            answers = zip(addresses, pool.map(document, addresses), strict=True)
+            answers = zip(addresses, pool.map(fetch_health, addresses), strict=True)
             return [understood(Seen(url=url, health=found)) for url, found in answers]
 
         if once:

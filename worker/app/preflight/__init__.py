@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 
 from worker.app.cloud import Cloud
 from worker.app.preflight.cloud import cloud_findings
-from worker.app.preflight.finding import Finding, NotReady, demand, log_finding
+from worker.app.preflight.finding import Finding, NotReady, log_finding, require_all
 from worker.app.preflight.variables import variable_findings
 from worker.settings import EngineSettings, JobSettings, MoneySettings, RoutingSettings
 
-__all__ = ["Finding", "NotReady", "demand", "findings", "log_finding", "variable_findings"]
+__all__ = ["Finding", "NotReady", "findings", "log_finding", "require_all", "variable_findings"]
 
 
 async def findings(

@@ -35,7 +35,7 @@ def log_finding(finding: Finding) -> None:
     say("check.done", check=finding.name, ok=finding.ok, detail=finding.detail)
 
 
-async def demand(findings: AsyncIterator[Finding]) -> None:
+async def require_all(findings: AsyncIterator[Finding]) -> None:
     """Log every finding. Raises `NotReady` with all that failed."""
     failed = []
     async for finding in findings:

@@ -80,7 +80,7 @@ class Judgement:
     new_sample: int
 
 
-def judge(old: Sequence[JobCost], new: Sequence[JobCost]) -> tuple[Judgement, ...]:
+def compare(old: Sequence[JobCost], new: Sequence[JobCost]) -> tuple[Judgement, ...]:
     """Compare the jobs of both sides. An event that came twice counts once."""
     old, new = _distinct(old), _distinct(new)
     return (

@@ -22,8 +22,8 @@ from schemas.state import ClaimRecord, ResultMarker, StoredMessage
 from worker.core.jobs import reporting
 from worker.core.jobs.attribution import charge
 from worker.core.jobs.audio_input import AudioInput
+from worker.core.jobs.error_frames import without_frames
 from worker.core.jobs.expiry import refuse_expired
-from worker.core.jobs.frames import without_frames
 from worker.core.jobs.job_message import JobMessage, original_of, read_message
 from worker.core.jobs.ladder import Ladder
 from worker.core.jobs.obstacles import Obstacles, expect_paid_service

@@ -16,7 +16,7 @@ from schemas.codes import ErrorCode
 from schemas.speech import WindowSpan, WindowTranscript
 from schemas.state import NO_WASTE, Checkpoint, Waste
 from worker.core.jobs.engine_trust import EngineTrust
-from worker.core.jobs.frames import without_frames
+from worker.core.jobs.error_frames import without_frames
 from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import Route
 from worker.core.jobs.tasks import together

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.costs.canary import JobCost, Share, Verdict, difference, judge, overall
+from worker.core.costs.canary import JobCost, Share, Verdict, compare, difference, overall
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 
@@ -37,18 +37,18 @@ def jobs(
 
 
 def verdicts(old: list[JobCost], new: list[JobCost]) -> dict[str, Verdict]:
-    return {one.criterion: one.verdict for one in judge(old, new)}
+    return {one.criterion: one.verdict for one in compare(old, new)}
 
 
 def test_many_jobs_that_go_as_before_pass() -> None:
     assert verdicts(jobs(400), jobs(300)) == dict.fromkeys(("success", "fallback", "speed", "cost"), "pass")
-    assert overall(judge(jobs(400), jobs(300))) == "pass"
+    assert overall(compare(jobs(400), jobs(300))) == "pass"
 
 
 @pytest.mark.parametrize("count", [0, 1, 20, 100])
 def test_few_jobs_without_a_failure_decide_nothing_about_success(count: int) -> None:
     assert verdicts(jobs(400), jobs(count))["success"] == "not enough yet"
-    assert overall(judge(jobs(400), jobs(count))) == "not enough yet"
+    assert overall(compare(jobs(400), jobs(count))) == "not enough yet"
 
 
 def test_268_jobs_without_a_failure_say_that_success_is_above_99_percent() -> None:
@@ -67,7 +67,7 @@ def test_268_jobs_without_a_failure_say_that_success_is_above_99_percent() -> No
     ids=["success", "fallback", "speed", "cost"],
 )
 def test_what_is_clearly_worse_fails(new: list[JobCost], criterion: str) -> None:
-    found = judge(jobs(400), new)
+    found = compare(jobs(400), new)
 
     assert {one.criterion: one.verdict for one in found}[criterion] == "fail"
     assert overall(found) == "fail"
@@ -84,7 +84,7 @@ def test_a_faster_and_cheaper_revision_passes() -> None:
 
 
 def test_events_that_came_twice_count_once() -> None:
-    (success, *_) = judge(jobs(400), jobs(100) * 5)
+    (success, *_) = compare(jobs(400), jobs(100) * 5)
 
     assert (success.new_sample, success.verdict) == (100, "not enough yet")
 
@@ -141,4 +141,4 @@ def test_newcombes_bounds_are_those_of_his_paper() -> None:
 def test_a_revision_compared_with_itself_never_fails(failed: int, count: int) -> None:
     same = jobs(count, failed=min(failed, count))
 
-    assert overall(judge(same, same)) != "fail"
+    assert overall(compare(same, same)) != "fail"

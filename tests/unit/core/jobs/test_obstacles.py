@@ -15,7 +15,7 @@ from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
 from worker.core.costs.budget import NoLimit
 from worker.core.jobs.audio_input import AudioIntake
-from worker.core.jobs.frames import without_frames
+from worker.core.jobs.error_frames import without_frames
 from worker.core.jobs.obstacles import Obstacles, expect_paid_service
 from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import RoutingPolicy, Situation
