@@ -1,9 +1,11 @@
-# `make demo` and `make test` are all a newcomer needs; each installs what it needs into .venv first.
+# `make demo` and `make quick` are all a newcomer needs; each installs what it needs into .venv first.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 # Pinned, but installed first and by itself: its CPU and CUDA builds are different files under one version.
 TORCH ?= torch==2.13.0
+# Another index to take it from, such as that of the builds for CPUs.
+TORCH_INDEX_URL ?=
 # Of the chaos campaigns: make chaos SEEDS="1 2 3".
 SEEDS ?= 1 2 3
 # Of `make bench`; the first line writes its sections of docs/BENCHMARKS.md.
@@ -13,7 +15,7 @@ export CONTAINER_ENGINE ?= docker
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench smoke chaos schemas lock clean
+.PHONY: help install demo quick test client lint lint-code lint-deploy format bench smoke chaos schemas lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -23,7 +25,7 @@ install: $(VENV)/.installed ## everything into .venv, from the lock file
 $(VENV)/.installed: requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -q '$(TORCH)'
+	$(PIP) install -q $(if $(TORCH_INDEX_URL),--index-url '$(TORCH_INDEX_URL)') '$(TORCH)'
 	$(PIP) install -q --no-deps --require-hashes -r requirements-dev.txt
 	$(PIP) install -q --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -31,24 +33,41 @@ $(VENV)/.installed: requirements-dev.txt pyproject.toml
 demo: install ## three jobs through the whole worker on this machine, with a tiny model
 	$(BIN)/klipstream-worker demo
 
-lint: install ## style, types, import rules
+quick: lint-code ## lint, types, import rules and unit tests: a minute and a half
+	$(BIN)/pytest -q -n 2 tests/unit
+
+lint: lint-code lint-deploy ## style, types, import rules; Dockerfile, shell, YAML
+
+lint-code: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+lint-deploy: install
 	$(BIN)/hadolint Dockerfile.gpu
 	$(BIN)/shellcheck .ci/run deploy/*.sh deploy/*/*.sh deploy/image/bin/with-cuda-driver
 	$(BIN)/yamllint --strict .
 	$(BIN)/check-jsonschema --builtin-schema vendor.cloudbuild cloudbuild.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	for environment in staging production; do \
 	  deploy/deploy.sh $$environment --render --image any@sha256:$$(printf '%064d' 0) \
 	    | $(BIN)/check-jsonschema --default-filetype yaml --schemafile deploy/schemas/worker-pool.schema.json - || exit 1; \
 	done
 
-# Tests with processes and a model, and those that measure time, want the machine for themselves; the others share it.
-test: lint ## lint, then every test
-	$(BIN)/pytest -n 2 tests/unit tests/media tests/contract tests/deploy
+# Tests with processes and a model, and those that measure time, want the machine for themselves; the others share it, and
+# coverage is measured in them alone: a tracer would slow what is timed, and what runs in processes would need one of its own.
+test: lint ## lint, then every test, with branch coverage
+	$(BIN)/pytest -n 2 --cov tests/unit tests/media tests/contract tests/deploy
 	$(BIN)/pytest tests/integration tests/chaos tests/gpu tests/browser
+
+CLIENT := .venv-client/bin/python -m
+client: ## the client's tests on the base install alone: make client PYTHON=python3.10
+	$(PYTHON) -m venv .venv-client
+	$(CLIENT) pip install -q --editable . hypothesis jsonschema pytest pytest-asyncio pytest-timeout
+	$(CLIENT) pytest --noconftest -W 'ignore:You are using a non-supported Python:FutureWarning' tests/unit/client tests/unit/schemas
 
 format: install ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
@@ -76,14 +95,14 @@ smoke: ## the image with the tiny model, built and proved: needs docker, or CONT
 schemas: install ## write schemas/json again from the models
 	$(BIN)/python -m schemas.generate
 
-lock: install ## resolve the dependencies anew (needs a CPU build of torch to be found)
+# Torch is in none of them; pyproject.toml says what it needs besides CUDA. The last two are the image's, for its Python.
+LOCK = $(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-package torch --no-header \
+  -c $(VENV)/constraint.txt pyproject.toml --extra worker --extra parakeet
+lock: install ## resolve the dependencies anew: for Python 3.11 to 3.13, and for the image
 	echo '$(TORCH)' > $(VENV)/constraint.txt
-	$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-package torch --no-header --upgrade \
-	  -c $(VENV)/constraint.txt --extra worker --extra parakeet --extra nemo --extra embedded --extra dev pyproject.toml -o requirements-dev.txt
-	$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-package torch --no-header \
-	  -c $(VENV)/constraint.txt -c requirements-dev.txt --extra worker --extra parakeet pyproject.toml -o requirements-worker.txt
-	$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-package torch --no-header \
-	  -c $(VENV)/constraint.txt -c requirements-dev.txt --extra worker --extra parakeet --extra nemo pyproject.toml -o deploy/requirements-nemo.txt
+	$(LOCK) --universal --extra nemo --extra embedded --extra dev --upgrade -o requirements-dev.txt
+	$(LOCK) -c requirements-dev.txt -o requirements-worker.txt
+	$(LOCK) -c requirements-dev.txt --extra nemo -o deploy/requirements-nemo.txt
 
 clean: ## remove what make made
 	rm -rf $(VENV) demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

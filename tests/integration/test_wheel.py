@@ -1,6 +1,8 @@
 """The wheel as strangers install it: its size, what it leaves out, its base install on every Python, its types."""
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -72,6 +74,23 @@ def test_the_wheel_is_small_and_leaves_model_recordings_servers_and_benchmarks_o
     assert {"worker/py.typed", "schemas/py.typed", "worker/app/sample/speech.opus"} <= set(names)
 
 
+def test_every_import_of_a_module_in_the_wheel_is_in_the_wheel(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    modules = {
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): name for name in archive.namelist()
+    }
+
+    imported = {
+        (name, node.module if node.module in modules else f"{node.module}.{node.names[0].name}")
+        for name in modules.values()
+        if name.endswith(".py") and name != "worker/cli.py"  # which imports a command after asking whether it is there
+        for node in ast.walk(ast.parse(archive.read(name)))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in {"worker", "schemas"}
+    }
+
+    assert [f"{name}: {module}" for name, module in sorted(imported) if module not in modules] == []
+
+
 def test_the_wheel_carries_the_version_and_the_extras_of_the_project_file(wheel: Path) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     archive = zipfile.ZipFile(wheel)
@@ -81,6 +100,7 @@ def test_the_wheel_carries_the_version_and_the_extras_of_the_project_file(wheel:
     lines = text.splitlines()
 
     assert f"Version: {project['version']}" in lines
+    assert re.findall(r"^## \[(\d.*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == project["version"]
     extras = {line.split()[1] for line in lines if line.startswith("Provides-Extra:")}
     assert extras == set(project["optional-dependencies"])
     assert [extra for extra in extras if f"| `{extra}` |" not in text] == []  # the table in the README
@@ -115,7 +135,7 @@ def test_a_strict_type_check_of_a_publisher_sees_the_types_of_the_client(wheel: 
     assert '"timeout_seconds"' in wrong.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "emulators"])
+@pytest.mark.parametrize("command", ["demo", "dev", "emulators"])
 def test_a_command_that_needs_the_checkout_says_so_when_run_from_the_wheel(
     command: str, wheel: Path, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Long speech files with known words, built from the bank of single utterances in tests/data/speech."""
 
+import functools
 import json
 import random
 import subprocess
@@ -68,8 +69,9 @@ class Reference:
         return " ".join(utterance.text for utterance in self.utterances)
 
 
+@functools.cache
 def bank() -> tuple[Clip, ...]:
-    """Every utterance: 28 by each of eight voices, none of them met by the model, 13 minutes in all."""
+    """Every utterance: 28 by each of eight voices, none of them met by the model, 13 minutes in all; decoded once."""
     index = json.loads((BANK / "index.json").read_text("utf-8"))
     audio = {speaker: decode(BANK / file) for speaker, file in index["files"].items()}
     utterances = [_utterance(row) for row in index["utterances"]]
