@@ -47,24 +47,25 @@ def main() -> None:
     """Make both."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        deepgram = stack.enter_context(in_thread(EmbeddedDeepgram(_hear)))
+        deepgram = stack.enter_context(in_thread(EmbeddedDeepgram(hear)))
         cloud = stack.enter_context(local_cloud(folder / "gcs"))
         os.environ.update(cloud.environment)  # for the clients of this process and the workers
         paid = {"DEEPGRAM_API_KEY": deepgram.api_key, "DEEPGRAM_BASE_URL": deepgram.url}
-        urls = [stack.enter_context(_worker(folder / f"{number}.log", paid)) for number in range(WORKERS)]
-        asyncio.run(_upload(_speech(folder / "talk.mp3")))
+        urls = [stack.enter_context(worker(folder / f"{number}.log", paid)) for number in range(WORKERS)]
+        asyncio.run(_upload(speech(folder / "talk.mp3")))
         job_ids = [_submit(number, method) for number, method in enumerate(METHODS, 1)]
         _draw_top(urls)
         _wait(set(job_ids))
         _draw_costs(folder / "costs.html")
 
 
-async def _hear(audio: Pcm) -> Sequence[Word]:
+async def hear(audio: Pcm) -> Sequence[Word]:
+    """Return the words of the samples, as the stand-in for Deepgram."""
     return tuple(words_in(audio))
 
 
 @contextmanager
-def _worker(log: Path, more: Mapping[str, str]) -> Iterator[str]:
+def worker(log: Path, more: Mapping[str, str]) -> Iterator[str]:
     """Start a worker; yield the URL of its health port once it is ready."""
     own = {
         "PARAKEET_MODEL_NAME": str(tiny_model()),
@@ -97,7 +98,8 @@ def _events(log: Path) -> Iterator[Mapping[str, Any]]:
     yield from (json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n"))
 
 
-def _speech(file: Path) -> Path:
+def speech(file: Path) -> Path:
+    """Write half an hour of the first sample to `file`."""
     source = ("-stream_loop", "-1", "-i", samples()[0].path, "-t", str(MINUTES * 60))
     subprocess.run([find_ffmpeg(), "-loglevel", "error", *source, "-ar", "8000", "-b:a", "32k", file], check=True)
     return file
@@ -151,4 +153,5 @@ def _draw_costs(page: Path) -> None:
     subprocess.run(["chromium", *flags, f"--screenshot={HERE / 'costs.png'}", page.as_uri()], check=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
