@@ -9,20 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.events import Flags
+from schemas.codes import Method
+from schemas.events import CompletedEvent, Flags
 from schemas.state import Checkpoint
 from tests.support.engines.failing_recognisers import everything, failing_where
 from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
 from tests.support.wait import eventually
+from worker.adapters.machine.clock import SystemClock
 from worker.adapters.memory.audio import MemoryAudioDecoder, MemoryPcmStream
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MEMORY_FACTS, MemoryRecogniser
+from worker.adapters.memory.store import MemoryObjectStore
 from worker.core.costs.budget import NoLimit
 from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.transcription import ChunkCancelled, Transcription
 from worker.core.transcript.planning import Chunk
-from worker.errors import EngineFailure
-from worker.ports import SAMPLE_RATE_HZ, AudioFacts, Pcm
+from worker.errors import EngineFailure, StorageServiceError
+from worker.ports import SAMPLE_RATE_HZ, AudioFacts, ObjectFacts, ObjectRef, Pcm
 
 BROKEN = MemoryRecogniser(script=failing_where(everything))
 WITHOUT_FALLBACK = {"transcription_config": {"enable_fallback": False}}
@@ -85,6 +88,37 @@ async def test_what_was_paid_for_is_not_paid_for_again_by_a_worker_with_another_
     told = second.events[0].transcription_metadata
     assert told.chunks_resumed == 1
     assert len(cloud.answered) == told.chunks_total
+
+
+class NoOutput(MemoryObjectStore):
+    """A store whose output bucket refuses every write until it is mended."""
+
+    mended = False
+
+    async def write(
+        self, ref: ObjectRef, data: bytes, *, content_type: str, if_generation: int | None = None
+    ) -> ObjectFacts:
+        if ref.bucket == "out" and not self.mended:
+            raise StorageServiceError("write", ref.uri, "503")
+        return await super().write(ref, data, content_type=content_type, if_generation=if_generation)
+
+
+async def test_a_worker_without_a_key_completes_a_job_whose_chunks_were_all_paid_for(tmp_path: Path) -> None:
+    store = NoOutput(SystemClock().now)
+    first = JobsRoom(tmp_path, store=store, deepgram=paid_by(MemoryCloudRecogniser()))
+    await first.upload(speech(65))
+    with pytest.raises(StorageServiceError):
+        await first.attempt(force_method="deepgram").handle(OnlySlot())
+    store.mended = True
+
+    keyless = JobsRoom(tmp_path, store=store)
+    await keyless.attempt().handle(OnlySlot())
+
+    completed = keyless.events[0]
+    assert isinstance(completed, CompletedEvent)
+    metadata = completed.transcription_metadata
+    assert (metadata.method_used, metadata.model_name) == (Method.DEEPGRAM, "deepgram")
+    assert metadata.chunks_resumed == metadata.chunks_total
 
 
 async def test_chunks_of_another_decoder_s_samples_are_not_mixed_in(tmp_path: Path) -> None:
