@@ -28,6 +28,7 @@ SEED = 5
 SECONDS_PER_MINUTE = 60
 LEAST_RATIOS = {"cpu": (15.0, 1.3), "cuda": (10.0, 2.0)}
 """Ours over NeMo on chunks, and over NeMo on windows."""
+WINDOWS_OF_A_BATCH = 8
 LEAST_SHARE_OF_CEILING = 0.25
 MOST_WRONG = {"float32": 0.0, "bfloat16": 0.001, "float16": 0.001}
 _TERA = 1e12
@@ -68,7 +69,7 @@ def _plan(wish: InferenceWish, weights: str, device: str, batch_sizes: Sequence[
     return ComparisonPlan(
         weights=weights,
         device=device,
-        batch_size=settings.gpu_batch_size,
+        batch_size=settings.gpu_batch_size or WINDOWS_OF_A_BATCH,
         threads=wish.threads or len(os.sched_getaffinity(0)),
         nemo_batch_sizes=tuple(batch_sizes),
         memory_limit_gib=settings.gpu_memory_limit_gb,

@@ -129,9 +129,13 @@ class EngineSettings(Group):
     parakeet_languages: Languages = Field(
         frozenset(), description="languages of the model, comma-separated; empty: by its name or vocabulary"
     )
-    # 8 windows of 30 s are 3,000 encoder frames: on an L4 their activations stay in the 48 MB L2 cache.
-    gpu_batch_size: int = Field(8, ge=1, le=256, description="most windows in one encoder batch")
-    gpu_memory_limit_gb: float = Field(20, gt=0, description="hard cap on the process's GPU memory, GiB")
+    parakeet_engine: Literal["auto", "native", "nemo"] = Field(
+        "auto", description="native: the worker's own network; nemo; auto: native where it knows the model, else nemo"
+    )
+    gpu_batch_size: int | None = Field(
+        None, ge=1, le=256, description="most windows of 30 s in one encoder pass; empty: as suits the GPU"
+    )
+    gpu_memory_limit_gb: float = Field(20, ge=2, description="hard cap on the process's GPU memory, GiB")
     gpu_precision: Literal["bfloat16", "float16", "float32"] = Field(
         "bfloat16", description="of the model on a GPU; on a CPU it is float32"
     )

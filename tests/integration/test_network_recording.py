@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 
 from tests.support.engines.graph_recorder import WAITS_FOR_THE_DEVICE, Recorder  # noqa: E402  needs torch
 from tests.support.engines.operations import Products, Watching  # noqa: E402
-from worker.adapters.parakeet.loading.shapes import _shapes as weight_shapes  # noqa: E402
+from worker.adapters.parakeet.loading.shapes import weight_shapes  # noqa: E402
 from worker.adapters.parakeet.network.encoder import Encoder  # noqa: E402
 from worker.adapters.parakeet.network.graphs import RecordedPasses  # noqa: E402
 from worker.adapters.parakeet.network.layout import PassShape, PassSizes  # noqa: E402

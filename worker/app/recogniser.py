@@ -26,6 +26,7 @@ def make_engine(settings: EngineSettings, cloud: CloudSettings) -> AbstractAsync
     return ParakeetEngine(
         model_name=settings.parakeet_model_name,
         languages=settings.parakeet_languages,
+        engine=settings.parakeet_engine,
         device=settings.parakeet_device.value,
         batch_size=settings.gpu_batch_size,
         memory_limit_gib=settings.gpu_memory_limit_gb,

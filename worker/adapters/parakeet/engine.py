@@ -12,7 +12,7 @@ import structlog
 
 from worker.adapters.parakeet.child import InferenceProcess, Program, StartedProcess, start_process
 from worker.adapters.parakeet.child_process import serve
-from worker.adapters.parakeet.protocol import Done, EngineOptions, Precision, Ready
+from worker.adapters.parakeet.protocol import Done, EngineKind, EngineOptions, Precision, Ready
 from worker.adapters.parakeet.queue import Window
 from worker.adapters.parakeet.scheduler import Scheduler
 from worker.errors import EngineFailure, GpuNotAvailable, ModelLoadingError, TranscriptionTimeout, WorkerError
@@ -80,8 +80,9 @@ class ParakeetEngine:
         *,
         model_name: str,
         device: str,
-        batch_size: int,
+        batch_size: int | None,
         memory_limit_gib: float,
+        engine: EngineKind = "auto",
         gpu_precision: Precision = "bfloat16",
         gpu_graphs: bool = True,
         cpu_threads: int = 1,
@@ -95,6 +96,7 @@ class ParakeetEngine:
         self._options = EngineOptions(
             model_name=model_name,
             languages=languages,
+            engine=engine,
             device=device,
             batch_size=batch_size,
             memory_limit_gib=memory_limit_gib,

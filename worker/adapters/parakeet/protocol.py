@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 Precision: TypeAlias = Literal["bfloat16", "float16", "float32"]
 """Of the model; torch's names."""
 
+EngineKind: TypeAlias = Literal["auto", "native", "nemo"]
+"""The worker's own network, NeMo, or with auto the network where it knows the model and NeMo otherwise."""
+
 PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """A terminal and a platform send these to the whole process group; only the worker acts on them."""
 
@@ -25,7 +28,8 @@ class EngineOptions:
 
     model_name: str
     device: str
-    batch_size: int
+    batch_size: int | None
+    """Most windows of 30 s in a pass of the encoder; None: as suits the device."""
     memory_limit_gib: float
     gpu_precision: Precision
     gpu_graphs: bool
@@ -35,6 +39,7 @@ class EngineOptions:
     """Encode the next batches before the decoder has finished the last; False: one batch after the other."""
     heartbeat_seconds: float
     log_format: "LogFormat"
+    engine: EngineKind = "auto"
     languages: frozenset[str] = frozenset()
     """The model's languages; empty: those that it is known for."""
 

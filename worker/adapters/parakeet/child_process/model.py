@@ -19,7 +19,7 @@ from worker.adapters.parakeet.loading.model_files import open_model_files
 from worker.adapters.parakeet.loading.model_path import model_path
 from worker.adapters.parakeet.loading.stored_precision import stored_precision
 from worker.adapters.parakeet.network.config import UnsupportedModel
-from worker.adapters.parakeet.network.transcriber import Transcriber
+from worker.adapters.parakeet.network.transcriber import WINDOWS_OF_A_BATCH, Transcriber
 from worker.adapters.parakeet.protocol import Done, EngineOptions, Ready
 from worker.errors import ModelLoadingError
 from worker.ports import EngineFacts
@@ -37,6 +37,11 @@ class _Model(TwoStepModel[Any], Protocol):
     @property
     def windows_under_way(self) -> int:
         """Windows that keep the model busy: some that are not answered yet, and some to begin meanwhile."""
+        ...
+
+    @property
+    def block_frames(self) -> int | None:
+        """Frames that products take at once; None: those of a window."""
         ...
 
     def warm_up(self) -> None:
@@ -107,11 +112,18 @@ def _open(options: EngineOptions) -> tuple[_Model, EngineFacts]:
     with ThreadPoolExecutor(1, "sum") as aside:
         summed = aside.submit(weights_sum, path)
         model: _Model
-        try:
-            model, languages = _by_network(options, path, device, dtype)
-        except UnsupportedModel as unknown:
-            model, languages = _by_nemo(options, unknown, path, device, dtype)
-        fingerprint = model_fingerprint(summed.result(), dtype, type(model).__name__)
+        if options.engine == "nemo":
+            model, languages = _by_nemo(options, "PARAKEET_ENGINE is nemo", path, device, dtype)
+        else:
+            try:
+                model, languages = _by_network(options, path, device, dtype)
+            except UnsupportedModel as unknown:
+                if options.engine == "native":
+                    raise ModelLoadingError(options.model_name, unknown.reason) from unknown
+                model, languages = _by_nemo(options, unknown.reason, path, device, dtype)
+        # Products of other sizes may add up in another order, and so give other last bits.
+        arithmetic = f"{type(model).__name__}, blocks of {model.block_frames}"
+        fingerprint = model_fingerprint(summed.result(), dtype, arithmetic)
     facts = EngineFacts(
         model_name=options.model_name,
         model_fingerprint=fingerprint,
@@ -143,16 +155,18 @@ def _by_network(
 
 
 def _by_nemo(
-    options: EngineOptions, unknown: UnsupportedModel, path: Path, device: torch.device, dtype: torch.dtype
+    options: EngineOptions, why: str, path: Path, device: torch.device, dtype: torch.dtype
 ) -> "tuple[NemoTranscriber, frozenset[str]]":
     """Return a model that the network does not compute. Raises `ModelLoadingError` where NeMo is not installed."""
     if find_spec("nemo") is None:
-        reason = f"{unknown.reason}. NeMo, which could serve such a model, is not installed"
+        reason = f"{why}. NeMo, which could serve such a model, is not installed"
         raise ModelLoadingError(options.model_name, reason)
     from worker.adapters.parakeet.reference.nemo_model import languages_of, pieces_of, restore  # noqa: PLC0415
     from worker.adapters.parakeet.reference.nemo_transcriber import NemoTranscriber  # noqa: PLC0415  10 s and 0.7 GB
 
-    log.warning("engine.served_by_nemo", model=options.model_name, reason=unknown.reason)
+    log.warning("engine.served_by_nemo", model=options.model_name, reason=why)
     network = restore(path, device, dtype)
-    model = NemoTranscriber(network, options.model_name, device, dtype, batch_windows=options.batch_size)
+    model = NemoTranscriber(
+        network, options.model_name, device, dtype, batch_windows=options.batch_size or WINDOWS_OF_A_BATCH
+    )
     return model, languages_of(network) or known_languages(options.model_name, len(pieces_of(network)))

@@ -15,10 +15,24 @@ def open_device(name: str, memory_limit_gib: float) -> torch.device:
     if name == "cpu" or (name == "auto" and not has_gpu):
         return torch.device("cpu")
     if not has_gpu:
-        raise GpuNotAvailable("CUDA finds no device; PARAKEET_DEVICE=cpu runs without one, slowly")
+        reason = f"CUDA finds no device: {_driver()}, torch is built for CUDA {torch.version.cuda}"
+        raise GpuNotAvailable(f"{reason}; PARAKEET_DEVICE=cpu runs without one, slowly")
     torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     total_gib = torch.cuda.get_device_properties(0).total_memory / 2**30
     torch.cuda.set_per_process_memory_fraction(min(1.0, (memory_limit_gib - CUDA_CONTEXT_GIB) / total_gib), 0)
     return torch.device("cuda", 0)
+
+
+def _driver() -> str:
+    """Return the NVIDIA driver's version in words."""
+    try:
+        import pynvml  # noqa: PLC0415  for this message alone
+    except ImportError:
+        return "the driver's version is unknown"
+    try:
+        pynvml.nvmlInit()
+        return f"the driver is {pynvml.nvmlSystemGetDriverVersion()}"
+    except pynvml.NVMLError as error:
+        return f"there is no NVIDIA driver ({error})"

@@ -25,6 +25,10 @@ class Report(Protocol):
         ...
 
 
+def ignore(event: str, /, **fields: object) -> None:
+    """Receive an event and do nothing."""
+
+
 class RecordedPasses:
     """Runs passes: from a recording where there is one of the pass's shape, otherwise by `run_pass` itself.
 

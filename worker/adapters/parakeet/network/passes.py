@@ -13,7 +13,7 @@ from torch import Tensor
 
 from worker.adapters.parakeet.network.config import NetworkConfig
 from worker.adapters.parakeet.network.encoder import Encoder
-from worker.adapters.parakeet.network.graphs import RecordedPasses
+from worker.adapters.parakeet.network.graphs import RecordedPasses, Report, ignore
 from worker.adapters.parakeet.network.layout import PassLayout, PassShape, PassSizes, padded_rows, plan_pass
 from worker.adapters.parakeet.network.pass_limit import PassLimit
 from worker.adapters.parakeet.network.spectrogram import LogMel
@@ -93,9 +93,16 @@ class PackedPasses:
     """
 
     def __init__(
-        self, parts: Parts, sizes: PassSizes, limit: PassLimit, recorded: RecordedPasses | None, *, lap: Lap = no_lap
+        self,
+        parts: Parts,
+        sizes: PassSizes,
+        limit: PassLimit,
+        recorded: RecordedPasses | None,
+        *,
+        report: Report = ignore,
+        lap: Lap = no_lap,
     ) -> None:
-        self._parts, self._sizes, self._limit, self._lap = parts, sizes, limit, lap
+        self._parts, self._sizes, self._limit, self._report, self._lap = parts, sizes, limit, report, lap
         self._recorded = recorded
         self._run = recorded or partial(run_pass, parts)
         hop = parts.config.hop_samples * parts.config.subsampling_factor
@@ -158,6 +165,7 @@ class PackedPasses:
             self._recorded.forget()
         if self._parts.device.type == "cuda":
             torch.cuda.empty_cache()
+        self._report("engine.rows_halved", blocks=self._limit.blocks)
 
 
 def run_pass(parts: Parts, shape: PassShape, features: Tensor, plan: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from worker.adapters.parakeet.network.capture import CudaCapture
 from worker.adapters.parakeet.network.config import SAMPLE_RATE_HZ, NetworkConfig
 from worker.adapters.parakeet.network.encoder import LONGEST_WINDOW_FRAMES, Encoder
 from worker.adapters.parakeet.network.gpu import PASS_WINDOW_FRAMES, blocks_within, free_bytes, pass_sizes
-from worker.adapters.parakeet.network.graphs import RecordedPasses, Report
+from worker.adapters.parakeet.network.graphs import RecordedPasses, Report, ignore
 from worker.adapters.parakeet.network.layout import PassShape, PassSizes
 from worker.adapters.parakeet.network.pass_limit import PassLimit
 from worker.adapters.parakeet.network.passes import (
@@ -47,7 +47,8 @@ BLOCK_STEPS = 8
 _CHUNK_WINDOWS = 12
 """On a CPU the decoder's rows that stay empty at the end of a chunk cost as much as two windows of the encoder."""
 
-_CPU_WINDOWS = 8
+WINDOWS_OF_A_BATCH = 8
+"""Windows of 30 s in a batch where the device does not say."""
 
 
 class ModelParts(Protocol):
@@ -81,10 +82,6 @@ class Encoded:
 
 class FloatOverflow(Exception):
     """The encoder's numbers left the range of the network's precision."""
-
-
-def ignore(event: str, /, **fields: object) -> None:
-    """Receive events and do nothing."""
 
 
 class Transcriber:
@@ -133,11 +130,11 @@ class Transcriber:
             if graphs:
                 self._recorded = self._recorded_passes()
             self._passes: LonePasses | PackedPasses = PackedPasses(
-                self._parts, self._sizes, self._limit, self._recorded, lap=lap
+                self._parts, self._sizes, self._limit, self._recorded, report=report, lap=lap
             )
         else:
             self._passes = LonePasses(self._parts, threads=threads, lap=lap)
-        self._batch_windows = batch_windows or _CPU_WINDOWS
+        self._batch_windows = batch_windows or WINDOWS_OF_A_BATCH
         self._decoder = WindowDecoder(
             self._parts.decoder,
             files.pieces,
