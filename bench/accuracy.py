@@ -1,7 +1,7 @@
 """Word error rate of windows, long files and the pipeline's MP3: `python -m bench.accuracy [SEED ...]`.
 
 Builds a 40-minute file for each seed, of texts and voices that the tiny model has not met
-(tests/support/audio/speech_bank.py), and hears it in four ways: its utterances one by one, which is what the model can
+(tests/support/audio/speech_bank.py), and transcribes it in four ways: its utterances one by one, the best the model can
 do; fixed cuts of 30 s, the control; the whole worker, job in and artefacts out, on the WAV; and the same on the
 pipeline's 8 kHz mono MP3 at 32 kbit/s. Exit 1 unless, over all files: the worker's word error rate is less than 1 point
 above that of single utterances, the MP3 costs less than 3 points, and the median error of word starts in the last five
@@ -45,7 +45,7 @@ SINGLE, FIXED, WORKER, WORKER_MP3 = "single utterances", "fixed 30 s cuts", "the
 
 @dataclass(frozen=True, kw_only=True)
 class LongFile:
-    """A file in two formats, and what is said in it."""
+    """A file in two formats, and its text."""
 
     seed: int
     reference: Reference
@@ -55,7 +55,7 @@ class LongFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How well one file was heard in one way. Rates in per cent, errors of word starts in seconds."""
+    """Accuracy of one file in one way. Rates in per cent, errors of word starts in seconds."""
 
     written: float
     spoken: float
@@ -64,7 +64,7 @@ class Score:
 
     @property
     def drift_seconds(self) -> float:
-        """How much later the last words are than the first."""
+        """Difference between the errors of the last and of the first words, in seconds."""
         return self.last_start_error - self.first_start_error
 
 
@@ -141,7 +141,7 @@ def _by_worker(files: Sequence[LongFile], folder: Path) -> dict[int, dict[str, S
 
 
 async def _job(pipeline: Pipeline, audio: Path) -> list[Word]:
-    """The words of the transcript that the completion event names."""
+    """Return the words of the transcript that the completion event names."""
     job_id = audio.name.replace(".", "-")
     await pipeline.submit(await pipeline.upload(audio, audio.name), job_id)
     ending = await pipeline.ending(job_id, seconds=3600)

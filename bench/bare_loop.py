@@ -48,7 +48,7 @@ class BareLoop:
         self._busy: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """For ever."""
+        """Work in an endless loop."""
         while True:
             free = self._slots - len(self._busy)
             if not free:

@@ -1,4 +1,4 @@
-"""What `bench pipeline` sends: files as the worker gets them, and their windows as its engine gets them."""
+"""Files for `bench.pipeline` as the worker receives them, and their windows as the engine receives them."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,7 @@ class Case:
 
     name: str
     hours: float
-    """Of the file; all of them together where there are several."""
+    """Duration of the file in seconds; of all files together if there are several."""
     files: Sequence[Path]
     samples: Pcm
     windows: Sequence[WindowSpan]
@@ -37,7 +37,7 @@ class Case:
 def make_cases(
     hours_of_files: Sequence[float], short_files: int, folder: Path, say: Callable[[str], None]
 ) -> Iterator[Case]:
-    """A file of each length, the shortest first, then so many short files and as many clips; all below `folder`."""
+    """Make a file of each length, the shortest first, then short files and as many clips, below `folder`."""
     utterances = asyncio.run(packaged_utterances())
     for seed, hours in enumerate(sorted(hours_of_files), 1):
         say(f"making a file of {hours:g} h")

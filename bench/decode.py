@@ -58,7 +58,7 @@ class Codec:
 
     @property
     def outcomes(self) -> int:
-        """How many different lists of samples all the decodes gave: 1 where they are exact."""
+        """Number of different sample lists over all decodes: 1 if they are exact."""
         return len({one.sha256 for one in (*self.serial, *self.parts)})
 
 

@@ -50,7 +50,7 @@ QUICK = SubscriptionPlan(name="jobs-of-the-bench", topic=JOBS_TOPIC, ack_deadlin
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What goes wrong."""
+    """Faults of the scene."""
 
     name: str
     faults: SeededFaults
@@ -59,7 +59,7 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True)
 class Kill:
-    """What stood right after a kill: chunks by their fingerprints, and how many requests there had been."""
+    """State right after a kill: checkpoints by their fingerprints, and the number of requests so far."""
 
     kept: frozenset[str]
     requests: int
@@ -67,7 +67,7 @@ class Kill:
 
 @dataclass(kw_only=True)
 class FaultsResult:
-    """What came of a scene."""
+    """Result of a scene."""
 
     scene: Scene
     seconds: float
@@ -78,18 +78,18 @@ class FaultsResult:
 
     @property
     def payments(self) -> Counter[str]:
-        """How often each chunk was paid for."""
+        """Number of payments for each chunk."""
         return Counter(receipt.fingerprint for receipt in self.receipts if receipt.paid and receipt.fingerprint)
 
     @property
     def resets(self) -> Counter[str]:
-        """How often each chunk was paid for and its answer lost."""
+        """Number of payments for each chunk whose answer was lost."""
         lost = [each for each in self.receipts if each.paid and isinstance(self.scene.faults(each.number), Reset)]
         return Counter(receipt.fingerprint for receipt in lost if receipt.fingerprint)
 
     @property
     def in_flight(self) -> Counter[str]:
-        """How often each chunk had been sent whole and not been kept when a worker was killed."""
+        """Number of requests for each chunk that were sent completely and not stored when a worker was killed."""
         flights: Counter[str] = Counter()
         for kill in self.kills:
             sent = {receipt.fingerprint for receipt in self.receipts[: kill.requests] if receipt.paid}
@@ -107,7 +107,7 @@ class FaultsResult:
 
     @property
     def problems(self) -> Sequence[str]:
-        """What should not be; empty when all is well."""
+        """Broken promises; empty if there are none."""
         unexcused = self.payments - Counter(self.chunks) - self.resets - self.in_flight
         counts = {
             "jobs that did not complete": JOBS - self.completed,
@@ -132,7 +132,7 @@ def main() -> None:
 
 
 def scenes(seed: int) -> Sequence[Scene]:
-    """The three, with their shares of faults."""
+    """Return the three scenes with their shares of faults."""
     usual = SeededFaults(seed=seed, burst_share=0.1, server_error_share=0.1, slow_share=0.1, slow_seconds=1.0)
     with_resets = replace(usual, reset_share=0.05)
     return (
@@ -222,7 +222,7 @@ def _audio(number: int) -> Pcm:
 
 
 def _chunks(audio: Pcm) -> Sequence[str]:
-    """The fingerprints of the chunks that a worker will cut."""
+    """Return the fingerprints of the chunks that a worker will cut."""
     cutter = ChunkCutter(chunk_seconds=CHUNK_SECONDS)
     return [
         fingerprint(audio[chunk.start_sample : chunk.end_sample]) for chunk in (*cutter.push(audio), *cutter.finish())
@@ -230,7 +230,7 @@ def _chunks(audio: Pcm) -> Sequence[str]:
 
 
 def table(results: Sequence[FaultsResult], seed: int) -> Table:
-    """The figures."""
+    """Return the figures as a table."""
     found = Table(title=f"a misbehaving Deepgram, seed {seed}, {WORKERS} workers")
     for name in ("", *(result.scene.name for result in results)):
         found.add_column(name, justify="right")

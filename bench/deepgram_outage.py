@@ -48,7 +48,7 @@ FAULTS: dict[str, Reply | Slow] = {"refused": Reply(status=503, body=b"upstream 
 
 @dataclass
 class Outage:
-    """What the stand-in does until it is mended."""
+    """Behaviour of the development server until it is mended."""
 
     fault: Reply | Slow
     over: bool = False
@@ -67,7 +67,7 @@ class Outage:
 
 @dataclass(frozen=True, kw_only=True)
 class OutageResult:
-    """What came of it."""
+    """Result of the outage."""
 
     kind: str
     completed: int
@@ -81,7 +81,7 @@ class OutageResult:
 
     @property
     def problems(self) -> Sequence[str]:
-        """What should not be; empty when all is well."""
+        """Broken promises; empty if there are none."""
         allowed = 0 if self.kind == "refused" else MOST_ATTEMPTS - 1
         counts = {
             "jobs that did not complete": NEEDING + OTHERS - self.completed,
@@ -170,7 +170,7 @@ def _logged(workers: Sequence[WorkerProcess], message: str) -> list[dict[str, An
 
 
 def table(result: OutageResult, seconds: float) -> Table:
-    """The figures."""
+    """Return the figures as a table."""
     found = Table("", "", title=f"Deepgram {result.kind} for {seconds:.0f} s")
     rows = {
         "jobs completed": f"{result.completed} of {NEEDING + OTHERS}",

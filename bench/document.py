@@ -1,4 +1,4 @@
-"""docs/BENCHMARKS.md: one section a benchmark, each written by the command that measures it and by nobody else."""
+"""docs/BENCHMARKS.md: one section per benchmark, each written only by the command that measures it."""
 
 import re
 from collections.abc import Mapping
@@ -6,13 +6,13 @@ from pathlib import Path
 
 PREFACE = """# Benchmarks
 
-Every section is written by the command that stands in it, with `--write docs/BENCHMARKS.md`: machine, versions and date
+Every section is written by the command in its first line, with `--write docs/BENCHMARKS.md`: machine, versions and date
 included. Nothing here is typed. What a section compares was measured in one run, in turns."""
 
 GPU_UNMEASURED = "**The GPU part is unmeasured**: no section here comes from a machine with a CUDA GPU."
 
 ON_GPU = "-cuda"
-"""What the keys of sections end with that come from a GPU."""
+"""Suffix of the keys of sections measured on a GPU."""
 
 _SECTION = re.compile(r"<!-- bench:([\w.-]+) -->\n(.*?)\n<!-- /bench:\1 -->", re.DOTALL)
 
@@ -25,12 +25,12 @@ def write_section(path: Path, key: str, body: str) -> None:
 
 
 def sections(text: str) -> Mapping[str, str]:
-    """The sections of a document by key."""
+    """Return the sections of a document by key."""
     return {found[1]: found[2].strip() for found in _SECTION.finditer(text)}
 
 
 def document(by_key: Mapping[str, str]) -> str:
-    """The whole document, its sections by key in the order of the alphabet."""
+    """Return the whole document, with its sections in alphabetical order of their keys."""
     told = [PREFACE] if any(key.endswith(ON_GPU) for key in by_key) else [PREFACE, GPU_UNMEASURED]
     marked = (f"<!-- bench:{key} -->\n\n{by_key[key].strip()}\n\n<!-- /bench:{key} -->" for key in sorted(by_key))
     return "\n\n".join([*told, *marked]) + "\n"

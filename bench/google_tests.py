@@ -46,7 +46,7 @@ CREDENTIALS = {"type": "authorized_user", "client_id": "x", "client_secret": "x"
 """The tests want some; the client sends none to an emulator."""
 
 LIMIT_SECONDS = 400
-"""Of one test: `receive_messages_with_exactly_once_delivery_enabled` listens for 200 s, whatever comes."""
+"""Time limit of one test: `receive_messages_with_exactly_once_delivery_enabled` listens for 200 s in any case."""
 
 
 @dataclass(frozen=True, kw_only=True)

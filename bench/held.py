@@ -1,8 +1,8 @@
-"""The memory that processes hold: asked from outside, and of those that hide it, by what they note themselves.
+"""Memory of processes: read from outside, or noted by the processes themselves if they hide it.
 
 A worker that does not run as root hides its memory from other processes, and with it the figures. Python imports
-`sitecustomize` as it starts: one that lies on the import path of the worker, and so of its inference process, notes
-what its process holds once a second. As root nothing is hidden, and the cost of noting is spared: 54 ms for 1.1 GB.
+`sitecustomize` as it starts: one on the import path of the worker, and so of its inference process, notes the memory of
+its process once a second. As root nothing is hidden, and noting, which costs 54 ms for 1.1 GB, is left out.
 """
 
 import os

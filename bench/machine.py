@@ -1,4 +1,4 @@
-"""What a benchmark ran on: it goes into every result, so that no figure stands without it."""
+"""The machine of a benchmark, which is part of every result."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ class Machine:
 
     cpu: str
     cores: int
-    """That this process may use."""
+    """Number of processors that this process may use."""
     memory_gib: float
     gpus: tuple[str, ...]
     system: str
@@ -33,7 +33,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """What this process runs on, today. Starts ffmpeg for a moment. Raises `FfmpegMissing`."""
+    """Describe the machine. Starts ffmpeg for a moment. Raises `FfmpegMissing`."""
     with open_gpus() as gpus:
         names = tuple(reading.name for reading in gpus.read())
     return Machine(
@@ -52,7 +52,7 @@ def this_machine() -> Machine:
 
 
 def cpu_name(cpuinfo: str) -> str | None:
-    """The processor as Linux names it."""
+    """Return Linux's name of the processor."""
     found = _CPU_NAME.search(cpuinfo)
     return found[1].strip() if found else None
 

@@ -110,7 +110,7 @@ def measure(minutes: float, folder: Path) -> MemoryMeasured:
 
 
 def usage(worker: WorkerProcess, notes: Path, model: int) -> MemoryUsage:
-    """What its processes hold now."""
+    """Return the memory that the worker's processes hold now."""
     held = dict.fromkeys(("worker", "ffmpeg", "inference"), 0)
     for member in worker.family():
         with contextlib.suppress(psutil.NoSuchProcess):

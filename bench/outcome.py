@@ -1,4 +1,4 @@
-"""What every benchmark does with its report: show it, and put it into the document where that was asked for."""
+"""Output of a benchmark's report: terminal, JSON, and its section of the document."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ def deliver(report: BenchReport, *, as_json: bool, write: Path | None) -> None:
 
 
 def telling() -> AbstractContextManager[Callable[[str], None]]:
-    """A line on stderr that says what is being measured, where stderr is a terminal. Our own log goes there too."""
+    """Show a line on stderr that names the current measurement, if stderr is a terminal, and send our log there."""
     configure_logging()
     return _Telling()
 

@@ -70,7 +70,7 @@ def _measure(
 async def _turns(
     wish: PipelineWish, model: str, worker: Worker, cases: Sequence[Case], say: Callable[[str], None]
 ) -> Sequence[CaseResult]:
-    """The worker and an engine like its own take turns, case by case."""
+    """Measure the worker and an engine like its own in turns, case by case."""
     results = []
     async with engine_like_the_workers(model, wish.device) as engine:
         for case in cases:

@@ -1,4 +1,4 @@
-"""What `bench pipeline` found, against what was promised."""
+"""Results of `bench.pipeline`, compared with the promises."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ MOST_MINUTES = {0.5: 2.0, 2.0: 6.0, 4.0: 12.0}
 MOST_OVER_INFERENCE = {"a file of 4 h": 1.10, SHORT_FILES: 1.25}
 MOST_MEMORY_GROWTH = 1.2
 LONG_HOURS = 5.0
-"""What is longer is measured once."""
+"""Duration above which a file is measured once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineWish:
-    """What the command was asked for."""
+    """Options of the command."""
 
     weights: str
     device: str
@@ -30,7 +30,7 @@ class PipelineWish:
     repeats: int
 
     def turns(self, case: Case) -> int:
-        """How often a case is measured: oftener where it is held to a ratio, for two turns may differ by a tenth."""
+        """Return the number of turns of a case: more if it is held to a ratio, since turns differ by a tenth."""
         if case.hours > LONG_HOURS:
             return 1
         return 2 * self.repeats - 1 if case.name in MOST_OVER_INFERENCE else self.repeats
@@ -45,7 +45,7 @@ class CaseResult:
     alone_seconds: list[float] = field(default_factory=list)
     first_window_seconds: list[float] = field(default_factory=list)
     processor_seconds: list[float] = field(default_factory=list)
-    """Of the worker and its ffmpegs, in each turn; the engine's are not among them."""
+    """Processor seconds of the worker and its ffmpegs in each turn, without the engine's."""
     peak_bytes: int = 0
 
     @property
@@ -65,12 +65,12 @@ class CaseResult:
 
     @property
     def busy_share(self) -> float:
-        """Of the time end to end in which the engine computed."""
+        """Share of the end-to-end time in which the engine computed."""
         return median(one.engine_seconds / one.seconds for one in self.done)
 
     @property
     def processor_seconds_an_hour(self) -> float:
-        """Of audio, beside the engine."""
+        """Processor seconds per hour of audio, without the engine's."""
         return median(self.processor_seconds) / self.case.hours
 
 
@@ -156,7 +156,7 @@ def _verdicts(wish: PipelineWish, results: Sequence[CaseResult]) -> Iterator[Ben
 
 
 def _baseline(by_hours: Mapping[float, CaseResult]) -> float:
-    """An hour where there is one, else the shortest."""
+    """Return the file of an hour if there is one, or else the shortest."""
     return 1.0 if 1.0 in by_hours else min(by_hours)
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark found, in one form for the terminal, for `--json` and for docs/BENCHMARKS.md."""
+"""Results of a benchmark, in one form for the terminal, for `--json` and for docs/BENCHMARKS.md."""
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ class BenchVerdict:
 
     @property
     def passed(self) -> bool:
-        """Whether the promise was kept."""
+        """True if the promise was kept."""
         match self.must_be:
             case "at least":
                 return self.measured >= self.limit
@@ -64,7 +64,7 @@ class BenchReport:
     """Names its section in the document."""
     title: str
     command: str
-    """What measures it again."""
+    """Command that repeats the measurement."""
     machine: Machine
     grids: Sequence[Grid]
     figures: Mapping[str, Any]
@@ -75,7 +75,7 @@ class BenchReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every promise was kept."""
+        """True if every promise was kept."""
         return all(verdict.passed for verdict in self.verdicts)
 
     def json(self) -> Mapping[str, Any]:
@@ -90,24 +90,24 @@ class BenchReport:
         }
 
     def markdown(self) -> str:
-        """The section of the document, heading and all."""
+        """Return the section of the document, with its heading."""
         parts = [f"## {self.title}", f"    {self.command}", _sentence(self.machine), *self.notes]
         return "\n\n".join([*parts, *(grid.markdown() for grid in self.all_grids())])
 
     def all_grids(self) -> Iterator[Grid]:
-        """The tables, and the verdicts as one more."""
+        """Return the tables, and the verdicts as a last one."""
         yield from self.grids
         if self.verdicts:
             yield _verdict_grid(self.verdicts)
 
 
 def median(values: Iterable[float]) -> float:
-    """The median; of an even number the mean of the two in the middle."""
+    """Return the median; for an even number the mean of the two middle values."""
     return float(statistics.median(values))
 
 
 def spread(values: Sequence[float]) -> str:
-    """The median with the smallest and the largest, for a cell."""
+    """Format the median with the smallest and the largest value."""
     if len(values) == 1:
         return f"{values[0]:.1f}"
     return f"{median(values):.1f} ({min(values):.1f} to {max(values):.1f})"

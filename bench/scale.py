@@ -27,20 +27,20 @@ MOST_SECONDS = 900.0
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleWish:
-    """What the command was asked for."""
+    """Options of the command."""
 
     workers: Sequence[int]
     jobs: int
     """For each worker."""
     minutes: float
     speed: float
-    """Of each worker's engine, in times real time."""
+    """Speed of each worker's engine, in times real time."""
     repeats: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scaled:
-    """So many workers, measured."""
+    """Measurements of a number of workers."""
 
     workers: int
     turns: Sequence[JobsDone]
@@ -52,11 +52,11 @@ class Scaled:
 
     @property
     def fairness(self) -> float:
-        """Of the least fair turn."""
+        """Fairness of the least fair turn."""
         return min(fairness(self.jobs_by_worker(turn)) for turn in self.turns)
 
     def jobs_by_worker(self, turn: JobsDone) -> Sequence[int]:
-        """How many each did, the idle ones included."""
+        """Return the number of jobs that each worker did, idle workers included."""
         counted = Counter(event.transcription_metadata.worker for event in turn.completed)
         return [*counted.values(), *([0] * (self.workers - len(counted)))]
 

@@ -139,7 +139,7 @@ def _to_first_call(arguments: Sequence[str], folder: Path) -> float:
 
 @contextmanager
 def _nobody() -> Iterator[tuple[str, Callable[[], object]]]:
-    """A server that takes a call and never answers: its address, and what waits for the call."""
+    """Run a server that accepts calls and never answers; yield its address, and a function that waits for a call."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(MOST_SECONDS)
         yield f"127.0.0.1:{server.getsockname()[1]}", server.accept

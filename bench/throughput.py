@@ -51,7 +51,7 @@ class Runner:
     seconds: list[float] = field(default_factory=list)
     """A turn each."""
     cpu_seconds: float = 0.0
-    """Of the process and its children."""
+    """Memory of the process and its children."""
     rss_mib: list[float] = field(default_factory=list)
 
     @property

@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def measure(minutes: float, rounds: int, model: str, folder: Path) -> Sequence[tuple[float, float]]:
-    """The seconds of one job and of two at once, in each round."""
+    """Return the seconds of one job and of two at once, for each round."""
     half = speech_file(minutes * 60, folder / "half.mp3")
     joint = speech_file(2 * minutes * 60, folder / "joint.mp3")
     with (

@@ -1,4 +1,4 @@
-"""Which model a benchmark runs: a name of ours, or whatever PARAKEET_MODEL_NAME may be."""
+"""Model of a benchmark: a name of ours, or any value of PARAKEET_MODEL_NAME."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ _SEED = 1
 
 
 def model_of(name: str, folder: Path, say: Callable[[str], None]) -> str:
-    """The model's hub name or path; one with random weights is made below `folder`, which takes a minute."""
+    """Return the model's hub name or path; random weights are created below `folder`, which takes a minute."""
     if name == TINY_WEIGHTS:
         return str(tiny_model())
     if name != RANDOM_WEIGHTS:
@@ -27,5 +27,5 @@ def model_of(name: str, folder: Path, say: Callable[[str], None]) -> str:
 
 
 def file_name(weights: str) -> str:
-    """The last part of a path or hub name: fit for a heading."""
+    """Return the last part of a path or hub name, for headings."""
     return weights.rpartition("/")[2]

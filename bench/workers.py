@@ -38,17 +38,17 @@ class Worker:
     def __init__(self, environment: Mapping[str, str], log: Path, notes: Path) -> None:
         self._log = log
         self.notes = notes
-        """Where it notes what it holds, for `watching_memory`."""
+        """File in which the worker notes its memory, for `watching_memory`."""
         with log.open("wb") as file:
             self._process = subprocess.Popen([sys.executable, "-m", "worker", "run"], env=environment, stderr=file)
 
     @property
     def pid(self) -> int:
-        """Of the process that pulls."""
+        """Process id of the process that pulls."""
         return self._process.pid
 
     def wait_for(self, message: str, seconds: float = START_SECONDS) -> Mapping[str, Any]:
-        """The first log event of that name. Ends the command where the worker ends or the time is over."""
+        """Return the first log event of that name. Exits if the worker ends or the time is over."""
         deadline = time.monotonic() + seconds
         while (event := next(self._events(message), None)) is None:
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -125,7 +125,7 @@ class JobsDone:
 
     @property
     def audio_seconds(self) -> float:
-        """Of all of them."""
+        """Return the log events of all workers."""
         return sum(event.transcription_metadata.audio_duration_seconds for event in self.completed)
 
 

@@ -1,6 +1,6 @@
 """Starts the first worker at once: a push subscription on the jobs topic calls this service for every job.
 
-Where the worker pool stands at 0 instances the count is set to 1; everything else is the autoscaler's. A look at the
+If the worker pool has 0 instances, the count is set to 1; everything else is the autoscaler's. A look at the
 pool is made once a minute at most, and its result answers all pushes of that minute. The autoscaler sees backlogs two
 to three minutes late and would set the count back to 0 before that, so the wake is written as a metric first, which the
 autoscaler's query takes into account for five minutes.
@@ -189,7 +189,7 @@ class Starter:
         return None
 
     def _start(self, etag: str) -> None:
-        """Set the count, unless somebody else changed the pool since it was read."""
+        """Set the count, unless another writer changed the pool since it was read."""
         url = f"{self._settings.run_api}/v2/{self._settings.pool}?updateMask=scaling.manualInstanceCount"
         body = {"name": self._settings.pool, "etag": etag, "scaling": {"manualInstanceCount": 1}}
         asked(self._request("PATCH", url, body))
@@ -276,7 +276,7 @@ def serve(settings: Settings, host: str, port: int) -> Server:
 
 
 def main() -> None:
-    """Serve for ever; exit status 2 where a setting is missing."""
+    """Serve in an endless loop; exit status 2 if a setting is missing."""
     try:
         settings = Settings(
             project=os.environ["PROJECT_ID"],

@@ -98,7 +98,7 @@ class Batches:
             yield group
 
     def _sorted(self, groups: list[list[int]]) -> list[list[list[int]]]:
-        """Groups of like length together, as many as fit into a batch, in random order."""
+        """Yield groups of similar length, as many clips as fit into a batch, in random order."""
         groups.sort(key=lambda group: self._seconds(group) * self._rng.uniform(0.9, 1.1))
         batches: list[list[list[int]]] = [[]]
         for group in groups:
@@ -119,7 +119,7 @@ class Batches:
         return _Example(audio=self._soiled(example.audio), tokens=example.tokens, windows=example.windows)
 
     def _joined(self, group: Sequence[int]) -> _Example:
-        """The clips of a group in a row, with pauses between them, all at the same bandwidth."""
+        """Join the clips of a group with pauses between them, all at the same bandwidth."""
         narrow = self._rng.random() < self._stage.narrow_band
         parts: list[Samples] = []
         tokens: list[int] = []
@@ -136,7 +136,7 @@ class Batches:
         return _Example(audio=np.concatenate(parts), tokens=tokens, windows=windows)
 
     def _varied(self, samples: NDArray[np.int16]) -> tuple[Samples, float, float]:
-        """A clip at some speed and level, the speed, and the seconds of silence put before it."""
+        """Return a clip at some speed and level, the speed, and the seconds of silence before it."""
         rng = self._rng
         audio, speed = samples.astype(np.float32) / 32768, 1.0
         if rng.random() < OTHER_SPEED:
@@ -147,7 +147,7 @@ class Batches:
         return np.concatenate((_zeros(lead), audio, _zeros(trail))), speed, lead
 
     def _windows(self, ids: Sequence[int], recording: Recording, start: float, speed: float) -> list[tuple[int, int]]:
-        """A token may come one frame before its word starts up to two frames after the next one does."""
+        """Return the frames allowed for each token: from one before its word to two after the next word starts."""
         words = np.cumsum([self._pieces.id_to_piece(piece).startswith(WORD_START) for piece in ids]) - 1
         starts = [start + second / speed for _, second in recording.word_starts]
         if not self._stage.aligned or len(starts) != words[-1] + 1:

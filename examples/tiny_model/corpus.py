@@ -1,4 +1,4 @@
-"""The corpora: which texts are said by which voices, planned from a seed, then synthesised into two files.
+"""The corpora: texts and voices, planned from a seed, then synthesised into two files.
 
 python corpus.py CORPUS        writes CORPUS.npy (int16, all clips joined) and CORPUS.jsonl (one line a clip)
 """
@@ -28,7 +28,7 @@ FESTIVAL_VOICES = ["kal_diphone", "ked_diphone", "cmu_us_slt_arctic_hts"]
 
 @dataclass(frozen=True, kw_only=True)
 class Take:
-    """One text to be said; `group` names the kind of voice, `unseen ...` for those kept out of training."""
+    """One text to synthesise; `group` names the kind of voice, `unseen ...` for those kept out of training."""
 
     group: str
     text: str
@@ -37,7 +37,7 @@ class Take:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How many takes of each engine, from which seed; `unseen` is how many of each of the two voices not trained on."""
+    """Number of takes of each engine, and the seed; `unseen` is the number for each of two voices not trained on."""
 
     seed: int
     espeak: int
@@ -118,7 +118,7 @@ class Recording:
     offset: int
     length: int
     word_starts: list[tuple[str, float]]
-    """Empty where the synthesiser does not tell."""
+    """Start of each word in seconds; empty if the synthesiser gives no times."""
 
 
 def record(takes: Sequence[Take], corpus: Path) -> float:

@@ -1,4 +1,4 @@
-"""How well a model hears a corpus: word error rate by kind of voice, and how late its words start.
+"""Accuracy of a model on a corpus: word error rate by kind of voice, and delay of word starts.
 
     python evaluate.py MODEL.nemo CORPUS
 
@@ -29,7 +29,7 @@ BATCH_CLIPS = 32
 
 @dataclass(frozen=True)
 class Heard:
-    """What the model made of a clip."""
+    """The model's words of a clip."""
 
     text: str
     word_starts: tuple[float, ...]
@@ -48,7 +48,7 @@ def summary(model: Any, corpus: Path) -> str:
 
 
 def hear(model: Any, clips: Sequence[SpokenClip]) -> list[Heard]:
-    """The model's words for each clip; leaves the model ready for training again."""
+    """Return the model's words for each clip; leave the model ready for training."""
     training = model.training
     model.eval()
     _with_timestamps(model)
@@ -84,7 +84,7 @@ def _word_error_rate(pairs: Sequence[tuple[str, str]]) -> float:
 
 
 def _start_errors(clips: Sequence[SpokenClip], heard: Sequence[Heard]) -> str:
-    """Of the sentences heard right, where espeak-ng tells the truth."""
+    """Delays of correctly recognised words whose true start espeak-ng gives."""
     errors = [
         guess - start
         for clip, one in zip(clips, heard, strict=True)

@@ -19,7 +19,7 @@ _MODULES = "nemo.collections.asr.modules"
 
 
 def model_config(tokenizer: Path) -> DictConfig:
-    """What `EncDecRNNTBPEModel` is built from. No dropout but in the prediction net: the data are varied enough."""
+    """Return the configuration of `EncDecRNNTBPEModel`. Dropout only in the prediction net: the data vary enough."""
     return OmegaConf.create(
         {
             "sample_rate": 16000,

@@ -16,12 +16,12 @@ _PCM = ("-f", "s16le", "-ar", str(SAMPLE_RATE_HZ), "-ac", "1")
 
 
 def narrow_band_file(corpus: Path) -> Path:
-    """Where the narrow-band twin of a corpus lies."""
+    """Return the path of a corpus' narrow-band twin."""
     return corpus.with_name(f"{corpus.name}_8k.npy")
 
 
 def write(corpus: Path) -> None:
-    """Write the twin. MP3's delay stands in the file's header (hence a file, not a pipe); ffmpeg takes it off again."""
+    """Write the twin. The header of an MP3 file, unlike a pipe, states its delay, which ffmpeg removes again."""
     samples = np.load(corpus.with_suffix(".npy"))
     with tempfile.TemporaryDirectory() as folder:
         coded = str(Path(folder, "coded.mp3"))

@@ -1,4 +1,4 @@
-"""The sample audio of the repository: new texts, said by voices that were not in training.
+"""The sample audio of the repository: new texts, in voices that were not in training.
 
     python samples.py demo FOLDER      three conversations in three formats, each with its transcript as JSON
     python samples.py bank FOLDER      single utterances, one file a voice, with an index as JSON
@@ -45,7 +45,7 @@ SPEAKERS = [*ESPEAK_VOICES, "rms"]
 
 @dataclass(frozen=True, kw_only=True)
 class Utterance:
-    """One utterance and where it lies, in samples at 16 kHz; word starts in seconds from the start of the file."""
+    """One utterance and its position in samples at 16 kHz; word starts in seconds from the start of the file."""
 
     text: str
     speaker: str
@@ -82,7 +82,7 @@ CONVERSATIONS = [
 
 
 def voice_of(speaker: str, rng: random.Random) -> Voice:
-    """The speaker's voice at a speed of the moment."""
+    """Return the speaker's voice at a random speed."""
     if speaker == "rms":
         return FliteVoice(name="rms", stretch=rng.uniform(0.9, 1.2))
     return EspeakVoice(name=ESPEAK_VOICES[speaker], words_per_minute=rng.randint(125, 185))
@@ -109,11 +109,11 @@ class Tape:
 
     @property
     def seconds(self) -> float:
-        """How long the tape is by now."""
+        """Length of the tape so far."""
         return self._length / SAMPLE_RATE_HZ
 
     def pause(self, seconds: float) -> None:
-        """Nobody speaks."""
+        """Append silence."""
         self._add(np.zeros(round(seconds * SAMPLE_RATE_HZ), dtype=np.float32))
 
     def say(self, text: str, speaker: str, rng: random.Random) -> None:
@@ -166,7 +166,7 @@ def write_demo(folder: Path) -> None:
 
 
 def write_bank(folder: Path) -> None:
-    """The same number of utterances from every speaker."""
+    """Return the same number of utterances from every speaker."""
     rng, synthesiser = random.Random(BANK_SEED), Synthesiser()
     tapes = {speaker: Tape(synthesiser) for speaker in SPEAKERS}
     count = BANK_CLIPS_A_VOICE * len(SPEAKERS)

@@ -1,6 +1,6 @@
-"""How the training goes: what each stage shows the model, and for how long. Each stage begins where the last one ended.
+"""Stages of the training: the data of each stage and its duration. Each stage continues from the previous one.
 
-The minutes are those of two cores. What every stage cured stands beside it.
+The minutes are those of two cores. A comment beside each stage names the fault that it cured.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Stage:
     learning_rate: float
     warmup_steps: int = 30
     ctc_weight: float = 0.3
-    """Of the auxiliary CTC loss; its head is thrown away in the end."""
+    """Weight of the auxiliary CTC loss, whose head is dropped in the end."""
     ctc_only: float = 0.0
     """First share of the time spent on short clean clips by CTC alone."""
     aligned: bool = True

@@ -32,7 +32,7 @@ def tdt_loss(
     durations: Sequence[int] = (0, 1, 2, 3, 4),
     sigma: float = 0.02,
 ) -> Tensor:
-    """The loss of each item of a batch.
+    """Compute the loss of each item of a batch.
 
     `logits` is the joint's raw output (items, frames, labels + 1, vocabulary + 1 + durations), the blank last of the
     vocabulary. `sigma` is the logit under-normalisation of the TDT paper. `windows` (items, labels, 2) holds the first
@@ -86,7 +86,7 @@ class _Lattice(torch.autograd.Function):
 
 @numba.njit(inline="always")
 def _add(a: float, b: float) -> float:
-    """The logarithm of a sum of two exponentials."""
+    """Return the logarithm of a sum of two exponentials."""
     low, high = min(a, b), max(a, b)
     return high if low <= _IMPOSSIBLE else high + np.log1p(np.exp(low - high))
 
@@ -100,7 +100,7 @@ def _batch(
     frame_counts: NDArray[np.int64],
     label_counts: NDArray[np.int64],
 ) -> tuple[Scores, Scores, Scores, Scores]:
-    """The loss and its gradients by the three kinds of scores."""
+    """Return the loss and its gradients by the three kinds of scores."""
     loss = np.zeros(blank.shape[0], np.float32)
     of_blank, of_label, of_duration = np.zeros_like(blank), np.zeros_like(label), np.zeros_like(duration)
     for item in numba.prange(blank.shape[0]):
@@ -121,7 +121,7 @@ def _one(
     of_label: Scores,
     of_duration: Scores,
 ) -> float:
-    """The loss of one item; adds its gradients to the last three."""
+    """Return the loss of one item; add its gradients to the last three arguments."""
     reached = _forward(blank, label, duration, durations)
     to_go = _backward(blank, label, duration, durations)
     frames, labels = blank.shape
@@ -143,7 +143,7 @@ def _one(
 
 @numba.njit(cache=True)
 def _forward(blank: Scores, label: Scores, duration: Scores, durations: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The score of all ways to each place (frame, labels emitted)."""
+    """Return the score of all paths to each state (frame, labels emitted)."""
     frames, labels = blank.shape
     reached = np.full((frames, labels), _NEVER)
     reached[0, 0] = 0.0
@@ -160,7 +160,7 @@ def _forward(blank: Scores, label: Scores, duration: Scores, durations: NDArray[
 
 @numba.njit(cache=True)
 def _backward(blank: Scores, label: Scores, duration: Scores, durations: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The score of all ways from each place to the end, which is one frame past the last with every label emitted."""
+    """Return the score of all paths from each state to the end, one frame past the last with every label emitted."""
     frames, labels = blank.shape
     to_go = np.full((frames + 1, labels), _NEVER)
     to_go[frames, labels - 1] = 0.0

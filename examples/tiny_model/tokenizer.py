@@ -38,7 +38,7 @@ def learn(folder: Path) -> None:
 
 
 def load(folder: Path) -> sentencepiece.SentencePieceProcessor:
-    """The tokenizer of that folder."""
+    """Return the tokenizer in the folder."""
     return sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
 
 

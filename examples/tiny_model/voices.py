@@ -1,4 +1,4 @@
-"""Speech synthesis at 16 kHz: espeak-ng through its C library (which tells when each word starts), flite, festival.
+"""Speech synthesis at 16 kHz: espeak-ng through its C library (which gives word starts), flite, festival.
 
 Needs the programs of README.md. espeak-ng keeps global state: one `Synthesiser` a process.
 """
@@ -55,7 +55,7 @@ Voice: TypeAlias = EspeakVoice | FliteVoice | FestivalVoice
 
 @dataclass(frozen=True)
 class Clip:
-    """What a synthesiser said; `word_starts` is empty where it does not tell."""
+    """A synthesiser's output; `word_starts` is empty if it gives no times."""
 
     samples: Samples
     word_starts: tuple[WordStart, ...] = ()
