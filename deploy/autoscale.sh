@@ -58,7 +58,7 @@ affordable() {
     if [[ -n $QUOTA_INSTANCES ]] && ((QUOTA_INSTANCES < MAX_INSTANCES)); then
         ((QUOTA_INSTANCES > 0)) || die "the quotas in $REGION let no instance run: $QUOTA_REASON"
         MAX_REPLICAS=$QUOTA_INSTANCES
-        echo "# at most $MAX_REPLICAS instances, not $MAX_INSTANCES: $QUOTA_REASON. deploy/RUNBOOK.md, \"Quotas\""
+        echo "# at most $MAX_REPLICAS instances, not $MAX_INSTANCES: $QUOTA_REASON. docs/operate/runbook.md, \"Quotas\""
     fi
     ((MIN_INSTANCES <= MAX_REPLICAS)) || die "MIN_INSTANCES=$MIN_INSTANCES, but only $MAX_REPLICAS instances may run"
 }

@@ -181,7 +181,7 @@ roll_out() {
     [[ -z $POOL_EXISTS ]] || served=$(live serving) || true
     run gcloud beta run worker-pools replace "$POOL_FILE" ||
         die "the new revision did not start${served:+; $served goes on serving}." \
-            "deploy/RUNBOOK.md, \"It does not start\"; its log: deploy/status.sh $ENVIRONMENT"
+            "docs/operate/runbook.md, \"It does not start\"; its log: deploy/status.sh $ENVIRONMENT"
     run gcloud beta run worker-pools describe "$POOL" --region="$REGION"
     [[ -z $DRY_RUN ]] || return 0
     NEW_REVISION=$(gcloud beta run worker-pools describe "$POOL" --region="$REGION" \

@@ -77,7 +77,7 @@ await_ready() {
     done
     if [[ -z $entry ]]; then
         echo "# the last thing that $1 logged: $(logged "$1" 'severity>=DEFAULT')" >&2
-        die "no worker of $1 became ready within $most s. deploy/RUNBOOK.md, \"It does not start\"; to go back: deploy/rollback.sh $ENVIRONMENT"
+        die "no worker of $1 became ready within $most s. docs/operate/runbook.md, \"It does not start\"; to go back: deploy/rollback.sh $ENVIRONMENT"
     fi
     echo "# worker.ready: $entry"
 }

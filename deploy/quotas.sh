@@ -54,6 +54,6 @@ require_quota() {
     fi
     ((QUOTA_INSTANCES >= needed)) ||
         die "the quotas in $REGION let $QUOTA_INSTANCES instances of $VCPUS vCPU and $MEMORY_GIB GiB run ($QUOTA_REASON)," \
-            "$needed are needed. deploy/RUNBOOK.md, \"Quotas\"; if you know better: --no-quota-check"
+            "$needed are needed. docs/operate/runbook.md, \"Quotas\"; if you know better: --no-quota-check"
     echo "# quotas in $REGION: $QUOTA_INSTANCES instances fit ($QUOTA_REASON)"
 }

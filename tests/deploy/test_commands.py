@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.deploy.project import IMAGES, Project
-from tests.support.deploy.scripts import BARE, DEPLOY, IMAGE, dry_run
+from tests.support.deploy.scripts import BARE, IMAGE, RUNBOOK, dry_run
 
 RUNS = [
     ("provision.sh",),
@@ -108,7 +108,7 @@ def project_that_stands(folder: Path) -> Project:
 
 
 def test_gcloud_knows_every_command_of_the_runbook(tree: dict[str, Any]) -> None:
-    text = (DEPLOY / "RUNBOOK.md").read_text().replace("\\\n", " ")
+    text = RUNBOOK.read_text().replace("\\\n", " ")
     lines = re.findall(r"^ {4}(gcloud [^#\n]*)", text, re.MULTILINE)
 
     commands = [shlex.split(line.replace("$(", "(").replace("(", "").replace(")", "")) for line in lines]

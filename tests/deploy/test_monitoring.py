@@ -285,7 +285,7 @@ def test_every_log_based_metric_has_an_alert_and_names_the_resource_that_it_is_o
 
 def anchors() -> set[str]:
     """The headings of the runbook, as its pages link to them."""
-    headings = re.findall(r"^#+ (.*)$", (ROOT / "deploy" / "RUNBOOK.md").read_text(), re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", (ROOT / "docs" / "operate" / "runbook.md").read_text(), re.MULTILINE)
     return {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 

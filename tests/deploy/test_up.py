@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.deploy.project import GIB, IMAGES, QUOTAS, Project
-from tests.support.deploy.scripts import BARE, DEPLOY
+from tests.support.deploy.scripts import BARE, DEPLOY, RUNBOOK
 
 KEY = {"DEEPGRAM_API_KEY": "a-secret-key"}
 STEPS = (
@@ -223,7 +223,7 @@ def test_the_log_is_read_with_one_filter_of_this_pool(tmp_path: Path) -> None:
 def test_a_new_operator_needs_three_commands_after_the_clone_and_the_second_brings_the_first_transcript(
     tmp_path: Path,
 ) -> None:
-    page = (DEPLOY / "RUNBOOK.md").read_text().split("## Deploy for the first time\n")[1].split("\n## ")[0]
+    page = RUNBOOK.read_text().split("## Deploy for the first time\n")[1].split("\n## ")[0]
     block = re.search(r"(?:^ {4}.*\n)+", page, re.MULTILINE)
     assert block is not None
     commands = [line.strip().split("  #")[0].strip() for line in block[0].splitlines()]

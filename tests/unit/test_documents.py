@@ -88,31 +88,35 @@ def parse(command: str) -> None:
     current.make_context(current.name, list(words), parent=context)
 
 
+def fault_of(command: str) -> str | None:
+    """Return what is wrong with a command line of ours; None for a good one, or one that is not ours to check."""
+    inner = re.sub(r"^deploy/env\.sh \w+ ", "", command)
+    match inner.split():
+        case ["klipstream-worker", *_]:
+            return parse_fault(inner)
+        case ["make", target, *_]:
+            known = re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            return None if known else "no such target"
+        case ["python" | "python3", "-m", module, *_]:
+            return None if list(ROOT.glob(module.replace(".", "/") + "*")) else "no such module"
+        case ["python" | "python3", script, *_] | [script, *_] if "/" in script:
+            return None if (ROOT / script).exists() else "no such script"
+        case [first, *_] if first not in ELSEWHERE:
+            return "neither one of ours nor marked as needing the cloud"
+    return None
+
+
+def parse_fault(command: str) -> str | None:
+    """Return the usage error of a command of `klipstream-worker`, or None."""
+    try:
+        parse(command)
+    except click.UsageError as error:
+        return error.format_message()
+    return None
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_a_page_exists_with_its_options(page: Path) -> None:
-    wrong = []
-    for command in commands_of(page):
-        inner = re.sub(r"^deploy/env\.sh \w+ ", "", command)
-        words = inner.split()
-        match words:
-            case ["klipstream-worker", *_]:
-                try:
-                    parse(inner)
-                except click.UsageError as error:
-                    wrong.append(f"{command}: {error.format_message()}")
-            case ["make", target, *_]:
-                if not re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE):
-                    wrong.append(f"{command}: no such target")
-            case ["python" | "python3", script, *_] if script.endswith(".py"):
-                if not (ROOT / script).exists():
-                    wrong.append(f"{command}: no such script")
-            case ["python" | "python3", "-m", module, *_]:
-                if not list(ROOT.glob(module.replace(".", "/") + "*")):
-                    wrong.append(f"{command}: no such module")
-            case [script, *_] if script.startswith("deploy/"):
-                if not (ROOT / script).exists():
-                    wrong.append(f"{command}: no such script")
-            case [first, *_] if first not in ELSEWHERE:
-                wrong.append(f"{command}: neither one of ours nor marked as needing the cloud")
+    wrong = [f"{command}: {fault}" for command in commands_of(page) if (fault := fault_of(command))]
 
     assert wrong == []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
+RUNBOOK = ROOT / "docs" / "operate" / "runbook.md"
 IMAGE = "us-central1-docker.pkg.dev/klipstream/transcription/worker@sha256:" + "0" * 64
 BARE = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
 
