@@ -48,7 +48,7 @@ def main() -> None:
 
 @dataclasses.dataclass(kw_only=True)
 class GpuFigures:
-    """What has been found so far. Printed and written as it comes, so that nothing is lost when the machine goes."""
+    """Results so far. Printed and written one by one, so that nothing is lost if the machine goes away."""
 
     write: Path
     until: float

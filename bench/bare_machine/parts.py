@@ -35,7 +35,7 @@ _TERA = 1e12
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What is measured, on what device, and how much of it."""
+    """Plan of the measurements: model, device and repeats."""
 
     model: Path
     files: ModelFiles
@@ -43,7 +43,7 @@ class Setup:
     precisions: Sequence[str]
     window_counts: Sequence[int]
     ceiling_seconds: float
-    """Of the sustained ceiling."""
+    """Duration of the sustained ceiling's measurement."""
 
     @property
     def on_gpu(self) -> bool:
@@ -91,7 +91,7 @@ def ceilings(setup: Setup) -> Found:
 
 
 def speeds(setup: Setup) -> Iterator[tuple[str, Found]]:
-    """Encoder alone and end to end, by precision, graphs and number of windows; yields as it goes."""
+    """Measure the encoder alone and end to end, by precision, graphs and number of windows; yield each result."""
     for precision in setup.precisions:
         for graphs in (True, False) if setup.on_gpu else (False,):
             transcriber = opened(setup, precision, graphs=graphs)
@@ -123,7 +123,7 @@ def agreement(setup: Setup) -> Found:
 
 
 def profiles(setup: Setup) -> Found:
-    """The kernels of a full pass, without graphs."""
+    """Profile the kernels of a full pass, without graphs."""
     transcriber = opened(setup, setup.precisions[0], graphs=False)
     return dataclasses.asdict(profile_pass(transcriber, windows_of_speech(transcriber.batch_size), setup.device))
 
@@ -148,13 +148,13 @@ def first_text(model: Path, precision: str) -> Found:
 
 
 def lost_workspace(model: Path, precision: str) -> Found:
-    """Finding 1: a graph dropped beside others, in torch itself, and ours where recordings are refused."""
+    """Provoke finding 1: a graph dropped beside others, in torch itself, and ours where recordings are refused."""
     ours = provoked.ours_without_room_for_graphs(open_model_files(model), PRECISIONS[precision])
     return {**ours, "torch_itself": provoked.torch_loses_the_workspace()}
 
 
 def priorities(model: Path, precision: str) -> Found:
-    """Finding 2: milliseconds of small kernels beside large products, by the priority they were recorded at."""
+    """Measure finding 2: milliseconds of small kernels beside large products, by the priority of their recording."""
     del model, precision
     return {f"priority {priority}": round(provoked.wait_beside_large_products(priority), 2) for priority in (0, -1)}
 
@@ -174,7 +174,7 @@ def nemo(model: Path, precision: str) -> Found:
 
 
 def transformers(model: Path, precision: str) -> Found:
-    """The encoder in transformers, in times real time."""
+    """Measure the encoder in transformers, in times real time."""
     device, layers = any_device(), open_model_files(model).config.n_layers
     sizes = (8, 32) if device.type == "cuda" else (1,)
     return rivals.transformers_speeds(layers, 24.0, device, PRECISIONS[precision], batch_sizes=sizes)

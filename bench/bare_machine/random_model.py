@@ -134,7 +134,7 @@ def _random(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def _tokenizer() -> bytes:
-    """Return as many pieces as the real model has, of a language that nobody speaks."""
+    """Return a tokenizer with as many pieces as the real model's, of a made-up language."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=_sentences(random.Random(_SEED)),

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from bench.bare_machine.speed import seconds_of, timed
 
 _DEFAULT_BATCH = 4
-"""Of NeMo's `transcribe`."""
+"""Batch size of NeMo's `transcribe`."""
 
 _FRAMES_PER_SECOND = 100
-"""Of a spectrogram."""
+"""Frames per second of a spectrogram."""
 
 
 def is_installed(package: str) -> bool:

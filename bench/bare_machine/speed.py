@@ -40,7 +40,7 @@ def ceiling(device: torch.device, dtype: torch.dtype, *, seconds: float) -> Ceil
 
 
 def speech(seconds: float, seed: int) -> NDArray[np.int16]:
-    """Return noise in syllables and pauses: what random weights hear is of no matter, but it must not be silence."""
+    """Return noise in syllables and pauses: random weights need no words, but the audio must not be silent."""
     rng = np.random.default_rng(seed)
     samples = round(seconds * SAMPLE_RATE_HZ)
     syllables = np.repeat(rng.uniform(0.0, 1.0, -(-samples // 3_200)) ** 2, 3_200)[:samples]

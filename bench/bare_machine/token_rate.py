@@ -13,12 +13,12 @@ from worker.adapters.parakeet.network.transcriber import BLOCK_STEPS, Transcribe
 from worker.adapters.parakeet.network.weights import Weights
 
 TOKENS_PER_SECOND = 4.0
-"""Of the pieces of a vocabulary of 1,024, in English speech."""
+"""Pieces per second of English speech, with a vocabulary of 1,024."""
 
 _MOST_BIAS = 64.0
 _TRIALS = 12
 _FRAMES = 64
-"""Of each window: while a trial emits too many tokens, every frame costs ten steps."""
+"""Frames used of each window: while a trial emits too many tokens, every frame costs ten steps."""
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*.md"), *ROOT.glob(".github/*.md")])
 ELSEWHERE = frozenset(
-    {"gcloud", "curl", "pip", "export", "printf", "echo", "grep", "pytest", "-n", "promises:", "error"}
+    {"gcloud", "kubectl", "curl", "pip", "export", "printf", "echo", "grep", "pytest", "-n", "promises:", "error"}
 )
 """First words of lines that need the cloud or the reader's own machine, or that show output."""
 
