@@ -1,1 +1,1 @@
-"""NVIDIA Parakeet TDT through NeMo, in a process of its own."""
+"""NVIDIA Parakeet TDT, in a process of its own."""
