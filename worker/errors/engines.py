@@ -50,7 +50,7 @@ class ModelLoadingError(WorkerFault):
 
     code = ErrorCode.MODEL_LOADING_ERROR
     part = "engine"
-    suggested_action = "check PARAKEET_MODEL_NAME: a hub name, or a path to a readable .nemo file"
+    suggested_action = "check PARAKEET_MODEL_NAME: a hub name, a readable .nemo file, or a folder of safetensors"
 
     def __init__(self, model: str, reason: str) -> None:
         self.model, self.reason = model, reason

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from worker.adapters.parakeet.loading.hub import hub_model
 from worker.errors import ModelLoadingError
 
 
 def model_path(name: str) -> Path:
     """Return the path, absolute, of the model of that name or path; a hub name is downloaded where it is not cached.
 
-    Raises `ModelLoadingError`, and what the hub client raises.
+    Raises `ModelLoadingError`.
     """
     path = Path(name)
     if path.is_dir():
@@ -20,10 +21,4 @@ def model_path(name: str) -> Path:
     if name.startswith((".", "/")) or name.count("/") != 1:
         reason = "neither a .nemo file, nor a folder, nor a hub name like nvidia/parakeet-tdt-0.6b-v2"
         raise ModelLoadingError(name, reason)
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415  not for a file on this machine
-    from huggingface_hub.errors import EntryNotFoundError  # noqa: PLC0415
-
-    try:
-        return Path(hf_hub_download(name, f"{path.name}.nemo"))
-    except EntryNotFoundError as error:
-        raise ModelLoadingError(name, f"the hub repository holds no {path.name}.nemo") from error
+    return hub_model(name)
