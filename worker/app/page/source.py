@@ -89,23 +89,24 @@ class WorkersPage:
             found = await results.newest()
         except WorkerError as exc:
             return overview_of(workers, (), now, f"The state bucket cannot be read: {exc}")
-        return overview_of(workers, found, now, results.problem)
+        # of thousands of results it takes a tenth of a second, in which /health must be answered
+        return await asyncio.to_thread(overview_of, workers, found, now, results.problem)
 
     async def job(self, job_id: str) -> JobStory | None:
         """Return one job; None where none of this id is known."""
-        try:
-            TypeAdapter(Id).validate_python(job_id)
-        except ValidationError:
+        if not _is_id(job_id):
             return None
         traces = await self._traces(job_id)
         return story_of(traces, datetime.now(UTC)) if traces.is_known else None
 
     async def audio(self, job_id: str) -> Path | None:
         """Return the file of the development server; None elsewhere."""
-        story = await self.job(job_id)
-        if story is None or story.transcript is None or self.bucket is None:
+        if self.bucket is None or self.objects is None or not _is_id(job_id):
             return None
-        result = await self._result(job_id)
+        try:
+            result = await self._result(job_id)
+        except WorkerError:
+            return None
         return self._audio_file(result.ended) if result and isinstance(result.ended, CompletedEvent) else None
 
     # one job
@@ -118,7 +119,7 @@ class WorkersPage:
                     facts |= {"running": job, "worker": worker.health.worker}
             for ended in worker.health.last_jobs if worker.health else ():
                 if ended.job_id == job_id:
-                    facts["chunks"] = ended.chunks
+                    facts["ended"] = ended
         if self.bucket is None:
             return JobTraces(**facts)
         try:
@@ -159,6 +160,15 @@ class WorkersPage:
             return None
         path = (self.objects / uri.removeprefix("gs://")).resolve()
         return path if path.is_relative_to(self.objects.resolve()) and path.is_file() else None
+
+
+def _is_id(text: str) -> bool:
+    """Return True for a job id; anything else must not become a part of an object's name."""
+    try:
+        TypeAdapter(Id).validate_python(text)
+    except ValidationError:
+        return False
+    return True
 
 
 async def _checkpoints(files: StateFiles, standing: Sequence[ObjectFacts]) -> Sequence[tuple[Checkpoint, datetime]]:

@@ -10,7 +10,7 @@ from schemas.events import CompletedEvent, CostEvent, FailedEvent
 from schemas.state import Checkpoint, ClaimRecord
 from worker.adapters.web.rendering import span
 from worker.adapters.web.views import CostLine, JobStory, Problem, Segment, StoryStep, Transcript
-from worker.app.page.health_document import RunningFacts
+from worker.app.page.health_document import EndedFacts, RunningFacts
 from worker.app.page.overview import flags_of, running_segments, segment_of
 from worker.app.page.results import JobResult
 
@@ -27,14 +27,14 @@ class JobTraces:
     running: RunningFacts | None = None
     worker: str = ""
     """The worker that runs it."""
-    chunks: Sequence[str] = ()
-    """The engine of each chunk, where the worker that did the job still lists it."""
+    ended: EndedFacts | None = None
+    """The job in the list of its worker, which has the newest ones."""
     transcript: Transcript | None = None
 
     @property
     def is_known(self) -> bool:
         """The job has left a trace."""
-        return bool(self.result or self.claim or self.checkpoints or self.running)
+        return bool(self.result or self.claim or self.checkpoints or self.running or self.ended)
 
 
 def story_of(traces: JobTraces, now: datetime) -> JobStory:
@@ -42,12 +42,31 @@ def story_of(traces: JobTraces, now: datetime) -> JobStory:
     result = traces.result
     if result is not None and traces.running is None:
         return _concluded(traces, result)
+    if traces.ended is not None and traces.running is None:
+        return _listed(traces.job_id, traces.ended)
     return _unfinished(traces, now)
+
+
+def _listed(job_id: str, ended: EndedFacts) -> JobStory:
+    """Return all that the health document has of an ended job."""
+    length = f"{_length(ended.audio_seconds)} of audio in " if ended.audio_seconds else "Ended after "
+    return JobStory(
+        job_id=job_id,
+        video_id=ended.video_id or job_id,
+        status="failed" if ended.code else "completed",
+        lede=f"{length}{_length(ended.seconds)}.",
+        problem=Problem(title=f"Failed: {ended.code}.") if ended.code else None,
+        segments=[segment_of(engine) for engine in ended.chunks],
+        steps=[StoryStep(at=ended.ended_at, title="Failed" if ended.code else "Completed")],
+        usd=ended.cost_usd,
+        baseline_usd=ended.baseline_usd,
+        facts=[("Cost", f"${ended.cost_usd:.4f}")] if ended.cost_usd is not None else (),
+    )
 
 
 def _concluded(traces: JobTraces, result: JobResult) -> JobStory:
     ended, cost = result.ended, result.cost
-    segments = [segment_of(engine) for engine in traces.chunks]
+    segments = [segment_of(engine) for engine in (traces.ended.chunks if traces.ended else ())]
     return JobStory(
         job_id=traces.job_id,
         video_id=(ended.job.video_id if ended else None) or traces.job_id,

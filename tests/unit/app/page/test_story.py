@@ -53,5 +53,16 @@ def test_a_job_that_runs_again_is_running_whatever_its_last_result_was() -> None
     assert story_of(JobTraces(job_id="j1", running=running, result=result_of(failed("j1"))), NOW).status == "running"
 
 
+def test_without_the_bucket_an_ended_job_has_what_its_worker_lists() -> None:
+    ended = health().last_jobs[0].model_copy(update={"code": "AUDIO_NOT_FOUND", "cost_usd": 0.01})
+
+    story = story_of(JobTraces(job_id="j0", ended=ended), NOW)
+
+    assert (story.status, story.lede) == ("failed", "Ended after 9.0 s.")
+    assert story.problem is not None
+    assert story.problem.title == "Failed: AUDIO_NOT_FOUND."
+    assert story.problem.command == ""
+
+
 def test_nothing_is_known_of_a_job_without_traces() -> None:
     assert not JobTraces(job_id="a").is_known
