@@ -15,7 +15,7 @@ export CONTAINER_ENGINE ?= docker
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo quick test client lint lint-code lint-deploy format bench smoke chaos schemas lock clean
+.PHONY: help install demo quick test docs client lint lint-code lint-deploy format bench smoke chaos schemas lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -59,7 +59,7 @@ lint-deploy: install
 
 # Tests with processes and a model, and those that measure time, want the machine for themselves; the others share it, and
 # coverage is measured in them alone: a tracer would slow what is timed, and what runs in processes would need one of its own.
-test: lint ## lint, then every test, with branch coverage
+test: lint docs ## lint, documents, then every test, with branch coverage
 	$(BIN)/pytest -n 2 --cov tests/unit tests/media tests/contract tests/deploy
 	$(BIN)/pytest tests/integration tests/chaos tests/gpu tests/browser
 
@@ -68,6 +68,9 @@ client: ## the client's tests on the base install alone: make client PYTHON=pyth
 	$(PYTHON) -m venv .venv-client
 	$(CLIENT) pip install -q --editable . hypothesis jsonschema pytest pytest-asyncio pytest-timeout
 	$(CLIENT) pytest --noconftest -W 'ignore:You are using a non-supported Python:FutureWarning' tests/unit/client tests/unit/schemas
+
+docs: install ## the documentation site, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 format: install ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
@@ -105,4 +108,4 @@ lock: install ## resolve the dependencies anew: for Python 3.11 to 3.13, and for
 	$(LOCK) -c requirements-dev.txt --extra nemo -o deploy/requirements-nemo.txt
 
 clean: ## remove what make made
-	rm -rf $(VENV) demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) demo-output site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
