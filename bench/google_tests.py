@@ -76,6 +76,16 @@ SUITES = (
             "test_create_cloudstorage_subscription": "needs a Cloud Storage that Pub/Sub writes to",
         },
     ),
+    Suite(
+        file="samples/snippets/publisher_test.py",
+        processes=0,
+        left_out={
+            "ingestion": "needs topics that read from other services",
+            "test_update_topic_type": "needs topics that read from other services",
+            "test_detach_subscription": "detaching is not served, for nothing here does it",
+        },
+    ),
+    Suite(file="samples/snippets/iam_test.py", processes=0, left_out={}),
     Suite(file="samples/snippets/quickstart/quickstart_test.py", processes=0, left_out={}),
 )
 
