@@ -23,11 +23,11 @@ log = structlog.get_logger()
 
 
 _SLOWEST_GPU = 1 / 40
-"""Seconds for a second of audio: slower is of no use to those who pay for it."""
+"""Seconds for a second of audio. A slower GPU costs more than Deepgram."""
 
 
 class EngineState(StrEnum):
-    """Where the engine is; it serves only when `ready`, and tries to come back from `failed` for ever."""
+    """The engine's state. It serves only when `ready`; when `failed` it goes on restarting its process."""
 
     LOADING = "loading"
     READY = "ready"
@@ -41,11 +41,11 @@ class EngineHealth:
 
     state: EngineState
     state_seconds: float
-    """For how long it has been in that state."""
+    """Since it entered that state."""
     failing_seconds: float
-    """Since the first of the tries to replace its process that failed; 0 where none has, or the last did not."""
+    """Seconds since restarts began failing; 0 after a success."""
     reason: str | None
-    """Why it is not ready."""
+    """The reason why it is not ready."""
     restarts: int
     heartbeat_age_seconds: float | None
     device_memory_bytes: int
@@ -54,13 +54,13 @@ class EngineHealth:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Patience:
-    """How long the engine waits before it takes its process for lost, and before it tries again."""
+    """The timeouts after which the engine replaces its process, and the backoff between restarts."""
 
     start_seconds: float = 230  # less than Cloud Run's longest start-up probe, 240 s: then the reason is still logged
     heartbeat_seconds: float = 0.5
     silence_seconds: float = 5  # a process that computes keeps beating: that is a thread of its own
     batch_seconds: float = 30
-    """For an answer; to it comes, of all audio under way, the length on a CPU, a fortieth of it on a GPU."""
+    """For an answer, plus the length of all running audio on a CPU, or a fortieth of that on a GPU."""
     first_backoff_seconds: float = 0.5
     longest_backoff_seconds: float = 30
     starts_to_fail: int = 3
@@ -68,7 +68,7 @@ class Patience:
 
 
 class ParakeetEngine:
-    """A Parakeet TDT model, from a hub name or a `.nemo` file, that hears windows of all jobs in shared batches.
+    """A Parakeet TDT model, from a hub name or a file, that transcribes windows of all jobs in shared batches.
 
     Entering waits for the model and raises `ModelLoadingError` or `GpuNotAvailable`; leaving kills the process and
     refuses what still waits. In between a process that dies, hangs or falls silent is replaced and its batches are
@@ -171,7 +171,7 @@ class ParakeetEngine:
         )
 
     async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
-        """Hear one window, as the port has it. ValueError above 40 s."""
+        """Transcribe one window, as the port says. ValueError above 40 s."""
         if self._state is EngineState.FAILED:
             raise GpuNotAvailable(str(self._reason))
         if not len(samples):
@@ -194,10 +194,10 @@ class ParakeetEngine:
             self._serve(child, ready)
 
     async def _lost(self, child: InferenceProcess) -> WorkerError:
-        """Wait until the process is of no more use, and say why.
+        """Wait until the process has ended, hangs or is silent; return that as an error.
 
-        Silence is counted in rounds of this loop, not by the clock: after a pause of the whole worker the process must
-        get its chance to beat.
+        Silence is counted in rounds of this loop, not by the clock: after a pause of the whole worker the process gets
+        time to beat again.
         """
         silent_rounds, beats = 0, child.beats
         while silent_rounds * self._patience.heartbeat_seconds < self._patience.silence_seconds:
@@ -276,7 +276,7 @@ class ParakeetEngine:
         self._state, self._reason, self._since = state, reason, time.monotonic()
 
     def _unsupervised(self, supervisor: asyncio.Task[None]) -> None:
-        """Leave nobody waiting when the supervisor ends: by leaving the engine, or by an error of ours."""
+        """Refuse all windows when the supervisor ends: because the engine was left, or by an error of ours."""
         if not supervisor.cancelled():
             log.error("engine.supervisor_failed", exc_info=supervisor.exception())
         self._enter(EngineState.FAILED, "it is closed")
