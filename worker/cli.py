@@ -273,6 +273,19 @@ def transcribe(
 
 
 @app.command()
+def accuracy(
+    manifest: Annotated[
+        Path, typer.Option(help="JSON lines with audio_filepath and text, as NeMo's", exists=True, dir_okay=False)
+    ],
+    as_json: Json = False,
+) -> None:
+    """Word error rate of files whose words are known, by file and format, with the model that is set."""
+    from worker.commands.accuracy import accuracy as command
+
+    command(manifest, as_json=as_json)
+
+
+@app.command()
 def prepare(
     model: Annotated[str, typer.Argument(help="a hub name, or a path to a .nemo file")],
     out: Annotated[Path, typer.Argument(help="the .nemo file to write", dir_okay=False)],

@@ -102,7 +102,7 @@ async def _transcribe_all(
             for name, file in named.items():
                 bar = partial(bars.update, bars.add_task(name, total=None))
                 try:
-                    heard = await _hear(jobs, decoder, engine, file, bar)
+                    heard = await transcribe_file(jobs, decoder, engine, file, bar)
                 except WorkerError as exc:
                     failed += 1
                     told: dict[str, object] = {"file": str(file), "error_code": exc.code.value, "error": str(exc)}
@@ -114,13 +114,14 @@ async def _transcribe_all(
     return failed
 
 
-async def _hear(
+async def transcribe_file(
     jobs: JobSettings,
     decoder: AudioDecoder,
     engine: WindowRecogniser,
     file: Path,
     bar: Callable[..., None],
 ) -> transcription.Transcribed:
+    """Transcribe one file by Parakeet alone; `bar` receives total and completed seconds. Raises `WorkerError`."""
     bar(total=(await decoder.probe(file)).duration_seconds)
     return await transcription.Transcription(
         decoder=decoder,
