@@ -18,11 +18,11 @@ from schemas.text import plain, plain_lines
 from worker.dlq_cli import Json, dlq
 
 UsageError: Any = typer.BadParameter.__mro__[1]
-"""Of the library that typer carries, which it does not export under a name that stays."""
+"""Base class of typer's bundled click errors, which typer exports under no stable name."""
 
 
 class LocalOutput(StrEnum):
-    """What `transcribe` writes besides the standard files."""
+    """Formats that `transcribe` writes besides the standard files."""
 
     SRT = "srt"
     VTT = "vtt"
@@ -70,7 +70,7 @@ OpensBrowser = Annotated[bool, typer.Option(help="open the page where there is a
 
 @app.command()
 def run() -> None:
-    """The worker: pull jobs until SIGTERM. Settings come from the environment."""
+    """Run the worker: pull jobs until SIGTERM. Settings come from the environment."""
     from worker.commands.run import run as command
 
     command()
@@ -89,7 +89,7 @@ def health(
     url: Annotated[str | None, typer.Argument(help="of the worker's health port; default: HEALTH_PORT here")] = None,
     live: Annotated[bool, typer.Option("--live", help="only whether it should be left alone")] = False,
 ) -> None:
-    """How the worker is, as JSON; exit 1 unless it can do jobs now. For container health checks."""
+    """Print the worker's health as JSON; exit 1 unless it can do jobs now. For container health checks."""
     from worker.commands.health import health as command
 
     command(url, "live" if live else "health")
@@ -177,7 +177,7 @@ def page(
     port: PagePort = 8090,
     browser: OpensBrowser = True,
 ) -> None:
-    """The page of a whole fleet, read-only: health ports within reach, and the state bucket with your credentials."""
+    """Serve a read-only page of a fleet, from reachable health ports and the state bucket, with your credentials."""
     from worker.commands.page import page as command
 
     command(url or [], port=port, opens_browser=browser)
@@ -225,16 +225,16 @@ def validate(
     audio_uri: Annotated[list[str] | None, typer.Argument(help="gs://bucket/object; default: made speech")] = None,
     hours: Annotated[
         list[float] | None,
-        typer.Option(help="length of made speech; default: 0.5, 2 and 4 where no URI is given", min=0.001),
+        typer.Option(help="hours of synthetic speech; default without a URI: 0.5, 2 and 4", min=0.001),
     ] = None,
     method: Annotated[list[Method] | None, typer.Option(help="each is forced on every audio; default: auto")] = None,
     copies: Annotated[int, typer.Option(help="jobs of each audio and method", min=1)] = 1,
-    at_once: Annotated[int, typer.Option(help="jobs under way at once", min=1)] = 1,
+    at_once: Annotated[int, typer.Option(help="jobs in flight at once", min=1)] = 1,
     bucket: Annotated[str | None, typer.Option(envvar="AUDIO_BUCKET", help="where made speech is uploaded to")] = None,
     timeout: Annotated[float, typer.Option(help="seconds to wait at most")] = 3600.0,
     as_json: Json = False,
 ) -> None:
-    """The acceptance run of a deployed environment: jobs through it, judged by what was promised."""
+    """Run the acceptance test of a deployed environment: send jobs and judge them by the promises."""
     from worker.commands.validate import AcceptancePlan
     from worker.commands.validate import validate as command
 
@@ -309,7 +309,7 @@ def costs(
     explain: Annotated[bool, typer.Option("--explain", help="how prices and speed make the savings")] = False,
     as_json: Json = False,
 ) -> None:
-    """What jobs cost, by day and engine, and what was saved against Deepgram."""
+    """Show the costs of jobs by day and engine, and the savings against Deepgram."""
     from worker.commands import costs as command
 
     if explain:

@@ -28,11 +28,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Engines:
-    """What can hear, how well Parakeet is, and what all of it costs."""
+    """The worker's engines, the trust in Parakeet, and prices."""
 
     parakeet: MeteredRecogniser
     process: ParakeetEngine | None
-    """What supervises the inference process; None where there is none."""
+    """Supervisor of the inference process; None if there is none."""
     paid: PaidRecogniser | None
     health: EngineTrust
     readiness: Readiness
@@ -91,7 +91,7 @@ def start_engine(
 async def started_or_none(
     starting: AbstractAsyncContextManager[WindowRecogniser], *, may_do_without: bool
 ) -> AsyncIterator[WindowRecogniser]:
-    """The engine, or `NoEngine` where it finds no GPU and the worker may do without. Raises what starting it raises."""
+    """Start the engine; return `NoEngine` if there is no GPU and the worker may work without. Raises start errors."""
     async with AsyncExitStack() as stack:
         try:
             engine = await stack.enter_async_context(starting)
@@ -107,7 +107,7 @@ async def started_or_none(
 async def open_deepgram(
     settings: EngineSettings, money: MoneySettings, store: ObjectStore, state_bucket: str
 ) -> AsyncIterator[PaidRecogniser | None]:
-    """The fallback with its price and budget, or None where there is no key.
+    """Open the fallback with its price and budget; yield None if there is no key.
 
     Raises `ValueError` for a key that cannot be sent, `DeepgramPriceUnknown`.
     """
@@ -127,7 +127,7 @@ async def open_deepgram(
 
 
 def make_deepgram(settings: EngineSettings, api_key: str, retries: RetryPolicy) -> DeepgramRecogniser:
-    """The adapter, to be entered. Raises `ValueError` for a key that cannot be sent."""
+    """Return the adapter, a context manager. Raises `ValueError` for a key that cannot be sent."""
     return DeepgramRecogniser(
         api_key=api_key,
         model=settings.deepgram_model,
@@ -140,21 +140,21 @@ def make_deepgram(settings: EngineSettings, api_key: str, retries: RetryPolicy) 
 
 
 def make_budget(money: MoneySettings, store: ObjectStore, state_bucket: str) -> Budget:
-    """The pool's daily limit, kept in the state bucket; none where the settings have none."""
+    """Return the pool's daily budget in the state bucket, or an unlimited one if the settings have none."""
     if money.fallback_budget_usd_per_day is None:
         return NoLimit()
     return FallbackBudget(store, state_bucket, SystemClock(), usd_per_day=money.fallback_budget_usd_per_day)
 
 
 def only_deepgram(settings: EngineSettings, routing: RoutingSettings) -> str:
-    """The setting that leaves nothing but Deepgram, as `NAME=value`; empty where Parakeet may work."""
+    """Return the setting that excludes Parakeet, as `NAME=value`; an empty string if Parakeet is allowed."""
     if not settings.enable_gpu_transcription:
         return "ENABLE_GPU_TRANSCRIPTION=false"
     return "TRANSCRIPTION_METHOD=deepgram" if routing.transcription_method is Method.DEEPGRAM else ""
 
 
 def prices(settings: EngineSettings, money: MoneySettings, *, uses_gpu: bool) -> Prices:
-    """The price book's figures, or the settings' where they are given; without a GPU none is paid for.
+    """Return the price book's prices, overridden by the settings; without a GPU its price is 0.
 
     Raises `DeepgramPriceUnknown`.
     """

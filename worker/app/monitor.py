@@ -70,9 +70,9 @@ log = structlog.get_logger(__name__)
 
 
 class Watch:
-    """Sees what it has been told of: at first nothing, which counts as loading. Belongs to one event loop.
+    """Samples the state of the registered components; before any is registered, the worker counts as loading.
 
-    `condition` and `age_seconds` may be asked for in any thread.
+    Belongs to one event loop; `condition` and `age_seconds` may be read in any thread.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Watch:
 
     @property
     def age_seconds(self) -> float:
-        """For how long nobody has looked."""
+        """Age of the last sample, in seconds."""
         return self._clock.monotonic() - self._seen_at
 
     def identified(self, identity: Identity) -> None:
@@ -100,11 +100,11 @@ class Watch:
         self._identity = identity
 
     def serving(self, engines: Engines, consumer: Consumer) -> None:
-        """The worker takes messages from now on."""
+        """Register the consumer: the worker pulls messages from now on."""
         self._engines, self._consumer = engines, consumer
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Sample in an endless loop."""
         while True:
             self._readings = await asyncio.to_thread(self._gpus.read)
             self._disk = await asyncio.to_thread(_disk, self._folder) if self._folder else None
@@ -192,7 +192,7 @@ class _Sums:
         self._told: dict[str, float] = {}
 
     def grow(self, counter: Counter, total: float, **labels: str) -> None:
-        """The total is that much now."""
+        """Set the counter's new total."""
         before = self._told.get(counter.name, 0.0)
         if total > before or counter.name not in self._told:
             counter.add(total - before, **labels)

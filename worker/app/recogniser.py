@@ -20,7 +20,7 @@ def make_engine(settings: EngineSettings, cloud: CloudSettings) -> AbstractAsync
         return nullcontext(NoEngine("ENABLE_GPU_TRANSCRIPTION is false"))
     if (speed := null_speed(settings.parakeet_model_name)) is not None:
         if not cloud.is_emulated:
-            reason = "it hears nothing: for load tests on emulators only"
+            reason = "it recognises nothing: for load tests on emulators only"
             raise ModelLoadingError(settings.parakeet_model_name, reason)
         return nullcontext(null_engine(speed))
     return ParakeetEngine(
@@ -44,7 +44,7 @@ def start_early(engine: AbstractAsyncContextManager[WindowRecogniser]) -> None:
 
 
 class NoEngine:
-    """For workers and commands without Parakeet: hears nothing, and says why."""
+    """Engine of workers and commands without Parakeet: recognises nothing, and raises the reason."""
 
     facts = EngineFacts(
         model_name="none", model_fingerprint="none", device_name="none", uses_gpu=False, languages=frozenset()
@@ -54,6 +54,6 @@ class NoEngine:
         self.reason = reason
 
     async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
-        """Raises `GpuNotAvailable`, always."""
+        """Raise `GpuNotAvailable`, always."""
         del samples, job_id
         raise GpuNotAvailable(self.reason)

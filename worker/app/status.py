@@ -1,6 +1,6 @@
-"""What the health port says: the worker's condition, whether it is ready, whether it is alive. Pure.
+"""Answers of the health port: condition, readiness and liveness. Pure functions.
 
-Ready: it can do jobs now. Alive: leave it alone, it works or helps itself; what is not alive should be killed.
+Ready: the worker can do jobs now. Alive: it works or recovers by itself; a worker that is not alive should be killed.
 """
 
 import json
@@ -41,7 +41,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What does not change while the worker runs."""
+    """Facts that do not change while the worker runs."""
 
     worker: str
     subscription: str
@@ -86,21 +86,21 @@ class Condition:
     budget_spent: bool = False
     deepgram_down_because: str = ""
     backlog: int | None = None
-    """Unacknowledged messages of the subscription, some minutes late; None where nobody can tell."""
+    """Unacknowledged messages of the subscription, some minutes ago; None if unknown."""
     oldest_message_seconds: float | None = None
     """The age of the oldest of them; None where it is not known."""
     disk: Disk | None = None
 
 
 def judge(condition: Condition, age_seconds: float) -> tuple[Status, str]:
-    """The status and its reason, of a condition that was seen that long ago."""
+    """Return the status and its reason, for a condition sampled `age_seconds` ago."""
     consumer, engine = condition.consumer, condition.engine
     if age_seconds > STALLED_SECONDS:
-        return Status.STALLED, f"the event loop has stood still for {age_seconds:.0f} s"
+        return Status.STALLED, f"the event loop has been blocked for {age_seconds:.0f} s"
     if consumer is None:
         return Status.LOADING, "the model is being loaded"
     if consumer.stopping:
-        return Status.STOPPING, "it was told to stop"
+        return Status.STOPPING, "it is stopping"
     if engine is not None and engine.state is not EngineState.READY:
         return Status.UNHEALTHY, f"the inference process is {engine.state}: {engine.reason}"
     if reason := _why_no_messages(consumer):
@@ -115,9 +115,9 @@ def _why_no_messages(consumer: ConsumerSnapshot) -> str:
 
 
 def is_alive(condition: Condition, age_seconds: float) -> tuple[bool, str]:
-    """Whether there is still hope, and why not."""
+    """Return the liveness, and the reason why the worker is not alive."""
     if age_seconds > STALLED_SECONDS:
-        return False, f"the event loop has stood still for {age_seconds:.0f} s"
+        return False, f"the event loop has been blocked for {age_seconds:.0f} s"
     engine = condition.engine
     # While the worker itself loads, the start has a limit of its own and ends it.
     if engine is None or condition.consumer is None or engine.state is EngineState.READY:

@@ -58,7 +58,7 @@ log = structlog.get_logger(__name__)
 
 
 def make_decoder(jobs: JobSettings, engine: EngineSettings) -> FfmpegDecoder:
-    """The decoder, with the length limit of the settings. Raises `FfmpegMissing`."""
+    """Return the decoder, with the length limit of the settings. Raises `FfmpegMissing`."""
     return FfmpegDecoder(
         ffmpeg=find_ffmpeg(),
         limits=Limits(max_seconds=jobs.max_audio_hours * SECONDS_PER_HOUR),
@@ -114,10 +114,10 @@ def _backlog(cloud: CloudSettings) -> AbstractContextManager[BacklogMetric | Non
 
 
 def _keep_pauses_short() -> None:
-    """For the health port and for leases: nothing in this process shall keep the others out for long.
+    """Keep the event loop responsive for the health port and the leases.
 
-    Threads that compute for jobs take short turns. What has been loaded by now stays, so full garbage collections need
-    not look at it: they took 60 to 110 ms, in which nobody was answered.
+    Threads that compute for jobs switch more often, and objects loaded so far are exempt from garbage collection: full
+    collections took 60 to 110 ms, in which no request was answered.
     """
     sys.setswitchinterval(TURN_SECONDS)
     gc.collect()

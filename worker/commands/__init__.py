@@ -1,1 +1,1 @@
-"""What each command of the CLI does; imported by the command that is run, so that the others start fast."""
+"""Implementations of the commands; each is imported only when it is run, so that the others start fast."""

@@ -1,4 +1,4 @@
-"""What the users were promised, judged by how a set of jobs went. Pure."""
+"""Promises to the users, judged by the results of a set of jobs. Pure functions."""
 
 import operator
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ MINUTES_BY_AUDIO_HOURS = {0.5: 2.0, 2.0: 6.0, 4.0: 12.0}
 # An MP3 is some hundredths of a second longer than what went into it.
 LENGTH_TOLERANCE_SECONDS = 1.0
 
-# Whoever forces one of the others has chosen to pay and to wait for Deepgram: speed and money are not judged by it.
+# Other forced methods choose to pay and to wait for Deepgram: speed and money are not judged by such jobs.
 JUDGED_METHODS = frozenset({Method.AUTO, Method.PARAKEET})
 
 COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -27,7 +27,7 @@ COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": oper
 
 @dataclass(kw_only=True)
 class Trial:
-    """A job of the run and what has been heard of it so far."""
+    """A job of the run and its events so far."""
 
     job_id: str
     audio_uri: str
@@ -55,7 +55,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
-    """One promise: `value` is None where no job of the run tells it."""
+    """One promise: `value` is None if no job of the run has the figure."""
 
     name: str
     value: float | None
@@ -65,7 +65,7 @@ class Criterion:
 
     @property
     def passed(self) -> bool | None:
-        """Whether it was kept; None where nobody can tell."""
+        """True if the promise was kept; None if there is no figure."""
         return None if self.value is None else bool(COMPARISONS[self.comparison](self.value, self.limit))
 
     def document(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def judged(trials: Sequence[Trial]) -> tuple[Criterion, ...]:
 
 
 def has_passed(criteria: Sequence[Criterion]) -> bool:
-    """Whether every promise that can be told was kept, and there is one that can."""
+    """Return True if every promise with a figure was kept, and at least one has a figure."""
     told = [criterion.passed for criterion in criteria if criterion.passed is not None]
     return bool(told) and all(told)
 
@@ -138,7 +138,7 @@ def _money(costs: Sequence[CostEvent]) -> tuple[Criterion, Criterion]:
 
 
 def _in_time(events: Sequence[CompletedEvent], hours: float) -> Criterion:
-    """The slowest job among those that this limit, and no stricter one, is for. Waiting in the queue does not count."""
+    """Return the slowest job to which this limit, and no stricter one, applies. Queue time does not count."""
     shorter = max((other for other in MINUTES_BY_AUDIO_HOURS if other < hours), default=0.0)
     slowest = max(
         (

@@ -47,7 +47,7 @@ def visible(text: str) -> str:
 
 
 def bars(chart: Chart) -> str:
-    """The series stacked on each other."""
+    """Stack the series."""
     sums = [sum(each.values[at] or 0.0 for each in chart.series) for at in range(len(chart.days))]
     scale = _Scale(0.0, max([*sums, *_marks(chart)], default=0.0), len(chart.days))
     parts = []
@@ -170,7 +170,7 @@ def _legend(chart: Chart) -> str:
 
 
 def _spoken(chart: Chart) -> str:
-    """What the plot shows, for those who do not see it; the table below the plots has every figure."""
+    """Describe the plot for screen readers; the table below the plots has every figure."""
     extremes = []
     for series in chart.series:
         known = [value for value in series.values if value is not None]

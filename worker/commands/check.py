@@ -53,7 +53,7 @@ async def _everything(settings: Settings) -> AsyncIterator[Finding]:
 
 
 def running_worker(health: dict[str, Any]) -> Finding:
-    """What the worker that runs here already says of itself at `/health`: its fuse, and whether it takes jobs."""
+    """Report the fuse and the readiness of a worker that already runs here, from its `/health`."""
     fuse = health.get("fuse") or {"state": "unknown, it is still starting", "failures_in_a_row": 0}
     detail = f"{health.get('status')}; fuse {fuse['state']}, {fuse['failures_in_a_row']} failures in a row"
     reasons = dict.fromkeys(filter(None, (health.get("reason"), fuse.get("reason"))))
@@ -81,4 +81,4 @@ async def _engine(engine: EngineSettings, cloud: CloudSettings, jobs: JobSetting
             facts = recogniser.facts
     except WorkerError as exc:
         return Finding(name=name, ok=False, detail=f"{exc}: {exc.suggested_action}")
-    return Finding(name=name, ok=True, detail=f"heard the built-in sample on {facts.device_name}")
+    return Finding(name=name, ok=True, detail=f"recognised the built-in sample on {facts.device_name}")

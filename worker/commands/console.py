@@ -1,7 +1,7 @@
-"""How commands speak: people read stdout as text or JSON, and problems go to stderr with what to do about them.
+"""Output of commands: results go to stdout as text or JSON, problems to stderr with their remedy.
 
-Nothing that comes from outside is printed as it is: `cell`, `line` and `say` take text, never markup, and write what
-would act on a terminal as escapes; so does every console of `out`, whatever is printed on it.
+Text from outside is never printed unescaped: `cell`, `line` and `say` take text, not markup, and escape control
+characters; so does every console of `out`.
 """
 
 import os

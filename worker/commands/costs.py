@@ -61,7 +61,7 @@ def parse_span(text: str) -> timedelta:
 
 
 def rows(found: CostReport) -> Iterator[dict[str, object]]:
-    """The report as flat rows: a day's engines, the day, and at the end all days."""
+    """Yield the report as flat rows: the engines of a day, the day, and at the end all days."""
     for day, period in found.days.items():
         yield from _rows_of(day.isoformat(), period)
     yield from _rows_of("all", found.total)
@@ -147,7 +147,7 @@ def _from_results(since: datetime) -> tuple[Sequence[Event], int]:
 
 
 async def read_results(store: ObjectStore, bucket: str, since: datetime) -> tuple[Sequence[Event], int]:
-    """The events in the result markers written at `since` or later, and how many markers could not be read."""
+    """Return the events in the result markers written at `since` or later, and the number of unreadable markers."""
     slots = asyncio.Semaphore(READS_AT_ONCE)
 
     async def read(facts: ObjectFacts) -> Sequence[Event] | None:

@@ -39,7 +39,7 @@ tr.sum { font-weight: 600; border-top: 2px solid var(--line); }
 
 
 def page(report: CostReport, *, start: datetime, end: datetime) -> str:
-    """The whole page."""
+    """Return the whole page."""
     period = f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

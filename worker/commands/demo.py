@@ -49,7 +49,7 @@ LOG_NAME = "worker.log"
 
 @dataclass
 class DemoOutcome:
-    """What came back about one job."""
+    """Events of one job."""
 
     source: Path
     job_id: str
@@ -86,9 +86,9 @@ def play(
     environment: Mapping[str, str] | None = None,
     before_publishing: Callable[[Path], None] = lambda _log: None,
 ) -> Sequence[DemoOutcome]:
-    """Do the jobs, show what comes of them and return it. Exit 1 when one failed.
+    """Run the jobs, show their results and return them. Exits with 1 if one failed.
 
-    `environment` is the worker's besides the usual one; `before_publishing` is given the file the worker logs to.
+    `environment` is added to the worker's; `before_publishing` is called with the worker's log file.
     """
     configure_logging("json")
     started = time.monotonic()

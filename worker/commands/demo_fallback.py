@@ -90,7 +90,7 @@ def _shares(outcomes: Sequence[DemoOutcome]) -> Table:
 
 
 async def _script(sources: Sequence[Sample]) -> Mapping[str, Sequence[Word]]:
-    """What is said in each chunk of the samples, by the fingerprint of its audio."""
+    """Return the words of each chunk of the samples, by the fingerprint of its audio."""
     decoder = FfmpegDecoder(ffmpeg=find_ffmpeg(), limits=Limits(max_seconds=MOST_SECONDS))
     script = {}
     for source in sources:
@@ -104,7 +104,7 @@ async def _script(sources: Sequence[Sample]) -> Mapping[str, Sequence[Word]]:
 
 
 def _words(source: Sample, start: int, end: int) -> Iterator[Word]:
-    """The words between two samples of the file, on the clock of the first; an utterance's words share its time."""
+    """Return the words between two samples of the file, timed from the first; an utterance's words share its time."""
     for utterance in source.utterances:
         texts = utterance.text.split()
         length = (utterance.end_sample - utterance.start_sample) / len(texts)

@@ -25,7 +25,7 @@ def health(url: str | None, page: str) -> None:
 
 
 def own_url() -> str:
-    """Where the environment says that the worker listens. Ends the command where it leaves the port open."""
+    """Return the address of the worker from the environment. Exits if HEALTH_PORT is 0, any free port."""
     port = os.environ.get("HEALTH_PORT") or "8080"
     host = os.environ.get("HEALTH_HOST") or "127.0.0.1"
     if port == "0":
@@ -47,7 +47,7 @@ def fetch(url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> tuple[int, byte
 
 
 def fetch_health(url: str) -> dict[str, object] | None:
-    """The worker's `/health`, good or bad; None where nothing answers."""
+    """Return the worker's `/health`, ready or not; None if nothing answers."""
     try:
         _, body = fetch(f"{url.rstrip('/')}/health", timeout_seconds=1.0)
         found = json.loads(body)

@@ -13,7 +13,7 @@ from worker.telemetry import configure_logging
 
 
 def run() -> None:
-    """Work until told to stop."""
+    """Run a worker until SIGTERM or SIGINT."""
     settings = load_settings()
     configure_logging(settings.telemetry.log_format, project_id=settings.cloud.project_id, worker=worker_name())
     try:

@@ -42,7 +42,7 @@ THE_PIPELINES_MP3 = ("-ar", "8000", "-ac", "1", "-c:a", "libmp3lame", "-b:a", "3
 
 @dataclass(frozen=True, kw_only=True)
 class AcceptancePlan:
-    """What to send: every URI and every length of made speech, by every method."""
+    """Jobs to send: every URI and every length of synthetic speech, by every method."""
 
     uris: Sequence[str]
     hours: Sequence[float]
@@ -50,7 +50,7 @@ class AcceptancePlan:
     copies: int
     at_once: int
     bucket: str | None
-    """Where made speech is uploaded to."""
+    """Bucket for synthetic speech."""
     timeout_seconds: float
 
 
@@ -74,7 +74,7 @@ def validate(plan: AcceptancePlan, *, as_json: bool) -> None:
         except WorkerError as exc:
             fail(f"{exc}: {exc.suggested_action}")
         except KeyboardInterrupt:
-            fail("stopped before the first job was under way")
+            fail("stopped before the first job was published")
     criteria = judged(trials)
     if as_json:
         print(plain_json(_document(run, trials, criteria)))
@@ -115,7 +115,7 @@ def _trials(plan: AcceptancePlan, uris: Sequence[str], run: str) -> Iterator[Tri
 
 
 def _carry_out(trials: Sequence[Trial], plan: AcceptancePlan, settings: CloudSettings, *, as_json: bool) -> None:
-    """Keep so many jobs under way until all have ended, the time is over or Ctrl-C."""
+    """Keep the given number of jobs in flight until all have ended, the time is over or Ctrl-C."""
     project, waiting = settings.project_id, iter(trials)
 
     def publish(count: int) -> None:
@@ -139,7 +139,7 @@ def _carry_out(trials: Sequence[Trial], plan: AcceptancePlan, settings: CloudSet
 
 
 def _heard(events: Iterator[Event], trials: Sequence[Trial]) -> Iterator[tuple[Event, Trial]]:
-    """Tell the trials of their events until all have ended; each that is new to one of them."""
+    """Pass events to their trials until all have ended; yield each event that is new to its trial."""
     running = {trial.job_id: trial for trial in trials}
     while running and (event := next(events, None)) is not None:
         if (trial := running.get(event.job.job_id or "")) is None:

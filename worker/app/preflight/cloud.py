@@ -1,4 +1,4 @@
-"""What Google Cloud must hold: the subscription, the topics and the buckets."""
+"""Checks of Google Cloud's resources: the subscription, the topics and the buckets."""
 
 from collections.abc import AsyncIterator
 
@@ -22,7 +22,7 @@ LONGEST_ACK_DEADLINE_SECONDS = 60
 
 
 PATIENCE_SECONDS = 25.0
-"""How long a start waits for a service that does not answer. A refusal is final."""
+"""Time for which a start waits for a service that does not answer. A refusal is final."""
 
 
 async def cloud_findings(cloud: Cloud) -> AsyncIterator[Finding]:
@@ -53,7 +53,7 @@ async def _subscription(cloud: Cloud) -> AsyncIterator[Finding]:
         )
         yield Finding(name=name, ok=True, advice=True, detail=detail)
     if facts.dead_letter_topic is None:
-        detail = "no dead-letter policy: a message that kills every worker would be delivered for ever"
+        detail = "no dead-letter policy: a message that kills every worker would be delivered without end"
         yield Finding(name=name, ok=True, advice=True, detail=detail)
 
 

@@ -1,4 +1,4 @@
-"""What one check came to, and what a worker makes of all of them."""
+"""Result of one check, and the worker's decision on all of them."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What one check came to. `detail` says what was found, or what is wrong and what to do about it."""
+    """Result of one check. `detail` is the fact that was found, or the fault and its remedy."""
 
     name: str
     ok: bool
@@ -47,5 +47,5 @@ async def require_all(findings: AsyncIterator[Finding]) -> None:
 
 
 def with_action(error: WorkerError) -> str:
-    """The error, and what to do about it."""
+    """Return the error and its remedy as a sentence."""
     return f"{error}: {error.suggested_action}"

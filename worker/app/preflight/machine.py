@@ -1,4 +1,4 @@
-"""What the machine and the settings must allow: ffmpeg, memory, Deepgram."""
+"""Checks of the machine and the settings: ffmpeg, memory, Deepgram."""
 
 import asyncio
 import re
@@ -98,9 +98,9 @@ def confinement_findings(find: Callable[[], Path], kernel: Kernel) -> Iterator[F
 
 
 def deepgram_findings(engine: EngineSettings, routing: RoutingSettings, money: MoneySettings) -> Iterator[Finding]:
-    """Whether there is a key, whether there must be one, and whether its spending can be reckoned and stopped.
+    """Check that there is a key where one is needed, and that its spending can be computed and limited.
 
-    Nothing is asked of Deepgram: a request that would prove the key costs money.
+    No request is sent to Deepgram: one that would prove the key costs money.
     """
     name = f"Deepgram {engine.deepgram_model}"
     try:
