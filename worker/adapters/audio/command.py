@@ -1,9 +1,9 @@
-"""ffmpeg's command lines: what it may open, and what it shall do with it.
+"""ffmpeg's command lines, with allow-lists of protocols, containers and codecs.
 
-The file's content decides what happens, never its name, and may name nothing else to open: playlists, concat scripts,
-images and subtitles are not on the list of containers, there is no protocol that opens a file by its name (ffmpeg 6
-brought `fd`; on Windows it stays `file`) but `subfile`, a byte range of the same file, and MP4's external data
-references stay off (ffmpeg's default). Video tracks and album art are never decoded: no decoder of theirs is allowed.
+The container is detected by the file's content, never by its name, and the content cannot make ffmpeg open another
+file: playlists, concat scripts, images and subtitles are not on the list of containers; the only protocols are `fd`
+(on Windows `file`) and `subfile`, a byte range of the same file; MP4's external data references are off (ffmpeg's
+default). Video tracks and album art are never decoded: none of their decoders is allowed.
 """
 
 import os
@@ -31,7 +31,7 @@ _DECODERS = (
 )
 
 FILE_TIMES_OFFSET_SECONDS = 100_000
-"""Added to times that come as they stand in the file; more than the clock of MPEG-TS shows before it wraps."""
+"""Offset added to unmodified times of a file; larger than the clock of MPEG-TS before it wraps."""
 CHANNELS_MAX = 64
 """More than this ffmpeg cannot mix."""
 
@@ -60,7 +60,7 @@ _LATER = ("-output_ts_offset", str(FILE_TIMES_OFFSET_SECONDS))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Way:
-    """How a file is read: what its headers decide, and how closely its times are looked at."""
+    """Options of reading a file, decided by its headers: encoding, track, channels, and precision of times."""
 
     encoding: Encoding = INTEGERS
     track: int = 0
@@ -211,11 +211,11 @@ def _bytes_of(path: Path, byte_range: ByteRange) -> str:
 
 
 def _mixed(way: Way) -> str:
-    """The filters: from the track's frames to packets of one or two mixes.
+    """Return the filters from the track's frames to packets of one or two mixes.
 
-    All arithmetic is in floats, whatever the file holds: ffmpeg's own choice would cut 24 bits off to 16, not round
-    them. No filter may fill gaps or hold frames over from one format to the next: ffmpeg builds them anew where a
-    file's rate or channels change, and what they held or had counted is lost.
+    All arithmetic is in floats, whatever the file's format: ffmpeg's default would truncate 24 bits to 16 instead of
+    rounding. No filter may fill gaps or keep frames across a change of format: ffmpeg rebuilds its filters where a
+    file's rate or channels change, which loses their buffers and counters.
     """
     floats = "aformat=sample_fmts=fltp"
     sample_format = "s16" if way.encoding is INTEGERS else "flt"

@@ -67,16 +67,16 @@ _LEAST_SECONDS_TO_START_AGAIN = 60.0
 
 
 class FfmpegDecoder:
-    """Needs a readable local file; a path that does not exist is the caller's bug and raises `FileNotFoundError`.
+    """Decoder of local files by ffmpeg. A missing file is the caller's bug and raises `FileNotFoundError`.
 
     Besides the port's errors both methods raise `TranscriptionTimeout` (no progress) and `EngineFailure` (ffmpeg was
-    killed from outside): faults of the machine, worth another attempt.
+    killed from outside): faults of the machine, for which another attempt makes sense.
 
-    With `parts` above 1 long files whose codec allows it are decoded in parts, at most so many at once of all files
-    together, and so many of each file held ahead of their reader (10 MB a part).
+    With `parts` above 1, long files whose codec allows it are decoded in parts: at most `parts` at once over all files,
+    and at most `parts` of each file ahead of their reader (10 MB a part).
 
-    Every ffmpeg is confined by what `kernel` offers, by default the running one's means. Without `one_thread` no file
-    is read by one thread of ffmpeg, which gives the same in about twice the processor time.
+    Every ffmpeg is confined by the mechanisms of `kernel`, by default the running one. Without `one_thread` no file is
+    read by a single thread of ffmpeg, which gives the same samples in about twice the processor time.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ def unstated_delay(report: Report) -> int:
 
 
 class Trimmer:
-    """Cuts off so many samples at the start where all of them are quiet."""
+    """Removes an encoder's delay from the start of the samples, if all of it is quiet."""
 
     def __init__(self, count: int) -> None:
         self._count = count

@@ -1,4 +1,4 @@
-"""Which ffmpeg serves, and its version."""
+"""Choice of ffmpeg, and its version."""
 
 import asyncio
 import re
@@ -77,7 +77,7 @@ def _bundled() -> str | None:
 
 
 def _version_in_name(program: str) -> str | None:
-    """The wheel's binary has its version in its name, which saves starting it."""
+    """Return the version in the name of the wheel's binary, which saves starting it."""
     found = _IN_NAME.search(program)
     return found[1] if found else None
 

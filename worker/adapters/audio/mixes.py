@@ -1,9 +1,9 @@
-"""Which mix of a file's channels is transcribed.
+"""Choice of the mix of channels that is transcribed.
 
-The mean of all channels is, unless they cancel each other: with one wire swapped, or in a track whose voices were
-removed, it is next to silence although each channel speaks. ffmpeg therefore gives a second mix of other weights beside
-it, and where the mean is more than 20 dB below that, quarter by quarter of a second, the second mix is taken. The
-quarters count from the file's first sample, so that parts of a file decide as its serial decode does.
+The mix is the mean of all channels, unless they cancel each other: with one wire swapped, or in a track whose voices
+were removed, the mean is almost silent although each channel has speech. ffmpeg therefore computes a second mix with
+other weights, and each quarter of a second in which the mean is more than 20 dB quieter is taken from the second mix.
+Quarters are counted from the file's first sample, so that parts of a file decide like its serial decode.
 """
 
 from collections.abc import Iterator

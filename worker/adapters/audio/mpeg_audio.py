@@ -1,7 +1,7 @@
 """Files of nothing but frames: MPEG audio (MP1, MP2, MP3) and AAC in ADTS.
 
-They have no container that could say what else they hold, and people join them, tags and all. ffmpeg complains of every
-byte that is no frame; what they are tells whether audio is spoilt.
+They have no container that describes other content, and files are often joined, including their tags. ffmpeg reports
+every byte that is no frame; this module decides whether such bytes are damaged audio.
 """
 
 import mmap
@@ -30,7 +30,7 @@ _FIRST_FRAME_BYTES, _XING_BYTES = 256, 150
 
 
 def is_spoilt(path: Path) -> bool:
-    """True where bytes lie between or behind the frames that are neither tags nor zeros, or the last frame is cut.
+    """Return True for bytes between or after the frames that are neither tags nor zeros, or for a cut last frame.
 
     Reads the whole file.
     """
@@ -89,9 +89,9 @@ def _tag_bytes(content: mmap.mmap, at: int) -> int:
 
 
 def mp3_facts(path: Path) -> AudioFacts | None:
-    """Return what an MP3's Xing or Info header states; None for every other file, and for an MP3 without one.
+    """Return the facts in an MP3's Xing or Info header; None for every other file, and for an MP3 without one.
 
-    It is the pipeline's format, and starting ffmpeg to be told of one frame takes longer than decoding a minute of it.
+    MP3 is the pipeline's format, and starting ffmpeg to probe one frame takes longer than decoding a minute of audio.
     """
     frame = _first_frame(path)
     if frame is None:

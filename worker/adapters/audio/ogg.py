@@ -16,7 +16,7 @@ _STEP_BYTES = 1 << 16
 
 
 def ends_early(path: Path) -> bool:
-    """True unless the file's last page is whole and marked as the end of its stream; zeros behind it do not count."""
+    """Return False if the last page is whole and marked as the end of its stream, ignoring zeros behind it."""
     with path.open("rb") as file:
         end = _end_of_content(file)
         file.seek(max(0, end - 2 * _PAGE_BYTES_MAX))

@@ -1,15 +1,15 @@
-"""One long file, decoded in parts by several ffmpeg processes side by side: sample for sample what one of them gives.
+"""Decodes one long file in parts, by several concurrent ffmpeg processes, to exactly the samples of a single process.
 
-A part is decoded with what lies `SEAM_SECONDS` before and after it, so that its codec and resampler have warmed up, and
-is given only when it is beyond doubt: ffmpeg had no complaint, as many samples came as its headers state, and around
-the seam it equals the part before it. At the first doubt the serial decode, which waits beside, gives the rest: so the
-samples and the verdict on damage are its own whatever the file is.
+A part is decoded with `SEAM_SECONDS` before and after it, so that codec and resampler are warmed up. It is used only if
+ffmpeg reported nothing, the number of samples matches the headers, and it equals the previous part around the seam. At
+the first doubt the rest comes from the serial decode, which waits in reserve: so samples and verdict on damage are
+always those of the serial decode.
 
-Divided are files of known length whose every second ffmpeg finds again exactly: PCM in WAV, FLAC, and MP3 with a length
-in its Xing/Info header. Left serial, since no seek reproduces their decoder's state: AAC (measured: it substitutes
-noise from a generator that runs through the whole file), Opus and Vorbis; and MP4, Ogg and Matroska with them. MP3 of a
-low rate, the pipeline's above all, is left serial because it would not pay: ffmpeg finds the place in an MP3 by reading
-its frames from the start, 0.3 s for 6 hours, where 5 minutes at 8 kHz are decoded in 0.1 and at 44.1 kHz stereo in 0.5.
+Only files of known length that ffmpeg seeks exactly are divided: PCM in WAV, FLAC, and MP3 with a length in its
+Xing/Info header. AAC (measured: it fills in noise from a generator that runs through the whole file), Opus and Vorbis,
+and so MP4, Ogg and Matroska, stay serial, since no seek reproduces their decoder's state. MP3 of a low rate, such as
+the pipeline's, stays serial because dividing costs more than it saves: ffmpeg seeks in an MP3 by reading its frames
+from the start, 0.3 s for 6 hours, while 5 minutes at 8 kHz are decoded in 0.1 s and at 44.1 kHz stereo in 0.5 s.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ SEAM_SECONDS = 1
 _LEAST_MP3_RATE_HZ = 32_000
 _SEAM_SAMPLES = SEAM_SECONDS * SAMPLE_RATE_HZ
 _CERTAIN = slice(SAMPLE_RATE_HZ // 4, -SAMPLE_RATE_HZ // 4)
-"""Of the two seams around a cut: here both parts must agree."""
+"""Half-width of the range around a cut in which both parts must agree."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,14 +51,14 @@ class Heard:
 
 
 def stretches(seconds: float, part_seconds: int) -> tuple[Stretch, ...]:
-    """The parts of a file of that length, without the seams; the last is one to two times as long as the others."""
+    """Return the parts of a file, without the seams; the last is one to two times as long as the others."""
     count = max(1, int(seconds / part_seconds))
     ends = (*range(part_seconds, count * part_seconds, part_seconds), None)
     return tuple(Stretch(begin_second=number * part_seconds, end_second=end) for number, end in enumerate(ends))
 
 
 def divisible(report: Report) -> float | None:
-    """The file's length where it can be divided, else None. For a report that has its headers."""
+    """Return the file's length in seconds if it can be divided, or else None. The report must contain the headers."""
     match report.container, report.codec:
         case ("wav", str(codec)) if codec.startswith("pcm_"):
             return report.claimed_seconds
@@ -91,7 +91,7 @@ class Divided:
         """The blocks have ended, and were the whole file."""
 
     async def blocks(self) -> AsyncGenerator[Pcm]:
-        """Samples from the file's first on, up to the first part in doubt. Raises what `decode` raises."""
+        """Yield the file's samples from the first on, up to the first doubtful part. Raises the errors of `decode`."""
         before: Pcm | None = None
         async with aclosing(self._in_order()) as parts:
             async for stretch, heard in parts:
@@ -137,5 +137,5 @@ class Divided:
 
 
 def _joins(before: Pcm, after: Pcm) -> bool:
-    """The same audio, and not one value throughout: that would fit anywhere."""
+    """Return True if the audio is equal and not constant: constant samples would match anywhere."""
     return bool(np.array_equal(before[_CERTAIN], after[_CERTAIN]) and np.ptp(after[_CERTAIN]))

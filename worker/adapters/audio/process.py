@@ -39,7 +39,7 @@ class Limits:
     """The resources of one decode."""
 
     max_seconds: float
-    """Of audio."""
+    """Longest audio accepted, in seconds."""
     stall_seconds: float = 60.0
     """Without a block of samples while the reader waits for one; the reader's own time does not count."""
     memory_bytes: int = 384 << 20
@@ -156,7 +156,7 @@ def _limit(limits: Limits, pid: int) -> None:
         resource.RLIMIT_AS: (_ADDRESSES_BYTES, _ADDRESSES_BYTES),
         resource.RLIMIT_STACK: (_STACK_BYTES, _STACK_BYTES),
         resource.RLIMIT_NPROC: (_THREADS_OF_THE_USER, _THREADS_OF_THE_USER),
-        resource.RLIMIT_CPU: (limits.cpu_seconds, limits.cpu_seconds + 5),  # SIGXCPU tells it from other kills
+        resource.RLIMIT_CPU: (limits.cpu_seconds, limits.cpu_seconds + 5),  # SIGXCPU distinguishes it from other kills
         resource.RLIMIT_FSIZE: (0, 0),
         resource.RLIMIT_CORE: (0, 0),
         resource.RLIMIT_NOFILE: (_OPEN_FILES, _OPEN_FILES),

@@ -1,8 +1,8 @@
-"""What ffmpeg says on stderr, reduced to facts and complaints.
+"""Parser of ffmpeg's stderr: facts about the file, and complaints.
 
-ffmpeg's text is the only way to learn these things without ffprobe; lines come as `-loglevel level+info` writes them.
-A file's metadata is part of that text, so a hostile file can forge a line: it then lies about its own length or damage,
-and nothing else follows from these facts. Memory is bounded whatever ffmpeg says.
+Without ffprobe this text is the only source of these facts; lines have the format of `-loglevel level+info`. A file's
+metadata is part of the text, so a hostile file can forge a line. It can then misstate only its own length or damage:
+nothing else depends on these facts. Memory is bounded for any output.
 """
 
 import re
@@ -28,9 +28,9 @@ _CHANGE = "Reconfiguring filter graph"
 _CHANGE_REFUSED = ("Channel change is not supported", "Not yet implemented in FFmpeg", "failed to create or replace")
 """A line about a chained Ogg file, whose links `ogg.py` then finds."""
 _LOST_SYNC = ("Header missing", "Error submitting packet to decoder: Invalid data")
-"""A line about an MPEG audio stream: a tag, padding, or damage; `mpeg_audio.py` tells which."""
+"""Line about an MPEG audio stream: a tag, padding, or damage; `mpeg_audio.py` decides which."""
 _NO_PAGE = "Error during demuxing: Invalid data"
-"""A line about an Ogg file: zeros behind its end, or damage; `ogg.py` tells which."""
+"""Line about an Ogg file: zeros behind its end, or damage; `ogg.py` decides which."""
 _KEPT_COMPLAINTS = 4
 _KEPT_TRACKS = 100
 _REASON_CHARACTERS = 300

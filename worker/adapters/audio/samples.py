@@ -17,7 +17,7 @@ _FULL_SCALE = 32_768
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoding:
-    """How samples lie in the pipe; `name` is ffmpeg's. A trailing part of a sample is dropped by `to_int16`."""
+    """Encoding of samples in the pipe; `name` is ffmpeg's. `to_int16` drops a trailing part of a sample."""
 
     name: str
     sample_bytes: int
@@ -44,5 +44,5 @@ INTEGERS = Encoding(name="s16le", sample_bytes=2, to_int16=_from_integers)
 
 
 def encoding_for(codec: str | None) -> Encoding:
-    """What to ask ffmpeg for, of a file with this codec."""
+    """Return the encoding to request from ffmpeg for a codec."""
     return FLOATS if codec is not None and codec.startswith("pcm_f") else INTEGERS

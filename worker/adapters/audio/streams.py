@@ -25,7 +25,7 @@ from worker.ports import SAMPLE_RATE_HZ, Pcm
 log = structlog.get_logger(__name__)
 
 _ROUNDS_OF_THE_LOOP = 3
-"""In so many the event loop has read what ffmpeg said before it gave the packet, and the report has taken it in."""
+"""Rounds after which the report has parsed every message that ffmpeg wrote before the packet."""
 SILENT_PEAK = 104
 """-50 dB: a track that never reaches this is silent."""
 
@@ -53,8 +53,8 @@ async def laid(
 ) -> AsyncGenerator[Pcm]:
     """Yield the mono samples of a run on their time line, in arrays of any length, up to ffmpeg's last.
 
-    `is_joined` tells whether the file is several pieces one after another; it is awaited where that matters. Raises
-    what `Run.read` raises, `Doubt` and `AudioTooLong`.
+    `is_joined` returns True if the file consists of several joined pieces; it is awaited only if that matters. Raises
+    the errors of `Run.read`, `Doubt` and `AudioTooLong`.
     """
     packets = PacketReader()
     while data := await run.read(read_samples * way.frame_bytes):
@@ -131,7 +131,7 @@ class SerialStream:
         await self._blocks.aclose()
 
     async def seconds_to_divide(self) -> float | None:
-        """The file's length where parts of it can be decoded, else None. Raises `AudioTooLong`."""
+        """Return the file's length in seconds if it can be decoded in parts, or else None. Raises `AudioTooLong`."""
         await self._refuse_too_long_by_its_header()
         seconds = divisible(self._run.report)
         near_limit = seconds is not None and seconds > self._limits.max_seconds - CLAIM_SLACK_SECONDS
@@ -329,7 +329,7 @@ class PartedStream:
         return self._blocks
 
     async def aclose(self) -> None:
-        """End the parts under way."""
+        """End the running parts."""
         await self._blocks.aclose()
 
     async def _every_block(self) -> AsyncGenerator[Pcm]:

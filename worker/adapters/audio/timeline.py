@@ -1,9 +1,9 @@
-"""Where each packet of samples lies on the file's time line.
+"""Position of each packet of samples on the file's time line.
 
-Times come from the container, lengths from the samples, and the two are never quite the same. Samples follow each other
-as they come; the container's time decides where it differs by more than `TOLERANCE_SAMPLES`: what is missing becomes
-silence, and what is too much, which happens where a recorder's clock ran faster than its sound card's, is taken out of
-quiet moments. A clock that starts anew inside a file, as in joined recordings, means nothing: the samples follow on.
+Times come from the container and lengths from the samples, which never match exactly. Packets are joined without gaps,
+unless the container's time differs by more than `TOLERANCE_SAMPLES`: missing audio becomes silence, and surplus audio,
+which occurs when a recorder's clock ran faster than its sound card's, is removed from quiet passages. A clock that is
+reset inside a file, as in joined recordings, is ignored: the samples are joined.
 """
 
 import math
@@ -52,7 +52,7 @@ class PacketClock:
     """The meaning of the times of a file's packets."""
 
     states_times: bool = True
-    """False where the container states none; ffmpeg's own then only tell a coarse decode that something changes."""
+    """False if the container states no times; ffmpeg's own times then only signal changes to a coarse decode."""
     zero_seconds: float = 0.0
     """The reading of the clock at the file's first moment."""
     longest_gap_seconds: float = math.inf
@@ -60,7 +60,7 @@ class PacketClock:
 
 
 def clock_of_file(path: Path, report: Report) -> PacketClock:
-    """Return the clock of times that come as they stand in the file."""
+    """Return the clock of unmodified times of a file."""
     clock = clock_of(path, report)
     if report.container == "mpegts":
         return clock
@@ -74,7 +74,7 @@ def clock_of(path: Path, report: Report) -> PacketClock:
     match report.container:
         case str(container) if container in _WITHOUT_CLOCK:
             return PacketClock(states_times=False)
-        case "mpegts":  # its times come as they stand in the file
+        case "mpegts":  # its times are unmodified
             zero = start + FILE_TIMES_OFFSET_SECONDS
             return PacketClock(zero_seconds=zero, longest_gap_seconds=BROADCAST_GAP_SECONDS)
         case "ogg" if track is not None and track.start_seconds is not None:  # from the track's start on

@@ -1,6 +1,6 @@
-"""Tells whether audio is missing: ffmpeg's complaints, compared with the file.
+"""Decides whether audio is missing, from ffmpeg's complaints and the file.
 
-Complaints alone prove nothing: ffmpeg reports a tag between two songs as it reports damage.
+Complaints alone are no proof: ffmpeg reports a tag between two songs like damage.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from worker.adapters.audio.command import ByteRange, Way
 from worker.adapters.audio.report import Report
 
 _MPEG_AUDIO = frozenset({"mp3", "aac"})
-"""Containers that are no containers: frames, and whatever lies between them."""
+"""Formats without a container: frames, and any bytes between them."""
 JOINED = frozenset({"ogg", "flac"})
 """Containers of which joined files must be decoded piece by piece."""
 _FLAC_BEGIN = b"fLaC\x00\x00\x00\x22"
@@ -19,9 +19,9 @@ _MOST_PIECES = 4_096
 
 
 def is_missing(path: Path, report: Report, way: Way, decoded_seconds: float, *, has_gap: bool) -> bool:
-    """True where less came out than the file holds or states, or some of it is spoilt. May read the whole file.
+    """Return True if less audio was decoded than the file contains or states, or some is damaged.
 
-    `has_gap`: by the container's clock something is missing.
+    May read the whole file. `has_gap`: audio is missing by the container's clock.
     """
     if report.damaged or (report.corrupt_packets and not way.ignores_wav_size):
         return True

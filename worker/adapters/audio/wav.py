@@ -71,6 +71,6 @@ def wav_size(path: Path) -> WavSize | None:
 
 
 def _is_chunk(header: bytes, end: int) -> bool:
-    """A name of four printable characters, and a size that the file can hold."""
+    """Return True for a name of four printable characters, and a size that fits into the file."""
     name, size = header[:4], int.from_bytes(header[4:], "little")
     return len(header) == _HEADER_BYTES and name.isascii() and name.decode().isprintable() and size <= end

@@ -11,7 +11,7 @@ _FUNCTION_BYTES = 64
 @functools.cache
 def libc() -> ctypes.CDLL | None:
     """Return the C library of this process; None where it cannot be called, as in a statically linked Python."""
-    for name in ("libc.so.6", None):  # by its own name first: a preloaded library may stand before its functions
+    for name in ("libc.so.6", None):  # by its own name first: a preloaded library may shadow its functions
         try:
             library = ctypes.CDLL(name, use_errno=True)
             for function in ("syscall", "prctl", "capset", "vfork", "execve"):

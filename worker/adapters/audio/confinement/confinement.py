@@ -22,9 +22,9 @@ _TCP_SINCE, _SCOPES_SINCE = 4, 6  # versions of Landlock
 
 @dataclass(frozen=True, kw_only=True)
 class Confinement:
-    """The limits of the decoder at `path`, by the means that `kernel` has.
+    """Limits of the decoder at `path`, by the mechanisms that `kernel` offers.
 
-    What it shall read is handed to it open: it may open its own files alone.
+    The decoder inherits its input as an open descriptor; it may open only its own program files.
     """
 
     path: Path

@@ -24,7 +24,7 @@ class Kernel:
     landlock_abi: int
     """Version of Landlock; 0 where there is none. 4 restricts TCP, 6 signals and abstract sockets."""
     seccomp: Architecture | None
-    """How to write a filter of system calls; None where there can be none."""
+    """Layout of system call filters on this machine; None if filters are not supported."""
 
     @classmethod
     def here(cls) -> Self:

@@ -1,8 +1,8 @@
-"""Landlock: limits the calling thread, and all that it starts, to the files that it is given.
+"""Landlock: limits the calling thread, and every process that it starts, to a list of files.
 
 See linux/landlock.h and docs.kernel.org/userspace-api/landlock.html. Of PyPI's four bindings (November 2026: landlock
 1.0.0.dev5, landlockpy 0.2, py-landlock 0.1.1, sandlock 0.9 with 13 MB of Rust) none is both maintained and older than a
-year, and three system calls suffice.
+year, and three system calls are enough.
 """
 
 import ctypes

@@ -16,12 +16,12 @@ _ALL_READ = (
     *map(Path, ("/etc/ld.so.cache", "/etc/ld-musl-x86_64.path", "/etc/ld-musl-aarch64.path")),
 )
 SYSTEM = tuple(map(Path, ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/usr", "/opt", "/nix")))
-"""Where programs and their libraries are."""
+"""Folders of programs and their libraries."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Program:
-    """A program; `files` are those that it must read to start, where a folder stands for all that is in it."""
+    """A program; `files` are those that it must read to start; a folder includes its whole content."""
 
     path: Path
     files: tuple[Path, ...]

@@ -1,15 +1,15 @@
 """A filter of system calls for a decoder, in classic BPF.
 
-All that `syscalls` does not list is refused with EPERM: sockets, signals to others, other processes' memory, changes to
-files and folders, shared memory. Of some calls that it lists, the arguments or the caller are checked:
+Every call that `syscalls` does not list is refused with EPERM: sockets, signals to other processes, other processes'
+memory, changes to files and folders, shared memory. For some listed calls the arguments or the caller are checked:
 
-- only the C library of this process creates processes and starts programs: its code lies at addresses that the program
-  started does not have, so that a decoder starts nothing;
-- files are opened for reading only;
-- memory comes only in the kinds that RLIMIT_DATA counts;
-- limits are set for the caller alone, no signal is directed at others, and no file is locked.
+- only the C library of this process may create processes and start programs: its code is at addresses that the started
+  program does not have, so that a decoder cannot start anything;
+- files may be opened for reading only;
+- memory may be allocated only in the kinds that RLIMIT_DATA counts;
+- limits may be set for the caller only, signals may not be sent to other processes, and files may not be locked.
 
-The first two do not hold for a script, which starts other programs: that is what it is for.
+The first two rules do not apply to a script, whose purpose is to start other programs.
 """
 
 import ctypes
