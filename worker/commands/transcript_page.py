@@ -38,8 +38,9 @@ def write_page(
         raise AssertionError("an artefact of ours has our shape")
     transcript = replace(found, segments=[segment_of(engine) for engine in engines])
     now = datetime.now(UTC)
+    noun = "word" if transcript.words_count == 1 else "words"
     lede = (
-        f"{transcript.words_count:,} words in {span(transcript.duration_seconds)} of audio. "
+        f"{transcript.words_count:,} {noun} in {span(transcript.duration_seconds)} of audio. "
         f"Transcribed on {now:%Y-%m-%d} at {now:%H:%M} UTC by {Path(engine.model_name).name} on {engine.device_name}."
     )
     page = standalone(transcript, title=audio.name, lede=lede, version=version("klipstream-worker"))

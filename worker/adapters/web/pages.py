@@ -25,8 +25,6 @@ from worker.adapters.web.views import JobStory, Overview
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_BETWEEN_CHECKS = 0.25
-SHARE_OF_TIME = 20
-"""An overview that takes a tenth of a second is made every two seconds: a twentieth of the time at most."""
 HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 MISDIRECTED = 421
 STATIC_TYPES = {"style.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -171,17 +169,15 @@ class Pages:
         return _events(request, contents)
 
     async def _newest(self) -> "_Rendered":
-        """Return the overview, made at most once a second, and less often where it takes long, for all readers."""
+        """Return the overview, rendered at most once a second for all readers."""
         async with self._looking:
             latest = self._latest
             if latest is None or time.monotonic() >= latest.good_until:
-                began = time.monotonic()
                 seen = await self.source.overview()
                 page = await self._rendered("overview.html", seen=seen)
                 main = await self._rendered("overview_main.html", seen=seen)
-                now = time.monotonic()
-                pause = max(SECONDS_BETWEEN_LOOKS * 0.9, SHARE_OF_TIME * (now - began))
-                latest = self._latest = _Rendered(page=page, main=main, good_until=now + pause)
+                good_until = time.monotonic() + SECONDS_BETWEEN_LOOKS * 0.9
+                latest = self._latest = _Rendered(page=page, main=main, good_until=good_until)
             return latest
 
     async def _rendered(self, template: str, **values: object) -> str:
