@@ -30,7 +30,9 @@ LEAST_RATIOS = {"cpu": (15.0, 1.3), "cuda": (10.0, 2.0)}
 """Ours over NeMo on chunks, and over NeMo on windows."""
 WINDOWS_OF_A_BATCH = 8
 LEAST_SHARE_OF_CEILING = 0.25
-MOST_WRONG = {"float32": 0.0, "bfloat16": 0.001, "float16": 0.001}
+MOST_WRONG = {"float32": 0.0, "bfloat16": 0.01, "float16": 0.002}
+"""Share of tokens. With random weights, whose best token has a probability of 0.002, another order of adding up in
+bfloat16 alone changes 0.4 to 0.6 %, in float16 none of 243."""
 _TERA = 1e12
 
 

@@ -224,6 +224,10 @@ class _Rivals:
         return agreement(ours, self.nemo.windows(windows, 1)), agreement(ours, self.nemo.windows(windows, best))
 
     def _nemos_turn(self, *, times: bool) -> None:
+        """Let NeMo have the whole memory of a GPU: the cap is ours."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.set_per_process_memory_fraction(1.0, self.device)
         torch.set_num_threads(self.nemo_threads)
         self.nemo.with_times(times)
 

@@ -56,4 +56,4 @@ class LogMel:
             pad_mode="constant",
             return_complex=True,
         ).t()
-        return spectrum.real.square() + spectrum.imag.square()
+        return torch.addcmul(spectrum.real * spectrum.real, spectrum.imag, spectrum.imag)
