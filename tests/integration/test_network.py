@@ -1,8 +1,10 @@
 """The network on a CPU: packed passes against lone windows, and a window's results in any company."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
@@ -16,11 +18,13 @@ from worker.adapters.parakeet.network.layout import PassSizes  # noqa: E402  nee
 from worker.adapters.parakeet.network.pass_limit import PassLimit  # noqa: E402
 from worker.adapters.parakeet.network.passes import LonePasses, PackedPasses  # noqa: E402
 from worker.adapters.parakeet.network.tdt_decoder import DecoderRows  # noqa: E402
-from worker.adapters.parakeet.network.transcriber import Transcriber  # noqa: E402
-from worker.adapters.parakeet.network.window_decoder import LEAST_ROWS  # noqa: E402
+from worker.adapters.parakeet.network.transcriber import FloatOverflow, Transcriber  # noqa: E402
+from worker.adapters.parakeet.network.window_decoder import LEAST_ROWS, EncodedWindows  # noqa: E402
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from worker.adapters.parakeet.network.side_stream import SideStream
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -91,6 +95,59 @@ def test_more_windows_than_the_decoder_takes_at_once_are_decoded_in_groups(
 
     expected = network(short)
     assert words == tuple(expected[number % len(short)] for number in range(count))
+
+
+class Handover:
+    """In place of the decoder's stream: notes when tensors are handed over and when they are taken."""
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+
+    def working(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def handed_over(self, tensors: "tuple[Tensor, ...]") -> "Iterator[tuple[Tensor, ...]]":
+        self.did.append("handed over")
+        return self._taken(tensors)
+
+    def _taken(self, tensors: "tuple[Tensor, ...]") -> "Iterator[tuple[Tensor, ...]]":
+        self.did.append("taken")
+        yield tensors
+
+
+def as_on_a_gpu(dtype: "torch.dtype") -> tuple[Transcriber, Handover]:
+    network, handover = tiny_transcriber(), Handover()
+    network._on_gpu, network._side = True, cast("SideStream", handover)
+    network._parts = replace(network._parts, dtype=dtype)
+    return network, handover
+
+
+def test_on_a_gpu_frames_are_handed_over_when_they_are_encoded_and_taken_when_they_are_decoded(
+    speech_windows: tuple[Pcm, ...],
+) -> None:
+    network, handover = as_on_a_gpu(torch.float32)
+
+    encoded = network.encode(speech_windows[:1])
+    before = list(handover.did)
+    words = network.decode([encoded])
+
+    assert before == ["handed over"]
+    assert handover.did == ["handed over", "taken"]
+    assert words == [tiny_transcriber()(speech_windows[:1])]
+
+
+def test_frames_that_leave_the_range_of_float16_are_an_error_that_names_the_setting(
+    speech_windows: tuple[Pcm, ...],
+) -> None:
+    network, _ = as_on_a_gpu(torch.float16)
+    network.decode([network.encode(speech_windows[:1])])
+    frames = EncodedWindows(frames=torch.full((5, 128), torch.inf), starts=(0,), lengths=(5,))
+    network._passes = cast("LonePasses", lambda _: [frames])
+
+    encoded = network.encode(speech_windows[:1])
+
+    with pytest.raises(FloatOverflow, match="GPU_PRECISION=bfloat16"):
+        network.decode([encoded])
 
 
 def test_a_window_without_a_frame_has_no_words(network: Transcriber) -> None:

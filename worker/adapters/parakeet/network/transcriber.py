@@ -258,12 +258,10 @@ class Transcriber:
         return tokens
 
     def _handed_over(self, parts: Sequence[EncodedWindows]) -> Iterator[EncodedWindows]:
-        """Yield what the decoder takes, on its stream. Raises `FloatOverflow` where float16 was too small for it."""
+        """Hand over to the decoder's stream what this stream computes now, to be taken later."""
         finite = [torch.isfinite(one.frames).all() for one in parts] if self._parts.dtype == torch.float16 else []
-        for tensors in self._side.handed_over((*(one.frames for one in parts), *finite)):
-            if not all(map(bool, tensors[len(parts) :])):
-                raise FloatOverflow("the encoder left the range of float16: set GPU_PRECISION=bfloat16")
-            yield from parts
+        handed_over = self._side.handed_over((*(one.frames for one in parts), *finite))
+        return _finite(parts, handed_over)
 
     def _encoded_bytes(self) -> int:
         """Return the memory between the steps: what is encoded ahead, and what is decoded."""
@@ -281,3 +279,11 @@ class Transcriber:
             return free_bytes(parts.device) > self._encoded_bytes()
 
         return RecordedPasses(partial(run_pass, parts), blank_inputs, CudaCapture, leaves_room, self._report)
+
+
+def _finite(parts: Sequence[EncodedWindows], handed_over: Iterator[tuple[Tensor, ...]]) -> Iterator[EncodedWindows]:
+    """Yield the parts once they are handed over. Raises `FloatOverflow` where float16 was too small for them."""
+    for tensors in handed_over:
+        if not all(map(bool, tensors[len(parts) :])):
+            raise FloatOverflow("the encoder left the range of float16: set GPU_PRECISION=bfloat16")
+        yield from parts
