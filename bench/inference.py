@@ -38,7 +38,7 @@ _TERA = 1e12
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceWish:
-    """What the command was asked for; None: what suits the device."""
+    """Options of the command; None: the device's default."""
 
     weights: str
     device: str
@@ -90,7 +90,7 @@ def _compare(plan: ComparisonPlan, material: Material, say: Callable[[str], None
         fail(f"{exc}: {exc.suggested_action}")
 
 
-# what is heard
+# the material
 
 
 def _material(audio: Pcm, chunk_minutes: float, folder: Path) -> Material:
@@ -113,7 +113,7 @@ def _chunk_files(audio: Pcm, minutes: float, folder: Path) -> Iterator[Path]:
         yield write_audio(folder / f"chunk-{start:012d}.wav", [audio[start : start + step]])
 
 
-# what is told
+# the report
 
 
 def _report(

@@ -25,11 +25,11 @@ from worker.adapters.parakeet.protocol import Batch
 from worker.ports import Pcm
 
 _SWEEPS = 2
-"""Of NeMo's batch sizes; the faster time of each counts."""
+"""Batch sizes of NeMo; the faster time of each counts."""
 
 
 def compare(plan: ComparisonPlan, material: Material, say: Callable[[str], None]) -> Comparison:
-    """Load the model twice, once as ours and once as NeMo's own, and measure. `say` is told of every step.
+    """Load the model twice, as ours and as NeMo's own, and measure. `say` receives a line for every step.
 
     Raises `ModelLoadingError` and `GpuNotAvailable`.
     """
@@ -180,7 +180,7 @@ class _Rivals:
         """NeMo's best seconds for each batch size that fits."""
         self._nemos_turn(times=False)
         self.nemo.in_precision(self.dtype)
-        self.nemo.windows(self.material.windows[:1], 1)  # what only the first call pays is nobody's
+        self.nemo.windows(self.material.windows[:1], 1)  # costs of the first call are not counted
         best: dict[int, float] = {}
         for size in list(self.plan.nemo_batch_sizes) * _SWEEPS:
             self.say(f"NeMo on windows, batch size {size}")

@@ -1,4 +1,4 @@
-"""What the device does and what it could do: seconds, peak memory, the fastest matrix product."""
+"""Performance of the device: seconds, peak memory, the fastest matrix product."""
 
 import ctypes
 import time
@@ -34,7 +34,7 @@ def timed(device: torch.device, call: Callable[[], object]) -> DeviceRun:
 
 
 def kept_bytes(device: torch.device) -> int:
-    """Of a GPU's memory while nothing is at work: models, and what graphs need for their next turn."""
+    """GPU memory while idle: models, and the pools of graphs."""
     if device.type != "cuda":
         return 0
     torch.cuda.empty_cache()
@@ -42,7 +42,7 @@ def kept_bytes(device: torch.device) -> int:
 
 
 def finish(device: torch.device) -> None:
-    """Wait until the device has done all it was given."""
+    """Wait until the device has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -55,12 +55,12 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
 
     def go(self) -> None:
-        """What comes now is the next stage's."""
+        """Start the next stage."""
         finish(self._device)
         self._since = time.perf_counter()
 
     def lap(self, stage: str) -> None:
-        """What was done since the last look was this stage's."""
+        """Add the time since the last lap to this stage."""
         finish(self._device)
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._since

@@ -14,21 +14,21 @@ _FULL_SCALE = 32_768
 
 
 class Nemo:
-    """What a user of NeMo would call. Its answers are tokens; times are worked out where they are asked for."""
+    """NeMo as its users call it. Its answers are tokens; times are computed on request."""
 
     def __init__(self, network: Any) -> None:
         self._network = network
         self._network.eval()
 
     def with_times(self, tell: bool) -> None:
-        """Whether the decoder keeps what timestamps are made of. Rebuilds it, which is nobody's time."""
+        """Set whether the decoder keeps the data for timestamps. Rebuilds the decoder, outside the measured time."""
         decoding = self._network.cfg.decoding
         with open_dict(decoding):
             decoding.compute_timestamps = tell
         self._network.change_decoding_strategy(decoding, verbose=False)
 
     def in_precision(self, dtype: torch.dtype) -> None:
-        """Of everything behind the spectrogram, which stays in float32 and comes out in the network's type."""
+        """Precision of everything after the spectrogram, which stays in float32."""
         for module in (self._network.encoder, self._network.decoder, self._network.joint):
             module.to(dtype)
         preprocessor = self._network.preprocessor

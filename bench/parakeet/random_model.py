@@ -50,7 +50,7 @@ def write_random_model(path: Path, speech: Pcm, *, layers: int = 24) -> None:
 
 
 def model_config(tokenizer_folder: str) -> DictConfig:
-    """The configuration of parakeet-tdt-0.6b-v2, as far as inference reads it."""
+    """Return the configuration of parakeet-tdt-0.6b-v2, as far as inference reads it."""
     return OmegaConf.create(
         {
             "sample_rate": SAMPLE_RATE_HZ,
@@ -153,7 +153,7 @@ def _no_data() -> dict[str, Any]:
 
 
 def _learn_tokenizer(folder: Path) -> None:
-    """As many pieces as the real model has, of a language that nobody speaks."""
+    """Return a tokenizer with as many pieces as the real model's, of a made-up language."""
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=_sentences(random.Random(_SEED)),
         model_prefix=str(folder / "tokenizer"),

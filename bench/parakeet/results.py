@@ -1,4 +1,4 @@
-"""What is measured and how it is compared: plain data and arithmetic, without torch."""
+"""Results of the comparison: plain data and arithmetic, without torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ class Material:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonPlan:
-    """How to measure. Batch sizes are of windows."""
+    """Plan of the measurements. Batch sizes are numbers of windows."""
 
     weights: str
     device: str
     batch_size: int
     threads: int
-    """Of ours; NeMo has what torch gives it."""
+    """Threads of ours; NeMo uses torch's default."""
     nemo_batch_sizes: Sequence[int]
     memory_limit_gib: float
     gpu_precision: Precision
@@ -44,19 +44,19 @@ class ComparedWay:
     """One way to transcribe the material."""
 
     seconds: tuple[float, ...]
-    """Of each repeat."""
+    """Seconds of each repeat."""
     peak_bytes: int
     """The most memory at work, above that of the loaded models: on a GPU its own, else the process's."""
 
     @property
     def median_seconds(self) -> float:
-        """Of the repeats."""
+        """Median of the repeats."""
         return median(self.seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How far two lists of tokens are the same."""
+    """Agreement of two lists of tokens."""
 
     windows: int
     equal_windows: int
@@ -77,7 +77,7 @@ class Comparison:
     device_name: str
     uses_gpu: bool
     precision: str
-    """Of ours and of NeMo on windows; NeMo on chunks has float32, as it comes."""
+    """Precision of ours and of NeMo on windows; NeMo on chunks uses float32, its default."""
     nemo_threads: int
     ours: ComparedWay
     chunks: ComparedWay
@@ -94,7 +94,7 @@ class Comparison:
     stages: Mapping[str, float]
     """Seconds of ours by stage, in the median repeat."""
     encoder_flops: float
-    """Of all windows at their own lengths, no padding counted."""
+    """Operations for all windows at their own lengths, without padding."""
     ceiling_flops_per_second: float
     """The fastest matrix product of the same precision on the same threads."""
 
@@ -116,7 +116,7 @@ def agreement(ours: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]]) ->
 
 
 def edits(first: Sequence[str], second: Sequence[str]) -> int:
-    """The fewest insertions, deletions and substitutions that make one of the other."""
+    """Return the minimum number of insertions, deletions and substitutions between two sequences."""
     row = list(range(len(second) + 1))
     for number, one in enumerate(first, 1):
         diagonal, row[0] = row[0], number

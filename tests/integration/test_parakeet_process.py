@@ -60,7 +60,7 @@ async def test_windows_come_back_to_who_asked_for_them(stage: Stage) -> None:
     assert numbers == list(range(20))
 
 
-async def test_an_engine_tells_its_facts_and_its_condition(stage: Stage) -> None:
+async def test_an_engine_reports_its_facts_and_its_condition(stage: Stage) -> None:
     async with stage.engine() as engine:
         await number_of(engine)
 

@@ -17,7 +17,7 @@ BYTES_PER_SECOND = 20 * 2**20
 BLOCK_SECONDS = 30
 MEASURED, UNMEASURED = "measured", "unmeasured"
 NEIGHBOUR_BYTES = 12 * 2**30
-"""What somebody else takes of the memory during every second hundred of batches."""
+"""Memory taken by another process during every second hundred of batches."""
 
 
 class SimulatedGpu:

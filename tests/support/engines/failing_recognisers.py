@@ -35,7 +35,7 @@ class FlatRateRecogniser(MemoryRecogniser):
 
 
 class StuckRecogniser:
-    """Hears one word over and over in the windows for which `is_stuck` holds, so that they fail a quality gate."""
+    """Returns one repeated word for the windows for which `is_stuck` is True, so that they fail a quality gate."""
 
     def __init__(self, is_stuck: Callable[[Pcm], bool] = everything, speed: float = 100.0) -> None:
         self._is_stuck = is_stuck

@@ -1,4 +1,4 @@
-"""What a CUDA graph does, done without a GPU: operations are noted once, and repeated on the same tensors."""
+"""A CUDA graph without a GPU: operations are recorded once, and repeated on the same tensors."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ WAITS_FOR_THE_DEVICE = frozenset(
 
 
 class Recorder:
-    """A `Capture` that is as strict as a graph: whatever the host tells or asks the work is as it was when recorded.
+    """A `Capture` as strict as a graph: repeats ignore new values from the host.
 
     `full` makes repeats run out of memory.
     """

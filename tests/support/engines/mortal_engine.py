@@ -1,4 +1,4 @@
-"""A real inference process without a model: it hears what the twin hears, and dies of windows with a deadly sample."""
+"""A real inference process without a model: returns the twin's words, and dies of windows with a deadly sample."""
 
 import os
 import signal

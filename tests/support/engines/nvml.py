@@ -9,7 +9,7 @@ HOT_AND_CAPPED = pynvml.nvmlClocksThrottleReasonHwThermalSlowdown | pynvml.nvmlC
 
 
 class Driver:
-    """NVML with as many L4s as it is told of; `broken` names the calls that it refuses."""
+    """NVML with the given number of L4s; `broken` names the calls that it refuses."""
 
     NVMLError = pynvml.NVMLError
 

@@ -32,7 +32,7 @@ REFUSALS: Mapping[str, Exception] = {
 
 
 class Act(IntEnum):
-    """What a window does to the process; the second sample is its number."""
+    """Action of a window on the process; the second sample is its number."""
 
     SPEAK = 0
     DIE = 1
@@ -43,14 +43,14 @@ class Act(IntEnum):
 
 
 def window(act: Act, number: int = 7) -> Pcm:
-    """One second that is heard as the word of its number, unless it does something else."""
+    """Return one second that is recognised as the word of its number, unless it has another action."""
     samples = np.zeros(16_000, dtype=np.int16)
     samples[:2] = act, number
     return samples
 
 
 class Stage:
-    """The folder through which a test and the processes see each other; it stands where the model's name goes."""
+    """Folder through which a test and the processes communicate, passed as the model's name."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -68,12 +68,12 @@ class Stage:
         )
 
     def refuse(self, starts: int, refusal: Refusal = "model") -> None:
-        """Make the next starts fail: for want of a model, of a GPU, or by an error that nobody foresaw."""
+        """Make the next starts fail: without a model, without a GPU, or by an unforeseen error."""
         for number in range(starts):
             (self.folder / f"refuse-{number}").write_text(refusal)
 
     def change_the_model(self) -> None:
-        """Let the processes to come tell of another model."""
+        """Make the next processes report another model."""
         (self.folder / "fingerprint").write_text("changed")
 
     def keep_the_model(self) -> None:
@@ -149,7 +149,7 @@ class ScriptedModel:
 
 
 def _open_files() -> list[str]:
-    """What the process has open, the listing itself apart; empty on systems that do not tell."""
+    """Return the open descriptors of the process, without the listing's own; empty on systems without the listing."""
     folder = Path("/proc/self/fd")
     names = list(folder.iterdir()) if folder.exists() else []
     return [str(name.readlink()) for name in names if name.is_symlink()]  # the listing's own is closed by now

@@ -146,7 +146,7 @@ class ParakeetEngine:
 
     @property
     def facts(self) -> EngineFacts:
-        """What runs; the same for every process of this engine."""
+        """Facts about the model and device; the same for every process of this engine."""
         if self._facts is None:
             raise RuntimeError("the engine has not been entered")
         return self._facts

@@ -17,12 +17,12 @@ HOP_SAMPLES, SUBSAMPLING_FACTOR = 160, 8
 """Samples of a spectrogram frame, and spectrogram frames of an encoder frame."""
 
 WINDOW_FRAMES = 384
-"""Of a window of 30 s, which has 375, as a multiple of 128."""
+"""Frames of a window of 30 s, which has 375, rounded up to a multiple of 128."""
 
 _LONGEST_WINDOW_FRAMES = 512
 
 _PASS_COST_FRAMES = 128
-"""What a pass costs besides its frames: on an L4 reading the weights takes as long as computing about 128 frames."""
+"""Fixed cost of a pass, in frames: on an L4 reading the weights takes as long as computing about 128 frames."""
 
 
 def encoder_frames(samples: int) -> int:
@@ -35,7 +35,7 @@ def encoder_frames(samples: int) -> int:
 
 
 def pass_capacity(windows: int) -> int:
-    """Return the frames of a pass that holds so many windows of 30 s, and the longest window in any case."""
+    """Return the frames of a pass for the given number of windows of 30 s, at least those of the longest window."""
     return max(_LONGEST_WINDOW_FRAMES, windows * WINDOW_FRAMES)
 
 
@@ -62,7 +62,7 @@ class PassPlan:
         return encoder_frames(samples) + self.gap_frames
 
     def pass_frames(self, frames: int) -> int:
-        """Return the size of the pass that windows of so many frames in all are computed in, at most `capacity`."""
+        """Return the size of the pass that computes windows of the given total of frames, at most `capacity`."""
         return next((size for size in self.sizes if size >= frames), frames)
 
     def fill(self, frames: Sequence[int], size: int) -> list[int]:

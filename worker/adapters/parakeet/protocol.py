@@ -1,4 +1,4 @@
-"""What crosses the pipe between the worker and its inference process."""
+"""Messages between the worker and its inference process."""
 
 import signal
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from worker.telemetry import LogFormat  # which imports structlog, and a bare GPU machine has none
 
 Precision: TypeAlias = Literal["bfloat16", "float16", "float32"]
-"""Of the model; torch's names."""
+"""Precision of the model; torch's names."""
 
 EngineKind: TypeAlias = Literal["auto", "native", "nemo"]
 """The worker's own network, NeMo, or with auto the network where it knows the model and NeMo otherwise."""
@@ -24,7 +24,7 @@ PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineOptions:
-    """What an inference process is started with."""
+    """Options of an inference process."""
 
     model_name: str
     device: str
@@ -34,7 +34,7 @@ class EngineOptions:
     gpu_precision: Precision
     gpu_graphs: bool
     cpu_threads: int
-    """How many windows are encoded side by side on a CPU."""
+    """Number of windows encoded concurrently on a CPU."""
     overlap: bool
     """Encode the next batches before the decoder has finished the last; False: one batch after the other."""
     heartbeat_seconds: float
@@ -66,7 +66,7 @@ class Ready:
     device_memory_bytes: int
     plan: PassPlan
     batches_in_flight: int = 2
-    """So many full batches keep the process busy: it encodes some before it answers others."""
+    """Number of full batches that keep the process busy: it encodes some before it answers others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

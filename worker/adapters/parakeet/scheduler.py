@@ -76,14 +76,14 @@ class Scheduler:
         self._waiting.add(window)
 
     def attach(self, plan: PassPlan, batches_in_flight: int) -> None:
-        """Schedule for a new, idle process: batches within the plan, and so many of them in flight at most."""
+        """Schedule for a new, idle process: batches within the plan, and at most the given number in flight."""
         self._plan, self._most_in_flight = plan, max(LEAST_IN_FLIGHT, batches_in_flight)
 
     def schedule(self) -> list[Batch]:
         """Move waiting windows into running batches, and return those batches: they are to be sent in this order.
 
-        There are none without a process or while enough batches are in flight. Batches that are tried again run one at
-        a time, so that the next death tells which of them is at fault.
+        There are none without a process or while enough batches are in flight. Repeated batches run one at a time, so
+        that the next death identifies the one at fault.
         """
         batches: list[Batch] = []
         while self._plan and len(self._running) < self._room() and (windows := self._next_windows(self._plan)):
@@ -106,7 +106,7 @@ class Scheduler:
                 window.answer.set_result(Recognition(words=words, engine_seconds=window.engine_seconds))
 
     def requeue(self, error: WorkerError) -> None:
-        """The process is lost: queue its batches again, to run one at a time, since any of them may be at fault.
+        """Requeue the batches of a lost process, to run one at a time, since any of them may be at fault.
 
         A batch that was running alone is halved, to find the window at fault. A window that was running alone, and not
         in its first lost process, is refused with `error`.

@@ -152,6 +152,6 @@ def test_passes_of_a_long_queue_are_nearly_full() -> None:
 
 
 def computed_frames(plan: PassPlan, frames: Sequence[int]) -> int:
-    """The frames of all passes that windows of so many encoder frames take."""
+    """Return the frames of all passes for windows of the given frames."""
     in_a_pass = [one + plan.gap_frames for one in frames]
     return sum(plan.pass_frames(sum(taken)) for taken in passes(plan, in_a_pass))

@@ -18,7 +18,7 @@ PACKED = PassPlan(capacity=3072, most_windows=32, sizes=(384, 1152, 3072))
 
 @dataclass
 class Engine:
-    """What the scheduler's batches are sent to; answers on request, on a clock that is set by hand."""
+    """A process that receives the scheduler's batches and answers on request, on a clock set by hand."""
 
     now: float = 100.0
     sent: list[Batch] = field(default_factory=list)
@@ -233,7 +233,7 @@ async def test_a_lost_batch_that_was_by_itself_comes_again_in_halves(engine: Eng
     assert engine.sizes == [2, 2]
 
 
-async def test_the_window_that_kills_every_process_is_found_and_the_others_are_heard(engine: Engine) -> None:
+async def test_the_window_that_kills_every_process_is_found_and_the_others_are_answered(engine: Engine) -> None:
     windows = engine.add(16)
     culprit, lost = windows[9], 0
     engine.attach(batches_in_flight=4)
@@ -275,7 +275,7 @@ async def test_losing_an_idle_process_loses_nothing(engine: Engine) -> None:
     assert (await windows[0].answer).words
 
 
-async def test_a_window_cancelled_under_way_needs_no_answer_and_one_that_waits_is_not_sent(engine: Engine) -> None:
+async def test_a_window_cancelled_in_flight_needs_no_answer_and_a_waiting_one_is_not_sent(engine: Engine) -> None:
     engine.attach()
     first, _, third, fourth = [engine.add()[0] for _ in range(4)]
     first.answer.cancel()
@@ -289,7 +289,7 @@ async def test_a_window_cancelled_under_way_needs_no_answer_and_one_that_waits_i
     assert (await fourth.answer).words
 
 
-async def test_giving_up_refuses_waiting_windows_and_those_under_way(engine: Engine) -> None:
+async def test_giving_up_refuses_waiting_windows_and_those_in_flight(engine: Engine) -> None:
     engine.attach()
     windows = engine.add(6)
 

@@ -35,7 +35,7 @@ def test_late_and_doubtful_punctuation_moves_neither_end_nor_confidence() -> Non
     assert words == (Word("box.", 0.0, 2 * 0.08, 0.9),)
 
 
-def test_punctuation_with_nothing_spoken_before_stands_as_it_was_heard() -> None:
+def test_punctuation_without_a_word_before_it_is_kept_as_it_is() -> None:
     words = heard(Token(".", 5, 1, 0.4))
 
     assert words == (Word(".", 5 * 0.08, 6 * 0.08, 0.4),)

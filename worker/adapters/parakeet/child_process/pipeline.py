@@ -95,7 +95,7 @@ class Recognised:
     """The answer to a batch."""
 
     words: Words | None
-    """Of each of its windows; None: they do not fit into memory."""
+    """Words of each window; None if the windows do not fit into memory."""
     seconds: float
     """Its share, by length of audio, of the time that the engine was busy."""
 

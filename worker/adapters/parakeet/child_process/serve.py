@@ -1,4 +1,4 @@
-"""What any program of the inference process does: it obeys the parent alone, answers batches and reports its death."""
+"""Frame of the inference process: obeys only the parent, answers batches and reports its death."""
 
 import contextlib
 import ctypes

@@ -5,7 +5,7 @@ import torch
 from worker.errors import GpuNotAvailable
 
 CUDA_CONTEXT_GIB = 1.0
-"""What the process needs on the GPU besides its tensors, which are all that torch can cap."""
+"""GPU memory of the process outside torch, which torch's limit does not include."""
 
 
 def open_device(name: str, memory_limit_gib: float) -> torch.device:

@@ -89,7 +89,7 @@ class Stretch:
 
     rows: slice
     lead_frames: int
-    """Encoder frames at the beginning that only give the others what lies before them."""
+    """Encoder frames at the beginning that only provide context for the others."""
     edges: tuple[Tensor, ...]
     """For each strided convolution after the first, rows to set to zero before it: int64, (edges,)."""
 

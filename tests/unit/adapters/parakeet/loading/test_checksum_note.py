@@ -46,9 +46,9 @@ def test_the_sum_is_the_notes_and_not_computed_again(tmp_path: Path) -> None:
     model = model_in(tmp_path)
     main(model, tmp_path)
     true = hashlib.sha256(model.read_bytes()).hexdigest()
-    note_of(model).write_text(note_of(model).read_text().replace(true, "a sum to be told by"))
+    note_of(model).write_text(note_of(model).read_text().replace(true, "a distinguishing sum"))
 
-    assert noted_sum(model) == "a sum to be told by"
+    assert noted_sum(model) == "a distinguishing sum"
 
 
 def cut(model: Path) -> None:
@@ -125,7 +125,7 @@ def test_what_cannot_be_vouched_for_gets_no_note(
     assert reason in capsys.readouterr().err
 
 
-def test_a_model_that_became_unusual_is_told_from_the_one_prepared(tmp_path: Path) -> None:
+def test_a_model_that_became_unusual_differs_from_the_prepared_one(tmp_path: Path) -> None:
     model = model_in(tmp_path)
     main(model, tmp_path)
 
