@@ -230,7 +230,7 @@ def test_what_would_change_is_shown_before_and_without_changing_anything(tmp_pat
     said = project.done("deploy.sh", "production", "--image", IMAGES[1], "--diff", MAX_PARKED="9")
 
     assert re.search(rf"#   image +{IMAGES[0]} -> {IMAGES[1]}", said)
-    assert re.search(r"#   GPU_BATCH_SIZE +4 -> 8", said)
+    assert re.search(r"#   GPU_BATCH_SIZE +4 -> \(empty\)", said)
     assert re.search(r"#   MAX_PARKED +4 -> 9", said)
     assert re.search(r"#   RELAUNCHED +\S+ -> \(not set\)", said)
     assert project.state == before
