@@ -124,7 +124,7 @@ class EngineSettings(Group):
     parakeet_device: ParakeetDevice = Field(ParakeetDevice.CUDA, description="cuda, cpu or auto")
     parakeet_model_name: str = Field(
         "nvidia/parakeet-tdt-0.6b-v2",
-        description="a hub name, or a path to a .nemo file; null or null:200x: no speech recognition, for load tests",
+        description="a hub name, a .nemo file or a folder of safetensors; null or null:200x: for load tests",
     )
     parakeet_languages: Languages = Field(
         frozenset(), description="languages of the model, comma-separated; empty: by its name or vocabulary"
