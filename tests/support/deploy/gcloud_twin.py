@@ -1,17 +1,18 @@
 """gcloud, bq and curl as the scripts of deploy/ use them, over a project that is kept in a file.
 
-Run as a program under those names (tests.support.deploy.project). It implements no API: it stores created resources,
-refuses missing or existing ones with gcloud's wording, and simulates the worker pool: revisions, shares of the
-instances, workers that become ready and log it, and a job whose event comes back. Faults that a test wants are in the
-project under `faults`: the beginning of a command line -> [exit status, stderr].
+Programs of those names ask a server in the test's process (gcloud_server.py). The twin implements no API: it stores
+created resources, refuses missing or existing ones with gcloud's wording, and simulates the worker pool: revisions,
+shares of the instances, workers that become ready and log it, and a job whose event comes back. Faults that a test
+wants are in the project under `faults`: the beginning of a command line -> [exit status, stderr].
 """
 
 import base64
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 VERBS = {
     "create",
@@ -83,11 +84,9 @@ def main(program: str, words: list[str], folder: Path) -> str:
         calls.write(line + "\n")
     try:
         refuse_as_told(project, line)
-        if program == "bq":
-            return bq(project, words)
-        if program == "curl":
-            return curl(project, words)
-        return gcloud(project, Command(words))
+        if program == "gcloud":
+            return gcloud(project, Command(words))
+        return {"bq": bq, "curl": curl}[program](project, words)
     finally:
         project.save()
 
@@ -279,7 +278,7 @@ def split(pool: dict[str, Any], command: Command) -> None:
 
 def replace(project: Project, command: Command) -> str:
     state = project.state
-    wanted = read(Path(command.name), state["site"])
+    wanted = read(Path(command.name))
     name = wanted["metadata"]["name"]
     if "dry-run" in command.flags:
         if state["refuses"]:
@@ -324,17 +323,10 @@ def make_revision(state: dict[str, Any], pool: str, template: dict[str, Any]) ->
     return name
 
 
-def read(path: Path, site: str) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
     """A file that `replace` gets: JSON, or our YAML."""
-    text = path.read_text()
-    if text.startswith("{"):
-        found: dict[str, Any] = json.loads(text)
-        return found
-    sys.path.append(site)  # the program runs without its packages, which take longer to find than it takes to run
-    import yaml  # noqa: PLC0415 - few commands need it
-
-    loaded: dict[str, Any] = yaml.safe_load(text)
-    return loaded
+    found: dict[str, Any] = yaml.safe_load(path.read_text())
+    return found
 
 
 def logs(project: Project, filter_text: str) -> str:
@@ -405,12 +397,3 @@ def curl(project: Project, words: list[str]) -> str:
         if part in url:
             return json.dumps(answer)
     raise Refused("curl: (22) The requested URL returned error: 404", 22)
-
-
-if __name__ == "__main__":
-    try:
-        printed = main(Path(sys.argv[1]).name, sys.argv[2:], Path(sys.argv[1]).parent)
-    except Refused as exc:
-        print(exc, file=sys.stdout if sys.argv[1].endswith("/bq") else sys.stderr)
-        sys.exit(exc.status)
-    sys.stdout.write(printed + ("\n" if printed and not printed.endswith("\n") else ""))

@@ -1,16 +1,14 @@
 """An empty Google Cloud project behind stand-ins for gcloud, bq and curl, for the scripts of deploy/."""
 
+import functools
 import json
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-import tests.support.deploy.gcloud_twin as twin
+from tests.support.deploy.gcloud_server import Server
 from tests.support.deploy.scripts import script
 
 GIB = 1024**3
@@ -33,6 +31,12 @@ COMPLETED = {
 }
 
 
+@functools.cache
+def server() -> Server:
+    """Start the server of all projects of this process; it ends with the process."""
+    return Server()
+
+
 class Project:
     """The project, and the scripts run in it."""
 
@@ -43,7 +47,6 @@ class Project:
         self._folder.mkdir()
         (self._folder / "calls").touch()
         state = {
-            "site": str(Path(yaml.__file__).parents[1]),
             "version": "528.0.0",
             "login": True,
             "billing": True,
@@ -65,8 +68,7 @@ class Project:
         }
         (self._folder / "project.json").write_text(json.dumps(state))
         for name in ("gcloud", "bq", "curl"):
-            command = [sys.executable, "-I", "-S", twin.__file__, str(self._folder / name)]
-            (self._folder / name).write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+            (self._folder / name).write_text(server().program(name, self._folder))
             (self._folder / name).chmod(0o755)
         self.environment = {
             "PATH": f"{self._folder}:{Path(sys.executable).parent}:{os.environ['PATH']}",
