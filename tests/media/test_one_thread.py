@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tests.support.audio.counted import UNCONFINED, CountedFfmpeg
 from tests.support.audio.decoding import Decoded, decode_all
 from tests.support.audio.media import MediaKit, babble
-from worker.adapters.audio import FfmpegDecoder, Limits
+from worker.adapters.audio import FfmpegDecoder, Limits, process
 from worker.adapters.audio.command import Way, decode_arguments
 from worker.adapters.audio.report import Report
 from worker.errors import AudioUndecodable
@@ -159,3 +159,12 @@ def test_the_graph_may_read_the_same_containers_and_codecs_as_ffmpeg_itself() ->
     graph = arguments[arguments.index("-filter_complex") + 1]
     assert "format_whitelist=mp3" in graph
     assert f"codec_whitelist={arguments[arguments.index('-codec_whitelist') + 1]}" in graph
+
+
+@pytest.mark.parametrize(("complaint", "is_error"), [("[error] Task finished with error code: -1", True), ("", False)])
+def test_the_status_that_a_signal_leaves_is_an_error_where_one_was_reported(complaint: str, is_error: bool) -> None:
+    report = Report("fd:")
+    report.feed(complaint)
+
+    assert process.is_error(255, report) == is_error
+    assert not process.is_error(1, report)

@@ -184,3 +184,16 @@ async def test_a_variable_bit_rate_without_a_header_has_no_length_to_route_by(
     assert facts.duration_seconds is None
     assert decoded.samples.size / SAMPLE_RATE_HZ == pytest.approx(9.0, abs=0.1)
     assert lag_samples(decoded.samples, loud) < SAMPLE_RATE_HZ // 10
+
+
+@pytest.mark.parametrize("seconds", [1.0, 2.4, 3.0])
+@pytest.mark.parametrize("options", [("-ar", "44100", "-ac", "2"), ()])
+async def test_alac_in_caf_loses_nothing_at_its_end(
+    media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, seconds: float, options: tuple[str, ...]
+) -> None:
+    samples = talk[: round(seconds * SAMPLE_RATE_HZ)]
+
+    decoded = await decode_all(decoder, media.encode("whole.caf", samples, *options, "-c:a", "alac"))
+
+    assert decoded.samples.size == samples.size
+    assert not decoded.truncated

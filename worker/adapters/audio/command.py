@@ -55,6 +55,8 @@ class ByteRange:
 
 
 _ALL_BYTES = ByteRange(start=0, end=None)
+_LARGE_CLUSTERS = ("-cluster_time_limit", "5000", "-cluster_size_limit", "5000000")
+"""Each cluster is one write, and each write wakes the worker: 5 s at a time take a tenth of its time less than 1 s."""
 _LATER = ("-output_ts_offset", str(FILE_TIMES_OFFSET_SECONDS))
 
 
@@ -69,6 +71,9 @@ class Way:
     """As the headers say; 0 for a layout with a name such as 5.1. None: the headers count the channels only."""
     is_broadcast: bool = False
     ignores_wav_size: bool = False
+    keeps_padding: bool = False
+    """Nothing is cut off the end although the container asks for it: ALAC in CAF, whose last packet is shorter already
+    by what ffmpeg would cut off once more."""
     each_frame: bool = False
     """Each of the codec's frames comes with its own time, and both mixes whatever the number of channels: for a file
     that changes inside or has gaps. Otherwise a second at a time."""
@@ -90,6 +95,7 @@ class Way:
             track=number,
             channels=track.channels if track.is_named or track.channels == 1 else None,
             is_broadcast=report.container == "mpegts",
+            keeps_padding=(report.container, track.codec) == ("caf", "alac"),
             start_seconds=report.start_seconds or 0.0,
         )
         return replace(suited, read_as=report.container if suited.is_plain(report) else None)
@@ -141,8 +147,9 @@ def decode_arguments(
     times = ("-copyts",) if way.is_broadcast else ()
     later = _LATER if way.is_broadcast else ()
     whole = ("-ignore_length", "1") if way.ignores_wav_size else ()
+    padded = ("-flags2", "+skip_manual") if way.keeps_padding else ()
     return (
-        *_input(path, *jumps, *times, *whole, *begin, *length, byte_range=byte_range),
+        *_input(path, *jumps, *times, *whole, *padded, *begin, *length, byte_range=byte_range),
         *("-filter_complex", f"[0:a:{way.track}]{_mixed(way)}[mixed]"),
         *later,
         *_output(way),
@@ -183,7 +190,7 @@ def _quoted(value: str) -> str:
 
 def _output(way: Way) -> tuple[str, ...]:
     return (
-        *("-map", "[mixed]", "-c:a", f"pcm_{way.encoding.name}", "-f", "matroska"),
+        *("-map", "[mixed]", "-c:a", f"pcm_{way.encoding.name}", "-f", "matroska", *_LARGE_CLUSTERS),
         *("-flush_packets", "0", "pipe:1"),  # a write for each packet would cost as much as small packets do
     )
 

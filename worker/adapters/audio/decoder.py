@@ -47,7 +47,7 @@ from worker.adapters.audio.locate import ffmpeg_version
 from worker.adapters.audio.mixes import Chooser
 from worker.adapters.audio.mpeg_audio import mp3_channels, mp3_facts
 from worker.adapters.audio.parts import PART_SECONDS, Divided, Heard, Stretch
-from worker.adapters.audio.process import Limits, Run, raise_for_end, raise_if_stopped, started
+from worker.adapters.audio.process import Limits, Run, is_error, raise_for_end, raise_if_stopped, started
 from worker.adapters.audio.report import Report
 from worker.adapters.audio.streams import SILENT_PEAK, PartedStream, SerialStream, laid
 from worker.adapters.audio.timeline import Doubt, PacketClock, Timeline
@@ -195,13 +195,14 @@ class FfmpegDecoder:
         """Return True where a track holds more than silence; decode it up to the first sound."""
         way = Way(track=track, each_frame=True)
         timeline = Timeline(PacketClock(), self._limits.max_seconds, coarse=False, follows=True)
+        chooser = Chooser()
         async with self._started(path, way) as run:
-            pieces = laid(run, way, timeline, Chooser(), self._block_samples)
+            pieces = laid(run, way, timeline, chooser, self._block_samples)
             async with contextlib.aclosing(pieces):
                 async for piece in pieces:
                     if int(piece.max()) >= SILENT_PEAK:
                         return True
-        return False
+        return any(int(piece.max()) >= SILENT_PEAK for piece in chooser.finish())
 
     def _divided(self, path: Path, way: Way, seconds: float) -> Divided:
         async def decode(part: Stretch, most_samples: int) -> Heard:
@@ -233,7 +234,8 @@ class FfmpegDecoder:
             except Doubt:
                 return Heard(samples=samples[:filled], clean=False)
             code = await run.ended()
-        raise_if_stopped(code)
+        if not (way.read_as and is_error(code, run.report)):
+            raise_if_stopped(code)
         for piece in chooser.finish():
             rest = piece[: most_samples - filled]
             samples[filled : filled + rest.size] = rest

@@ -9,10 +9,12 @@ Quarters are counted from the file's first sample, so that parts of a file decid
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 CELL_SAMPLES = SAMPLE_RATE_HZ // 4
+_AT_ONCE_SAMPLES = 4 * SAMPLE_RATE_HZ
 _BEYOND_DOUBT_PEAK = 3_277
 """-20 dB: no channel can be 20 dB above a mean that reaches this."""
 _CANCELLED = 100.0
@@ -22,46 +24,55 @@ _AUDIBLE = 10.0**2
 
 
 class Chooser:
-    """Takes both mixes and gives one; holds back less than a second."""
+    """Takes both mixes and gives one; holds back less than `_AT_ONCE_SAMPLES`."""
 
     def __init__(self) -> None:
-        self._rest: Pcm = np.empty((0, 2), np.int16)
+        self._held: list[Pcm] = []
+        self._count = 0
 
     def push(self, samples: Pcm) -> Iterator[Pcm]:
-        """Yield whole seconds of the mix chosen; `samples` has shape (samples, mixes)."""
+        """Yield whole quarters of a second of the mix chosen; `samples` has shape (samples, mixes)."""
         if samples.shape[1] == 1:
             yield samples[:, 0]
             return
-        self._rest = np.concatenate([self._rest, samples]) if len(self._rest) else samples
-        whole = len(self._rest) - len(self._rest) % SAMPLE_RATE_HZ
-        if whole:
-            yield _chosen(self._rest[:whole])
-            self._rest = self._rest[whole:]
+        self._held.append(samples)
+        self._count += len(samples)
+        if self._count >= _AT_ONCE_SAMPLES:
+            together = np.concatenate(self._held)
+            whole = len(together) - len(together) % CELL_SAMPLES
+            yield _chosen(together[:whole])
+            self._held, self._count = [together[whole:]], len(together) - whole
 
     def finish(self) -> Iterator[Pcm]:
         """Yield what is left."""
-        if len(self._rest):
-            yield _chosen(self._rest)
-            self._rest = self._rest[:0]
+        if self._count:
+            yield _chosen(np.concatenate(self._held))
+            self._held, self._count = [], 0
 
 
 def _chosen(samples: Pcm) -> Pcm:
-    chosen = samples[:, 0].copy()
-    whole = len(samples) - len(samples) % CELL_SAMPLES
-    peaks = chosen[:whole].reshape(-1, CELL_SAMPLES).max(axis=1)
-    suspects = [int(cell) * CELL_SAMPLES for cell in np.flatnonzero(peaks < _BEYOND_DOUBT_PEAK)]
-    for start in (*suspects, whole):
-        cell = slice(start, start + CELL_SAMPLES)
-        if _cancels(samples[cell]):
-            chosen[cell] = samples[cell, 1]
+    """Return one mix of both, in shape (samples,). They begin with a quarter; the last one may be shorter."""
+    planes: Pcm = samples.T.copy()
+    mean, other = planes[0], planes[1]
+    whole = len(mean) - len(mean) % CELL_SAMPLES
+    _choose(mean[:whole].reshape(-1, CELL_SAMPLES), other[:whole].reshape(-1, CELL_SAMPLES))
+    _choose(mean[np.newaxis, whole:], other[np.newaxis, whole:])
+    chosen: Pcm = mean
     return chosen
 
 
-def _cancels(cell: Pcm) -> bool:
-    mean, other = _energy(cell[:, 0]), _energy(cell[:, 1])
-    return other > _AUDIBLE * len(cell) and other > _CANCELLED * mean
+def _choose(mean: Pcm, other: Pcm) -> None:
+    """Replace the rows of `mean` where the channels cancel each other, in place; shape (quarters, samples)."""
+    if not mean.size:
+        return
+    suspects = np.flatnonzero(mean.max(axis=1) < _BEYOND_DOUBT_PEAK)
+    mean_energy, other_energy = _energy(mean[suspects]), _energy(other[suspects])
+    is_audible = other_energy > _AUDIBLE * mean.shape[1]
+    cancelled = suspects[is_audible & (other_energy > _CANCELLED * mean_energy)]
+    mean[cancelled] = other[cancelled]
 
 
-def _energy(samples: Pcm) -> float:
+def _energy(samples: Pcm) -> NDArray[np.float32]:
     floats = samples.astype(np.float32)
-    return float(np.dot(floats, floats))
+    energies: NDArray[np.float32] = np.einsum("ij,ij->i", floats, floats)
+    return energies

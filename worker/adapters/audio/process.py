@@ -139,6 +139,14 @@ def raise_for_end(code: int, limits: Limits) -> None:
     raise_if_stopped(code)
 
 
+def is_error(code: int, report: Report) -> bool:
+    """Return True for the status of an orderly end after a signal where an error was what ended ffmpeg.
+
+    Some decoders' errors share that status; ffmpeg reports an error, and none after a signal.
+    """
+    return code == _STOPPED_BY_SIGNAL and report.has_complaints
+
+
 def raise_if_stopped(code: int) -> None:
     """Raise `EngineFailure` where a signal from outside ended ffmpeg."""
     if code in {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, _STOPPED_BY_SIGNAL}:

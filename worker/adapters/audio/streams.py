@@ -16,7 +16,7 @@ from worker.adapters.audio.delay import Trimmer, unstated_delay
 from worker.adapters.audio.mixes import Chooser
 from worker.adapters.audio.packets import Packet, PacketReader
 from worker.adapters.audio.parts import Divided, divisible
-from worker.adapters.audio.process import Limits, Run, raise_for_end
+from worker.adapters.audio.process import Limits, Run, is_error, raise_for_end
 from worker.adapters.audio.report import CLAIM_SLACK_SECONDS, Report
 from worker.adapters.audio.timeline import COARSE_TOLERANCE_SAMPLES, Doubt, Timeline, clock_of, clock_of_file
 from worker.errors import AudioTooLong, AudioUndecodable
@@ -202,7 +202,8 @@ class SerialStream:
             async for piece in pieces:
                 yield piece
         code = await self._run.ended()
-        raise_for_end(code, self._limits)
+        if not is_error(code, report):
+            raise_for_end(code, self._limits)
         claimed, seconds = report.claimed_seconds, timeline.filled / SAMPLE_RATE_HZ
         if code != 0 or report.has_complaints or not seconds:
             raise Doubt
