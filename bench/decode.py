@@ -1,8 +1,9 @@
-"""Decoding: one ffmpeg from beginning to end against ours in parts, codec by codec."""
+"""Decoding, codec by codec: one ffmpeg from beginning to end, in parts, and without the path of one thread."""
 
 import asyncio
 import hashlib
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ CODECS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "WAV, 16 kHz mono": (".wav", ()),
 }
 SEED = 11
+_HOUR_SAMPLES = 3600 * SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,8 @@ class Decoded:
 
     seconds: float
     first_block_seconds: float
+    processor_seconds: float
+    """ffmpeg's and the worker's, without hashing."""
     samples: int
     sha256: str
 
@@ -49,6 +53,8 @@ class Codec:
     name: str
     serial: list[Decoded] = field(default_factory=list)
     parts: list[Decoded] = field(default_factory=list)
+    several: list[Decoded] = field(default_factory=list)
+    """Serial, each file by several threads of ffmpeg."""
 
     @property
     def speed_up(self) -> float:
@@ -59,7 +65,7 @@ class Codec:
     @property
     def outcomes(self) -> int:
         """Number of different sample lists over all decodes: 1 if they are exact."""
-        return len({one.sha256 for one in (*self.serial, *self.parts)})
+        return len({one.sha256 for one in (*self.serial, *self.parts, *self.several)})
 
 
 def decode(minutes: float, parts: int | None, repeats: int, *, as_json: bool, write: Path | None) -> None:
@@ -74,7 +80,7 @@ async def _measure(
     minutes: float, parts: int, repeats: int, folder: Path, say: Callable[[str], None]
 ) -> Sequence[Codec]:
     utterances = await packaged_utterances()
-    serial, divided = (_decoder(count) for count in (1, parts))
+    serial, divided, several = _decoder(1), _decoder(parts), _decoder(1, one_thread=False)
     codecs = []
     for name, (suffix, encoding) in CODECS.items():
         codec = Codec(name=name)
@@ -86,18 +92,19 @@ async def _measure(
             say(f"{name}, turn {number} of {repeats}")
             codec.serial.append(await _decoded(serial, file))
             codec.parts.append(await _decoded(divided, file))
+            codec.several.append(await _decoded(several, file))
         file.unlink()
         codecs.append(codec)
     return codecs
 
 
-def _decoder(parts: int) -> FfmpegDecoder:
-    return FfmpegDecoder(ffmpeg=find_ffmpeg(), limits=Limits(max_seconds=86_400), parts=parts)
+def _decoder(parts: int, *, one_thread: bool = True) -> FfmpegDecoder:
+    return FfmpegDecoder(ffmpeg=find_ffmpeg(), limits=Limits(max_seconds=86_400), parts=parts, one_thread=one_thread)
 
 
 async def _decoded(decoder: FfmpegDecoder, file: Path) -> Decoded:
     digest, samples, first = hashlib.sha256(), 0, 0.0
-    hashing, began = 0.0, time.perf_counter()
+    hashing, began, processor = 0.0, time.perf_counter(), _processor_seconds()
     async with decoder.decode(file) as stream:
         async for block in stream:
             first = first or time.perf_counter() - began
@@ -105,8 +112,19 @@ async def _decoded(decoder: FfmpegDecoder, file: Path) -> Decoded:
             digest.update(block)
             hashing += time.perf_counter() - hashed
             samples += len(block)
-    seconds = time.perf_counter() - began - hashing
-    return Decoded(seconds=seconds, first_block_seconds=first, samples=samples, sha256=digest.hexdigest())
+    return Decoded(
+        seconds=time.perf_counter() - began - hashing,
+        first_block_seconds=first,
+        processor_seconds=_processor_seconds() - processor - hashing,
+        samples=samples,
+        sha256=digest.hexdigest(),
+    )
+
+
+def _processor_seconds() -> float:
+    """Return what this process and its ended children have used."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
 def _report(minutes: float, parts: int, repeats: int, codecs: Sequence[Codec]) -> BenchReport:
@@ -128,7 +146,8 @@ def _report(minutes: float, parts: int, repeats: int, codecs: Sequence[Codec]) -
             (
                 f"{minutes:g} minutes of speech to 16 kHz mono samples, by one ffmpeg and by {parts} side by side, "
                 f"in turns; medians of {repeats}. What cannot be divided exactly to the sample (AAC, Opus) is decoded "
-                "serially either way."
+                "serially either way. Processor seconds are the worker's and ffmpeg's for an hour of audio, serial, as "
+                "the worker decodes and where several threads of ffmpeg do what one does."
             ),
         ),
     )
@@ -140,9 +159,17 @@ def _grid(codecs: Sequence[Codec]) -> Grid:
         serial, parts = (
             median(one.samples / SAMPLE_RATE_HZ / one.seconds for one in turns) for turns in (codec.serial, codec.parts)
         )
-        first = median(one.first_block_seconds for one in codec.parts)
-        rows.append((codec.name, f"{serial:.0f}", f"{parts:.0f}", f"{codec.speed_up:.2f}", f"{1000 * first:.0f}"))
-    columns = ("codec", "serial, times real time", "in parts", "faster by", "first block after, ms")
+        processor, several = (
+            median(one.processor_seconds * _HOUR_SAMPLES / one.samples for one in turns)
+            for turns in (codec.serial, codec.several)
+        )
+        first = 1000 * median(one.first_block_seconds for one in codec.parts)
+        speed = (f"{serial:.0f}", f"{parts:.0f}", f"{codec.speed_up:.2f}")
+        rows.append((codec.name, *speed, f"{processor:.2f}", f"{several:.2f}", f"{first:.0f}"))
+    columns = (
+        *("codec", "serial, times real time", "in parts", "faster by"),
+        *("processor s an hour", "by several threads", "first block after, ms"),
+    )
     return Grid(title="Speed", columns=columns, rows=tuple(rows))
 
 
@@ -150,6 +177,8 @@ def _figures(codec: Codec) -> Mapping[str, object]:
     return {
         "serial_seconds": [one.seconds for one in codec.serial],
         "parts_seconds": [one.seconds for one in codec.parts],
+        "processor_seconds": [one.processor_seconds for one in codec.serial],
+        "processor_seconds_of_several_threads": [one.processor_seconds for one in codec.several],
         "speed_up": codec.speed_up,
         "outcomes": codec.outcomes,
     }
