@@ -1,8 +1,10 @@
 """`transcribe`: local files through the worker's decoder, engine and artefacts."""
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +22,7 @@ from schemas.state import Checkpoint
 from schemas.text import plain, plain_json
 from worker.adapters.machine.clock import SystemClock
 from worker.app.recogniser import make_engine
-from worker.app.worker import make_decoder
+from worker.app.worker import GIB, make_decoder
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_settings, out
 from worker.commands.transcript_page import PageOptions, write_page
 from worker.core.jobs import transcription
@@ -28,6 +30,7 @@ from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.ladder import Ladder
 from worker.core.jobs.output import CAPTIONS, MODEL_ARCHITECTURE
 from worker.core.jobs.routing import Route
+from worker.core.jobs.unpacking import unpacked
 from worker.core.transcript.artefacts import ArtefactInfo, render_artefacts
 from worker.errors import GpuNotAvailable, ModelLoadingError, WorkerError
 from worker.ports import AudioDecoder, EngineFacts, WindowRecogniser
@@ -71,7 +74,7 @@ def transcribe(
 def _named(files: Sequence[Path], video_id: str | None) -> dict[str, Path]:
     if video_id is not None and len(files) > 1:
         fail("--video-id names the artefacts of one file; leave it out for several", EXIT_USAGE)
-    named = {video_id or file.stem: file for file in files}
+    named = {video_id or _stem(file): file for file in files}
     if len(named) < len(files):
         fail("two files have the same name, and so would their artefacts", EXIT_USAGE)
     for name in named:
@@ -80,6 +83,10 @@ def _named(files: Sequence[Path], video_id: str | None) -> dict[str, Path]:
         except ValidationError as exc:
             fail(f"{name!r} cannot be a video id: {exc.errors()[0]['msg']}; give one by --video-id", EXIT_USAGE)
     return named
+
+
+def _stem(file: Path) -> str:
+    return Path(file.stem).stem if file.suffix.lower() == ".gz" else file.stem
 
 
 async def _transcribe_all(
@@ -122,17 +129,32 @@ async def transcribe_file(
     bar: Callable[..., None],
 ) -> transcription.Transcribed:
     """Transcribe one file by Parakeet alone; `bar` receives total and completed seconds. Raises `WorkerError`."""
-    bar(total=(await decoder.probe(file)).duration_seconds)
-    return await transcription.Transcription(
-        decoder=decoder,
-        transcribe=_ladder(engine, file.name).transcribe,
-        store=_NoStore(),
-        key="",
-        paid_key="",
-        chunk_seconds=jobs.chunk_duration_minutes * 60,
-        chunks_in_flight=jobs.chunks_in_flight,
-        on_progress=lambda progress: bar(completed=progress.audio_seconds_done),
-    ).run(file)
+    async with _without_gzip(jobs, file) as audio:
+        bar(total=(await decoder.probe(audio)).duration_seconds)
+        return await transcription.Transcription(
+            decoder=decoder,
+            transcribe=_ladder(engine, file.name).transcribe,
+            store=_NoStore(),
+            key="",
+            paid_key="",
+            chunk_seconds=jobs.chunk_duration_minutes * 60,
+            chunks_in_flight=jobs.chunks_in_flight,
+            on_progress=lambda progress: bar(completed=progress.audio_seconds_done),
+        ).run(audio)
+
+
+@contextlib.asynccontextmanager
+async def _without_gzip(jobs: JobSettings, file: Path) -> AsyncIterator[Path]:
+    """Unpack gzip data to TEMP_DIR, as the worker does with an object; any other file is read where it is."""
+    with tempfile.TemporaryDirectory(dir=jobs.temp_dir) as room:
+        link = _linked(Path(room), file)  # `unpacked` removes what it has unpacked
+        yield await unpacked(link, max_bytes=int(jobs.max_file_size_gb * GIB), take_room=lambda _: None)
+
+
+def _linked(folder: Path, file: Path) -> Path:
+    link = folder / "audio"
+    link.symlink_to(file.resolve())
+    return link
 
 
 def _ladder(engine: WindowRecogniser, job_id: str) -> Ladder:

@@ -1,0 +1,47 @@
+"""Local files of `transcribe`: their names, and gzip data."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from worker.commands.transcribe import _named, _without_gzip
+from worker.errors import AudioTooLarge
+from worker.settings import JobSettings
+
+AUDIO = bytes(range(256)) * 100
+
+
+def names(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()]
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2])
+async def test_gzip_data_is_unpacked_and_the_file_stays(tmp_path: Path, layers: int) -> None:
+    content = AUDIO
+    for _ in range(layers):
+        content = gzip.compress(content)
+    file = tmp_path / "talk.wav.gz"
+    file.write_bytes(content)
+
+    async with _without_gzip(JobSettings(temp_dir=tmp_path), file) as audio:
+        assert audio.read_bytes() == AUDIO
+
+    assert names(tmp_path) == ["talk.wav.gz"]
+    assert file.read_bytes() == content
+
+
+async def test_gzip_data_larger_than_a_job_may_be_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "talk.gz"
+    file.write_bytes(gzip.compress(bytes(2_000_000)))
+
+    with pytest.raises(AudioTooLarge):
+        async with _without_gzip(JobSettings(temp_dir=tmp_path, max_file_size_gb=0.001), file):
+            pass
+
+    assert names(tmp_path) == ["talk.gz"]
+
+
+@pytest.mark.parametrize(("file", "name"), [("talk.wav", "talk"), ("talk.wav.gz", "talk"), ("talk.GZ", "talk")])
+def test_a_file_is_named_without_its_endings(file: str, name: str) -> None:
+    assert _named([Path("a folder") / file], None) == {name: Path("a folder") / file}
