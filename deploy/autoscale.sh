@@ -13,19 +13,9 @@ CREMA=us-central1-docker.pkg.dev/cloud-run-oss-images/crema-v1/autoscaler:1.2 # 
 CREMA_BASE=docker.pkg.dev/serverless-runtimes/google-24/runtimes/java25
 
 main() {
-    local environment=''
-    while (($#)); do
-        case $1 in
-        --dry-run) DRY_RUN=1 ;;
-        --no-quota-check) QUOTA_CHECK=0 ;;
-        -h | --help) usage ;;
-        -*) usage 2 ;;
-        *) environment=$1 ;;
-        esac
-        shift
-    done
-    [[ -n $environment ]] || usage 2
-    load_environment "$environment"
+    arguments_of 1 --no-quota-check --dry-run -- "$@"
+    [[ -z ${GIVEN[no-quota-check]:-} ]] || QUOTA_CHECK=0
+    load_environment "${WORDS[0]}"
     require_gcloud
     require_commands
 

@@ -31,33 +31,18 @@ source "$DEPLOY/sample_job.sh"
 KEPT=(PARAKEET_ROLLOUT_PERCENT FALLBACK_BUDGET_USD_PER_DAY VCPUS MEMORY_GIB)
 
 main() {
-    local environment='' canary='' promote='' render='' diff='' from_files='' sample='' wait=1 asked='' before
-    IMAGE='' INSTANCES='' POOL_EXISTS='' HANDED_BACK=''
-    while (($#)); do
-        case $1 in
-        --dry-run) DRY_RUN=1 ;;
-        --image) IMAGE=${2:?} && shift ;;
-        --instances) INSTANCES=${2:?} && shift ;;
-        --canary) canary=${2:?} && shift ;;
-        --promote) promote=1 ;;
-        --from-files) from_files=1 ;;
-        --sample-job) sample=1 ;;
-        --no-wait) wait='' ;;
-        --no-quota-check) QUOTA_CHECK=0 ;;
-        --diff) diff=1 ;;
-        --render) render=1 ;;
-        -h | --help) usage ;;
-        -*) usage 2 ;;
-        *) environment=$1 ;;
-        esac
-        shift
-    done
-    [[ -n $environment ]] || usage 2
+    local canary render from_files asked='' before
+    POOL_EXISTS='' HANDED_BACK=''
+    arguments_of 1 --dry-run --image= --instances= --canary= --promote --from-files --sample-job --no-wait --no-quota-check \
+        --diff --render -- "$@"
+    IMAGE=${GIVEN[image]:-} INSTANCES=${GIVEN[instances]:-}
+    canary=${GIVEN[canary]:-} render=${GIVEN[render]:-} from_files=${GIVEN[from-files]:-}
+    [[ -z ${GIVEN[no-quota-check]:-} ]] || QUOTA_CHECK=0
     [[ -z $render ]] || DRY_RUN=1
     asked=$(set_in_shell) # before the files are read
-    if [[ -n $render ]]; then load_environment "$environment" >/dev/null; else load_environment "$environment"; fi
+    if [[ -n $render ]]; then load_environment "${WORDS[0]}" >/dev/null; else load_environment "${WORDS[0]}"; fi
 
-    if [[ -n $promote ]]; then
+    if [[ -n ${GIVEN[promote]:-} ]]; then
         require_gcloud
         worker_pools update-instance-split --to-latest
         return
@@ -81,13 +66,13 @@ main() {
     if [[ -n $POOL_EXISTS ]]; then require_quota $((INSTANCES + 1)); else require_quota "$INSTANCES" new; fi
     prepare "$INSTANCES"
     write_pool "$canary"
-    [[ -z $diff ]] || return 0
+    [[ -z ${GIVEN[diff]:-} ]] || return 0
     trap 'hand_back "$BEFORE"' EXIT
     trap 'exit 130' INT TERM
     BEFORE=$before
     roll_out
-    [[ -z $wait || -n $DRY_RUN ]] || await_ready "$NEW_REVISION"
-    [[ -z $sample || -n $DRY_RUN ]] || sample_job
+    [[ -n ${GIVEN[no-wait]:-} || -n $DRY_RUN ]] || await_ready "$NEW_REVISION"
+    [[ -z ${GIVEN[sample-job]:-} || -n $DRY_RUN ]] || sample_job
     remember_image
 }
 

@@ -12,22 +12,11 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 main() {
-    local environment='' yes='' with_data=''
-    while (($#)); do
-        case $1 in
-        --dry-run) DRY_RUN=1 ;;
-        --yes=*) yes=${1#--yes=} ;;
-        --yes) die "--yes takes the name of the worker pool: --yes=NAME" ;;
-        --with-data) with_data=1 ;;
-        -h | --help) usage ;;
-        -*) usage 2 ;;
-        *) environment=$1 ;;
-        esac
-        shift
-    done
-    [[ -n $environment ]] || usage 2
-    load_environment "$environment"
-    confirm "$yes" "$with_data"
+    local with_data
+    arguments_of 1 --yes= --with-data --dry-run -- "$@"
+    with_data=${GIVEN[with-data]:-}
+    load_environment "${WORDS[0]}"
+    confirm "${GIVEN[yes]:-}" "$with_data"
     require_gcloud
 
     destroy_monitoring # first: nobody is to be called out for what goes on purpose

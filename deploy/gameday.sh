@@ -18,29 +18,21 @@ SCENES=(instances grant budget model revision)
 RESULTS=() RESTORE='' SAMPLE_SUBSCRIPTION=''
 
 main() {
-    local environment='' locally='' scene
-    while (($#)); do
-        case $1 in
-        --only) IFS=, read -r -a SCENES <<<"${2:?--only needs scenes}" && shift ;;
-        --local) locally=1 ;;
-        -h | --help) usage ;;
-        -*) usage 2 ;;
-        *) environment=$1 ;;
-        esac
-        shift
-    done
+    local scene
+    arguments --only= --local -- "$@"
+    [[ -z ${GIVEN[only]:-} ]] || IFS=, read -r -a SCENES <<<"${GIVEN[only]}"
     trap 'put_back' EXIT
     trap 'exit 130' INT TERM
-    if [[ -n $locally ]]; then
+    if [[ -n ${GIVEN[local]:-} ]]; then
         source "$DEPLOY/gameday_local.sh"
         local_scenes
     else
-        [[ -n $environment ]] || usage 2
-        [[ $environment != production ]] || die "production is not for playing: deploy/gameday.sh staging"
+        ((${#WORDS[@]} == 1)) || usage 2
+        [[ ${WORDS[0]} != production ]] || die "production is not for playing: deploy/gameday.sh staging"
         for scene in "${SCENES[@]}"; do
             declare -F "break_$scene" >/dev/null || die "there is no scene $scene"
         done
-        load_environment "$environment"
+        load_environment "${WORDS[0]}"
         require_gcloud
         fetch_pool
         require_pool

@@ -9,20 +9,10 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 main() {
-    local environment=''
-    IMAGE='' INSTANCES=1
-    while (($#)); do
-        case $1 in
-        --image) IMAGE=${2:?} && shift ;;
-        -h | --help) usage ;;
-        -*) usage 2 ;;
-        *) environment=$1 ;;
-        esac
-        shift
-    done
-    [[ -n $environment ]] || usage 2
+    arguments_of 1 --image= -- "$@"
+    IMAGE=${GIVEN[image]:-} INSTANCES=1
     [[ $IMAGE =~ ^[^[:space:]\"]+@sha256:[0-9a-f]{64}$ ]] || die "--image must name a digest: ...@sha256:..., not '$IMAGE'"
-    load_environment "$environment" >&2
+    load_environment "${WORDS[0]}" >&2
     [[ $FALLBACK_BUDGET_USD_PER_DAY != none ]] || FALLBACK_BUDGET_USD_PER_DAY=''
     export IMAGE INSTANCES
     render "$DEPLOY/autoscaling/gke.yaml"

@@ -11,6 +11,9 @@ DEPLOY=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 DRY_RUN=${DRY_RUN:-}
 GCLOUD_LEAST=528 # the oldest gcloud that these scripts were tried with
 
+# shellcheck source=arguments.sh
+source "$DEPLOY/arguments.sh"
+
 # The header comment of the calling script is its help.
 usage() {
     sed -n '2,/^[^#]/{/^#/{s/^# \{0,1\}//;p}}' "$0"
@@ -266,6 +269,13 @@ standing_as() {
     local title=$1
     shift
     value FOUND "$@" --filter="displayName=\"$title\"" --format='value(name)' --limit=1
+}
+
+# runbook_of ORIGIN: the runbook's address on the web page of a repository; empty for an origin that has none.
+runbook_of() {
+    [[ $1 =~ ^(https://|ssh://|)([^/@]*@)?([a-zA-Z0-9.-]+\.[a-z]+)(:[0-9]+)?[:/]([^:]+)$ ]] || return 0
+    local host=${BASH_REMATCH[3]} name=${BASH_REMATCH[5]%/}
+    echo "https://$host/${name%.git}/blob/HEAD/docs/operate/runbook.md"
 }
 
 # The commands for worker pools; the beta track has them in every version of gcloud that knows worker pools at all.

@@ -9,22 +9,13 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 main() {
-    local environment='' filter='' since=1h limit=50
-    while (($#)); do
-        case $1 in
-        --since) since=${2:?} && shift ;;
-        --limit) limit=${2:?} && shift ;;
-        -h | --help) usage ;;
-        -*) usage 2 ;;
-        *) if [[ -z $environment ]]; then environment=$1; else filter=$1; fi ;;
-        esac
-        shift
-    done
-    [[ -n $environment ]] || usage 2
-    load_environment "$environment" >&2
+    local filter
+    arguments_of 2 --since= --limit= -- "$@"
+    filter=${WORDS[1]:-}
+    load_environment "${WORDS[0]}" >&2
     require_gcloud
     gcloud logging read "resource.type=\"cloud_run_worker_pool\" AND resource.labels.worker_pool_name=\"$POOL\"${filter:+ AND ($filter)}" \
-        --freshness="$since" --limit="$limit" --format='value(timestamp, severity, resource.labels.revision_name, jsonPayload, textPayload)' | tac
+        --freshness="${GIVEN[since]:-1h}" --limit="${GIVEN[limit]:-50}" --format='value(timestamp, severity, resource.labels.revision_name, jsonPayload, textPayload)' | tac
 }
 
 main "$@"

@@ -5,6 +5,7 @@
 #
 #   NOTIFICATION_CHANNELS     who is told: projects/P/notificationChannels/N, comma-separated
 #   ALERT_EMAIL               without them: a channel to this address, made where there is none
+#   RUNBOOK_URL               where your people read docs/operate/runbook.md; default: on the web page of git's origin
 #   COST_ALERT_USD_PER_DAY    default 50: two instances all day, and some Deepgram
 #
 # The worker must send its metrics to Cloud Monitoring: METRICS_EXPORTER=gcp, and
@@ -12,20 +13,11 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 main() {
-    local environment=''
-    while (($#)); do
-        case $1 in
-        --dry-run) DRY_RUN=1 ;;
-        -h | --help) usage ;;
-        -*) usage 2 ;;
-        *) environment=$1 ;;
-        esac
-        shift
-    done
-    [[ -n $environment ]] || usage 2
-    load_environment "$environment"
+    arguments_of 1 --dry-run -- "$@"
+    load_environment "${WORDS[0]}"
     require_gcloud
     channels
+    runbook
     each log_metric "$DEPLOY"/monitoring/log-metrics/*.yaml
     each alert "$DEPLOY"/monitoring/alerts/*.yaml
     each dashboard "$DEPLOY/monitoring/dashboard.yaml"
@@ -49,6 +41,13 @@ channels() {
     NOTIFICATION_CHANNELS=$standing
 }
 
+# Alerts link to the runbook where its address is known: set, or that of the repository this copy was cloned from.
+runbook() {
+    [[ -n $RUNBOOK_URL ]] || RUNBOOK_URL=$(runbook_of "$(git -C "$DEPLOY" remote get-url origin 2>/dev/null)")
+    [[ -n $RUNBOOK_URL ]] ||
+        echo "# WARNING: this copy has no origin on the web and RUNBOOK_URL is not set: the alerts get no link to the runbook" >&2
+}
+
 # each DO FILE...: do it with every file, rendered.
 each() {
     local do=$1 file
@@ -67,6 +66,7 @@ log_metric() {
 
 alert() {
     local standing
+    [[ -n $RUNBOOK_URL ]] || sed -i.bak '/displayName: Runbook$/,+1d' "$1"
     standing=$(standing "$(title "$1")" gcloud alpha monitoring policies list)
     if [[ -n $standing ]]; then
         run gcloud alpha monitoring policies update "$standing" --policy-from-file="$1" \

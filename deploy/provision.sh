@@ -15,19 +15,10 @@ LABELS=app=klipstream-transcription
 PARTS=(apis accounts pubsub buckets lifecycle secret costs access oncall registry budget)
 
 main() {
-    local environment='' part
-    while (($#)); do
-        case $1 in
-        --dry-run) DRY_RUN=1 ;;
-        --only) IFS=, read -r -a PARTS <<<"${2:?--only needs parts}" && shift ;;
-        -h | --help) usage ;;
-        -*) usage 2 ;;
-        *) environment=$1 ;;
-        esac
-        shift
-    done
-    [[ -n $environment ]] || usage 2
-    load_environment "$environment"
+    local part
+    arguments_of 1 --dry-run --only= -- "$@"
+    [[ -z ${GIVEN[only]:-} ]] || IFS=, read -r -a PARTS <<<"${GIVEN[only]}"
+    load_environment "${WORDS[0]}"
     require_gcloud
     LABELS+=",environment=$ENVIRONMENT"
     for part in "${PARTS[@]}"; do

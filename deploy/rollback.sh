@@ -15,23 +15,13 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$DEPLOY/pool.sh"
 
 main() {
-    local environment='' revision='' to_deepgram='' list=''
-    while (($#)); do
-        case $1 in
-        --dry-run) DRY_RUN=1 ;;
-        --to-deepgram) to_deepgram=1 ;;
-        --list) list=1 ;;
-        -h | --help) usage ;;
-        -*) usage 2 ;;
-        *) if [[ -z $environment ]]; then environment=$1; else revision=$1; fi ;;
-        esac
-        shift
-    done
-    [[ -n $environment ]] || usage 2
-    load_environment "$environment"
+    local revision
+    arguments_of 2 --to-deepgram --list --dry-run -- "$@"
+    revision=${WORDS[1]:-}
+    load_environment "${WORDS[0]}"
     require_gcloud
 
-    if [[ -n $to_deepgram ]]; then
+    if [[ -n ${GIVEN[to-deepgram]:-} ]]; then
         relaunch PARAKEET_ROLLOUT_PERCENT=0
         return
     fi
@@ -44,7 +34,7 @@ main() {
     fetch_pool
     require_pool
     show_revisions
-    [[ -z $list ]] || return 0
+    [[ -z ${GIVEN[list]:-} ]] || return 0
     if [[ -z $revision ]]; then
         revision=$(live previous) ||
             die "no earlier revision with another image than $(live serving) ever became ready; name one, or --to-deepgram"

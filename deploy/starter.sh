@@ -8,18 +8,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 LABELS=app=klipstream-transcription
 
 main() {
-    local environment=''
-    while (($#)); do
-        case $1 in
-        --dry-run) DRY_RUN=1 ;;
-        -h | --help) usage ;;
-        -*) usage 2 ;;
-        *) environment=$1 ;;
-        esac
-        shift
-    done
-    [[ -n $environment ]] || usage 2
-    load_environment "$environment"
+    arguments_of 1 --dry-run -- "$@"
+    load_environment "${WORDS[0]}"
     require_gcloud
     LABELS+=",environment=$ENVIRONMENT"
 

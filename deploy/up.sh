@@ -26,23 +26,14 @@ PERMISSIONS=(serviceusage.services.enable resourcemanager.projects.setIamPolicy 
     logging.logMetrics.create monitoring.alertPolicies.create)
 
 main() {
-    local environment='' build=''
-    IMAGE=''
-    while (($#)); do
-        case $1 in
-        --image) IMAGE=${2:?} && shift ;;
-        --build) build=1 ;;
-        --no-quota-check) QUOTA_CHECK=0 ;;
-        -h | --help) usage ;;
-        -*) usage 2 ;;
-        *) environment=$1 ;;
-        esac
-        shift
-    done
-    [[ -n $environment && (-z $IMAGE || -z $build) ]] || usage 2
+    local build
+    arguments_of 1 --image= --build --no-quota-check -- "$@"
+    IMAGE=${GIVEN[image]:-} build=${GIVEN[build]:-}
+    [[ -z ${GIVEN[no-quota-check]:-} ]] || QUOTA_CHECK=0
+    [[ -z $IMAGE || -z $build ]] || usage 2
     trap '(($? == 0)) || echo "# stopped at: $STEP. When that is mended, run it again: it goes on from there" >&2' EXIT
     trap 'echo "error: interrupted" >&2; exit 130' INT TERM
-    load_environment "$environment"
+    load_environment "${WORDS[0]}"
     REGISTRY=$REGION-docker.pkg.dev/$PROJECT_ID/$REPOSITORY/worker
 
     preflight "$build"

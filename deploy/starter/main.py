@@ -1,9 +1,11 @@
 """Starts the first worker at once: a push subscription on the jobs topic calls this service for every job.
 
-If the worker pool has 0 instances, the count is set to 1; everything else is the autoscaler's. A look at the
-pool is made once a minute at most, and its result answers all pushes of that minute. The autoscaler sees backlogs two
-to three minutes late and would set the count back to 0 before that, so the wake is written as a metric first, which the
-autoscaler's query takes into account for five minutes.
+If the worker pool has 0 instances, the count is set to 1; everything else is the autoscaler's. The pool is read
+once a minute at most, and the answer holds for all pushes of that minute. The autoscaler sees backlogs two to three
+minutes late and would set the count back to 0 before that, so the wake is written as a metric first, which the
+autoscaler's query takes into account for five minutes. Reading, metric and count are three calls, and none can stand
+for another: setting the count unread would take instances away from a pool that has more than one. After them the pool
+is not read for three minutes, so that an instance of this service makes one call a minute in the long run.
 
 Standard library only. Pushes must carry the identity token of PUSH_ACCOUNT for AUDIENCE; others get 403. Where an API
 fails the answer is 503 and Pub/Sub repeats the push; the job itself waits in the workers' own subscription all along.
@@ -28,6 +30,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 LOOK_SECONDS = 60.0
+CALLS_OF_A_WAKE = 3
 KEYS_SECONDS = 3600.0
 API_SECONDS = 10.0
 CLOCKS_DIFFER_SECONDS = 60
@@ -157,20 +160,20 @@ def _signed(message: bytes, signature: bytes, key: tuple[int, int]) -> bool:
 
 
 class Starter:
-    """Looks at the pool once a minute at most. Safe for threads: those that come during a look wait for its result."""
+    """Makes one API call a minute at most in the long run. Safe for threads: those that come meanwhile wait."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock = settings, clock
         self._lock = threading.Lock()
-        self._looked_at = float("-inf")
+        self._next_look = float("-inf")
         self._failure: str | None = None
         self._token, self._token_until = "", float("-inf")
 
     def wake(self) -> None:
-        """Set the count to 1 where it is 0. Raises `Unavailable` while the last look of this minute failed."""
+        """Set the count to 1 where it is 0. Raises `Unavailable` while the last look failed, for a minute."""
         with self._lock:
-            if self._clock() - self._looked_at >= LOOK_SECONDS:
-                self._looked_at = self._clock()
+            if (now := self._clock()) >= self._next_look:
+                self._next_look = now + LOOK_SECONDS
                 self._failure = self._look()
             if self._failure is not None:
                 raise Unavailable(self._failure)
@@ -182,6 +185,7 @@ class Starter:
             if count == 0:
                 self._tell_the_autoscaler()
                 self._start(str(pool.get("etag", "")))
+                self._next_look += (CALLS_OF_A_WAKE - 1) * LOOK_SECONDS  # and the metric still holds then
                 log("starter.started", pool=self._settings.pool)
         except Unavailable as exc:
             log("starter.failed", severity="ERROR", reason=str(exc))

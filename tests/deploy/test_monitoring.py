@@ -1,6 +1,7 @@
 import ast
 import os
 import re
+import subprocess
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -393,3 +394,24 @@ def test_monitoring_is_applied_file_by_file(tmp_path: Path) -> None:
     policy = (tmp_path / f"klipstream-staging-{os.getuid()}" / "no-worker.yaml").read_text()
     assert 'subscription_id="transcription-jobs-worker-staging"' in policy
     assert 'namespace="staging"' in policy
+
+
+@pytest.mark.parametrize(
+    ("origin", "page"),
+    [
+        ("https://github.com/acme/worker.git", "https://github.com/acme/worker"),
+        ("https://ci:token@gitlab.example.com/group/team/worker", "https://gitlab.example.com/group/team/worker"),
+        ("git@github.com:acme/worker.git", "https://github.com/acme/worker"),
+        ("ssh://git@git.example.org:2222/acme/worker.git", "https://git.example.org/acme/worker"),
+        ("/srv/git/worker.git", None),
+        ("../worker", None),
+        ("file:///srv/git/worker", None),
+        ("", None),
+    ],
+)
+def test_the_runbook_is_read_where_the_repository_was_cloned_from(origin: str, page: str | None) -> None:
+    command = ["bash", "-c", 'source deploy/lib.sh && runbook_of "$1"', "-", origin]
+
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert answer == (f"{page}/blob/HEAD/docs/operate/runbook.md\n" if page else "")

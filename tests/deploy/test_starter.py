@@ -232,6 +232,16 @@ def test_the_pool_is_looked_at_once_a_minute(bearer: str) -> None:
     assert len(google.calls) == 3
 
 
+def test_the_calls_of_a_wake_are_made_up_for_by_three_minutes_without_any(bearer: str) -> None:
+    google, now = Google(), [0.0]
+
+    with running(google, lambda: now[0]) as port:
+        for now[0] in (0, 60, 120, 179, 180, 239, 240):
+            assert pushed(port, bearer) == 204
+
+    assert [method for method, _ in google.calls] == ["GET", "POST", "PATCH", "GET", "GET"]
+
+
 def test_while_the_api_is_down_pubsub_is_made_to_repeat_and_the_next_minute_starts_the_worker(bearer: str) -> None:
     google, now = Google(), [0.0]
     google.broken = True
