@@ -3,8 +3,8 @@
 If the worker pool has 0 instances, the count is set to 1; everything else is the autoscaler's. The pool is read
 once a minute at most, and the answer holds for all pushes of that minute. The autoscaler sees backlogs two to three
 minutes late and would set the count back to 0 before that, so the wake is written as a metric first, which the
-autoscaler's query takes into account for five minutes. Reading, metric and count are three calls, and none can stand
-for another: setting the count unread would take instances away from a pool that has more than one. After them the pool
+autoscaler's query takes into account for five minutes. Reading, metric and count are three calls, and none replaces
+another: setting the count unread would take instances away from a pool that has more than one. After them the pool
 is not read for three minutes, so that an instance of this service makes one call a minute in the long run.
 
 Standard library only. Pushes must carry the identity token of PUSH_ACCOUNT for AUDIENCE; others get 403. Where an API

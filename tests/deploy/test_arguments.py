@@ -1,4 +1,4 @@
-"""How every script of deploy reads its arguments."""
+"""Arguments, as every script of deploy reads them."""
 
 import subprocess
 
@@ -31,7 +31,7 @@ def read(*arguments: str) -> str:
         (("staging", "--image="), "staging image= list= dry="),
     ],
 )
-def test_options_may_stand_anywhere_and_take_their_value_either_way(arguments: tuple[str, ...], expected: str) -> None:
+def test_options_may_come_anywhere_and_take_their_value_either_way(arguments: tuple[str, ...], expected: str) -> None:
     assert read(*arguments) == expected
 
 
