@@ -264,8 +264,8 @@ def transcribe(
     as_json: Json = False,
 ) -> None:
     """Transcribe local files with the worker's engine and artefacts, without Pub/Sub."""
+    from worker.commands.transcribe import PageOptions
     from worker.commands.transcribe import transcribe as command
-    from worker.commands.transcript_page import PageOptions
 
     captions = [CaptionFormat(wanted.value) for wanted in output or [] if wanted is not LocalOutput.HTML]
     page = PageOptions(embeds_audio=embed_audio) if LocalOutput.HTML in (output or []) else None

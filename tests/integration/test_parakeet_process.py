@@ -287,10 +287,19 @@ def test_a_killed_worker_leaves_no_process_idle_or_busy(stage: Stage, act: Act) 
     [
         ("worker.adapters.parakeet.engine", {"torch", "nemo"}),
         ("worker.commands.run", {"torch", "google.cloud", "opentelemetry.sdk", "httpx", "starlette"}),
+        ("worker.commands.transcribe", {"torch", "google", "rich.progress", "worker.core", "worker.adapters.audio"}),
+        ("worker.commands.local_files", {"torch", "google.cloud", "opentelemetry.sdk", "httpx", "starlette", "jinja2"}),
         ("worker.adapters.parakeet.child_process.serve", {"torch", "pydantic_settings", "google.cloud", "httpx"}),
         ("worker.adapters.parakeet.child_process.model", {"nemo", "transformers", "pandas", "google.cloud", "httpx"}),
     ],
-    ids=["the worker", "the command run", "the process", "the process with its model"],
+    ids=[
+        "the worker",
+        "the command run",
+        "the command transcribe",
+        "its files",
+        "the process",
+        "the process with its model",
+    ],
 )
 def test_a_start_imports_nothing_that_it_does_not_need(module: str, others: set[str]) -> None:
     check = f"import sys, {module}; sys.exit(' '.join({others} & set(sys.modules)))"

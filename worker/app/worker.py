@@ -12,16 +12,16 @@ from typing import Self
 
 import structlog
 
-from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
+from worker.adapters.audio import FfmpegDecoder
 from worker.adapters.gpu.nvml import open_gpus
 from worker.adapters.machine.allocator import return_large_blocks
 from worker.adapters.machine.clock import SystemClock
 from worker.adapters.machine.instance import this_instance, worker_name
 from worker.adapters.machine.own_memory import hide_memory
-from worker.adapters.machine.processors import processors
 from worker.adapters.machine.workspace import workspace
 from worker.adapters.pubsub.backlog_metric import BacklogMetric, google_session
 from worker.app.cloud import Cloud, open_cloud
+from worker.app.decoder import make_decoder
 from worker.app.engines import Engines, open_engines
 from worker.app.monitor import Watch, identity_of, watching
 from worker.app.parts import Buckets, decoder_part, engine_part, worker_parts
@@ -55,15 +55,6 @@ TURN_SECONDS = 0.0005
 FUSE_THRESHOLD = 10
 
 log = structlog.get_logger(__name__)
-
-
-def make_decoder(jobs: JobSettings, engine: EngineSettings) -> FfmpegDecoder:
-    """Return the decoder, with the length limit of the settings. Raises `FfmpegMissing`."""
-    return FfmpegDecoder(
-        ffmpeg=find_ffmpeg(),
-        limits=Limits(max_seconds=jobs.max_audio_hours * SECONDS_PER_HOUR),
-        parts=max(1, processors(engine.instance_vcpus) - 1),  # one is the event loop's
-    )
 
 
 async def run_worker(settings: Settings, engine: AbstractAsyncContextManager[WindowRecogniser] | None = None) -> None:

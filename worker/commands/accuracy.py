@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.table import Table
 
+from worker.app.decoder import make_decoder
 from worker.app.recogniser import make_engine
-from worker.app.worker import make_decoder
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, line, load_settings, out
-from worker.commands.transcribe import transcribe_file
+from worker.commands.local_files import transcribe_file
 from worker.core.transcript.word_errors import TimedWord, WordErrors, drift_seconds, spoken_words, word_errors
 from worker.errors import GpuNotAvailable, ModelLoadingError, WorkerError
 from worker.settings import CloudSettings, EngineSettings, JobSettings

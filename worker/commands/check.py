@@ -66,9 +66,10 @@ def running_worker(health: dict[str, Any]) -> Finding:
 
 
 async def _engine(engine: EngineSettings, cloud: CloudSettings, jobs: JobSettings) -> Finding:
+    from worker.app.decoder import make_decoder  # noqa: PLC0415
     from worker.app.engines import start_engine  # noqa: PLC0415
     from worker.app.recogniser import NoEngine  # noqa: PLC0415
-    from worker.app.worker import make_decoder, self_test  # noqa: PLC0415  all of the worker: the checks before it come first
+    from worker.app.worker import self_test  # noqa: PLC0415  all of the worker: the checks before it come first
 
     name = f"model {engine.parakeet_model_name}"
     try:

@@ -301,9 +301,10 @@ async def _jobs(
     """Nearly all of the worker, which looking at dead letters does not need."""
     from worker.adapters.gcs import open_object_store  # noqa: PLC0415
     from worker.app.cloud import Cloud  # noqa: PLC0415
+    from worker.app.decoder import make_decoder  # noqa: PLC0415
     from worker.app.engines import engines_of  # noqa: PLC0415
     from worker.app.recogniser import NoEngine  # noqa: PLC0415
-    from worker.app.worker import make_decoder, make_jobs, routing_policy  # noqa: PLC0415
+    from worker.app.worker import make_jobs, routing_policy  # noqa: PLC0415
 
     async with open_object_store(project=names.project_id) as store:
         cloud = Cloud(pubsub=pubsub, store=store, names=names)

@@ -5,7 +5,7 @@ import json
 import mimetypes
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,14 +14,8 @@ from urllib.parse import quote
 from worker.adapters.web.rendering import span, standalone
 from worker.app.page.overview import segment_of
 from worker.app.page.transcript import read_transcript
+from worker.commands.transcribe import PageOptions
 from worker.ports import EngineFacts
-
-
-@dataclass(frozen=True, kw_only=True)
-class PageOptions:
-    """The place of the audio."""
-
-    embeds_audio: bool = False
 
 
 def write_page(

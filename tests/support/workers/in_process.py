@@ -13,9 +13,10 @@ from tests.support.workers.pipeline import Pipeline
 from worker.adapters.gpu.nvml import Gpus
 from worker.adapters.machine.clock import SystemClock
 from worker.app.cloud import open_cloud
+from worker.app.decoder import make_decoder
 from worker.app.engines import engines_of, open_deepgram
 from worker.app.monitor import Watch, identity_of, watching
-from worker.app.worker import make_consumer, make_decoder, routing_policy
+from worker.app.worker import make_consumer, routing_policy
 from worker.commands.health import fetch
 from worker.core.jobs.board import Board
 from worker.ports import WindowRecogniser

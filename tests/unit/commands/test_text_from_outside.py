@@ -33,7 +33,7 @@ from tests.support.workers.console import console_on, run
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped, forwarded
 from worker.app.preflight import Finding
 from worker.app.status import health_answer
-from worker.commands import check, costs, dlq, health, submit, transcribe, validate
+from worker.commands import check, costs, dlq, health, local_files, submit, validate
 from worker.commands.acceptance import Trial, judged
 from worker.commands.console import cell, fail, line, out, say
 from worker.commands.costs_page import page
@@ -256,7 +256,7 @@ def test_check_shows_it_as_text(text: str) -> None:
 def test_transcribe_health_and_errors_show_it_as_text(text: str) -> None:
     for as_json in (False, True):
         with printed():
-            transcribe._say(as_json, {"file": text, "error": text}, line(("failed", "red"), f" {text}"))
+            local_files._say(as_json, {"file": text, "error": text}, line(("failed", "red"), f" {text}"))
     for status, body in ((200, text.encode(errors="surrogatepass")), (503, b"\xff\x1b[2J")):
         with printed(), mock.patch.object(health, "fetch", lambda *_, status=status, body=body: (status, body)):
             health.health("http://127.0.0.1:1", "health")

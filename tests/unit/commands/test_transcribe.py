@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.commands.transcribe import _named, _without_gzip
+from worker.commands.local_files import _without_gzip
+from worker.commands.transcribe import _named
 from worker.errors import AudioTooLarge
 from worker.settings import JobSettings
 

@@ -1,0 +1,74 @@
+"""`transcribe` on the worker's own speech, with the tiny model: artefacts, errors, exit codes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from worker.app.sample import SPEECH
+from worker.embedded.samples import tiny_model
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
+
+
+def transcribe(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    settings = {"PARAKEET_DEVICE": "cpu", "PARAKEET_MODEL_NAME": str(tiny_model()), **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "worker", "transcribe", *arguments],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_each_file_gets_its_artefacts_and_one_that_is_no_audio_fails_alone(tmp_path: Path) -> None:
+    speech, text = Path(shutil.copy(SPEECH, tmp_path / "speech.flac")), tmp_path / "text.mp3"
+    text.write_text("no audio at all\n" * 100)
+
+    done = transcribe(text, speech, "--out", tmp_path / "out", "--output", "srt", "--output", "html", "--json")
+
+    assert done.returncode == 1, done.stderr
+    failed, good = (json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"file"'))
+    assert (failed["file"], failed["error_code"]) == (str(text), "AUDIO_UNDECODABLE")
+    assert (good["file"], good["words"] > 20) == (str(speech), True)
+    assert {Path(name).suffix for name in good["artefacts"]} == {".csv", ".json", ".srt", ".html"}
+    assert {Path(name) for name in good["artefacts"]} == set((tmp_path / "out").iterdir())
+
+
+def test_a_model_that_cannot_be_loaded_is_an_error_with_its_remedy(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.nemo"
+
+    done = transcribe(SPEECH, "--out", tmp_path, PARAKEET_MODEL_NAME=str(missing))
+
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error ")
+    assert str(missing) in last
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "reason"),
+    [
+        (["a.wav", "b.wav"], ["--video-id", "both"], "--video-id names the artefacts of one file"),
+        (["a.wav", "a.mp3"], [], "two files have the same name"),
+        (["a b.wav"], [], "'a b' cannot be a video id"),
+    ],
+)
+def test_names_that_cannot_be_are_usage_errors_before_a_process_is_started(
+    tmp_path: Path, names: list[str], options: list[str], reason: str
+) -> None:
+    files = [tmp_path / name for name in names]
+    for file in files:
+        file.touch()
+
+    done = transcribe(*files, "--out", tmp_path / "out", *options)
+
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert "engine.loading" not in done.stderr
+    assert not (tmp_path / "out").exists()
