@@ -18,6 +18,9 @@ from worker.core.transcript.loudness import (
     measure,
 )
 
+LEAST_CHUNK_SECONDS = 6
+"""The least CHUNK_DURATION_MINUTES. In chunks of 4 s windows of neighbours could start in the wrong order."""
+
 _PAUSE_SEARCH_FRAMES = 30 * FRAMES_PER_SECOND
 
 
@@ -52,7 +55,7 @@ class ChunkCutter:
     """Cuts a stream of samples into chunks of at most `chunk_seconds`, each ending at a pause where there is one.
 
     The chunks are a function of the audio alone, however it is split into blocks. The cutter buffers about one chunk
-    of audio. Raises `ValueError` for `chunk_seconds` below 4.
+    of audio. Raises `ValueError` for `chunk_seconds` below `LEAST_CHUNK_SECONDS`.
     """
 
     def __init__(
@@ -65,8 +68,8 @@ class ChunkCutter:
         self._window_rules = window_rules or WindowRules()
         self._silence_rules = silence_rules or SilenceRules()
         self._chunk_frames = int(chunk_seconds * FRAMES_PER_SECOND)
-        if self._chunk_frames < 4 * FRAMES_PER_SECOND:
-            raise ValueError(f"chunk_seconds must be at least 4, got {chunk_seconds}")
+        if chunk_seconds < LEAST_CHUNK_SECONDS:
+            raise ValueError(f"chunk_seconds must be at least {LEAST_CHUNK_SECONDS}, got {chunk_seconds}")
         self._margin = self._window_rules.forced_margin_frames * FRAME_SAMPLES
         self._index = 0
         self._start = 0

@@ -193,9 +193,9 @@ def test_a_chunk_says_where_there_is_sound() -> None:
     assert chunk.active[360:440].mean() > 0.5
 
 
-def test_chunks_below_four_seconds_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 4"):
-        ChunkCutter(3)
+def test_chunks_below_six_seconds_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 6"):
+        ChunkCutter(5.9)
 
 
 @st.composite
@@ -227,7 +227,7 @@ def test_the_plan_does_not_depend_on_how_the_audio_is_split(audio: Pcm, sizes: l
     assert identity(chunks) == identity(plan(audio, chunk_seconds=20, block=len(audio)))
 
 
-@given(recordings(), st.sampled_from([4.0, 20.0, 33.3, 60.0]))
+@given(recordings(), st.sampled_from([6.0, 20.0, 33.3, 60.0]))
 @settings(max_examples=25)
 def test_chunks_tile_the_file_and_windows_keep_their_limits(audio: Pcm, chunk_seconds: float) -> None:
     chunks = plan(audio, chunk_seconds=chunk_seconds)
