@@ -60,7 +60,7 @@ lint-deploy: install
 # Tests with processes and a model, and those that measure time, want the machine for themselves; the others share it, and
 # coverage is measured in them alone: a tracer would slow what is timed, and what runs in processes would need one of its own.
 test: lint docs ## lint, documents, then every test, with branch coverage
-	$(BIN)/pytest -n 2 --cov tests/unit tests/media tests/contract tests/deploy
+	$(BIN)/pytest -n 2 tests/unit tests/media tests/contract tests/deploy --cov
 	$(BIN)/pytest tests/integration tests/chaos tests/gpu tests/browser
 
 CLIENT := .venv-client/bin/python -m

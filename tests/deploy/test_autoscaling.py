@@ -71,12 +71,12 @@ def test_an_unchanged_configuration_keeps_its_version() -> None:
     assert version() != version(MAX_INSTANCES="7")
 
 
-def test_the_prices_beside_the_shape_are_those_of_the_readme() -> None:
+def test_the_prices_beside_the_shape_are_those_of_the_documents() -> None:
     defaults = (DEPLOY / "env" / "defaults.env").read_text()
 
     for price in ("$0.905", "$1.138"):
         assert price in defaults
-        assert price in (ROOT / "README.md").read_text()
+        assert price in (ROOT / "docs" / "operate" / "money.md").read_text()
 
 
 def asked_for_at_most(folder: Path) -> int:

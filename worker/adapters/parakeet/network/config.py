@@ -33,6 +33,9 @@ __all__ = [
     "transducer_config",
 ]
 
+LEAST_SUBSAMPLING = 8
+"""With it a window of 40 s has 501 frames of 80 ms; attention's slots have at most 512."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransducerConfig:
@@ -186,8 +189,8 @@ def _encoder(part: Section, preprocessor: Section) -> dict[str, Any]:
         raise part.unsupported("conv_kernel_size", "an odd number")
     part.require("conv_context_size", None, [kernel // 2, kernel // 2])
     factor = part.integer("subsampling_factor", default=4)
-    if factor & (factor - 1) or factor == 1:
-        raise part.unsupported("subsampling_factor", "a power of two above one")
+    if factor & (factor - 1) or factor < LEAST_SUBSAMPLING:
+        raise part.unsupported("subsampling_factor", f"a power of two, at least {LEAST_SUBSAMPLING}")
     channels = part.get("subsampling_conv_channels", -1)
     return {
         "n_layers": part.integer("n_layers"),
