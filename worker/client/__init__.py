@@ -14,8 +14,9 @@ dropped as a duplicate.
 **One subscription, one reader.** Pub/Sub hands each event on a subscription to one of its readers, so every process
 that waits for jobs needs a subscription of its own: a permanent one, or `own_subscription`. With `job_id` given, the
 events of other jobs are not stolen: they stay leased until the block is left (or their ack deadline passes) and then
-go back, which delays other readers and counts as a delivery attempt. Messages that are no event this version knows are
-acked, with a warning in the log.
+go back, which delays other readers and counts as a delivery attempt. Calls of `worker.client.pipeline` share one
+reader a process and have no such delay. Messages that are no event this version knows are acked, with a warning in the
+log.
 
 `PUBSUB_EMULATOR_HOST` is honoured. Google's own exceptions (`google.api_core.exceptions`) pass through.
 """
@@ -23,7 +24,6 @@ acked, with a warning in the log.
 import heapq
 import json
 import logging
-import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -35,12 +35,12 @@ from schemas.events import CompletedEvent, Event, FailedEvent
 from schemas.job import TranscriptionJob, encode_job, parse_job
 from schemas.text import plain
 from worker.client.awaited import AwaitedJob
+from worker.client.connections import publisher_client, subscriber_client
 from worker.client.event_stream import Inbox
 
 if TYPE_CHECKING:  # importing Google's client costs 0.7 s, so it waits for the first call
     from google.cloud.pubsub_v1 import PublisherClient
     from google.pubsub_v1 import SubscriberClient
-    from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 MOST_NAMES, MOST_OF_A_NAME = 20, 60
 """The most unknown fields that a warning names, and the most characters of each."""
@@ -69,7 +69,7 @@ def submit(
     """
     data = encode_job(job) if isinstance(job, TranscriptionJob) else _checked(job)
     attributes = {} if retry_of is None else {"run": str(_next_run(retry_of, data))}
-    with _publisher(publisher) as client:
+    with publisher_client(publisher) as client:
         future = client.publish(f"projects/{project_id}/topics/{topic}", data, **attributes)
         try:
             return str(future.result(timeout=timeout_seconds))
@@ -120,7 +120,7 @@ def _inbox(
     timeout_seconds: float | None,
     wants: Callable[[Event], bool] = lambda _event: True,
 ) -> Iterator[Inbox]:
-    with _subscriber(subscriber) as client:
+    with subscriber_client(subscriber) as client:
         inbox = Inbox(client, path, job_id, timeout_seconds, wants=wants)
         try:
             yield inbox
@@ -166,7 +166,7 @@ def own_subscription(
     """
     name = f"pipeline-{uuid.uuid4().hex}"
     path = f"projects/{project_id}/subscriptions/{name}"
-    with _subscriber(subscriber) as client:
+    with subscriber_client(subscriber) as client:
         client.create_subscription(
             request={
                 "name": path,
@@ -181,39 +181,3 @@ def own_subscription(
             yield name
         finally:
             client.delete_subscription(request={"subscription": path})
-
-
-@contextmanager
-def _publisher(given: "PublisherClient | None") -> "Iterator[PublisherClient]":
-    if given is not None:
-        yield given
-        return
-    from google.cloud.pubsub_v1 import PublisherClient  # noqa: PLC0415 - see the module's imports
-
-    client = PublisherClient()
-    try:
-        yield client
-    finally:
-        client.stop()
-        client.transport.close()
-
-
-@contextmanager
-def _subscriber(given: "SubscriberClient | None") -> "Iterator[SubscriberClient]":
-    if given is not None:
-        yield given
-        return
-    from google import pubsub_v1  # noqa: PLC0415 - see the module's imports
-
-    emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
-    with pubsub_v1.SubscriberClient(transport=_emulator_transport(emulator) if emulator else None) as client:
-        yield client
-
-
-def _emulator_transport(host: str) -> "SubscriberGrpcTransport":
-    """Open a channel to an emulator without the 4 MB limit of answers that the client's own channel has."""
-    import grpc  # noqa: PLC0415 - see the module's imports
-    from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport  # noqa: PLC0415
-
-    channel = grpc.insecure_channel(host, options=[("grpc.max_receive_message_length", -1)])
-    return SubscriberGrpcTransport(host=host, channel=channel)

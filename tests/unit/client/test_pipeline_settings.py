@@ -1,0 +1,63 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from worker.client.pipeline import transcribe
+from worker.client.pipeline_settings import PipelineMisconfigured, PipelineSettings, transcripts_folder
+
+NAMES = {"PROJECT_ID": "my-project", "AUDIO_BUCKET": "my-audio"}
+
+
+@pytest.mark.parametrize(
+    ("audio", "environment", "folder"),
+    [
+        ("output/Raw/Audio/audio_1.mp3", {}, "output/Raw/Transcripts"),
+        ("/srv/Output/Raw/Audio/audio_1.mp3", {"K_SERVICE": "pipeline"}, "/srv/Output/Raw/Transcripts"),
+        ("audio_1.mp3", {}, "output/Raw/Transcripts"),
+        ("Audio/audio_1.mp3", {}, "output/Raw/Transcripts"),
+        ("/data/audio_1.mp3", {"K_SERVICE": "pipeline"}, "/tmp/output/Raw/Transcripts"),  # noqa: S108 - the pipeline's own
+    ],
+)
+def test_transcripts_belong_where_the_pipeline_looks(audio: str, environment: dict[str, str], folder: str) -> None:
+    assert transcripts_folder(Path(audio), environment) == Path(folder)
+
+
+def test_two_names_are_enough() -> None:
+    settings = PipelineSettings.read(environment=NAMES)
+
+    assert settings == PipelineSettings(
+        project_id="my-project",
+        audio_bucket="my-audio",
+        jobs_topic="transcription-jobs",
+        completion_topic="transcription-completions",
+        subscription=None,
+        timeout_seconds=1800.0,
+    )
+
+
+def test_the_call_s_own_timeout_beats_the_variable() -> None:
+    assert PipelineSettings.read(60, {**NAMES, "TRANSCRIPTION_TIMEOUT": "5"}).timeout_seconds == 60
+
+
+@pytest.mark.parametrize("variable", ["JOBS_TOPIC", "COMPLETION_TOPIC", "PIPELINE_SUBSCRIPTION"])
+def test_a_resource_has_a_short_name(variable: str) -> None:
+    with pytest.raises(PipelineMisconfigured, match=f"{variable} must be a short name.*'projects/p/topics/t'"):
+        PipelineSettings.read(environment={**NAMES, variable: "projects/p/topics/t"})
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "inf", "nan", "soon"])
+def test_a_timeout_is_a_positive_number_of_seconds(value: str) -> None:
+    with pytest.raises(PipelineMisconfigured, match=f"TRANSCRIPTION_TIMEOUT must be seconds above 0.*'{value}'"):
+        PipelineSettings.read(environment={**NAMES, "TRANSCRIPTION_TIMEOUT": value})
+
+
+def test_an_install_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in NAMES.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "google.cloud.storage", None)
+    audio = tmp_path / "audio.mp3"
+    audio.write_bytes(b"ID3")
+
+    with pytest.raises(ImportError, match=r"pip install 'klipstream-worker\[client\]'"):
+        transcribe(audio, "1")

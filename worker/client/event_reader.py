@@ -1,0 +1,189 @@
+"""One reader of a subscription for all the calls of a process that await a job."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from schemas.events import CompletedEvent, EventUnreadable, FailedEvent, parse_event
+from worker.client.awaited import AwaitedJob
+
+if TYPE_CHECKING:  # importing Google's client costs 0.7 s, so it waits for the first call
+    from google.pubsub_v1 import ReceivedMessage, SubscriberClient
+
+PULL_SECONDS = 60.0
+PULLED_AT_ONCE = 100
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 1.0
+"""Pauses between pulls that brought no awaited event, so that released events do not make the reader spin."""
+
+log = logging.getLogger(__name__)
+
+JobEnd: TypeAlias = "Future[CompletedEvent | FailedEvent]"
+"""Resolves to the event that ends a job. Cancelling it ends the wait."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadSubscription:
+    """An open subscription, with a client of its own that the reader may close at any time."""
+
+    subscriber: "SubscriberClient"
+    path: str
+    exclusive: bool
+    """No other process reads it, so that events which are not awaited here can be acknowledged."""
+
+
+@dataclass(eq=False)
+class _Session:
+    """The time from the first call that waits to the last one, and the thread that reads meanwhile."""
+
+    opened: "Future[ReadSubscription]" = field(default_factory=Future)
+    idle: threading.Event = field(default_factory=threading.Event)
+
+
+class EventReader:
+    """Reads a subscription in one thread while any call waits, and hands each job's end to the calls that await it.
+
+    Every call gets its event when it arrives, so that a short job never waits for a long one. Ends that are not
+    awaited in this process are released at once, for other processes that share the subscription; ends older than
+    `stale_seconds` have outlived every call and are acknowledged, and so are progress and cost events.
+    """
+
+    def __init__(
+        self, open_subscription: Callable[[], AbstractContextManager[ReadSubscription]], *, stale_seconds: float
+    ) -> None:
+        self._open, self._stale = open_subscription, timedelta(seconds=stale_seconds)
+        self._lock = threading.RLock()  # a session that ends at once is noticed within `_start`
+        self._waiting: list[tuple[AwaitedJob, JobEnd]] = []
+        self._session: _Session | None = None
+
+    def end_of(self, job: AwaitedJob) -> JobEnd:
+        """Start to wait for a job's end. Blocks until the subscription is open: submit the job after that.
+
+        Raises what opening the subscription raises. The future fails with what reading it raises. A caller that
+        loses interest must cancel the future.
+        """
+        end: JobEnd = Future()
+        with self._lock:
+            self._waiting.append((job, end))
+            session = self._session or self._start()
+        end.add_done_callback(self._forget)
+        try:
+            session.opened.result()
+        finally:
+            if session.opened.exception() is not None:
+                end.cancel()
+        return end
+
+    def _start(self) -> _Session:
+        session = self._session = _Session()
+        thread = ThreadPoolExecutor(1, thread_name_prefix="completion-events")
+        thread.submit(self._read, session).add_done_callback(lambda read: self._stopped(session, read.exception()))
+        thread.shutdown(wait=False)
+        return session
+
+    def _forget(self, end: JobEnd) -> None:
+        with self._lock:
+            self._waiting = [(job, other) for job, other in self._waiting if other is not end]
+            session = self._session
+            if self._waiting or session is None:
+                return
+            self._session = None
+        session.idle.set()
+        if session.opened.done() and session.opened.exception() is None:
+            session.opened.result().subscriber.transport.close()  # type: ignore[no-untyped-call]  # ends a pull in flight
+
+    def _stopped(self, session: _Session, error: BaseException | None) -> None:
+        """Fail the calls that still wait for this session when its thread has ended by an error."""
+        if error is None:
+            return
+        with self._lock:
+            current = self._session is session
+            waiting = [end for _, end in self._waiting] if current else []
+            self._session = None if current else self._session
+        if not session.opened.done():
+            session.opened.set_exception(error)
+        for end in waiting:
+            if end.set_running_or_notify_cancel():
+                end.set_exception(error)
+
+    def _read(self, session: _Session) -> None:
+        with self._open() as subscription:
+            session.opened.set_result(subscription)
+            pause = FIRST_PAUSE_SECONDS
+            while not session.idle.is_set():
+                received = self._pull(subscription, session)
+                if received is None or self._hand_out(subscription, received):
+                    pause = FIRST_PAUSE_SECONDS
+                else:
+                    session.idle.wait(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _pull(self, subscription: ReadSubscription, session: _Session) -> "Sequence[ReceivedMessage] | None":
+        """Return the next messages, none after a failure that passes, or None when none came in time."""
+        from google.api_core import exceptions  # noqa: PLC0415 - see the module's imports
+
+        request = {"subscription": subscription.path, "max_messages": PULLED_AT_ONCE}
+        try:
+            answer = subscription.subscriber.pull(request=request, retry=None, timeout=PULL_SECONDS)
+        except exceptions.DeadlineExceeded:
+            return None
+        except (exceptions.ServerError, exceptions.TooManyRequests, exceptions.Aborted) as exc:
+            log.warning("pull from %s failed, trying again: %s", subscription.path, exc)
+            return ()
+        except (exceptions.Cancelled, ValueError):  # the channel was closed, during the call or before it
+            if session.idle.is_set():
+                return None
+            raise
+        return answer.received_messages
+
+    def _hand_out(self, subscription: ReadSubscription, received: "Sequence[ReceivedMessage]") -> bool:
+        """Settle the messages, then resolve the calls whose jobs have ended. Returns False when there was none."""
+        done: list[str] = []
+        others: list[str] = []
+        ends: list[tuple[JobEnd, CompletedEvent | FailedEvent]] = []
+        for message in received:
+            event = self._event_in(message)
+            awaiting = [] if event is None else [(end, event) for end in self._awaiting(event)]
+            ends += awaiting
+            foreign = event is not None and not awaiting and not subscription.exclusive
+            (others if foreign and self._may_be_awaited(message) else done).append(message.ack_id)
+        self._settle(subscription, done, others)
+        for end, event in ends:
+            if not end.done() and end.set_running_or_notify_cancel():  # one answer can hold the same event twice
+                end.set_result(event)
+        return bool(ends)
+
+    def _awaiting(self, event: CompletedEvent | FailedEvent) -> list[JobEnd]:
+        with self._lock:
+            return [end for job, end in self._waiting if job.ends_with(event)]
+
+    def _may_be_awaited(self, received: "ReceivedMessage") -> bool:
+        published = cast("datetime", received.message.publish_time)
+        return datetime.now(timezone.utc) - published < self._stale
+
+    @staticmethod
+    def _event_in(received: "ReceivedMessage") -> CompletedEvent | FailedEvent | None:
+        """Return the event if it ends a job; None for progress, cost, and what is no event."""
+        try:
+            event = parse_event(received.message.data)
+        except EventUnreadable as exc:
+            log.warning("dropped message %s, which is no event: %s", received.message.message_id, exc)
+            return None
+        return event if isinstance(event, CompletedEvent | FailedEvent) else None
+
+    @staticmethod
+    def _settle(subscription: ReadSubscription, done: Sequence[str], others: Sequence[str]) -> None:
+        from google.api_core import exceptions  # noqa: PLC0415 - see the module's imports
+
+        subscriber, request = subscription.subscriber, {"subscription": subscription.path}
+        try:
+            if others:
+                subscriber.modify_ack_deadline(request={**request, "ack_ids": others, "ack_deadline_seconds": 0})
+            if done:
+                subscriber.acknowledge(request={**request, "ack_ids": done})
+        except (exceptions.GoogleAPIError, ValueError) as exc:  # no service, or the channel was closed
+            log.warning("events of %s could not be settled and may come again: %s", subscription.path, exc)

@@ -1,0 +1,89 @@
+"""Settings of the pipeline's call, read from the environment, and the folder in which the pipeline expects files."""
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+AUDIO_FOLDER, TRANSCRIPTS_FOLDER = "Audio", "Transcripts"
+PIPELINE_FOLDER = Path("output") / "Raw" / TRANSCRIPTS_FOLDER
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9._~%+-]{2,254}")
+
+
+class PipelineMisconfigured(ValueError):
+    """A variable of the pipeline's call is missing or wrong; the message names it, its value and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineSettings:
+    """Names in Google Cloud, and the time that a call may take."""
+
+    project_id: str
+    audio_bucket: str
+    jobs_topic: str
+    completion_topic: str
+    subscription: str | None
+    """None: the process makes one while calls wait."""
+    timeout_seconds: float
+
+    @classmethod
+    def read(
+        cls, timeout_seconds: float | None = None, environment: Mapping[str, str] = os.environ
+    ) -> "PipelineSettings":
+        """Read the variables. Raises `PipelineMisconfigured` for the first one that is missing or wrong."""
+        timeout = environment.get("TRANSCRIPTION_TIMEOUT") or "1800" if timeout_seconds is None else timeout_seconds
+        return cls(
+            project_id=_required(environment, "PROJECT_ID", "the Google Cloud project of the topics"),
+            audio_bucket=_bucket(environment),
+            jobs_topic=_resource(environment, "JOBS_TOPIC", "transcription-jobs"),
+            completion_topic=_resource(environment, "COMPLETION_TOPIC", "transcription-completions"),
+            subscription=_resource(environment, "PIPELINE_SUBSCRIPTION", "") or None,
+            timeout_seconds=_seconds(timeout),
+        )
+
+
+def transcripts_folder(audio: Path, environment: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder in which the pipeline looks for the transcripts of an audio file.
+
+    The pipeline keeps audio in `Raw/Audio` and transcripts in `Raw/Transcripts` of one output folder. For
+    audio elsewhere the output folder is `output` in the working directory, on Cloud Run `/tmp/output`.
+    """
+    if audio.parent.name == AUDIO_FOLDER and audio.parent.parent.name == "Raw":
+        return audio.parent.with_name(TRANSCRIPTS_FOLDER)
+    return Path("/tmp") / PIPELINE_FOLDER if environment.get("K_SERVICE") else PIPELINE_FOLDER  # noqa: S108 - the pipeline's own
+
+
+def _required(environment: Mapping[str, str], variable: str, meaning: str) -> str:
+    value = environment.get(variable, "").strip()
+    if not value:
+        raise PipelineMisconfigured(f"{variable} is not set: it must be {meaning}")
+    return value
+
+
+def _bucket(environment: Mapping[str, str]) -> str:
+    name = _required(environment, "AUDIO_BUCKET", "the bucket from which the worker reads audio, such as my-audio")
+    if not _BUCKET.fullmatch(name):
+        raise PipelineMisconfigured(
+            f"AUDIO_BUCKET must be a bucket's name, such as my-audio, without gs:// (got {name!r})"
+        )
+    return name
+
+
+def _resource(environment: Mapping[str, str], variable: str, default: str) -> str:
+    name = environment.get(variable, "").strip() or default
+    if name and not _RESOURCE.fullmatch(name):
+        raise PipelineMisconfigured(f"{variable} must be a short name, such as transcription-jobs (got {name!r})")
+    return name
+
+
+def _seconds(value: str | float) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise PipelineMisconfigured(f"TRANSCRIPTION_TIMEOUT must be seconds above 0, such as 1800 (got {value!r})")
+    return seconds
