@@ -305,6 +305,31 @@ def test_a_missing_audio_file_is_an_error_of_the_file() -> None:
         assert not list(client.list_blobs(AUDIO_BUCKET, prefix="nowhere/"))
 
 
+def test_a_call_whose_time_was_used_up_by_the_upload_submits_nothing(
+    worker: ScriptedWorker, calls: ThreadPoolExecutor
+) -> None:
+    with pytest.raises(TimeoutError, match="has not ended within 1e-06 s"):
+        transcribe(audio("slow"), "slow", timeout_seconds=1e-6)
+    later = calls.submit(transcribe, audio("later"), "later")
+    job, _ = worker.take()
+    worker.publish(completed(job))
+    later.result(PATIENCE_SECONDS)
+
+    assert job.video_id == "later"
+
+
+@pytest.mark.parametrize("variable", ["PUBSUB_EMULATOR_HOST", "STORAGE_EMULATOR_HOST"])
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "http://127.0.0.1:1", "nonsense:port"])
+@pytest.mark.usefixtures("worker")
+def test_a_development_server_that_does_not_answer_is_named(
+    variable: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, address)
+
+    with pytest.raises(PipelineMisconfigured, match=f"{variable}: nothing answers at '{address}'; start"):
+        transcribe(audio("x"), "x")
+
+
 def test_a_call_abandoned_before_the_submission_submits_nothing(
     worker: ScriptedWorker, calls: ThreadPoolExecutor
 ) -> None:

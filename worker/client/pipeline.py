@@ -49,7 +49,7 @@ from worker.client import own_subscription, submit
 from worker.client.awaited import AwaitedJob
 from worker.client.connections import subscriber_client
 from worker.client.event_reader import EventReader, JobEnd, ReadSubscription
-from worker.client.pipeline_settings import PipelineMisconfigured, PipelineSettings, transcripts_folder
+from worker.client.pipeline_settings import PipelineMisconfigured, PipelineSettings, check_emulators, transcripts_folder
 
 if TYPE_CHECKING:
     from google.cloud.storage import Client
@@ -151,6 +151,7 @@ class _Call:
     ) -> None:
         started_at, started = datetime.now(timezone.utc), time.monotonic()
         self._settings = PipelineSettings.read(timeout_seconds)
+        check_emulators()
         self._audio = Path(audio_file_path)
         self._folder = transcripts_folder(self._audio) if output_dir is None else Path(output_dir)
         self._ends_at = started + self._settings.timeout_seconds
@@ -179,11 +180,17 @@ class _Call:
                 blob.upload_from_filename(self._audio, if_generation_match=0, timeout=TRANSFER_SECONDS)
 
     def begin(self, retry_of: FailedEvent | None) -> JobEnd:
-        """Start to wait for the job's end, then submit it. Returns a cancelled future after `abandon`."""
+        """Start to wait for the job's end, then submit it. Returns a cancelled future after `abandon`.
+
+        Raises `TimeoutError` without submitting when the upload has used up the call's time.
+        """
+        if not self.seconds_left:
+            raise self.timed_out()
         settings, run = self._settings, 0 if retry_of is None else retry_of.run + 1
         self._end = end = _READERS.of(settings).end_of(AwaitedJob.of(self._job, run))
         if self._abandoned.is_set():
             end.cancel()
+        if end.done():  # abandoned, or the subscription cannot be read
             return end
         self._submitted_at, self._runs = datetime.now(timezone.utc), self._runs + 1
         submitted = False
@@ -263,7 +270,14 @@ def _storage(settings: PipelineSettings) -> "Iterator[Client]":
         from google.cloud.storage import Client  # noqa: PLC0415 - see TYPE_CHECKING
     except ImportError as exc:
         raise ImportError("google-cloud-storage is missing: pip install 'klipstream-worker[client]'") from exc
-    with Client(project=settings.project_id) as client:
+    from google.auth.exceptions import DefaultCredentialsError  # noqa: PLC0415 - see TYPE_CHECKING
+
+    try:
+        client = Client(project=settings.project_id)
+    except DefaultCredentialsError as exc:
+        remedy = "run `gcloud auth application-default login`, or set it to a service account's key file"
+        raise PipelineMisconfigured(f"GOOGLE_APPLICATION_CREDENTIALS: no credentials found; {remedy}") from exc
+    with client:
         yield client
 
 

@@ -3,12 +3,16 @@
 import math
 import os
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 AUDIO_FOLDER, TRANSCRIPTS_FOLDER = "Audio", "Transcripts"
 PIPELINE_FOLDER = Path("output") / "Raw" / TRANSCRIPTS_FOLDER
+EMULATORS = ("PUBSUB_EMULATOR_HOST", "STORAGE_EMULATOR_HOST")
+CONNECT_SECONDS = 1.0
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9._~%+-]{2,254}")
 
@@ -43,6 +47,21 @@ class PipelineSettings:
             subscription=_resource(environment, "PIPELINE_SUBSCRIPTION", "") or None,
             timeout_seconds=_seconds(timeout),
         )
+
+
+def check_emulators(environment: Mapping[str, str] = os.environ) -> None:
+    """Connect to the development servers that the environment names. Raises `PipelineMisconfigured` if one is down.
+
+    Google's clients would retry silently for minutes.
+    """
+    for variable in EMULATORS:
+        if address := environment.get(variable, ""):
+            server = urlsplit(address if "://" in address else f"//{address}")
+            try:
+                socket.create_connection((server.hostname or "", server.port or 80), CONNECT_SECONDS).close()
+            except (OSError, ValueError) as exc:
+                remedy = "start `klipstream-worker emulators`, or unset the variable to use Google Cloud"
+                raise PipelineMisconfigured(f"{variable}: nothing answers at {address!r}; {remedy}") from exc
 
 
 def transcripts_folder(audio: Path, environment: Mapping[str, str] = os.environ) -> Path:

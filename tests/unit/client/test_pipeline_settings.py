@@ -52,6 +52,23 @@ def test_a_timeout_is_a_positive_number_of_seconds(value: str) -> None:
         PipelineSettings.read(environment={**NAMES, "TRANSCRIPTION_TIMEOUT": value})
 
 
+def test_a_machine_without_credentials_names_the_command_that_gets_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("google.cloud.storage")
+    for name, value in NAMES.items():
+        monkeypatch.setenv(name, value)
+    for name in ("PUBSUB_EMULATOR_HOST", "STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    audio = tmp_path / "audio.mp3"
+    audio.write_bytes(b"ID3")
+
+    with pytest.raises(PipelineMisconfigured, match="gcloud auth application-default login"):
+        transcribe(audio, "1")
+
+
 def test_an_install_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in NAMES.items():
         monkeypatch.setenv(name, value)
