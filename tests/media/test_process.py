@@ -187,14 +187,17 @@ async def test_a_file_that_takes_too_much_processor_time_is_refused(long: Path, 
         await decode_all(busy, long)
 
 
-async def test_a_decoder_that_hangs_is_a_fault_of_the_machine(long: Path, tmp_path: Path, children: Children) -> None:
+async def test_a_decoder_that_hangs_is_a_fault_of_the_machine(
+    media: MediaKit, long: Path, tmp_path: Path, children: Children
+) -> None:
+    probed = media.encode("second.aiff", np.zeros(SAMPLE_RATE_HZ, np.int16))
     limits = Limits(max_seconds=3600, stall_seconds=0.05)
     hung = FfmpegDecoder(ffmpeg=_stand_in(tmp_path, "exec sleep 60"), limits=limits)
 
     with pytest.raises(TranscriptionTimeout):
         await decode_all(hung, long)
     with pytest.raises(TranscriptionTimeout):
-        await hung.probe(long)
+        await hung.probe(probed)
 
     assert children() == []
 

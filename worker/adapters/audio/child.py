@@ -14,6 +14,8 @@ from worker.adapters.audio.confinement import Confinement
 from worker.adapters.audio.confinement.thread import in_own_thread
 
 _ENVIRONMENT = {"LC_ALL": "C"}
+_PIPE_BYTES = 1 << 18
+"""Capacity of the pipe with ffmpeg's output. Linux's own 64 KiB hold two seconds of samples at most."""
 _NICER = 10
 _NICEST = 19
 
@@ -62,6 +64,7 @@ class Child:
                 limit(process.pid)
             assert process.stdout  # noqa: S101  # both are pipes
             assert process.stderr  # noqa: S101
+            _enlarge(process.stdout)
             streams = []
             for pipe in (process.stdout, process.stderr):
                 undo.callback(pipe.close)
@@ -127,6 +130,16 @@ def _hold_back() -> None:
     with contextlib.suppress(OSError):  # a sandbox that knows no policies
         os.setpriority(os.PRIO_PROCESS, 0, niceness)  # Linux: of the calling thread alone
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def _enlarge(pipe: IO[bytes]) -> None:
+    """Let the pipe hold `_PIPE_BYTES`, where the system and its limit for the user allow it."""
+    if sys.platform != "linux":
+        return
+    import fcntl  # noqa: PLC0415  # POSIX only
+
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 async def _stream(pipe: IO[bytes], buffer_bytes: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
