@@ -86,8 +86,8 @@ def transcribe(
     """Transcribe an audio file on the worker and write the artefacts to `output_dir`. Blocks.
 
     The default folder is the one in which the pipeline looks for transcripts: `Raw/Transcripts` beside an audio file
-    in `Raw/Audio`, otherwise `output/Raw/Transcripts` in the working directory (on Cloud Run, in /tmp). The default
-    timeout is `TRANSCRIPTION_TIMEOUT`.
+    in `Raw/Audio`, otherwise `output/Raw/Transcripts` below the pipeline's `BASE_DIR` (/tmp on Cloud Run, else the
+    working directory). The default timeout is `TRANSCRIPTION_TIMEOUT`.
 
     Returns `words_file`, `paragraphs_file` and `transcript_json_file` as `pathlib.Path`, and `transcription_metadata`
     with `cost_estimate` in dollars. Raises `TranscriptionFailed`, `TimeoutError`, `PipelineMisconfigured` for a

@@ -68,11 +68,13 @@ def transcripts_folder(audio: Path, environment: Mapping[str, str] = os.environ)
     """Return the folder in which the pipeline looks for the transcripts of an audio file.
 
     The pipeline keeps audio in `Raw/Audio` and transcripts in `Raw/Transcripts` of one output folder. For
-    audio elsewhere the output folder is `output` in the working directory, on Cloud Run `/tmp/output`.
+    audio elsewhere the output folder is the pipeline's default: `output` below its `BASE_DIR`, which is /tmp on Cloud
+    Run and the working directory otherwise.
     """
     if audio.parent.name == AUDIO_FOLDER and audio.parent.parent.name == "Raw":
         return audio.parent.with_name(TRANSCRIPTS_FOLDER)
-    return Path("/tmp") / PIPELINE_FOLDER if environment.get("K_SERVICE") else PIPELINE_FOLDER  # noqa: S108 - the pipeline's own
+    default = "/tmp" if "K_SERVICE" in environment else "."  # noqa: S108 - the pipeline's own
+    return Path(environment.get("BASE_DIR", default)) / PIPELINE_FOLDER
 
 
 def _required(environment: Mapping[str, str], variable: str, meaning: str) -> str:

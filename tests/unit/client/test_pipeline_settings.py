@@ -16,6 +16,7 @@ NAMES = {"PROJECT_ID": "my-project", "AUDIO_BUCKET": "my-audio"}
         ("/srv/Output/Raw/Audio/audio_1.mp3", {"K_SERVICE": "pipeline"}, "/srv/Output/Raw/Transcripts"),
         ("audio_1.mp3", {}, "output/Raw/Transcripts"),
         ("Audio/audio_1.mp3", {}, "output/Raw/Transcripts"),
+        ("audio_1.mp3", {"BASE_DIR": "/srv", "K_SERVICE": "pipeline"}, "/srv/output/Raw/Transcripts"),
         ("/data/audio_1.mp3", {"K_SERVICE": "pipeline"}, "/tmp/output/Raw/Transcripts"),  # noqa: S108 - the pipeline's own
     ],
 )
