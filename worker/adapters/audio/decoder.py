@@ -52,7 +52,7 @@ from worker.adapters.audio.process import Limits, Run, is_error, raise_for_end, 
 from worker.adapters.audio.report import Report
 from worker.adapters.audio.streams import SILENT_PEAK, PartedStream, SerialStream, laid
 from worker.adapters.audio.timeline import Doubt, PacketClock, Timeline
-from worker.adapters.audio.wav import wav_size
+from worker.adapters.audio.wav import wav_facts, wav_size
 from worker.errors import AudioUndecodable
 from worker.ports import SAMPLE_RATE_HZ, AudioFacts, PcmStream
 
@@ -105,12 +105,12 @@ class FfmpegDecoder:
         return self._identity
 
     async def probe(self, path: Path) -> AudioFacts:
-        """Read the headers, and decode one frame where they are neither a FLAC file's nor an MP3's.
+        """Read the headers; decode one frame where they are not those of a FLAC, WAV or MP3 file that states all.
 
         `duration_seconds` is what the headers state, never a guess.
         """
         way = _first_way(path)
-        if stated := flac_facts(path) or mp3_facts(path):
+        if stated := flac_facts(path) or wav_facts(path) or mp3_facts(path):
             return stated
         report = await self._probed(path, way)
         if (better := way.suited_to(report)).track != way.track:

@@ -1,0 +1,61 @@
+"""Facts from a WAV file's own header, without ffmpeg."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.audio.media import MediaKit, riff_wav
+from worker.adapters.audio import FfmpegDecoder
+from worker.adapters.audio.command import Way
+from worker.adapters.audio.wav import wav_facts
+from worker.ports import Pcm
+
+
+@pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s16le"])
+@pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (44_100, 2)])
+async def test_its_facts_are_ffmpeg_s(
+    media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, codec: str, rate: int, channels: int
+) -> None:
+    options = ("-c:a", codec, "-ar", str(rate), "-ac", str(channels))
+    path = media.encode("facts.wav", talk, *options)
+    report = await decoder._probed(path, Way())
+
+    facts = wav_facts(path)
+
+    assert facts is not None
+    assert (facts.codec, facts.sample_rate_hz, facts.channels) == (report.codec, rate, channels)
+    assert facts.duration_seconds == pytest.approx(report.claimed_seconds, abs=0.011)
+    assert facts.duration_seconds == pytest.approx(3.0, abs=0.001)
+
+
+@pytest.mark.parametrize("bits", [24, 32])
+async def test_wide_samples_have_ffmpeg_s_facts_too(
+    media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, bits: int
+) -> None:
+    whole = len(talk) * 2 - len(talk) * 2 % (2 * bits // 8)
+    path = media.write("wide.wav", riff_wav(talk.tobytes()[:whole], bits=bits, channels=2))
+    report = await decoder._probed(path, Way())
+
+    facts = wav_facts(path)
+
+    assert facts is not None
+    assert (facts.codec, facts.sample_rate_hz, facts.channels) == (report.codec, 16_000, 2)
+    assert facts.duration_seconds == pytest.approx(report.claimed_seconds, abs=0.011)
+
+
+@pytest.mark.parametrize(("size", "bits"), [(0, 16), (0xFFFF_FFFF, 16), (10**6, 16), (None, 12), (None, 0)])
+def test_a_length_or_a_width_that_cannot_be_is_left_to_ffmpeg(
+    media: MediaKit, talk: Pcm, size: int | None, bits: int
+) -> None:
+    payload = talk.tobytes()
+    whole = riff_wav(payload, size=len(payload) if size is None else size, bits=16)
+    path = media.write("odd.wav", whole[:34] + bits.to_bytes(2, "little") + whole[36:])
+
+    assert wav_facts(path) is None
+
+
+def test_other_files_have_none(media: MediaKit, talk: Pcm, tmp_path: Path) -> None:
+    assert wav_facts(media.encode("no.flac", talk)) is None
+    assert wav_facts(media.encode("no.wav", talk, "-c:a", "pcm_mulaw")) is None
+    (text := tmp_path / "text.wav").write_bytes(b"RIFF\0\0\0\0WAVEfmt ")
+    assert wav_facts(text) is None
