@@ -122,11 +122,10 @@ def test_texts_are_those_of_nemos_transcribe(network: Transcriber, speech_window
 def test_tokens_of_random_weights_shaped_as_those_of_the_real_model_are_nemos(
     tmp_path: Path, windows: tuple[Pcm, ...]
 ) -> None:
-    from bench.parakeet.random_model import write_random_model  # noqa: PLC0415  NeMo: 10 s
+    from bench.bare_machine.random_model import write_model  # noqa: PLC0415  torch
 
     path = tmp_path / "random.nemo"
-    with quiet():
-        write_random_model(path, np.concatenate(windows), layers=LAYERS)
+    write_model(path, layers=LAYERS, tuned_on=(windows[:1], CPU))
     nemo, files = restored(path), open_model_files(path)
     network = Transcriber(files, CPU, torch.float32)
 
