@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import pytest
 from tests.support.audio.decoding import decode_all
 from tests.support.audio.media import MediaKit
 from tests.support.wait import eventually
-from worker.adapters.audio import FfmpegDecoder, Kernel, Limits
+from worker.adapters.audio import Confinement, FfmpegDecoder, Kernel, Limits
+from worker.adapters.audio.child import Child
 from worker.errors import AudioUndecodable, EngineFailure, TranscriptionTimeout
 from worker.ports import SAMPLE_RATE_HZ
 
@@ -27,6 +29,7 @@ Children = Callable[[], list[psutil.Process]]
 MINUTES = 5
 LIMITS = Limits(max_seconds=3600, stall_seconds=10)
 UNCONFINED = Kernel(landlock_abi=0, seccomp=None)  # for a script that sends a signal
+SET_ROBUST_LIST = {"x86_64": 273, "aarch64": 99}
 PARENT = """
 import asyncio, pathlib, sys
 from worker.adapters.audio import FfmpegDecoder, Limits
@@ -133,6 +136,24 @@ async def test_ffmpeg_runs_at_low_priority_and_ignores_ctrl_c(
     assert niceness == {min(19, psutil.Process().nice() + 10)}
     assert policies == {os.SCHED_BATCH}
     assert group == ffmpeg.pid
+
+
+async def test_limits_are_set_after_execve_and_before_the_programs_first_step(media: MediaKit, long: Path) -> None:
+    """In execve they would be lost: its last step restores the stack's limit that it read in its first."""
+    confinement = Confinement(path=media.ffmpeg, kernel=Kernel.here())
+    if confinement.kernel.seccomp is None:
+        pytest.skip("this kernel has no filter of system calls to hold a program with")
+    calls = []
+
+    def limit(pid: int) -> None:
+        calls.append(Path(f"/proc/{pid}/syscall").read_text().split()[0])
+
+    for _ in range(20):
+        with long.open("rb", buffering=0) as audio:
+            child = await Child.start(("-version",), audio, confinement, limit, buffer_bytes=1 << 16)
+        await child.wait()
+
+    assert calls == [str(SET_ROBUST_LIST[platform.machine()])] * 20
 
 
 async def test_many_decodes_run_side_by_side(decoder: FfmpegDecoder, long: Path, children: Children) -> None:

@@ -16,6 +16,8 @@ from worker.adapters.audio.confinement.thread import in_own_thread
 _ENVIRONMENT = {"LC_ALL": "C"}
 _PIPE_BYTES = 1 << 18
 """Capacity of the pipe with ffmpeg's output. Linux's own 64 KiB hold two seconds of samples at most."""
+_HELD_SECONDS = 1.0
+"""Wait at most for a program to reach the gate; one whose C library makes no such call runs past it."""
 _NICER = 10
 _NICEST = 19
 
@@ -43,7 +45,7 @@ class Child:
         """Start `confinement.path` with `stdin` as its input, 10 steps of niceness below this process.
 
         `limit` is called with its process id before the program begins, where the kernel has seccomp's listeners (5.0),
-        else as it begins. Blocks the event loop until then, some milliseconds. Raises OSError.
+        else as it begins. Blocks the event loop for some milliseconds. Raises OSError.
         """
         if sys.platform == "win32":  # its pipes are asyncio's own kind; there is nothing to confine with
             pipe = asyncio.subprocess.PIPE
@@ -57,10 +59,12 @@ class Child:
                 limit=buffer_bytes,
             )
         with contextlib.ExitStack() as undo:
-            process, gate = _start_confined(confinement, arguments, stdin)
+            process, descriptor, gate = _start_confined(confinement, arguments, stdin)
             undo.callback(process.wait)
             undo.callback(process.kill)
             with gate:
+                if descriptor is not None:
+                    await _until_held(descriptor)
                 limit(process.pid)
             assert process.stdout  # noqa: S101  # both are pipes
             assert process.stderr  # noqa: S101
@@ -95,18 +99,39 @@ class Child:
 
 def _start_confined(
     confinement: Confinement, arguments: tuple[str, ...], stdin: IO[bytes]
-) -> tuple[subprocess.Popen[bytes], contextlib.ExitStack]:
-    """Start the program from a thread that has taken the confinement on. It begins when the stack is closed."""
+) -> tuple[subprocess.Popen[bytes], int | None, contextlib.ExitStack]:
+    """Start the program from a thread that has taken the confinement on.
 
-    def start() -> tuple[subprocess.Popen[bytes], contextlib.ExitStack]:
+    Returns the process, the descriptor of the gate that holds the program (None where there is none), and the stack
+    that closes the gate, upon which the program begins.
+    """
+
+    def start() -> tuple[subprocess.Popen[bytes], int | None, contextlib.ExitStack]:
         _hold_back()
         with contextlib.ExitStack() as gate:
             if (descriptor := confinement.take_on()) is not None:
                 gate.callback(os.close, descriptor)
-            return _popen(confinement.path, arguments, stdin), gate.pop_all()
+            return _popen(confinement.path, arguments, stdin), descriptor, gate.pop_all()
 
     confinement.prepare()
     return in_own_thread(start)
+
+
+async def _until_held(descriptor: int) -> None:
+    """Wait until the gate of this descriptor holds the program, or the program has ended.
+
+    `subprocess` returns from within execve, whose last step restores the stack's limit of its first: a limit set in
+    between would be lost.
+    """
+    loop, held = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, held.set)
+    try:
+        async with asyncio.timeout(_HELD_SECONDS):
+            await held.wait()
+    except TimeoutError:
+        return
+    finally:
+        loop.remove_reader(descriptor)
 
 
 def _popen(program: Path, arguments: tuple[str, ...], stdin: IO[bytes]) -> subprocess.Popen[bytes]:
