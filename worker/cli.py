@@ -2,7 +2,6 @@
 
 import sys
 import traceback
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -16,6 +15,7 @@ import typer.core
 from schemas.codes import CaptionFormat, Method
 from schemas.text import plain, plain_lines
 from worker.dlq_cli import Json, dlq
+from worker.jobs_cli import submit, watch
 
 UsageError: Any = typer.BadParameter.__mro__[1]
 """Base class of typer's bundled click errors, which typer exports under no stable name."""
@@ -184,43 +184,6 @@ def page(
 
 
 @app.command()
-def submit(
-    audio: Annotated[str, typer.Argument(help="gs://bucket/object, or a file here, which is uploaded first")],
-    video_id: Annotated[str | None, typer.Option(help="names the artefacts; default: the name of the file")] = None,
-    job_id: Annotated[str | None, typer.Option(help="idempotency key; default: a new one")] = None,
-    force_method: Annotated[Method, typer.Option(help="beats every routing rule")] = Method.AUTO,
-    output: Annotated[list[CaptionFormat] | None, typer.Option(help="captions besides the standard files")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="until the job has ended; exit 1 if it failed")] = False,
-    bucket: Annotated[str | None, typer.Option(envvar="AUDIO_BUCKET", help="where a file is uploaded to")] = None,
-    timeout: Annotated[float, typer.Option(help="seconds to wait at most")] = 3600.0,
-    as_json: Json = False,
-) -> None:
-    """Publish a job."""
-    from worker.commands.audio_file import located, video_id_of
-    from worker.commands.submit import submit as command
-
-    video_id = video_id or video_id_of(audio)
-    audio_uri = located(audio, bucket, video_id)
-    job: dict[str, Any] = {
-        "job_id": job_id or f"{video_id[:100]}-{uuid.uuid4().hex[:8]}",
-        "video_id": video_id,
-        "audio_uri": audio_uri,
-        "metadata": {"audio_uri": audio_uri},
-        "force_method": force_method.value,
-        "outputs": [wanted.value for wanted in output or []],
-    }
-    command(job, wait=wait, timeout_seconds=timeout, as_json=as_json)
-
-
-@app.command()
-def watch(as_json: Json = False) -> None:
-    """Print completion events as they come."""
-    from worker.commands.submit import watch as command
-
-    command(as_json=as_json)
-
-
-@app.command()
 def validate(
     audio_uri: Annotated[list[str] | None, typer.Argument(help="gs://bucket/object; default: made speech")] = None,
     hours: Annotated[
@@ -339,6 +302,8 @@ def canary(
     command.canary("group" if by == "group" else "revision", old, new, since, table, file, as_json=as_json)
 
 
+app.command()(submit)
+app.command()(watch)
 app.add_typer(dlq, name="dlq")
 
 
