@@ -2,49 +2,19 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from worker.app.decoder import make_decoder
 from worker.app.recogniser import make_engine
-from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, line, load_settings, out
+from worker.commands.accuracy_figures import FileScore, ManifestEntry, fields, score, table
+from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_settings, out
 from worker.commands.local_files import transcribe_file
-from worker.core.transcript.word_errors import TimedWord, WordErrors, drift_seconds, spoken_words, word_errors
+from worker.core.transcript.word_errors import TimedWord
 from worker.errors import GpuNotAvailable, ModelLoadingError, WorkerError
 from worker.settings import CloudSettings, EngineSettings, JobSettings
 from worker.telemetry import configure_logging
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ManifestEntry:
-    """One line of a manifest."""
-
-    audio: Path
-    text: str
-    words: tuple[TimedWord, ...]
-    """Words with their starts, for the drift; empty where the manifest has none."""
-
-    @property
-    def format(self) -> str:
-        """The file's suffix."""
-        return self.audio.suffix.lstrip(".").lower() or "none"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FileScore:
-    """The errors of one file's transcript."""
-
-    entry: ManifestEntry
-    audio_seconds: float
-    written: WordErrors
-    """Words with case and punctuation."""
-    spoken: WordErrors
-    """Words in lower case, without punctuation."""
-    drift_seconds: float | None
 
 
 def accuracy(manifest: Path, *, as_json: bool) -> None:
@@ -57,10 +27,10 @@ def accuracy(manifest: Path, *, as_json: bool) -> None:
     except (GpuNotAvailable, ModelLoadingError) as exc:
         fail(f"{exc}: {exc.suggested_action}")
     if as_json:
-        for score in scores:
-            print(json.dumps(_fields(score)), flush=True)
+        for one in scores:
+            print(json.dumps(fields(one)), flush=True)
     elif scores:
-        out().print(_table(scores))
+        out().print(table(scores))
     if len(scores) < len(entries):
         raise SystemExit(EXIT_FAILED)
 
@@ -68,7 +38,8 @@ def accuracy(manifest: Path, *, as_json: bool) -> None:
 def read_manifest(manifest: Path) -> list[ManifestEntry]:
     """Read NeMo's format: a JSON object a line, with `audio_filepath` (absolute, or beside the manifest) and `text`.
 
-    `words`, a list of {"word", "start"} as in our transcripts, is ours. Ends the command where a line is none of that.
+    Ours are `words`, a list of {"word", "start"} as in our transcripts, and `condition`, a text to group files by. Ends
+    the command where a line is none of that.
     """
     entries = []
     for number, text in enumerate(manifest.read_text(encoding="utf-8").splitlines(), start=1):
@@ -87,7 +58,12 @@ def _entry(row: Mapping[str, Any], folder: Path) -> ManifestEntry:
     if row.get("offset"):
         raise ValueError("offset: files are transcribed whole; cut this one out first")
     words = tuple(TimedWord(str(word["word"]), float(word["start"])) for word in row.get("words") or ())
-    return ManifestEntry(audio=folder / str(row["audio_filepath"]), text=str(row["text"]), words=words)
+    return ManifestEntry(
+        audio=folder / str(row["audio_filepath"]),
+        text=str(row["text"]),
+        words=words,
+        condition=str(row.get("condition") or ""),
+    )
 
 
 async def _scores(
@@ -109,55 +85,5 @@ async def _scores(
                 else:
                     out().print(line(("failed", "red"), f" {entry.audio}: {exc}"))
                 continue
-            words = [TimedWord(word.text, word.start_seconds) for word in done.words]
-            text = " ".join(word.text for word in words)
-            scores.append(
-                FileScore(
-                    entry=entry,
-                    audio_seconds=done.duration_seconds,
-                    written=word_errors(entry.text.split(), text.split()),
-                    spoken=word_errors(spoken_words(entry.text), spoken_words(text)),
-                    drift_seconds=drift_seconds(entry.words, words),
-                )
-            )
+            scores.append(score(entry, done.duration_seconds, done.words))
     return scores
-
-
-def _fields(score: FileScore) -> dict[str, object]:
-    return {
-        "file": str(score.entry.audio),
-        "format": score.entry.format,
-        "audio_seconds": round(score.audio_seconds, 3),
-        "words": score.spoken.words,
-        "word_error_rate_percent": round(score.spoken.percent, 3),
-        "written_word_error_rate_percent": round(score.written.percent, 3),
-        "drift_seconds": None if score.drift_seconds is None else round(score.drift_seconds, 3),
-    }
-
-
-def _table(scores: Sequence[FileScore]) -> Table:
-    table = Table("file", "format", "seconds", "words", "WER %", "as written %", "drift s", title="word error rate")
-    for score in scores:
-        _row(table, score.entry.audio.name, score.entry.format, [score])
-    for name, group in _groups(scores):
-        _row(table, name, group[0].entry.format if name != "all" else "", group)
-    return table
-
-
-def _groups(scores: Sequence[FileScore]) -> Iterator[tuple[str, list[FileScore]]]:
-    formats = sorted({score.entry.format for score in scores})
-    for one in formats if len(formats) > 1 else []:
-        yield f"all {one}", [score for score in scores if score.entry.format == one]
-    if len(scores) > 1:
-        yield "all", list(scores)
-
-
-def _row(table: Table, name: str, form: str, scores: Sequence[FileScore]) -> None:
-    none = WordErrors(errors=0, words=0)
-    spoken = sum((score.spoken for score in scores), none)
-    written = sum((score.written for score in scores), none)
-    drifts = [score.drift_seconds for score in scores if score.drift_seconds is not None]
-    worst = f"{max(drifts, key=abs):+.3f}" if drifts else "-"
-    seconds = sum(score.audio_seconds for score in scores)
-    figures = (f"{seconds:.1f}", str(spoken.words), f"{spoken.percent:.2f}", f"{written.percent:.2f}", worst)
-    table.add_row(cell(name), cell(form), *figures)

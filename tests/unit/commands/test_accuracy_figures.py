@@ -1,0 +1,60 @@
+from pathlib import Path
+
+from rich.console import Console
+
+from schemas.speech import Word
+from worker.commands.accuracy_figures import FileScore, ManifestEntry, fields, score, table
+
+
+def scored(name: str, text: str, transcript: str, condition: str = "") -> FileScore:
+    entry = ManifestEntry(audio=Path(name), text=text, condition=condition)
+    words = [Word(word, place * 1.0, place + 0.5, 0.9) for place, word in enumerate(transcript.split())]
+    return score(entry, 2.0, words)
+
+
+def rows(scores: list[FileScore]) -> list[list[str]]:
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(table(scores))
+    lines = capture.get().splitlines()
+    return [[part.strip() for part in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+
+
+def test_a_file_has_every_figure_as_a_member_of_its_object() -> None:
+    found = fields(scored("a.wav", "One two.", "one three", "clean"))
+
+    assert found == {
+        "file": "a.wav",
+        "format": "wav",
+        "condition": "clean",
+        "audio_seconds": 2.0,
+        "words": 2,
+        "word_error_rate_percent": 50.0,
+        "written_word_error_rate_percent": 100.0,
+        "drift_seconds": None,
+    }
+
+
+def test_files_are_summed_up_by_condition_and_by_format() -> None:
+    scores = [
+        scored("a.wav", "one two", "one two", "clean"),
+        scored("b.mp3", "one two", "one three", "noise 10 dB"),
+        scored("c.wav", "one two", "five six", "noise 10 dB"),
+    ]
+
+    errors = {row[0]: row[4] for row in rows(scores)}
+
+    assert errors == {
+        "a.wav": "0.00",
+        "b.mp3": "50.00",
+        "c.wav": "100.00",
+        "all wav": "50.00",
+        "all mp3": "50.00",
+        "all clean": "0.00",
+        "all noise 10 dB": "75.00",
+        "all": "50.00",
+    }
+
+
+def test_a_figure_that_no_file_has_is_no_column() -> None:
+    assert all(len(row) == 6 for row in rows([scored("a.wav", "one", "one")]))

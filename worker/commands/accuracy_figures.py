@@ -1,0 +1,144 @@
+"""The figures of `accuracy`: each is a column of its table and a field of its JSON, for a file and for groups of files.
+
+A new figure is one more entry of `FIGURES`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from schemas.speech import Word
+from worker.commands.console import cell
+from worker.core.transcript.word_errors import TimedWord, WordErrors, drift_seconds, spoken_words, word_errors
+
+_MOST_DECIMALS = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ManifestEntry:
+    """One line of a manifest."""
+
+    audio: Path
+    text: str
+    words: tuple[TimedWord, ...] = ()
+    """Words with their starts, for the drift; empty where the manifest has none."""
+    condition: str = ""
+    """The recording's condition, such as clean or "noise 10 dB"; empty where the manifest has none."""
+
+    @property
+    def format(self) -> str:
+        """The file's suffix."""
+        return self.audio.suffix.lstrip(".").lower() or "none"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileScore:
+    """One file's transcript beside its reference."""
+
+    entry: ManifestEntry
+    audio_seconds: float
+    words: tuple[Word, ...]
+    written: WordErrors
+    """Errors of words with case and punctuation."""
+    spoken: WordErrors
+    """Errors of words in lower case, without punctuation."""
+
+    @property
+    def timed_words(self) -> list[TimedWord]:
+        """The transcript's words with their starts."""
+        return [TimedWord(word.text, word.start_seconds) for word in self.words]
+
+
+def score(entry: ManifestEntry, audio_seconds: float, words: Sequence[Word]) -> FileScore:
+    """Count the word errors of a transcript."""
+    text = " ".join(word.text for word in words)
+    return FileScore(
+        entry=entry,
+        audio_seconds=audio_seconds,
+        words=tuple(words),
+        written=word_errors(entry.text.split(), text.split()),
+        spoken=word_errors(spoken_words(entry.text), spoken_words(text)),
+    )
+
+
+Scores = Sequence[FileScore]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """One figure of a group of files; a file by itself is a group of one.
+
+    `of` returns None for a group that has no such figure. The table has no column that is None in every row.
+    """
+
+    field: str
+    """Name in the JSON, with the unit."""
+    title: str
+    """Head of the column."""
+    of: Callable[[Scores], float | int | None]
+    style: str = "d"
+    """Format of the column's numbers."""
+
+
+def _seconds(scores: Scores) -> float:
+    return sum(one.audio_seconds for one in scores)
+
+
+def _word_count(scores: Scores) -> int:
+    return sum(one.spoken.words for one in scores)
+
+
+def _spoken_percent(scores: Scores) -> float:
+    return sum((one.spoken for one in scores), WordErrors(errors=0, words=0)).percent
+
+
+def _written_percent(scores: Scores) -> float:
+    return sum((one.written for one in scores), WordErrors(errors=0, words=0)).percent
+
+
+def _worst_drift(scores: Scores) -> float | None:
+    drifts = [drift_seconds(one.entry.words, one.timed_words) for one in scores]
+    return max((drift for drift in drifts if drift is not None), key=abs, default=None)
+
+
+FIGURES = (
+    Figure(field="audio_seconds", title="seconds", of=_seconds, style=".1f"),
+    Figure(field="words", title="words", of=_word_count),
+    Figure(field="word_error_rate_percent", title="WER %", of=_spoken_percent, style=".2f"),
+    Figure(field="written_word_error_rate_percent", title="as written %", of=_written_percent, style=".2f"),
+    Figure(field="drift_seconds", title="drift s", of=_worst_drift, style="+.3f"),
+)
+
+
+def fields(one: FileScore) -> dict[str, object]:
+    """Return a file's figures as the members of a JSON object."""
+    names = {"file": str(one.entry.audio), "format": one.entry.format, "condition": one.entry.condition or None}
+    return {**names, **{figure.field: _rounded(figure.of([one])) for figure in FIGURES}}
+
+
+def _rounded(value: float | None) -> float | None:
+    return round(value, _MOST_DECIMALS) if isinstance(value, float) else value
+
+
+def table(scores: Scores) -> Table:
+    """Return a row for each file, and one for each group."""
+    rows = [(one.entry.audio.name, one.entry.format, [one]) for one in scores]
+    rows += [(name, "", group) for name, group in _groups(scores)]
+    figures = [(figure, [figure.of(group) for _, _, group in rows]) for figure in FIGURES]
+    shown = [(figure, values) for figure, values in figures if any(value is not None for value in values)]
+    result = Table("file", "format", *(figure.title for figure, _ in shown), title="accuracy")
+    for place, (name, form, _) in enumerate(rows):
+        cells = ["-" if values[place] is None else format(values[place], figure.style) for figure, values in shown]
+        result.add_row(cell(name), cell(form), *cells)
+    return result
+
+
+def _groups(scores: Scores) -> Iterator[tuple[str, list[FileScore]]]:
+    """Yield the files of each format, then of each condition, then all; a group that is all files only once."""
+    for kinds in ([one.entry.format for one in scores], [one.entry.condition or "no condition" for one in scores]):
+        for kind in dict.fromkeys(kinds) if len(set(kinds)) > 1 else ():
+            yield f"all {kind}", [one for one, its in zip(scores, kinds, strict=True) if its == kind]
+    if len(scores) > 1:
+        yield "all", list(scores)
