@@ -248,12 +248,15 @@ class EngineFacts:
     uses_gpu: bool
     languages: frozenset[str]
     """Primary BCP-47 subtags the model was trained on, lower case."""
+    keyterm_fingerprint: str = ""
+    """Changes whenever the same keyterms could give other words, as with their weight; part of checkpoint keys of jobs
+    with keyterms. Empty: the engine ignores keyterms."""
 
 
 class WindowRecogniser(Protocol):
     """A speech engine that recognises windows and may batch windows of several jobs.
 
-    A window's words depend on its samples only, not on the windows that share its pass.
+    A window's words depend on its samples and its keyterms only, not on the windows that share its pass.
     """
 
     @property
@@ -261,9 +264,16 @@ class WindowRecogniser(Protocol):
         """Facts about the engine, known once it has started."""
         ...
 
-    async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
-        """Recognise one window of at most 40 s. `job_id` is for logs and fairness only.
+    def unspeakable(self, keyterms: Sequence[str]) -> tuple[str, ...]:
+        """Return the keyterms that the model's vocabulary cannot spell: they are ignored. Cheap; once started."""
+        ...
 
+    async def recognise(
+        self, samples: Pcm, job_id: str, *, keyterms: tuple[str, ...] = (), team_id: str = ""
+    ) -> Recognition:
+        """Recognise one window of at most 40 s, preferring the keyterms: names and terms of its job.
+
+        `job_id` and `team_id` are for logs and fairness only. Without keyterms the words are those of the model alone.
         Raises `EngineFailure`, `GpuMemoryError`, `GpuNotAvailable` or `TranscriptionTimeout` after the engine's own
         recovery (a smaller batch, a fresh process). Cancelling drops the window if it has not started.
         """

@@ -85,3 +85,21 @@ async def test_the_facts_are_complete(recogniser: WindowRecogniser) -> None:
     assert facts.device_name
     assert facts.languages
     assert all(language == language.lower() for language in facts.languages)
+
+
+async def test_keyterms_of_other_windows_change_no_word(
+    recogniser: WindowRecogniser, speech_windows: tuple[Pcm, ...]
+) -> None:
+    plain = [(await recogniser.recognise(samples, "job")).words for samples in speech_windows[:2]]
+
+    answers = await asyncio.gather(
+        recogniser.recognise(speech_windows[0], "job", team_id="team"),
+        recogniser.recognise(speech_windows[0], "terms", keyterms=("Harbor Nine", "Zebra")),
+        recogniser.recognise(speech_windows[1], "empty", keyterms=()),
+    )
+
+    assert [answers[0].words, answers[2].words] == plain
+
+
+async def test_keyterms_that_no_piece_spells_are_named(recogniser: WindowRecogniser) -> None:
+    assert recogniser.unspeakable(("Harbor", "Ωμέγα", "the end", "東京")) == ("Ωμέγα", "東京")

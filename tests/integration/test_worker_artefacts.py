@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -37,11 +37,16 @@ class Witness:
     def facts(self) -> EngineFacts:
         return self.engine.facts
 
-    async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
+    def unspeakable(self, keyterms: Sequence[str]) -> tuple[str, ...]:
+        return self.engine.unspeakable(keyterms)
+
+    async def recognise(
+        self, samples: Pcm, job_id: str, *, keyterms: tuple[str, ...] = (), team_id: str = ""
+    ) -> Recognition:
         self._hearing.append(job_id)
         self.most_jobs = max(self.most_jobs, len(set(self._hearing)))
         try:
-            return await self.engine.recognise(samples, job_id)
+            return await self.engine.recognise(samples, job_id, keyterms=keyterms, team_id=team_id)
         finally:
             self._hearing.remove(job_id)
 

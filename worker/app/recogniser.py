@@ -1,5 +1,6 @@
 """The window recogniser that the settings ask for; imports little, so that its process can be started first."""
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 from worker.adapters.machine.processors import processors
@@ -53,7 +54,14 @@ class NoEngine:
     def __init__(self, reason: str) -> None:
         self.reason = reason
 
-    async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
+    def unspeakable(self, keyterms: Sequence[str]) -> tuple[str, ...]:
+        """Return none: there is no vocabulary."""
+        del keyterms
+        return ()
+
+    async def recognise(
+        self, samples: Pcm, job_id: str, *, keyterms: tuple[str, ...] = (), team_id: str = ""
+    ) -> Recognition:
         """Raise `GpuNotAvailable`, always."""
-        del samples, job_id
+        del samples, job_id, keyterms, team_id
         raise GpuNotAvailable(self.reason)

@@ -1,6 +1,6 @@
 """Speech engines that go wrong as a test says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from schemas.speech import Word
@@ -30,8 +30,11 @@ class FlatRateRecogniser(MemoryRecogniser):
         super().__init__(script=script, facts=replace(MEMORY_FACTS, uses_gpu=True, device_name="a test GPU"))
         self._seconds_a_window = seconds_a_window
 
-    async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
-        return replace(await super().recognise(samples, job_id), engine_seconds=self._seconds_a_window)
+    async def recognise(
+        self, samples: Pcm, job_id: str, *, keyterms: tuple[str, ...] = (), team_id: str = ""
+    ) -> Recognition:
+        heard = await super().recognise(samples, job_id, keyterms=keyterms, team_id=team_id)
+        return replace(heard, engine_seconds=self._seconds_a_window)
 
 
 class StuckRecogniser:
@@ -46,9 +49,14 @@ class StuckRecogniser:
     def facts(self) -> EngineFacts:
         return MEMORY_FACTS
 
-    async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
+    def unspeakable(self, keyterms: Sequence[str]) -> tuple[str, ...]:
+        return self._honest.unspeakable(keyterms)
+
+    async def recognise(
+        self, samples: Pcm, job_id: str, *, keyterms: tuple[str, ...] = (), team_id: str = ""
+    ) -> Recognition:
         self.windows += 1
-        heard = await self._honest.recognise(samples, job_id)
+        heard = await self._honest.recognise(samples, job_id, keyterms=keyterms, team_id=team_id)
         if not self._is_stuck(samples):
             return heard
         step = len(samples) / SAMPLE_RATE_HZ / 40

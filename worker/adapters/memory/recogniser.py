@@ -1,7 +1,7 @@
 """The in-memory twin of the speech engine: words made of the samples, for tests and for benches without a model."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TypeAlias
@@ -47,7 +47,8 @@ class MemoryRecogniser:
     """Recognises a word in every burst of sound, of at most 0.4 s, named after the burst's samples.
 
     The same sound is the same word in every window, and silence is no word. A pause of half a second ends a sentence.
-    `engine_seconds` is the window's length divided by `speed`.
+    `engine_seconds` is the window's length divided by `speed`. Keyterms change nothing; those that are not ASCII count
+    as unspeakable.
     """
 
     def __init__(self, *, script: Script = at_once, speed: float = 100.0, facts: EngineFacts = MEMORY_FACTS) -> None:
@@ -58,8 +59,15 @@ class MemoryRecogniser:
         """See the port."""
         return self._facts
 
-    async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
+    def unspeakable(self, keyterms: Sequence[str]) -> tuple[str, ...]:
         """See the port."""
+        return tuple(term for term in keyterms if not term.isascii())
+
+    async def recognise(
+        self, samples: Pcm, job_id: str, *, keyterms: tuple[str, ...] = (), team_id: str = ""
+    ) -> Recognition:
+        """See the port."""
+        del keyterms, team_id
         seconds = len(samples) / SAMPLE_RATE_HZ
         if seconds > LONGEST_WINDOW_SECONDS:
             raise ValueError(f"a window of {seconds:.1f} s is longer than {LONGEST_WINDOW_SECONDS} s")

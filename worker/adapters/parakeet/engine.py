@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +16,7 @@ from worker.adapters.parakeet.child_process import serve
 from worker.adapters.parakeet.protocol import Done, EngineKind, EngineOptions, Precision, Ready
 from worker.adapters.parakeet.queue import Window
 from worker.adapters.parakeet.scheduler import Scheduler
+from worker.adapters.parakeet.spelling import Speller
 from worker.errors import EngineFailure, GpuNotAvailable, ModelLoadingError, TranscriptionTimeout, WorkerError
 from worker.ports import EngineFacts, Pcm, Recognition
 from worker.telemetry import LogFormat
@@ -108,6 +110,7 @@ class ParakeetEngine:
             log_format=log_format,
         )
         self._facts: EngineFacts | None = None
+        self._speller: Speller | None = None
         self._scheduler = Scheduler(time.monotonic)
         self._prestarted: StartedProcess | None = None
         self._process: InferenceProcess | None = None
@@ -130,6 +133,7 @@ class ParakeetEngine:
             ready = await child.until_ready(self._patience.start_seconds)
             stack.pop_all()
         self._facts = ready.facts
+        self._speller = Speller(ready.pieces) if ready.pieces else None
         log.info("engine.started", pid=child.pid)
         self._serve(child, ready)
         self._supervisor = asyncio.create_task(self._supervise(child), name="parakeet-supervisor")
@@ -170,14 +174,20 @@ class ParakeetEngine:
             device_memory_bytes=child.device_memory_bytes if child else 0,
         )
 
-    async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
+    def unspeakable(self, keyterms: Sequence[str]) -> tuple[str, ...]:
+        """Return the keyterms that the model's vocabulary cannot spell."""
+        return tuple(term for term in keyterms if self._speller and not self._speller.can_spell(term))
+
+    async def recognise(
+        self, samples: Pcm, job_id: str, *, keyterms: tuple[str, ...] = (), team_id: str = ""
+    ) -> Recognition:
         """Transcribe one window, as the port says. ValueError above 40 s."""
         if self._state is EngineState.FAILED:
             raise GpuNotAvailable(str(self._reason))
         if not len(samples):
             return Recognition(words=(), engine_seconds=0.0)
         answer: asyncio.Future[Recognition] = asyncio.get_running_loop().create_future()
-        self._scheduler.add(Window(samples=samples, job_id=job_id, answer=answer))
+        self._scheduler.add(Window(samples=samples, job_id=job_id, answer=answer, keyterms=keyterms, team_id=team_id))
         asyncio.get_running_loop().call_soon(self._pump)  # once the windows that come with it have all come
         return await answer
 

@@ -21,16 +21,16 @@ from worker.adapters.parakeet.protocol import Answer, Batch, Beat
 
 def send_batch(pipe: Connection, batch: Batch) -> None:
     """Return once all of the batch is in the pipe. Raises OSError where the other end is closed."""
-    pipe.send((len(batch.windows), batch.is_last))
+    pipe.send((len(batch.windows), batch.is_last, batch.keyterms))
     for window in batch.windows:
         pipe.send_bytes(np.ascontiguousarray(window, np.int16))
 
 
 def receive_batch(pipe: Connection) -> Batch:
     """Wait for the next batch; its windows are read-only. Raises EOFError or OSError at the pipe's end."""
-    count, is_last = pipe.recv()
+    count, is_last, keyterms = pipe.recv()
     windows = tuple(np.frombuffer(pipe.recv_bytes(), np.int16) for _ in range(count))
-    return Batch(windows=windows, is_last=is_last)
+    return Batch(windows=windows, is_last=is_last, keyterms=keyterms)
 
 
 class ParentEnd:

@@ -51,6 +51,8 @@ class Batch:
     windows: tuple[Pcm, ...]
     is_last: bool
     """No other window was waiting when the batch was sent: a chunk ends with it."""
+    keyterms: tuple[tuple[str, ...], ...] = ()
+    """Those of each window; empty where no window has any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Ready:
     plan: PassPlan
     batches_in_flight: int = 2
     """Number of full batches that keep the process busy: it encodes some before it answers others."""
+    pieces: tuple[str, ...] = ()
+    """The vocabulary; empty: not known, and every keyterm passes for speakable."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

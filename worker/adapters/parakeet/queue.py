@@ -17,6 +17,8 @@ class Window:
     samples: Pcm
     job_id: str
     answer: asyncio.Future[Recognition]
+    keyterms: tuple[str, ...] = ()
+    team_id: str = ""
     engine_seconds: float = 0.0
     suspect: bool = False
     """It was running in a process that was lost."""

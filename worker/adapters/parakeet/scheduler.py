@@ -89,7 +89,9 @@ class Scheduler:
         while self._plan and len(self._running) < self._room() and (windows := self._next_windows(self._plan)):
             self._running.append(RunningBatch(windows=windows, since=self._clock()))
             samples = tuple(window.samples for window in windows)
-            batches.append(Batch(windows=samples, is_last=next(iter(self._waiting), None) is None))
+            keyterms = tuple(window.keyterms for window in windows) if any(one.keyterms for one in windows) else ()
+            is_last = next(iter(self._waiting), None) is None
+            batches.append(Batch(windows=samples, is_last=is_last, keyterms=keyterms))
         return batches
 
     def postprocess(self, done: Done) -> None:

@@ -4,6 +4,7 @@ A job's cost event has its share of engine seconds at the price of the whole ins
 than the cloud's bill, by the time in which the engine was idle. Each worker logs that rest as `worker.usage`.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import structlog
@@ -57,10 +58,16 @@ class MeteredRecogniser:
         """The engine's."""
         return self._recogniser.facts
 
-    async def recognise(self, samples: Pcm, job_id: str) -> Recognition:
+    def unspeakable(self, keyterms: Sequence[str]) -> tuple[str, ...]:
+        """Return the keyterms that the engine cannot spell."""
+        return self._recogniser.unspeakable(keyterms)
+
+    async def recognise(
+        self, samples: Pcm, job_id: str, *, keyterms: tuple[str, ...] = (), team_id: str = ""
+    ) -> Recognition:
         """Recognise a window with the engine, and count its time."""
         try:
-            recognition = await self._recogniser.recognise(samples, job_id)
+            recognition = await self._recogniser.recognise(samples, job_id, keyterms=keyterms, team_id=team_id)
         except EngineError as exc:
             self.engine_seconds += exc.engine_seconds
             raise

@@ -31,17 +31,19 @@ def test_windows_arrive_as_they_were(windows: tuple[Pcm, ...]) -> None:
 def test_batches_keep_their_order() -> None:
     ours, theirs = Pipe()
     for number in range(3):
-        send_batch(ours, Batch(windows=(SAMPLES[number : number + 2],), is_last=number == 2))
+        terms = ((("Arlo",),), (), ((),))[number]
+        send_batch(ours, Batch(windows=(SAMPLES[number : number + 2],), is_last=number == 2, keyterms=terms))
 
     batches = [receive_batch(theirs) for _ in range(3)]
 
     assert [batch.windows[0][0] for batch in batches] == [0, 1, 2]
     assert [batch.is_last for batch in batches] == [False, False, True]
+    assert [batch.keyterms for batch in batches] == [(("Arlo",),), (), ((),)]
 
 
 def test_a_sender_that_is_gone_ends_the_wait() -> None:
     ours, theirs = Pipe()
-    ours.send((2, True))
+    ours.send((2, True, ()))
     ours.send_bytes(SAMPLES[:100])
     ours.close()
 

@@ -1,6 +1,6 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,13 @@ class Model:
     encoder_is_full: bool = False
     decoder_is_full: bool = False
     pending: int = 0
+    keyterms: list[tuple[str, ...]] = field(default_factory=list)
 
-    def encode(self, windows: Sequence[Any]) -> list[int]:
+    def encode(self, windows: Sequence[Any], keyterms: Sequence[tuple[str, ...]] = ()) -> list[int]:
         if self.encoder_is_full:
             raise torch.OutOfMemoryError
         self.did.append(f"encode {len(windows)}")
+        self.keyterms += keyterms
         return [len(window) for window in windows]
 
     def decode(self, batches: Sequence[list[int]]) -> list[tuple[tuple[Word, ...], ...]]:
@@ -149,6 +151,16 @@ def test_the_plain_loop_gives_the_same_answers_one_batch_at_a_time(sizes: list[i
 
     assert overlapped == one_by_one
     assert plain.did == [f"{step} {size}" for size in sizes for step in ("encode", "decode")]
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_keyterms_go_with_their_windows(overlap: bool) -> None:
+    model = Model()
+    terms = (("Arlo", "Finch"), (), ("Zoe",))
+
+    list(answers(model, [batch(1), replace(batch(1, 2, 3), keyterms=terms)], overlap=overlap))
+
+    assert model.keyterms == list(terms)
 
 
 def test_the_plain_loop_refuses_what_does_not_fit() -> None:

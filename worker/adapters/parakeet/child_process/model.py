@@ -40,6 +40,11 @@ class _Model(TwoStepModel[Any], Protocol):
         ...
 
     @property
+    def pieces(self) -> tuple[str, ...]:
+        """SentencePiece pieces by label."""
+        ...
+
+    @property
     def block_frames(self) -> int | None:
         """Frames that products take at once; None: those of a window."""
         ...
@@ -60,6 +65,7 @@ class ServedModel:
             device_memory_bytes=self._device_memory(),
             plan=plan_of(model),
             batches_in_flight=model.windows_under_way // model.batch_size,
+            pieces=model.pieces,
         )
         self._untrimmed = 0
 

@@ -70,8 +70,11 @@ class TwoStepModel(Protocol[_Encoded]):
         """The same where no window waits behind them."""
         ...
 
-    def encode(self, windows: Sequence[Pcm]) -> _Encoded:
-        """Start a pass, without waiting for a GPU. Raises `torch.OutOfMemoryError`."""
+    def encode(self, windows: Sequence[Pcm], keyterms: Sequence[tuple[str, ...]] = ()) -> _Encoded:
+        """Start a pass, without waiting for a GPU. Raises `torch.OutOfMemoryError`.
+
+        `keyterms` are those of each window, to be preferred when it is decoded; empty: no window has any.
+        """
         ...
 
     def decode(self, batches: Sequence[_Encoded]) -> Sequence[Words]:
@@ -149,7 +152,7 @@ class Pipeline(Generic[_Encoded]):
     def _encode(self, batch: Batch) -> _Started[_Encoded]:
         since, encoded = time.perf_counter(), None
         with contextlib.suppress(torch.OutOfMemoryError):
-            encoded = self._model.encode(batch.windows)
+            encoded = self._model.encode(batch.windows, batch.keyterms)
         samples = sum(map(len, batch.windows))
         return _Started(windows=len(batch.windows), samples=samples, since=since, encoded=encoded)
 

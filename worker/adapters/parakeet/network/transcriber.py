@@ -109,7 +109,7 @@ class Transcriber:
         lap: Lap = no_lap,
     ) -> None:
         weights = Weights(files.weights, device, dtype)
-        self._config = files.config
+        self._config, self.pieces = files.config, tuple(files.pieces)
         self._parts = Parts(
             config=files.config,
             log_mel=LogMel(weights, files.config),
@@ -137,7 +137,7 @@ class Transcriber:
         self._batch_windows = batch_windows or WINDOWS_OF_A_BATCH
         self._decoder = WindowDecoder(
             self._parts.decoder,
-            files.pieces,
+            self.pieces,
             frame_seconds=files.config.frame_seconds,
             most_windows=self.decoded_windows,
             most_frames=self.decoded_windows * PASS_WINDOW_FRAMES + (self._sizes.frames[-1] if self._sizes else 0),
@@ -226,12 +226,13 @@ class Transcriber:
         (words,) = self.decode([self.encode(windows)])
         return words
 
-    def encode(self, windows: Sequence[Samples]) -> Encoded:
+    def encode(self, windows: Sequence[Samples], keyterms: Sequence[tuple[str, ...]] = ()) -> Encoded:
         """Start the windows' way through the encoder, without waiting for a GPU.
 
         With one thread on a CPU they are encoded on return. Raises `torch.OutOfMemoryError` when not even the smallest
         pass fits into memory, and ValueError for a window that is longer than 40.96 s.
         """
+        del keyterms
         most = LONGEST_WINDOW_FRAMES
         if windows and (longest := max(map(len, windows))) > 0 and self._config.encoder_frames(longest) > most:
             raise ValueError(f"a window of {longest} samples is longer than {most * self._config.frame_seconds} s")

@@ -43,12 +43,12 @@ class NemoTranscriber:
         config = transducer_of(network, name)
         weights = Weights(network.state_dict(), device, dtype)
         self._network, self._device, self._dtype = network, device, dtype
-        self._batch_windows = batch_windows
+        self._batch_windows, self.pieces = batch_windows, tuple(pieces_of(network))
         self._transducer = TdtDecoder(weights, config, block_steps=BLOCK_STEPS)
         stride = network.preprocessor.featurizer.hop_length / SAMPLE_RATE_HZ
         self._decoder = WindowDecoder(
             self._transducer,
-            pieces_of(network),
+            self.pieces,
             frame_seconds=network.encoder.subsampling_factor * stride,
             most_windows=self.decoded_windows,
             most_frames=self.decoded_windows * _FRAMES_OF_A_WINDOW,
@@ -102,8 +102,9 @@ class NemoTranscriber:
         """Do nothing: no work waits for idle time."""
         return False
 
-    def encode(self, windows: Sequence[Samples]) -> EncodedByNemo:
+    def encode(self, windows: Sequence[Samples], keyterms: Sequence[tuple[str, ...]] = ()) -> EncodedByNemo:
         """Encode windows. Raises `torch.OutOfMemoryError` where one does not fit into memory."""
+        del keyterms
         return EncodedByNemo(
             seconds=tuple(len(window) / SAMPLE_RATE_HZ for window in windows),
             parts=tuple(self._encode(window) for window in windows),
