@@ -156,6 +156,22 @@ async def test_limits_are_set_after_execve_and_before_the_programs_first_step(me
     assert calls == [str(SET_ROBUST_LIST[platform.machine()])] * 20
 
 
+async def test_limits_are_set_after_execve_without_a_filter_too(media: MediaKit, long: Path) -> None:
+    states = []
+
+    def limit(pid: int) -> None:
+        states.append(psutil.Process(pid).status())
+
+    for _ in range(20):
+        with long.open("rb", buffering=0) as audio:
+            child = await Child.start(
+                ("-version",), audio, Confinement(path=media.ffmpeg, kernel=UNCONFINED), limit, buffer_bytes=1 << 16
+            )
+        assert await child.wait() == 0
+
+    assert states == [psutil.STATUS_STOPPED] * 20
+
+
 async def test_many_decodes_run_side_by_side(decoder: FfmpegDecoder, long: Path, children: Children) -> None:
     decoded = await asyncio.gather(*(decode_all(decoder, long) for _ in range(4)))
 

@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Self
 
@@ -65,7 +66,10 @@ class Child:
             with gate:
                 if descriptor is not None:
                     await _until_held(descriptor)
-                limit(process.pid)
+                    limit(process.pid)
+                else:
+                    with _paused(process.pid):
+                        limit(process.pid)
             assert process.stdout  # noqa: S101  # both are pipes
             assert process.stderr  # noqa: S101
             _enlarge(process.stdout)
@@ -132,6 +136,18 @@ async def _until_held(descriptor: int) -> None:
         return
     finally:
         loop.remove_reader(descriptor)
+
+
+@contextlib.contextmanager
+def _paused(pid: int) -> Iterator[None]:
+    """Stop a child that nothing holds, within its first steps: a process that is stopped has left execve."""
+    if sys.platform != "linux":  # nor are there limits to set from outside
+        yield
+        return
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    yield
+    os.kill(pid, signal.SIGCONT)
 
 
 def _popen(program: Path, arguments: tuple[str, ...], stdin: IO[bytes]) -> subprocess.Popen[bytes]:
