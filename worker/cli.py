@@ -100,11 +100,12 @@ def top(
     url: Annotated[list[str] | None, typer.Argument(help="of the workers' health ports; default: the one here")] = None,
     interval: Annotated[float, typer.Option(help="seconds between two looks", min=0.2)] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="print one look and end")] = False,
+    as_json: Json = False,
 ) -> None:
     """Workers at a glance: jobs with their progress, speed, GPU, cost so far, fallback share."""
     from worker.commands.top import top as command
 
-    command(url or [], interval_seconds=interval, once=once)
+    command(url or [], interval_seconds=interval, once=once, as_json=as_json)
 
 
 @app.command()

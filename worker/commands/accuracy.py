@@ -11,6 +11,7 @@ from worker.app.recogniser import make_engine
 from worker.commands.accuracy_figures import FileScore, ManifestEntry, fields, score, table
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_settings, out
 from worker.commands.local_files import transcribe_file
+from worker.commands.tables import print_fitted
 from worker.core.transcript.word_errors import TimedWord
 from worker.errors import GpuNotAvailable, ModelLoadingError, WorkerError
 from worker.settings import CloudSettings, EngineSettings, JobSettings
@@ -30,7 +31,7 @@ def accuracy(manifest: Path, *, as_json: bool) -> None:
         for one in scores:
             print(json.dumps(fields(one)), flush=True)
     elif scores:
-        out().print(table(scores))
+        print_fitted(table(scores))
     if len(scores) < len(entries):
         raise SystemExit(EXIT_FAILED)
 

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.table import Table
-
 from schemas.speech import Word
-from worker.commands.console import cell
+from worker.commands.tables import NOTHING, Field, FittedTable
 from worker.core.transcript.word_errors import TimedWord, WordErrors, drift_seconds, spoken_words, word_errors
 
 _MOST_DECIMALS = 3
@@ -80,6 +78,8 @@ class Figure:
     of: Callable[[Scores], float | int | None]
     style: str = "d"
     """Format of the column's numbers."""
+    rank: int = 4
+    """A narrow terminal leaves out the figures of the highest rank first."""
 
 
 def _seconds(scores: Scores) -> float:
@@ -104,11 +104,11 @@ def _worst_drift(scores: Scores) -> float | None:
 
 
 FIGURES = (
-    Figure(field="audio_seconds", title="seconds", of=_seconds, style=".1f"),
-    Figure(field="words", title="words", of=_word_count),
-    Figure(field="word_error_rate_percent", title="WER %", of=_spoken_percent, style=".2f"),
-    Figure(field="written_word_error_rate_percent", title="as written %", of=_written_percent, style=".2f"),
-    Figure(field="drift_seconds", title="drift s", of=_worst_drift, style="+.3f"),
+    Figure(field="audio_seconds", title="seconds", of=_seconds, style=".1f", rank=2),
+    Figure(field="words", title="words", of=_word_count, rank=1),
+    Figure(field="word_error_rate_percent", title="WER %", of=_spoken_percent, style=".2f", rank=0),
+    Figure(field="written_word_error_rate_percent", title="as written %", of=_written_percent, style=".2f", rank=1),
+    Figure(field="drift_seconds", title="drift s", of=_worst_drift, style="+.3f", rank=3),
 )
 
 
@@ -122,17 +122,19 @@ def _rounded(value: float | None) -> float | None:
     return round(value, _MOST_DECIMALS) if isinstance(value, float) else value
 
 
-def table(scores: Scores) -> Table:
+def table(scores: Scores) -> FittedTable:
     """Return a row for each file, and one for each group."""
     rows = [(one.entry.audio.name, one.entry.format, [one]) for one in scores]
     rows += [(name, "", group) for name, group in _groups(scores)]
-    figures = [(figure, [figure.of(group) for _, _, group in rows]) for figure in FIGURES]
-    shown = [(figure, values) for figure, values in figures if any(value is not None for value in values)]
-    result = Table("file", "format", *(figure.title for figure, _ in shown), title="accuracy")
-    for place, (name, form, _) in enumerate(rows):
-        cells = ["-" if values[place] is None else format(values[place], figure.style) for figure, values in shown]
-        result.add_row(cell(name), cell(form), *cells)
-    return result
+    names = (Field(name="file", least=16, is_id=True), Field(name="format", rank=2, least=6))
+    figures = [Field(name=figure.title, right=True, rank=figure.rank) for figure in FIGURES]
+    values = [(name, form, *(_shown(figure, group) for figure in FIGURES)) for name, form, group in rows]
+    return FittedTable(title="accuracy", fields=[*names, *figures], rows=values)
+
+
+def _shown(figure: Figure, group: Scores) -> str:
+    value = figure.of(group)
+    return NOTHING if value is None else format(value, figure.style)
 
 
 def _groups(scores: Scores) -> Iterator[tuple[str, list[FileScore]]]:

@@ -8,12 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.table import Table
-
 from schemas.events import CostEvent, EventUnreadable, parse_event
 from schemas.text import plain_json
-from worker.commands.console import EXIT_USAGE, cell, fail, out, say
+from worker.commands.console import EXIT_USAGE, cell, fail, say
 from worker.commands.costs import parse_span
+from worker.commands.tables import Field, FittedTable, print_fitted
 from worker.core.costs.canary import JobCost, Judgement, compare, overall
 
 By = Literal["revision", "group"]
@@ -44,7 +43,7 @@ def canary(
             print(plain_json(_row(one)))
         print(plain_json({"old": old, "new": new, "verdict": verdict}))
     else:
-        out().print(_table(judgements, old, new))
+        print_fitted(_table(judgements, old, new))
         say((f"{new} against {old}: {verdict}", COLOURS[verdict]))
     if verdict != "pass":
         raise SystemExit(1 if verdict == "fail" else EXIT_NOT_ENOUGH)
@@ -158,21 +157,22 @@ def _row(one: Judgement) -> dict[str, Any]:
     }
 
 
-def _table(judgements: Iterable[Judgement], old: str, new: str) -> Table:
-    table = Table()
-    for title in ("", old, "of", new, "of", "verdict"):
-        table.add_column(title, justify="right" if title == "of" else "left")
+def _table(judgements: Iterable[Judgement], old: str, new: str) -> FittedTable:
+    fields = (
+        Field(name="criterion"),
+        Field(name="old", right=True),
+        Field(name="of", right=True),
+        Field(name="new", right=True),
+        Field(name="of", right=True),
+        Field(name="verdict"),
+    )
+    rows = []
     for one in judgements:
         of = "chunks" if one.criterion == "fallback" else "jobs"
-        table.add_row(
-            one.criterion,
-            _figure(one, one.old),
-            f"{one.old_sample} {of}",
-            _figure(one, one.new),
-            f"{one.new_sample} {of}",
-            cell(one.verdict),
-        )
-    return table
+        samples = (f"{one.old_sample} {of}", f"{one.new_sample} {of}")
+        values = (_figure(one, one.old), samples[0], _figure(one, one.new), samples[1])
+        rows.append([cell(one.criterion), *map(cell, values), cell(one.verdict, COLOURS[one.verdict])])
+    return FittedTable(title=f"{new} against {old}", fields=fields, rows=rows)
 
 
 def _figure(one: Judgement, value: float | None) -> str:

@@ -8,15 +8,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pydantic import ValidationError
-from rich.table import Table
 
 from schemas.events import Event
 from schemas.state import ResultMarker
 from schemas.text import plain_json
 from worker.adapters.gcs import open_object_store
 from worker.app.engines import prices
-from worker.commands.console import EXIT_USAGE, cell, fail, load_settings, out, say
+from worker.commands.console import EXIT_USAGE, cell, fail, load_settings, say
 from worker.commands.costs_page import page
+from worker.commands.tables import Field, FittedTable, Row, print_fitted
 from worker.core.costs.bill import Prices, speed_for_savings
 from worker.core.costs.report import CostReport, Period, Spending, event_in, events_in, report
 from worker.errors import WorkerError
@@ -26,6 +26,17 @@ from worker.telemetry import configure_logging
 UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 READS_AT_ONCE = 16
 RESULTS_PREFIX = "results/"
+FIELDS = (
+    Field(name="day"),
+    Field(name="engine", least=8),
+    Field(name="audio h", right=True),
+    Field(name="USD", right=True),
+    Field(name="USD/h", right=True, rank=1),
+    Field(name="fallback", right=True, rank=2),
+    Field(name="saved", right=True),
+    Field(name="jobs", right=True),
+    Field(name="failed", right=True),
+)
 
 USERS_SPEED = 40
 USERS_SAVINGS_PERCENT = 90
@@ -46,7 +57,7 @@ def costs(since: str, file: Path | None, html: Path | None, *, as_json: bool) ->
         for row in rows(found):
             print(plain_json(row))
     else:
-        out().print(_table(found, since))
+        print_fitted(_table(found, since))
         if unreadable:
             say((f"{unreadable} entries could not be read and are left out", "yellow"))
         if html is not None:
@@ -91,27 +102,25 @@ def _figures(spending: Spending) -> dict[str, object]:
     }
 
 
-def _table(found: CostReport, since: str) -> Table:
-    table = Table(title=cell(f"costs of the last {since}, by UTC day (USD/h: an audio hour)"))
-    for name in ("day", "engine"):
-        table.add_column(name, no_wrap=True)
-    for name in ("audio h", "USD", "USD/h", "fallback", "saved", "jobs"):
-        table.add_column(name, justify="right", no_wrap=True)
+def _table(found: CostReport, since: str) -> FittedTable:
+    shown: list[Row | None] = []
     for row in rows(found):
         is_sum = row["engine"] == "all"
-        table.add_row(
-            cell(row["day"]),
-            cell(row["engine"]),
+        style = "bold" if is_sum else ""
+        values = (
+            str(row["day"]),
+            str(row["engine"]),
             f"{row['audio_hours']:.2f}",
             f"{row['usd']:.4f}",
             _shown(row["usd_per_audio_hour"], "{:.4f}"),
             _shown(row.get("fallback_percent"), "{:z.1f} %") if is_sum else "",
             _shown(row["savings_percent"], "{:z.1f} %"),
-            cell(row["jobs"]) if is_sum else "",
-            style="bold" if is_sum else None,
-            end_section=is_sum,
+            str(row["jobs"]) if is_sum else "",
+            str(row["failed_jobs"]) if is_sum else "",
         )
-    return table
+        shown += [[cell(value, style) for value in values], *([None] if is_sum else [])]
+    title = f"costs of the last {since}, by UTC day (USD/h: an audio hour; jobs: the failed ones too)"
+    return FittedTable(title=title, fields=FIELDS, rows=shown[:-1])
 
 
 def _shown(value: object, form: str) -> str:
@@ -174,34 +183,33 @@ def explain() -> None:
     except WorkerError as exc:
         fail(f"{exc}: {exc.suggested_action}", EXIT_USAGE)
     shapes = [replace(book, vcpus=vcpus, memory_gib=gib) for vcpus, gib in SHAPES]
-    out().print(_shapes_table(shapes))
-    out().print(_hours_table(shapes[0]))
+    print_fitted(_shapes_table(shapes), _hours_table(shapes[0]))
     for shape in shapes:
         speed = speed_for_savings(shape, USERS_SAVINGS_PERCENT)
-        out().print(f"{_shape(shape)} saves {USERS_SAVINGS_PERCENT} % from {speed:.1f} times real time on")
+        say(f"{_shape(shape)} saves {USERS_SAVINGS_PERCENT} % from {speed:.1f} times real time on")
 
 
-def _shapes_table(shapes: Sequence[Prices]) -> Table:
-    table = Table(title=f"an instance with one GPU, price book {shapes[0].book_version}")
-    for name in ("shape", "USD / hour", f"USD / audio h at {USERS_SPEED}x", f"saved at {USERS_SPEED}x"):
-        table.add_column(name, justify="right")
+def _shapes_table(shapes: Sequence[Prices]) -> FittedTable:
+    rows = []
     for shape in shapes:
         an_hour = shape.instance_usd_per_second * 3600
         audio_hour, deepgram_hour = an_hour / USERS_SPEED, shape.deepgram_usd_per_minute * 60
         saved = 100 * (1 - audio_hour / deepgram_hour)
-        table.add_row(_shape(shape), f"{an_hour:.3f}", f"{audio_hour:.4f}", f"{saved:.1f} %")
-    return table
+        rows.append((_shape(shape), f"{an_hour:.3f}", f"{audio_hour:.4f}", f"{saved:.1f} %"))
+    names = ("shape", "USD / hour", f"USD / audio h at {USERS_SPEED}x", f"saved at {USERS_SPEED}x")
+    title = f"an instance with one GPU, price book {shapes[0].book_version}"
+    return FittedTable(title=title, fields=[Field(name=name, right=True) for name in names], rows=rows)
 
 
-def _hours_table(shape: Prices) -> Table:
-    table = Table(title=f"audio through {_shape(shape)} at {USERS_SPEED} times real time, and through Deepgram")
-    for name in ("audio h", "Deepgram USD", "Parakeet USD", "saved"):
-        table.add_column(name, justify="right")
+def _hours_table(shape: Prices) -> FittedTable:
+    rows = []
     for hours in USERS_HOURS:
         deepgram = hours * 60 * shape.deepgram_usd_per_minute
         parakeet = hours * 3600 / USERS_SPEED * shape.instance_usd_per_second
-        table.add_row(str(hours), f"{deepgram:.3f}", f"{parakeet:.3f}", f"{100 * (1 - parakeet / deepgram):.1f} %")
-    return table
+        rows.append((str(hours), f"{deepgram:.3f}", f"{parakeet:.3f}", f"{100 * (1 - parakeet / deepgram):.1f} %"))
+    names = ("audio h", "Deepgram USD", "Parakeet USD", "saved")
+    title = f"audio through {_shape(shape)} at {USERS_SPEED} times real time, and through Deepgram"
+    return FittedTable(title=title, fields=[Field(name=name, right=True) for name in names], rows=rows)
 
 
 def _shape(shape: Prices) -> str:

@@ -15,7 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
 from schemas.codes import Method
@@ -26,8 +25,9 @@ from worker.adapters.audio import find_ffmpeg
 from worker.adapters.gcs import open_object_store
 from worker.app.sample import SPEECH
 from worker.commands.acceptance import Criterion, Trial, has_passed, judged
-from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, load_settings, out, say
+from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, load_settings, say
 from worker.commands.submit import friendly, show
+from worker.commands.tables import NOTHING, Field, FittedTable, print_fitted
 from worker.errors import WorkerError
 from worker.ports import ObjectRef
 from worker.settings import CloudSettings, bucket_name
@@ -38,6 +38,25 @@ MEDIA_TYPE = "audio/mpeg"
 CLOCK_BY_SAMPLES = "asetpts=N/SR/TB"
 """Without it the encoder's delay counts anew in every repetition, and the file ends 0.3 % early."""
 THE_PIPELINES_MP3 = ("-ar", "8000", "-ac", "1", "-c:a", "libmp3lame", "-b:a", "32k")
+
+JOB_FIELDS = (
+    Field(name="job", least=18, is_id=True),
+    Field(name="result", least=20),
+    Field(name="audio", right=True),
+    Field(name="waited", right=True, rank=2),
+    Field(name="took", right=True),
+    Field(name="speed", right=True),
+    Field(name="fallback", right=True, rank=1),
+    Field(name="USD", right=True),
+    Field(name="asked for", rank=3),
+)
+PROMISE_FIELDS = (
+    Field(name="criterion"),
+    Field(name="measured", right=True),
+    Field(name="promised", right=True),
+    Field(name="unit"),
+    Field(name="verdict"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,45 +170,41 @@ def _heard(events: Iterator[Event], trials: Sequence[Trial]) -> Iterator[tuple[E
 
 
 def _show(trials: Sequence[Trial], criteria: Sequence[Criterion]) -> None:
-    out().print(_job_table(trials))
-    out().print(_verdict_table(criteria))
+    print_fitted(_job_table(trials), "", _verdict_table(criteria))
     kept = sum(criterion.passed is True for criterion in criteria)
     broken = sum(criterion.passed is False for criterion in criteria)
     colour, untold = ("green" if has_passed(criteria) else "red"), len(criteria) - kept - broken
     say((f"{kept} kept, {broken} broken", colour), f", {untold} without a figure ({len(trials)} in all)")
 
 
-def _job_table(trials: Sequence[Trial]) -> Table:
-    table = Table("job", "asked for", "done by", "audio", "waited", "took", "speed", "fallback", "USD", title="jobs")
-    for trial in trials:
-        table.add_row(cell(trial.job_id), trial.method.value, *_cells(trial))
-    return table
+def _job_table(trials: Sequence[Trial]) -> FittedTable:
+    rows = [(trial.job_id, *_outcome(trial), trial.method.value) for trial in trials]
+    return FittedTable(title="jobs", fields=JOB_FIELDS, rows=rows)
 
 
-def _cells(trial: Trial) -> tuple[Text, ...]:
+def _outcome(trial: Trial) -> tuple[str | Text, ...]:
     if (completed := trial.completed) is None:
         failed = trial.event.error.error_code if isinstance(trial.event, FailedEvent) else "no answer in time"
-        return (cell(failed, "red"),)
-    told = completed.transcription_metadata
-    values = (
-        told.method_used,
-        f"{told.audio_duration_seconds / SECONDS_PER_HOUR:.2f} h",
-        f"{told.queue_time_seconds:.1f} s",
-        f"{told.processing_time_seconds:.1f} s",
-        f"{told.processing_speed_ratio:.0f}x",
-        f"{told.chunks_fallback} of {told.chunks_total}",
-        f"{trial.cost.usd_total:.6f}" if trial.cost else "-",
+        return (cell(failed, "red"), *[""] * 6)
+    metadata = completed.transcription_metadata
+    return (
+        str(getattr(metadata.method_used, "value", metadata.method_used)),
+        f"{metadata.audio_duration_seconds / SECONDS_PER_HOUR:.2f} h",
+        f"{metadata.queue_time_seconds:.1f} s",
+        f"{metadata.processing_time_seconds:.1f} s",
+        f"{metadata.processing_speed_ratio:.0f}x",
+        f"{metadata.chunks_fallback} of {metadata.chunks_total}",
+        f"{trial.cost.usd_total:.6f}" if trial.cost else NOTHING,
     )
-    return tuple(map(cell, values))
 
 
-def _verdict_table(criteria: Sequence[Criterion]) -> Table:
-    marks = {True: "[green]pass[/]", False: "[bold red]FAIL[/]", None: "[yellow]not told[/]"}
-    table = Table("criterion", "measured", "promised", "unit", "verdict", title="promises")
+def _verdict_table(criteria: Sequence[Criterion]) -> FittedTable:
+    marks = {True: ("pass", "green"), False: ("FAIL", "bold red"), None: ("no figure", "yellow")}
+    rows = []
     for one in criteria:
-        value = "-" if one.value is None else f"{one.value:.4g}"
-        table.add_row(one.name, value, f"{one.comparison} {one.limit:g}", one.unit, marks[one.passed])
-    return table
+        value = NOTHING if one.value is None else f"{one.value:.4g}"
+        rows.append((one.name, value, f"{one.comparison} {one.limit:g}", one.unit, cell(*marks[one.passed])))
+    return FittedTable(title="promises", fields=PROMISE_FIELDS, rows=rows)
 
 
 def _document(run: str, trials: Sequence[Trial], criteria: Sequence[Criterion]) -> dict[str, Any]:

@@ -2,6 +2,7 @@ import io
 import json
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from tests.support.workers.conditions import IDENTITY, condition
@@ -9,6 +10,7 @@ from worker.adapters.web.answers import Answer
 from worker.adapters.web.http_server import HealthServer
 from worker.app.status import Condition, health_answer
 from worker.commands.top import Seen, screen, top, understood
+from worker.core.jobs.board import Totals
 
 
 def health_of(seen: Condition) -> dict[str, Any]:
@@ -16,8 +18,12 @@ def health_of(seen: Condition) -> dict[str, Any]:
     return told
 
 
-def shown(*workers: Seen) -> str:
-    console = Console(width=180, record=True, file=io.StringIO())
+def workers_of(*answers: dict[str, Any]) -> list[Seen]:
+    return [Seen(url="http://w", health=answer) for answer in answers]
+
+
+def shown(*workers: Seen, width: int = 180) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(screen(workers))
     return console.export_text()
 
@@ -28,13 +34,16 @@ def test_a_worker_at_work_is_shown_with_its_jobs_and_its_money() -> None:
     for told in (
         "1 of 1 workers ready",
         "9 jobs done, 1 failed",
+        "33 %",
         "$0.0500 so far, 98.1 % below Deepgram",
         "fallback 5.0 %",
         "backlog 17",
-        "NVIDIA L4 83 % 61 °C",
+        "NVIDIA L4",
+        "83 % 61 °C",
         "6.0 of 20 GiB",
         "j1",
         "20:00 of 1:00:00",
+        "0:24",
         "100x",
         "200x",
     ):
@@ -64,6 +73,41 @@ def test_one_look_is_printed(capsys: Any) -> None:
         top([server.url], interval_seconds=1.0, once=True)
 
     assert "w-1" in capsys.readouterr().out
+
+
+def test_before_a_job_has_ended_there_are_no_sums() -> None:
+    picture = shown(Seen(url="http://w", health=health_of(condition(totals=Totals()))))
+
+    assert "no job has ended yet" in picture
+    assert "$" not in picture
+
+
+def test_a_job_is_shown_with_its_worker_at_80_columns() -> None:
+    other = health_of(condition())
+    other["worker"] = "w-2"
+    other["jobs"]["running"][0]["job_id"] = "j2"
+
+    lines = [line.split() for line in shown(*workers_of(health_of(condition()), other), width=80).splitlines()]
+
+    assert [words[:2] for words in lines if words[:1] in (["j1"], ["j2"])] == [["j1", "w-1"], ["j2", "w-2"]]
+
+
+def test_one_look_that_finds_no_worker_ends_with_1(capsys: Any) -> None:
+    with pytest.raises(SystemExit) as ended:
+        top(["http://127.0.0.1:1"], interval_seconds=1.0, once=True)
+
+    assert ended.value.code == 1
+    assert "no answer" in capsys.readouterr().out
+
+
+def test_one_look_as_json_is_one_document(capsys: Any) -> None:
+    page = Answer(status=200, body=json.dumps(health_of(condition())).encode())
+    with HealthServer({"/health": lambda: page}, host="127.0.0.1", port=0) as server:
+        top([server.url, "http://127.0.0.1:1"], interval_seconds=1.0, once=True, as_json=True)
+
+    first, second = json.loads(capsys.readouterr().out)["workers"]
+    assert (first["health"]["worker"], first["problem"]) == ("w-1", "")
+    assert second == {"url": "http://127.0.0.1:1", "health": None, "problem": "no answer"}
 
 
 def test_what_answers_but_is_no_worker_is_shown_as_that() -> None:
