@@ -109,6 +109,8 @@ class ResultMarker(_State):
     outcome: Literal["completed", "failed"]
     code: ErrorCode | None = None
     messages: tuple[StoredMessage, ...]
+    engines: tuple[Literal["parakeet", "deepgram"], ...] = ()
+    """Engine of each chunk of a completed job, in the order of the audio; its checkpoints are gone. For people only."""
     earlier_costs: tuple[StoredMessage, ...] = ()
     """Cost events of earlier completed runs that were repeated because their artefacts were gone. For reports only."""
     concluded_at: datetime

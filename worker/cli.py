@@ -15,7 +15,7 @@ import typer.core
 from schemas.codes import CaptionFormat, Method
 from schemas.text import plain, plain_lines
 from worker.dlq_cli import Json, dlq
-from worker.jobs_cli import submit, watch
+from worker.jobs_cli import job, submit, watch
 
 UsageError: Any = typer.BadParameter.__mro__[1]
 """Base class of typer's bundled click errors, which typer exports under no stable name."""
@@ -305,6 +305,7 @@ def canary(
 
 app.command()(submit)
 app.command()(watch)
+app.command()(job)
 app.add_typer(dlq, name="dlq")
 
 

@@ -42,3 +42,18 @@ def watch(as_json: Json = False) -> None:
     from worker.commands.submit import watch as command
 
     command(as_json=as_json)
+
+
+def job(
+    job_id: Annotated[str, typer.Argument(help="or its beginning, where one job alone begins so", metavar="ID")],
+    log: Annotated[bool, typer.Option("--log", help="only the query that finds its lines in Cloud Logging")] = False,
+    as_json: Json = False,
+) -> None:
+    """One job's story from the state bucket: claim, chunks, faults, cost, events, first words. Changes nothing."""
+    from worker.commands.job import job as command
+    from worker.commands.job import log_query
+
+    if log:
+        log_query(job_id)
+    else:
+        command(job_id, as_json=as_json)

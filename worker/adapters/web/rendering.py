@@ -150,12 +150,12 @@ def time_of_day(moment: datetime | None, form: str = "%H:%M:%S") -> str | Markup
     )
 
 
-def grouped(segments: Sequence[Segment]) -> Sequence[Segment]:
-    """Return at most 120 segments: several chunks share one, and the one that needs attention decides how it looks."""
-    if len(segments) <= MOST_SEGMENTS:
+def grouped(segments: Sequence[Segment], most: int = MOST_SEGMENTS) -> Sequence[Segment]:
+    """Return at most `most` segments: several chunks share one, and the one that needs attention decides."""
+    if len(segments) <= most:
         return segments
     order: tuple[Segment, ...] = ("failed", "deepgram", "working", "waiting", "parakeet")
-    numbered = [(index * MOST_SEGMENTS // len(segments), segment) for index, segment in enumerate(segments)]
+    numbered = [(index * most // len(segments), segment) for index, segment in enumerate(segments)]
     return [
         min((segment for _, segment in group), key=order.index)
         for _, group in groupby(numbered, key=lambda one: one[0])

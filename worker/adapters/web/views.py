@@ -283,6 +283,8 @@ class JobStory:
     artefacts: Sequence[tuple[str, str, int]] = ()
     """Name, address and bytes of each."""
     transcript: Transcript | None = None
+    beginning: str = ""
+    """The first words, where the transcript is not shown whole."""
 
     @property
     def is_concluded(self) -> bool:

@@ -12,7 +12,8 @@ import httpx
 from worker.adapters.web.pages import Pages, Upload
 from worker.app.page.health_document import read_health
 from worker.app.page.overview import SeenWorker
-from worker.app.page.source import StateBucket, WorkersPage
+from worker.app.page.source import WorkersPage
+from worker.app.page.state_bucket import StateBucket
 from worker.app.status import Identity
 from worker.settings import CloudSettings
 

@@ -231,7 +231,7 @@ def _ended(result: JobResult, facts: EndedFacts | None) -> EndedRow:
         audio_seconds=audio_seconds,
         seconds=seconds,
         speed_ratio=audio_seconds / seconds if audio_seconds and seconds and not code_of(result) else None,
-        segments=[segment_of(engine) for engine in facts.chunks] if facts and is_same_run else (),
+        segments=[segment_of(engine) for engine in marker.engines or (facts.chunks if facts and is_same_run else ())],
         chunks=metadata.chunks_total if metadata else None,
         chunks_by_deepgram=chunks_by_deepgram(result),
         cost_usd=cost.usd_total if cost else None,

@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
 
+from schemas.dead_letter import DeadLetter, DeadLetterUnreadable, parse_dead_letter
 from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent
 from schemas.state import ResultMarker
 from worker.core.costs.report import events_in
@@ -43,6 +45,15 @@ class JobResult:
         """The cost event of the same run."""
         found = [event for event in self.events if isinstance(event, CostEvent) and event.run == self.marker.run]
         return found[-1] if found else None
+
+    @property
+    def dead_letter(self) -> DeadLetter | None:
+        """The failed run's letter."""
+        for message in self.marker.messages:
+            if message.topic == "dead_letter":
+                with suppress(DeadLetterUnreadable):
+                    return parse_dead_letter(message.data.encode())
+        return None
 
 
 @dataclass(kw_only=True)

@@ -30,6 +30,8 @@ class JobTraces:
     ended: EndedFacts | None = None
     """The job in the list of its worker, which has the newest ones."""
     transcript: Transcript | None = None
+    beginning: str = ""
+    """The first words of the transcript, where they were asked for."""
 
     @property
     def is_known(self) -> bool:
@@ -66,7 +68,8 @@ def _listed(job_id: str, ended: EndedFacts) -> JobStory:
 
 def _concluded(traces: JobTraces, result: JobResult) -> JobStory:
     ended, cost = result.ended, result.cost
-    segments = [segment_of(engine) for engine in (traces.ended.chunks if traces.ended else ())]
+    engines = result.marker.engines or (traces.ended.chunks if traces.ended else ())
+    segments = [segment_of(engine) for engine in engines] or _checkpoint_segments(traces.checkpoints)
     return JobStory(
         job_id=traces.job_id,
         video_id=(ended.job.video_id if ended else None) or traces.job_id,
@@ -82,6 +85,7 @@ def _concluded(traces: JobTraces, result: JobResult) -> JobStory:
         facts=_facts(ended, result),
         artefacts=_artefacts(ended),
         transcript=replace(traces.transcript, segments=segments) if traces.transcript else None,
+        beginning=traces.beginning,
     )
 
 
@@ -121,7 +125,7 @@ def _steps(ended: CompletedEvent | FailedEvent | None, result: JobResult) -> Seq
     if claimed is not None:
         by = f"by {metadata.worker}" if metadata.worker else ""
         number = f", delivery {metadata.deliveries}" if (metadata.deliveries or 0) > 1 else ""
-        steps.append(StoryStep(at=claimed, title="Claimed", text=f"{by}{number}; {_routing(ended)}", seconds=took))
+        steps.append(StoryStep(at=claimed, title="Claimed", text=f"{by}{number}{_routing(ended)}", seconds=took))
     if metadata.chunks_total is not None:
         steps.append(StoryStep(at=None, title=_chunks_title(metadata.chunks_total), text=_chunks_text(ended)))
     if isinstance(ended, CompletedEvent):
@@ -136,7 +140,7 @@ def _steps(ended: CompletedEvent | FailedEvent | None, result: JobResult) -> Seq
 
 def _routing(ended: CompletedEvent | FailedEvent) -> str:
     metadata = ended.transcription_metadata
-    return f"routed to {_word(metadata.method_used)} ({metadata.routing_reason or 'not routed'})"
+    return f"; routed to {_word(metadata.method_used)} ({metadata.routing_reason})" if metadata.routing_reason else ""
 
 
 def _chunks_title(count: int) -> str:
@@ -180,8 +184,10 @@ def _facts(ended: CompletedEvent | FailedEvent | None, result: JobResult) -> Seq
             ("Model", metadata.model_name or "none"),
             ("Device", metadata.device_used or "none"),
             ("Worker", metadata.worker or "not known"),
-            ("Event", ended.event_id),
         ]
+    if (letter := result.dead_letter) is not None:
+        facts += [("Attempts", str(letter.attempts)), ("Crashes", str(letter.crashes))]
+    facts += [(f"Event {event.event_type.value.rpartition('.')[2]}", event.event_id) for event in result.events]
     return facts
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import structlog
 
@@ -190,7 +190,7 @@ class JobAttempt:
                 author = self._author(phase, transcribed)
                 outcomes = await self._tools.output.write(job, audio, transcribed, author)
                 ended, messages = self._completion(phase, transcribed, outcomes)
-                marker = self._marker(job, messages)
+                marker = self._marker(job, messages, engines=tuple(chunk.engine for chunk in transcribed.chunks))
                 with stage("conclude"):
                     await claim.conclude(marker)
             self._tools.board.completed(job.job_id, ended, self._tools.clock.now())
@@ -319,7 +319,11 @@ class JobAttempt:
         return Ended(phase=phase, spent=spent, seconds=seconds, cost=cost)
 
     def _marker(
-        self, job: TranscriptionJob, messages: tuple[StoredMessage, ...], error: Exception | None = None
+        self,
+        job: TranscriptionJob,
+        messages: tuple[StoredMessage, ...],
+        error: Exception | None = None,
+        engines: tuple[Literal["parakeet", "deepgram"], ...] = (),
     ) -> ResultMarker:
         return ResultMarker(
             job_id=job.job_id,
@@ -328,6 +332,7 @@ class JobAttempt:
             outcome="failed" if error else "completed",
             code=reporting.code_of(error) if error else None,
             messages=messages,
+            engines=engines,
             earlier_costs=costs_to_keep(self._last_result),
             concluded_at=self._tools.clock.now(),
         )

@@ -1,0 +1,221 @@
+"""`job`: one job's story on the terminal, from the state bucket; the page tells the same one."""
+
+import asyncio
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.padding import Padding
+from rich.table import Column, Table
+
+from schemas.events import CompletedEvent
+from schemas.text import plain_json
+from worker.adapters.web.rendering import grouped, span, usd
+from worker.adapters.web.views import JobStory, Segment
+from worker.app.page.host import state_bucket
+from worker.app.page.job_reader import JobReader, is_job_id
+from worker.app.page.state_bucket import StateBucket
+from worker.app.page.story import JobTraces, story_of
+from worker.commands.console import EXIT_USAGE, TextPart, cell, fail, line, load_settings, note, out, say
+from worker.errors import WorkerError
+
+MOST_BEGINNING = 400
+STRIP_CELLS = 60
+INDENT = 2
+MARKS: dict[Segment, TextPart] = {
+    "parakeet": ("█", "blue"),
+    "deepgram": ("▒", "yellow"),
+    "working": (">", "bold"),
+    "failed": ("x", "red"),
+    "waiting": "·",
+}
+STATUS_STYLES = {"completed": "green", "failed": "bold red", "running": "cyan", "waiting": "yellow"}
+LOG_DAYS = 30
+"""Retention of Cloud Logging's default bucket; gcloud reads one day unless it is told otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenJob:
+    """Everything that was read of a job, and its story."""
+
+    traces: JobTraces
+    story: JobStory
+    unread: str = ""
+    """Why the transcript could not be read."""
+
+
+def job(job_id: str, *, as_json: bool) -> None:
+    """Print the story of a job. Exit 1 where the bucket knows none of this id."""
+    _demand_id(job_id)
+    cloud = load_settings().cloud
+    if (bucket := state_bucket(cloud)) is None:
+        fail("STATE_BUCKET is not set; it names the bucket that holds the state of jobs", EXIT_USAGE)
+    try:
+        seen = asyncio.run(_look(bucket, job_id))
+    except WorkerError as exc:
+        fail(f"{exc}: {exc.suggested_action}")
+    if as_json:
+        print(plain_json(document(seen)))
+    else:
+        show(seen)
+
+
+def log_query(job_id: str) -> None:
+    """Print the filter of Cloud Logging that finds the job's log lines, and the command that reads them."""
+    _demand_id(job_id)
+    project, query = load_settings().cloud.project_id, f'labels.job_id="{job_id}"'
+    say(query)
+    form = "value(timestamp,labels.worker,jsonPayload.message)"
+    say(
+        f"gcloud logging read {shlex.quote(query)} --project={shlex.quote(project)} --freshness={LOG_DAYS}d "
+        f"--order=asc --format={shlex.quote(form)}"
+    )
+
+
+def show(seen: SeenJob) -> None:
+    """Print the story as text; addresses and commands stay on one line each, to be copied."""
+    story = seen.story
+    say((story.job_id, "bold"), "  ", (story.status, STATUS_STYLES[story.status]), *_chips(story))
+    say(f"video {story.video_id}")
+    _wrapped([(story.lede,)], indent=0)
+    _strip(story.segments)
+    if (problem := story.problem) is not None:
+        say()
+        say((problem.title, "bold red"))
+        _wrapped([(text,) for text in (problem.text, problem.remedy) if text])
+        if problem.command:
+            say(f"  {problem.command}")
+    _steps(story)
+    if story.costs:
+        _heading("Cost")
+        rows = [(each.engine, usd(each.usd), each.text) for each in story.costs]
+        _wrapped([*rows, ("together", usd(story.usd), f"Deepgram alone {usd(story.baseline_usd)}")])
+    if story.facts:
+        _heading("Facts")
+        _wrapped(story.facts)
+    if story.artefacts:
+        _heading("Artefacts")
+        for _, uri, size in story.artefacts:
+            say(f"  {uri}  ", (f"{size:,} bytes", "dim"))
+    if story.beginning or seen.unread:
+        _heading("Transcript")
+        _wrapped([(story.beginning or seen.unread,)])
+
+
+def document(seen: SeenJob) -> dict[str, Any]:
+    """Return the job as JSON: what is stored, as it is stored, and the story."""
+    traces, story = seen.traces, seen.story
+    result, claim = traces.result, traces.claim
+    letter = result.dead_letter if result else None
+    return {
+        "job_id": story.job_id,
+        "video_id": story.video_id,
+        "status": story.status,
+        "summary": story.lede,
+        "run": result.marker.run if result else claim.run if claim else None,
+        "claim": claim.model_dump(mode="json", exclude={"schema_version", "claim_id", "beat"}) if claim else None,
+        "chunks": list(story.segments),
+        "checkpoints": [
+            {**chunk.model_dump(mode="json", exclude={"windows", "schema_version"}), "written_at": at.isoformat()}
+            for chunk, at in traces.checkpoints
+        ],
+        "steps": [
+            {"at": step.at.isoformat() if step.at else None, "title": step.title, "text": step.text}
+            for step in story.steps
+        ],
+        "events": [event.model_dump(mode="json") for event in result.events] if result else [],
+        "dead_letter": letter.model_dump(mode="json", exclude={"original"}) if letter else None,
+        "replay": story.problem.command if story.problem else None,
+        "transcript_beginning": story.beginning or None,
+        "transcript_problem": seen.unread or None,
+    }
+
+
+# reading
+
+
+def _demand_id(job_id: str) -> None:
+    if not is_job_id(job_id):
+        fail(f"{job_id}: no job has such an id: 1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit", EXIT_USAGE)
+
+
+async def _look(bucket: StateBucket, job_id: str) -> SeenJob:
+    reader = JobReader(bucket=bucket)
+    async with bucket.opened():
+        traces = JobTraces(job_id=job_id, **await reader.read(job_id))
+        if not traces.is_known:
+            job_id = _only_one(job_id, await reader.near(job_id), bucket.name)
+            traces = JobTraces(job_id=job_id, **await reader.read(job_id))
+        unread, ended = "", traces.result.ended if traces.result else None
+        if isinstance(ended, CompletedEvent):
+            try:
+                traces = replace(traces, beginning=await reader.beginning(ended, MOST_BEGINNING))
+            except WorkerError as exc:
+                unread = f"not read: {exc}"
+    return SeenJob(traces=traces, story=story_of(traces, datetime.now(UTC)), unread=unread)
+
+
+def _only_one(job_id: str, near: Sequence[str], bucket: str) -> str:
+    """Return the one job whose id begins so; the command ends where there is none or more than one."""
+    found = [name for name in near if name.startswith(job_id)]
+    if not found:
+        rather = f" Ids like it: {', '.join(near)}." if near else ""
+        fail(
+            f"gs://{bucket} has no trace of {job_id}.{rather} A job leaves none until a worker takes it: it may wait "
+            f"in the queue. A message that is no job leaves none either: klipstream-worker dlq list --job {job_id}"
+        )
+    if len(found) > 1:
+        fail(f"{job_id}: several jobs begin so: {', '.join(found)}")
+    note(f"{job_id} is short for {found[0]}")
+    return found[0]
+
+
+# writing
+
+
+def _heading(text: str) -> None:
+    say()
+    say((text, "bold"))
+
+
+def _chips(story: JobStory) -> Sequence[TextPart]:
+    return [part for chip in story.chips for part in ("  ", (chip, "yellow"))]
+
+
+def _strip(segments: Sequence[Segment]) -> None:
+    if not segments:
+        return
+    counts = [f"{segments.count(kind)} {kind}" for kind in MARKS if kind in segments]
+    title = f"{len(segments)} chunk{'s' if len(segments) > 1 else ''}: {', '.join(counts)}"
+    say(*(MARKS[segment] for segment in grouped(segments, min(out().width, STRIP_CELLS))))
+    _wrapped([(title,)], indent=0)
+
+
+def _steps(story: JobStory) -> None:
+    first = next((step.at for step in story.steps if step.at), None)
+    _heading(f"What happened, {first.astimezone(UTC):%Y-%m-%d} UTC" if first else "What happened")
+    found = _grid(Column(no_wrap=True), Column(overflow="fold"), Column(no_wrap=True, justify="right"))
+    for step in story.steps:
+        at = f"{step.at.astimezone(UTC):%H:%M:%S}" if step.at else ""
+        words = line((step.title, "red" if step.is_trouble else "bold"), f"  {step.text}" if step.text else "")
+        found.add_row(at, words, span(step.seconds) if step.seconds is not None else "")
+    _print(found)
+
+
+def _wrapped(rows: Sequence[Sequence[str]], indent: int = INDENT) -> None:
+    """Print rows whose last cell wraps below itself."""
+    width = max((len(row) for row in rows), default=1)
+    found = _grid(*(Column(no_wrap=True) for _ in range(width - 1)), Column(overflow="fold"))
+    for row in rows:
+        found.add_row(*map(cell, row))
+    _print(found, indent)
+
+
+def _grid(*columns: Column) -> Table:
+    return Table(*columns, box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+
+
+def _print(table: Table, indent: int = INDENT) -> None:
+    out().print(Padding.indent(table, indent), soft_wrap=False)
