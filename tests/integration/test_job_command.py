@@ -8,7 +8,7 @@ from tests.support.workers.cloud import Cloud
 from tests.support.workers.console import command
 
 
-async def test_a_completed_a_failed_and_an_unknown_job_are_told_apart(cloud: Cloud) -> None:
+async def test_completed_failed_and_unknown_jobs_print_what_is_known(cloud: Cloud) -> None:
     with cloud.process(PARAKEET_MODEL_NAME="null") as worker:
         worker.wait_ready()
         async with cloud.pipeline() as pipeline:

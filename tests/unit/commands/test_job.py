@@ -75,7 +75,7 @@ def test_a_completed_job_has_the_engine_of_each_chunk_after_its_checkpoints_are_
     assert (told["claim"], told["dead_letter"], told["replay"]) == (None, None, None)
 
 
-def test_a_job_that_is_held_is_told_with_its_claim_as_json() -> None:
+def test_the_json_of_a_held_job_has_its_claim() -> None:
     told = document(seen(JobTraces(job_id="j", claim=CLAIM, checkpoints=[chunk(0)])))
 
     assert (told["status"], told["claim"]["deliveries"], told["claim"]["last_fault"]) == (
