@@ -1,4 +1,4 @@
-"""`job`: one job's story on the terminal, from the state bucket; the page tells the same one."""
+"""`job`: one job's story on the terminal, from the state bucket; the page shows the same."""
 
 import asyncio
 import shlex
@@ -33,7 +33,7 @@ MARKS: dict[Segment, TextPart] = {
 }
 STATUS_STYLES = {"completed": "green", "failed": "bold red", "running": "cyan", "waiting": "yellow"}
 LOG_DAYS = 30
-"""Retention of Cloud Logging's default bucket; gcloud reads one day unless it is told otherwise."""
+"""Retention of Cloud Logging's default bucket; gcloud reads one day unless `--freshness` asks for more."""
 
 
 @dataclass(frozen=True, kw_only=True)
