@@ -100,7 +100,8 @@ remove_parameter() {
 # Undelivered jobs and unread events are lost with their subscriptions; dead letters only --with-data.
 destroy_queues() {
     local name
-    for name in "$PUSH_SUBSCRIPTION" "$COST_SUBSCRIPTION" "$JOBS_SUBSCRIPTION" "$COMPLETION_SUBSCRIPTION"; do
+    for name in "$PUSH_SUBSCRIPTION" "$COST_SUBSCRIPTION" "$JOBS_SUBSCRIPTION" \
+        ${JOBS_SUBSCRIPTION_URGENT:+"$JOBS_SUBSCRIPTION_URGENT"} "$COMPLETION_SUBSCRIPTION"; do
         remove_subscription "$name"
     done
     for name in "$JOBS_TOPIC" "$COMPLETION_TOPIC"; do

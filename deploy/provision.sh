@@ -61,7 +61,22 @@ provision_pubsub() {
     subscription "$DEAD_LETTER_SUBSCRIPTION" "$DEAD_LETTER_TOPIC"
     subscription "$JOBS_SUBSCRIPTION" "$JOBS_TOPIC" \
         --dead-letter-topic="$DEAD_LETTER_TOPIC" --max-delivery-attempts=100
+    [[ -z $JOBS_SUBSCRIPTION_URGENT ]] || urgent_subscription
     subscription "$COMPLETION_SUBSCRIPTION" "$COMPLETION_TOPIC"
+}
+
+# The plain subscription has no filter and gets urgent jobs too. A filter cannot be changed after creation.
+urgent_subscription() {
+    local filter='attributes.priority = "urgent"' has
+    if found gcloud pubsub subscriptions describe "$JOBS_SUBSCRIPTION_URGENT"; then
+        has=$(gcloud pubsub subscriptions describe "$JOBS_SUBSCRIPTION_URGENT" --format='value(filter)')
+        [[ $has == "$filter" ]] ||
+            die "$JOBS_SUBSCRIPTION_URGENT has the filter '$has', not '$filter', and a filter cannot be changed:" \
+                "gcloud pubsub subscriptions delete $JOBS_SUBSCRIPTION_URGENT; its jobs are in $JOBS_SUBSCRIPTION too"
+        filter=
+    fi
+    subscription "$JOBS_SUBSCRIPTION_URGENT" "$JOBS_TOPIC" ${filter:+--message-filter="$filter"} \
+        --dead-letter-topic="$DEAD_LETTER_TOPIC" --max-delivery-attempts=100
 }
 
 # topic NAME FLAG..., subscription NAME TOPIC FLAG...: the flags are those of create and update alike.
@@ -167,7 +182,7 @@ pubsub_agent() {
 # Grants are on the one topic, bucket or secret wherever the service has such grants. pubsub.viewer is what lets the
 # worker read its subscription's settings at start (pubsub.subscriptions.get) and look for its topics.
 provision_access() {
-    local worker builder scaler agent
+    local worker builder scaler agent name
     worker="serviceAccount:$(account "$WORKER_ACCOUNT")"
     builder="serviceAccount:$(account "$BUILD_ACCOUNT")"
     scaler="serviceAccount:$(account "$SCALER_ACCOUNT")"
@@ -175,9 +190,10 @@ provision_access() {
 
     # Pub/Sub itself forwards what was delivered 100 times.
     grant "pubsub topics" "$DEAD_LETTER_TOPIC" "$agent" roles/pubsub.publisher
-    grant "pubsub subscriptions" "$JOBS_SUBSCRIPTION" "$agent" roles/pubsub.subscriber
-
-    grant "pubsub subscriptions" "$JOBS_SUBSCRIPTION" "$worker" roles/pubsub.subscriber roles/pubsub.viewer
+    for name in "$JOBS_SUBSCRIPTION" ${JOBS_SUBSCRIPTION_URGENT:+"$JOBS_SUBSCRIPTION_URGENT"}; do
+        grant "pubsub subscriptions" "$name" "$agent" roles/pubsub.subscriber
+        grant "pubsub subscriptions" "$name" "$worker" roles/pubsub.subscriber roles/pubsub.viewer
+    done
     grant "pubsub topics" "$COMPLETION_TOPIC" "$worker" roles/pubsub.publisher roles/pubsub.viewer
     grant "pubsub topics" "$DEAD_LETTER_TOPIC" "$worker" roles/pubsub.publisher roles/pubsub.viewer
     # Workers look after messages that Pub/Sub forwarded without a verdict: each still owes its failed event.

@@ -53,6 +53,8 @@ backlog() {
     local of="{monitored_resource=\"pubsub_subscription\",subscription_id=\"$JOBS_SUBSCRIPTION\"}"
     echo "waiting or in progress: $(number "sum(pubsub_googleapis_com:subscription_num_undelivered_messages$of)") jobs"
     echo "the oldest waits for:   $(number "max(pubsub_googleapis_com:subscription_oldest_unacked_message_age$of)") s"
+    [[ -z $JOBS_SUBSCRIPTION_URGENT ]] ||
+        echo "urgent of them:         $(number "sum(pubsub_googleapis_com:subscription_num_undelivered_messages${of/$JOBS_SUBSCRIPTION/$JOBS_SUBSCRIPTION_URGENT})")"
     of=${of/$JOBS_SUBSCRIPTION/$DEAD_LETTER_SUBSCRIPTION}
     echo "dead letters:           $(number "sum(pubsub_googleapis_com:subscription_num_undelivered_messages$of)")"
 }

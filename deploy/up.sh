@@ -221,7 +221,8 @@ what_is_missing() {
     for name in "$JOBS_TOPIC" "$COMPLETION_TOPIC" "$DEAD_LETTER_TOPIC"; do
         found gcloud pubsub topics describe "$name" || echo "topic $name"
     done
-    for name in "$JOBS_SUBSCRIPTION" "$COMPLETION_SUBSCRIPTION" "$DEAD_LETTER_SUBSCRIPTION" "$COST_SUBSCRIPTION"; do
+    for name in "$JOBS_SUBSCRIPTION" "$COMPLETION_SUBSCRIPTION" "$DEAD_LETTER_SUBSCRIPTION" "$COST_SUBSCRIPTION" \
+        ${JOBS_SUBSCRIPTION_URGENT:+"$JOBS_SUBSCRIPTION_URGENT"}; do
         found gcloud pubsub subscriptions describe "$name" || echo "subscription $name"
     done
     for name in "$AUDIO_BUCKET" "$OUTPUT_BUCKET" "$STATE_BUCKET"; do

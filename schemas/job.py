@@ -38,6 +38,12 @@ MAX_LANGUAGE_CHARACTERS = 100
 MAX_ECHO_DEPTH = 32
 """JSON parsers have a depth limit, and an event nests its job's fields deeper than the job does."""
 
+URGENT = "urgent"
+"""The only `priority` with an effect: the client repeats it as an attribute of the message."""
+
+URGENT_FILTER = f'attributes.priority = "{URGENT}"'
+"""Filter of the subscription that JOBS_SUBSCRIPTION_URGENT names."""
+
 _ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
 ANY_LANGUAGE = "auto"

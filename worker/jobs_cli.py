@@ -15,12 +15,14 @@ def submit(
     job_id: Annotated[str | None, typer.Option(help="idempotency key; default: a new one")] = None,
     force_method: Annotated[Method, typer.Option(help="beats every routing rule")] = Method.AUTO,
     output: Annotated[list[CaptionFormat] | None, typer.Option(help="captions besides the standard files")] = None,
+    urgent: Annotated[bool, typer.Option("--urgent", help="priority urgent: taken before other jobs")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="until the job has ended; exit 1 if it failed")] = False,
     bucket: Annotated[str | None, typer.Option(envvar="AUDIO_BUCKET", help="where a file is uploaded to")] = None,
     timeout: Annotated[float, typer.Option(help="seconds to wait at most")] = 3600.0,
     as_json: Json = False,
 ) -> None:
     """Publish a job."""
+    from schemas.job import URGENT
     from worker.commands.audio_file import located, video_id_of
     from worker.commands.submit import submit as command
 
@@ -33,6 +35,7 @@ def submit(
         "metadata": {"audio_uri": audio_uri},
         "force_method": force_method.value,
         "outputs": [wanted.value for wanted in output or []],
+        **({"priority": URGENT} if urgent else {}),
     }
     command(job, wait=wait, timeout_seconds=timeout, as_json=as_json)
 

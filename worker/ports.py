@@ -51,6 +51,8 @@ class SubscriptionFacts:
     exactly_once: bool
     dead_letter_topic: str | None
     max_delivery_attempts: int | None
+    topic: str = ""
+    filter: str = ""
 
 
 class Subscription(Protocol):

@@ -89,6 +89,9 @@ class CloudSettings(Group):
 
     project_id: str = Field("klipstream", description="Google Cloud project of the topics and subscriptions")
     jobs_subscription: str = Field("transcription-jobs-worker", description="subscription the jobs are pulled from")
+    jobs_subscription_urgent: str = Field(
+        "", description="subscription with the filter of urgent jobs, which are taken first; empty: off"
+    )
     jobs_topic: str = Field(
         "transcription-jobs", description="topic jobs are published to; commands need it, run does not"
     )

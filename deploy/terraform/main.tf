@@ -46,6 +46,7 @@ locals {
     pipeline = var.settings["PIPELINE_MEMBER"]
   }
   fallback = var.settings["ENABLE_FALLBACK"] != "false"
+  urgent   = var.settings["JOBS_SUBSCRIPTION_URGENT"]
   grants = {
     for grant in flatten([
       for one in local.spec.grants : [
@@ -104,6 +105,37 @@ resource "google_pubsub_subscription" "all" {
       max_delivery_attempts = local.every.attempts
     }
   }
+}
+
+resource "google_pubsub_subscription" "urgent" {
+  count                      = local.urgent == "" ? 0 : 1
+  name                       = local.urgent
+  topic                      = google_pubsub_subscription.all[local.spec.urgent.like].topic
+  labels                     = local.labels
+  filter                     = local.spec.urgent.filter
+  ack_deadline_seconds       = local.every.ack_seconds
+  message_retention_duration = local.every.retention
+  expiration_policy {
+    ttl = ""
+  }
+  retry_policy {
+    minimum_backoff = local.every.first_backoff
+    maximum_backoff = local.every.longest_backoff
+  }
+  dead_letter_policy {
+    dead_letter_topic     = google_pubsub_topic.all[local.spec.subscriptions[local.spec.urgent.like].forwards_to].id
+    max_delivery_attempts = local.every.attempts
+  }
+}
+
+resource "google_pubsub_subscription_iam_member" "urgent" {
+  for_each = {
+    for key, one in local.grants : key => one
+    if one.kind == "subscription" && one.of == local.spec.urgent.like && local.urgent != ""
+  }
+  subscription = google_pubsub_subscription.urgent[0].id
+  role         = each.value.role
+  member       = local.members[each.value.to]
 }
 
 resource "google_storage_bucket" "all" {

@@ -388,3 +388,45 @@ def test_without_a_word_on_data_the_data_stays() -> None:
 
     for kept in ("gs://", "dead-letters", "deepgram-api-key", "bq "):
         assert kept not in destroyed
+
+
+URGENT = "transcription-jobs-urgent"
+
+
+def test_the_urgent_subscription_is_made_like_the_plain_one_with_its_filter_where_it_has_a_name() -> None:
+    subscriptions = creations("pubsub subscriptions create", JOBS_SUBSCRIPTION_URGENT=URGENT)
+    plain, urgent = subscriptions["transcription-jobs-worker"], subscriptions[URGENT]
+
+    assert flag(urgent, "message-filter") == 'attributes.priority = "urgent"'
+    assert [word for word in urgent if URGENT not in word and "message-filter" not in word] == [
+        word for word in plain if word != "transcription-jobs-worker"
+    ]
+    assert URGENT not in creations("pubsub subscriptions create")
+    for member in (WORKER, AGENT):
+        granted = grants(member, JOBS_SUBSCRIPTION_URGENT=URGENT)
+        assert {role for name, role in granted if name == URGENT} == {
+            role for name, role in granted if name == "transcription-jobs-worker"
+        }
+
+
+def test_the_urgent_subscription_is_made_once_and_its_filter_is_never_updated(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    for _ in range(2):
+        project.done("provision.sh", "production", "--only", "apis,pubsub", JOBS_SUBSCRIPTION_URGENT=URGENT)
+
+    updates = [call for call in project.calls if f"subscriptions update {URGENT}" in call]
+    assert len(updates) == 1
+    assert "message-filter" not in updates[0]
+
+
+def test_an_urgent_subscription_with_another_filter_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.done("provision.sh", "production", "--only", "apis,pubsub", JOBS_SUBSCRIPTION_URGENT=URGENT)
+    kept = project.state["kept"]
+    kept["pubsub subscriptions"][URGENT]["message-filter"] = "attributes:priority"
+    project.change(kept=kept)
+
+    line = project.refused("provision.sh", "production", "--only", "pubsub", JOBS_SUBSCRIPTION_URGENT=URGENT)
+
+    assert "has the filter 'attributes:priority'" in line
+    assert f"gcloud pubsub subscriptions delete {URGENT}" in line

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from schemas.job import URGENT_FILTER
 from tests.support.deploy.scripts import DEPLOY, IMAGE, dry_run, flag, rendered, script
 
 SPEC: dict[str, Any] = yaml.safe_load((DEPLOY / "spec.yaml").read_text())
@@ -165,3 +166,13 @@ def test_terraform_parses_and_has_every_kind_of_resource() -> None:
     by_kind = {"topic": "pubsub_topic", "subscription": "pubsub_subscription", "bucket": "storage_bucket"}
     by_kind |= {"secret": "secret_manager_secret", "project": "project", "account": "service_account"}
     assert {f"google_{by_kind[grant['kind']]}_iam_member" for grant in SPEC["grants"]} <= granted
+
+
+def test_the_scripts_make_the_urgent_subscription_of_the_specification() -> None:
+    urgent, like = SPEC["urgent"], SPEC["subscriptions"][SPEC["urgent"]["like"]]
+    printed = dry_run("provision.sh", "production", JOBS_SUBSCRIPTION_URGENT="urgent")
+
+    (words,) = [one for one in printed if one[1:5] == ["pubsub", "subscriptions", "create", "urgent"]]
+
+    assert (flag(words, "topic"), flag(words, "dead-letter-topic")) == (like["topic"], like["forwards_to"])
+    assert flag(words, "message-filter") == urgent["filter"] == URGENT_FILTER

@@ -76,10 +76,16 @@ class Watch:
     """
 
     def __init__(
-        self, board: Board, gpus: Gpus, clock: Clock, backlog: BacklogMetric | None = None, folder: Path | None = None
+        self,
+        board: Board,
+        gpus: Gpus,
+        clock: Clock,
+        backlog: BacklogMetric | None = None,
+        folder: Path | None = None,
+        urgent_backlog: BacklogMetric | None = None,
     ) -> None:
         self._board, self._gpus, self._clock = board, gpus, clock
-        self._backlog, self._folder = backlog, folder
+        self._backlog, self._folder, self._urgent_backlog = backlog, folder, urgent_backlog
         self._disk: Disk | None = None
         self._engines: Engines | None = None
         self._consumer: Consumer | None = None
@@ -138,6 +144,8 @@ class Watch:
             deepgram_down_because=engines.paid.recogniser.down_because if engines and engines.paid else "",
             backlog=self._backlog.messages if self._backlog else None,
             oldest_message_seconds=self._backlog.oldest_seconds if self._backlog else None,
+            urgent_backlog=self._urgent_backlog.messages if self._urgent_backlog else None,
+            oldest_urgent_seconds=self._urgent_backlog.oldest_seconds if self._urgent_backlog else None,
             disk=self._disk,
         )
 
@@ -262,6 +270,7 @@ def identity_of(worker: str, cloud: CloudSettings, engine: EngineSettings) -> Id
     return Identity(
         worker=worker,
         subscription=cloud.jobs_subscription,
+        urgent_subscription=cloud.jobs_subscription_urgent,
         gpu_transcription_enabled=engine.enable_gpu_transcription,
         gpu_memory_limit_gb=engine.gpu_memory_limit_gb,
         versions={"python": platform.python_version(), **_versions()},

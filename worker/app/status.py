@@ -48,6 +48,8 @@ class Identity:
     gpu_transcription_enabled: bool
     gpu_memory_limit_gb: float
     versions: dict[str, str]
+    urgent_subscription: str = ""
+    """Empty where urgent jobs are not taken first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,9 @@ class Condition:
     """Unacknowledged messages of the subscription, some minutes ago; None if unknown."""
     oldest_message_seconds: float | None = None
     """The age of the oldest of them; None where it is not known."""
+    urgent_backlog: int | None = None
+    oldest_urgent_seconds: float | None = None
+    """The same of the urgent subscription."""
     disk: Disk | None = None
 
 
@@ -171,6 +176,14 @@ def document(identity: Identity, condition: Condition, status: Status, reason: s
         "totals": asdict(condition.totals),
         "backlog": condition.backlog,
         "oldest_message_seconds": condition.oldest_message_seconds,
+        "urgent": {
+            "subscription": identity.urgent_subscription,
+            "backlog": condition.urgent_backlog,
+            "oldest_message_seconds": condition.oldest_urgent_seconds,
+            "pull_failure": consumer.urgent_pull_failure if consumer else "",
+        }
+        if identity.urgent_subscription
+        else None,
         "disk": asdict(condition.disk) if condition.disk else None,
         "intake": {
             "stopped_because": consumer.intake_stopped_because if consumer else "",

@@ -31,8 +31,9 @@ from worker.app.sample import SPEECH
 from worker.core.costs.usage import report_usage
 from worker.core.dead_letters.adoption import Adoption
 from worker.core.dead_letters.entries import Forwarded
-from worker.core.delivery.consumer import Consumer
+from worker.core.delivery.consumer import Chore, Consumer
 from worker.core.delivery.fitness import Fitness
+from worker.core.delivery.urgent import UrgentFirst
 from worker.core.jobs.attempt import Jobs
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.board import Board
@@ -43,7 +44,7 @@ from worker.core.jobs.state import JobStates
 from worker.core.jobs.tools import JobRules, JobTools
 from worker.core.jobs.transcription import SampleNotRecognised, recognise_sample
 from worker.errors import EngineFailure, WorkerError
-from worker.ports import AudioDecoder, WindowRecogniser
+from worker.ports import AudioDecoder, Subscription, WindowRecogniser
 from worker.settings import CloudSettings, EngineSettings, JobSettings, RoutingSettings, Settings, TelemetrySettings
 from worker.telemetry.export import Destinations, exporting
 
@@ -72,9 +73,10 @@ async def run_worker(settings: Settings, engine: AbstractAsyncContextManager[Win
         workspace(settings.jobs.temp_dir) as folder,
         exporting(_destinations(settings.telemetry)) as render,
         open_gpus() as gpus,
-        _backlog(settings.cloud) as backlog,
+        _backlog(settings.cloud, settings.cloud.jobs_subscription) as backlog,
+        _backlog(settings.cloud, settings.cloud.jobs_subscription_urgent) as urgent_backlog,
     ):
-        watch = Watch(board, gpus, clock, backlog, folder)
+        watch = Watch(board, gpus, clock, backlog, folder, urgent_backlog)
         log.info("worker.starting", worker=worker_name(), **settings.masked())
         for finding in variable_findings(settings.look_alikes):
             log_finding(finding)
@@ -97,11 +99,11 @@ async def run_worker(settings: Settings, engine: AbstractAsyncContextManager[Win
         log.info("worker.stopped")
 
 
-def _backlog(cloud: CloudSettings) -> AbstractContextManager[BacklogMetric | None]:
-    """Return the reader of the backlog; an emulator reports none."""
-    if cloud.pubsub_emulator_host:
+def _backlog(cloud: CloudSettings, subscription: str) -> AbstractContextManager[BacklogMetric | None]:
+    """Return the reader of the subscription's backlog; an emulator reports none."""
+    if cloud.pubsub_emulator_host or not subscription:
         return nullcontext()
-    return BacklogMetric(cloud.project_id, cloud.jobs_subscription, SystemClock(), google_session)
+    return BacklogMetric(cloud.project_id, subscription, SystemClock(), google_session)
 
 
 def _keep_pauses_short() -> None:
@@ -136,7 +138,11 @@ async def make_consumer(
 ) -> Consumer:
     """Return the consumer of the jobs subscription; downloads go below `folder`. Raises `SubscriptionNotFound`."""
     clock, rng = SystemClock(), random.Random()  # noqa: S311 - jitter
-    subscription = cloud.pubsub.subscription(cloud.names.jobs_subscription)
+    subscription: Subscription = cloud.pubsub.subscription(cloud.names.jobs_subscription)
+    urgent: dict[str, Chore] = {}
+    if name := cloud.names.jobs_subscription_urgent:
+        subscription = both = UrgentFirst(cloud.pubsub.subscription(name), subscription, clock, rng)
+        urgent["urgent"] = both.tend
     fitness = make_fitness(cloud, engines, decoder, folder)
     jobs = make_jobs(cloud, engines, decoder, policy, settings, folder, board, fitness)
     adoption = Adoption(
@@ -163,6 +169,7 @@ async def make_consumer(
             "usage": lambda: report_usage(engines.parakeet, engines.prices, clock),
             "engine-probe": lambda: engines.health.tend(lambda: self_test(decoder, engines.parakeet)),
             "adoption": adoption.run,
+            **urgent,
         },
     )
     return consumer

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.codes import ErrorCode
 from schemas.events import CompletedEvent, Event, FailedEvent
-from schemas.job import TranscriptionJob, encode_job, parse_job
+from schemas.job import URGENT, TranscriptionJob, encode_job, parse_job
 from schemas.text import plain
 from worker.client.awaited import AwaitedJob
 from worker.client.connections import publisher_client, subscriber_client
@@ -69,6 +69,8 @@ def submit(
     """
     data = encode_job(job) if isinstance(job, TranscriptionJob) else _checked(job)
     attributes = {} if retry_of is None else {"run": str(_next_run(retry_of, data))}
+    if (job.priority if isinstance(job, TranscriptionJob) else job.get("priority")) == URGENT:
+        attributes["priority"] = URGENT  # what the filter of the urgent subscription reads
     with publisher_client(publisher) as client:
         future = client.publish(f"projects/{project_id}/topics/{topic}", data, **attributes)
         try:

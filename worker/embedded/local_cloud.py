@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from schemas.job import URGENT_FILTER
 from worker.embedded.gcs import EmbeddedGcs
 from worker.embedded.own_thread import in_thread
 from worker.embedded.pubsub.provision import SubscriptionPlan, provision
@@ -14,6 +15,7 @@ from worker.embedded.pubsub.server import EmbeddedPubSub
 PROJECT = "local"
 JOBS_TOPIC = "transcription-jobs"
 JOBS_SUBSCRIPTION = "transcription-jobs-worker"
+JOBS_SUBSCRIPTION_URGENT = "transcription-jobs-urgent"
 COMPLETION_TOPIC = "transcription-completions"
 COMPLETION_SUBSCRIPTION = "transcription-completions-pipeline"
 DEAD_LETTER_TOPIC = "transcription-dead-letters"
@@ -29,6 +31,14 @@ PLANS = (
         max_backoff_seconds=60,
         dead_letter_topic=DEAD_LETTER_TOPIC,
     ),
+    SubscriptionPlan(
+        name=JOBS_SUBSCRIPTION_URGENT,
+        topic=JOBS_TOPIC,
+        min_backoff_seconds=1,
+        max_backoff_seconds=60,
+        dead_letter_topic=DEAD_LETTER_TOPIC,
+        filter=URGENT_FILTER,
+    ),
     SubscriptionPlan(name=COMPLETION_SUBSCRIPTION, topic=COMPLETION_TOPIC),
 )
 
@@ -40,6 +50,8 @@ class LocalCloud:
     pubsub_target: str
     storage_url: str
     root: Path
+    has_filters: bool = True
+    """False for Google's emulator, which ignores the filters of subscriptions."""
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -50,6 +62,7 @@ class LocalCloud:
             "PROJECT_ID": PROJECT,
             "JOBS_TOPIC": JOBS_TOPIC,
             "JOBS_SUBSCRIPTION": JOBS_SUBSCRIPTION,
+            **({"JOBS_SUBSCRIPTION_URGENT": JOBS_SUBSCRIPTION_URGENT} if self.has_filters else {}),
             "COMPLETION_TOPIC": COMPLETION_TOPIC,
             "COMPLETION_SUBSCRIPTION": COMPLETION_SUBSCRIPTION,
             "DEAD_LETTER_TOPIC": DEAD_LETTER_TOPIC,
@@ -75,4 +88,4 @@ def local_cloud(
         storage = servers.enter_context(EmbeddedGcs(root, storage_port))
         storage.create_buckets([AUDIO_BUCKET, OUTPUT_BUCKET, STATE_BUCKET])
         asyncio.run(provision(target, PROJECT, *PLANS))
-        yield LocalCloud(pubsub_target=target, storage_url=storage.url, root=root)
+        yield LocalCloud(pubsub_target=target, storage_url=storage.url, root=root, has_filters=not pubsub_host)

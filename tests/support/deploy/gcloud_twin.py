@@ -187,6 +187,8 @@ def labels_of(text: str) -> dict[str, str]:
 
 def described(project: Project, name: str, kept: dict[str, Any], wanted: str) -> str:
     """Format the output of a `describe`."""
+    if wanted == "value(filter)":
+        return str(kept.get("message-filter", ""))
     if "status.url" in wanted:
         return f"https://{name}.example.com"
     if label := re.search(r"value\(labels\.(\w+)\)", wanted):

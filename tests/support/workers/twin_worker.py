@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.app.parts import Buckets, machine_parts
 from worker.core.delivery.consumer import Consumer
 from worker.core.delivery.fitness import Fitness, Part
+from worker.core.delivery.urgent import UrgentFirst
 from worker.core.jobs.attempt import Jobs
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.engine_trust import EngineTrust
@@ -26,7 +28,7 @@ from worker.core.jobs.output import OutputWriter
 from worker.core.jobs.routing import RoutingPolicy
 from worker.core.jobs.state import JobStates
 from worker.core.jobs.tools import JobRules, JobTools
-from worker.ports import ObjectRef
+from worker.ports import ObjectRef, Pcm
 
 MAX_ATTEMPTS, MAX_CRASHES = 3, 4
 JOBS, COMPLETIONS, DEAD_LETTERS = "jobs", "completions", "dead-letters"
@@ -35,7 +37,9 @@ JOBS, COMPLETIONS, DEAD_LETTERS = "jobs", "completions", "dead-letters"
 class TwinWorker:
     """One worker, its buckets and its queues."""
 
-    def __init__(self, folder: Path, *, input_buckets: frozenset[str] = frozenset({"audio"})) -> None:
+    def __init__(
+        self, folder: Path, *, input_buckets: frozenset[str] = frozenset({"audio"}), urgent_first: bool = False
+    ) -> None:
         self.clock = FastClock()
         self.folder = folder / "worker"
         self.folder.mkdir(mode=0o700)
@@ -47,12 +51,16 @@ class TwinWorker:
         self.completions = FaultyTopic(self.broker.topic(COMPLETIONS))
         self.dead_letters = FaultyTopic(self.broker.topic(DEAD_LETTERS))
         self.subscription = FaultySubscription(self.broker.subscription(f"{JOBS}-worker"))
+        self.broker.create_subscription(f"{JOBS}-urgent", topic=JOBS, attribute=("priority", "urgent"))
+        urgent = self.broker.subscription(f"{JOBS}-urgent")
+        self.both = UrgentFirst(urgent, self.subscription, self.clock, random.Random(1))
+        self.windows = Counter[str]()
         self.buckets = Buckets(
             store=self.store, output="out", state="state", other_outputs=frozenset({"other"}), inputs=input_buckets
         )
         self.fitness = Fitness(self._parts(), self.clock, random.Random(1))
         self.consumer = Consumer(
-            self.subscription,
+            self.both if urgent_first else self.subscription,
             Jobs(self._tools(), self._rules()),
             slots=2,
             max_parked=2,
@@ -62,6 +70,7 @@ class TwinWorker:
             fuse_threshold=10,
             clock=self.clock,
             rng=random.Random(1),
+            chores={"urgent": self.both.tend},
         )
 
     def _parts(self) -> list[Part]:
@@ -86,13 +95,17 @@ class TwinWorker:
             ),
             output=OutputWriter(self.store, output_bucket="out", writable_buckets=frozenset({"out", "other"})),
             decoder=MemoryAudioDecoder(max_seconds=3600),
-            recogniser=MemoryRecogniser(),
+            recogniser=MemoryRecogniser(script=self._count),
             paid=None,
             health=EngineTrust(self.clock),
             completions=self.completions,
             dead_letters=self.dead_letters,
             clock=self.clock,
         )
+
+    async def _count(self, _samples: Pcm, job_id: str) -> None:
+        self.windows[job_id] += 1
+        await asyncio.sleep(0)
 
     @staticmethod
     def _rules() -> JobRules:
@@ -112,7 +125,8 @@ class TwinWorker:
     def publish(self, name: str, **fields: Any) -> None:
         """Queue a job; it is good unless `fields` say otherwise."""
         job = {"job_id": name, "video_id": name, "audio_uri": "gs://audio/a.pcm", **fields}
-        self.broker.publish(JOBS, json.dumps(job).encode(), {}, "")
+        attributes = {"priority": "urgent"} if fields.get("priority") == "urgent" else {}
+        self.broker.publish(JOBS, json.dumps(job).encode(), attributes, "")
 
     def unsettled(self, name: str = JOBS) -> int:
         return len(self.broker.queue(f"{name}-worker").held)

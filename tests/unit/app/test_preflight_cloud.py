@@ -1,8 +1,12 @@
 """Checks at the start of buckets and topics that refuse, and of those that only fail to answer."""
 
-from worker.app.preflight.cloud import _found
+import pytest
+
+from schemas.job import URGENT_FILTER
+from worker.app.preflight.cloud import _found, urgent_findings
 from worker.core.delivery.fitness import Part
 from worker.errors import ObjectForbidden, QueueServiceError
+from worker.ports import SubscriptionFacts
 
 
 class Scripted:
@@ -32,3 +36,36 @@ async def test_a_refusal_is_final_and_names_the_role_to_grant() -> None:
 
     assert (found.ok, probe.runs) == (False, 1)
     assert "roles/storage.objectViewer" in found.detail
+
+
+def facts(name: str, **changes: str) -> SubscriptionFacts:
+    return SubscriptionFacts(
+        name=name,
+        ack_deadline_seconds=60,
+        exactly_once=False,
+        dead_letter_topic=None,
+        max_delivery_attempts=None,
+        **{"topic": "jobs", **changes},
+    )
+
+
+def test_an_urgent_subscription_on_the_same_topic_with_the_filter_is_right() -> None:
+    assert list(urgent_findings(facts("plain"), facts("urgent", filter='attributes.priority="urgent"'))) == []
+
+
+@pytest.mark.parametrize(
+    ("plain", "urgent", "said"),
+    [
+        ({}, {}, "it has no filter, not attributes.priority"),
+        ({}, {"filter": "attributes:priority"}, "a filter cannot be changed: delete the subscription"),
+        ({}, {"filter": URGENT_FILTER, "topic": "other"}, "its topic is other, the plain one's is jobs"),
+        ({"filter": "NOT attributes:priority"}, {"filter": URGENT_FILTER}, "jobs that it leaves out are never done"),
+    ],
+)
+def test_what_is_wrong_with_a_pair_of_subscriptions_is_named(
+    plain: dict[str, str], urgent: dict[str, str], said: str
+) -> None:
+    (found,) = urgent_findings(facts("plain", **plain), facts("urgent", **urgent))
+
+    assert said in found.detail
+    assert found.ok is bool(plain)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -158,3 +159,19 @@ def test_health_of_a_worker_that_loads_is_whole() -> None:
     assert answer.status == 503
     assert told["gpu"] == {"available": False, "count": 0, "name": None, "memory_gb": None, "devices": []}
     assert told["model"] is None
+
+
+def test_health_shows_the_urgent_subscription_where_there_is_one() -> None:
+    seen = condition(
+        consumer=consumer_snapshot(urgent_pull_failure="403"), urgent_backlog=2, oldest_urgent_seconds=31.0
+    )
+
+    told = [
+        json.loads(health_answer(identity, seen, 0.0).body)["urgent"]
+        for identity in (IDENTITY, replace(IDENTITY, urgent_subscription="jobs-urgent"))
+    ]
+
+    assert told == [
+        None,
+        {"subscription": "jobs-urgent", "backlog": 2, "oldest_message_seconds": 31.0, "pull_failure": "403"},
+    ]

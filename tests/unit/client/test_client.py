@@ -251,3 +251,16 @@ def test_a_warning_of_many_unknown_fields_names_some(caplog: pytest.LogCaptureFi
 
     assert "1000 fields" in caplog.text
     assert len(caplog.text) < 4_000
+
+
+@pytest.mark.parametrize(("priority", "attributes"), [("urgent", {"priority": "urgent"}), ("high", {}), (7, {})])
+def test_an_urgent_job_has_the_attribute_that_the_urgent_subscription_filters_by(
+    priority: object, attributes: dict[str, str]
+) -> None:
+    publisher = RecordingPublisher()
+    job = job_document(priority=priority)
+
+    for form in (job, TranscriptionJob(**job)):
+        submit(form, project_id="p", topic="jobs", publisher=publisher)
+
+    assert publisher.attributes == [attributes, attributes]

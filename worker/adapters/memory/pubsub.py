@@ -1,7 +1,7 @@
 """The queue's twin: topics and subscriptions in memory, with leases, redelivery and dead letters.
 
-It does leases, nacks with a fixed delay, exactly-once answers and dead-letter forwarding. It has no filters, and
-messages with an ordering key are delivered like any other.
+It does leases, nacks with a fixed delay, exactly-once answers and dead-letter forwarding. Its only
+filter is one attribute with one value. Messages with an ordering key are delivered like any other.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ class _Queue:
     topic: str
     facts: SubscriptionFacts
     nack_delay_seconds: float
+    attribute: tuple[str, str] | None
     held: list[_Held] = field(default_factory=list)
 
     def leased(self, ack_id: str) -> _Held | None:
@@ -68,16 +69,21 @@ class MemoryPubSub:
         exactly_once: bool = False,
         dead_letter_topic: str | None = None,
         max_delivery_attempts: int | None = None,
+        attribute: tuple[str, str] | None = None,
     ) -> None:
-        """Attach it to the topic; it gets what is published from now on."""
+        """Attach it to the topic; it gets what is published from now on, with `attribute` only what has that value."""
         facts = SubscriptionFacts(
             name=name,
             ack_deadline_seconds=ack_deadline_seconds,
             exactly_once=exactly_once,
             dead_letter_topic=dead_letter_topic,
             max_delivery_attempts=max_delivery_attempts,
+            topic=topic,
+            filter=f'attributes.{attribute[0]} = "{attribute[1]}"' if attribute else "",
         )
-        self._queues[name] = _Queue(topic=topic, facts=facts, nack_delay_seconds=nack_delay_seconds)
+        self._queues[name] = _Queue(
+            topic=topic, facts=facts, nack_delay_seconds=nack_delay_seconds, attribute=attribute
+        )
 
     def delete_subscription(self, name: str) -> None:
         """Remove it with its messages; a pull that waits on it raises."""
@@ -104,7 +110,7 @@ class MemoryPubSub:
             ordering_key=ordering_key,
         )
         for queue in self._queues.values():
-            if queue.topic == topic:
+            if queue.topic == topic and (queue.attribute is None or queue.attribute in attributes.items()):
                 queue.held.append(_Held(delivery=message))
         self._notify()
         return message.message_id

@@ -2,11 +2,12 @@
 
 For the operator. What must exist: the pull subscription (ack deadline 30 to 60 s, so that a delivery lost with a dying
 worker comes back soon; a retry policy; a dead-letter policy as the backstop; no filter, no push), the topics that are
-published to, and a subscription on each of them, for a topic without one loses messages. Exactly-once delivery may be
-on; nothing relies on it. The worker's service account needs roles/pubsub.subscriber and roles/pubsub.viewer on the
-subscription, and roles/pubsub.publisher and roles/pubsub.viewer on the topics. For dead-letter forwarding Pub/Sub's own
-account, service-PROJECT_NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com, needs roles/pubsub.publisher on the dead-letter
-topic and roles/pubsub.subscriber on the subscription.
+published to, and a subscription on each of them, for a topic without one loses messages. Where JOBS_SUBSCRIPTION_URGENT
+is set: a second subscription like the first, on the same topic, with the filter `attributes.priority = "urgent"`.
+Exactly-once delivery may be on; nothing relies on it. The worker's service account needs roles/pubsub.subscriber and
+roles/pubsub.viewer on the subscriptions, and roles/pubsub.publisher and roles/pubsub.viewer on the topics. For
+dead-letter forwarding Pub/Sub's own account, service-PROJECT_NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com, needs
+roles/pubsub.publisher on the dead-letter topic and roles/pubsub.subscriber on the subscriptions.
 
 Credentials are the application default ones. With an emulator's `host:port` there are none, and no TLS.
 """
@@ -131,6 +132,8 @@ class PubSubSubscription:
             exactly_once=config.enable_exactly_once_delivery,
             dead_letter_topic=policy.dead_letter_topic or None,
             max_delivery_attempts=policy.max_delivery_attempts or None,
+            topic=config.topic,
+            filter=config.filter,
         )
 
     async def verify(self) -> None:

@@ -1,9 +1,10 @@
 """Checks of Google Cloud's resources: the subscription, the topics and the buckets."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import tenacity
 
+from schemas.job import URGENT_FILTER
 from worker.app.cloud import Cloud
 from worker.app.parts import cloud_parts
 from worker.app.preflight.finding import Finding, with_action
@@ -16,6 +17,7 @@ from worker.errors import (
     Undiagnosed,
     WorkerError,
 )
+from worker.ports import SubscriptionFacts
 
 # A pull that was cut off may have taken messages; they come back after this.
 LONGEST_ACK_DEADLINE_SECONDS = 60
@@ -27,7 +29,7 @@ PATIENCE_SECONDS = 25.0
 
 async def cloud_findings(cloud: Cloud) -> AsyncIterator[Finding]:
     """Yield whether what the settings name exists and may be used as jobs use it: the probes of `worker.app.parts`."""
-    async for finding in _subscription(cloud):
+    async for finding in _subscriptions(cloud):
         yield finding
     for variable, bucket in (("OUTPUT_BUCKET", cloud.names.output_bucket), ("STATE_BUCKET", cloud.names.state_bucket)):
         if not bucket:
@@ -36,14 +38,50 @@ async def cloud_findings(cloud: Cloud) -> AsyncIterator[Finding]:
         yield await _found(part)
 
 
-async def _subscription(cloud: Cloud) -> AsyncIterator[Finding]:
-    name = f"subscription {cloud.names.jobs_subscription}"
-    subscription = cloud.pubsub.subscription(cloud.names.jobs_subscription)
+async def _subscriptions(cloud: Cloud) -> AsyncIterator[Finding]:
+    plain = await _facts(cloud, cloud.names.jobs_subscription)
+    for finding in _judged(cloud.names.jobs_subscription, plain):
+        yield finding
+    if not (name := cloud.names.jobs_subscription_urgent):
+        return
+    urgent = await _facts(cloud, name)
+    for finding in _judged(name, urgent):
+        yield finding
+    if isinstance(plain, SubscriptionFacts) and isinstance(urgent, SubscriptionFacts):
+        for finding in urgent_findings(plain, urgent):
+            yield finding
+
+
+def urgent_findings(plain: SubscriptionFacts, urgent: SubscriptionFacts) -> Iterator[Finding]:
+    """Yield what is wrong with the pair of a plain and an urgent subscription."""
+    name, wanted = f"JOBS_SUBSCRIPTION_URGENT {urgent.name}", "".join(URGENT_FILTER.split())
+    if "".join(urgent.filter.split()) != wanted:
+        has = f"the filter {urgent.filter}" if urgent.filter else "no filter"
+        detail = (
+            f"it has {has}, not {URGENT_FILTER}; a filter cannot be changed: delete the subscription and create it anew"
+        )
+        yield Finding(name=name, ok=False, detail=detail)
+    if urgent.topic != plain.topic:
+        yield Finding(name=name, ok=False, detail=f"its topic is {urgent.topic}, the plain one's is {plain.topic}")
+    if plain.filter:
+        detail = f"JOBS_SUBSCRIPTION has the filter {plain.filter}: jobs that it leaves out are never done"
+        yield Finding(name=f"subscription {plain.name}", ok=True, advice=True, detail=detail)
+
+
+async def _facts(cloud: Cloud, name: str) -> SubscriptionFacts | WorkerError:
+    subscription = cloud.pubsub.subscription(name)
     try:
         facts = await subscription.facts()
         await subscription.verify()
     except (SubscriptionNotFound, QueueServiceError) as exc:
-        yield Finding(name=name, ok=False, detail=with_action(exc))
+        return exc
+    return facts
+
+
+def _judged(subscription: str, facts: SubscriptionFacts | WorkerError) -> Iterator[Finding]:
+    name = f"subscription {subscription}"
+    if not isinstance(facts, SubscriptionFacts):
+        yield Finding(name=name, ok=False, detail=with_action(facts))
         return
     deadline, exactly_once = facts.ack_deadline_seconds, "on" if facts.exactly_once else "off"
     yield Finding(name=name, ok=True, detail=f"ack deadline {deadline} s, exactly-once {exactly_once}")

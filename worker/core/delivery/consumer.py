@@ -26,6 +26,7 @@ from worker.core.delivery.lifetime import Lifetime
 from worker.core.delivery.slots import Slot, Slots
 from worker.core.delivery.snapshot import ConsumerSnapshot
 from worker.core.delivery.timing import bounded, first_of
+from worker.core.delivery.urgent import UrgentFirst
 from worker.errors import (
     Fatal,
     QueueServiceError,
@@ -93,6 +94,7 @@ class Consumer:
     @property
     def snapshot(self) -> ConsumerSnapshot:
         """Current state, for health endpoints."""
+        both = self._subscription
         return ConsumerSnapshot(
             jobs=self._slots.busy,
             parked=self._slots.parked,
@@ -100,6 +102,7 @@ class Consumer:
             unsettled=len(self._unsettled),
             pull_failures_in_a_row=self._intake.failures_in_a_row,
             pull_failure=self._intake.failure,
+            urgent_pull_failure=both.urgent_failure if isinstance(both, UrgentFirst) else "",
             parts=self._fitness.tests,
             fuse=self._fuse.status,
             intake_stopped_because=self._intake.stopped_because,
