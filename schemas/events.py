@@ -89,6 +89,10 @@ class TranscriptionMetadata(WireModel):
     cost_estimate_usd: Usd
     deliveries: Count
     worker: str
+    keyterms_found: tuple[str, ...] = ()
+    """Those of the job's keyterms that occur in the transcript, whatever their case and punctuation."""
+    keyterms_unspeakable: tuple[str, ...] = ()
+    """Those of the job's keyterms that the model's vocabulary cannot spell: they had no effect."""
 
 
 class PartialMetadata(WireModel):

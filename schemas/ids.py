@@ -17,11 +17,13 @@ _DIGITS = 32
 def request_fingerprint(job: TranscriptionJob) -> str:
     """Return the hash of the request: two jobs with one `job_id` conflict if their fingerprints differ.
 
-    Method, restrictions and echoed fields are not part of it; the language is, regardless of case.
+    Method, restrictions and echoed fields are not part of it; the language is, regardless of case. Fields newer than
+    the first version are part of it only where they are set.
     """
     outputs = [output.value for output in job.outputs]
     where = (job.video_id, job.audio_uri, job.audio_generation, job.output_uri_prefix)
-    return _digest("request", *where, job.language.lower(), outputs)
+    newer = [["keyterms", *job.keyterms]] if job.keyterms else []
+    return _digest("request", *where, job.language.lower(), outputs, *newer)
 
 
 def job_identity(job: TranscriptionJob) -> str:

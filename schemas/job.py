@@ -22,6 +22,7 @@ from pydantic import (
 
 from schemas.codes import CaptionFormat, ErrorCode, Method
 from schemas.decoding import load_object, violations
+from schemas.keyterms import Keyterms
 from schemas.uris import GcsUri
 from schemas.wire import Deadline, TolerantModel
 
@@ -163,6 +164,8 @@ class TranscriptionJob(TolerantModel):
     transcription_config: TranscriptionConfig = TranscriptionConfig()
     outputs: Annotated[tuple[Annotated[CaptionFormat, _NotStrict], ...], _NotStrict, BeforeValidator(_few_enough)] = ()
     """Captions besides the three artefacts that are always written; sorted, without duplicates."""
+    keyterms: Keyterms = ()
+    """Names and terms to prefer, taken literally; sorted, each once whatever its case."""
     duration_seconds: Annotated[float, Field(ge=0)] | None = None
     """A hint for routing; the decoded audio is the truth."""
     expires_at: Deadline | None = None

@@ -103,6 +103,7 @@ jobs = st.builds(
         TranscriptionConfig, enable_gpu=st.booleans(), enable_fallback=st.booleans(), cost_optimization=st.booleans()
     ),
     outputs=st.lists(st.sampled_from(CaptionFormat)),
+    keyterms=st.lists(segments, max_size=3).map(lambda terms: [term for term in terms if term.strip()]),
     duration_seconds=st.none() | amounts,
     **echoed,
 )

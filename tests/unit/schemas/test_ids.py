@@ -35,6 +35,7 @@ def test_ids_never_change() -> None:
         {"output_uri_prefix": "gs://elsewhere/"},
         {"language": "de"},
         {"outputs": ["srt"]},
+        {"keyterms": ["KlipStream"]},
     ],
 )
 def test_another_request_has_another_fingerprint(change: dict[str, object]) -> None:
@@ -55,6 +56,15 @@ def test_another_request_has_another_fingerprint(change: dict[str, object]) -> N
 )
 def test_method_hints_and_echoed_fields_leave_the_fingerprint_alone(change: dict[str, object]) -> None:
     assert request_fingerprint(job(**change)) == request_fingerprint(job())
+
+
+def test_a_job_without_keyterms_keeps_the_fingerprint_that_it_had_before_keyterms() -> None:
+    assert request_fingerprint(job(keyterms=[])) == request_fingerprint(job()) == "b88f46cf0597f7ef6797ada1576939f7"
+
+
+def test_the_order_of_keyterms_leaves_the_fingerprint_alone() -> None:
+    assert request_fingerprint(job(keyterms=["b", "A"])) == request_fingerprint(job(keyterms=["A", "b"]))
+    assert request_fingerprint(job(keyterms=["b", "A"])) != request_fingerprint(job(keyterms=["b A"]))
 
 
 def test_the_order_of_outputs_leaves_the_fingerprint_alone() -> None:
