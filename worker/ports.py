@@ -314,8 +314,10 @@ class CloudRecogniser(Protocol):
         """Wait until a request may be sent. While the service is down, one caller at a time is released as a probe."""
         ...
 
-    async def recognise(self, samples: Pcm, *, language: str, job_id: str) -> CloudRecognition:
-        """Send one chunk and return its words. Owns the retries of its requests.
+    async def recognise(
+        self, samples: Pcm, *, language: str, job_id: str, keyterms: tuple[str, ...] = ()
+    ) -> CloudRecognition:
+        """Send one chunk and return its words, preferring the keyterms where the model can. Owns its retries.
 
         Raises `DeepgramDown` (or a subclass) if the service is down, `DeepgramRejected` if this chunk can never be
         recognised, `DeepgramUnavailable`, `DeepgramUnusable` or `TranscriptionTimeout` if a later attempt may succeed.

@@ -219,6 +219,9 @@ class MoneySettings(Group):
     vcpu_usd_per_second: float | None = Field(None, ge=0, description="overrides the price book")
     gib_usd_per_second: float | None = Field(None, ge=0, description="overrides the price book")
     deepgram_usd_per_minute: float | None = Field(None, ge=0, description="overrides the price book")
+    deepgram_keyterm_usd_per_minute: float | None = Field(
+        None, ge=0, description="what keyterms add to it; overrides the price book"
+    )
 
 
 class Settings(BaseModel):

@@ -121,6 +121,7 @@ async def open_deepgram(
             recogniser=recogniser,
             usd_per_minute=rates.deepgram_usd_per_minute,
             multilingual_usd_per_minute=rates.deepgram_multilingual_usd_per_minute,
+            keyterm_usd_per_minute=rates.deepgram_keyterm_usd_per_minute,
             budget=make_budget(money, store, state_bucket),
             most_requests=1 + retries.wasted_repeats,
         )
@@ -162,7 +163,7 @@ def prices(settings: EngineSettings, money: MoneySettings, *, uses_gpu: bool) ->
     gpu = book.gpu_usd_per_second if money.gpu_usd_per_second is None else money.gpu_usd_per_second
     vcpu = book.vcpu_usd_per_second if money.vcpu_usd_per_second is None else money.vcpu_usd_per_second
     gib = book.gib_usd_per_second if money.gib_usd_per_second is None else money.gib_usd_per_second
-    deepgram = money.deepgram_usd_per_minute
+    deepgram, keyterms = money.deepgram_usd_per_minute, money.deepgram_keyterm_usd_per_minute
     return Prices(
         book_version=book.version,
         rates=ParakeetRates(
@@ -173,5 +174,8 @@ def prices(settings: EngineSettings, money: MoneySettings, *, uses_gpu: bool) ->
         deepgram_usd_per_minute=book.of_deepgram(settings.deepgram_model) if deepgram is None else deepgram,
         deepgram_multilingual_usd_per_minute=(
             book.deepgram_multilingual_usd_per_minute.get(settings.deepgram_model) if deepgram is None else None
+        ),
+        deepgram_keyterm_usd_per_minute=(
+            book.deepgram_keyterm_usd_per_minute.get(settings.deepgram_model, 0.0) if keyterms is None else keyterms
         ),
     )

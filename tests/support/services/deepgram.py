@@ -64,10 +64,12 @@ class GuardedCloud(MemoryCloudRecogniser):
     async def turn(self) -> None:
         await self.breaker.turn()
 
-    async def recognise(self, samples: Pcm, *, language: str, job_id: str) -> CloudRecognition:
+    async def recognise(
+        self, samples: Pcm, *, language: str, job_id: str, keyterms: tuple[str, ...] = ()
+    ) -> CloudRecognition:
         await self.breaker.own_probe_ended(job_id)
         with self.breaker.guard(job_id):
-            return await super().recognise(samples, language=language, job_id=job_id)
+            return await super().recognise(samples, language=language, job_id=job_id, keyterms=keyterms)
 
     @property
     def down_because(self) -> str:

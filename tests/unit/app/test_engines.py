@@ -76,16 +76,20 @@ def test_an_engine_that_is_not_there_is_never_healthy() -> None:
 @pytest.mark.parametrize(
     ("settings", "usd"),
     [
-        (read_settings({}), (0.0001867, 0.000011244, 0.000001235, 0.0045)),
+        (read_settings({}), (0.0001867, 0.000011244, 0.000001235, 0.0045, 0.0013)),
         (
             settings_with(
                 gpu_usd_per_second=0.0, vcpu_usd_per_second=2.0, gib_usd_per_second=3.0, deepgram_usd_per_minute=4.0
             ),
-            (0.0, 2.0, 3.0, 4.0),
+            (0.0, 2.0, 3.0, 4.0, 0.0013),
         ),
         (
             settings_with(deepgram_model="nova-9", deepgram_usd_per_minute=0.1),
-            (0.0001867, 0.000011244, 0.000001235, 0.1),
+            (0.0001867, 0.000011244, 0.000001235, 0.1, 0.0),
+        ),
+        (
+            settings_with(deepgram_keyterm_usd_per_minute=0.001),
+            (0.0001867, 0.000011244, 0.000001235, 0.0045, 0.001),
         ),
     ],
 )
@@ -98,6 +102,7 @@ def test_every_price_is_the_books_or_the_settings(settings: Settings, usd: tuple
         rates.vcpu_usd_per_second,
         rates.gib_usd_per_second,
         found.deepgram_usd_per_minute,
+        found.deepgram_keyterm_usd_per_minute,
     )
 
 

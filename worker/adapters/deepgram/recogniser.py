@@ -11,10 +11,10 @@ connection would fail like one that was billed.
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from typing import Self, cast
+from typing import Self, TypeAlias, cast
 
 import httpx
 import structlog
@@ -36,7 +36,18 @@ MOST_REFUSAL_BYTES = 64 << 10
 _FINDS_LANGUAGE = {"nova-3": {"language": "multi"}}
 """Options that make a model detect the language, by model."""
 
+KEYTERM_MODELS = "nova-3"
+"""Prefix of the models that take keyterms."""
+MOST_KEYTERM_TOKENS = 500
+"""Deepgram's limit of all keyterms of a request together."""
+BYTES_PER_KEYTERM_TOKEN = 2
+"""The fewest bytes of a token, of names too: Deepgram does not publish its tokens."""
+
 _log = structlog.get_logger(__name__)
+
+
+Options: TypeAlias = Mapping[str, str | list[str]]
+"""Parameters of a request that depend on its job; a list is sent as one parameter an item."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +94,7 @@ class DeepgramRecogniser:
         self._clock, self._rng = clock, rng
         self._retries, self._timeouts = retries or RetryPolicy(), timeouts or RequestTimeouts()
         self._breaker = breaker or CircuitBreaker(clock)
+        self._keyterms_ignored_logged = False
 
     @property
     def model_name(self) -> str:
@@ -105,17 +117,34 @@ class DeepgramRecogniser:
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
-    async def recognise(self, samples: Pcm, *, language: str, job_id: str) -> CloudRecognition:
+    async def recognise(
+        self, samples: Pcm, *, language: str, job_id: str, keyterms: tuple[str, ...] = ()
+    ) -> CloudRecognition:
         """See the port. Waits for a free slot first; then fails at once where Deepgram has been failing."""
+        options: Options = {**language_of(language, self._model), **self._keyterms_of(keyterms)}
         async with self._slots:
             await self._breaker.own_probe_ended(job_id)
             with self._breaker.guard(job_id) as is_probe:
                 policy = replace(self._retries, tries=1) if is_probe else self._retries
                 tries = Tries(policy, self._clock, self._rng, job_id, may_repeat=lambda: not self._breaker.is_open)
-                heard = await tries.run(lambda: self._try(samples, language, job_id))
+                heard = await tries.run(lambda: self._try(samples, options, job_id))
                 return replace(heard, wasted_requests=tries.wasted)
 
-    async def _try(self, samples: Pcm, language: str, job_id: str) -> CloudRecognition:
+    def _keyterms_of(self, keyterms: tuple[str, ...]) -> dict[str, list[str]]:
+        """Return the parameter with the keyterms that fit. A model without it is logged once."""
+        if not keyterms:
+            return {}
+        if not self._model.startswith(KEYTERM_MODELS):
+            if not self._keyterms_ignored_logged:
+                self._keyterms_ignored_logged = True
+                _log.warning("deepgram.keyterms_ignored", model=self._model)
+            return {}
+        fitting = fitting_keyterms(keyterms)
+        if left_out := len(keyterms) - len(fitting):
+            _log.info("deepgram.keyterms_left_out", count=left_out)
+        return {"keyterm": fitting}
+
+    async def _try(self, samples: Pcm, options: Options, job_id: str) -> CloudRecognition:
         """Make one request. Cancelled once the whole body is out, it returns its answer if that comes in time.
 
         The exchange has a task of its own, so that a cancellation cannot part it from its answer; nothing is awaited
@@ -123,7 +152,7 @@ class DeepgramRecogniser:
         """
         audio = FlacBody(samples)
         exchange = asyncio.create_task(
-            self._exchange(audio, language, len(samples) / SAMPLE_RATE_HZ), name=f"deepgram-request:{job_id}"
+            self._exchange(audio, options, len(samples) / SAMPLE_RATE_HZ), name=f"deepgram-request:{job_id}"
         )
         try:
             return await asyncio.shield(exchange)
@@ -138,11 +167,11 @@ class DeepgramRecogniser:
             exchange.add_done_callback(_succeeded)  # or asyncio would complain of a failure that was not looked at
             exchange.cancel()
 
-    async def _exchange(self, audio: FlacBody, language: str, audio_seconds: float) -> CloudRecognition:
+    async def _exchange(self, audio: FlacBody, options: Options, audio_seconds: float) -> CloudRecognition:
         limit_seconds = self._timeouts.limit_seconds(audio_seconds)
         try:
             async with asyncio.timeout(limit_seconds):
-                body = await self._post(audio, language, limit_seconds, answer_limit_bytes(audio_seconds))
+                body = await self._post(audio, options, limit_seconds, answer_limit_bytes(audio_seconds))
                 return await asyncio.to_thread(read_answer, body, audio_seconds)
         except (TimeoutError, httpx.ReadTimeout):
             failed = timed_out(limit_seconds, body_was_sent=audio.exhausted)
@@ -152,12 +181,12 @@ class DeepgramRecogniser:
             raise disconnected(exc, body_was_sent=audio.exhausted) from exc
         raise failed
 
-    async def _post(self, audio: FlacBody, language: str, limit_seconds: float, limit_bytes: int) -> bytes:
+    async def _post(self, audio: FlacBody, options: Options, limit_seconds: float, limit_bytes: int) -> bytes:
         """Send the audio and return the body of the answer. Raises `TryFailed` where it is none, or too large."""
         async with self._http.stream(
             "POST",
             self._url,
-            params={"model": self._model, **language_of(language, self._model), **OPTIONS},
+            params={"model": self._model, **options, **OPTIONS},
             headers={
                 "authorization": f"Token {self._api_key}",
                 "content-type": CONTENT_TYPE,
@@ -186,6 +215,17 @@ def language_of(language: str, model: str) -> dict[str, str]:
     if language != ANY_LANGUAGE:
         return {"language": language}
     return _FINDS_LANGUAGE.get(model, {"detect_language": "true"})
+
+
+def fitting_keyterms(keyterms: Sequence[str]) -> list[str]:
+    """Return the keyterms that are certain to fit into one request, in their order; longer ones may be left out."""
+    room, fitting = MOST_KEYTERM_TOKENS, []
+    for term in keyterms:
+        tokens = -(-len(term.encode()) // BYTES_PER_KEYTERM_TOKEN)
+        if tokens <= room:
+            room -= tokens
+            fitting.append(term)
+    return fitting
 
 
 async def _begin_of_body(response: httpx.Response, most_bytes: int) -> bytes:

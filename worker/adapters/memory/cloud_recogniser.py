@@ -18,6 +18,8 @@ class MemoryCloudRecogniser:
         self._model_name, self._script, self._cancelled_seconds = model_name, script, cancelled_seconds
         self.answered: list[CloudRecognition] = []
         """Billed requests, in order."""
+        self.keyterms_sent: list[tuple[str, ...]] = []
+        """The keyterms of each request, in order."""
         self._down_because = ""
         self._up = asyncio.Event()
         self._up.set()
@@ -46,8 +48,11 @@ class MemoryCloudRecogniser:
         """See the port."""
         return self._model_name
 
-    async def recognise(self, samples: Pcm, *, language: str, job_id: str) -> CloudRecognition:
-        """Recognise a chunk, see the port. The language is ignored."""
+    async def recognise(
+        self, samples: Pcm, *, language: str, job_id: str, keyterms: tuple[str, ...] = ()
+    ) -> CloudRecognition:
+        """Recognise a chunk, see the port. The language is ignored; keyterms change nothing but `keyterms_sent`."""
+        self.keyterms_sent.append(keyterms)
         if self._down_because:
             raise DeepgramDown(self._down_because)
         interrupted = await self._play(samples, job_id)

@@ -30,6 +30,8 @@ class PriceBook:
     """By model, for audio of one language."""
     deepgram_multilingual_usd_per_minute: Mapping[str, float]
     """By model, where it has a price of its own for audio whose language Deepgram finds out."""
+    deepgram_keyterm_usd_per_minute: Mapping[str, float]
+    """By model, on top of the others for requests with keyterms."""
 
     def of_deepgram(self, model: str) -> float:
         """Dollars a minute. Raises `DeepgramPriceUnknown`."""
@@ -50,11 +52,14 @@ class Prices:
     """For audio of one language: the baseline of savings."""
     deepgram_multilingual_usd_per_minute: float | None = None
     """For audio whose language Deepgram finds out; None: the same."""
+    deepgram_keyterm_usd_per_minute: float = 0.0
+    """On top of that for requests with keyterms."""
 
-    def deepgram_rate(self, language: str | None) -> float:
+    def deepgram_rate(self, language: str | None, *, has_keyterms: bool = False) -> float:
         """Return the dollars a minute of a job in that language."""
         multilingual = self.deepgram_multilingual_usd_per_minute
-        return self.deepgram_usd_per_minute if language != ANY_LANGUAGE or multilingual is None else multilingual
+        rate = self.deepgram_usd_per_minute if language != ANY_LANGUAGE or multilingual is None else multilingual
+        return rate + self.deepgram_keyterm_usd_per_minute if has_keyterms else rate
 
     @property
     def instance_usd_per_second(self) -> float:
@@ -119,6 +124,11 @@ def price_book() -> PriceBook:
             for model, row in table["deepgram"].items()
             if "usd_per_minute_multilingual" in row
         },
+        deepgram_keyterm_usd_per_minute={
+            model: row["usd_per_minute_keyterms"]
+            for model, row in table["deepgram"].items()
+            if "usd_per_minute_keyterms" in row
+        },
     )
 
 
@@ -134,15 +144,18 @@ def bill(
     prices: Prices,
     waste: Waste = NO_WASTE,
     language: str | None = None,
+    *,
+    has_keyterms: bool = False,
 ) -> Cost:
     """Add up the finished chunks of all runs and workers, and compare with Deepgram for all of the audio.
 
     `waste` is the cost of failed chunks, which is paid although it brought no words.
     """
+    rate = prices.deepgram_rate(language, has_keyterms=has_keyterms)
     return Cost(
         price_book=prices.book_version,
         audio_seconds=audio_seconds,
-        engines=(*_parakeet(chunks, prices, waste), *_deepgram(chunks, prices.deepgram_rate(language), waste)),
+        engines=(*_parakeet(chunks, prices, waste), *_deepgram(chunks, rate, waste)),
         baseline=Baseline(usd=audio_seconds / SECONDS_PER_MINUTE * prices.deepgram_usd_per_minute),
     )
 

@@ -25,6 +25,7 @@ from worker.core.jobs.audio_input import AudioInput
 from worker.core.jobs.error_frames import without_frames
 from worker.core.jobs.expiry import refuse_expired
 from worker.core.jobs.job_message import JobMessage, original_of, read_message
+from worker.core.jobs.keyterms import KeytermFields, keyterm_fields
 from worker.core.jobs.ladder import Ladder
 from worker.core.jobs.obstacles import Obstacles, expect_paid_service
 from worker.core.jobs.output import Author
@@ -189,7 +190,8 @@ class JobAttempt:
                 await claim.verify()
                 author = self._author(phase, transcribed)
                 outcomes = await self._tools.output.write(job, audio, transcribed, author)
-                ended, messages = self._completion(phase, transcribed, outcomes)
+                keyterms = await keyterm_fields(phase, transcribed, self._tools.recogniser)
+                ended, messages = self._completion(phase, transcribed, outcomes, keyterms)
                 marker = self._marker(job, messages, engines=tuple(chunk.engine for chunk in transcribed.chunks))
                 with stage("conclude"):
                     await claim.conclude(marker)
@@ -227,6 +229,10 @@ class JobAttempt:
         self._phase = phase = routed.transcribing(engine, paid_model=paid_model)
         decoder = await self._tools.decoder.identity()
         rules: dict[str, str | float] = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION}
+        model_fingerprint = engine.model_fingerprint
+        if phase.keyterms:
+            rules["keyterms"] = "\n".join(phase.keyterms)
+            model_fingerprint += f" {engine.keyterm_fingerprint}"
         key = partial(checkpoint_key, audio=audio.facts, settings={**rules, "decoder": decoder})
         ladder = self._ladder(routed, situation)
         async with self._reporting_progress(phase) as on_progress:
@@ -234,7 +240,7 @@ class JobAttempt:
                 decoder=self._tools.decoder,
                 transcribe=ladder.transcribe,
                 store=claim.checkpoints,
-                key=key(model_fingerprint=engine.model_fingerprint),
+                key=key(model_fingerprint=model_fingerprint),
                 paid_key=key(model_fingerprint="deepgram"),
                 chunk_seconds=self._rules.chunk_seconds,
                 chunks_in_flight=self._rules.chunks_in_flight,
@@ -264,6 +270,7 @@ class JobAttempt:
             may_use_parakeet=job.force_method is not Method.DEEPGRAM and can_use_parakeet(situation),
             language=job.language,
             job_id=job.job_id,
+            keyterms=routed.keyterms,
             given_up=self._given_up,
         )
 
@@ -285,7 +292,7 @@ class JobAttempt:
         return None if message is None or message.fault or isinstance(error, JobIdConflict) else message.job
 
     def _completion(
-        self, phase: Transcribing, transcribed: Transcribed, outcomes: JobOutput
+        self, phase: Transcribing, transcribed: Transcribed, outcomes: JobOutput, keyterms: KeytermFields
     ) -> tuple[Ended[Transcribing], tuple[StoredMessage, ...]]:
         spent = Spent(chunks=transcribed.chunks, audio_seconds=transcribed.duration_seconds, waste=phase.waste)
         ended = self._ended(phase, spent)
@@ -293,7 +300,8 @@ class JobAttempt:
             cost = ended.cost
             log.info("job.cost", usd=round(cost.usd, 6), savings_percent=round(cost.savings_percent, 2))
         log.info("job.done", words=outcomes.words_count, audio_seconds=round(transcribed.duration_seconds, 3))
-        return ended, traced(reporting.completion(self._subject, ended, outcomes, self._tools.clock.now()))
+        now = self._tools.clock.now()
+        return ended, traced(reporting.completion(self._subject, ended, outcomes, keyterms, now))
 
     def _failure(
         self, error: Exception, attempts: int, record: ClaimRecord | None, spent: Spent
@@ -315,7 +323,8 @@ class JobAttempt:
 
     def _ended(self, phase: PhaseT, spent: Spent) -> Ended[PhaseT]:
         seconds = self._tools.clock.monotonic() - phase.receipt.began
-        cost = charge(self._subject, spent, seconds, self._rules, phase.language)
+        has_keyterms = bool(phase.keyterms)
+        cost = charge(self._subject, spent, seconds, self._rules, phase.language, has_keyterms=has_keyterms)
         return Ended(phase=phase, spent=spent, seconds=seconds, cost=cost)
 
     def _marker(

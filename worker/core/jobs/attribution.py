@@ -29,7 +29,13 @@ class BillingRules(Protocol):
 
 
 def charge(
-    subject: Subject, spent: Spent, processing_seconds: float, rules: BillingRules, language: str | None = None
+    subject: Subject,
+    spent: Spent,
+    processing_seconds: float,
+    rules: BillingRules,
+    language: str | None = None,
+    *,
+    has_keyterms: bool = False,
 ) -> Cost:
     """Return the bill of a run's chunks, finished and failed.
 
@@ -46,5 +52,6 @@ def charge(
         chunks_total=len(spent.chunks),
         chunks_fallback=spent.chunks_fallback,
     )
-    cost = bill(spent.chunks, spent.audio_seconds or 0.0, rules.prices, spent.waste, language)
+    seconds = spent.audio_seconds or 0.0
+    cost = bill(spent.chunks, seconds, rules.prices, spent.waste, language, has_keyterms=has_keyterms)
     return replace(cost, attribution=attribution)

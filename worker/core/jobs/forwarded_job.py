@@ -58,7 +58,14 @@ class _ForwardedJob(JobAttempt):
     def _failure(
         self, error: Exception, attempts: int, record: ClaimRecord | None, spent: Spent
     ) -> tuple[Ended[Received], tuple[StoredMessage, ...]]:
-        cost = bill(spent.chunks, spent.audio_seconds or 0.0, self._rules.prices, spent.waste, self._phase.language)
+        cost = bill(
+            spent.chunks,
+            spent.audio_seconds or 0.0,
+            self._rules.prices,
+            spent.waste,
+            self._phase.language,
+            has_keyterms=bool(self._phase.keyterms),
+        )
         was_claimed = record is not None and record.deliveries > 0
         letter = reporting.dead_letter(
             self._subject,

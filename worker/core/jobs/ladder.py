@@ -99,13 +99,14 @@ class Ladder:
         may_use_parakeet: bool,
         language: str,
         job_id: str,
+        keyterms: tuple[str, ...] = (),
         given_up: dict[int, EngineError] | None = None,
     ) -> None:
         self._given_up = {} if given_up is None else given_up
         self._recogniser, self._paid, self._health, self._clock = recogniser, paid, health, clock
         self._route, self._may_use_parakeet = route, may_use_parakeet
         self._falls_back = may_fall_back and paid is not None
-        self._language, self._job_id = language, job_id
+        self._language, self._job_id, self._keyterms = language, job_id, keyterms
         self.waste, self.interrupted = NO_WASTE, False
 
     async def transcribe(self, chunk: Chunk) -> Checkpoint:
@@ -223,7 +224,9 @@ class Ladder:
         sent_seconds = len(samples) / SAMPLE_RATE_HZ
         with self._step("deepgram", chunk):
             try:
-                answer = await self._paid.recognise(samples, language=self._language, job_id=self._job_id)
+                answer = await self._paid.recognise(
+                    samples, language=self._language, job_id=self._job_id, keyterms=self._keyterms
+                )
             except PaidServiceError as exc:
                 meter.add_wasted(exc.wasted_requests, sent_seconds)
                 raise
@@ -247,7 +250,7 @@ class Ladder:
 
     async def _recognise_window(self, chunk: Chunk, span: WindowSpan, meter: _Meter) -> Recognition:
         try:
-            said = await self._recogniser.recognise(chunk.samples_of(span), self._job_id)
+            said = await self._recogniser.recognise(chunk.samples_of(span), self._job_id, keyterms=self._keyterms)
         except EngineError as exc:
             meter.engine_seconds += exc.engine_seconds
             raise

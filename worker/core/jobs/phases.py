@@ -19,6 +19,7 @@ from schemas.state import NO_WASTE, Checkpoint, Waste
 from worker.core.costs.bill import Cost
 from worker.core.jobs.routing import Route
 from worker.core.jobs.transcription import Progress
+from worker.core.transcript.keyterms import with_sound
 from worker.ports import EngineFacts
 
 UNNAMED_DEEPGRAM_MODEL = "deepgram"
@@ -75,6 +76,11 @@ class Received:
         """The chunks of this attempt so far."""
         return Spent()
 
+    @property
+    def keyterms(self) -> tuple[str, ...]:
+        """The job's keyterms that engines get, which add to Deepgram's price."""
+        return ()
+
     def method_used(self, chunks: Iterable[Checkpoint]) -> Method | None:
         """Return the method by the engines of the chunks; None where there are no chunks and no route."""
         return _method_of(chunks)
@@ -102,6 +108,11 @@ class Understood(Received):
     def language(self) -> str:
         """The job's language, which decides Deepgram's price."""
         return self.job.language
+
+    @property
+    def keyterms(self) -> tuple[str, ...]:
+        """The job's keyterms that engines get, which add to Deepgram's price."""
+        return with_sound(self.job.keyterms)
 
     def claimed(self, *, deliveries: int, waste: Waste) -> "Claimed":
         """Return the next phase. A job that waited without its claim begins here again."""

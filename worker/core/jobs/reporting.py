@@ -31,6 +31,7 @@ from schemas.ids import dead_letter_id, event_id
 from schemas.job import JobEcho
 from schemas.state import StoredMessage
 from worker.core.costs.bill import Cost
+from worker.core.jobs.keyterms import KeytermFields
 from worker.core.jobs.phases import Claimed, Ended, Received, Routed, Transcribing, Understood
 from worker.errors import InvalidJob, Retryable, WorkerError
 
@@ -78,7 +79,7 @@ class JobOutput:
 
 
 def completion(
-    subject: Subject, ended: Ended[Transcribing], outcomes: JobOutput, now: datetime
+    subject: Subject, ended: Ended[Transcribing], outcomes: JobOutput, keyterms: KeytermFields, now: datetime
 ) -> tuple[StoredMessage, ...]:
     """Return the completed event and its cost event."""
     phase, spent, chunks = ended.phase, ended.spent, ended.spent.chunks
@@ -104,6 +105,7 @@ def completion(
         cost_estimate_usd=ended.cost.usd,
         deliveries=phase.deliveries,
         worker=phase.receipt.worker,
+        **keyterms,
     )
     event = CompletedEvent(
         **subject.head(EventType.COMPLETED, "completed", now),

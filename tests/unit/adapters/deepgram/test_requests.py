@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
+import structlog
 
 from tests.support.services.deepgram import Pair, chatter, deepgram
 from tests.support.wait import eventually
@@ -49,6 +50,42 @@ async def test_deepgram_finds_out_the_language_of_a_job_that_names_none(model: s
 
     query = dict(pair.server.receipts[0].query)
     assert {name: value for name, value in query.items() if "language" in name} == asked
+
+
+async def keyterms_sent(model: str, *keyterms: str) -> list[str]:
+    async with deepgram(model=model) as pair:
+        await pair.recogniser.recognise(chatter(1, 0), language="en", job_id="job", keyterms=keyterms)
+        await pair.recogniser.recognise(chatter(1, 1), language="en", job_id="job", keyterms=keyterms)
+
+    first, second = ([value for name, value in one.query if name == "keyterm"] for one in pair.server.receipts)
+    assert first == second
+    return first
+
+
+@pytest.mark.parametrize("model", ["nova-3", "nova-3-medical"])
+async def test_each_keyterm_is_a_parameter_and_none_can_change_the_request(model: str) -> None:
+    keyterms = ("C++ & C#", "Zoë", "a=b&language=de", "100%", "?/\\", "名前")
+
+    assert await keyterms_sent(model, *keyterms) == list(keyterms)
+
+
+async def test_keyterms_of_a_model_without_them_are_not_sent_and_logged_once() -> None:
+    with structlog.testing.capture_logs() as logs:
+        sent = await keyterms_sent("nova-2", "KlipStream")
+
+    assert sent == []
+    told = [log for log in logs if log["event"] == "deepgram.keyterms_ignored"]
+    assert [log["model"] for log in told] == ["nova-2"]
+
+
+async def test_keyterms_beyond_deepgrams_limit_of_tokens_are_left_out_and_counted() -> None:
+    keyterms = [f"{number:060d}" for number in range(100)]
+
+    with structlog.testing.capture_logs() as logs:
+        sent = await keyterms_sent("nova-3", *keyterms, "Zed")
+
+    assert sent == [*keyterms[:16], "Zed"]
+    assert {log["count"] for log in logs if log["event"] == "deepgram.keyterms_left_out"} == {84}
 
 
 async def test_every_try_sends_the_whole_audio_again() -> None:

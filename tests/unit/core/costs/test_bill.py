@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from schemas.cost import ParakeetRates
+from schemas.cost import DeepgramCost, ParakeetRates
 from schemas.state import Checkpoint, Waste
 from worker.core.costs.bill import Prices, bill, price_book, speed_for_savings
 from worker.errors import DeepgramPriceUnknown
@@ -139,6 +139,19 @@ def test_audio_whose_language_deepgram_finds_out_has_its_own_price_against_the_s
     assert bill([chunk(0, engine="deepgram")], 600.0, L4, language="auto").engines[0].usd == pytest.approx(0.045)
 
 
+@pytest.mark.parametrize(("language", "usd"), [("en", 0.058), ("auto", 0.065)])
+def test_keyterms_add_their_price_to_deepgrams_minutes_against_the_same_baseline(language: str, usd: float) -> None:
+    prices = replace(L4, deepgram_multilingual_usd_per_minute=0.0052, deepgram_keyterm_usd_per_minute=0.0013)
+
+    cost = bill([chunk(0, engine="deepgram")], 600.0, prices, language=language, has_keyterms=True)
+
+    (deepgram,) = cost.engines
+    assert isinstance(deepgram, DeepgramCost)
+    assert deepgram.usd == pytest.approx(usd)
+    assert deepgram.rates.usd_per_minute == pytest.approx(usd / 10)
+    assert cost.baseline.usd == pytest.approx(0.045)
+
+
 def test_a_model_without_a_price_is_named_with_those_that_have_one() -> None:
     with pytest.raises(DeepgramPriceUnknown, match="'nova-9', only nova-3, nova-2"):
         price_book().of_deepgram("nova-9")
@@ -150,6 +163,7 @@ def test_the_price_book_is_dated_and_whole() -> None:
     assert book.version == "2026-11"
     assert book.deepgram_usd_per_minute == {"nova-3": 0.0045, "nova-2": 0.0043}
     assert book.deepgram_multilingual_usd_per_minute == {"nova-3": 0.0052}
+    assert book.deepgram_keyterm_usd_per_minute == {"nova-3": 0.0013}
     assert (book.gpu_usd_per_second, book.vcpu_usd_per_second, book.gib_usd_per_second) == (
         0.0001867,
         0.000011244,

@@ -405,8 +405,8 @@ async def test_silence_costs_nothing_on_any_route() -> None:
 class WastefulCloud(MemoryCloudRecogniser):
     """Answers at the second request, the first of which was billed for nothing."""
 
-    async def recognise(self, samples: Pcm, *, language: str, job_id: str) -> Any:
-        answer = await super().recognise(samples, language=language, job_id=job_id)
+    async def recognise(self, samples: Pcm, *, language: str, job_id: str, keyterms: tuple[str, ...] = ()) -> Any:
+        answer = await super().recognise(samples, language=language, job_id=job_id, keyterms=keyterms)
         return type(answer)(
             words=answer.words, request_id=answer.request_id, billed_seconds=answer.billed_seconds, wasted_requests=1
         )

@@ -1,0 +1,34 @@
+"""What became of a job's keyterms, for its completed event."""
+
+import asyncio
+from typing import TypedDict
+
+from worker.core.jobs.phases import Transcribing
+from worker.core.jobs.transcription import Transcribed
+from worker.core.transcript.keyterms import SpokenText, with_sound
+from worker.ports import WindowRecogniser
+
+
+class KeytermFields(TypedDict):
+    """The fields of the completed event."""
+
+    keyterms_found: tuple[str, ...]
+    keyterms_unspeakable: tuple[str, ...]
+
+
+async def keyterm_fields(phase: Transcribing, transcribed: Transcribed, recogniser: WindowRecogniser) -> KeytermFields:
+    """Look the job's keyterms up in its transcript.
+
+    A term without a letter or digit is unspeakable for every engine; one that the model cannot spell is so where
+    Parakeet did a chunk.
+    """
+    keyterms = phase.job.keyterms
+    if not keyterms:
+        return KeytermFields(keyterms_found=(), keyterms_unspeakable=())
+    audible = with_sound(keyterms)
+    unspelt = recogniser.unspeakable(audible) if phase.device(transcribed.chunks) else ()
+    found = await asyncio.to_thread(lambda: SpokenText(word.text for word in transcribed.words).found(keyterms))
+    return KeytermFields(
+        keyterms_found=found,
+        keyterms_unspeakable=tuple(term for term in keyterms if term not in audible or term in unspelt),
+    )
