@@ -10,7 +10,7 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 def with_sound(keyterms: Iterable[str]) -> tuple[str, ...]:
-    """Return the keyterms that contain a letter or digit; others, such as `.*`, stand for no sound."""
+    """Return the keyterms that contain a letter or digit; others, such as `.*`, have no sound."""
     return tuple(term for term in keyterms if any(map(str.isalnum, term)))
 
 

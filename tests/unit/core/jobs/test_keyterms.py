@@ -46,7 +46,7 @@ async def completed(room: JobsRoom, **fields: Any) -> CompletedEvent:
     return event
 
 
-async def test_windows_get_the_keyterms_that_stand_for_a_sound(tmp_path: Path) -> None:
+async def test_windows_get_the_keyterms_that_have_a_sound(tmp_path: Path) -> None:
     engine = RecordingRecogniser()
 
     await completed(JobsRoom(tmp_path, recogniser=engine), keyterms=["Zed", ".*", "Harbor Nine"])

@@ -38,5 +38,5 @@ def test_a_keyterm_is_found_over_a_seam_of_paragraphs() -> None:
     assert text.found(("Zed", "nine", "harbor nine zed", "Nine Harbor")) == ("Zed", "nine", "harbor nine zed")
 
 
-def test_terms_without_a_letter_or_digit_stand_for_no_sound() -> None:
+def test_terms_without_a_letter_or_digit_have_no_sound() -> None:
     assert with_sound((".*", "C++", "!?", "7", "名前", "🎮")) == ("C++", "7", "名前")
