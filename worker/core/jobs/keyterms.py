@@ -1,4 +1,4 @@
-"""What became of a job's keyterms, for its completed event."""
+"""Fields of the completed event about a job's keyterms."""
 
 import asyncio
 from typing import TypedDict
@@ -10,7 +10,7 @@ from worker.ports import WindowRecogniser
 
 
 class KeytermFields(TypedDict):
-    """The fields of the completed event."""
+    """Keyterms that the transcript has, and those that had no effect."""
 
     keyterms_found: tuple[str, ...]
     keyterms_unspeakable: tuple[str, ...]
