@@ -4,6 +4,7 @@
 out. It refuses any other message that is not a job, and reports all violations at once.
 """
 
+import json
 import re
 from typing import Annotated, Any
 
@@ -209,6 +210,13 @@ class TranscriptionJob(TolerantModel):
     def output_prefix(self) -> GcsUri | None:
         """The job's own folder of artefacts, or None; see `schemas.artefacts.output_prefix` for the default."""
         return GcsUri.parse_prefix(self.output_uri_prefix) if self.output_uri_prefix else None
+
+    @property
+    def team(self) -> str:
+        """The team whose jobs share one turn at the engine: `team_id` as text; empty if there is none."""
+        if self.team_id is None:
+            return ""
+        return self.team_id if isinstance(self.team_id, str) else json.dumps(self.team_id, sort_keys=True)
 
     def echo(self) -> JobEcho:
         """Return the fields that every event repeats, without validating them a second time."""

@@ -271,6 +271,7 @@ class JobAttempt:
             language=job.language,
             job_id=job.job_id,
             keyterms=routed.keyterms,
+            team_id=job.team,
             given_up=self._given_up,
         )
 

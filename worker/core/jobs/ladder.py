@@ -100,13 +100,14 @@ class Ladder:
         language: str,
         job_id: str,
         keyterms: tuple[str, ...] = (),
+        team_id: str = "",
         given_up: dict[int, EngineError] | None = None,
     ) -> None:
         self._given_up = {} if given_up is None else given_up
         self._recogniser, self._paid, self._health, self._clock = recogniser, paid, health, clock
         self._route, self._may_use_parakeet = route, may_use_parakeet
         self._falls_back = may_fall_back and paid is not None
-        self._language, self._job_id, self._keyterms = language, job_id, keyterms
+        self._language, self._job_id, self._team_id, self._keyterms = language, job_id, team_id, keyterms
         self.waste, self.interrupted = NO_WASTE, False
 
     async def transcribe(self, chunk: Chunk) -> Checkpoint:
@@ -250,7 +251,9 @@ class Ladder:
 
     async def _recognise_window(self, chunk: Chunk, span: WindowSpan, meter: _Meter) -> Recognition:
         try:
-            said = await self._recogniser.recognise(chunk.samples_of(span), self._job_id, keyterms=self._keyterms)
+            said = await self._recogniser.recognise(
+                chunk.samples_of(span), self._job_id, keyterms=self._keyterms, team_id=self._team_id
+            )
         except EngineError as exc:
             meter.engine_seconds += exc.engine_seconds
             raise

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from worker.adapters.parakeet.queue import Window, WindowQueue
+from worker.ports import Recognition
 
 
 @pytest.fixture
@@ -11,9 +12,10 @@ def queue() -> WindowQueue:
     return WindowQueue()
 
 
-def window(job_id: str, seconds: float = 4) -> Window:
+def window(job_id: str, seconds: float = 4, *, team_id: str = "") -> Window:
     samples = np.zeros(round(seconds * 16_000), dtype=np.int16)
-    return Window(samples=samples, job_id=job_id, answer=asyncio.get_running_loop().create_future())
+    answer: asyncio.Future[Recognition] = asyncio.get_running_loop().create_future()
+    return Window(samples=samples, job_id=job_id, team_id=team_id, answer=answer)
 
 
 def queued(queue: WindowQueue, *windows: Window) -> tuple[Window, ...]:
@@ -80,3 +82,32 @@ async def test_batches_that_are_tried_again_come_back_one_by_one_in_order(queue:
 async def test_a_window_longer_than_the_model_was_trained_on_is_refused() -> None:
     with pytest.raises(ValueError, match="640960 samples is longer than 40 s"):
         window("one", seconds=40.06)
+
+
+async def test_teams_take_turns_and_so_do_the_jobs_of_a_team(queue: WindowQueue) -> None:
+    a1, a2, b1, c1, c2 = queued(
+        queue,
+        window("a", team_id="many"),
+        window("a", team_id="many"),
+        window("b", team_id="many"),
+        window("c", team_id="few"),
+        window("c", team_id="few"),
+    )
+
+    assert queue.in_turn() == [a1, c1, b1, c2, a2]
+
+
+async def test_the_turn_passes_on_among_the_jobs_of_a_team(queue: WindowQueue) -> None:
+    a1, a2, b1, b2 = queued(queue, *(window(job, team_id="one") for job in ("a", "a", "b", "b")))
+
+    queue.remove([a1])
+
+    assert queue.in_turn() == [b1, a2, b2]
+
+
+async def test_jobs_without_a_team_take_turns_with_teams(queue: WindowQueue) -> None:
+    a1, b1, c1, d1 = queued(
+        queue, window("a", team_id="team"), window("b", team_id="team"), window("c"), window("team")
+    )
+
+    assert queue.in_turn() == [a1, c1, d1, b1]

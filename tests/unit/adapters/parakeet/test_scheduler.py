@@ -33,10 +33,12 @@ class Engine:
     def pump(self) -> None:
         self.sent += self.scheduler.schedule()
 
-    def add(self, count: int = 1, *, job_id: str = "job", seconds: float = 4.0) -> list[Window]:
+    def add(self, count: int = 1, *, job_id: str = "job", seconds: float = 4.0, team_id: str = "") -> list[Window]:
         loop = asyncio.get_running_loop()
         samples = np.zeros(round(seconds * 16_000), dtype=np.int16)
-        windows = [Window(samples=samples, job_id=job_id, answer=loop.create_future()) for _ in range(count)]
+        windows = [
+            Window(samples=samples, job_id=job_id, team_id=team_id, answer=loop.create_future()) for _ in range(count)
+        ]
         for window in windows:
             self.scheduler.add(window)
         self.pump()
@@ -297,3 +299,26 @@ async def test_giving_up_refuses_waiting_windows_and_those_in_flight(engine: Eng
 
     assert all(isinstance(window.answer.exception(), EngineFailure) for window in windows)
     assert engine.scheduler.oldest is None
+
+
+@pytest.mark.parametrize("plan", [PLAN, PACKED, PassPlan(capacity=pass_capacity(1), most_windows=1)])
+async def test_a_team_with_one_job_is_in_one_of_the_next_two_passes_beside_seven_jobs_of_another(
+    engine: Engine, plan: PassPlan
+) -> None:
+    for number in range(7):
+        engine.add(40, job_id=f"a-{number}", seconds=25, team_id="a")
+    engine.attach(plan)
+    for _ in range(5):
+        engine.finish()
+    before = len(engine.sent)
+
+    (first, *_) = engine.add(40, job_id="b", seconds=25, team_id="b")
+    while not first.answer.done():
+        engine.finish()
+
+    sent_since = next(
+        number
+        for number, batch in enumerate(engine.sent[before:], start=1)
+        if any(samples is first.samples for samples in batch.windows)
+    )
+    assert sent_since <= 2
