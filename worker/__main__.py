@@ -13,6 +13,8 @@ def main() -> None:
         sys.exit(NEEDED.format(reason="this is Python {}.{}".format(*sys.version_info)))
     try:
         from worker.cli import main as command_line  # noqa: PLC0415
+    except KeyboardInterrupt:
+        sys.exit(130)
     except ModuleNotFoundError as exc:
         if exc.name is None or exc.name.partition(".")[0] in {"worker", "schemas"}:
             raise

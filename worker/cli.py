@@ -1,24 +1,15 @@
 """The commands. Each imports what it needs when it is run: help and usage errors stay fast."""
 
-import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import typer.core
 
 from schemas.codes import CaptionFormat, Method
-from schemas.text import plain, plain_lines
+from worker.commands.group import EXIT_CODES, CommandGroup, run_to_exit
 from worker.dlq_cli import Json, dlq
 from worker.jobs_cli import job, submit, watch
-
-UsageError: Any = typer.BadParameter.__mro__[1]
-"""Base class of typer's bundled click errors, which typer exports under no stable name."""
 
 
 class LocalOutput(StrEnum):
@@ -29,43 +20,39 @@ class LocalOutput(StrEnum):
     HTML = "html"
 
 
-class _PlainGroup(typer.core.TyperGroup):
-    """Quotes what was typed, which may have come from elsewhere by copy and paste, as visible text in its errors."""
-
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        """Parse; errors are shown by the caller."""
-        with _plain_errors():
-            return super().make_context(*args, **kwargs)
-
-    def invoke(self, *args: Any, **kwargs: Any) -> Any:
-        """Parse the rest and run the command."""
-        with _plain_errors():
-            return super().invoke(*args, **kwargs)
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    try:
-        yield
-    except UsageError as exc:
-        if exc.message:
-            exc.message = plain(exc.message)
-        raise
-
-
 app = typer.Typer(
-    cls=_PlainGroup,
+    cls=CommandGroup,
     name="klipstream-worker",
-    help="Transcription jobs from Pub/Sub: Parakeet on this machine, Deepgram as the fallback.",
     no_args_is_help=True,
     rich_markup_mode="rich",
-    pretty_exceptions_show_locals=False,
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
 )
 
 PubSubPort = Annotated[int, typer.Option(help="0: any free one")]
 StoragePort = Annotated[int, typer.Option(help="0: any free one")]
 PagePort = Annotated[int, typer.Option(help="of the page; 0: any free one")]
 OpensBrowser = Annotated[bool, typer.Option(help="open the page where there is a browser")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+        from platform import python_version
+
+        typer.echo(f"klipstream-worker {version('klipstream-worker')}, Python {python_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="print the version and exit")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error; at any place")] = False,
+) -> None:
+    """Transcription jobs from Pub/Sub: Parakeet on this machine, Deepgram as the fallback."""
 
 
 @app.command()
@@ -267,7 +254,12 @@ def prepare(
 def costs(
     since: Annotated[str, typer.Option(help="how far back: 36h, 7d, 2w")] = "7d",
     file: Annotated[
-        Path | None, typer.Option(help="events as JSON lines (as [b]watch --json[/] prints them), not the state bucket")
+        Path | None,
+        typer.Option(
+            help="events as JSON lines (as [b]watch --json[/] prints them), not the state bucket",
+            exists=True,
+            dir_okay=False,
+        ),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="write a page with plots there as well", dir_okay=False)] = None,
     explain: Annotated[bool, typer.Option("--explain", help="how prices and speed make the savings")] = False,
@@ -291,7 +283,10 @@ def canary(
     table: Annotated[
         str | None, typer.Option(help="PROJECT.DATASET.TABLE, read with bq", envvar="COST_TABLE_NAME")
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="exported cost events as JSON lines, not BigQuery")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="exported cost events as JSON lines, not BigQuery", exists=True, dir_okay=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Is the new revision as good as the old one? pass, fail (exit 1), or not enough jobs yet (exit 3)."""
@@ -310,12 +305,5 @@ app.add_typer(dlq, name="dlq")
 
 
 def main() -> None:
-    """Run the command line. A defect ends it with a traceback without locals, its message as visible text."""
-    try:
-        app()
-    finally:
-        sys.excepthook = _show_defect  # typer puts its own there
-
-
-def _show_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    sys.stderr.write(plain_lines("".join(traceback.format_exception(kind, error, trace))))
+    """Run the command line and exit with its code."""
+    run_to_exit(app)

@@ -13,7 +13,7 @@ from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_se
 from worker.commands.local_files import transcribe_file
 from worker.commands.tables import print_fitted
 from worker.core.transcript.word_errors import TimedWord
-from worker.errors import GpuNotAvailable, ModelLoadingError, WorkerError
+from worker.errors import WorkerError
 from worker.settings import CloudSettings, EngineSettings, JobSettings
 from worker.telemetry import configure_logging
 
@@ -23,10 +23,7 @@ def accuracy(manifest: Path, *, as_json: bool) -> None:
     settings = load_settings()
     configure_logging("json" if as_json else "auto")
     entries = read_manifest(manifest)
-    try:
-        scores = asyncio.run(_scores(settings.engine, settings.cloud, settings.jobs, entries, as_json=as_json))
-    except (GpuNotAvailable, ModelLoadingError) as exc:
-        fail(f"{exc}: {exc.suggested_action}")
+    scores = asyncio.run(_scores(settings.engine, settings.cloud, settings.jobs, entries, as_json=as_json))
     if as_json:
         for one in scores:
             print(json.dumps(fields(one)), flush=True)

@@ -32,14 +32,7 @@ def located(audio: str, bucket: str | None, video_id: str) -> str:
         fail(f"{audio}: there is no such file; name a file, or an object as gs://bucket/object", EXIT_USAGE)
     if not bucket:
         fail("AUDIO_BUCKET is not set, and without it --bucket must say where the file is uploaded to", EXIT_USAGE)
-    from worker.errors import WorkerError  # noqa: PLC0415 - for local files alone
-
-    try:
-        return asyncio.run(upload_file(path, load_settings().cloud.project_id, bucket, video_id))
-    except WorkerError as exc:
-        fail(f"{audio} was not uploaded: {exc}")
-    except OSError as exc:
-        fail(f"{audio} cannot be read: {exc.strerror or exc}")
+    return asyncio.run(upload_file(path, load_settings().cloud.project_id, bucket, video_id))
 
 
 async def upload_file(path: Path, project: str, bucket: str, video_id: str) -> str:

@@ -72,12 +72,8 @@ def _sides(jobs: Iterable[JobCost], by: By, old: str | None, new: str | None) ->
 
 def _from_file(path: Path) -> list[JobCost]:
     """Read exported cost events, one a line; other events, and lines that are none, are left out."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as exc:
-        fail(f"--file {path}: {exc.strerror}", EXIT_USAGE)
     found = []
-    for line in lines:
+    for line in path.read_bytes().splitlines():
         try:
             event = parse_event(line)
         except EventUnreadable:

@@ -19,7 +19,6 @@ from worker.commands.costs_page import page
 from worker.commands.tables import Field, FittedTable, Row, print_fitted
 from worker.core.costs.bill import Prices, speed_for_savings
 from worker.core.costs.report import CostReport, Period, Spending, event_in, events_in, report
-from worker.errors import WorkerError
 from worker.ports import ObjectFacts, ObjectStore
 from worker.telemetry import configure_logging
 
@@ -132,10 +131,7 @@ def _shown(value: object, form: str) -> str:
 
 def _from_file(file: Path) -> tuple[Sequence[Event], int]:
     """JSON lines, such as `watch --json` prints them."""
-    try:
-        lines = [line for line in file.read_bytes().splitlines() if line.strip()]
-    except OSError as exc:
-        fail(f"{file}: {exc.strerror}")
+    lines = [line for line in file.read_bytes().splitlines() if line.strip()]
     found = [event for line in lines if (event := event_in(line)) is not None]
     return found, len(lines) - len(found)
 
@@ -149,10 +145,7 @@ def _from_results(since: datetime) -> tuple[Sequence[Event], int]:
         async with open_object_store(project=settings.project_id) as store:
             return await read_results(store, settings.state_bucket, since)
 
-    try:
-        return asyncio.run(read())
-    except WorkerError as exc:
-        fail(f"{exc}: {exc.suggested_action}")
+    return asyncio.run(read())
 
 
 async def read_results(store: ObjectStore, bucket: str, since: datetime) -> tuple[Sequence[Event], int]:
@@ -178,10 +171,7 @@ async def read_results(store: ObjectStore, bucket: str, since: datetime) -> tupl
 def explain() -> None:
     """Print what Parakeet costs by the price book or the settings, and how fast it must be to keep the promise."""
     settings = load_settings()
-    try:
-        book = prices(settings.engine, settings.money, uses_gpu=True)
-    except WorkerError as exc:
-        fail(f"{exc}: {exc.suggested_action}", EXIT_USAGE)
+    book = prices(settings.engine, settings.money, uses_gpu=True)
     shapes = [replace(book, vcpus=vcpus, memory_gib=gib) for vcpus, gib in SHAPES]
     print_fitted(_shapes_table(shapes), _hours_table(shapes[0]))
     for shape in shapes:

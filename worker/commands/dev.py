@@ -23,7 +23,6 @@ from worker.commands.console import fail, load_settings, out, say
 from worker.commands.emulators import local_model
 from worker.commands.health import OK, fetch
 from worker.commands.page import served
-from worker.embedded.gcs import EmbeddedServerFailed
 from worker.embedded.local_cloud import AUDIO_BUCKET, JOBS_TOPIC, PROJECT, LocalCloud, local_cloud
 from worker.errors import WorkerError
 from worker.settings import JobSettings
@@ -72,8 +71,6 @@ def dev(root: Path, ports: Ports, *, opens_browser: bool) -> None:
                 _worker_ended(worker, root)
     except KeyboardInterrupt:
         out().print("stopped")
-    except (OSError, EmbeddedServerFailed) as exc:
-        fail(str(exc))
 
 
 def _free_port(wanted: int) -> int:

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
-from google.auth.exceptions import GoogleAuthError
 from rich.highlighter import JSONHighlighter
 from rich.progress import Progress
 from rich.table import Column, Table
@@ -37,7 +36,6 @@ from worker.core.dead_letters.replay import (
     planned,
     replay,
 )
-from worker.errors import WorkerError
 from worker.settings import CloudSettings, EngineSettings, JobSettings, MoneySettings, RoutingSettings
 from worker.telemetry import configure_logging
 
@@ -206,15 +204,7 @@ def _with_console(
     configure_logging(settings.telemetry.log_format)
     open_jobs = partial(_jobs, settings.cloud, settings.engine, settings.money, settings.routing, settings.jobs)
     opened = _open(settings.cloud, settings.jobs, open_jobs, selection, most, with_messages=with_messages)
-    try:
-        return asyncio.run(_run(opened, act))
-    except WorkerError as exc:
-        fail(f"{exc}: {exc.suggested_action}")
-    except GoogleAuthError as exc:
-        fail(f"Google Cloud: {exc} Sign in with: gcloud auth application-default login")
-    except OSError as exc:
-        # A full disk has no name: what is written without one is the spool.
-        fail(f"{exc.filename or settings.jobs.temp_dir}: {exc.strerror}" if exc.strerror else str(exc))
+    return asyncio.run(_run(opened, act))
 
 
 async def _run(opening: AbstractAsyncContextManager[_Console], act: Callable[[_Console], Awaitable[int]]) -> int:

@@ -6,11 +6,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from worker.commands.console import fail, out
-from worker.embedded.gcs import EmbeddedServerFailed
+from worker.commands.console import out
 from worker.embedded.local_cloud import LocalCloud, local_cloud
 from worker.embedded.samples import tiny_model
-from worker.errors import QueueServiceError
 from worker.telemetry import configure_logging
 
 
@@ -27,8 +25,6 @@ def emulators(root: Path, *, pubsub_port: int, storage_port: int, pubsub_host: s
             signal.pause()
     except KeyboardInterrupt:
         out().print("stopped")
-    except (OSError, EmbeddedServerFailed, QueueServiceError) as exc:
-        fail(str(exc))
 
 
 def print_environment(pubsub_target: str, storage_url: str) -> None:

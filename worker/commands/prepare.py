@@ -6,7 +6,6 @@ from typing import Literal
 from rich.text import Text
 
 from worker.commands.console import fail, out
-from worker.errors import ModelLoadingError
 
 Precision = Literal["bfloat16", "float16", "float32"]
 
@@ -21,10 +20,6 @@ def prepare(model: str, target: Path, precision: Precision) -> None:
         fail(f"{target} must end in .nemo")
     try:
         write_model(model_path(model), target, precision)
-    except ModelLoadingError as exc:
-        fail(f"{exc}: {exc.suggested_action}")
     except UnsupportedModel as exc:
         fail(f"{model}: {exc.reason}; only a model that the network knows can be written again")
-    except OSError as exc:
-        fail(f"{target}: {exc.strerror or exc}")
     out().print(Text(f"{target}: {target.stat().st_size / 1e6:,.1f} MB in {precision}, with its checksum note"))

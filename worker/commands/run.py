@@ -3,12 +3,12 @@
 import asyncio
 import os
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 from worker.adapters.machine.instance import worker_name
 from worker.app.recogniser import make_engine, start_early
-from worker.commands.console import fail, load_settings
-from worker.errors import Fatal, ModelLoadingError, QueueServiceError, StorageServiceError, WorkerFault
+from worker.commands.console import load_settings
 from worker.telemetry import configure_logging
 
 
@@ -16,27 +16,13 @@ def run() -> None:
     """Run a worker until SIGTERM or SIGINT."""
     settings = load_settings()
     configure_logging(settings.telemetry.log_format, project_id=settings.cloud.project_id, worker=worker_name())
-    try:
-        engine = make_engine(settings.engine, settings.cloud)
-    except ModelLoadingError as exc:
-        fail(f"{exc}: {exc.suggested_action}")
+    engine = make_engine(settings.engine, settings.cloud)
     start_early(engine)
     # These imports take a second of a processor, as the inference process does for its own at the same time.
-    from worker.adapters.web.answers import HealthPortTaken  # noqa: PLC0415
-    from worker.app.preflight import NotReady  # noqa: PLC0415
     from worker.app.worker import run_worker  # noqa: PLC0415
-    from worker.telemetry.export import ExportRefused  # noqa: PLC0415
 
-    try:
+    with suppress(asyncio.CancelledError):
         asyncio.run(run_worker(settings, engine))
-    except asyncio.CancelledError:
-        _leave()
-    except NotReady as exc:
-        fail(f"not ready to run: {exc}")
-    except (HealthPortTaken, ExportRefused) as exc:
-        fail(str(exc))
-    except (Fatal, WorkerFault, QueueServiceError, StorageServiceError) as exc:
-        fail(f"{exc}: {exc.suggested_action}")
     _leave()
 
 

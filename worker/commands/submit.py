@@ -1,20 +1,16 @@
 """`submit` and `watch`: publish a job, see what becomes of it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
-from google.api_core.exceptions import GoogleAPICallError
-from google.auth.exceptions import GoogleAuthError
 from rich.text import Text
 
 from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, ProgressEvent
-from schemas.job import JobRejected
 from schemas.text import plain_json
 from worker import client
 from worker.client.awaited import AwaitedJob
-from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_settings, out
+from worker.commands.console import EXIT_FAILED, fail, line, load_settings, out
 from worker.telemetry.logs import warn_in_plain_text
 
 MOST_OF_A_MESSAGE = 2_000
@@ -25,15 +21,15 @@ def submit(job: dict[str, Any], *, wait: bool, timeout_seconds: float, as_json: 
     """Publish; with `wait`, print the job's events until it has ended. Exit 1 when it failed or took too long."""
     settings = load_settings().cloud
     project, topic = settings.project_id, settings.jobs_topic
-    with friendly():
-        if not wait:
-            message_id = client.submit(job, project_id=project, topic=topic)
-            _print(as_json, {"job_id": job["job_id"], "message_id": message_id}, line(f"published {job['job_id']}"))
-            return
-        with client.own_subscription(project_id=project, topic=settings.completion_topic) as subscription:
-            client.submit(job, project_id=project, topic=topic)
-            _print(as_json, {"job_id": job["job_id"]}, line(f"published {job['job_id']}"))
-            ended = _follow(project, subscription, AwaitedJob.of(job), timeout_seconds, as_json=as_json)
+    warn_in_plain_text()
+    if not wait:
+        message_id = client.submit(job, project_id=project, topic=topic)
+        _print(as_json, {"job_id": job["job_id"], "message_id": message_id}, line(f"published {job['job_id']}"))
+        return
+    with client.own_subscription(project_id=project, topic=settings.completion_topic) as subscription:
+        client.submit(job, project_id=project, topic=topic)
+        _print(as_json, {"job_id": job["job_id"]}, line(f"published {job['job_id']}"))
+        ended = _follow(project, subscription, AwaitedJob.of(job), timeout_seconds, as_json=as_json)
     if not isinstance(ended, CompletedEvent):
         raise SystemExit(EXIT_FAILED)
 
@@ -41,8 +37,9 @@ def submit(job: dict[str, Any], *, wait: bool, timeout_seconds: float, as_json: 
 def watch(*, as_json: bool) -> None:
     """Print events as they come, until Ctrl-C, from a subscription of this command's own."""
     settings = load_settings().cloud
+    warn_in_plain_text()
     with (
-        friendly(),
+        suppress(KeyboardInterrupt),
         client.own_subscription(project_id=settings.project_id, topic=settings.completion_topic) as subscription,
         client.completions(project_id=settings.project_id, subscription=subscription) as events,
     ):
@@ -93,20 +90,6 @@ def _follow(
             if job.ends_with(event) and isinstance(event, CompletedEvent | FailedEvent):
                 return event
     return fail(f"{job.job_id} has not ended within {timeout_seconds:g} s; it goes on all the same")
-
-
-@contextmanager
-def friendly() -> Iterator[None]:
-    """End the command with a word on what Pub/Sub refused, or what is no job; Ctrl-C ends it well."""
-    warn_in_plain_text()
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise SystemExit(0) from None
-    except JobRejected as exc:
-        fail("not a valid job: " + "; ".join(exc.violations), EXIT_USAGE)
-    except (GoogleAPICallError, GoogleAuthError, TimeoutError) as exc:
-        fail(f"Pub/Sub: {exc}")
 
 
 def _print(as_json: bool, data: dict[str, Any], text: Text) -> None:

@@ -11,7 +11,6 @@ from schemas.codes import CaptionFormat
 from schemas.job import Id
 from worker.app.recogniser import make_engine, start_early
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings
-from worker.errors import GpuNotAvailable, ModelLoadingError
 from worker.telemetry import configure_logging
 
 
@@ -36,20 +35,16 @@ def transcribe(
     configure_logging("json" if as_json else "auto")
     named = _named(files, video_id)
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        engine = make_engine(settings.engine, settings.cloud)
-        start_early(engine)
-        # These imports run while the inference process does its own.
-        from worker.app.decoder import make_decoder  # noqa: PLC0415
-        from worker.commands.local_files import Outputs, transcribe_all  # noqa: PLC0415
+    engine = make_engine(settings.engine, settings.cloud)
+    start_early(engine)
+    # These imports run while the inference process does its own.
+    from worker.app.decoder import make_decoder  # noqa: PLC0415
+    from worker.commands.local_files import Outputs, transcribe_all  # noqa: PLC0415
 
-        decoder = make_decoder(settings.jobs, settings.engine)
-        outputs, model_name = Outputs.of(folder, captions, page), settings.engine.parakeet_model_name
-        transcribing = transcribe_all(model_name, settings.jobs, decoder, engine, named, outputs, as_json=as_json)
-        failed = asyncio.run(transcribing)
-    except (GpuNotAvailable, ModelLoadingError) as exc:
-        fail(f"{exc}: {exc.suggested_action}")
-    if failed:
+    decoder = make_decoder(settings.jobs, settings.engine)
+    outputs, model_name = Outputs.of(folder, captions, page), settings.engine.parakeet_model_name
+    transcribing = transcribe_all(model_name, settings.jobs, decoder, engine, named, outputs, as_json=as_json)
+    if asyncio.run(transcribing):
         raise SystemExit(EXIT_FAILED)
 
 

@@ -26,11 +26,11 @@ from worker.adapters.gcs import open_object_store
 from worker.app.sample import SPEECH
 from worker.commands.acceptance import Criterion, Trial, has_passed, judged
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, load_settings, say
-from worker.commands.submit import friendly, show
+from worker.commands.submit import show
 from worker.commands.tables import NOTHING, Field, FittedTable, print_fitted
-from worker.errors import WorkerError
 from worker.ports import ObjectRef
 from worker.settings import CloudSettings, bucket_name
+from worker.telemetry.logs import warn_in_plain_text
 
 SECONDS_PER_HOUR = 3600.0
 FOLDER = "validation"
@@ -82,18 +82,10 @@ def validate(plan: AcceptancePlan, *, as_json: bool) -> None:
         fail(f"--bucket: {exc} (got {plan.bucket!r})", EXIT_USAGE)
     if plan.hours and not plan.bucket:
         fail("made speech needs a bucket to lie in: --bucket, or AUDIO_BUCKET", EXIT_USAGE)
-    with friendly():
-        try:
-            uris = [
-                *plan.uris,
-                *asyncio.run(_uploaded_speech(plan, settings.jobs.temp_dir, settings.cloud.project_id, run)),
-            ]
-            trials = list(_trials(plan, uris, run))
-            _carry_out(trials, plan, settings.cloud, as_json=as_json)
-        except WorkerError as exc:
-            fail(f"{exc}: {exc.suggested_action}")
-        except KeyboardInterrupt:
-            fail("stopped before the first job was published")
+    warn_in_plain_text()
+    speech = asyncio.run(_uploaded_speech(plan, settings.jobs.temp_dir, settings.cloud.project_id, run))
+    trials = list(_trials(plan, [*plan.uris, *speech], run))
+    _carry_out(trials, plan, settings.cloud, as_json=as_json)
     criteria = judged(trials)
     if as_json:
         print(plain_json(_document(run, trials, criteria)))

@@ -96,7 +96,7 @@ def test_events_of_before_are_left_out(tmp_path: Path) -> None:
         (("--by", "colour"), "--by colour"),
         (("--table", "costs"), "--table PROJECT.DATASET.TABLE"),
         (("--table", "p.d.t` WHERE TRUE; DROP TABLE x"), "--table PROJECT.DATASET.TABLE"),
-        (("--file", "/nonexistent/events"), "No such file"),
+        (("--file", "/nonexistent/events"), "does not exist"),
         (("--since", "soon"), "--since soon"),
     ],
 )

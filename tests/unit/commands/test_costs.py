@@ -111,8 +111,8 @@ def test_spans() -> None:
 def test_a_missing_file_is_reported() -> None:
     ended = RUNNER.invoke(app, ["costs", "--file", "/nowhere/events.jsonl"])
 
-    assert ended.exit_code == 1
-    assert "No such file" in ended.stderr
+    assert ended.exit_code == 2
+    assert "does not exist" in ended.stderr
 
 
 def test_without_a_state_bucket_there_must_be_a_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_an_outage_ends_a_replay_and_the_finished_part_is_printed() -> None:
 
         assert ended.exit_code == 1
         assert "replayed 2, 0 stay" in ended.stdout
-        assert ended.stderr.count("Pub/Sub could not publish to jobs: 503") == 1
+        assert ended.stderr.count("Pub/Sub could not publish to jobs (503)") == 1
         assert len(broker.free()) == 3
 
         broker.error = None

@@ -26,7 +26,7 @@ class NotReady(Exception):
 
     def __init__(self, findings: tuple[Finding, ...]) -> None:
         self.findings = findings
-        super().__init__("; ".join(f"{finding.name}: {finding.detail}" for finding in findings))
+        super().__init__("not ready to run: " + "; ".join(f"{finding.name}: {finding.detail}" for finding in findings))
 
 
 def log_finding(finding: Finding) -> None:

@@ -1,4 +1,4 @@
-"""The only broad `except` of the worker; it turns an exception into a return value."""
+"""The only broad `except` around jobs; it turns an exception into a return value."""
 
 from collections.abc import Awaitable
 from typing import TypeVar

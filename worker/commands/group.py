@@ -1,0 +1,101 @@
+"""The group of all commands: every error leaves it as one line that says what to do, and as an exit code.
+
+Imports typer alone, so that help and usage errors stay fast.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+import typer.core
+
+from schemas.text import plain, plain_lines
+
+EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 130, 141
+EXIT_CODES = (
+    "[b]Exit codes[/]  0: done. 1: it failed, or nothing is there. 2: wrong options or settings. "
+    "3: canary has too few jobs yet. 130: Ctrl-C before the end. 141: the reader of a pipe has gone."
+)
+
+UsageError: Any = typer.BadParameter.__mro__[1]
+"""Base class of typer's bundled click errors, which typer exports under no stable name."""
+ClickError: Any = UsageError.__mro__[1]
+
+
+class CommandGroup(typer.core.TyperGroup):
+    """Shows errors in words, and quotes what was typed, perhaps by copy and paste, as visible text."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        """Parse; `--debug` is accepted at any place."""
+        debug = "--debug" in args
+        args = [*["--debug"] * debug, *(each for each in args if each != "--debug")]
+        with _in_words(debug=debug):
+            return super().make_context(info_name, args, *rest, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parse the rest and run the command."""
+        with _in_words(debug=ctx.params["debug"], context=ctx):
+            result = super().invoke(ctx)
+            _flush()
+            return result
+
+
+@contextmanager
+def _in_words(*, debug: bool, context: Any = None) -> Iterator[None]:
+    try:
+        yield
+    except UsageError as exc:
+        if exc.message:
+            exc.message = plain(exc.message)
+        raise
+    except (ClickError, typer.Exit, typer.Abort, BrokenPipeError):
+        raise
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped by Ctrl-C\n")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except Exception as error:  # noqa: BLE001  the last door
+        from worker.commands.console import fail  # noqa: PLC0415  pydantic
+        from worker.commands.failures import failure_of  # noqa: PLC0415
+
+        failure = failure_of(error)
+        # A defect of the service cannot be repeated with --debug: its traceback goes into the log at once.
+        is_service = context is not None and context.invoked_subcommand == "run" and not sys.stderr.isatty()
+        if debug or (failure.is_defect and is_service):
+            sys.stderr.write(plain_lines("".join(traceback.format_exception(error))))
+        fail(failure.message, failure.code)
+
+
+def run_to_exit(command_line: Callable[[], object]) -> None:
+    """Run the command line and exit with its code; a reader that closed the pipe gets no message."""
+    code: Any = 0
+    try:
+        command_line()
+    except SystemExit as exit_:
+        # typer and rich make 1 of a closed pipe
+        code = EXIT_PIPE_CLOSED if isinstance(exit_.__context__, BrokenPipeError) else exit_.code
+    try:
+        _flush()
+    except BrokenPipeError:
+        code = EXIT_PIPE_CLOSED
+    except OSError as exc:
+        sys.stderr.write(f"error standard output: {exc.strerror}\n")
+        code = code or 1
+    if code == EXIT_PIPE_CLOSED:
+        _drop_output()
+    sys.exit(code)
+
+
+def _flush() -> None:
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
+
+
+def _drop_output() -> None:
+    """Let the interpreter's last flush of the standard streams succeed."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
