@@ -65,7 +65,7 @@ class Worker:
         for line in self._log.read_text("utf-8", errors="replace").splitlines():
             with suppress(json.JSONDecodeError):  # the last line may be half written
                 event = json.loads(line)
-                if isinstance(event, dict) and event.get("message") == message:
+                if isinstance(event, dict) and event.get("event") == message:
                     yield event
 
 

@@ -3,7 +3,7 @@
 #
 #   deploy/logs.sh ENVIRONMENT [FILTER] [--since 6h] [--limit 50]
 #   deploy/logs.sh production 'severity>=WARNING'
-#   deploy/logs.sh production 'jsonPayload.message="health.changed"' --since 1d --limit 1    what /health says, without a way in
+#   deploy/logs.sh production 'jsonPayload.event="health.changed"' --since 1d --limit 1    what /health says, without a way in
 #
 #   FILTER  as Cloud Logging has it; default: everything
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -72,7 +72,7 @@ autoscaler() {
 
 errors() {
     gcloud logging read "resource.type=\"cloud_run_worker_pool\" AND resource.labels.worker_pool_name=\"$POOL\" AND severity>=ERROR" \
-        --freshness=1d --limit=5 --format='value(timestamp, resource.labels.revision_name, jsonPayload.message, jsonPayload.reason)'
+        --freshness=1d --limit=5 --format='value(timestamp, resource.labels.revision_name, jsonPayload.message)'
 }
 
 cost() {

@@ -87,7 +87,7 @@ def worker(log: Path, more: Mapping[str, str]) -> Iterator[str]:
 
 def _ready(log: Path) -> str:
     while True:
-        events = {event["message"]: event for event in _events(log)}
+        events = {event["event"]: event for event in _events(log)}
         if "worker.ready" in events:
             return str(events["health.listening"]["url"])
         time.sleep(0.2)

@@ -68,6 +68,10 @@ def _languages(value: object) -> object:
     return frozenset(languages)
 
 
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
 Languages = Annotated[frozenset[str], BeforeValidator(_languages)]
 
 
@@ -209,6 +213,9 @@ class TelemetrySettings(Group):
     traces_exporter: Literal["none", "otlp", "gcp", "file"] = Field("none", description="where traces go")
     traces_file: Path | None = Field(None, description="for TRACES_EXPORTER=file: one line of OTLP JSON a batch")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", description="debug, info, warning or error: the least severe events that are logged"
+    )
 
 
 class MoneySettings(Group):
@@ -237,6 +244,11 @@ class Settings(BaseModel):
     money: MoneySettings = MoneySettings()
     look_alikes: Mapping[str, str] = Field(default_factory=dict[str, str])
     """Variables of the environment that are no settings but look like one, each with the setting that it resembles."""
+
+    def changed(self) -> list[str]:
+        """Return the settings that differ from their defaults, each as NAME=value, secrets hidden; for people."""
+        shown, usual = self.masked(), Settings().masked()
+        return [f"{name.upper()}={value}" for name, value in shown.items() if value != usual[name]]
 
     def masked(self) -> dict[str, object]:
         """Return every setting as it is in effect, secrets hidden; for the log."""

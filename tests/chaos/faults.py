@@ -352,8 +352,8 @@ def counted_by(crew: Fleet) -> int:
         for line in path.read_bytes().splitlines():
             if line.startswith(b"{"):
                 event = json.loads(line)
-                is_retry = event["message"] == "delivery.settled" and event["outcome"] == "retry"
-                found += is_retry or event["message"] == "delivery.crashed_again"
+                is_retry = event["event"] == "delivery.settled" and event["outcome"] == "retry"
+                found += is_retry or event["event"] == "delivery.crashed_again"
     return found
 
 

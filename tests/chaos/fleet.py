@@ -23,6 +23,7 @@ CHAOS = {
     "CLAIM_TTL_SECONDS": "5",
     "HEALTH_PORT": "0",
     "LOG_FORMAT": "json",
+    "LOG_LEVEL": "debug",
 }
 
 

@@ -90,7 +90,7 @@ class Log:
         self.held.clear()
 
     def _take(self, event: Mapping[str, Any]) -> None:
-        name, message_id = event["message"], event.get("message_id")
+        name, message_id = event["event"], event.get("message_id")
         self.events[name] += 1
         self._book.events[name] += 1
         if name == "delivery.received":

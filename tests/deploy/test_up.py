@@ -213,11 +213,11 @@ def test_the_log_is_read_with_one_filter_of_this_pool(tmp_path: Path) -> None:
     project = Project(tmp_path)
     project.done("deploy.sh", "staging", "--image", IMAGES[0])
 
-    said = project.done("logs.sh", "staging", 'jsonPayload.message="worker.ready"', "--since", "6h")
+    said = project.done("logs.sh", "staging", 'jsonPayload.event="worker.ready"', "--since", "6h")
 
     assert "worker.ready" in said
     (asked,) = [call for call in project.calls if "logging read" in call and "--freshness=6h" in call]
-    assert 'worker_pool_name="transcription-worker-staging" AND (jsonPayload.message="worker.ready")' in asked
+    assert 'worker_pool_name="transcription-worker-staging" AND (jsonPayload.event="worker.ready")' in asked
 
 
 def test_a_new_operator_needs_three_commands_after_the_clone_and_the_second_brings_the_first_transcript(

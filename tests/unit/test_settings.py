@@ -177,7 +177,7 @@ def test_a_variable_that_resembles_a_setting_is_reported_with_that_setting(name:
 @pytest.mark.parametrize(
     "name",
     [
-        *("TMPDIR", "PATH", "HOME", "HOSTNAME", "PORT", "LOG_LEVEL", "PYTHONPATH", "AUDIO_BUCKET", "COST_TABLE_NAME"),
+        *("TMPDIR", "PATH", "HOME", "HOSTNAME", "PORT", "PYTHONPATH", "AUDIO_BUCKET", "COST_TABLE_NAME"),
         *("GOOGLE_CLOUD_PROJECT", "GOOGLE_APPLICATION_CREDENTIALS", "OTEL_EXPORTER_OTLP_ENDPOINT", "HF_HOME"),
         *("K_REVISION", "CLOUD_RUN_WORKER_POOL", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
         *("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "REDIS_PORT_6379_TCP", "REDIS_SERVICE_HOST"),
@@ -198,3 +198,24 @@ def test_settings_do_not_change() -> None:
 
     with pytest.raises(ValidationError):
         settings.jobs.temp_dir = Path("/elsewhere")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("value", "level"), [("DEBUG", "debug"), ("warning", "warning"), ("", "info")])
+def test_the_log_level_is_read_in_any_case(value: str, level: str) -> None:
+    assert read_settings({"LOG_LEVEL": value}).telemetry.log_level == level
+
+
+def test_a_log_level_that_is_none_is_named_with_the_levels_there_are() -> None:
+    with pytest.raises(ValidationError) as raised:
+        read_settings({"LOG_LEVEL": "loud"})
+
+    (problem,) = problems(raised.value)
+    assert problem == "LOG_LEVEL: Input should be 'debug', 'info', 'warning' or 'error' (got 'loud')"
+
+
+def test_settings_that_differ_from_their_defaults_are_listed_and_secrets_are_not_shown() -> None:
+    given = {"MAX_PARKED": "4", "LOG_LEVEL": "debug", "DEEPGRAM_API_KEY": "s3cr3t", "PROJECT_ID": "mine"}
+
+    changed = read_settings(given).changed()
+
+    assert changed == ["PROJECT_ID=mine", "DEEPGRAM_API_KEY=**********", "LOG_LEVEL=debug"]

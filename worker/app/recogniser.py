@@ -9,10 +9,13 @@ from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.errors import GpuNotAvailable, ModelLoadingError
 from worker.ports import EngineFacts, Pcm, Recognition, WindowRecogniser
 from worker.settings import CloudSettings, EngineSettings
+from worker.telemetry import LogFormat, LogLevel
 
 
-def make_engine(settings: EngineSettings, cloud: CloudSettings) -> AbstractAsyncContextManager[WindowRecogniser]:
-    """Parakeet, to be entered: that loads the model in a process of its own.
+def make_engine(
+    settings: EngineSettings, cloud: CloudSettings, log_format: LogFormat = "auto", log_level: LogLevel = "info"
+) -> AbstractAsyncContextManager[WindowRecogniser]:
+    """Parakeet, to be entered: that loads the model in a process of its own, which logs as the arguments say.
 
     With ENABLE_GPU_TRANSCRIPTION=false nothing is started. Raises `ModelLoadingError` for the null engine anywhere but
     on development servers.
@@ -34,6 +37,8 @@ def make_engine(settings: EngineSettings, cloud: CloudSettings) -> AbstractAsync
         gpu_precision=settings.gpu_precision,
         gpu_graphs=settings.gpu_graphs,
         overlap=settings.parakeet_overlap,
+        log_format=log_format,
+        log_level=log_level,
         cpu_threads=max(1, processors(settings.instance_vcpus) - 1),  # one is the event loop's
     )
 

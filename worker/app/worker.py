@@ -77,7 +77,8 @@ async def run_worker(settings: Settings, engine: AbstractAsyncContextManager[Win
         _backlog(settings.cloud, settings.cloud.jobs_subscription_urgent) as urgent_backlog,
     ):
         watch = Watch(board, gpus, clock, backlog, folder, urgent_backlog)
-        log.info("worker.starting", worker=worker_name(), **settings.masked())
+        changed = settings.changed() or ["every setting at its default"]
+        log.info("worker.starting", worker=worker_name(), changed=changed, **settings.masked())
         for finding in variable_findings(settings.look_alikes):
             log_finding(finding)
         identity = identity_of(worker_name(), settings.cloud, settings.engine)

@@ -137,9 +137,9 @@ def _pids(log: Path) -> Iterator[int]:
     deadline, seen = time.monotonic() + MOST_SECONDS, 0
     while time.monotonic() < deadline:
         events = list(_events(log))
-        if any(event["message"] == QUARANTINED for event in events):
+        if any(event["event"] == QUARANTINED for event in events):
             return
-        pids = [event["pid"] for event in events if event["message"] in STARTED]
+        pids = [event["pid"] for event in events if event["event"] in STARTED]
         yield from pids[seen:]
         seen = len(pids)
         time.sleep(POLL_SECONDS)
@@ -149,5 +149,5 @@ def _events(log: Path) -> Iterator[Mapping[str, Any]]:
     for line in log.read_text("utf-8").splitlines():
         with suppress(json.JSONDecodeError):  # its last line may be half written, and others write there too
             event = json.loads(line)
-            if isinstance(event, dict) and "message" in event:
+            if isinstance(event, dict) and "event" in event:
                 yield event

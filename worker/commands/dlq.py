@@ -201,7 +201,7 @@ def _with_console(
     act: Callable[[_Console], Awaitable[int]], selection: Selection, most: int, *, with_messages: bool = True
 ) -> int:
     settings = load_settings()
-    configure_logging(settings.telemetry.log_format)
+    configure_logging(settings.telemetry.log_format, settings.telemetry.log_level)
     open_jobs = partial(_jobs, settings.cloud, settings.engine, settings.money, settings.routing, settings.jobs)
     opened = _open(settings.cloud, settings.jobs, open_jobs, selection, most, with_messages=with_messages)
     return asyncio.run(_run(opened, act))

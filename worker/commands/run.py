@@ -15,8 +15,9 @@ from worker.telemetry import configure_logging
 def run() -> None:
     """Run a worker until SIGTERM or SIGINT."""
     settings = load_settings()
-    configure_logging(settings.telemetry.log_format, project_id=settings.cloud.project_id, worker=worker_name())
-    engine = make_engine(settings.engine, settings.cloud)
+    log_format, log_level = settings.telemetry.log_format, settings.telemetry.log_level
+    configure_logging(log_format, log_level, project_id=settings.cloud.project_id, worker=worker_name())
+    engine = make_engine(settings.engine, settings.cloud, log_format, log_level)
     start_early(engine)
     # These imports take a second of a processor, as the inference process does for its own at the same time.
     from worker.app.worker import run_worker  # noqa: PLC0415

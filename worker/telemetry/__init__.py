@@ -1,5 +1,5 @@
 """Log events, metrics and traces. Each is set up once, at the start of the process."""
 
-from worker.telemetry.logs import LogFormat, configure_logging
+from worker.telemetry.logs import LogFormat, LogLevel, configure_logging
 
-__all__ = ["LogFormat", "configure_logging"]
+__all__ = ["LogFormat", "LogLevel", "configure_logging"]

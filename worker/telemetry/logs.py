@@ -1,10 +1,12 @@
 """structlog set-up.
 
-Events, not sentences: `log.info("job.done", seconds=1.2)`. Fields bound with `structlog.contextvars.bind_contextvars`
-(`job_id`, `message_id`, `attempt`) are on every line of that task.
+Code logs events, not sentences: `log.info("job.done", seconds=1.2)`. Fields bound with
+`structlog.contextvars.bind_contextvars` (`job_id`, `message_id`, `attempt`) are on every line of that task. A JSON line
+has the event's name as `event`, which metrics and alerts filter by, and its sentence as `message`, which people read.
 """
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Mapping
@@ -15,41 +17,60 @@ from opentelemetry import trace
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder
 
 from schemas.text import plain, plain_json, plain_lines
+from worker.telemetry.rows import Rows
+from worker.telemetry.sentences import sentence
 
 LogFormat = Literal["auto", "json", "console"]
+LogLevel = Literal["debug", "info", "warning", "error", "off"]
+
+_LEVELS: Mapping[LogLevel, int] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "off": logging.CRITICAL,  # no event has it
+}
 
 LABELS = ("job_id", "video_id", "message_id")
 """Fields that also become labels, which users of Cloud Logging filter by."""
 
 
 def configure_logging(
-    log_format: LogFormat = "auto", *, project_id: str = "", worker: str = "", stream: TextIO | None = None
+    log_format: LogFormat = "auto",
+    level: LogLevel = "info",
+    *,
+    project_id: str = "",
+    worker: str = "",
+    stream: TextIO | None = None,
 ) -> None:
-    """Send log events to `stream`, by default stderr: JSON lines in Cloud Logging's field names, or coloured text.
+    """Send log events from `level` on to `stream`, by default stderr.
 
-    With a project, lines of a traced job link to its trace; `worker` becomes a label of every line.
+    They are JSON lines in Cloud Logging's field names, or text: a row for each event that a person cares for, with
+    `debug` every event with its fields. Text is coloured on a terminal, unless NO_COLOR is set. With a project, lines
+    of a traced job link to its trace; `worker` becomes a label of every line.
     """
-    warn_in_plain_text()
-    as_text = sys.stderr.isatty() if log_format == "auto" else log_format == "console"
+    least, target = _LEVELS[level], stream or sys.stderr
+    warn_in_plain_text(max(least, logging.WARNING))
+    as_text = target.isatty() if log_format == "auto" else log_format == "console"
     structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         processors=[
             structlog.contextvars.merge_contextvars,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            *(_text() if as_text else _cloud_logging(project_id, worker)),
+            *(_text(target, least) if as_text else _cloud_logging(project_id, worker)),
         ],
-        logger_factory=structlog.WriteLoggerFactory(file=stream or sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=target),
         cache_logger_on_first_use=False,
     )
 
 
-def warn_in_plain_text() -> None:
+def warn_in_plain_text(least: int = logging.WARNING) -> None:
     """Write the warnings of libraries and of our client to stderr, escaped, since they quote text from outside.
 
     Does nothing if the process has already configured the standard library's logging.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter("%(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.basicConfig(handlers=[handler], level=least)
 
 
 class PlainFormatter(logging.Formatter):
@@ -60,9 +81,15 @@ class PlainFormatter(logging.Formatter):
         return plain_lines(super().format(record))
 
 
-def _text() -> list[structlog.typing.Processor]:
-    renderer = structlog.dev.ConsoleRenderer(timestamp_key="time", exception_formatter=_write_traceback)
-    return [structlog.processors.add_log_level, _visible, renderer]
+def _text(target: TextIO, least: int) -> list[structlog.typing.Processor]:
+    time = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False, key="time")
+    in_colour = target.isatty() and not os.environ.get("NO_COLOR")
+    if least > logging.DEBUG:
+        return [time, Rows(in_colour=in_colour, wrapped=target.isatty())]
+    renderer = structlog.dev.ConsoleRenderer(
+        timestamp_key="time", colors=in_colour, exception_formatter=_write_traceback
+    )
+    return [time, structlog.processors.add_log_level, _visible, renderer]
 
 
 def _visible(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -84,6 +111,7 @@ def _write_traceback(target: TextIO, exc_info: structlog.typing.ExcInfo) -> None
 
 def _cloud_logging(project_id: str, worker: str) -> list[structlog.typing.Processor]:
     return [
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         _severity,
         _Trace(project_id),
         _Labels({"worker": worker} if worker else {}),
@@ -99,7 +127,7 @@ def _cloud_logging(project_id: str, worker: str) -> list[structlog.typing.Proces
 
 def _severity(_: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     event["severity"] = {"warn": "WARNING", "exception": "ERROR"}.get(method, method.upper())
-    event["message"] = event.pop("event")
+    event["message"] = sentence(event)
     return event
 
 

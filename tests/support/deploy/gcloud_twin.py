@@ -333,9 +333,9 @@ def read(path: Path) -> dict[str, Any]:
 
 def logs(project: Project, filter_text: str) -> str:
     revision = re.search(r'revision_name="([^"]*)"', filter_text)
-    message = re.search(r'jsonPayload.message="([^"]*)"', filter_text)
+    message = re.search(r'jsonPayload.event="([^"]*)"', filter_text)
     found = [
-        f"2026-11-28T10:00:00Z\tmessage={event};worker={name}\n"
+        f"2026-11-28T10:00:00Z\tevent={event};worker={name}\n"
         for name, event in project.state["logs"]
         if (not revision or revision[1] == name) and (not message or message[1] == event)
     ]

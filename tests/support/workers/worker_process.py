@@ -57,16 +57,16 @@ class WorkerProcess:
         written, _, _ = self._log.read_text("utf-8").rpartition("\n")  # the last line may be half written
         return [json.loads(line) for line in written.splitlines() if line.startswith("{")]
 
-    def logged(self, message: str, **fields: Any) -> list[dict[str, Any]]:
+    def logged(self, name: str, **fields: Any) -> list[dict[str, Any]]:
         """The log events of that name and with these fields."""
-        return [event for event in self.log if event["message"] == message and fields.items() <= event.items()]
+        return [event for event in self.log if event["event"] == name and fields.items() <= event.items()]
 
-    def wait_for(self, message: str, count: int = 1, seconds: float = 60.0, **fields: Any) -> None:
+    def wait_for(self, name: str, count: int = 1, seconds: float = 60.0, **fields: Any) -> None:
         """Wait for the given number of log events; fail if the process ends before."""
 
         def enough() -> bool:
             assert self._process.poll() is None, f"the worker ended early:\n{self._log.read_text('utf-8')[-4000:]}"
-            return len(self.logged(message, **fields)) >= count
+            return len(self.logged(name, **fields)) >= count
 
         wait_until(enough, seconds)
 

@@ -19,7 +19,7 @@ from worker.adapters.parakeet.scheduler import Scheduler
 from worker.adapters.parakeet.spelling import Speller
 from worker.errors import EngineFailure, GpuNotAvailable, ModelLoadingError, TranscriptionTimeout, WorkerError
 from worker.ports import EngineFacts, Pcm, Recognition
-from worker.telemetry import LogFormat
+from worker.telemetry import LogFormat, LogLevel
 
 log = structlog.get_logger()
 
@@ -90,6 +90,7 @@ class ParakeetEngine:
         cpu_threads: int = 1,
         overlap: bool = True,
         log_format: LogFormat = "auto",
+        log_level: LogLevel = "info",
         languages: frozenset[str] = frozenset(),
         patience: Patience | None = None,
         program: Program = serve.main,
@@ -108,6 +109,7 @@ class ParakeetEngine:
             overlap=overlap,
             heartbeat_seconds=self._patience.heartbeat_seconds,
             log_format=log_format,
+            log_level=log_level,
         )
         self._facts: EngineFacts | None = None
         self._speller: Speller | None = None

@@ -10,7 +10,7 @@ from worker.adapters.parakeet.frames import PassPlan
 from worker.ports import EngineFacts, Pcm
 
 if TYPE_CHECKING:
-    from worker.telemetry import LogFormat  # which imports structlog, and a bare GPU machine has none
+    from worker.telemetry import LogFormat, LogLevel  # which imports structlog, and a bare GPU machine has none
 
 Precision: TypeAlias = Literal["bfloat16", "float16", "float32"]
 """Precision of the model; torch's names."""
@@ -39,6 +39,7 @@ class EngineOptions:
     """Encode the next batches before the decoder has finished the last; False: one batch after the other."""
     heartbeat_seconds: float
     log_format: "LogFormat"
+    log_level: "LogLevel" = "info"
     engine: EngineKind = "auto"
     languages: frozenset[str] = frozenset()
     """The model's languages; empty: those that it is known for."""

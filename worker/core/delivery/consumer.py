@@ -218,7 +218,10 @@ class Consumer:
                 recorded = await caught(self._hand_back(error, attempt, delivery))
             case Step.ACK | Step.COUNT | Step.GIVE_UP:
                 is_defect = not isinstance(error, WorkerError)
-                log.warning("delivery.failed", reason=str(error), exc_info=error if is_defect else None)
+                given_up = step is Step.GIVE_UP
+                log.warning(
+                    "delivery.failed", reason=str(error), given_up=given_up, exc_info=error if is_defect else None
+                )
                 self._fuse.record_failure(error)
                 recorded = await caught(self._record(step, error, attempt))
             case _:

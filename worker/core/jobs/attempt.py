@@ -131,6 +131,8 @@ class JobAttempt:
             if message.job is not None:
                 structlog.contextvars.bind_contextvars(job_id=message.job.job_id, video_id=message.job.video_id)
                 self._phase = self._phase.understood(message.job)
+                queued = round(self._phase.receipt.queued_seconds, 1)
+                log.info("job.received", uri=message.job.audio_uri, run=self._subject.run, queued_seconds=queued)
             if message.unknown_fields:
                 log.info("job.unknown_fields", count=message.unknown_fields, fields=message.unknown_names)
         if self._message.fault is not None:
@@ -300,7 +302,7 @@ class JobAttempt:
         if self._rules.log_costs:
             cost = ended.cost
             log.info("job.cost", usd=round(cost.usd, 6), savings_percent=round(cost.savings_percent, 2))
-        log.info("job.done", words=outcomes.words_count, audio_seconds=round(transcribed.duration_seconds, 3))
+        log.info("job.done", **reporting.log_fields(ended, outcomes, with_cost=self._rules.log_costs))
         now = self._tools.clock.now()
         return ended, traced(reporting.completion(self._subject, ended, outcomes, keyterms, now))
 
@@ -318,7 +320,13 @@ class JobAttempt:
             first_seen=record.first_seen if record else self._phase.receipt.started_at,
             now=now,
         )
-        log.warning("job.failed", code=letter.code, dead_letter_id=letter.dead_letter_id, reason=letter.message)
+        log.warning(
+            "job.failed",
+            code=letter.code,
+            dead_letter_id=letter.dead_letter_id,
+            reason=letter.message,
+            suggested_action=reporting.action_for(error),
+        )
         known = reporting.known_of(ended)
         return ended, traced(reporting.failure(self._subject, error, letter, known, ended.cost, now))
 

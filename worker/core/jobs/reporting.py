@@ -116,6 +116,26 @@ def completion(
     return _stored(event), _stored(cost_event(subject, ended.cost, "completed", now))
 
 
+def log_fields(ended: Ended[Transcribing], outcomes: JobOutput, *, with_cost: bool) -> dict[str, object]:
+    """Return what the log says of a completed job; its cost only `with_cost`."""
+    phase, spent, cost = ended.phase, ended.spent, ended.cost
+    seconds, artefacts = spent.audio_seconds or 0.0, outcomes.artefacts
+    written = (artefacts.words, artefacts.paragraphs, artefacts.transcript, artefacts.srt, artefacts.vtt)
+    fields: dict[str, object] = {
+        "method": phase.method_used(spent.chunks),
+        "engines": [chunk.engine for chunk in spent.chunks],
+        "seconds": round(ended.seconds, 3),
+        "audio_seconds": round(seconds, 3),
+        "speed": round(seconds / ended.seconds, 1) if ended.seconds else 0.0,
+        "words": outcomes.words_count,
+        "flags": [name for name, is_set in outcomes.flags.model_dump().items() if is_set],
+        "chunks_resumed": phase.chunks_resumed,
+        "artefacts": [artefact.uri for artefact in written if artefact is not None],
+    }
+    costs = {"usd": round(cost.usd, 6), "savings_percent": round(cost.savings_percent, 2)} if with_cost else {}
+    return fields | costs
+
+
 def known_of(ended: Ended[Received]) -> PartialMetadata:
     """Return what the last phase of a failed attempt knew."""
     phase, spent, chunks = ended.phase, ended.spent, ended.spent.chunks
@@ -227,6 +247,11 @@ def code_of(error: Exception) -> ErrorCode:
     return error.code if isinstance(error, WorkerError) else ErrorCode.INTERNAL_ERROR
 
 
+def action_for(error: Exception) -> str:
+    """Return what an operator or publisher can do about it."""
+    return error.suggested_action if isinstance(error, WorkerError) else WORKER_FAULT_ACTION
+
+
 def _failure(error: Exception, reference: str) -> Failure:
     transient = isinstance(error, Retryable) or not isinstance(error, WorkerError)
     return Failure(
@@ -234,7 +259,7 @@ def _failure(error: Exception, reference: str) -> Failure:
         error_code=code_of(error),
         error_message=_message_of(error),
         is_retryable=transient,
-        suggested_action=error.suggested_action if isinstance(error, WorkerError) else WORKER_FAULT_ACTION,
+        suggested_action=action_for(error),
         support_reference=reference,
         violations=error.violations if isinstance(error, InvalidJob) else (),
     )

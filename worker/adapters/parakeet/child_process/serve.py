@@ -115,7 +115,7 @@ def _quiet(options: EngineOptions) -> None:
     os.dup2(2, 1)
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    configure_logging(options.log_format)
+    configure_logging(options.log_format, options.log_level)
 
 
 class _LastWords:
