@@ -9,7 +9,7 @@ import typer
 from schemas.codes import CaptionFormat, Method
 from worker.commands.group import EXIT_CODES, CommandGroup, run_to_exit
 from worker.dlq_cli import Json, dlq
-from worker.jobs_cli import job, submit, watch
+from worker.jobs_cli import KeytermOption, KeytermsFile, job, submit, watch
 
 
 class LocalOutput(StrEnum):
@@ -209,18 +209,22 @@ def transcribe(
     output: Annotated[
         list[LocalOutput] | None, typer.Option(help="captions, or a page to read, besides the standard files")
     ] = None,
+    keyterm: KeytermOption = None,
+    keyterms_file: KeytermsFile = None,
     embed_audio: Annotated[
         bool, typer.Option("--embed-audio", help="for the page: the audio inside it, not beside it")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Transcribe local files with the worker's engine and artefacts, without Pub/Sub."""
+    from worker.commands.keyterms import keyterms_of
     from worker.commands.transcribe import PageOptions
     from worker.commands.transcribe import transcribe as command
 
     captions = [CaptionFormat(wanted.value) for wanted in output or [] if wanted is not LocalOutput.HTML]
     page = PageOptions(embeds_audio=embed_audio) if LocalOutput.HTML in (output or []) else None
-    command(files, out, video_id=video_id, captions=captions, page=page, as_json=as_json)
+    keyterms = keyterms_of(keyterm or [], keyterms_file)
+    command(files, out, video_id=video_id, captions=captions, page=page, keyterms=keyterms, as_json=as_json)
 
 
 @app.command()
@@ -228,12 +232,15 @@ def accuracy(
     manifest: Annotated[
         Path, typer.Option(help="JSON lines with audio_filepath and text, as NeMo's", exists=True, dir_okay=False)
     ],
+    keyterm: KeytermOption = None,
+    keyterms_file: KeytermsFile = None,
     as_json: Json = False,
 ) -> None:
-    """Word error rate of files whose words are known, by file and format, with the model that is set."""
+    """Word error rate of files whose words are known, by file, format and condition, with the model that is set."""
     from worker.commands.accuracy import accuracy as command
+    from worker.commands.keyterms import keyterms_of
 
-    command(manifest, as_json=as_json)
+    command(manifest, keyterms=keyterms_of(keyterm or [], keyterms_file), as_json=as_json)
 
 
 @app.command()

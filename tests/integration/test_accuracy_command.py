@@ -25,13 +25,13 @@ def test_each_file_is_scored_by_its_words_and_a_missing_one_fails_alone(tmp_path
     speech = Path(shutil.copy(SPEECH, tmp_path / SPEECH.name))
     lines = [
         {"audio_filepath": speech.name, "duration": 21.4, "text": TEXT},
-        {"audio_filepath": str(speech), "text": "something else"},
+        {"audio_filepath": str(speech), "text": "something else", "condition": "wrong", "keyterms": ["Anna", "Zed"]},
         {"audio_filepath": "missing.wav", "text": "nothing"},
     ]
     manifest = tmp_path / "manifest.jsonl"
     manifest.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
-    done = accuracy(manifest, "--json")
+    done = accuracy(manifest, "--json", "--keyterm", "maria")
 
     assert done.returncode == 1
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"file"')]
@@ -42,6 +42,9 @@ def test_each_file_is_scored_by_its_words_and_a_missing_one_fails_alone(tmp_path
     assert right["word_error_rate_percent"] < 15
     assert right["written_word_error_rate_percent"] >= right["word_error_rate_percent"]
     assert wrong["word_error_rate_percent"] > 100
+    assert (right["keyterm_recall_percent"], right["keyterm_precision_percent"]) == (100, 100)
+    assert (wrong["keyterm_recall_percent"], wrong["keyterm_precision_percent"]) == (None, 0)
+    assert (right["condition"], wrong["condition"]) == (None, "wrong")
 
 
 @pytest.mark.parametrize(
@@ -50,6 +53,8 @@ def test_each_file_is_scored_by_its_words_and_a_missing_one_fails_alone(tmp_path
         ("{", "Expecting"),
         ('{"text": "x"}', "audio_filepath"),
         ('{"audio_filepath": "a", "text": "b", "offset": 3}', "offset"),
+        ('{"audio_filepath": "a", "text": "b", "keyterms": ["c", ""]}', "keyterms: 1: must not be empty"),
+        ('{"audio_filepath": "a", "text": "b", "keyterms": "c"}', "keyterms: must be a list"),
     ],
 )
 def test_a_line_that_is_no_entry_is_named_before_a_model_is_loaded(tmp_path: Path, line: str, reason: str) -> None:

@@ -191,6 +191,30 @@ def test_a_failure_of_an_earlier_call_is_replaced_by_the_next_run(
     assert files["words_file"].is_file()
 
 
+def test_the_same_audio_with_other_keyterms_is_another_job(worker: ScriptedWorker, calls: ThreadPoolExecutor) -> None:
+    jobs = {}
+    file = audio("v12")
+    for name, keyterms in {"none": (), "two": ("Zed", "Harbor"), "the same": ("Harbor", "Zed")}.items():
+        call = calls.submit(transcribe, file, "v12", keyterms=keyterms)
+        jobs[name], _ = worker.take()
+        worker.publish(completed(jobs[name]))
+        call.result(PATIENCE_SECONDS)
+
+    assert [jobs[name].keyterms for name in jobs] == [(), ("Harbor", "Zed"), ("Harbor", "Zed")]
+    assert jobs["none"].job_id != jobs["two"].job_id == jobs["the same"].job_id
+    assert len({job.audio_uri for job in jobs.values()}) == 1
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("keyterms", [("",), ("x" * 61,), "Zed", ("ok", 7), ("name",) * 101])
+def test_what_is_no_keyterm_is_refused_before_anything_is_uploaded(keyterms: Any) -> None:
+    with pytest.raises(JobRejected, match=r"^keyterms"):
+        transcribe(audio("v13"), "v13", keyterms=keyterms)
+
+    with storage.Client(project=PROJECT) as client:
+        assert list(client.bucket(AUDIO_BUCKET).list_blobs(prefix="v13")) == []
+
+
 @pytest.mark.parametrize("retryable", [True, False])
 def test_a_failure_of_this_call_is_raised(
     worker: ScriptedWorker, calls: ThreadPoolExecutor, *, retryable: bool

@@ -40,6 +40,20 @@ def test_each_file_gets_its_artefacts_and_one_that_is_no_audio_fails_alone(tmp_p
     assert {Path(name) for name in good["artefacts"]} == set((tmp_path / "out").iterdir())
 
 
+def test_the_keyterms_that_were_found_are_in_the_line_of_the_file(tmp_path: Path) -> None:
+    terms = tmp_path / "terms.txt"
+    terms.write_text("maria\n\n.*\n")
+
+    done = transcribe(
+        SPEECH, "--out", tmp_path / "out", "--keyterm", "Anna", "--keyterm", "Zed", "--keyterms-file", terms, "--json"
+    )
+
+    assert done.returncode == 0, done.stderr
+    (told,) = (json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"file"'))
+    assert told["keyterms_found"] == ["Anna", "maria"]
+    assert ".*" in told["keyterms_unspeakable"]
+
+
 def test_a_model_that_cannot_be_loaded_is_an_error_with_its_remedy(tmp_path: Path) -> None:
     missing = tmp_path / "missing.nemo"
 

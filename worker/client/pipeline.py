@@ -34,7 +34,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
@@ -59,6 +59,7 @@ __all__ = ["ArtefactChanged", "PipelineMisconfigured", "TranscriptionFailed", "t
 TRANSFER_SECONDS = 300
 MOST_OF_A_VIDEO_ID = 115
 """Characters of a video id in a job id, which has room for 128."""
+DIGEST_CHARACTERS = 12
 MOST_RUNS_OF_A_CALL = 3
 """A call's own run, and the runs that replace failures of earlier calls."""
 
@@ -82,19 +83,21 @@ def transcribe(
     output_dir: str | os.PathLike[str] | None = None,
     *,
     timeout_seconds: float | None = None,
+    keyterms: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Transcribe an audio file on the worker and write the artefacts to `output_dir`. Blocks.
 
     The default folder is the one in which the pipeline looks for transcripts: `Raw/Transcripts` beside an audio file
     in `Raw/Audio`, otherwise `output/Raw/Transcripts` below the pipeline's `BASE_DIR` (/tmp on Cloud Run, else the
-    working directory). The default timeout is `TRANSCRIPTION_TIMEOUT`.
+    working directory). The default timeout is `TRANSCRIPTION_TIMEOUT`. `keyterms` are names and terms to prefer; the
+    same audio with other keyterms is another job, whose artefacts replace the former ones.
 
     Returns `words_file`, `paragraphs_file` and `transcript_json_file` as `pathlib.Path`, and `transcription_metadata`
     with `cost_estimate` in dollars. Raises `TranscriptionFailed`, `TimeoutError`, `PipelineMisconfigured` for a
-    variable that is missing or wrong, `schemas.job.JobRejected` for a bad `video_id`, `ArtefactChanged`, `OSError` for
-    an unreadable audio file, or what Google's clients raise. No half-written file is left.
+    variable that is missing or wrong, `schemas.job.JobRejected` for a bad `video_id` or keyterm, `ArtefactChanged`,
+    `OSError` for an unreadable audio file, or what Google's clients raise. No half-written file is left.
     """
-    call = _Call(audio_file_path, video_id, output_dir, timeout_seconds)
+    call = _Call(audio_file_path, video_id, output_dir, timeout_seconds, keyterms)
     call.upload()
     retry_of: FailedEvent | None = None
     while True:
@@ -116,13 +119,14 @@ async def transcribe_async(
     output_dir: str | os.PathLike[str] | None = None,
     *,
     timeout_seconds: float | None = None,
+    keyterms: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Do the same as `transcribe` without blocking the event loop; a waiting call occupies no thread.
 
     When the task is cancelled the wait ends at once, and a job that was not submitted is not submitted. A submitted
     job cannot be recalled; it expires if the worker has not begun it by the call's deadline.
     """
-    call = await asyncio.to_thread(_Call, audio_file_path, video_id, output_dir, timeout_seconds)
+    call = await asyncio.to_thread(_Call, audio_file_path, video_id, output_dir, timeout_seconds, keyterms)
     try:
         await asyncio.to_thread(call.upload)
         retry_of: FailedEvent | None = None
@@ -148,6 +152,7 @@ class _Call:
         video_id: str,
         output_dir: str | os.PathLike[str] | None,
         timeout_seconds: float | None,
+        keyterms: Sequence[str] = (),
     ) -> None:
         started_at, started = datetime.now(timezone.utc), time.monotonic()
         self._settings = PipelineSettings.read(timeout_seconds)
@@ -155,7 +160,7 @@ class _Call:
         self._audio = Path(audio_file_path)
         self._folder = transcripts_folder(self._audio) if output_dir is None else Path(output_dir)
         self._ends_at = started + self._settings.timeout_seconds
-        self._job = _job(self._audio, video_id, self._settings, started_at)
+        self._job = _job(self._audio, video_id, self._settings, started_at, keyterms)
         self._submitted_at, self._runs = started_at, 0
         self._end: JobEnd | None = None
         self._abandoned = threading.Event()
@@ -241,18 +246,25 @@ class _Call:
             }
 
 
-def _job(audio: Path, video_id: str, settings: PipelineSettings, started_at: datetime) -> TranscriptionJob:
+def _job(
+    audio: Path, video_id: str, settings: PipelineSettings, started_at: datetime, keyterms: Sequence[str]
+) -> TranscriptionJob:
     digest = _digest(audio)
+    request = digest
+    if keyterms:  # the same audio with other keyterms is another job
+        parts = json.dumps([digest, *sorted(map(str, keyterms))])
+        request = hashlib.sha256(parts.encode()).hexdigest()[:DIGEST_CHARACTERS]
     document = {
-        "job_id": f"{video_id[:MOST_OF_A_VIDEO_ID]}-{digest}",
+        "job_id": f"{video_id[:MOST_OF_A_VIDEO_ID]}-{request}",
         "video_id": video_id,
         "audio_uri": f"gs://{settings.audio_bucket}/{video_id}/{digest}{audio.suffix}",
         "expires_at": (started_at + timedelta(seconds=settings.timeout_seconds)).isoformat(),
+        **({"keyterms": keyterms if isinstance(keyterms, str) else [*keyterms]} if keyterms else {}),
     }
     try:
         return parse_job(json.dumps(document).encode())[0]
     except JobRejected as exc:  # the other fields are made from the id, and would repeat its fault
-        faults = tuple(fault for fault in exc.violations if fault.startswith("video_id"))
+        faults = tuple(fault for fault in exc.violations if fault.startswith(("video_id", "keyterms")))
         raise JobRejected(faults or exc.violations) from None
 
 
@@ -261,7 +273,7 @@ def _digest(path: Path) -> str:
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             checksum.update(block)
-    return checksum.hexdigest()[:12]
+    return checksum.hexdigest()[:DIGEST_CHARACTERS]
 
 
 @contextmanager

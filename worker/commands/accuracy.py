@@ -3,9 +3,14 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from schemas.decoding import violations
+from schemas.keyterms import Keyterms
 from worker.app.decoder import make_decoder
 from worker.app.recogniser import make_engine
 from worker.commands.accuracy_figures import FileScore, ManifestEntry, fields, score, table
@@ -18,11 +23,14 @@ from worker.settings import CloudSettings, EngineSettings, JobSettings
 from worker.telemetry import configure_logging
 
 
-def accuracy(manifest: Path, *, as_json: bool) -> None:
-    """Transcribe every file of the manifest and print its score. Exit 1 where a file failed, 2 for a bad manifest."""
+def accuracy(manifest: Path, *, keyterms: tuple[str, ...] = (), as_json: bool) -> None:
+    """Transcribe every file of the manifest and print its score. Exit 1 where a file failed, 2 for a bad manifest.
+
+    `keyterms` are those of files whose line has none.
+    """
     settings = load_settings()
     configure_logging("json" if as_json else "auto")
-    entries = read_manifest(manifest)
+    entries = [replace(entry, keyterms=entry.keyterms or keyterms) for entry in read_manifest(manifest)]
     scores = asyncio.run(_scores(settings.engine, settings.cloud, settings.jobs, entries, as_json=as_json))
     if as_json:
         for one in scores:
@@ -36,8 +44,8 @@ def accuracy(manifest: Path, *, as_json: bool) -> None:
 def read_manifest(manifest: Path) -> list[ManifestEntry]:
     """Read NeMo's format: a JSON object a line, with `audio_filepath` (absolute, or beside the manifest) and `text`.
 
-    Ours are `words`, a list of {"word", "start"} as in our transcripts, and `condition`, a text to group files by. Ends
-    the command where a line is none of that.
+    Ours are `words`, a list of {"word", "start"} as in our transcripts, `condition`, a text to group files by, and
+    `keyterms`, as in a job. Ends the command where a line is none of that.
     """
     entries = []
     for number, text in enumerate(manifest.read_text(encoding="utf-8").splitlines(), start=1):
@@ -45,6 +53,9 @@ def read_manifest(manifest: Path) -> list[ManifestEntry]:
             continue
         try:
             entries.append(_entry(json.loads(text), manifest.parent))
+        except ValidationError as exc:
+            faults = "; ".join(violations(exc)).removeprefix("message: ")
+            fail(f"{manifest}:{number}: keyterms: {faults}", EXIT_USAGE)
         except (ValueError, KeyError, TypeError) as exc:
             fail(f"{manifest}:{number}: {exc!r}; a line is an object with audio_filepath and text", EXIT_USAGE)
     if not entries:
@@ -61,6 +72,7 @@ def _entry(row: Mapping[str, Any], folder: Path) -> ManifestEntry:
         text=str(row["text"]),
         words=words,
         condition=str(row.get("condition") or ""),
+        keyterms=TypeAdapter[tuple[str, ...]](Keyterms).validate_python(row.get("keyterms") or ()),
     )
 
 
@@ -76,7 +88,7 @@ async def _scores(
     async with make_engine(settings, cloud) as engine:
         for entry in entries:
             try:
-                done = await transcribe_file(jobs, decoder, engine, entry.audio, lambda **_: None)
+                done = await transcribe_file(jobs, decoder, engine, entry.audio, lambda **_: None, entry.keyterms)
             except (WorkerError, OSError) as exc:
                 if as_json:
                     print(json.dumps({"file": str(entry.audio), "error": str(exc)}), flush=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from schemas.speech import Word
 from worker.commands.tables import NOTHING, Field, FittedTable
+from worker.core.transcript.keyterms import NO_KEYTERMS, KeytermScore, SpokenText, keyterm_score
 from worker.core.transcript.word_errors import TimedWord, WordErrors, drift_seconds, spoken_words, word_errors
 
 _MOST_DECIMALS = 3
@@ -24,6 +25,8 @@ class ManifestEntry:
     """Words with their starts, for the drift; empty where the manifest has none."""
     condition: str = ""
     """The recording's condition, such as clean or "noise 10 dB"; empty where the manifest has none."""
+    keyterms: tuple[str, ...] = ()
+    """Names and terms to prefer."""
 
     @property
     def format(self) -> str:
@@ -42,6 +45,7 @@ class FileScore:
     """Errors of words with case and punctuation."""
     spoken: WordErrors
     """Errors of words in lower case, without punctuation."""
+    keyterms: KeytermScore
 
     @property
     def timed_words(self) -> list[TimedWord]:
@@ -58,6 +62,7 @@ def score(entry: ManifestEntry, audio_seconds: float, words: Sequence[Word]) -> 
         words=tuple(words),
         written=word_errors(entry.text.split(), text.split()),
         spoken=word_errors(spoken_words(entry.text), spoken_words(text)),
+        keyterms=keyterm_score(entry.keyterms, SpokenText([entry.text]), SpokenText([text])),
     )
 
 
@@ -103,12 +108,22 @@ def _worst_drift(scores: Scores) -> float | None:
     return max((drift for drift in drifts if drift is not None), key=abs, default=None)
 
 
+def _keyterm_recall(scores: Scores) -> float | None:
+    return sum((one.keyterms for one in scores), NO_KEYTERMS).recall_percent
+
+
+def _keyterm_precision(scores: Scores) -> float | None:
+    return sum((one.keyterms for one in scores), NO_KEYTERMS).precision_percent
+
+
 FIGURES = (
     Figure(field="audio_seconds", title="seconds", of=_seconds, style=".1f", rank=2),
     Figure(field="words", title="words", of=_word_count, rank=1),
     Figure(field="word_error_rate_percent", title="WER %", of=_spoken_percent, style=".2f", rank=0),
     Figure(field="written_word_error_rate_percent", title="as written %", of=_written_percent, style=".2f", rank=1),
     Figure(field="drift_seconds", title="drift s", of=_worst_drift, style="+.3f", rank=3),
+    Figure(field="keyterm_recall_percent", title="keyterms %", of=_keyterm_recall, style=".2f", rank=1),
+    Figure(field="keyterm_precision_percent", title="precision %", of=_keyterm_precision, style=".2f", rank=2),
 )
 
 

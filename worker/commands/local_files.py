@@ -21,14 +21,17 @@ from schemas.state import Checkpoint
 from schemas.text import plain, plain_json
 from worker.adapters.machine.clock import SystemClock
 from worker.commands.console import line, out
+from worker.commands.keyterms import keyterms_text
 from worker.commands.transcribe import PageOptions
 from worker.core.jobs import transcription
 from worker.core.jobs.engine_trust import EngineTrust
+from worker.core.jobs.keyterms import KeytermFields, keyterm_fields
 from worker.core.jobs.ladder import Ladder
 from worker.core.jobs.output import CAPTIONS, MODEL_ARCHITECTURE
 from worker.core.jobs.routing import Route
 from worker.core.jobs.unpacking import unpacked
 from worker.core.transcript.artefacts import ArtefactInfo, render_artefacts
+from worker.core.transcript.keyterms import with_sound
 from worker.errors import WorkerError
 from worker.ports import AudioDecoder, EngineFacts, WindowRecogniser
 from worker.settings import JobSettings
@@ -38,16 +41,20 @@ GIB = 1024**3
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """The folder of the artefacts, and the files to write besides the standard ones."""
+    """The folder of the artefacts, the files to write besides the standard ones, and the terms to prefer."""
 
     folder: Path
     captions: frozenset[Artefact]
     page: PageOptions | None
+    keyterms: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, folder: Path, captions: Sequence[CaptionFormat], page: PageOptions | None) -> Self:
+    def of(
+        cls, folder: Path, captions: Sequence[CaptionFormat], page: PageOptions | None, keyterms: tuple[str, ...] = ()
+    ) -> Self:
         """Return them as the command line names them."""
-        return cls(folder=folder, captions=frozenset(CAPTIONS[wanted] for wanted in captions), page=page)
+        kinds = frozenset(CAPTIONS[wanted] for wanted in captions)
+        return cls(folder=folder, captions=kinds, page=page, keyterms=keyterms)
 
 
 async def transcribe_all(
@@ -73,15 +80,18 @@ async def transcribe_all(
             for name, file in named.items():
                 bar = partial(bars.update, bars.add_task(name, total=None))
                 try:
-                    heard = await transcribe_file(jobs, decoder, recogniser, file, bar)
+                    heard = await transcribe_file(jobs, decoder, recogniser, file, bar, outputs.keyterms)
                 except WorkerError as exc:
                     failed += 1
                     told: dict[str, object] = {"file": str(file), "error_code": exc.code.value, "error": str(exc)}
                     _say(as_json, told, line(("failed", "red"), f" {file}: {exc}"))
                     continue
-                written = _write(name, file, heard, recogniser.facts, outputs)
+                keyterms = await keyterm_fields(outputs.keyterms, heard, recogniser)
+                written = _write(name, file, heard, recogniser.facts, outputs, keyterms)
                 told = {"file": str(file), "words": len(heard.words), "artefacts": written}
-                _say(as_json, told, line(f"{file}: {len(heard.words)} words"))
+                if outputs.keyterms:
+                    told |= keyterms
+                _say(as_json, told, line(f"{file}: {len(heard.words)} words{keyterms_text(**keyterms)}"))
     return failed
 
 
@@ -91,13 +101,14 @@ async def transcribe_file(
     engine: WindowRecogniser,
     file: Path,
     bar: Callable[..., None],
+    keyterms: tuple[str, ...] = (),
 ) -> transcription.Transcribed:
     """Transcribe one file by Parakeet alone; `bar` receives total and completed seconds. Raises `WorkerError`."""
     async with _without_gzip(jobs, file) as audio:
         bar(total=(await decoder.probe(audio)).duration_seconds)
         return await transcription.Transcription(
             decoder=decoder,
-            transcribe=_ladder(engine, file.name).transcribe,
+            transcribe=_ladder(engine, file.name, with_sound(keyterms)).transcribe,
             store=_NoStore(),
             key="",
             paid_key="",
@@ -121,7 +132,7 @@ def _linked(folder: Path, file: Path) -> Path:
     return link
 
 
-def _ladder(engine: WindowRecogniser, job_id: str) -> Ladder:
+def _ladder(engine: WindowRecogniser, job_id: str, keyterms: tuple[str, ...]) -> Ladder:
     """Parakeet alone: a local file costs nothing but time."""
     clock = SystemClock()
     return Ladder(
@@ -134,6 +145,7 @@ def _ladder(engine: WindowRecogniser, job_id: str) -> Ladder:
         may_use_parakeet=True,
         language="en",
         job_id=job_id,
+        keyterms=keyterms,
     )
 
 
@@ -143,6 +155,7 @@ def _write(
     heard: transcription.Transcribed,
     engine: EngineFacts,
     outputs: Outputs,
+    keyterms: KeytermFields,
 ) -> list[str]:
     with file.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
@@ -168,7 +181,7 @@ def _write(
 
         transcript = outputs.folder / Artefact.TRANSCRIPT.file_name(video_id)
         engines = [chunk.engine for chunk in heard.chunks]
-        written.append(str(write_page(transcript, file, engines, engine, outputs.page)))
+        written.append(str(write_page(transcript, file, engines, engine, outputs.page, keyterms)))
     return written
 
 

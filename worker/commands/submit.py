@@ -11,6 +11,7 @@ from schemas.text import plain_json
 from worker import client
 from worker.client.awaited import AwaitedJob
 from worker.commands.console import EXIT_FAILED, fail, line, load_settings, out
+from worker.commands.keyterms import keyterms_text
 from worker.telemetry.logs import warn_in_plain_text
 
 MOST_OF_A_MESSAGE = 2_000
@@ -61,7 +62,9 @@ def describe(event: Event) -> Text:
                 head,
                 ("completed", "green"),
                 f" {told.words_count} words in {told.audio_duration_seconds:.0f} s of audio, ",
-                f"{told.processing_speed_ratio:.0f}x real time, {_value(told.method_used)}: ",
+                f"{told.processing_speed_ratio:.0f}x real time, {_value(told.method_used)}",
+                keyterms_text(told.keyterms_found, told.keyterms_unspeakable),
+                ": ",
                 event.artefacts.words.uri,
             )
         case FailedEvent(error=error):

@@ -28,6 +28,7 @@ def transcribe(
     video_id: str | None,
     captions: Sequence[CaptionFormat],
     page: PageOptions | None = None,
+    keyterms: tuple[str, ...] = (),
     as_json: bool,
 ) -> None:
     """Write each file's artefacts to `folder`. Exit 1 when a file failed; the others are done all the same."""
@@ -42,7 +43,7 @@ def transcribe(
     from worker.commands.local_files import Outputs, transcribe_all  # noqa: PLC0415
 
     decoder = make_decoder(settings.jobs, settings.engine)
-    outputs, model_name = Outputs.of(folder, captions, page), settings.engine.parakeet_model_name
+    outputs, model_name = Outputs.of(folder, captions, page, keyterms), settings.engine.parakeet_model_name
     transcribing = transcribe_all(model_name, settings.jobs, decoder, engine, named, outputs, as_json=as_json)
     if asyncio.run(transcribing):
         raise SystemExit(EXIT_FAILED)

@@ -14,16 +14,23 @@ from urllib.parse import quote
 from worker.adapters.web.rendering import span, standalone
 from worker.app.page.overview import segment_of
 from worker.app.page.transcript import read_transcript
+from worker.commands.keyterms import keyterms_text
 from worker.commands.transcribe import PageOptions
+from worker.core.jobs.keyterms import KeytermFields
 from worker.ports import EngineFacts
 
 
 def write_page(
-    transcript_file: Path, audio: Path, engines: Sequence[str], engine: EngineFacts, options: PageOptions
+    transcript_file: Path,
+    audio: Path,
+    engines: Sequence[str],
+    engine: EngineFacts,
+    options: PageOptions,
+    keyterms: KeytermFields,
 ) -> Path:
     """Write the page beside the transcript artefact and return its path. Raises `OSError`.
 
-    `engines` are those of the chunks, in the order of the audio.
+    `engines` are those of the chunks, in the order of the audio; `keyterms` say which were found.
     """
     folder = transcript_file.parent
     source = _embedded(audio) if options.embeds_audio else _relative(audio, folder)
@@ -35,7 +42,8 @@ def write_page(
     noun = "word" if transcript.words_count == 1 else "words"
     lede = (
         f"{transcript.words_count:,} {noun} in {span(transcript.duration_seconds)} of audio. "
-        f"Transcribed on {now:%Y-%m-%d} at {now:%H:%M} UTC by {Path(engine.model_name).name} on {engine.device_name}."
+        f"Transcribed on {now:%Y-%m-%d} at {now:%H:%M} UTC by {Path(engine.model_name).name} on {engine.device_name}"
+        f"{keyterms_text(**keyterms)}."
     )
     page = standalone(transcript, title=audio.name, lede=lede, version=version("klipstream-worker"))
     path = transcript_file.with_suffix(".html")

@@ -7,8 +7,8 @@ from schemas.speech import Word
 from worker.commands.accuracy_figures import FileScore, ManifestEntry, fields, score, table
 
 
-def scored(name: str, text: str, transcript: str, condition: str = "") -> FileScore:
-    entry = ManifestEntry(audio=Path(name), text=text, condition=condition)
+def scored(name: str, text: str, transcript: str, condition: str = "", keyterms: tuple[str, ...] = ()) -> FileScore:
+    entry = ManifestEntry(audio=Path(name), text=text, condition=condition, keyterms=keyterms)
     words = [Word(word, place * 1.0, place + 0.5, 0.9) for place, word in enumerate(transcript.split())]
     return score(entry, 2.0, words)
 
@@ -33,6 +33,8 @@ def test_a_file_has_every_figure_as_a_member_of_its_object() -> None:
         "word_error_rate_percent": 50.0,
         "written_word_error_rate_percent": 100.0,
         "drift_seconds": None,
+        "keyterm_recall_percent": None,
+        "keyterm_precision_percent": None,
     }
 
 
@@ -59,3 +61,19 @@ def test_files_are_summed_up_by_condition_and_by_format() -> None:
 
 def test_a_figure_that_no_file_has_is_no_column() -> None:
     assert all(len(row) == 6 for row in rows([scored("a.wav", "one", "one")]))
+
+
+def test_keyterms_are_counted_over_all_files_of_a_group() -> None:
+    terms = ("Zed", "Harbor Nine", "never")
+    scores = [
+        scored("a.wav", "Zed met Zed.", "zed met ned", keyterms=terms),
+        scored("b.wav", "At Harbor Nine.", "zed harbor nine", keyterms=terms),
+        scored("c.wav", "Nothing.", "nothing", keyterms=terms),
+    ]
+
+    found = [fields(one) for one in scores]
+    (every,) = (row for row in rows(scores) if row[0] == "all")
+
+    assert [one["keyterm_recall_percent"] for one in found] == [50.0, 100.0, None]
+    assert [one["keyterm_precision_percent"] for one in found] == [100.0, 50.0, None]
+    assert every[-2:] == ["66.67", "66.67"]

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 import pytest
 
 from worker.commands.transcript_page import PageOptions, write_page
+from worker.core.jobs.keyterms import KeytermFields
 from worker.ports import EngineFacts
 
 ENGINE = EngineFacts(
@@ -18,6 +19,7 @@ ENGINE = EngineFacts(
     languages=frozenset({"en"}),
 )
 WORD = {"word": "hello", "start": 0.5, "end": 0.9, "confidence": 0.5, "punctuated_word": "Hello."}
+KEYTERMS = KeytermFields(keyterms_found=("<b>Zed</b>",), keyterms_unspeakable=("Zo\u202eë",))
 ARTEFACT = {
     "metadata": {"duration": 2.0},
     "results": {
@@ -36,10 +38,19 @@ def page_of(folder: Path, audio: Path, *, embeds_audio: bool = False) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "audio_v_transcript.json").write_text(json.dumps(ARTEFACT))
     options = PageOptions(embeds_audio=embeds_audio)
-    path = write_page(folder / "audio_v_transcript.json", audio, ["parakeet"], ENGINE, options)
+    path = write_page(folder / "audio_v_transcript.json", audio, ["parakeet"], ENGINE, options, KEYTERMS)
     assert path == folder / "audio_v_transcript.html"
     assert [file.name for file in folder.iterdir() if "partial" in file.name] == []
     return path.read_text("utf-8")
+
+
+def test_the_page_says_which_keyterms_were_found(tmp_path: Path) -> None:
+    (tmp_path / "talk.wav").write_bytes(b"RIFF")
+
+    page = page_of(tmp_path / "out", tmp_path / "talk.wav")
+
+    assert "keyterms found: &lt;b&gt;Zed&lt;/b&gt;" in page
+    assert "Zo\\u202eë" in page
 
 
 def source_in(page: str) -> str:

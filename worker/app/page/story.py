@@ -185,6 +185,12 @@ def _facts(ended: CompletedEvent | FailedEvent | None, result: JobResult) -> Seq
             ("Device", metadata.device_used or "none"),
             ("Worker", metadata.worker or "not known"),
         ]
+    if isinstance(ended, CompletedEvent):
+        keyterms = {
+            "Keyterms found": ended.transcription_metadata.keyterms_found,
+            "Keyterms the model cannot spell": ended.transcription_metadata.keyterms_unspeakable,
+        }
+        facts += [(name, ", ".join(terms)) for name, terms in keyterms.items() if terms]
     if (letter := result.dead_letter) is not None:
         facts += [("Attempts", str(letter.attempts)), ("Crashes", str(letter.crashes))]
     facts += [(f"Event {event.event_type.value.rpartition('.')[2]}", event.event_id) for event in result.events]

@@ -192,7 +192,7 @@ class JobAttempt:
                 await claim.verify()
                 author = self._author(phase, transcribed)
                 outcomes = await self._tools.output.write(job, audio, transcribed, author)
-                keyterms = await keyterm_fields(phase, transcribed, self._tools.recogniser)
+                keyterms = await keyterm_fields(job.keyterms, transcribed, self._tools.recogniser)
                 ended, messages = self._completion(phase, transcribed, outcomes, keyterms)
                 marker = self._marker(job, messages, engines=tuple(chunk.engine for chunk in transcribed.chunks))
                 with stage("conclude"):

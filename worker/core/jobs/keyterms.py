@@ -3,7 +3,6 @@
 import asyncio
 from typing import TypedDict
 
-from worker.core.jobs.phases import Transcribing
 from worker.core.jobs.transcription import Transcribed
 from worker.core.transcript.keyterms import SpokenText, with_sound
 from worker.ports import WindowRecogniser
@@ -16,17 +15,19 @@ class KeytermFields(TypedDict):
     keyterms_unspeakable: tuple[str, ...]
 
 
-async def keyterm_fields(phase: Transcribing, transcribed: Transcribed, recogniser: WindowRecogniser) -> KeytermFields:
-    """Look the job's keyterms up in its transcript.
+async def keyterm_fields(
+    keyterms: tuple[str, ...], transcribed: Transcribed, recogniser: WindowRecogniser
+) -> KeytermFields:
+    """Look a job's keyterms up in its transcript.
 
     A term without a letter or digit is unspeakable for every engine; one that the model cannot spell is so where
     Parakeet did a chunk.
     """
-    keyterms = phase.job.keyterms
     if not keyterms:
         return KeytermFields(keyterms_found=(), keyterms_unspeakable=())
     audible = with_sound(keyterms)
-    unspelt = recogniser.unspeakable(audible) if phase.device(transcribed.chunks) else ()
+    by_parakeet = any(chunk.engine == "parakeet" for chunk in transcribed.chunks)
+    unspelt = recogniser.unspeakable(audible) if by_parakeet else ()
     found = await asyncio.to_thread(lambda: SpokenText(word.text for word in transcribed.words).found(keyterms))
     return KeytermFields(
         keyterms_found=found,

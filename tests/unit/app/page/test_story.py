@@ -27,6 +27,22 @@ def test_a_completed_job_lists_its_steps_costs_and_artefacts() -> None:
     assert story.is_concluded
 
 
+def test_a_completed_job_shows_its_keyterms_where_it_named_any() -> None:
+    event = completed("a")
+    metadata = event.transcription_metadata.model_copy(
+        update={"keyterms_found": ("Harbor Nine", "Zed"), "keyterms_unspeakable": ("名前",)}
+    )
+
+    with_keyterms = story_of(
+        JobTraces(job_id="a", result=result_of(event.model_copy(update={"transcription_metadata": metadata}))), NOW
+    )
+    without = story_of(JobTraces(job_id="a", result=result_of(event)), NOW)
+
+    assert ("Keyterms found", "Harbor Nine, Zed") in with_keyterms.facts
+    assert ("Keyterms the model cannot spell", "名前") in with_keyterms.facts
+    assert not any("Keyterms" in name for name, _ in without.facts)
+
+
 def test_a_failed_job_shows_reason_remedy_and_the_command_that_replays_it() -> None:
     story = story_of(JobTraces(job_id="a", result=result_of(failed("a"))), NOW)
 
