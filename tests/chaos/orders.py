@@ -64,8 +64,10 @@ def orders(rng: random.Random, audio: Sequence[Recording], *, good: int, bad: in
 
 
 def _good(number: int, recording: Recording) -> Order:
-    outputs = [[], ["srt"], ["srt", "vtt"]][number % 3]
-    return job_for(f"good-{number:03d}", recording.name, outputs=outputs)
+    fields: dict[str, object] = {"outputs": [[], ["srt"], ["srt", "vtt"]][number % 3]}
+    if number % 4 == 0:
+        fields["keyterms"] = ["Harbor Nine", f"Zed {number}", ".*"]
+    return job_for(f"good-{number:03d}", recording.name, **fields)
 
 
 def _bad(number: int) -> Order:
@@ -78,6 +80,7 @@ def _bad(number: int) -> Order:
         job_for(job_id, TEXT, fails_with=ErrorCode.UNSUPPORTED_SCHEMA_VERSION, schema_version=99),
         job_for(job_id, TEXT, fails_with=ErrorCode.INVALID_JOB, outputs="all of them"),
         job_for(job_id, TEXT, fails_with=ErrorCode.AUDIO_FORBIDDEN, bucket=FORBIDDEN_BUCKET),
+        job_for(job_id, TEXT, fails_with=ErrorCode.INVALID_JOB, keyterms=["fine", "a\tb"]),
     )
     return kinds[number % len(kinds)]
 

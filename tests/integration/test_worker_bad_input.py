@@ -117,6 +117,13 @@ NO_JOBS = [
         fields={"output_uri_prefix": "gs://local-worker-state/results/"},
         says=r"output_uri_prefix: must be in a bucket of OUTPUT_BUCKETS \(local-transcripts\)",
     ),
+    Refused(
+        name="bad keyterms",
+        fields={"keyterms": ["", "fine", "x" * 61, "a b c d e f g", "a\x1bb", 7]},
+        says=r"keyterms\.0: must not be empty.*keyterms\.2: .*60 characters.*keyterms\.3: .*6 words"
+        r".*keyterms\.4: .*control characters \(got 'a\\x1bb'\).*keyterms\.5: must be a string",
+    ),
+    Refused(name="101 keyterms", fields={"keyterms": ["a"] * 101}, says="keyterms: must have at most 100 items"),
 ]
 NO_AUDIO = [
     Refused(name="missing object", code=ErrorCode.AUDIO_NOT_FOUND, says="no object at gs://local-audio/audio"),
@@ -187,6 +194,13 @@ DONE = [
     ),
     Done(name="NaN in a float WAV", content=with_nan, flags=SHORT, seconds=10),
     Done(name="the pipeline's MP3", content=encoded("a.mp3", 65, *MP3), flags=Flags(), seconds=65),
+    Done(
+        name="keyterms that are no words",
+        content=encoded("a.wav", 5),
+        fields={"keyterms": [".*", "(?:a|b)+", "\u202e", "名前", "a", "A", *"bcdefghij" * 10]},
+        flags=SHORT,
+        seconds=5,
+    ),
     Done(name="M4A", content=encoded("a.m4a", 65, "-c:a", "aac"), flags=Flags(), seconds=65),
     Done(name="Opus", content=encoded("a.opus", 65, "-c:a", "libopus"), flags=Flags(), seconds=65),
     Done(name="WebM", content=encoded("a.webm", 65, "-c:a", "libopus"), flags=Flags(), seconds=65),

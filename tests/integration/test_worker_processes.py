@@ -91,5 +91,36 @@ async def test_a_stopped_workers_job_is_finished_by_another_with_the_same_artefa
     assert files == []
 
 
+async def test_a_killed_workers_job_with_keyterms_is_finished_by_another_with_the_same_artefacts(
+    cloud: Cloud, ten_minutes: Path
+) -> None:
+    fields = {"keyterms": ["Anna", "David", "Helen", "black box", ".*", "名前"]}
+    settings = {**SMALL_CHUNKS, "CLAIM_TTL_SECONDS": "3"}
+    async with cloud.pipeline() as pipeline:
+        uri = await pipeline.upload(ten_minutes)
+        with cloud.process("one", **settings) as one:
+            one.wait_ready()
+            await pipeline.submit(uri, **fields)
+            in_the_middle(one)
+            one.send(signal.SIGKILL)
+            one.wait(5)
+        with cloud.process("two", **settings) as two:
+            two.wait_ready()
+            await pipeline.submit(uri, **fields)
+            completed = (await pipeline.ending(seconds=300)).completed
+
+            disturbed = await pipeline.artefacts(completed)
+            await pipeline.forget("job-1")
+            await pipeline.submit(uri, **fields)
+            again = (await pipeline.ending(seconds=300)).completed
+            undisturbed = await pipeline.artefacts(again)
+
+    told, quiet = completed.transcription_metadata, again.transcription_metadata
+    assert CHUNKS_BEFORE <= len(one.logged("chunk.done")) <= told.chunks_resumed == len(two.logged("chunk.resumed"))
+    assert disturbed == undisturbed
+    assert told.keyterms_found == quiet.keyterms_found == ("Anna", "black box", "David", "Helen")
+    assert told.keyterms_unspeakable == quiet.keyterms_unspeakable == (".*", "名前")
+
+
 def files_below(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
