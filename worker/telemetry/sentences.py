@@ -84,9 +84,8 @@ SENTENCES: Mapping[str, str | tuple[str, ...]] = {
     ),
     "engine.loaded": "Loaded the model in {load_seconds:.1f} s and warmed up in {warm_up_seconds:.1f} s, on {device}",
     "engine.loading": (
-        "Loading the model {model}",
-        "Warming up on {device}",
-        "Starting the model runtime",
+        "Loading the model {model} ({phase})",
+        "Warming the model up on {device}",
     ),
     "engine.note_not_believed": "The checksum note beside {file} is not used: {reason}",
     "engine.precision_differs": "The model stores {stored} and is used in {used}: `prepare` makes it load faster",

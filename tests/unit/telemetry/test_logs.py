@@ -170,7 +170,7 @@ def test_a_failed_job_is_one_row_with_its_code_and_what_to_do(capsys: pytest.Cap
     logger.warning("job.failed", code="AUDIO_NOT_FOUND", reason="no object", suggested_action="upload it")
 
     (row,) = capsys.readouterr().err.splitlines()
-    assert row[8:] == " failed  vod-1: Failed, AUDIO_NOT_FOUND: no object; upload it"
+    assert row[8:] == " failed  vod-1  AUDIO_NOT_FOUND: no object  -> upload it"
 
 
 def test_a_row_is_wrapped_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,7 @@ class Intake:
         await first_of(asyncio.wait({pull}), grace())
         if not pull.done():
             abandon(pull)
-            log.warning("pull.abandoned")
+            log.info("pull.abandoned")  # as at every stop that meets an empty queue
             return ()
         if error := pull.exception():
             log.warning("pull.failed", reason=str(error))

@@ -71,7 +71,7 @@ def _open_parakeet(options: EngineOptions) -> Engine:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS then repeats itself bit for bit
     threading.Thread(target=_prefetch, args=(options.model_name,), name="prefetch", daemon=True).start()
     started = time.perf_counter()
-    log.info("engine.loading", phase="imports")
+    log.info("engine.loading", phase="imports", model=options.model_name)
     with _without_garbage_collection():
         from worker.adapters.parakeet.child_process.model import open_engine  # noqa: PLC0415  torch
 
