@@ -20,7 +20,7 @@ from tests.support.workers.console import command
 from tests.support.workers.pipeline import Pipeline
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped, job_bytes
 from worker.adapters.pubsub.pubsub import CallTimeouts
-from worker.commands import dlq
+from worker.commands import dlq_desk
 from worker.core.dead_letters import adoption
 from worker.embedded.local_cloud import (
     COMPLETION_TOPIC,
@@ -42,7 +42,7 @@ TOPICS = (JOBS_TOPIC, COMPLETION_TOPIC, DEAD_LETTER_TOPIC)
 
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dlq, "PULL_SECONDS", 0.5)
+    monkeypatch.setattr(dlq_desk, "PULL_SECONDS", 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +254,7 @@ async def test_a_letter_that_a_worker_adopted_is_replayed_like_any_other(
 
 COMMANDS = (
     ["list"],
-    ["show", "d1"],
+    ["show", "dead"],
     ["replay"],
     ["replay", "--execute"],
     ["drop", "--export", "dropped.jsonl"],
@@ -276,7 +276,7 @@ async def test_without_credentials_every_command_says_so_in_a_line(words: list[s
 async def test_without_a_server_every_command_says_so_in_a_line_below_its_retries(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dlq, "CallTimeouts", impatient)
+    monkeypatch.setattr(dlq_desk, "CallTimeouts", impatient)
     nowhere = {"HOME": str(tmp_path), "PUBSUB_EMULATOR_HOST": "127.0.0.1:1"}
 
     done = await command("dlq", *words, environment=nowhere)

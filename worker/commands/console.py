@@ -30,6 +30,11 @@ def out() -> Console:
     return _guarded(Console(soft_wrap=True, highlight=False, emoji=False))
 
 
+def err() -> Console:
+    """Return a console for remarks and for what moves, beside the results."""
+    return _guarded(Console(stderr=True, highlight=False, soft_wrap=True, emoji=False))
+
+
 def cell(value: object, style: str = "", *, most: int | None = None) -> Text:
     """Return any value as one line of visible text that is not markup."""
     return Text(plain(value, most), style)
@@ -57,7 +62,7 @@ def note(message: str) -> None:
 
 
 def _to_stderr(*parts: TextPart) -> None:
-    _guarded(Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)).print(line(*parts))
+    err().print(line(*parts))
 
 
 def demand_checkout(command: str) -> None:

@@ -106,10 +106,15 @@ class Card:
 
 def card(facts: Sequence[tuple[str, Text]], width: int) -> Iterator[Text]:
     """Yield the facts as lines of a name and a value, none of them wider than `width`."""
-    shown = [(name, value) for name, value in facts if value.plain not in EMPTY]
-    indent = max((cell_len(name) for name, _ in shown), default=0) + len(GAP)
+    shown = [(cell(name, "bold"), value) for name, value in facts if value.plain not in EMPTY]
+    indent = max((cell_len(name.plain) for name, _ in shown), default=0) + len(GAP)
+    indent = min(indent, max(len(GAP), width // 2))
     for name, value in shown:
-        head = Text(name.ljust(indent), "bold")
+        head = Text(" " * indent)
+        if cell_len(name.plain) + len(GAP) <= indent:
+            head = Text.assemble(name, " " * (indent - cell_len(name.plain)))
+        else:
+            yield from folded(name, width)
         for part in folded(value, max(1, width - indent)):
             yield head + part
             head = Text(" " * indent)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from tests.support.clock import FakeClock
 from worker.adapters.memory.pubsub import MemoryPubSub, MemoryTopic
 from worker.cli import app
-from worker.commands import dlq
+from worker.commands import dlq_desk
 from worker.ports import Delivery
 
 
@@ -80,5 +80,5 @@ def console_on(deliveries: list[Delivery]) -> Iterator[Broker]:
         "COMPLETION_TOPIC": "completions",
         "LOG_FORMAT": "console",
     }
-    with mock.patch.object(dlq, "open_pubsub", opened), mock.patch.dict(os.environ, environment):
+    with mock.patch.object(dlq_desk, "open_pubsub", opened), mock.patch.dict(os.environ, environment):
         yield broker

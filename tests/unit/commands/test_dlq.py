@@ -13,7 +13,7 @@ from typer.testing import Result
 from tests.support.jobs.harness import JobsRoom
 from tests.support.workers.console import Broker, console_on, run
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped, forwarded, job_bytes
-from worker.commands import dlq
+from worker.commands import dlq_desk
 from worker.core.jobs.attempt import Jobs
 from worker.errors import QueueServiceError
 
@@ -35,7 +35,7 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobsRoom:
     async def jobs(*_: Any) -> AsyncIterator[Jobs]:
         yield found.jobs
 
-    monkeypatch.setattr(dlq, "_jobs", jobs)
+    monkeypatch.setattr(dlq_desk, "_jobs", jobs)
     return found
 
 
@@ -96,7 +96,7 @@ def test_what_cannot_be_adopted_stays_with_its_reason_and_is_neither_replayed_no
         assert (replayed.exit_code, dropped.exit_code) == (1, 1)
         assert "replayed 2, 2 stay" in replayed.stdout
         assert "not adopted: Pub/Sub could not publish to completions: 403" in replayed.stdout
-        assert dlq.NOT_TRIED in replayed.stdout
+        assert dlq_desk.NOT_TRIED in replayed.stdout
         assert len(broker.free()) == 2
     assert (tmp_path / "dropped.jsonl").read_text() == ""
 

@@ -108,11 +108,27 @@ def test_dlq_list_as_json_holds_the_same_strings(text: str) -> None:
 
 @few
 @given(text=hostile_unicode)
-def test_dlq_show_shows_it_as_text_that_is_still_json(text: str) -> None:
-    with console_on([envelope(text)]), printed() as told:
-        dlq.show_one(text[:100], most=100)
+def test_dlq_show_shows_it_as_text_and_as_json_with_the_same_strings(text: str) -> None:
+    with console_on([envelope(text)]):
+        with printed() as card:
+            dlq.show_one(text[:100], most=100)
+        with printed() as told:
+            dlq.show_one(text[:100], most=100, as_json=True)
 
+    assert "what to do" in card.getvalue()
     assert json.loads(told.getvalue())["message"] == text
+
+
+@few
+@given(text=hostile_unicode)
+def test_dlq_groups_and_unknown_codes_show_it_as_text(text: str) -> None:
+    with console_on(letters(text)):
+        with printed() as told:
+            dlq.show_all(Selection(), most=100, as_json=False, by_code=True)
+        assert "dead letter(s)" in told.getvalue()
+        with printed() as told:
+            dlq.show_all(Selection(codes=frozenset({text + "?"})), most=100, as_json=False)
+        assert "no such code" in told.getvalue()
 
 
 @few

@@ -22,6 +22,8 @@ FORWARDING_PREFIX = "CloudPubSubDeadLetterSource"
 """Prefix of every attribute that Pub/Sub adds to a message it forwards."""
 
 MOST_OF_A_REASON = 300
+LEAST_OF_AN_ID, SHORT_ID = 4, 8
+"""Characters of an id that name a dead letter, and those that are shown."""
 MOST_OF_A_NAME = 128
 _MOST_DIGITS = 9
 
@@ -55,6 +57,10 @@ class Letter:
     attributes: Mapping[str, str]
     """Attributes that the publisher set."""
     ordering_key: str = ""
+    worker: str | None = None
+    """The worker that gave the job up; it, `crashes` and `first_seen` are known from envelopes alone."""
+    crashes: int | None = None
+    first_seen: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +84,10 @@ class DeadLetterEntry:
         """Return the time since the job failed."""
         return now - self.failed_at
 
+    def is_named(self, text: str) -> bool:
+        """Return True for the whole id, or for a beginning of it of at least `LEAST_OF_AN_ID` characters."""
+        return self.dead_letter_id == text or (len(text) >= LEAST_OF_AN_ID and self.dead_letter_id.startswith(text))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forwarded:
@@ -95,6 +105,7 @@ class Selection:
     """Selection of dead letters; an empty or None field does not restrict it."""
 
     ids: frozenset[str] = frozenset()
+    """Ids, or beginnings of them."""
     codes: frozenset[str] = frozenset()
     job_ids: frozenset[str] = frozenset()
     video_ids: frozenset[str] = frozenset()
@@ -104,14 +115,14 @@ class Selection:
     def matches(self, entry: DeadLetterEntry, now: datetime) -> bool:
         """Return True where all restrictions hold."""
         named = (
-            (self.ids, entry.dead_letter_id),
             (self.codes, entry.code),
             (self.job_ids, entry.job_id),
             (self.video_ids, entry.video_id),
         )
         age = entry.age(now)
         return (
-            all(not wanted or value in wanted for wanted, value in named)
+            (not self.ids or any(map(entry.is_named, self.ids)))
+            and all(not wanted or value in wanted for wanted, value in named)
             and (self.older_than is None or age >= self.older_than)
             and (self.newer_than is None or age <= self.newer_than)
         )
@@ -182,6 +193,21 @@ def fold(entries: Iterable[DeadLetterEntry]) -> tuple[DeadLetterEntry, ...]:
     return tuple(sorted(folded.values(), key=lambda entry: (entry.failed_at, entry.dead_letter_id)))
 
 
+def short_ids(entries: Iterable[DeadLetterEntry]) -> dict[str, str]:
+    """Return the beginning that is shown of each id: equally long for all, and different for different ids."""
+    ids = {entry.dead_letter_id for entry in entries}
+    length, longest = SHORT_ID, max(map(len, ids), default=0)
+    while length < longest and len({each[:length] for each in ids}) < len(ids):
+        length += LEAST_OF_AN_ID
+    return {each: each[:length] for each in ids}
+
+
+def named(entries: Iterable[DeadLetterEntry], text: str) -> list[DeadLetterEntry]:
+    """Return the entries that the text may name; only one where it is a whole id."""
+    found = [entry for entry in entries if entry.is_named(text)]
+    return [entry for entry in found if entry.dead_letter_id == text] or found
+
+
 def histogram(entries: Iterable[DeadLetterEntry]) -> dict[str, int]:
     """Return the number of dead letters by code, the most frequent first."""
     return dict(Counter(entry.code for entry in entries).most_common())
@@ -206,6 +232,9 @@ def _read_envelope(delivery: Delivery, letter: DeadLetter, data: bytes | None) -
         failed_at=letter.failed_at,
         data=data,
         attributes=without_forwarding(letter.original.attributes),
+        worker=letter.worker,
+        crashes=letter.crashes,
+        first_seen=letter.first_seen,
     )
 
 

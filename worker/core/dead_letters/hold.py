@@ -5,7 +5,7 @@ console are not delivered. Facts are kept in memory. Messages are kept in a spoo
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,10 @@ from worker.ports import Clock, Delivery, Subscription
 
 EMPTY_ANSWERS = 3
 """Number of consecutive empty pulls taken for the end: Pub/Sub may return nothing although messages remain."""
-FIRST_PULL_MESSAGES, PULL_MESSAGES = 10, 100
-PULL_BYTES = 32 * 1024 * 1024
-"""Intended limit of one pull's size; the next count is derived from the sizes in the previous pull."""
+FIRST_PULL_MESSAGES, PULL_MESSAGES = 4, 100
+PULL_BYTES = 10 * 1024 * 1024
+"""Intended limit of one pull's size; the next count is derived from the sizes in the previous pull. As many pulls as
+`EMPTY_ANSWERS` may be in flight."""
 MOST_BYTES = 1024 * 1024 * 1024
 RELEASE_SECONDS = 10.0
 
@@ -93,18 +94,41 @@ class Holding:
                 raise KeyError(message_id)
             yield self._spool.get(held.place, held.ack_id)
 
-    async def gather(self, until: Callable[[], bool] = lambda: False) -> None:
-        """Pull until three consecutive empty answers, until a limit is reached, or until the condition is true."""
-        empty = 0
-        while empty < EMPTY_ANSWERS and not self.full_of and not until():
-            most = min(self._pull_messages, self._limits.messages - len(self._held))
-            deliveries = await self._subscription.pull(most)
-            empty = 0 if deliveries else empty + 1
-            for delivery in deliveries:
-                self._take(delivery)
-            if deliveries:
-                largest = max(len(delivery.data) for delivery in deliveries)
-                self._pull_messages = max(1, min(PULL_MESSAGES, PULL_BYTES // max(1, largest)))
+    async def gather(self, until: Callable[[], bool] = lambda: False, *, at_once: int = 1) -> None:
+        """Pull until three consecutive empty answers, until a limit is reached, or until the condition is true.
+
+        An empty answer takes as long as the subscription waits for messages. Up to `at_once` of the pulls whose
+        empty answers are still missing are in flight together. All of them are awaited: one that is cut off may
+        have leased messages.
+        """
+        empty, pulls = 0, dict[asyncio.Task[Sequence[Delivery]], int]()
+        try:
+            while True:
+                most = min(at_once, EMPTY_ANSWERS - empty)
+                while len(pulls) < most and not until() and (count := self._count(sum(pulls.values()))):
+                    pulls[asyncio.create_task(self._subscription.pull(count), name="dead-letter-pull")] = count
+                if not pulls:
+                    return
+                done, _ = await asyncio.wait(pulls, return_when=asyncio.FIRST_COMPLETED)
+                for pull in [each for each in pulls if each in done]:  # in the order of their requests
+                    del pulls[pull]
+                    deliveries = pull.result()
+                    empty = 0 if deliveries else empty + 1
+                    self._take_all(deliveries)
+        finally:
+            for pull in pulls:
+                abandon(pull)
+
+    def _count(self, requested: int) -> int:
+        """Return the number of messages that one more pull may bring; 0 at a limit."""
+        return 0 if self.full_of else min(self._pull_messages, self._limits.messages - len(self._held) - requested)
+
+    def _take_all(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            self._take(delivery)
+        if deliveries:
+            largest = max(len(delivery.data) for delivery in deliveries)
+            self._pull_messages = max(1, min(PULL_MESSAGES, PULL_BYTES // max(1, largest)))
 
     async def settle(self, entry: DeadLetterEntry) -> bool:
         """Acknowledge every copy of the entry. Return False if one could not be: it stays a dead letter."""
@@ -167,7 +191,7 @@ async def hold_dead_letters(
         holding = Holding(subscription, spool, limits, wanted, lease_seconds=lease_seconds, clock=clock)
         keeping = asyncio.create_task(holding.keep(), name="dead-letter-leases")
         try:
-            await holding.gather()
+            await holding.gather(at_once=EMPTY_ANSWERS)
             yield holding
         finally:
             abandon(keeping)

@@ -9,14 +9,17 @@ import json
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any
 
 from schemas.decoding import load_object
 from schemas.ids import request_fingerprint
-from schemas.job import JobRejected, TranscriptionJob, parse_job
+from schemas.job import JobRejected, TranscriptionConfig, TranscriptionJob, parse_job
 from schemas.text import plain_json
 from worker.core.dead_letters.entries import DeadLetterEntry, Letter, Origin
 from worker.core.dead_letters.hold import Holding
+from worker.core.dead_letters.remedies import remedy_of
+from worker.core.delivery.timing import finished
 from worker.errors import MessageRefused
 from worker.ports import Clock, Topic
 
@@ -38,14 +41,32 @@ class Edit:
 
     @classmethod
     def parse(cls, text: str) -> "Edit":
-        """Parse `field=value`; the value is JSON if it parses as JSON, otherwise text. Raises `EditRefused`."""
+        """Parse `field=value`; the value is JSON if it parses as JSON, otherwise text. Raises `EditRefused`.
+
+        A field that the worker would ignore is refused.
+        """
         field, separator, value = text.partition("=")
         if not separator or not all(field.split(".")):
             raise EditRefused(f"must be field=value (got {text!r})")
+        if ignored := ignored_field(field):
+            raise EditRefused(ignored)
         try:
             return cls(path=tuple(field.split(".")), value=json.loads(value))
         except ValueError:
             return cls(path=tuple(field.split(".")), value=value)
+
+
+def ignored_field(field: str) -> str:
+    """Return why the worker would ignore a field of a job, with fields of a like name; empty for one that it reads."""
+    name, _, inner = field.partition(".")
+    for known, wanted in ((TranscriptionJob.model_fields, name), (TranscriptionConfig.model_fields, inner)):
+        if wanted not in known:
+            like = get_close_matches(wanted, known, n=2)
+            others = f"did you mean {' or '.join(like)}?" if like else f"it reads {', '.join(sorted(known))}"
+            return f"the worker ignores {field}; {others}"
+        if name != "transcription_config" or not inner:
+            break
+    return ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,20 +168,24 @@ async def replay(
     """Publish the replays in order and yield the result of each; acknowledge a letter once its replay is confirmed.
 
     A message that Pub/Sub refuses stays and is yielded as a refusal. Raises `QueueServiceError` at the first publish
-    that fails for another reason; letters not yielded yet are still held.
+    that fails for another reason; letters not yielded yet are still held. A letter that has been begun is finished
+    before a cancellation takes effect.
     """
     for each in decisions:
         if isinstance(each, Refusal):
             yield each
             continue
-        try:
-            await topic.publish(each.data, each.attributes, each.ordering_key)
-        except MessageRefused as exc:
-            yield Refusal(entry=each.entry, reason=str(exc))
-            continue
-        settled = await holding.settle(each.entry)
-        yield each if settled else Refusal(entry=each.entry, reason=REPLAYED_BUT_NOT_ACKED)
+        yield await finished(_replay_one(holding, topic, each))
         await clock.sleep(1 / per_second)
+
+
+async def _replay_one(holding: Holding, topic: Topic, each: Republish) -> Republish | Refusal:
+    try:
+        await topic.publish(each.data, each.attributes, each.ordering_key)
+    except MessageRefused as exc:
+        return Refusal(entry=each.entry, reason=str(exc))
+    settled = await holding.settle(each.entry)
+    return each if settled else Refusal(entry=each.entry, reason=REPLAYED_BUT_NOT_ACKED)
 
 
 async def drop(
@@ -169,7 +194,7 @@ async def drop(
     """Acknowledge each dead letter after `export` has stored it durably as a line of JSON."""
     for entry in entries:
         export(export_line(holding, entry))
-        settled = await holding.settle(entry)
+        settled = await finished(holding.settle(entry))
         yield entry if settled else Refusal(entry=entry, reason="exported, but it could not be acknowledged")
 
 
@@ -191,7 +216,11 @@ def facts_of(holding: Holding, entry: DeadLetterEntry) -> dict[str, Any]:
         "video_id": entry.video_id,
         "run": entry.run,
         "attempts": entry.attempts,
+        "crashes": letter.crashes,
+        "worker": letter.worker,
+        "first_seen": letter.first_seen.isoformat() if letter.first_seen else None,
         "failed_at": entry.failed_at.isoformat(),
+        "remedy": remedy_of(entry),
         "messages": [
             {
                 "message_id": copy.message_id,

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 from worker.ports import Clock
@@ -33,6 +33,20 @@ async def bounded(work: Awaitable[T], seconds: float, clock: Clock) -> T:
         raise TimeoutError(f"no answer within {seconds:g} s")
     finally:
         abandon(task)
+
+
+async def finished(work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of `work`, even if the caller is cancelled meanwhile: that takes effect at its next await."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if (caller := asyncio.current_task()) is None or task.cancelled():
+            raise
+        await asyncio.wait({task})
+        caller.uncancel()
+        caller.cancel()
+        return task.result()
 
 
 def abandon(task: asyncio.Future[Any]) -> None:

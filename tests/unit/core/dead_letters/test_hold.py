@@ -33,6 +33,35 @@ async def test_it_pulls_until_three_empty_answers_in_a_row() -> None:
         assert [entry.run for entry in holding.entries] == [1, 2]
 
     assert len(subscription.pulls) == 7
+    assert subscription.pulls[-1] == PULL_MESSAGES
+
+
+async def test_the_pulls_that_may_come_back_empty_are_in_flight_together() -> None:
+    subscription = ScriptedSubscription()
+    opening = AsyncExitStack()
+    holding = hold_dead_letters(
+        subscription, lease_seconds=60, limits=HoldLimits(messages=1000), clock=(clock := FakeClock())
+    )
+    entered = asyncio.create_task(opening.enter_async_context(holding))
+    await clock.advance(0)
+
+    assert len(subscription.pulls) == 3
+    for _ in range(3):
+        subscription.deliver()
+    assert (await entered).entries == ()
+    assert (len(subscription.pulls), subscription.cancelled_pulls) == (3, 0)
+    await opening.aclose()
+
+
+async def test_pulls_in_flight_together_ask_for_no_more_than_the_limit() -> None:
+    subscription = filled(["d1", "d2"], ["d3"], ["d4", "d5"])
+
+    async with hold_dead_letters(
+        subscription, lease_seconds=60, limits=HoldLimits(messages=FIRST_PULL_MESSAGES + 1), clock=FakeClock()
+    ) as holding:
+        assert len(holding.entries) == 5
+
+    assert subscription.pulls[:2] == [FIRST_PULL_MESSAGES, 1]
 
 
 async def test_no_more_letters_are_pulled_than_the_limit() -> None:
@@ -196,7 +225,7 @@ async def test_no_more_messages_are_asked_for_than_are_likely_to_fit() -> None:
     ):
         pass
 
-    assert subscription.pulls[:3] == [FIRST_PULL_MESSAGES, PULL_MESSAGES, 3]
+    assert subscription.pulls == [FIRST_PULL_MESSAGES] * 3 + [3, 3]
 
 
 async def test_gathering_on_ends_as_soon_as_what_is_waited_for_is_there() -> None:

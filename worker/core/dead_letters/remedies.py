@@ -1,0 +1,76 @@
+"""The next step of an operator, by code: a dead letter does not carry it, the job's failed event does."""
+
+from schemas.codes import ErrorCode
+from worker.core.dead_letters.entries import DeadLetterEntry, Origin
+from worker.errors import (
+    AttemptsExhausted,
+    AudioForbidden,
+    AudioNotFound,
+    AudioTooLarge,
+    AudioTooLong,
+    AudioUndecodable,
+    CallFailed,
+    DeepgramAuthError,
+    DeepgramQuotaError,
+    DeepgramUnavailable,
+    EngineFailure,
+    FallbackBudgetExhausted,
+    GpuMemoryError,
+    GpuNotAvailable,
+    InvalidJob,
+    JobExpired,
+    JobIdConflict,
+    ModelLoadingError,
+    TranscriptionTimeout,
+    UnsupportedSchemaVersion,
+    WorkerError,
+)
+
+ENDS_OF_JOBS: tuple[type[WorkerError], ...] = (
+    AttemptsExhausted,
+    AudioForbidden,
+    AudioNotFound,
+    AudioTooLarge,
+    AudioTooLong,
+    AudioUndecodable,
+    CallFailed,
+    DeepgramAuthError,
+    DeepgramQuotaError,
+    DeepgramUnavailable,
+    EngineFailure,
+    FallbackBudgetExhausted,
+    GpuMemoryError,
+    GpuNotAvailable,
+    InvalidJob,
+    JobExpired,
+    JobIdConflict,
+    ModelLoadingError,
+    TranscriptionTimeout,
+    UnsupportedSchemaVersion,
+    WorkerError,
+)
+"""One error of each code; where several share a code, the most general one."""
+
+OF_ORIGIN = {
+    Origin.STRAY: "find out who publishes to the dead-letter topic; replay it if it is a job, or drop it",
+    Origin.UNREADABLE: "drop it; the export keeps its bytes",
+}
+OF_A_NEWER_WORKER = "read the reason; the console is older than the worker that wrote it"
+
+
+def remedy_of(entry: DeadLetterEntry) -> str:
+    """Return what to do about a dead letter."""
+    if entry.origin in OF_ORIGIN:
+        return OF_ORIGIN[entry.origin]
+    return remedy_of_code(entry.code)
+
+
+def remedy_of_code(code: str) -> str:
+    """Return what to do about failures of a code."""
+    remedies = {error.code.value: error.suggested_action for error in ENDS_OF_JOBS}
+    return remedies.get(code, OF_A_NEWER_WORKER)
+
+
+def known_codes() -> list[str]:
+    """Return every code that can end a job."""
+    return [code.value for code in ErrorCode if code is not ErrorCode.WORKER_UNFIT]
