@@ -5,14 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-import structlog
-
 from schemas.codes import Method
 from schemas.cost import ParakeetRates
 from worker.adapters.deepgram import DeepgramRecogniser, RetryPolicy
 from worker.adapters.machine.clock import SystemClock
 from worker.adapters.parakeet.engine import ParakeetEngine
-from worker.app.recogniser import NoEngine, make_engine
+from worker.app.recogniser import NoEngine, make_engine, may_do_without_gpu, without_gpu
 from worker.core.costs.bill import Prices, price_book
 from worker.core.costs.budget import Budget, FallbackBudget, NoLimit
 from worker.core.costs.usage import MeteredRecogniser
@@ -22,8 +20,6 @@ from worker.core.jobs.readiness import Readiness
 from worker.errors import GpuNotAvailable
 from worker.ports import ObjectStore, WindowRecogniser
 from worker.settings import CloudSettings, EngineSettings, MoneySettings, RoutingSettings
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +77,11 @@ def start_engine(
 ) -> AbstractAsyncContextManager[WindowRecogniser]:
     """Parakeet, to be entered; or none on a machine without a GPU, where Deepgram may do everything instead.
 
-    Entering raises `ModelLoadingError`, and `GpuNotAvailable` where the worker could then do nothing.
+    This or entering raises `ModelLoadingError`, and `GpuNotAvailable` where the worker could then do nothing.
     """
-    may_do_without = settings.deepgram_api_key is not None and settings.enable_fallback
-    return started_or_none(engine or make_engine(settings, cloud), may_do_without=may_do_without)
+    may_do_without = may_do_without_gpu(settings)
+    engine = engine or make_engine(settings, cloud, may_do_without=may_do_without)
+    return started_or_none(engine, may_do_without=may_do_without)
 
 
 @asynccontextmanager
@@ -98,8 +95,7 @@ async def started_or_none(
         except GpuNotAvailable as exc:
             if not may_do_without:
                 raise
-            log.warning("worker.no_gpu", reason=str(exc), consequence="every job goes to Deepgram")
-            engine = NoEngine(exc.reason)
+            engine = without_gpu(exc.reason)
         yield engine
 
 

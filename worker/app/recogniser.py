@@ -3,22 +3,39 @@
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 
+import structlog
+
+from worker.adapters.gpu.presence import absent_gpu
 from worker.adapters.machine.processors import processors
 from worker.adapters.memory.null_engine import null_engine, null_speed
 from worker.adapters.parakeet.engine import ParakeetEngine
+from worker.adapters.parakeet.loading.model_path import demand_model
 from worker.errors import GpuNotAvailable, ModelLoadingError
 from worker.ports import EngineFacts, Pcm, Recognition, WindowRecogniser
-from worker.settings import CloudSettings, EngineSettings
+from worker.settings import CloudSettings, EngineSettings, ParakeetDevice
 from worker.telemetry import LogFormat, LogLevel
+
+log = structlog.get_logger(__name__)
+
+
+def may_do_without_gpu(settings: EngineSettings) -> bool:
+    """Return True where Deepgram may do everything on a machine without a GPU."""
+    return settings.deepgram_api_key is not None and settings.enable_fallback
 
 
 def make_engine(
-    settings: EngineSettings, cloud: CloudSettings, log_format: LogFormat = "auto", log_level: LogLevel = "info"
+    settings: EngineSettings,
+    cloud: CloudSettings,
+    log_format: LogFormat = "auto",
+    log_level: LogLevel = "info",
+    *,
+    may_do_without: bool = False,
 ) -> AbstractAsyncContextManager[WindowRecogniser]:
     """Parakeet, to be entered: that loads the model in a process of its own, which logs as the arguments say.
 
-    With ENABLE_GPU_TRANSCRIPTION=false nothing is started. Raises `ModelLoadingError` for the null engine anywhere but
-    on development servers.
+    With ENABLE_GPU_TRANSCRIPTION=false nothing is started, nor without a GPU where the caller may do without. Raises at
+    once, before torch is imported, `GpuNotAvailable` where a GPU is asked for and there is none, and
+    `ModelLoadingError` where there is no such model, or for the null engine anywhere but on development servers.
     """
     if not settings.enable_gpu_transcription:
         return nullcontext(NoEngine("ENABLE_GPU_TRANSCRIPTION is false"))
@@ -27,6 +44,11 @@ def make_engine(
             reason = "it recognises nothing: for load tests on emulators only"
             raise ModelLoadingError(settings.parakeet_model_name, reason)
         return nullcontext(null_engine(speed))
+    if settings.parakeet_device is ParakeetDevice.CUDA and (reason := absent_gpu()):
+        if may_do_without:
+            return nullcontext(without_gpu(reason))
+        raise GpuNotAvailable(f"{reason}; PARAKEET_DEVICE=cpu runs without one, slowly")
+    demand_model(settings.parakeet_model_name)
     return ParakeetEngine(
         model_name=settings.parakeet_model_name,
         languages=settings.parakeet_languages,
@@ -47,6 +69,12 @@ def start_early(engine: AbstractAsyncContextManager[WindowRecogniser]) -> None:
     """Start the engine's process, where it has one: the model loads until the engine is entered."""
     if isinstance(engine, ParakeetEngine):
         engine.start()
+
+
+def without_gpu(reason: str) -> "NoEngine":
+    """Return the engine of a worker that leaves every job to Deepgram, and log the reason."""
+    log.warning("worker.no_gpu", reason=reason, consequence="every job goes to Deepgram")
+    return NoEngine(reason)
 
 
 class NoEngine:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from worker.commands.console import EXIT_USAGE, fail, load_settings
+from worker.commands.prerequisites import demand
 
 SCHEME = "gs://"
 MOST_ID_CHARACTERS = 80
@@ -32,7 +33,9 @@ def located(audio: str, bucket: str | None, video_id: str) -> str:
         fail(f"{audio}: there is no such file; name a file, or an object as gs://bucket/object", EXIT_USAGE)
     if not bucket:
         fail("AUDIO_BUCKET is not set, and without it --bucket must say where the file is uploaded to", EXIT_USAGE)
-    return asyncio.run(upload_file(path, load_settings().cloud.project_id, bucket, video_id))
+    cloud = load_settings().cloud
+    demand(cloud, pubsub=True, storage=True)
+    return asyncio.run(upload_file(path, cloud.project_id, bucket, video_id))
 
 
 async def upload_file(path: Path, project: str, bucket: str, video_id: str) -> str:

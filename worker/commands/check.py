@@ -4,11 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+from google.auth.exceptions import GoogleAuthError
+
 from schemas.text import plain_json
 from worker.app.cloud import open_cloud
-from worker.app.preflight import Finding, findings, variable_findings
+from worker.app.preflight import Finding, cloud_findings, local_findings, variable_findings
 from worker.commands.console import EXIT_FAILED, load_settings, say
+from worker.commands.failures import failure_of
 from worker.commands.health import fetch_health, own_url
+from worker.commands.prerequisites import missing_services
 from worker.core.delivery.fuse import FuseState
 from worker.errors import WorkerError
 from worker.settings import CloudSettings, EngineSettings, JobSettings, Settings
@@ -41,12 +45,18 @@ async def _report(findings: AsyncIterator[Finding], *, as_json: bool) -> int:
 async def _everything(settings: Settings) -> AsyncIterator[Finding]:
     for finding in variable_findings(settings.look_alikes):
         yield finding
-    try:
-        async with open_cloud(settings.cloud) as cloud:
-            async for finding in findings(cloud, settings.jobs, settings.engine, settings.routing, settings.money):
-                yield finding
-    except WorkerError as exc:
-        yield Finding(name="Google Cloud", ok=False, detail=f"{exc}: {exc.suggested_action}")
+    missing = list(missing_services(settings.cloud))
+    for detail in missing:
+        yield Finding(name="Google Cloud", ok=False, detail=detail)
+    if not missing:
+        try:
+            async with open_cloud(settings.cloud) as cloud:
+                async for finding in cloud_findings(cloud):
+                    yield finding
+        except (WorkerError, GoogleAuthError) as exc:
+            yield Finding(name="Google Cloud", ok=False, detail=failure_of(exc).message)
+    async for finding in local_findings(settings.jobs, settings.engine, settings.routing, settings.money):
+        yield finding
     if settings.telemetry.health_port and (running := fetch_health(own_url())):
         yield running_worker(running)
     yield await _engine(settings.engine, settings.cloud, settings.jobs)
@@ -81,5 +91,5 @@ async def _engine(engine: EngineSettings, cloud: CloudSettings, jobs: JobSetting
             await self_test(make_decoder(jobs, engine), recogniser)
             facts = recogniser.facts
     except WorkerError as exc:
-        return Finding(name=name, ok=False, detail=f"{exc}: {exc.suggested_action}")
+        return Finding(name=name, ok=False, detail=failure_of(exc).message)
     return Finding(name=name, ok=True, detail=f"recognised the built-in sample on {facts.device_name}")

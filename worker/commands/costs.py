@@ -16,6 +16,7 @@ from worker.adapters.gcs import open_object_store
 from worker.app.engines import prices
 from worker.commands.console import EXIT_USAGE, cell, fail, load_settings, say
 from worker.commands.costs_page import page
+from worker.commands.prerequisites import demand
 from worker.commands.tables import Field, FittedTable, Row, print_fitted
 from worker.core.costs.bill import Prices, speed_for_savings
 from worker.core.costs.report import CostReport, Period, Spending, event_in, events_in, report
@@ -140,6 +141,7 @@ def _from_results(since: datetime) -> tuple[Sequence[Event], int]:
     settings = load_settings().cloud
     if not settings.state_bucket:
         fail("STATE_BUCKET is not set: it holds the results; or give --file", EXIT_USAGE)
+    demand(settings, storage=True)
 
     async def read() -> tuple[Sequence[Event], int]:
         async with open_object_store(project=settings.project_id) as store:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from worker.adapters.machine.clock import SystemClock
 from worker.adapters.pubsub.pubsub import CallTimeouts, PubSub, open_pubsub
 from worker.commands.console import EXIT_USAGE, err, fail, load_settings, note
+from worker.commands.prerequisites import demand
 from worker.core.dead_letters.adoption import adopted
 from worker.core.dead_letters.entries import (
     DeadLetterEntry,
@@ -121,6 +122,7 @@ def with_desk(
 ) -> int:
     """Hold the dead letters while `act` works on them, and return its result."""
     settings = load_settings()
+    demand(settings.cloud, pubsub=True)
     configure_logging(settings.telemetry.log_format, settings.telemetry.log_level)
     open_jobs = partial(_jobs, settings.cloud, settings.engine, settings.money, settings.routing, settings.jobs)
     opened = _open(settings.cloud, settings.jobs, open_jobs, selection, most, with_messages=with_messages)

@@ -12,6 +12,7 @@ from worker.commands.console import EXIT_FAILED, EXIT_USAGE
 from worker.errors import (
     GpuNotAvailable,
     InvalidJob,
+    ModelLoadingError,
     ObjectForbidden,
     ObjectNotFound,
     QueueServiceError,
@@ -82,6 +83,8 @@ def _worker(error: WorkerError) -> str:
     match error:
         case GpuNotAvailable():
             words = str(error) if "PARAKEET_DEVICE" in str(error) else f"{error}; {USE_A_CPU}"
+        case ModelLoadingError():
+            words = str(error) if "PARAKEET_MODEL_NAME" in str(error) else f"{error}; correct PARAKEET_MODEL_NAME"
         case InvalidJob():
             words = str(error)
         case ObjectNotFound(operation="list" | "write" | "upload"):

@@ -19,6 +19,7 @@ from worker.app.page.job_reader import JobReader, is_job_id
 from worker.app.page.state_bucket import StateBucket
 from worker.app.page.story import JobTraces, story_of
 from worker.commands.console import EXIT_USAGE, TextPart, cell, fail, line, load_settings, note, out, say
+from worker.commands.prerequisites import demand
 from worker.errors import WorkerError
 
 MOST_BEGINNING = 400
@@ -52,10 +53,8 @@ def job(job_id: str, *, as_json: bool) -> None:
     cloud = load_settings().cloud
     if (bucket := state_bucket(cloud)) is None:
         fail("STATE_BUCKET is not set; it names the bucket that holds the state of jobs", EXIT_USAGE)
-    try:
-        seen = asyncio.run(_look(bucket, job_id))
-    except WorkerError as exc:
-        fail(f"{exc}: {exc.suggested_action}")
+    demand(cloud, storage=True)
+    seen = asyncio.run(_look(bucket, job_id))
     if as_json:
         print(plain_json(document(seen)))
     else:

@@ -13,6 +13,7 @@ from worker.adapters.web.pages import Pages
 from worker.app.page.host import fleet_pages
 from worker.commands.console import fail, load_settings, note, out, say
 from worker.commands.health import own_url
+from worker.commands.prerequisites import missing_services
 from worker.telemetry import configure_logging
 
 HOST = "127.0.0.1"
@@ -25,6 +26,9 @@ def page(urls: Sequence[str], *, port: int, opens_browser: bool) -> None:
     cloud = load_settings().cloud
     if not cloud.state_bucket:
         note("STATE_BUCKET is not set: failures, costs and ended jobs of other workers are not shown")
+    else:
+        for missing in missing_services(cloud, pubsub=False):
+            note(f"the state bucket is not shown: {missing}")
     addresses = list(urls) or ([] if os.environ.get("HEALTH_PORT") == "0" else [own_url()])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:

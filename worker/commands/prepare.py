@@ -5,19 +5,21 @@ from typing import Literal
 
 from rich.text import Text
 
-from worker.commands.console import fail, out
+from worker.commands.console import EXIT_USAGE, fail, out
 
 Precision = Literal["bfloat16", "float16", "float32"]
 
 
 def prepare(model: str, target: Path, precision: Precision) -> None:
     """Write the model as the file `target`. Exit 1 where it cannot be read, or not as a model of the network."""
-    from worker.adapters.parakeet.loading.model_path import model_path  # noqa: PLC0415  # torch: seconds
-    from worker.adapters.parakeet.loading.stored_precision import write_model  # noqa: PLC0415
-    from worker.adapters.parakeet.network.config import UnsupportedModel  # noqa: PLC0415
+    from worker.adapters.parakeet.loading.model_path import demand_model, model_path  # noqa: PLC0415
 
     if target.suffix != ".nemo":
-        fail(f"{target} must end in .nemo")
+        fail(f"{target} must end in .nemo", EXIT_USAGE)
+    demand_model(model)
+    from worker.adapters.parakeet.loading.stored_precision import write_model  # noqa: PLC0415  # torch: seconds
+    from worker.adapters.parakeet.network.config import UnsupportedModel  # noqa: PLC0415
+
     try:
         write_model(model_path(model), target, precision)
     except UnsupportedModel as exc:

@@ -12,6 +12,7 @@ from worker import client
 from worker.client.awaited import AwaitedJob
 from worker.commands.console import EXIT_FAILED, fail, line, load_settings, out
 from worker.commands.keyterms import keyterms_text
+from worker.commands.prerequisites import demand
 from worker.telemetry.logs import warn_in_plain_text
 
 MOST_OF_A_MESSAGE = 2_000
@@ -21,6 +22,7 @@ MOST_OF_A_MESSAGE = 2_000
 def submit(job: dict[str, Any], *, wait: bool, timeout_seconds: float, as_json: bool) -> None:
     """Publish; with `wait`, print the job's events until it has ended. Exit 1 when it failed or took too long."""
     settings = load_settings().cloud
+    demand(settings, pubsub=True)
     project, topic = settings.project_id, settings.jobs_topic
     warn_in_plain_text()
     if not wait:
@@ -38,6 +40,7 @@ def submit(job: dict[str, Any], *, wait: bool, timeout_seconds: float, as_json: 
 def watch(*, as_json: bool) -> None:
     """Print events as they come, until Ctrl-C, from a subscription of this command's own."""
     settings = load_settings().cloud
+    demand(settings, pubsub=True)
     warn_in_plain_text()
     with (
         suppress(KeyboardInterrupt),

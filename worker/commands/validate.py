@@ -26,6 +26,7 @@ from worker.adapters.gcs import open_object_store
 from worker.app.sample import SPEECH
 from worker.commands.acceptance import Criterion, Trial, has_passed, judged
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, load_settings, say
+from worker.commands.prerequisites import demand
 from worker.commands.submit import show
 from worker.commands.tables import NOTHING, Field, FittedTable, print_fitted
 from worker.ports import ObjectRef
@@ -82,6 +83,7 @@ def validate(plan: AcceptancePlan, *, as_json: bool) -> None:
         fail(f"--bucket: {exc} (got {plan.bucket!r})", EXIT_USAGE)
     if plan.hours and not plan.bucket:
         fail("made speech needs a bucket to lie in: --bucket, or AUDIO_BUCKET", EXIT_USAGE)
+    demand(settings.cloud, pubsub=True, storage=bool(plan.hours))
     warn_in_plain_text()
     speech = asyncio.run(_uploaded_speech(plan, settings.jobs.temp_dir, settings.cloud.project_id, run))
     trials = list(_trials(plan, [*plan.uris, *speech], run))

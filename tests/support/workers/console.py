@@ -79,6 +79,7 @@ def console_on(deliveries: list[Delivery]) -> Iterator[Broker]:
         "JOBS_TOPIC": "jobs",
         "COMPLETION_TOPIC": "completions",
         "LOG_FORMAT": "console",
+        "GOOGLE_APPLICATION_CREDENTIALS": __file__,  # any file: nothing signs in
     }
     with mock.patch.object(dlq_desk, "open_pubsub", opened), mock.patch.dict(os.environ, environment):
         yield broker

@@ -8,7 +8,16 @@ from worker.app.preflight.finding import Finding, NotReady, log_finding, require
 from worker.app.preflight.variables import variable_findings
 from worker.settings import EngineSettings, JobSettings, MoneySettings, RoutingSettings
 
-__all__ = ["Finding", "NotReady", "findings", "log_finding", "require_all", "variable_findings"]
+__all__ = [
+    "Finding",
+    "NotReady",
+    "cloud_findings",
+    "findings",
+    "local_findings",
+    "log_finding",
+    "require_all",
+    "variable_findings",
+]
 
 
 async def findings(
@@ -17,6 +26,14 @@ async def findings(
     """Check everything but the engine: first what Google Cloud must hold, then what the machine must allow."""
     async for finding in cloud_findings(cloud):
         yield finding
+    async for finding in local_findings(jobs, engine, routing, money):
+        yield finding
+
+
+async def local_findings(
+    jobs: JobSettings, engine: EngineSettings, routing: RoutingSettings, money: MoneySettings
+) -> AsyncIterator[Finding]:
+    """Check the machine and the settings, the engine apart."""
     from worker.app.preflight.machine import deepgram_findings, machine_findings  # noqa: PLC0415  their turn is only now
 
     async for finding in machine_findings(jobs, engine):

@@ -3,9 +3,14 @@
 For the image's build stage and for `transcribe` on a desk. The deployed image names a file: it never asks the hub.
 """
 
+import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from worker.adapters.machine.network import unreachable
 from worker.errors import ModelLoadingError
+
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 _SAFETENSORS = ("config.json", "preprocessor_config.json", "tokenizer.json", "model*.safetensors", "model*.json")
 """The files that a folder of safetensors is read from."""
@@ -32,3 +37,21 @@ def hub_model(name: str) -> Path:
     except (OSError, HFValidationError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelLoadingError(name, f"the hub does not give it: {type(error).__name__}: {reason}") from error
+
+
+def demand_hub(name: str) -> None:
+    """Raise `ModelLoadingError` where the model is not in the cache and the hub cannot be reached."""
+    where = os.environ
+    home = Path(where.get("HF_HOME") or Path(where.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface").expanduser()
+    cache = Path(where.get("HF_HUB_CACHE") or home / "hub")
+    if any(cache.glob(f"models--{name.replace('/', '--')}/snapshots/*")):
+        return
+    advice = "name a .nemo file or a folder by PARAKEET_MODEL_NAME"
+    if where.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
+        raise ModelLoadingError(name, f"it is not in the cache {cache}, and HF_HUB_OFFLINE is set; {advice}")
+    if any(where.get(proxy) for proxy in _PROXIES):
+        return
+    hub = urlsplit(where.get("HF_ENDPOINT") or "https://huggingface.co")
+    port = hub.port or (80 if hub.scheme == "http" else 443)
+    if reason := unreachable(hub.hostname or "", port):
+        raise ModelLoadingError(name, f"the hub {hub.hostname} cannot be reached ({reason}); {advice}")

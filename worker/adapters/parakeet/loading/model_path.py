@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from worker.adapters.parakeet.loading.hub import hub_model
+from worker.adapters.parakeet.loading.hub import demand_hub, hub_model
 from worker.errors import ModelLoadingError
 
 
@@ -11,6 +11,17 @@ def model_path(name: str) -> Path:
 
     Raises `ModelLoadingError`.
     """
+    return _local_path(name) or hub_model(name)
+
+
+def demand_model(name: str) -> None:
+    """Raise `ModelLoadingError` where there is no such file or folder, or no way to the hub; takes a second at most."""
+    if _local_path(name) is None:
+        demand_hub(name)
+
+
+def _local_path(name: str) -> Path | None:
+    """Return the path of a model on this machine, None for a hub name."""
     path = Path(name)
     if path.is_dir():
         return path.absolute()
@@ -21,4 +32,4 @@ def model_path(name: str) -> Path:
     if name.startswith((".", "/")) or name.count("/") != 1:
         reason = "neither a .nemo file, nor a folder, nor a hub name like nvidia/parakeet-tdt-0.6b-v2"
         raise ModelLoadingError(name, reason)
-    return hub_model(name)
+    return None
