@@ -9,8 +9,15 @@ from pathlib import Path
 
 from schemas.speech import Word
 from worker.commands.tables import NOTHING, Field, FittedTable
-from worker.core.transcript.keyterms import NO_KEYTERMS, KeytermScore, SpokenText, keyterm_score
-from worker.core.transcript.word_errors import TimedWord, WordErrors, drift_seconds, spoken_words, word_errors
+from worker.core.transcript.keyterms import KeytermScore, compared_words, keyterm_score
+from worker.core.transcript.word_errors import (
+    TimedWord,
+    WordErrors,
+    drift_seconds,
+    matched_words,
+    spoken_words,
+    word_errors,
+)
 
 _MOST_DECIMALS = 3
 
@@ -62,8 +69,15 @@ def score(entry: ManifestEntry, audio_seconds: float, words: Sequence[Word]) -> 
         words=tuple(words),
         written=word_errors(entry.text.split(), text.split()),
         spoken=word_errors(spoken_words(entry.text), spoken_words(text)),
-        keyterms=keyterm_score(entry.keyterms, SpokenText([entry.text]), SpokenText([text])),
+        keyterms=_keyterm_score(entry, text),
     )
+
+
+def _keyterm_score(entry: ManifestEntry, text: str) -> KeytermScore:
+    if not entry.keyterms:
+        return KeytermScore()
+    reference, written = compared_words(entry.text), compared_words(text)
+    return keyterm_score(entry.keyterms, reference, written, matched_words(reference, written))
 
 
 Scores = Sequence[FileScore]
@@ -109,11 +123,11 @@ def _worst_drift(scores: Scores) -> float | None:
 
 
 def _keyterm_recall(scores: Scores) -> float | None:
-    return sum((one.keyterms for one in scores), NO_KEYTERMS).recall_percent
+    return sum((one.keyterms for one in scores), KeytermScore()).recall_percent
 
 
 def _keyterm_precision(scores: Scores) -> float | None:
-    return sum((one.keyterms for one in scores), NO_KEYTERMS).precision_percent
+    return sum((one.keyterms for one in scores), KeytermScore()).precision_percent
 
 
 FIGURES = (

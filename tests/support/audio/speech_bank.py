@@ -96,7 +96,7 @@ def build_long_file(seed: int, seconds: float, path: Path) -> Reference:
         pieces.append(np.clip(piece, -32768, 32767).astype(np.int16))
         utterances.append(line.clip.utterance.moved(length + line.pause_samples))
         length += len(piece)
-    _write_wave(path, np.concatenate(pieces))
+    write_wave(path, np.concatenate(pieces))
     return Reference(utterances=tuple(utterances), seconds=length / SAMPLE_RATE_HZ)
 
 
@@ -163,7 +163,8 @@ def _pause_seconds(rng: random.Random) -> float:
     return rng.uniform(10, 40) if rng.random() < LONG_SILENCES else rng.uniform(0.3, 2.5)
 
 
-def _write_wave(path: Path, samples: Pcm) -> None:
+def write_wave(path: Path, samples: Pcm) -> None:
+    """Write a 16-bit mono WAV at 16 kHz."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(samples.itemsize)

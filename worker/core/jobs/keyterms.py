@@ -4,7 +4,7 @@ import asyncio
 from typing import TypedDict
 
 from worker.core.jobs.transcription import Transcribed
-from worker.core.transcript.keyterms import SpokenText, with_sound
+from worker.core.transcript.keyterms import keyterms_in, with_sound
 from worker.ports import WindowRecogniser
 
 
@@ -28,7 +28,7 @@ async def keyterm_fields(
     audible = with_sound(keyterms)
     by_parakeet = any(chunk.engine == "parakeet" for chunk in transcribed.chunks)
     unspelt = recogniser.unspeakable(audible) if by_parakeet else ()
-    found = await asyncio.to_thread(lambda: SpokenText(word.text for word in transcribed.words).found(keyterms))
+    found = await asyncio.to_thread(keyterms_in, [word.text for word in transcribed.words], keyterms)
     return KeytermFields(
         keyterms_found=found,
         keyterms_unspeakable=tuple(term for term in keyterms if term not in audible or term in unspelt),

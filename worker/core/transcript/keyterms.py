@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 _POSSESSIVE = re.compile(r"['\N{RIGHT SINGLE QUOTATION MARK}]s\b")
@@ -15,32 +15,33 @@ def with_sound(keyterms: Iterable[str]) -> tuple[str, ...]:
     return tuple(term for term in keyterms if any(map(str.isalnum, term)))
 
 
-class SpokenText:
-    """A text by its spoken words, to look keyterms up in."""
+def compared_words(text: str) -> list[str]:
+    """Return the words without case, punctuation and a possessive's end: "Zed's" is the word "zed"."""
+    folded = _POSSESSIVE.sub("", unicodedata.normalize("NFKC", text).casefold())
+    return _WORD.findall(_APOSTROPHE.sub("", folded))
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._words = _joined(word for text in texts for word in _words(text))
 
-    def count(self, keyterm: str) -> int:
-        """Return how often the words of the keyterm occur one after the other."""
-        words = _words(keyterm)
-        return self._words.count(_joined(words)) if words else 0
+def keyterms_in(texts: Iterable[str], keyterms: Iterable[str]) -> tuple[str, ...]:
+    """Return the keyterms whose words occur one after the other in the texts, in the order of the keyterms."""
+    spoken = _joined(word for text in texts for word in compared_words(text))
+    compared = ((term, compared_words(term)) for term in keyterms)
+    return tuple(term for term, words in compared if words and _joined(words) in spoken)
 
-    def found(self, keyterms: Iterable[str]) -> tuple[str, ...]:
-        """Return the keyterms that occur, in their order."""
-        return tuple(term for term in keyterms if self.count(term))
+
+def _joined(words: Iterable[str]) -> str:
+    return f" {' '.join(words)} "
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeytermScore:
     """Occurrences of keyterms in references and in transcripts."""
 
-    spoken: int
+    spoken: int = 0
     """In the references."""
-    written: int
+    written: int = 0
     """In the transcripts."""
-    matched: int
-    """In both: of each file and keyterm the smaller number."""
+    matched: int = 0
+    """In both, at the same place."""
 
     @property
     def recall_percent(self) -> float | None:
@@ -60,25 +61,25 @@ class KeytermScore:
         )
 
 
-NO_KEYTERMS = KeytermScore(spoken=0, written=0, matched=0)
+def keyterm_score(
+    keyterms: Iterable[str], reference: Sequence[str], written: Sequence[str], pairs: Iterable[tuple[int, int]]
+) -> KeytermScore:
+    """Score one file's compared words; `pairs` are the places of equal words in an alignment of the two."""
+    place_of, score = dict(pairs), KeytermScore()
+    for term in keyterms:
+        words = compared_words(term)
+        spoken, found = list(_places(words, reference)), set(_places(words, written))
+        whole = [[place_of.get(place + step) for step in range(len(words))] for place in spoken]
+        matched = [places for places in whole if places[0] in found and _in_a_row(places)]
+        score += KeytermScore(spoken=len(spoken), written=len(found), matched=len(matched))
+    return score
 
 
-def keyterm_score(keyterms: Iterable[str], reference: SpokenText, transcript: SpokenText) -> KeytermScore:
-    """Count the keyterms of one file."""
-    counts = [(reference.count(term), transcript.count(term)) for term in keyterms]
-    return KeytermScore(
-        spoken=sum(spoken for spoken, _ in counts),
-        written=sum(written for _, written in counts),
-        matched=sum(map(min, counts)),
-    )
+def _places(words: Sequence[str], text: Sequence[str]) -> Iterator[int]:
+    size = len(words)
+    return (at for at in range(len(text) - size + 1) if size and text[at : at + size] == words)
 
 
-def _words(text: str) -> list[str]:
-    """Return the words without case, punctuation and a possessive's end: "Zed's" is the word "zed"."""
-    folded = _POSSESSIVE.sub("", unicodedata.normalize("NFKC", text).casefold())
-    return _WORD.findall(_APOSTROPHE.sub("", folded))
-
-
-def _joined(words: Iterable[str]) -> str:
-    """Return the words with a space on each side, so that neighbours share none and every occurrence is counted."""
-    return "".join(f" {word} " for word in words)
+def _in_a_row(places: Sequence[int | None]) -> bool:
+    first = places[0]
+    return first is not None and list(places) == list(range(first, first + len(places)))

@@ -1,15 +1,23 @@
 """Word errors of a transcript against a reference, and how far its word starts drift."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
+
+Numbers: TypeAlias = NDArray[np.int64]
+"""Words as numbers, or errors; shape (words,)."""
 
 _LEAST_ANCHORS = 5
 _END_SHARE = 0.1
 _GRAM = 3
+_MOST_CELLS = 4_000_000
+"""Size of a table of errors that is kept whole, 32 MB."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,16 +51,70 @@ def spoken_words(text: str) -> list[str]:
 
 def word_errors(reference: Sequence[str], written: Sequence[str]) -> WordErrors:
     """Count the fewest substitutions, deletions and insertions that turn one into the other (Levenshtein)."""
+    row = _last_row(*_numbered(reference, written))
+    return WordErrors(errors=int(row[-1]), words=len(reference))
+
+
+def matched_words(reference: Sequence[str], written: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the places in both of the words that are equal, in an alignment with the fewest errors.
+
+    Memory is linear in the number of words (Hirschberg).
+    """
+    return list(_matches(*_numbered(reference, written), 0, 0))
+
+
+def _numbered(reference: Sequence[str], written: Sequence[str]) -> tuple[Numbers, Numbers]:
     numbers: dict[str, int] = {}
-    columns = np.array([numbers.setdefault(word, len(numbers)) for word in written], dtype=np.int64)
+    both = [np.array([numbers.setdefault(word, len(numbers)) for word in words], np.int64)
+            for words in (reference, written)]  # fmt: skip
+    return both[0], both[1]
+
+
+def _rows(reference: Numbers, written: Numbers) -> Iterator[Numbers]:
+    """Yield the errors of every beginning of `written`: against no word of the reference, one, two and so on."""
     steps = np.arange(len(written) + 1)
     row = steps.copy()
+    yield row
     for count, word in enumerate(reference, start=1):
         following = np.empty_like(row)
         following[0] = count
-        following[1:] = np.minimum(row[1:] + 1, row[:-1] + (columns != numbers.get(word, -1)))
+        following[1:] = np.minimum(row[1:] + 1, row[:-1] + (written != word))
         row = np.minimum.accumulate(following - steps) + steps  # insertions along the row
-    return WordErrors(errors=int(row[-1]), words=len(reference))
+        yield row
+
+
+def _last_row(reference: Numbers, written: Numbers) -> Numbers:
+    (last,) = deque(_rows(reference, written), maxlen=1)
+    return last
+
+
+def _matches(reference: Numbers, written: Numbers, at: int, written_at: int) -> Iterator[tuple[int, int]]:
+    """Yield the matches of a part, whose first words are at these places."""
+    if len(reference) * len(written) <= _MOST_CELLS or len(reference) == 1:
+        yield from ((at + one, written_at + other) for one, other in _traced(reference, written))
+        return
+    half = len(reference) // 2
+    errors = _last_row(reference[:half], written) + _last_row(reference[half:][::-1], written[::-1])[::-1]
+    cut = int(np.argmin(errors))
+    yield from _matches(reference[:half], written[:cut], at, written_at)
+    yield from _matches(reference[half:], written[cut:], at + half, written_at + cut)
+
+
+def _traced(reference: Numbers, written: Numbers) -> list[tuple[int, int]]:
+    """Return the matches of a part whose table of errors fits into memory."""
+    table = list(_rows(reference, written))
+    one, other, found = len(reference), len(written), []
+    while one and other:
+        if reference[one - 1] == written[other - 1]:
+            one, other = one - 1, other - 1
+            found.append((one, other))
+        elif table[one][other] == table[one - 1][other - 1] + 1:
+            one, other = one - 1, other - 1
+        elif table[one][other] == table[one - 1][other] + 1:
+            one -= 1
+        else:
+            other -= 1
+    return found[::-1]
 
 
 def drift_seconds(reference: Sequence[TimedWord], written: Sequence[TimedWord]) -> float | None:

@@ -1,9 +1,19 @@
+import random
+from itertools import pairwise
+
 import jiwer
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.transcript.word_errors import TimedWord, WordErrors, drift_seconds, spoken_words, word_errors
+from worker.core.transcript.word_errors import (
+    TimedWord,
+    WordErrors,
+    drift_seconds,
+    matched_words,
+    spoken_words,
+    word_errors,
+)
 
 texts = st.lists(st.sampled_from(["a", "b", "c", "d"]), min_size=1, max_size=12)
 
@@ -13,6 +23,30 @@ def test_errors_are_those_that_jiwer_counts(reference: list[str], written: list[
     found = word_errors(reference, written)
 
     assert found.percent == pytest.approx(100 * jiwer.wer(" ".join(reference), " ".join(written)))
+
+
+def assert_aligned(reference: list[str], written: list[str]) -> None:
+    pairs = matched_words(reference, written)
+    assert all(reference[one] == written[other] for one, other in pairs)
+    edges = [(-1, -1), *pairs, (len(reference), len(written))]
+    gaps = [(after[0] - before[0] - 1, after[1] - before[1] - 1) for before, after in pairwise(edges)]
+    assert all(min(gap) >= 0 for gap in gaps)
+    assert sum(map(max, gaps)) == word_errors(reference, written).errors
+
+
+@given(texts | st.just([]), texts | st.just([]))
+def test_matched_words_are_those_of_an_alignment_with_the_fewest_errors(
+    reference: list[str], written: list[str]
+) -> None:
+    assert_aligned(reference, written)
+
+
+def test_long_texts_are_aligned_without_a_table_of_all_words() -> None:
+    rng = random.Random(1)
+    reference = [f"w{rng.randrange(300)}" for _ in range(3_000)]
+    written = [word if rng.random() < 0.8 else "other" for word in reference if rng.random() < 0.9]
+
+    assert_aligned(reference, written)
 
 
 def test_an_empty_transcript_of_silence_has_no_error() -> None:

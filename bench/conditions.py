@@ -1,0 +1,30 @@
+"""Speech in five conditions with its manifest, for `accuracy`: `python -m bench.conditions FOLDER [SEED ...]`.
+
+Writes ten minutes of the speech bank for each seed: clean, with white noise 20, 10 and 5 dB below the speech, and as
+the pipeline's MP3; the grammar's names are the keyterms. Then, with the tiny model and any other settings:
+
+    klipstream-worker accuracy --manifest FOLDER/manifest.jsonl
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from examples.tiny_model.grammar import NAMES
+from tests.support.audio.conditions import manifest_lines
+
+SECONDS = 600.0
+
+
+def main(folder: Path, seeds: Sequence[int]) -> None:
+    """Write the files and the manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [line for seed in seeds for line in manifest_lines(folder, seed, SECONDS, NAMES)]
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    print(manifest)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), [int(seed) for seed in sys.argv[2:]] or [1])
