@@ -15,7 +15,7 @@ CLEAN, MP3 = "clean", "8 kHz MP3"
 
 
 def noisy(samples: Pcm, reference: Reference, decibels: float, seed: int) -> Pcm:
-    """Add white noise, quieter by so many decibels than the speech; pauses do not count as speech."""
+    """Add white noise that is `decibels` quieter than the speech; pauses do not count as speech."""
     spoken: list[NDArray[np.float64]] = [
         samples[one.start_sample : one.end_sample].astype(np.float64) for one in reference.utterances
     ]
