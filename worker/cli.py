@@ -33,6 +33,7 @@ app = typer.Typer(
 PubSubPort = Annotated[int, typer.Option(help="0: any free one")]
 StoragePort = Annotated[int, typer.Option(help="0: any free one")]
 PagePort = Annotated[int, typer.Option(help="of the page; 0: any free one")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="show log lines on stderr")]
 OpensBrowser = Annotated[bool, typer.Option(help="open the page where there is a browser")]
 
 
@@ -204,7 +205,7 @@ def validate(
 @app.command()
 def transcribe(
     files: Annotated[list[Path], typer.Argument(help="audio files", exists=True, dir_okay=False)],
-    out: Annotated[Path, typer.Option(help="folder for the artefacts", file_okay=False)],
+    out: Annotated[Path, typer.Option(help="folder for the artefacts; default: here", file_okay=False)] = Path(),
     video_id: Annotated[str | None, typer.Option(help="for one file; default: the file's name")] = None,
     output: Annotated[
         list[LocalOutput] | None, typer.Option(help="captions, or a page to read, besides the standard files")
@@ -214,9 +215,11 @@ def transcribe(
     embed_audio: Annotated[
         bool, typer.Option("--embed-audio", help="for the page: the audio inside it, not beside it")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="overwrite files that are not of the same audio")] = False,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
-    """Transcribe local files with the worker's engine and artefacts, without Pub/Sub."""
+    """Print the text of local files, and write words, paragraphs and transcript (audio_NAME_...) without Pub/Sub."""
     from worker.commands.keyterms import keyterms_of
     from worker.commands.transcribe import PageOptions
     from worker.commands.transcribe import transcribe as command
@@ -224,7 +227,17 @@ def transcribe(
     captions = [CaptionFormat(wanted.value) for wanted in output or [] if wanted is not LocalOutput.HTML]
     page = PageOptions(embeds_audio=embed_audio) if LocalOutput.HTML in (output or []) else None
     keyterms = keyterms_of(keyterm or [], keyterms_file)
-    command(files, out, video_id=video_id, captions=captions, page=page, keyterms=keyterms, as_json=as_json)
+    command(
+        files,
+        out,
+        video_id=video_id,
+        captions=captions,
+        page=page,
+        keyterms=keyterms,
+        as_json=as_json,
+        overwrites=force,
+        verbose=verbose,
+    )
 
 
 @app.command()

@@ -12,14 +12,18 @@ import pytest
 from worker.app.sample import SPEECH
 from worker.embedded.samples import tiny_model
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 
 
-def transcribe(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+def transcribe(
+    *arguments: str | Path, cwd: Path | None = None, **environment: str
+) -> "subprocess.CompletedProcess[str]":
     settings = {"PARAKEET_DEVICE": "cpu", "PARAKEET_MODEL_NAME": str(tiny_model()), **environment}
     return subprocess.run(
         [sys.executable, "-m", "worker", "transcribe", *arguments],
-        env={**os.environ, **settings},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **settings},
+        cwd=cwd,
         capture_output=True,
         text=True,
         check=False,
@@ -36,8 +40,27 @@ def test_each_file_gets_its_artefacts_and_one_that_is_no_audio_fails_alone(tmp_p
     failed, good = (json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"file"'))
     assert (failed["file"], failed["error_code"]) == (str(text), "AUDIO_UNDECODABLE")
     assert (good["file"], good["words"] > 20) == (str(speech), True)
+    assert (good["audio_seconds"], good["flags"]) == (pytest.approx(21.0, abs=1.0), ["shorter_than_analysis_window"])
+    assert good["speed"] == pytest.approx(good["audio_seconds"] / good["seconds"], rel=0.1)
+    assert len(good["text"].split()) == good["words"]
     assert {Path(name).suffix for name in good["artefacts"]} == {".csv", ".json", ".srt", ".html"}
     assert {Path(name) for name in good["artefacts"]} == set((tmp_path / "out").iterdir())
+
+
+def test_text_goes_to_stdout_figures_to_stderr_and_the_log_nowhere(tmp_path: Path) -> None:
+    done = transcribe(SPEECH, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    (figures,) = done.stderr.splitlines()
+    assert figures.startswith(f"ok {len(done.stdout.split())} words, ")
+    assert figures.endswith("audio_speech_words.csv audio_speech_paragraphs.csv audio_speech_transcript.json")
+    assert {file.name for file in tmp_path.iterdir()} == set(figures.split()[-3:])
+
+
+def test_the_log_is_shown_where_it_is_asked_for(tmp_path: Path) -> None:
+    done = transcribe(SPEECH, "-v", cwd=tmp_path)
+
+    assert '"event": "engine.loading"' in done.stderr
 
 
 def test_the_keyterms_that_were_found_are_in_the_line_of_the_file(tmp_path: Path) -> None:
@@ -84,5 +107,4 @@ def test_names_that_cannot_be_are_usage_errors_before_a_process_is_started(
 
     assert done.returncode == 2
     assert reason in done.stderr
-    assert "engine.loading" not in done.stderr
     assert not (tmp_path / "out").exists()

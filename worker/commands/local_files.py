@@ -1,18 +1,19 @@
 """Local files through the worker's decoder, engine and artefacts: the work of `transcribe`."""
 
 import contextlib
-import hashlib
+import csv
+import io
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from schemas.artefacts import Artefact
 from schemas.codes import CaptionFormat
@@ -20,14 +21,15 @@ from schemas.ids import request_id
 from schemas.state import Checkpoint
 from schemas.text import plain, plain_json
 from worker.adapters.machine.clock import SystemClock
-from worker.commands.console import line, out
+from worker.commands.console import cell, err, line, out
 from worker.commands.keyterms import keyterms_text
+from worker.commands.own_files import sha256_of
 from worker.commands.transcribe import PageOptions
 from worker.core.jobs import transcription
 from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.keyterms import KeytermFields, keyterm_fields
 from worker.core.jobs.ladder import Ladder
-from worker.core.jobs.output import CAPTIONS, MODEL_ARCHITECTURE
+from worker.core.jobs.output import CAPTIONS, MODEL_ARCHITECTURE, flags_of
 from worker.core.jobs.routing import Route
 from worker.core.jobs.unpacking import unpacked
 from worker.core.transcript.artefacts import ArtefactInfo, render_artefacts
@@ -57,6 +59,51 @@ class Outputs:
         return cls(folder=folder, captions=kinds, page=page, keyterms=keyterms)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """Results on stdout, as text or a JSON object a file; figures, failures and progress beside them on stderr."""
+
+    as_json: bool = False
+    has_bars: bool = True
+
+    def failure(self, file: Path, error: WorkerError) -> None:
+        """Show that a file failed, and why."""
+        if self.as_json:
+            self._print({"file": str(file), "error_code": error.code.value, "error": str(error)})
+        else:
+            err().print(line(("failed", "red"), f" {file}: {error}"))
+
+    def result(self, told: Mapping[str, Any], text: str, keyterms: KeytermFields | None, *, of_several: bool) -> None:
+        """Show a file's text, and its figures."""
+        if self.as_json:
+            self._print({**told, **(keyterms or {}), "text": text})
+            return
+        console = out()
+        if of_several:
+            console.print(line((f"{told['file']}:", "bold")))
+        for paragraph in text.splitlines():
+            console.print(cell(paragraph), soft_wrap=not console.is_terminal)
+        terms = keyterms_text(**keyterms) if keyterms else ""
+        flags = "".join(f", {str(flag).replace('_', ' ')}" for flag in told["flags"])
+        err().print(
+            line(
+                ("ok", "green"),
+                f" {told['words']} words, {told['audio_seconds']:.0f} s of audio in {told['seconds']:.1f} s,"
+                f" {told['speed']:.0f}x{flags}{terms}: {' '.join(told['artefacts'])}",
+            )
+        )
+
+    @staticmethod
+    def _print(document: Mapping[str, Any]) -> None:
+        print(plain_json(document), flush=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Written:
+    paths: list[str]
+    text: str
+
+
 async def transcribe_all(
     model_name: str,
     jobs: JobSettings,
@@ -64,8 +111,7 @@ async def transcribe_all(
     engine: AbstractAsyncContextManager[WindowRecogniser],
     named: dict[str, Path],
     outputs: Outputs,
-    *,
-    as_json: bool,
+    shown: Shown,
 ) -> int:
     """Transcribe the files, report each, and return the count of those that failed.
 
@@ -73,26 +119,41 @@ async def transcribe_all(
     """
     failed = 0
     columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=out(), disable=as_json) as bars:
-        loading = bars.add_task(plain(f"loading {model_name}"), total=None)
+    console = err()
+    has_bars = shown.has_bars and console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not has_bars) as bars:
+        loading = bars.add_task(plain(f"loading the model {Path(model_name).name}"), total=None)
         async with engine as recogniser:
             bars.remove_task(loading)
             for name, file in named.items():
-                bar = partial(bars.update, bars.add_task(name, total=None))
+                row, began = bars.add_task(name, total=None), time.monotonic()
                 try:
-                    heard = await transcribe_file(jobs, decoder, recogniser, file, bar, outputs.keyterms)
+                    heard = await transcribe_file(
+                        jobs, decoder, recogniser, file, partial(bars.update, row), outputs.keyterms
+                    )
                 except WorkerError as exc:
                     failed += 1
-                    told: dict[str, object] = {"file": str(file), "error_code": exc.code.value, "error": str(exc)}
-                    _say(as_json, told, line(("failed", "red"), f" {file}: {exc}"))
+                    shown.failure(file, exc)
                     continue
+                finally:
+                    bars.remove_task(row)
+                seconds = time.monotonic() - began
                 keyterms = await keyterm_fields(outputs.keyterms, heard, recogniser)
                 written = _write(name, file, heard, recogniser.facts, outputs, keyterms)
-                told = {"file": str(file), "words": len(heard.words), "artefacts": written}
-                if outputs.keyterms:
-                    told |= keyterms
-                _say(as_json, told, line(f"{file}: {len(heard.words)} words{keyterms_text(**keyterms)}"))
+                told = {"file": str(file), **_figures(heard, seconds), "artefacts": written.paths}
+                asked = keyterms if outputs.keyterms else None
+                shown.result(told, written.text, asked, of_several=len(named) > 1)
     return failed
+
+
+def _figures(heard: transcription.Transcribed, seconds: float) -> dict[str, object]:
+    return {
+        "words": len(heard.words),
+        "audio_seconds": round(heard.duration_seconds, 3),
+        "seconds": round(seconds, 3),
+        "speed": round(heard.duration_seconds / seconds, 1) if seconds else 0.0,
+        "flags": [name for name, is_set in flags_of(heard).model_dump().items() if is_set],
+    }
 
 
 async def transcribe_file(
@@ -156,22 +217,23 @@ def _write(
     engine: EngineFacts,
     outputs: Outputs,
     keyterms: KeytermFields,
-) -> list[str]:
-    with file.open("rb") as content:
-        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+) -> _Written:
     info = ArtefactInfo(
         video_id=video_id,
         request_id=request_id(video_id),
         created_at=datetime.fromtimestamp(file.stat().st_mtime, UTC),
-        audio_sha256=sha256,
+        audio_sha256=sha256_of(file),
         duration_seconds=heard.duration_seconds,
         model_name=engine.model_name,
         model_version=engine.model_fingerprint,
         model_arch=MODEL_ARCHITECTURE,
         extra_outputs=outputs.captions,
     )
-    written = []
+    written, text = [], ""
     for artefact in render_artefacts(heard.words, info).files:
+        if artefact.kind is Artefact.PARAGRAPHS:
+            rows = csv.DictReader(io.StringIO(artefact.data.decode(), newline=""))
+            text = "\n".join(row["text"] for row in rows)
         path = outputs.folder / artefact.file_name
         path.with_suffix(".partial").write_bytes(artefact.data)
         path.with_suffix(".partial").replace(path)
@@ -182,14 +244,7 @@ def _write(
         transcript = outputs.folder / Artefact.TRANSCRIPT.file_name(video_id)
         engines = [chunk.engine for chunk in heard.chunks]
         written.append(str(write_page(transcript, file, engines, engine, outputs.page, keyterms)))
-    return written
-
-
-def _say(as_json: bool, data: dict[str, object], text: Text) -> None:
-    if as_json:
-        print(plain_json(data), flush=True)
-    else:
-        out().print(text)
+    return _Written(paths=written, text=text)
 
 
 class _NoStore:

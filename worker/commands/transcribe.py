@@ -7,11 +7,14 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from schemas.artefacts import Artefact
 from schemas.codes import CaptionFormat
 from schemas.job import Id
 from worker.app.recogniser import make_engine, start_early
-from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings
-from worker.telemetry import configure_logging
+from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, note
+from worker.commands.own_files import refuse_foreign
+from worker.errors import ModelLoadingError
+from worker.telemetry import LogFormat, LogLevel, configure_logging
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,22 +33,39 @@ def transcribe(
     page: PageOptions | None = None,
     keyterms: tuple[str, ...] = (),
     as_json: bool,
+    overwrites: bool = False,
+    verbose: bool = False,
 ) -> None:
-    """Write each file's artefacts to `folder`. Exit 1 when a file failed; the others are done all the same."""
+    """Print each file's text, and write its artefacts to `folder`.
+
+    Exit 1 when a file failed; the others are done all the same. Files that are not of the same audio are replaced only
+    if `overwrites`. Log lines, those of the inference process too, are shown only if `verbose`.
+    """
     settings = load_settings()
-    configure_logging("json" if as_json else "auto")
+    log_format: LogFormat = "json" if as_json else settings.telemetry.log_format
+    log_level: LogLevel = settings.telemetry.log_level if verbose else "off"
+    configure_logging(log_format, log_level)
     named = _named(files, video_id)
+    if not overwrites:
+        refuse_foreign(named, folder, (Artefact[wanted.name] for wanted in captions), has_page=page is not None)
     folder.mkdir(parents=True, exist_ok=True)
-    engine = make_engine(settings.engine, settings.cloud)
+    engine = make_engine(settings.engine, settings.cloud, log_format, log_level)
     start_early(engine)
     # These imports run while the inference process does its own.
     from worker.app.decoder import make_decoder  # noqa: PLC0415
-    from worker.commands.local_files import Outputs, transcribe_all  # noqa: PLC0415
+    from worker.commands.local_files import Outputs, Shown, transcribe_all  # noqa: PLC0415
 
     decoder = make_decoder(settings.jobs, settings.engine)
     outputs, model_name = Outputs.of(folder, captions, page, keyterms), settings.engine.parakeet_model_name
-    transcribing = transcribe_all(model_name, settings.jobs, decoder, engine, named, outputs, as_json=as_json)
-    if asyncio.run(transcribing):
+    shown = Shown(as_json=as_json, has_bars=not verbose)
+    transcribing = transcribe_all(model_name, settings.jobs, decoder, engine, named, outputs, shown)
+    try:
+        failed = asyncio.run(transcribing)
+    except ModelLoadingError:
+        if not verbose:
+            note("-v shows the log of the inference process")
+        raise
+    if failed:
         raise SystemExit(EXIT_FAILED)
 
 

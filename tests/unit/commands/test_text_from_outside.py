@@ -34,13 +34,15 @@ from worker.app.preflight import Finding
 from worker.app.status import health_answer
 from worker.commands import check, costs, dlq, health, local_files, submit, validate
 from worker.commands.acceptance import Trial, judged
-from worker.commands.console import cell, fail, line, out, say
+from worker.commands.console import cell, fail, out, say
 from worker.commands.costs_page import page
 from worker.commands.group import CommandGroup
 from worker.commands.top import Seen, screen
 from worker.core.costs.report import report
 from worker.core.dead_letters.entries import Selection
 from worker.core.dead_letters.replay import ReplayRules
+from worker.core.jobs.keyterms import KeytermFields
+from worker.errors import AudioUndecodable
 from worker.ports import Delivery
 from worker.telemetry.logs import PlainFormatter
 
@@ -275,7 +277,11 @@ def test_check_shows_it_as_text(text: str) -> None:
 def test_transcribe_health_and_errors_show_it_as_text(text: str) -> None:
     for as_json in (False, True):
         with printed():
-            local_files._say(as_json, {"file": text, "error": text}, line(("failed", "red"), f" {text}"))
+            shown = local_files.Shown(as_json=as_json)
+            shown.failure(Path(text.replace("\0", "0")), AudioUndecodable(text))
+            figures = {"words": 1, "audio_seconds": 1.0, "seconds": 1.0, "speed": 1.0, "flags": [text]}
+            terms: KeytermFields = {"keyterms_found": [text], "keyterms_unspeakable": [text]}
+            shown.result({**figures, "file": text, "artefacts": [text]}, text, terms, of_several=True)
     for status, body in ((200, text.encode(errors="surrogatepass")), (503, b"\xff\x1b[2J")):
         with printed(), mock.patch.object(health, "fetch", lambda *_, status=status, body=body: (status, body)):
             health.health("http://127.0.0.1:1", "health")

@@ -80,7 +80,7 @@ class OutputWriter:
                 srt=written.get(Artefact.SRT),
                 vtt=written.get(Artefact.VTT),
             ),
-            flags=_flags(transcribed),
+            flags=flags_of(transcribed),
             words_count=len(transcribed.words),
             paragraphs_count=rendered.paragraphs_count,
         )
@@ -134,7 +134,8 @@ def _info(
     )
 
 
-def _flags(transcribed: Transcribed) -> Flags:
+def flags_of(transcribed: Transcribed) -> Flags:
+    """Return the facts about the audio that explain its transcript."""
     words = transcribed.words
     return Flags(
         no_speech=not words,
