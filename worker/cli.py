@@ -76,11 +76,12 @@ def check(as_json: Json = False) -> None:
 def health(
     url: Annotated[str | None, typer.Argument(help="of the worker's health port; default: HEALTH_PORT here")] = None,
     live: Annotated[bool, typer.Option("--live", help="only whether it should be left alone")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON document, as without a terminal")] = False,
 ) -> None:
-    """Print the worker's health as JSON; exit 1 unless it can do jobs now. For container health checks."""
+    """Print the worker's health, through a pipe as JSON; exit 1 unless it can do jobs now, as container checks need."""
     from worker.commands.health import health as command
 
-    command(url, "live" if live else "health")
+    command(url, "live" if live else "health", as_json=as_json)
 
 
 @app.command()
@@ -129,6 +130,7 @@ def emulators(
         str | None, typer.Option(help="host:port of Google's emulator: make the topics there, start no server of ours")
     ] = None,
     env: Annotated[bool, typer.Option("--env", help="only print the exports, for eval; start nothing")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="the variables as one JSON document, not as exports")] = False,
 ) -> None:
     """Development servers for Pub/Sub and Cloud Storage, in the foreground."""
     from worker.commands.console import demand_checkout
@@ -137,9 +139,11 @@ def emulators(
     from worker.commands import emulators as command
 
     if env:
-        command.print_environment(pubsub_host or f"127.0.0.1:{pubsub_port}", f"http://127.0.0.1:{storage_port}")
+        pubsub, storage = pubsub_host or f"127.0.0.1:{pubsub_port}", f"http://127.0.0.1:{storage_port}"
+        command.print_environment(pubsub, storage, as_json=as_json)
         return
-    command.emulators(root, pubsub_port=pubsub_port, storage_port=storage_port, pubsub_host=pubsub_host)
+    ports = {"pubsub_port": pubsub_port, "storage_port": storage_port}
+    command.emulators(root, **ports, pubsub_host=pubsub_host, as_json=as_json)
 
 
 @app.command()
@@ -289,7 +293,7 @@ def costs(
     from worker.commands import costs as command
 
     if explain:
-        command.explain()
+        command.explain(as_json=as_json)
     else:
         command.costs(since, file, html, as_json=as_json)
 

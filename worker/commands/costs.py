@@ -170,24 +170,38 @@ async def read_results(store: ObjectStore, bucket: str, since: datetime) -> tupl
 # how the figures come about
 
 
-def explain() -> None:
+def explain(*, as_json: bool) -> None:
     """Print what Parakeet costs by the price book or the settings, and how fast it must be to keep the promise."""
     settings = load_settings()
     book = prices(settings.engine, settings.money, uses_gpu=True)
     shapes = [replace(book, vcpus=vcpus, memory_gib=gib) for vcpus, gib in SHAPES]
+    if as_json:
+        print(plain_json({"price_book": book.book_version, "shapes": [_shape_figures(shape) for shape in shapes]}))
+        return
     print_fitted(_shapes_table(shapes), _hours_table(shapes[0]))
     for shape in shapes:
         speed = speed_for_savings(shape, USERS_SAVINGS_PERCENT)
         say(f"{_shape(shape)} saves {USERS_SAVINGS_PERCENT} % from {speed:.1f} times real time on")
 
 
+def _shape_figures(shape: Prices) -> dict[str, float]:
+    an_hour, deepgram_hour = shape.instance_usd_per_second * 3600, shape.deepgram_usd_per_minute * 60
+    return {
+        "vcpus": shape.vcpus,
+        "memory_gib": shape.memory_gib,
+        "usd_per_hour": round(an_hour, 6),
+        f"usd_per_audio_hour_at_{USERS_SPEED}x": round(an_hour / USERS_SPEED, 6),
+        f"savings_percent_at_{USERS_SPEED}x": round(100 * (1 - an_hour / USERS_SPEED / deepgram_hour), 2),
+        f"speed_for_{USERS_SAVINGS_PERCENT}_percent": round(speed_for_savings(shape, USERS_SAVINGS_PERCENT), 2),
+        "deepgram_usd_per_audio_hour": round(deepgram_hour, 6),
+    }
+
+
 def _shapes_table(shapes: Sequence[Prices]) -> FittedTable:
     rows = []
     for shape in shapes:
-        an_hour = shape.instance_usd_per_second * 3600
-        audio_hour, deepgram_hour = an_hour / USERS_SPEED, shape.deepgram_usd_per_minute * 60
-        saved = 100 * (1 - audio_hour / deepgram_hour)
-        rows.append((_shape(shape), f"{an_hour:.3f}", f"{audio_hour:.4f}", f"{saved:.1f} %"))
+        an_hour, an_audio_hour, saved = [*_shape_figures(shape).values()][2:5]
+        rows.append((_shape(shape), f"{an_hour:.3f}", f"{an_audio_hour:.4f}", f"{saved:.1f} %"))
     names = ("shape", "USD / hour", f"USD / audio h at {USERS_SPEED}x", f"saved at {USERS_SPEED}x")
     title = f"an instance with one GPU, price book {shapes[0].book_version}"
     return FittedTable(title=title, fields=[Field(name=name, right=True) for name in names], rows=rows)

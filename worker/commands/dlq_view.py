@@ -20,7 +20,7 @@ MOST_OF_A_MESSAGE = 200
 FIELDS = (
     Field(name="id"),
     Field(name="job", least=12, is_id=True),
-    Field(name="code"),
+    Field(name="code", least=29),
     Field(name="reason", least=16),
     Field(name="what to do", rank=6, least=30),
     Field(name="age", right=True),

@@ -6,30 +6,38 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from schemas.text import plain_json
 from worker.commands.console import out
 from worker.embedded.local_cloud import LocalCloud, local_cloud
 from worker.embedded.samples import tiny_model
 from worker.telemetry import configure_logging
 
 
-def emulators(root: Path, *, pubsub_port: int, storage_port: int, pubsub_host: str | None = None) -> None:
-    """Serve until Ctrl-C, after printing what to paste into other terminals."""
+def emulators(
+    root: Path, *, pubsub_port: int, storage_port: int, pubsub_host: str | None = None, as_json: bool = False
+) -> None:
+    """Serve until Ctrl-C, after printing what to paste into other terminals, or one JSON document."""
     configure_logging()
     # SIGTERM ends the block below as Ctrl-C does, so that no server is left behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with local_cloud(root, pubsub_port=pubsub_port, storage_port=storage_port, pubsub_host=pubsub_host) as cloud:
-            print("# paste into every other terminal; then: klipstream-worker run")
-            print(_exports(cloud), flush=True)
-            print(f"# serving until Ctrl-C; the objects are files in {root.resolve()}", flush=True)
+            if as_json:
+                print(plain_json({"environment": _variables(cloud), "root": str(root.resolve())}), flush=True)
+            else:
+                print("# paste into every other terminal; then: klipstream-worker run")
+                print(_exports(cloud), flush=True)
+                print(f"# serving until Ctrl-C; the objects are files in {root.resolve()}", flush=True)
             signal.pause()
     except KeyboardInterrupt:
-        out().print("stopped")
+        if not as_json:
+            out().print("stopped")
 
 
-def print_environment(pubsub_target: str, storage_url: str) -> None:
-    """Print the exports for servers at these addresses, for `eval`; start nothing."""
-    print(_exports(LocalCloud(pubsub_target=pubsub_target, storage_url=storage_url, root=Path())))
+def print_environment(pubsub_target: str, storage_url: str, *, as_json: bool = False) -> None:
+    """Print the exports for servers at these addresses, for `eval`, or one JSON document; start nothing."""
+    cloud = LocalCloud(pubsub_target=pubsub_target, storage_url=storage_url, root=Path())
+    print(plain_json({"environment": _variables(cloud)}) if as_json else _exports(cloud))
 
 
 def local_model() -> Mapping[str, str]:
@@ -38,5 +46,8 @@ def local_model() -> Mapping[str, str]:
 
 
 def _exports(cloud: LocalCloud) -> str:
-    exports = {**cloud.environment, **local_model()}
-    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in exports.items())
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in _variables(cloud).items())
+
+
+def _variables(cloud: LocalCloud) -> dict[str, str]:
+    return {**cloud.environment, **local_model()}

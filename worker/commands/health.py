@@ -12,16 +12,28 @@ OK = 200
 TIMEOUT_SECONDS = 5.0
 
 
-def health(url: str | None, page: str) -> None:
-    """Print the answer; exit 0 when it is good, else 1."""
+def health(url: str | None, page: str, *, as_json: bool = False) -> None:
+    """Print the answer, exit 0 when it is good, else 1. On a terminal it is a card, unless `as_json`."""
     address = (url or own_url()).rstrip("/")
     try:
         status, body = fetch(f"{address}/{page}")
     except (OSError, HTTPException) as exc:
         print(plain(f"no answer from {address}: {exc}"), file=sys.stderr)
         raise SystemExit(1) from exc
-    print(plain_lines(body.decode(errors="replace").rstrip()))
+    if as_json or not sys.stdout.isatty() or not _print_card(page, body):
+        print(plain_lines(body.decode(errors="replace").rstrip()))
     raise SystemExit(0 if status == OK else 1)
+
+
+def _print_card(page: str, body: bytes) -> bool:
+    """Print the answer for people; return False where it is not a worker's."""
+    from worker.commands.health_card import shown  # noqa: PLC0415  pydantic and rich: container checks need neither
+    from worker.commands.tables import print_fitted  # noqa: PLC0415
+
+    if (card := shown(page, body)) is None:
+        return False
+    print_fitted(card)
+    return True
 
 
 def own_url() -> str:

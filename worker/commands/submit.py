@@ -1,5 +1,6 @@
 """`submit` and `watch`: publish a job, see what becomes of it."""
 
+import shlex
 from contextlib import suppress
 from enum import Enum
 from typing import Any
@@ -10,9 +11,10 @@ from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, Progre
 from schemas.text import plain_json
 from worker import client
 from worker.client.awaited import AwaitedJob
-from worker.commands.console import EXIT_FAILED, fail, line, load_settings, out
+from worker.commands.console import EXIT_FAILED, fail, line, load_settings, out, say
 from worker.commands.keyterms import keyterms_text
 from worker.commands.prerequisites import demand
+from worker.core.dead_letters.entries import SHORT_ID
 from worker.telemetry.logs import warn_in_plain_text
 
 MOST_OF_A_MESSAGE = 2_000
@@ -34,7 +36,16 @@ def submit(job: dict[str, Any], *, wait: bool, timeout_seconds: float, as_json: 
         _print(as_json, {"job_id": job["job_id"]}, line(f"published {job['job_id']}"))
         ended = _follow(project, subscription, AwaitedJob.of(job), timeout_seconds, as_json=as_json)
     if not isinstance(ended, CompletedEvent):
+        if not as_json:
+            advise(ended)
         raise SystemExit(EXIT_FAILED)
+
+
+def advise(event: FailedEvent) -> None:
+    """Print what to do about a failed job, and the command that shows its dead letter."""
+    say(("what to do", "bold"), f"   {event.error.suggested_action}")
+    if letter := event.error.support_reference:
+        say(("dead letter", "bold"), f"  klipstream-worker dlq show {shlex.quote(letter[:SHORT_ID])}")
 
 
 def watch(*, as_json: bool) -> None:

@@ -88,7 +88,7 @@ def understood(worker: Seen) -> Seen:
     """Return the worker as it is shown; what answers may be none of ours, or of another version."""
     try:
         screen([worker])
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
         return Seen(url=worker.url, health=None, problem="not a worker's answer")
     return worker
 

@@ -1,5 +1,6 @@
 """`submit ./file`: what is refused before anything is sent, and what a file's name makes of a job."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,9 @@ async def test_exports_for_eval_are_printed_without_starting_a_server() -> None:
     assert "export PUBSUB_EMULATOR_HOST=127.0.0.1:1234" in lines
     assert "export STORAGE_EMULATOR_HOST=http://127.0.0.1:4321" in lines
     assert not [line for line in lines if "HEALTH_PORT" in line]
+
+
+async def test_the_variables_of_the_development_servers_as_json() -> None:
+    done = await command("emulators", "--env", "--json", "--pubsub-port", "1234", environment={})
+
+    assert json.loads(done.stdout)["environment"]["PUBSUB_EMULATOR_HOST"] == "127.0.0.1:1234"

@@ -133,6 +133,12 @@ def test_the_figures_behind_the_promise_can_be_seen() -> None:
     assert "8 vCPU / 32 GiB saves 90 % from 42.2 times real time on" in shown
 
 
+def test_the_figures_behind_the_promise_as_json() -> None:
+    document = json.loads(run("--explain", "--json"))
+
+    assert [(shape["vcpus"], shape["speed_for_90_percent"]) for shape in document["shapes"]] == [(4, 33.52), (8, 42.16)]
+
+
 def marker(job_id: str, *events: object) -> bytes:
     stored = tuple(StoredMessage(topic="completion", data=event.model_dump_json(), attributes={}) for event in events)
     made = ResultMarker(job_id=job_id, fingerprint="f", run=0, outcome="completed", messages=stored, concluded_at=NOW)

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -23,13 +24,16 @@ from tests.support.hostile_text import HOSTILE, hostile_text, is_visible
 from tests.support.jobs.ended_jobs import completed, cost_of
 from tests.support.jobs.messages import failed_event
 from tests.support.workers.conditions import IDENTITY, condition
+from tests.unit.core.dead_letters.dead_letter_messages import enveloped
 from worker.app.status import health_answer
-from worker.commands import accuracy_figures, canary, costs, top, validate
+from worker.commands import accuracy_figures, canary, costs, dlq_view, top, validate
 from worker.commands.acceptance import Trial, judged
 from worker.commands.accuracy_figures import ManifestEntry, score
+from worker.commands.health_card import shown
 from worker.commands.tables import Card, Field, FittedTable, bar, print_fitted, span
 from worker.core.costs.canary import Judgement
 from worker.core.costs.report import report
+from worker.core.dead_letters.entries import DeadLetterEntry, entry_of, read
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 LONG = "klipstream-worker-production-00012-abc@00f46b92c5d8e3a17f"
@@ -80,7 +84,49 @@ def word_errors() -> RenderableType:
     return accuracy_figures.table([score(entry, 3600.0, [Word("one", 0.0, 0.5, 0.9)]) for entry in entries])
 
 
-TABLES = (seen_workers, cost_report, jobs_and_promises, promises, revisions, word_errors)
+def dead_letters() -> tuple[DeadLetterEntry, ...]:
+    codes = ("AUDIO_NOT_FOUND", "TRANSCRIPTION_FALLBACK_FAILED", LONG)
+    return tuple(
+        replace(
+            entry_of(enveloped(run=number)),
+            job_id=name,
+            video_id=name,
+            code=codes[number % 3],
+            reason=f"no object at gs://{name}/" * 9,
+            failed_at=NOW - timedelta(hours=number),
+            attempts=number,
+            copies=("1", "2"),
+        )
+        for number, name in enumerate([*NAMES, None] * 3)
+    )
+
+
+def letters_in_a_table() -> RenderableType:
+    return dlq_view.table(dead_letters(), NOW)
+
+
+def letters_counted() -> RenderableType:
+    return dlq_view.counts(dead_letters())
+
+
+def letters_in_groups() -> RenderableType:
+    return dlq_view.groups(dead_letters(), NOW)
+
+
+def one_letter() -> RenderableType:
+    entry = dead_letters()[0]
+    letter = replace(read(enveloped()), message=LONG * 9, violations=HOSTILE, worker=LONG, data=b"\x1b[2J" * 99)
+    return dlq_view.letter_card(entry, letter, entry.dead_letter_id[:8], NOW)
+
+
+def health() -> RenderableType:
+    card = shown("health", health_answer(IDENTITY, condition(), 0.0).body)
+    assert card is not None
+    return card
+
+
+CARDS = (letters_counted, letters_in_groups, one_letter, health)
+TABLES = (letters_in_a_table, seen_workers, cost_report, jobs_and_promises, promises, revisions, word_errors)
 
 
 def lines_at(shown: RenderableType, width: int) -> list[str]:
@@ -101,7 +147,7 @@ def piped(shown: RenderableType) -> list[str]:
 
 def headers(lines: list[str]) -> list[str]:
     """Return the line above each rule that begins with the name of a first column."""
-    firsts = {"worker", "job", "day", "criterion", "file"}
+    firsts = {"id", "worker", "job", "day", "criterion", "file"}
     above = [line for line, below in pairwise(lines) if below and set(below) == {"─"}]
     return [line for line in above if line.split()[:1] and line.split()[0] in firsts]
 
@@ -117,7 +163,16 @@ def test_a_table_fits_its_terminal_with_whole_headers(table: Callable[[], Render
     assert headers(lines) or width == 40
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize("card", CARDS)
+def test_a_card_fits_its_terminal(card: Callable[[], RenderableType], width: int) -> None:
+    lines = lines_at(card(), width)
+
+    assert max(map(cell_len, lines)) <= width
+    assert all(map(is_visible, lines))
+
+
+@pytest.mark.parametrize("table", [*TABLES, *CARDS])
 def test_through_a_pipe_every_value_is_whole(table: Callable[[], RenderableType]) -> None:
     lines = piped(table())
 

@@ -1,0 +1,124 @@
+"""A worker's `/health` and `/live` for people: a card."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.text import Text
+
+from worker.app.page.health_document import HealthDocument, read_health
+from worker.commands.console import cell, line
+from worker.commands.tables import NOTHING, Card, bar, span
+
+GIB = 1024**3
+COLOURS = {"healthy": "bold green", "loading": "bold yellow", "stopping": "bold yellow"}
+
+
+def shown(page: str, body: bytes) -> Card | None:
+    """Return the card of an answer; None where it is not a worker's."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return None
+    if page == "live":
+        return _live(document)
+    health = read_health(document)
+    return None if health is None else card_of(health, document)
+
+
+def card_of(health: HealthDocument, document: Mapping[str, Any]) -> Card:
+    """Return the card of a health document; `document` is the same as JSON has it."""
+    status = line((health.status, COLOURS.get(health.status, "bold red")), f"  {health.worker}")
+    jobs = health.jobs
+    slots = f"{jobs.in_flight} of {jobs.in_flight + jobs.free_slots}"
+    facts: list[tuple[str, str | Text]] = [
+        ("worker", status),
+        ("why", cell(health.reason, "yellow")),
+        ("jobs", f"{slots} in flight" + (f", {jobs.parked} parked" if jobs.parked else "")),
+        *(("", line(bar(job.audio_seconds_done, job.audio_seconds).plain, f"  {job.job_id}")) for job in jobs.running),
+        ("backlog", _backlog(health)),
+        ("since start", f"{span(health.uptime_seconds)}: {_sums(health)}"),
+        ("last job", _last_job(health)),
+        ("model", f"{health.model.name} on {health.model.device}" if health.model else NOTHING),
+        *(("GPU", _gpu(gpu)) for gpu in health.gpu.devices),
+        ("disk", _disk(health)),
+        ("Deepgram", _deepgram(health, document)),
+        ("fuse", _fuse(document)),
+        *_tests(health),
+        ("version", ", ".join(f"{name} {version}" for name, version in health.versions.items())),
+    ]
+    return Card(facts=facts)
+
+
+def _live(document: Any) -> Card | None:
+    if not isinstance(document, dict) or not isinstance(document.get("live"), bool):
+        return None
+    answer = cell("yes", "bold green") if document["live"] else cell("no: replace it", "bold red")
+    return Card(facts=[("alive", answer), ("why", str(document.get("reason", "")))])
+
+
+def _backlog(health: HealthDocument) -> str:
+    if health.backlog is None:
+        return NOTHING
+    oldest = f", the oldest for {span(health.oldest_message_seconds)}" if health.oldest_message_seconds else ""
+    return f"{health.backlog} messages of {health.subscription}{oldest}"
+
+
+def _sums(health: HealthDocument) -> str:
+    totals = health.totals
+    if not totals.completed + totals.failed:
+        return "no job has ended yet"
+    parts = [f"{totals.completed} jobs done, {totals.failed} failed"]
+    if totals.processing_seconds:
+        parts.append(f"{totals.audio_seconds / totals.processing_seconds:.0f}x")
+    if totals.cost_usd or totals.baseline_usd:
+        parts.append(f"${totals.cost_usd:.4f}")
+    if totals.chunks:
+        parts.append(f"fallback {100 * totals.chunks_fallback / totals.chunks:.1f} %")
+    return ", ".join(parts)
+
+
+def _last_job(health: HealthDocument) -> str:
+    if not health.last_jobs:
+        return NOTHING
+    job = health.last_jobs[0]
+    speed = f", {job.speed_ratio:.0f}x real time" if job.speed_ratio else ""
+    return f"{job.job_id or 'not a job'} {job.code or 'completed'} in {span(job.seconds)}{speed}"
+
+
+def _gpu(gpu: Any) -> str:
+    parts = [gpu.name]
+    parts += [] if gpu.utilisation is None else [f"{100 * gpu.utilisation:.0f} % busy"]
+    parts += [] if gpu.temperature_celsius is None else [f"{gpu.temperature_celsius:.0f} °C"]
+    parts += [f"{gpu.memory_used_bytes / GIB:.1f} of {gpu.memory_total_bytes / GIB:.0f} GiB"]
+    return ", ".join(parts)
+
+
+def _disk(health: HealthDocument) -> str:
+    disk = health.disk
+    return f"{disk.free_bytes / GIB:.1f} of {disk.total_bytes / GIB:.1f} GiB free in {disk.path}" if disk else NOTHING
+
+
+def _deepgram(health: HealthDocument, document: Mapping[str, Any]) -> str | Text:
+    if health.deepgram.down_because:
+        return cell(f"down: {health.deepgram.down_because}", "yellow")
+    if health.deepgram.budget_spent:
+        return cell("the budget of the day is spent", "yellow")
+    facts = document.get("deepgram")
+    is_configured = isinstance(facts, dict) and facts.get("configured")
+    return "ready as the fallback" if is_configured else "no key: no fallback"
+
+
+def _fuse(document: Mapping[str, Any]) -> str | Text:
+    fuse = document.get("fuse")
+    if not isinstance(fuse, dict) or fuse.get("state") in {None, "closed"}:
+        return NOTHING
+    return cell(f"{fuse['state']}: {fuse.get('reason', '')}", "yellow")
+
+
+def _tests(health: HealthDocument) -> Sequence[tuple[str, str | Text]]:
+    """Return the parts of the self-test that failed, each with its reason, and those that passed."""
+    tests = health.self_test.items()
+    failed = [("self-test", cell(f"{part}: {test.reason}", "red")) for part, test in tests if test.passed is False]
+    passed = [part for part, test in tests if test.passed]
+    return [*failed, ("passed" if failed else "self-test", ", ".join(passed))]
