@@ -5,14 +5,33 @@ import os
 import subprocess
 import sys
 
+import pytest
+from pydantic import SecretStr
+
 from tests.support.audio.media import riff_wav
 from tests.support.jobs.harness import speech
+from tests.support.services.deepgram import hear
 from tests.support.workers.cloud import Cloud
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.core.costs.budget import NoLimit
 from worker.core.jobs.paid_recogniser import PaidRecogniser
+from worker.embedded.deepgram import EmbeddedDeepgram
 
 AUDIO = riff_wav(speech(65).astype("<i2").tobytes())
+
+
+async def test_keyterms_reach_deepgram_and_the_jobs_bill(cloud: Cloud) -> None:
+    async with EmbeddedDeepgram(hear) as deepgram:
+        key = {"deepgram_api_key": SecretStr(deepgram.api_key), "deepgram_base_url": deepgram.url}
+        async with cloud.working(**key) as pipeline:
+            uri = await pipeline.upload(AUDIO)
+            await pipeline.submit(uri, force_method="deepgram", keyterms=["C++ & C#", "Zoë", ".*"])
+            ending = await pipeline.ending()
+
+    sent = [value for name, value in deepgram.receipts[0].query if name == "keyterm"]
+    assert sent == ["C++ & C#", "Zoë"]
+    assert ending.completed.transcription_metadata.keyterms_unspeakable == (".*",)
+    assert ending.cost.usd_total == pytest.approx(65 / 60 * (0.0045 + 0.0013), abs=1e-6)
 
 
 async def test_the_cost_of_jobs_can_be_read_from_the_state_bucket(cloud: Cloud) -> None:

@@ -63,6 +63,7 @@ SENTENCES: Mapping[str, str | tuple[str, ...]] = {
     "deepgram.failed": "Deepgram failed after {wasted_requests} requests that may be billed, ${wasted_usd:.4f}",
     "deepgram.keyterms_ignored": "Deepgram's model {model} takes no keyterms, and gets none",
     "deepgram.keyterms_left_out": "Left out {count} keyterms, which are more than Deepgram takes",
+    "deepgram.keyterms_refused": "Deepgram refused a chunk because of its keyterms, so it is sent without: {reason}",
     "deepgram.retry": "Asking Deepgram again in {wait_seconds:.1f} s, attempt {attempt} failed: {reason}",
     "delivery.ack_failed": "The message could not be acknowledged and comes again: {reason}",
     "delivery.cancelled": "The job was cancelled although nothing stopped it, and goes back to the queue",

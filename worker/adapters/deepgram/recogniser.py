@@ -25,6 +25,7 @@ from worker.adapters.deepgram.breaker import CircuitBreaker
 from worker.adapters.deepgram.flac import CONTENT_TYPE, FlacBody
 from worker.adapters.deepgram.refusals import disconnected, refused, timed_out, unusable
 from worker.adapters.deepgram.retries import RetryPolicy, Tries
+from worker.errors import DeepgramRejected
 from worker.ports import SAMPLE_RATE_HZ, Clock, CloudRecognition, Pcm
 
 URL = "https://api.deepgram.com"
@@ -36,6 +37,7 @@ MOST_REFUSAL_BYTES = 64 << 10
 _FINDS_LANGUAGE = {"nova-3": {"language": "multi"}}
 """Options that make a model detect the language, by model."""
 
+KEYTERM = "keyterm"
 KEYTERM_MODELS = "nova-3"
 """Prefix of the models that take keyterms."""
 MOST_KEYTERM_TOKENS = 500
@@ -120,14 +122,23 @@ class DeepgramRecogniser:
     async def recognise(
         self, samples: Pcm, *, language: str, job_id: str, keyterms: tuple[str, ...] = ()
     ) -> CloudRecognition:
-        """See the port. Waits for a free slot first; then fails at once where Deepgram has been failing."""
+        """See the port. Waits for a free slot first; then fails at once where Deepgram has been failing.
+
+        A chunk that is refused because of its keyterms is sent again without them.
+        """
         options: Options = {**language_of(language, self._model), **self._keyterms_of(keyterms)}
         async with self._slots:
             await self._breaker.own_probe_ended(job_id)
             with self._breaker.guard(job_id) as is_probe:
                 policy = replace(self._retries, tries=1) if is_probe else self._retries
                 tries = Tries(policy, self._clock, self._rng, job_id, may_repeat=lambda: not self._breaker.is_open)
-                heard = await tries.run(lambda: self._try(samples, options, job_id))
+                try:
+                    heard = await tries.run(lambda: self._try(samples, options, job_id))
+                except DeepgramRejected as refusal:
+                    if KEYTERM not in options or KEYTERM not in refusal.reason.lower():
+                        raise
+                    _log.warning("deepgram.keyterms_refused", reason=refusal.reason)
+                    heard = await tries.run(lambda: self._try(samples, language_of(language, self._model), job_id))
                 return replace(heard, wasted_requests=tries.wasted)
 
     def _keyterms_of(self, keyterms: tuple[str, ...]) -> dict[str, list[str]]:
@@ -142,7 +153,7 @@ class DeepgramRecogniser:
         fitting = fitting_keyterms(keyterms)
         if left_out := len(keyterms) - len(fitting):
             _log.info("deepgram.keyterms_left_out", count=left_out)
-        return {"keyterm": fitting}
+        return {KEYTERM: fitting}
 
     async def _try(self, samples: Pcm, options: Options, job_id: str) -> CloudRecognition:
         """Make one request. Cancelled once the whole body is out, it returns its answer if that comes in time.
@@ -218,7 +229,7 @@ def language_of(language: str, model: str) -> dict[str, str]:
 
 
 def fitting_keyterms(keyterms: Sequence[str]) -> list[str]:
-    """Return the keyterms that are certain to fit into one request, in their order; longer ones may be left out."""
+    """Return the keyterms that should fit into one request, in their order; longer ones may be left out."""
     room, fitting = MOST_KEYTERM_TOKENS, []
     for term in keyterms:
         tokens = -(-len(term.encode()) // BYTES_PER_KEYTERM_TOKEN)

@@ -13,6 +13,7 @@ import structlog
 from tests.support.services.deepgram import Pair, chatter, deepgram
 from tests.support.wait import eventually
 from worker.embedded.deepgram import Reply, Slow
+from worker.errors import DeepgramRejected
 from worker.ports import SAMPLE_RATE_HZ
 
 ANSWER = {
@@ -86,6 +87,28 @@ async def test_keyterms_beyond_deepgrams_limit_of_tokens_are_left_out_and_counte
 
     assert sent == [*keyterms[:16], "Zed"]
     assert {log["count"] for log in logs if log["event"] == "deepgram.keyterms_left_out"} == {84}
+
+
+REFUSAL = Reply(status=400, body=b'{"err_code": "Bad Request", "err_msg": "Keyterm limit exceeded."}')
+
+
+async def test_a_chunk_that_is_refused_because_of_its_keyterms_is_sent_without_them() -> None:
+    async with deepgram({0: REFUSAL}.get) as pair:
+        heard = await pair.recogniser.recognise(chatter(3, 0), language="auto", job_id="job", keyterms=("Zed",))
+
+    names = [[name for name, _ in one.query if name in {"keyterm", "language"}] for one in pair.server.receipts]
+    assert names == [["language", "keyterm"], ["language"]]
+    assert (len(heard.words) > 0, heard.wasted_requests) == (True, 0)
+
+
+async def test_a_chunk_that_is_refused_without_keyterms_or_for_another_reason_is_not_sent_again() -> None:
+    other = Reply(status=400, body=b"failed to process audio")
+    for refusal, keyterms in ((REFUSAL, ()), (other, ("Zed",))):
+        async with deepgram({0: refusal}.get) as pair:
+            with pytest.raises(DeepgramRejected):
+                await pair.recogniser.recognise(chatter(3, 0), language="en", job_id="job", keyterms=keyterms)
+
+        assert len(pair.server.receipts) == 1
 
 
 async def test_every_try_sends_the_whole_audio_again() -> None:
