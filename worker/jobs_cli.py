@@ -7,16 +7,33 @@ from typing import Annotated, Any
 import typer
 
 from schemas.codes import CaptionFormat, Method
+from worker.commands.bulk.address import VideoIdFrom, is_pattern
 from worker.dlq_cli import Json
 
 KeytermOption = Annotated[list[str] | None, typer.Option("--keyterm", help="name or term to prefer; repeat for more")]
 KeytermsFile = Annotated[
     Path | None, typer.Option("--keyterms-file", help="keyterms, one a line", exists=True, dir_okay=False)
 ]
+MANY = "Many jobs"
+
+
+Audio = Annotated[
+    str | None,
+    typer.Argument(help="gs://bucket/object, a file here, which is uploaded first, or gs://bucket/folder/* for all"),
+]
+From = Annotated[Path | None, typer.Option("--from", help="many jobs: a .csv or .jsonl whose names are a job's fields")]
+Rate = Annotated[str | None, typer.Option(help="50/s, 600/min or 1000/h at most", rich_help_panel=MANY)]
+JournalFile = Annotated[
+    Path | None, typer.Option(help="keeps what was published; default: FILE.journal", rich_help_panel=MANY)
+]
+VideoIds = Annotated[VideoIdFrom, typer.Option(help="objects: what names the artefacts", rich_help_panel=MANY)]
+Again = Annotated[bool, typer.Option("--again", help="publish also what the journal has", rich_help_panel=MANY)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="check every row, publish nothing", rich_help_panel=MANY)]
 
 
 def submit(
-    audio: Annotated[str, typer.Argument(help="gs://bucket/object, or a file here, which is uploaded first")],
+    audio: Audio = None,
+    from_: From = None,
     video_id: Annotated[str | None, typer.Option(help="names the artefacts; default: the name of the file")] = None,
     job_id: Annotated[str | None, typer.Option(help="idempotency key; default: a new one")] = None,
     force_method: Annotated[Method, typer.Option(help="beats every routing rule")] = Method.AUTO,
@@ -27,32 +44,73 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="until the job has ended; exit 1 if it failed")] = False,
     bucket: Annotated[str | None, typer.Option(envvar="AUDIO_BUCKET", help="where a file is uploaded to")] = None,
     timeout: Annotated[float, typer.Option(help="seconds to wait at most")] = 3600.0,
+    rate: Rate = None,
+    journal: JournalFile = None,
+    video_id_from: VideoIds = VideoIdFrom.NAME,
+    again: Again = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Publish a job."""
+    """Publish a job, or thousands from a file or a bucket: run again, it goes on where it stopped."""
     from schemas.job import URGENT
-    from worker.commands.audio_file import located, video_id_of
     from worker.commands.keyterms import keyterms_of
-    from worker.commands.submit import submit as command
 
-    keyterms = keyterms_of(keyterm or [], keyterms_file)
-    video_id = video_id or video_id_of(audio)
-    audio_uri = located(audio, bucket, video_id)
-    job: dict[str, Any] = {
-        "job_id": job_id or f"{video_id[:100]}-{uuid.uuid4().hex[:8]}",
-        "video_id": video_id,
-        "audio_uri": audio_uri,
-        "metadata": {"audio_uri": audio_uri},
-        "force_method": force_method.value,
-        "outputs": [wanted.value for wanted in output or []],
-        **({"keyterms": keyterms} if keyterms else {}),
-        **({"priority": URGENT} if urgent else {}),
-    }
-    command(job, wait=wait, timeout_seconds=timeout, as_json=as_json)
+    if (audio is None) == (from_ is None):
+        raise typer.BadParameter("name the audio, or a file of jobs by --from", param_hint="AUDIO")
+    keyterms, captions = keyterms_of(keyterm or [], keyterms_file), [wanted.value for wanted in output or []]
+    asked = {"outputs": captions, "keyterms": keyterms, "priority": URGENT if urgent else None}
+    fields: dict[str, Any] = {name: value for name, value in asked.items() if value}
+    if force_method is not Method.AUTO:
+        fields["force_method"] = force_method.value
+    if audio is not None and not is_pattern(audio):
+        from worker.commands.audio_file import located, video_id_of
+        from worker.commands.submit import submit as command
+
+        video_id = video_id or video_id_of(audio)
+        audio_uri = located(audio, bucket, video_id)
+        job_id = job_id or f"{video_id[:100]}-{uuid.uuid4().hex[:8]}"
+        own = {"job_id": job_id, "video_id": video_id, "audio_uri": audio_uri, "metadata": {"audio_uri": audio_uri}}
+        command({**own, **fields}, wait=wait, timeout_seconds=timeout, as_json=as_json)
+        return
+    if video_id or job_id:
+        raise typer.BadParameter("is for one job", param_hint="--video-id" if video_id else "--job-id")
+    from worker.commands.bulk.submit import BulkPlan, submit_many
+
+    plan = BulkPlan(
+        file=from_,
+        pattern=audio or "",
+        defaults=fields,
+        rate=rate,
+        journal=journal,
+        video_id_from=video_id_from,
+        repeats=again,
+        is_dry=dry_run,
+        waits=wait,
+        as_json=as_json,
+        timeout_seconds=timeout,
+    )
+    submit_many(plan)
 
 
-def watch(as_json: Json = False) -> None:
-    """Print completion events as they come."""
+def watch(
+    source: Annotated[
+        str | None,
+        typer.Argument(help="with --until-done: the file or the address of a bulk submission", metavar="FILE"),
+    ] = None,
+    until_done: Annotated[
+        bool, typer.Option("--until-done", help="wait for the jobs of FILE, else of all begun; exit 1 if one failed")
+    ] = False,
+    timeout: Annotated[float | None, typer.Option(help="with --until-done: seconds to wait at most")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print completion events as they come, or wait until many jobs have ended."""
+    if until_done:
+        from worker.commands.bulk.until_done import until_done as wait_for_all
+
+        wait_for_all(source, timeout_seconds=timeout, as_json=as_json)
+        return
+    if source is not None or timeout is not None:
+        raise typer.BadParameter("goes with --until-done", param_hint="FILE" if source else "--timeout")
     from worker.commands.submit import watch as command
 
     command(as_json=as_json)

@@ -68,15 +68,21 @@ def submit(
     else raises `ValueError`. Await that run's end with `wait_for(job, run=retry_of.run + 1, ...)`.
     """
     data = encode_job(job) if isinstance(job, TranscriptionJob) else _checked(job)
-    attributes = {} if retry_of is None else {"run": str(_next_run(retry_of, data))}
-    if (job.priority if isinstance(job, TranscriptionJob) else job.get("priority")) == URGENT:
-        attributes["priority"] = URGENT  # what the filter of the urgent subscription reads
+    attributes = attributes_of(job)
+    if retry_of is not None:
+        attributes["run"] = str(_next_run(retry_of, data))
     with publisher_client(publisher) as client:
         future = client.publish(f"projects/{project_id}/topics/{topic}", data, **attributes)
         try:
             return str(future.result(timeout=timeout_seconds))
         except FutureTimeout as exc:
             raise TimeoutError(f"no confirmation from Pub/Sub within {timeout_seconds:g} s") from exc
+
+
+def attributes_of(job: TranscriptionJob | Mapping[str, Any]) -> dict[str, str]:
+    """Return the message attributes of a job, which the filter of the urgent subscription reads."""
+    priority = job.priority if isinstance(job, TranscriptionJob) else job.get("priority")
+    return {"priority": URGENT} if priority == URGENT else {}
 
 
 def _checked(job: Mapping[str, Any]) -> bytes:

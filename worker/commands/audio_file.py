@@ -17,8 +17,12 @@ UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 def video_id_of(name: str) -> str:
     """Return the file's or object's name without its ending, as a video id."""
-    stem = PurePosixPath(name.replace("\\", "/")).stem
-    fit = UNFIT.sub("-", stem).strip("-._")[:MOST_ID_CHARACTERS].strip("-._")
+    return fit_for_an_id(PurePosixPath(name.replace("\\", "/")).stem)
+
+
+def fit_for_an_id(text: str) -> str:
+    """Return the text as a video id."""
+    fit = UNFIT.sub("-", text).strip("-._")[:MOST_ID_CHARACTERS].strip("-._")
     return fit or "audio"
 
 

@@ -61,6 +61,11 @@ def note(message: str) -> None:
     _to_stderr(("note", "yellow"), " ", message)
 
 
+def problem(message: str) -> None:
+    """Print on stderr what is wrong with one of many things; the command goes on."""
+    _to_stderr(("bad", "red"), " ", message)
+
+
 def _to_stderr(*parts: TextPart) -> None:
     err().print(line(*parts))
 

@@ -19,6 +19,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,6 +51,7 @@ TIMEOUT_SECONDS = (5.0, 10.0)
 UPLOAD_CHUNK_BYTES = 16 << 20
 """Memory used by an upload of a file; the client's own default is 100 MiB."""
 
+PAGE_OBJECTS = 1_000
 CLOSE_SECONDS = 1.0
 
 
@@ -161,6 +164,14 @@ class GcsObjectStore:
         """Every live object whose name starts with `prefix`, by name."""
         return await self._retried("list", ObjectRef(bucket, f"{prefix}*"), lambda: self._list(bucket, prefix))
 
+    async def pages(self, bucket: str, prefix: str) -> AsyncIterator[Sequence[ObjectFacts]]:
+        """Yield the objects of `list` page by page: memory does not grow with their number."""
+        token: str | None = ""
+        while token is not None:
+            call = partial(self._page, bucket, prefix, token)
+            found, token = await self._retried("list", ObjectRef(bucket, f"{prefix}*"), call)
+            yield found
+
     async def granted(self, bucket: str, permissions: Sequence[str]) -> frozenset[str] | None:
         """Return those of the IAM permissions that the caller has; None where the server does not know the method."""
         ref = ObjectRef(bucket, "iam")
@@ -258,6 +269,13 @@ class GcsObjectStore:
     def _list(self, bucket: str, prefix: str) -> Sequence[ObjectFacts]:
         blobs = self._client.list_blobs(bucket, prefix=prefix, timeout=TIMEOUT_SECONDS, retry=None)
         return tuple(_facts(blob) for blob in blobs)
+
+    def _page(self, bucket: str, prefix: str, token: str) -> tuple[Sequence[ObjectFacts], str | None]:
+        blobs = self._client.list_blobs(
+            bucket, prefix=prefix, page_token=token or None, page_size=PAGE_OBJECTS, timeout=TIMEOUT_SECONDS, retry=None
+        )
+        found = tuple(_facts(blob) for page in islice(blobs.pages, 1) for blob in page)
+        return found, blobs.next_page_token
 
     def _granted(self, bucket: str, permissions: Sequence[str]) -> frozenset[str]:
         asked = self._client.bucket(bucket).test_iam_permissions(list(permissions), timeout=TIMEOUT_SECONDS, retry=None)
