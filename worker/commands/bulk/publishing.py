@@ -22,7 +22,7 @@ CONFIRMED_SECONDS = 60.0
 
 
 @dataclass(kw_only=True)
-class Tally:
+class RowCounts:
     """The numbers of a submission."""
 
     submitted: int = 0
@@ -38,7 +38,7 @@ class Tally:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class RowOutcome:
     """The outcome of one row."""
 
     row: int
@@ -61,7 +61,7 @@ class Submission:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
-    def run(self, rows: Iterable[Row | BadRow], tally: Tally) -> Iterator[Outcome]:
+    def run(self, rows: Iterable[Row | BadRow], counts: RowCounts) -> Iterator[RowOutcome]:
         """Publish every row that is a job and that the journal does not have; yield what became of each row.
 
         Raises what publishing raises, after the confirmed jobs are in the journal; running again goes on from there.
@@ -70,31 +70,31 @@ class Submission:
         began, published = self.monotonic(), 0
         size = AT_ONCE if self.per_second is None else max(1, min(AT_ONCE, int(self.per_second / BATCHES_A_SECOND)))
         for row in rows:
-            outcome = self._judge(row, batch, tally)
+            outcome = self._judge(row, batch, counts)
             if outcome is not None:
                 yield outcome
             if len(batch) >= size:
                 published += len(batch)
-                yield from self._send(batch, tally)
+                yield from self._send(batch, counts)
                 if self.per_second is not None:
                     self.sleep(max(0.0, began + published / self.per_second - self.monotonic()))
-        yield from self._send(batch, tally)
+        yield from self._send(batch, counts)
 
-    def _judge(self, row: Row | BadRow, batch: dict[str, BulkJob], tally: Tally) -> Outcome | None:
+    def _judge(self, row: Row | BadRow, batch: dict[str, BulkJob], counts: RowCounts) -> RowOutcome | None:
         """Put the row's job into the batch, or return why it is not published."""
         job = job_of(row, self.defaults) if isinstance(row, Row) else row
         if isinstance(job, BulkJob):
-            tally.ignored.update(job.ignored)
+            counts.ignored.update(job.ignored)
             there = batch[job.job_id].request if job.job_id in batch else self.journal.request_of(job.job_id)
             if there == job.request and (job.job_id in batch or not self.repeats):
-                tally.known += 1
-                return Outcome(row=job.number, status="known", job_id=job.job_id)
+                counts.known += 1
+                return RowOutcome(row=job.number, status="known", job_id=job.job_id)
             if not (faults := self._conflicts(job, there, batch)):
                 batch[job.job_id] = job
                 return None
             job = BadRow(number=job.number, faults=faults, name=job.name)
-        tally.bad += 1
-        return Outcome(row=job.number, status="bad", faults=job.faults, name=job.name)
+        counts.bad += 1
+        return RowOutcome(row=job.number, status="bad", faults=job.faults, name=job.name)
 
     def _conflicts(self, job: BulkJob, there: str | None, batch: Mapping[str, BulkJob]) -> Sequence[str]:
         if there is not None and there != job.request:
@@ -108,7 +108,7 @@ class Submission:
         of_name = f"the name makes it {job.video_id!r}, and {other} has that"
         return (f"video_id: must be given, since {of_name} (for objects: --video-id-from)",)
 
-    def _send(self, batch: dict[str, BulkJob], tally: Tally) -> Iterator[Outcome]:
+    def _send(self, batch: dict[str, BulkJob], counts: RowCounts) -> Iterator[RowOutcome]:
         jobs = list(batch.values())
         batch.clear()
         if self.publish is None:
@@ -116,8 +116,8 @@ class Submission:
         else:
             self._confirm([(job, self.publish(job)) for job in jobs])
         for job in jobs:
-            tally.submitted += 1
-            yield Outcome(row=job.number, status="submitted", job_id=job.job_id)
+            counts.submitted += 1
+            yield RowOutcome(row=job.number, status="submitted", job_id=job.job_id)
 
     def _confirm(self, sent: "Sequence[tuple[BulkJob, Future[str]]]") -> None:
         try:

@@ -17,7 +17,7 @@ from worker.commands.bulk.bucket import BucketRows, is_valid_bucket
 from worker.commands.bulk.journal import Journal, open_journal
 from worker.commands.bulk.places import journal_of, place_of
 from worker.commands.bulk.progress import progress
-from worker.commands.bulk.publishing import Outcome, Submission, Tally, publisher_of
+from worker.commands.bulk.publishing import RowCounts, RowOutcome, Submission, publisher_of
 from worker.commands.bulk.rows import BadRow, Row, rows_of
 from worker.commands.bulk.until_done import follow
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, note, problem, say
@@ -66,9 +66,9 @@ def submit_many(plan: BulkPlan) -> None:
         if plan.waits and not plan.is_dry:
             own = own_subscription(project_id=cloud.project_id, topic=topic)
             subscription = stack.enter_context(own)
-        tally = _publish(plan, cloud, rows, journal, pace)
-        _remark(source, tally)
-        is_fine = not tally.bad
+        counts = _publish(plan, cloud, rows, journal, pace)
+        _remark(source, counts)
+        is_fine = not counts.bad
         if subscription:
             is_fine &= follow(journal, cloud, subscription, timeout_seconds=plan.timeout_seconds, as_json=plan.as_json)
     if not is_fine:
@@ -115,8 +115,8 @@ def _begun(plan: BulkPlan, source: "BucketRows | FileRows") -> Iterator[Row | Ba
 
 def _publish(
     plan: BulkPlan, cloud: CloudSettings, rows: Iterator[Row | BadRow], journal: Journal, pace: float | None
-) -> Tally:
-    tally, began = Tally(), time.monotonic()
+) -> RowCounts:
+    counts, began = RowCounts(), time.monotonic()
     topic = f"projects/{cloud.project_id}/topics/{cloud.jobs_topic}"
     with ExitStack() as stack:
         show = stack.enter_context(progress())
@@ -130,51 +130,51 @@ def _publish(
         )
         is_whole = False
         try:
-            for outcome in submission.run(rows, tally):
-                _show(plan, outcome, tally)
-                show(_numbers(plan, tally), None)
+            for outcome in submission.run(rows, counts):
+                _show(plan, outcome, counts)
+                show(_numbers(plan, counts), None)
             is_whole = True
         finally:
-            if tally.rows and not is_whole:
-                note(f"stopped after {_numbers(plan, tally)}; the same command again goes on from there")
-    _sum_up(plan, tally, time.monotonic() - began)
-    return tally
+            if counts.rows and not is_whole:
+                note(f"stopped after {_numbers(plan, counts)}; the same command again goes on from there")
+    _sum_up(plan, counts, time.monotonic() - began)
+    return counts
 
 
-def _show(plan: BulkPlan, outcome: Outcome, tally: Tally) -> None:
+def _show(plan: BulkPlan, outcome: RowOutcome, counts: RowCounts) -> None:
     if plan.as_json:
         print(plain_json({name: value for name, value in asdict(outcome).items() if value}))
     elif outcome.status == "bad":
-        if tally.bad <= MOST_SHOWN:
+        if counts.bad <= MOST_SHOWN:
             problem(f"{outcome.name or f'row {outcome.row}'}: {'; '.join(outcome.faults)}")
-        elif tally.bad == MOST_SHOWN + 1:
+        elif counts.bad == MOST_SHOWN + 1:
             note("further bad rows are counted; --json prints every one")
 
 
-def _numbers(plan: BulkPlan, tally: Tally) -> str:
+def _numbers(plan: BulkPlan, counts: RowCounts) -> str:
     done = "valid" if plan.is_dry else "submitted"
-    return f"{tally.submitted:,} {done}, {tally.known:,} already there, {tally.bad:,} bad"
+    return f"{counts.submitted:,} {done}, {counts.known:,} already there, {counts.bad:,} bad"
 
 
-def _remark(source: "BucketRows | FileRows", tally: Tally) -> None:
+def _remark(source: "BucketRows | FileRows", counts: RowCounts) -> None:
     if isinstance(source, BucketRows) and source.skipped:
         left_out = ", ".join(f"{count:,} {ending}" for ending, count in source.skipped.most_common())
         note(f"left out, since they are no audio: {left_out}")
-    if tally.ignored:
-        names = ", ".join(f"{name} ({count:,} rows)" for name, count in tally.ignored.most_common(MOST_SHOWN))
+    if counts.ignored:
+        names = ", ".join(f"{name} ({count:,} rows)" for name, count in counts.ignored.most_common(MOST_SHOWN))
         note(f"the worker will ignore these fields: {names}")
 
 
-def _sum_up(plan: BulkPlan, tally: Tally, seconds: float) -> None:
+def _sum_up(plan: BulkPlan, counts: RowCounts, seconds: float) -> None:
     if plan.as_json:
-        counts = {"submitted": tally.submitted, "known": tally.known, "bad": tally.bad, "seconds": round(seconds, 3)}
-        print(plain_json({"summary": {**counts, "dry_run": plan.is_dry}}))
+        facts = {"submitted": counts.submitted, "known": counts.known, "bad": counts.bad, "seconds": round(seconds, 3)}
+        print(plain_json({"summary": {**facts, "dry_run": plan.is_dry}}))
         return
-    say(f"{_numbers(plan, tally)}, in {seconds:.1f} s")
+    say(f"{_numbers(plan, counts)}, in {seconds:.1f} s")
     if plan.is_dry:
         say("dry run: nothing was published")
         return
-    if tally.known:
+    if counts.known:
         say(f"those already there are in {plan.journal_path}; --again publishes them all the same")
     if not plan.waits:
         say(f"their ends: klipstream-worker watch --until-done {plan.journal_path}")

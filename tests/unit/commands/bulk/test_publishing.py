@@ -8,7 +8,7 @@ import pytest
 
 from worker.commands.bulk.jobs import BulkJob, job_of
 from worker.commands.bulk.journal import Journal, JournalUnusable, open_journal
-from worker.commands.bulk.publishing import Outcome, Submission, Tally
+from worker.commands.bulk.publishing import RowCounts, RowOutcome, Submission
 from worker.commands.bulk.rows import BadRow, Row
 
 
@@ -41,9 +41,9 @@ def rows(count: int, **fields: Any) -> list[Row]:
 
 def submitted(
     journal: Journal, topic: Topic, given: Sequence[Row | BadRow], **more: Any
-) -> tuple[list[Outcome], Tally]:
-    tally = Tally()
-    return list(Submission(journal=journal, publish=topic.publish, **more).run(given, tally)), tally
+) -> tuple[list[RowOutcome], RowCounts]:
+    counts = RowCounts()
+    return list(Submission(journal=journal, publish=topic.publish, **more).run(given, counts)), counts
 
 
 def test_the_same_row_is_the_same_job_whenever_it_is_read() -> None:
@@ -62,9 +62,9 @@ def test_the_same_row_is_the_same_job_whenever_it_is_read() -> None:
 def test_a_row_that_is_no_job_has_every_violation_and_the_other_rows_go_on(journal: Journal) -> None:
     bad = Row(number=3, fields={"audio_uri": "s3://b/1", "outputs": ["doc"]})
 
-    outcomes, tally = submitted(journal, topic := Topic(), [*rows(1), bad, *rows(3)[2:]])
+    outcomes, counts = submitted(journal, topic := Topic(), [*rows(1), bad, *rows(3)[2:]])
 
-    assert (tally.submitted, tally.bad, len(topic.published)) == (2, 1, 2)
+    assert (counts.submitted, counts.bad, len(topic.published)) == (2, 1, 2)
     (found,) = (each for each in outcomes if each.status == "bad")
     assert found.row == 3
     assert [fault.split(":")[0] for fault in found.faults] == ["audio_uri", "outputs.0"]
@@ -76,9 +76,9 @@ def test_a_second_run_publishes_what_the_first_did_not(journal: Journal) -> None
         submitted(journal, topic, rows(1200))
     topic.works = 5000
 
-    _, tally = submitted(journal, topic, rows(1200))
+    _, counts = submitted(journal, topic, rows(1200))
 
-    assert (tally.submitted, tally.known) == (500, 700)
+    assert (counts.submitted, counts.known) == (500, 700)
     assert len(topic.published) == len(set(topic.published)) == 1200
 
 
@@ -94,9 +94,9 @@ def test_rows_that_are_one_job_are_published_once_unless_asked(journal: Journal)
 def test_another_topic_has_its_own_part_of_the_journal(journal: Journal) -> None:
     submitted(journal, Topic(), rows(2))
 
-    _, tally = submitted(Journal(database=journal.database, place="there"), Topic(), rows(2))
+    _, counts = submitted(Journal(database=journal.database, place="there"), Topic(), rows(2))
 
-    assert tally.submitted == 2
+    assert counts.submitted == 2
 
 
 @pytest.mark.parametrize(
@@ -108,10 +108,10 @@ def test_two_requests_that_would_overwrite_each_other_are_refused(
 ) -> None:
     both = [Row(number=n, fields={"audio_uri": f"gs://bucket/{n}/a.mp3", **fields}) for n in (2, 3)]
 
-    outcomes, tally = submitted(journal, Topic(), both)
+    outcomes, counts = submitted(journal, Topic(), both)
     _, later = submitted(journal, Topic(), both[1:])
 
-    assert (tally.submitted, tally.bad, later.bad) == (1, 1, 1)
+    assert (counts.submitted, counts.bad, later.bad) == (1, 1, 1)
     assert outcomes[0].faults[0].startswith(fault)
 
 
@@ -124,9 +124,9 @@ def test_a_rate_spreads_the_jobs_evenly(journal: Journal) -> None:
 
 
 def test_fields_that_the_worker_ignores_are_counted(journal: Journal) -> None:
-    _, tally = submitted(journal, Topic(), rows(3, colour="red"))
+    _, counts = submitted(journal, Topic(), rows(3, colour="red"))
 
-    assert tally.ignored == {"colour": 3}
+    assert counts.ignored == {"colour": 3}
 
 
 def test_defaults_are_for_rows_without_that_field() -> None:
