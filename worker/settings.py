@@ -150,6 +150,10 @@ class EngineSettings(Group):
     parakeet_overlap: bool = Field(
         True, description="false: encode and decode batches one after the other, the slower way to the same words"
     )
+    # docs/measured.md has the table by weight.
+    keyterm_weight: float = Field(
+        3, ge=0, le=10, description="boost of a job's keyterms in Parakeet, in log-probability; 0: none"
+    )
     enable_fallback: bool = Field(True, description="false: a chunk Parakeet cannot do fails the job")
     deepgram_api_key: SecretStr | None = Field(None, description="without it the fallback is off")
     deepgram_model: str = Field("nova-3", description="Deepgram model of the fallback")

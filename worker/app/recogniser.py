@@ -61,6 +61,7 @@ def make_engine(
         overlap=settings.parakeet_overlap,
         log_format=log_format,
         log_level=log_level,
+        keyterm_weight=settings.keyterm_weight,
         cpu_threads=max(1, processors(settings.instance_vcpus) - 1),  # one is the event loop's
     )
 

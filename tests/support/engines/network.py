@@ -22,13 +22,20 @@ def tiny_files() -> "ModelFiles":
     return open_model_files(Path(tiny_model_file()))
 
 
-def tiny_transcriber(*, batch_windows: int = 8, threads: int = 1) -> "Transcriber":
+def tiny_transcriber(*, batch_windows: int = 8, threads: int = 1, keyterm_weight: float = 3.0) -> "Transcriber":
     import torch  # noqa: PLC0415
 
     from worker.adapters.parakeet.network.transcriber import Transcriber  # noqa: PLC0415  torch
 
     torch.set_num_threads(1)
-    return Transcriber(tiny_files(), torch.device("cpu"), torch.float32, batch_windows=batch_windows, threads=threads)
+    return Transcriber(
+        tiny_files(),
+        torch.device("cpu"),
+        torch.float32,
+        batch_windows=batch_windows,
+        threads=threads,
+        keyterm_weight=keyterm_weight,
+    )
 
 
 def parts_of(transcriber: "Transcriber") -> "Parts":

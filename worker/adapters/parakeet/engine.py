@@ -13,7 +13,14 @@ import structlog
 
 from worker.adapters.parakeet.child import InferenceProcess, Program, StartedProcess, start_process
 from worker.adapters.parakeet.child_process import serve
-from worker.adapters.parakeet.protocol import Done, EngineKind, EngineOptions, Precision, Ready
+from worker.adapters.parakeet.protocol import (
+    DEFAULT_KEYTERM_WEIGHT,
+    Done,
+    EngineKind,
+    EngineOptions,
+    Precision,
+    Ready,
+)
 from worker.adapters.parakeet.queue import Window
 from worker.adapters.parakeet.scheduler import Scheduler
 from worker.adapters.parakeet.spelling import Speller
@@ -89,6 +96,7 @@ class ParakeetEngine:
         gpu_graphs: bool = True,
         cpu_threads: int = 1,
         overlap: bool = True,
+        keyterm_weight: float = DEFAULT_KEYTERM_WEIGHT,
         log_format: LogFormat = "auto",
         log_level: LogLevel = "info",
         languages: frozenset[str] = frozenset(),
@@ -107,6 +115,7 @@ class ParakeetEngine:
             gpu_graphs=gpu_graphs,
             cpu_threads=cpu_threads,
             overlap=overlap,
+            keyterm_weight=keyterm_weight,
             heartbeat_seconds=self._patience.heartbeat_seconds,
             log_format=log_format,
             log_level=log_level,

@@ -18,6 +18,9 @@ Precision: TypeAlias = Literal["bfloat16", "float16", "float32"]
 EngineKind: TypeAlias = Literal["auto", "native", "nemo"]
 """The worker's own network, NeMo, or with auto the network where it knows the model and NeMo otherwise."""
 
+DEFAULT_KEYTERM_WEIGHT = 3.0
+"""The default of KEYTERM_WEIGHT, for engines made without the settings."""
+
 PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """A terminal and a platform send these to the whole process group; only the worker acts on them."""
 
@@ -40,6 +43,8 @@ class EngineOptions:
     heartbeat_seconds: float
     log_format: "LogFormat"
     log_level: "LogLevel" = "info"
+    keyterm_weight: float = DEFAULT_KEYTERM_WEIGHT
+    """Boost of a whole keyterm in log-probability; 0: keyterms change nothing."""
     engine: EngineKind = "auto"
     languages: frozenset[str] = frozenset()
     """The model's languages; empty: those that it is known for."""

@@ -18,6 +18,7 @@ from worker.adapters.parakeet.loading.languages import known_languages
 from worker.adapters.parakeet.loading.model_files import open_model_files
 from worker.adapters.parakeet.loading.model_path import model_path
 from worker.adapters.parakeet.loading.stored_precision import stored_precision
+from worker.adapters.parakeet.network.boosting import BOOSTING_VERSION
 from worker.adapters.parakeet.network.config import UnsupportedModel
 from worker.adapters.parakeet.network.transcriber import WINDOWS_OF_A_BATCH, Transcriber
 from worker.adapters.parakeet.protocol import Done, EngineOptions, Ready
@@ -136,6 +137,7 @@ def _open(options: EngineOptions) -> tuple[_Model, EngineFacts]:
         device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         uses_gpu=device.type == "cuda",
         languages=options.languages or languages,
+        keyterm_fingerprint=f"boosting {BOOSTING_VERSION}, weight {options.keyterm_weight}",
     )
     return model, facts
 
@@ -155,6 +157,7 @@ def _by_network(
         batch_windows=options.batch_size,
         threads=options.cpu_threads,
         graphs=options.gpu_graphs,
+        keyterm_weight=options.keyterm_weight,
         report=log.warning,
     )
     return model, known_languages(options.model_name, files.config.vocabulary_size)
@@ -173,6 +176,11 @@ def _by_nemo(
     log.warning("engine.served_by_nemo", model=options.model_name, reason=why)
     network = restore(path, device, dtype)
     model = NemoTranscriber(
-        network, options.model_name, device, dtype, batch_windows=options.batch_size or WINDOWS_OF_A_BATCH
+        network,
+        options.model_name,
+        device,
+        dtype,
+        batch_windows=options.batch_size or WINDOWS_OF_A_BATCH,
+        keyterm_weight=options.keyterm_weight,
     )
     return model, languages_of(network) or known_languages(options.model_name, len(pieces_of(network)))

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  torch's own custom
 from torch import Tensor
 
+from worker.adapters.parakeet.network.boosting import Boost
 from worker.adapters.parakeet.network.capture import Capture, Work
 from worker.adapters.parakeet.network.config import TransducerConfig
 from worker.adapters.parakeet.network.conformer_layer import linear_of
@@ -35,7 +36,7 @@ class Steps:
     """The encoder frame of the window that was scored."""
     durations: Tensor
     confidences: Tensor
-    """The probability of the label, among labels: float32."""
+    """The probability of the label among labels, without boosts: float32."""
 
     @property
     def columns(self) -> tuple[Tensor, ...]:
@@ -53,12 +54,24 @@ class DecoderRows:
     """Each row's first frame in `frames`, 0 for a row without a window: int64, (rows,)."""
     lengths: Tensor
     """Each row's number of frames, 0 for a row without a window: int64, (rows,)."""
+    boost: Boost | None = None
+    """The keyterms of the rows; None where no row has any."""
+
+    def fits(self, other: "DecoderRows") -> bool:
+        """Return True where the others are as many rows, of no more frames, and boosted where these are."""
+        if len(other.lengths) != len(self.lengths) or len(other.frames) > len(self.frames):
+            return False
+        if self.boost is None or other.boost is None:
+            return self.boost is other.boost
+        return self.boost.fits(other.boost)
 
     def copy_from(self, other: "DecoderRows") -> None:
-        """Take the other rows' content in place; `other` has at most as many frames."""
+        """Take the content of other rows, which fit, in place."""
         self.frames[: len(other.frames)].copy_(other.frames)
         self.starts.copy_(other.starts)
         self.lengths.copy_(other.lengths)
+        if self.boost and other.boost:
+            self.boost.copy_from(other.boost)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,10 +86,12 @@ class _State:
     """The prediction network's output as the joint network takes it, (rows, joint size)."""
     cells: tuple[Tensor, ...]
     """Output and cell of each LSTM layer, (rows, prediction size)."""
+    terms: tuple[Tensor, ...] = ()
+    """The state of each row in the automaton of its keyterms, int64, (rows,); empty where no row has any."""
 
     def copy_from(self, other: "_State") -> None:
         """Take the other state's content in place."""
-        mine, others = ((one.frame, one.symbols, one.prediction, *one.cells) for one in (self, other))
+        mine, others = ((one.frame, one.symbols, one.prediction, *one.cells, *one.terms) for one in (self, other))
         for tensor, new in zip(mine, others, strict=True):
             tensor.copy_(new)
 
@@ -88,10 +103,6 @@ class _Recording:
     rows: DecoderRows
     state: _State
     repeat: Work
-
-    def fits(self, rows: DecoderRows) -> bool:
-        """Return True where the recording is of as many rows and of frames enough."""
-        return len(rows.lengths) == len(self.rows.lengths) and len(rows.frames) <= len(self.rows.frames)
 
     def start(self, rows: DecoderRows, state: _State) -> tuple[DecoderRows, _State, Work]:
         """Copy the rows and their state to where the recording reads them."""
@@ -133,7 +144,7 @@ class TdtDecoder:
         self._joint_bias = weights.place(weights.take(f"{last}.bias", outputs), torch.float32)
         self._durations = torch.tensor(config.durations, device=weights.device)
         self._config, self._block_steps = config, block_steps
-        self._recording: _Recording | None = None
+        self._recordings: list[_Recording] = []
 
     @property
     def joint_size(self) -> int:
@@ -143,7 +154,7 @@ class TdtDecoder:
     @property
     def is_recorded(self) -> bool:
         """True where blocks of some shape are repeated from a recording."""
-        return self._recording is not None
+        return bool(self._recordings)
 
     def project(self, encoded: Tensor, block: int) -> Tensor:
         """Return encoder frames, (frames, width), as the joint network takes them: (frames, joint size)."""
@@ -162,29 +173,33 @@ class TdtDecoder:
     def record(self, rows: DecoderRows, capture: Capture, refused: Refused) -> None:
         """From now on repeat a recording of a block for as many rows as these, with at most as many frames.
 
-        The recording is refused where it fails, or where it does not give the same steps as the loop for these rows.
+        Rows with keyterms and rows without have a recording each, to be made one after the other. A recording is
+        refused where it fails, or where it does not give the same steps as the loop for these rows.
         """
         expected = self(rows)
         blank = DecoderRows(
             frames=torch.zeros_like(rows.frames),
             starts=torch.zeros_like(rows.starts),
             lengths=torch.zeros_like(rows.lengths),
+            boost=rows.boost and rows.boost.room(),
         )
         state = self._first_state(blank)
         try:
-            self._recording = _Recording(rows=blank, state=state, repeat=capture(partial(self._block, blank, state)))
+            repeat = capture(partial(self._block, blank, state))
+            self._recordings.append(_Recording(rows=blank, state=state, repeat=repeat))
             is_right = all(map(torch.equal, self(rows).columns, expected.columns))
             reason = "" if is_right else "it does not give the same steps"
         except RuntimeError as exc:
             reason = str(exc) or type(exc).__name__
         if reason:
-            self._recording = None
+            self._recordings = [one for one in self._recordings if one.rows is not blank]
             refused(reason)
 
     def _started(self, rows: DecoderRows) -> tuple[DecoderRows, _State, Work]:
         state = self._first_state(rows)
-        if self._recording and self._recording.fits(rows):
-            return self._recording.start(rows, state)
+        for recording in self._recordings:
+            if recording.rows.fits(rows):
+                return recording.start(rows, state)
         return rows, state, partial(self._block, rows, state)
 
     def _first_state(self, rows: DecoderRows) -> _State:
@@ -192,7 +207,8 @@ class TdtDecoder:
         blanks = torch.full_like(rows.lengths, self._config.blank)
         prediction, cells = self._predict(blanks, (silence,) * (2 * len(self._lstm)))
         first = torch.zeros_like(rows.lengths)
-        return _State(frame=first, symbols=first.clone(), prediction=prediction, cells=cells)
+        terms = (first.clone(),) if rows.boost else ()
+        return _State(frame=first, symbols=first.clone(), prediction=prediction, cells=cells, terms=terms)
 
     def _block(self, rows: DecoderRows, state: _State) -> tuple[Tensor, ...]:
         """Run a block of steps from `state` on, which then holds the state after them. Never waits for the device."""
@@ -200,10 +216,11 @@ class TdtDecoder:
         for _ in range(self._block_steps):
             now, step = self._step(rows, now)
             scored.append(step)
-        *columns, logits = (torch.stack(column) for column in zip(*scored, strict=True))
+        emitted, labels, *columns, logits = (torch.stack(column) for column in zip(*scored, strict=True))
         state.copy_from(now)
         # The confidences of all steps at once: step by step they take five times as long.
-        return *columns, torch.exp(logits.amax(dim=-1) - logits.logsumexp(dim=-1))
+        chosen = logits.gather(2, labels[:, :, None])[:, :, 0] if rows.boost else logits.amax(dim=-1)
+        return emitted, labels, *columns, torch.exp(chosen - logits.logsumexp(dim=-1))
 
     def _step(self, rows: DecoderRows, at: _State) -> tuple[_State, tuple[Tensor, ...]]:
         labels, durations, logits = self._score(rows, at)
@@ -216,16 +233,24 @@ class TdtDecoder:
             symbols=symbols,
             prediction=torch.where(is_new, prediction, at.prediction),
             cells=tuple(torch.where(is_new, new, old) for new, old in zip(cells, at.cells, strict=True)),
+            terms=tuple(torch.where(emitted, rows.boost.advance(old, labels), old) for old in at.terms)
+            if rows.boost
+            else (),
         )
         return state, (emitted, labels, at.frame, durations, logits)
 
     def _score(self, rows: DecoderRows, at: _State) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the best label and the best duration of each row, and the logits of the labels in float32."""
+        """Return the best label and the best duration of each row, and the logits of the labels in float32.
+
+        Keyterms change the label alone: neither the logits, of which confidences are made, nor the durations.
+        """
         last = (rows.lengths - 1).clamp_(min=0)
-        frames = rows.frames[rows.starts + torch.minimum(at.frame, last)]
+        place = torch.minimum(at.frame, last)
+        frames = rows.frames[rows.starts + place]
         logits = self._in_float32(F.relu(frames + at.prediction))
         labels, durations = logits[:, : self._config.n_labels], logits[:, self._config.n_labels :]
-        return labels.argmax(dim=-1), self._durations[durations.argmax(dim=-1)], labels
+        best = rows.boost.choose(labels, at.terms[0], place) if rows.boost else labels.argmax(dim=-1)
+        return best, self._durations[durations.argmax(dim=-1)], labels
 
     def _in_float32(self, hidden: Tensor) -> Tensor:
         """Return the joint network's logits without rounding them to the network's precision.

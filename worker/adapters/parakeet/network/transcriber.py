@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from schemas.speech import Word
+from worker.adapters.parakeet.network.boosting import Keyterms, WindowTerms, window_terms
 from worker.adapters.parakeet.network.capture import CudaCapture
 from worker.adapters.parakeet.network.config import SAMPLE_RATE_HZ, NetworkConfig
 from worker.adapters.parakeet.network.encoder import LONGEST_WINDOW_FRAMES, Encoder
@@ -78,6 +79,8 @@ class Encoded:
     """The length of each window."""
     parts: Iterable[EncodedWindows]
     """The encoder's output, to be taken once."""
+    terms: Sequence[WindowTerms | None]
+    """The keyterms of each window."""
 
 
 class FloatOverflow(Exception):
@@ -105,6 +108,7 @@ class Transcriber:
         batch_windows: int | None = None,
         threads: int = 1,
         graphs: bool = True,
+        keyterm_weight: float = 0.0,
         report: Report = ignore,
         lap: Lap = no_lap,
     ) -> None:
@@ -138,6 +142,7 @@ class Transcriber:
         self._decoder = WindowDecoder(
             self._parts.decoder,
             self.pieces,
+            Keyterms(self.pieces, keyterm_weight, device),
             frame_seconds=files.config.frame_seconds,
             most_windows=self.decoded_windows,
             most_frames=self.decoded_windows * PASS_WINDOW_FRAMES + (self._sizes.frames[-1] if self._sizes else 0),
@@ -230,16 +235,20 @@ class Transcriber:
         """Start the windows' way through the encoder, without waiting for a GPU.
 
         With one thread on a CPU they are encoded on return. Raises `torch.OutOfMemoryError` when not even the smallest
-        pass fits into memory, and ValueError for a window that is longer than 40.96 s.
+        pass fits into memory, and ValueError for a window that is longer than 40.96 s. `keyterms` are those of each
+        window; none: no window has any.
         """
-        del keyterms
         most = LONGEST_WINDOW_FRAMES
         if windows and (longest := max(map(len, windows))) > 0 and self._config.encoder_frames(longest) > most:
             raise ValueError(f"a window of {longest} samples is longer than {most * self._config.frame_seconds} s")
         parts: Iterable[EncodedWindows] = self._passes(windows)
         if self._on_gpu:
             parts = self._handed_over(tuple(parts))
-        return Encoded(seconds=tuple(len(window) / SAMPLE_RATE_HZ for window in windows), parts=parts)
+        return Encoded(
+            seconds=tuple(len(window) / SAMPLE_RATE_HZ for window in windows),
+            parts=parts,
+            terms=window_terms(windows, keyterms, self._config.hop_samples * self._config.subsampling_factor),
+        )
 
     def decode(self, batches: Sequence[Encoded]) -> list[tuple[tuple[Word, ...], ...]]:
         """Return the words of each window of each batch, once they are encoded. Raises `torch.OutOfMemoryError`."""
@@ -254,7 +263,8 @@ class Transcriber:
 
     def _tokens(self, batches: Sequence[Encoded]) -> list[list[Token]]:
         with self._side.working():
-            tokens = self._decoder.tokens([one for batch in batches for one in batch.parts])
+            terms = [one for batch in batches for one in batch.terms]
+            tokens = self._decoder.tokens([one for batch in batches for one in batch.parts], terms)
         self._lap("decoding")
         return tokens
 

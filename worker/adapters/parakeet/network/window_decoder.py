@@ -1,6 +1,6 @@
 """From encoded windows to words: rows for the decoder, and its steps as tokens."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from schemas.speech import Word
+from worker.adapters.parakeet.network.boosting import Boost, Keyterms, WindowTerms
 from worker.adapters.parakeet.network.capture import Capture
 from worker.adapters.parakeet.network.graphs import Report
 from worker.adapters.parakeet.network.layout import SLOT_FRAMES
@@ -36,6 +37,7 @@ class _Window:
     frames: Tensor
     start: int
     length: int
+    terms: WindowTerms | None
 
 
 class WindowDecoder:
@@ -45,19 +47,26 @@ class WindowDecoder:
     """
 
     def __init__(
-        self, decoder: TdtDecoder, pieces: Sequence[str], *, frame_seconds: float, most_windows: int, most_frames: int
+        self,
+        decoder: TdtDecoder,
+        pieces: Sequence[str],
+        keyterms: Keyterms,
+        *,
+        frame_seconds: float,
+        most_windows: int,
+        most_frames: int,
     ) -> None:
         self._decoder, self._pieces, self._frame_seconds = decoder, tuple(pieces), frame_seconds
-        self._most_windows, self._most_frames = most_windows, most_frames
+        self._most_windows, self._most_frames, self._keyterms = most_windows, most_frames, keyterms
+        self._record_boosted: Callable[[Boost], None] | None = None
 
     @torch.inference_mode()
-    def tokens(self, encoded: Sequence[EncodedWindows]) -> list[list[Token]]:
-        """Return the tokens of each window."""
-        windows = [
-            _Window(one.frames, start, length)
-            for one in encoded
-            for start, length in zip(one.starts, one.lengths, strict=True)
-        ]
+    def tokens(
+        self, encoded: Sequence[EncodedWindows], terms: Sequence[WindowTerms | None] | None = None
+    ) -> list[list[Token]]:
+        """Return the tokens of each window; `terms` are the keyterms of each, None where no window has any."""
+        places = [(one.frames, *place) for one in encoded for place in zip(one.starts, one.lengths, strict=True)]
+        windows = [_Window(*place, one) for place, one in zip(places, terms or [None] * len(places), strict=True)]
         tokens: list[list[Token]] = []
         for group in _groups(windows, self._most_windows, self._most_frames):
             rows = _tokens_by_row(self._decoder(self._rows(group)), self._pieces)
@@ -70,11 +79,20 @@ class WindowDecoder:
 
     @torch.inference_mode()
     def record(self, capture: Capture, device: torch.device, dtype: torch.dtype, report: Report) -> None:
-        """Record the decoder for its rows, over frames as a last layer norm and a projection may leave them."""
+        """Record the decoder for its rows, over frames as a last layer norm and a projection may leave them.
+
+        The step with keyterms is recorded before the first windows that have any.
+        """
+        self._record(None, capture, device, dtype, report)
+        self._record_boosted = partial(self._record, capture=capture, device=device, dtype=dtype, report=report)
+
+    def _record(
+        self, boost: Boost | None, capture: Capture, device: torch.device, dtype: torch.dtype, report: Report
+    ) -> None:
         longest = SLOT_FRAMES[-1]
         lengths = longest - torch.arange(self._most_windows, device=device) % longest
         frames = torch.randn(self._most_frames, self._decoder.joint_size, device=device, dtype=dtype)
-        rows = DecoderRows(frames=frames, starts=torch.zeros_like(lengths), lengths=lengths)
+        rows = DecoderRows(frames=frames, starts=torch.zeros_like(lengths), lengths=lengths, boost=boost)
         refused = partial(report, "engine.graph_refused", rows=self._most_windows)
         self._decoder.record(rows, capture, lambda reason: refused(reason=reason))
 
@@ -95,7 +113,11 @@ class WindowDecoder:
         places = places.to(device, non_blocking=on_gpu)
         if not total:
             frames = [frames[0].new_zeros(1, frames[0].shape[1])]
-        return DecoderRows(frames=torch.cat(frames), starts=places[0], lengths=places[1])
+        boost = self._keyterms.rows([window.terms for window in group], rows)
+        if boost and self._record_boosted:
+            record, self._record_boosted = self._record_boosted, None
+            record(boost)
+        return DecoderRows(frames=torch.cat(frames), starts=places[0], lengths=places[1], boost=boost)
 
 
 def _groups(windows: Sequence[_Window], most_windows: int, most_frames: int) -> Iterator[list[_Window]]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from schemas.speech import Word
+from worker.adapters.parakeet.network.boosting import Keyterms, WindowTerms, window_terms
 from worker.adapters.parakeet.network.config import SAMPLE_RATE_HZ
 from worker.adapters.parakeet.network.passes import Samples
 from worker.adapters.parakeet.network.tdt_decoder import TdtDecoder
@@ -29,6 +30,7 @@ class EncodedByNemo:
 
     seconds: tuple[float, ...]
     parts: tuple[EncodedWindows, ...]
+    terms: Sequence[WindowTerms | None]
 
 
 class NemoTranscriber:
@@ -38,18 +40,26 @@ class NemoTranscriber:
     """
 
     def __init__(
-        self, network: Any, name: str, device: torch.device, dtype: torch.dtype, *, batch_windows: int
+        self,
+        network: Any,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        batch_windows: int,
+        keyterm_weight: float = 0.0,
     ) -> None:
         config = transducer_of(network, name)
         weights = Weights(network.state_dict(), device, dtype)
         self._network, self._device, self._dtype = network, device, dtype
         self._batch_windows, self.pieces = batch_windows, tuple(pieces_of(network))
         self._transducer = TdtDecoder(weights, config, block_steps=BLOCK_STEPS)
-        stride = network.preprocessor.featurizer.hop_length / SAMPLE_RATE_HZ
+        self._frame_samples = network.encoder.subsampling_factor * network.preprocessor.featurizer.hop_length
         self._decoder = WindowDecoder(
             self._transducer,
             self.pieces,
-            frame_seconds=network.encoder.subsampling_factor * stride,
+            Keyterms(self.pieces, keyterm_weight, device),
+            frame_seconds=self._frame_samples / SAMPLE_RATE_HZ,
             most_windows=self.decoded_windows,
             most_frames=self.decoded_windows * _FRAMES_OF_A_WINDOW,
         )
@@ -104,15 +114,16 @@ class NemoTranscriber:
 
     def encode(self, windows: Sequence[Samples], keyterms: Sequence[tuple[str, ...]] = ()) -> EncodedByNemo:
         """Encode windows. Raises `torch.OutOfMemoryError` where one does not fit into memory."""
-        del keyterms
         return EncodedByNemo(
             seconds=tuple(len(window) / SAMPLE_RATE_HZ for window in windows),
             parts=tuple(self._encode(window) for window in windows),
+            terms=window_terms(windows, keyterms, self._frame_samples),
         )
 
     def decode(self, batches: Sequence[EncodedByNemo]) -> list[tuple[tuple[Word, ...], ...]]:
         """Return the words of each window of each batch."""
-        rows = iter(self._decoder.tokens([one for batch in batches for one in batch.parts]))
+        terms = [one for batch in batches for one in batch.terms]
+        rows = iter(self._decoder.tokens([one for batch in batches for one in batch.parts], terms))
         return [tuple(self._decoder.words(next(rows), seconds) for seconds in one.seconds) for one in batches]
 
     def tokens(self, windows: Sequence[Samples]) -> list[list[Token]]:

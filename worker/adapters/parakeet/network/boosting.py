@@ -1,0 +1,176 @@
+"""Boosting of keyterms in the decoder's step: tables on the device, a row for each window.
+
+A step with keyterms adds a few operations of fixed shape to the step without, reads no value on the host and has no
+branch, so it can be recorded. The step without keyterms is left as it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  torch's own custom
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worker.adapters.parakeet.network.keyterm_automaton import Vocabulary
+from worker.adapters.parakeet.network.layout import SLOT_FRAMES
+from worker.adapters.parakeet.network.speech_energy import frames_with_speech
+
+BOOSTING_VERSION = "1"
+"""Raised when a change of ours can give the same audio and keyterms other words."""
+
+RECORDED_STATES, RECORDED_ARCS = 16_384, 64
+"""Sizes of the tables that a recording reads, 21 MB. A hundred names have about 1,000 states with up to 30 arcs."""
+
+_AUTOMATA, _STACKS = 64, 16
+"""Kept for the next windows of the same jobs: as many automata as a worker has job slots."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class WindowTerms:
+    """The keyterms of a window."""
+
+    terms: tuple[str, ...]
+    speech: NDArray[np.bool_]
+    """True for each encoder frame with speech energy: no other frame is boosted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Tables:
+    """Automata one after the other, each with the states that follow on those of the last; index 0 has no terms."""
+
+    root_targets: Tensor
+    """(automata, labels), int64."""
+    root_boosts: Tensor
+    labels: Tensor
+    """(states, arcs), int64."""
+    targets: Tensor
+    boosts: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Boost:
+    """The boosts of the decoder's rows. See `Automaton` for the tables; a row without keyterms stays in state 0."""
+
+    root_targets: Tensor
+    """(rows, labels), int64."""
+    root_boosts: Tensor
+    """(rows, labels), float32."""
+    speech: Tensor
+    """1 for each frame of each row that is boosted, 0 for the others: float32, (rows, frames)."""
+    labels: Tensor
+    """(states, arcs) of all rows' automata, int64."""
+    targets: Tensor
+    """(states, arcs), int64."""
+    boosts: Tensor
+    """(states, arcs), float32."""
+
+    def choose(self, logits: Tensor, states: Tensor, frames: Tensor) -> Tensor:
+        """Return the best label of each row, its boosts added to all labels but the blank."""
+        speech = self.speech.gather(1, frames[:, None])
+        scores = torch.addcmul(logits, self.root_boosts, speech)
+        return scores.scatter_add_(1, self.labels[states], self.boosts[states] * speech).argmax(dim=-1)
+
+    def advance(self, states: Tensor, labels: Tensor) -> Tensor:
+        """Return the state of each row after its label, which is not the blank."""
+        label = labels[:, None]
+        own = torch.where(self.labels[states] == label, self.targets[states], 0).amax(dim=-1)
+        return torch.where(own > 0, own, self.root_targets.gather(1, label)[:, 0])
+
+    def fits(self, other: "Boost") -> bool:
+        """Return True where the other boosts have no more states and arcs."""
+        return all(theirs <= ours for theirs, ours in zip(other.labels.shape, self.labels.shape, strict=True))
+
+    def copy_from(self, other: "Boost") -> None:
+        """Take the other boosts' content in place."""
+        states, arcs = other.labels.shape
+        self.labels.fill_(self.root_boosts.shape[1] - 1)
+        for name in ("root_targets", "root_boosts", "speech"):
+            getattr(self, name).copy_(getattr(other, name))
+        for name in ("labels", "targets", "boosts"):
+            getattr(self, name)[:states, :arcs].copy_(getattr(other, name))
+
+    def room(self) -> "Boost":
+        """Return boosts of nothing, with room for any that a recording takes."""
+        shape = RECORDED_STATES, RECORDED_ARCS
+        return Boost(
+            root_targets=torch.zeros_like(self.root_targets),
+            root_boosts=torch.zeros_like(self.root_boosts),
+            speech=torch.zeros_like(self.speech),
+            labels=self.labels.new_full(shape, self.root_boosts.shape[1] - 1),
+            targets=self.targets.new_zeros(shape),
+            boosts=self.boosts.new_zeros(shape),
+        )
+
+
+def window_terms(
+    windows: Sequence[NDArray[np.int16]], keyterms: Sequence[tuple[str, ...]], frame_samples: int
+) -> list[WindowTerms | None]:
+    """Return the keyterms of each window with its speech, None for a window without; no keyterms: none has any."""
+    return [
+        WindowTerms(terms=terms, speech=frames_with_speech(window, frame_samples)) if terms else None
+        for window, terms in zip(windows, keyterms or [()] * len(windows), strict=True)
+    ]
+
+
+class Keyterms:
+    """The boosts of windows. A list of terms becomes an automaton once, for all windows of its job."""
+
+    def __init__(self, pieces: Sequence[str], weight: float, device: torch.device) -> None:
+        self._vocabulary, self._weight, self._device = Vocabulary(pieces), weight, device
+        self._n_labels = len(pieces) + 1
+        self._tables_of = lru_cache(_AUTOMATA)(self._tables)
+        self._stack_of = lru_cache(_STACKS)(self._stack)
+
+    @torch.inference_mode()
+    def rows(self, windows: Sequence[WindowTerms | None], rows: int) -> Boost | None:
+        """Return the boosts of `rows` rows, those of the windows first; None where no window has keyterms."""
+        lists = sorted({window.terms for window in windows if window and window.terms}) if self._weight else []
+        if not lists:
+            return None
+        tables = self._stack_of(tuple(lists))
+        places, speech = [0] * rows, np.zeros((rows, SLOT_FRAMES[-1]), np.float32)
+        for row, window in enumerate(windows):
+            if window and window.terms:
+                places[row] = 1 + lists.index(window.terms)
+                speech[row, : len(window.speech)] = window.speech
+        on_gpu = self._device.type == "cuda"
+        index, spoken = torch.tensor(places, pin_memory=on_gpu), torch.from_numpy(speech)
+        index = index.to(self._device, non_blocking=on_gpu)
+        return Boost(
+            root_targets=tables.root_targets[index],
+            root_boosts=tables.root_boosts[index],
+            speech=(spoken.pin_memory() if on_gpu else spoken).to(self._device, non_blocking=on_gpu),
+            labels=tables.labels,
+            targets=tables.targets,
+            boosts=tables.boosts,
+        )
+
+    def _stack(self, lists: tuple[tuple[str, ...], ...]) -> _Tables:
+        """Put automata one after the other, the widest of which gives the width."""
+        each = [self._tables_of(terms) for terms in lists]
+        width = max(one.labels.shape[1] for one in each)
+        none = torch.zeros(1, self._n_labels, device=self._device)
+        roots, boosts, labels, targets, weights, states = [none.long()], [none], [], [], [], 0
+        for one in each:
+            room = (0, width - one.labels.shape[1])
+            roots.append(torch.where(one.root_targets > 0, one.root_targets + states, 0))
+            boosts.append(one.root_boosts)
+            labels.append(F.pad(one.labels, room, value=self._n_labels - 1))
+            targets.append(F.pad(one.targets + states, room))
+            weights.append(F.pad(one.boosts, room))
+            states += len(one.labels)
+        return _Tables(
+            root_targets=torch.cat(roots),
+            root_boosts=torch.cat(boosts),
+            labels=torch.cat(labels),
+            targets=torch.cat(targets),
+            boosts=torch.cat(weights),
+        )
+
+    def _tables(self, terms: tuple[str, ...]) -> _Tables:
+        made = self._vocabulary.automaton(terms, self._weight)
+        arrays = {one.name: torch.from_numpy(getattr(made, one.name)).to(self._device) for one in fields(made)}
+        return _Tables(**{name: array[None] if name.startswith("root_") else array for name, array in arrays.items()})

@@ -1,0 +1,173 @@
+"""The automaton of a job's keyterms over the pieces of a vocabulary. Pure arithmetic, no device.
+
+A state is a prefix of a term, in letters; state 0 is no match. A piece leads from a state to the state of all letters
+that match after it, so a term is followed however it is split into pieces, and however it is written in capitals.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.adapters.parakeet.network.words import WORD_START
+from worker.adapters.parakeet.spelling import spelling, spelling_of_piece
+
+_WHOLE_BOOST_LETTERS = 3
+"""The least letters that earn the whole boost: with it a term of one letter would flood a text."""
+
+_ROOT = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Automaton:
+    """Tables by state. A label that no arc of a state has leads where it leads from state 0."""
+
+    root_targets: NDArray[np.int64]
+    """The state that each label leads to from state 0, (labels,)."""
+    root_boosts: NDArray[np.float32]
+    """The boost of each label in state 0, in log-probability, (labels,)."""
+    labels: NDArray[np.int64]
+    """The labels of each state's own arcs, (states, arcs), filled up with the blank."""
+    targets: NDArray[np.int64]
+    """The state each arc leads to, (states, arcs)."""
+    boosts: NDArray[np.float32]
+    """The boost of each arc, over that of its label in state 0, (states, arcs)."""
+
+
+@dataclass(slots=True)
+class _Node:
+    """A prefix of terms or of pieces. `letters` counts its letters without the marks of words."""
+
+    parent: int = _ROOT
+    letters: int = 0
+    letters_before: int = 0
+    """Letters before its last word."""
+    word_ends: int = 0
+    """Letters at the end of its last word, the shortest where terms differ."""
+    children: dict[str, int] = field(default_factory=dict)
+    ends: bool = False
+    """A term ends here."""
+    labels: list[int] = field(default_factory=list)
+    """The pieces that end here."""
+
+
+class _Trie:
+    """Prefixes by number; the first is the empty one."""
+
+    def __init__(self) -> None:
+        self.nodes = [_Node()]
+
+    def add(self, text: str) -> _Node:
+        """Add all prefixes of the text and return the last."""
+        at, word_ends = _ROOT, 0
+        for place, character in enumerate(text):
+            node = self.nodes[at]
+            if character == WORD_START:
+                word_ends = node.letters + len(text[place + 1 :].partition(WORD_START)[0])
+            if character not in node.children:
+                node.children[character] = len(self.nodes)
+                starts = character == WORD_START
+                before = node.letters if starts else node.letters_before
+                longer = _Node(parent=at, letters=node.letters + (not starts), letters_before=before)
+                self.nodes.append(longer)
+            at = node.children[character]
+            self.nodes[at].word_ends = min(word_ends, self.nodes[at].word_ends or word_ends)
+        return self.nodes[at]
+
+
+class Vocabulary:
+    """Pieces by the letters that they spell, and the automata of terms over them."""
+
+    def __init__(self, pieces: Sequence[str]) -> None:
+        self._blank = len(pieces)
+        self._pieces = _Trie()
+        for label, piece in enumerate(pieces):
+            if letters := spelling_of_piece(piece):
+                self._pieces.add(letters).labels.append(label)
+
+    def automaton(self, terms: Sequence[str], weight: float) -> Automaton:
+        """Return the automaton of the terms that the pieces spell; others only make it larger.
+
+        A boost is that of all letters matched since a term last ended: `weight` for a word, in proportion for a part of
+        it. So a match that breaks off gives back what it had: the piece that breaks it off has no boost beside one that
+        goes on, which has that of all letters so far.
+        """
+        trie = _Trie()
+        for term in terms:
+            trie.add(spelling(term)).ends = True
+        arcs = self._arcs(trie.nodes, weight)
+        root = arcs.pop(_ROOT)
+        root_targets, root_boosts = np.zeros(self._blank + 1, np.int64), np.zeros(self._blank + 1, np.float32)
+        for label, (target, boost) in root.items():
+            root_targets[label], root_boosts[label] = target, boost
+        width = max((len(own) for own in arcs.values()), default=0)
+        shape = len(trie.nodes), max(1, width)
+        labels, targets, boosts = np.full(shape, self._blank), np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+        for state, own in arcs.items():
+            for place, (label, (target, boost)) in enumerate(sorted(own.items())):
+                labels[state, place], targets[state, place] = label, target
+                boosts[state, place] = np.float32(boost) - root_boosts[label]
+        return Automaton(
+            root_targets=root_targets, root_boosts=root_boosts, labels=labels, targets=targets, boosts=boosts
+        )
+
+    def _arcs(self, nodes: Sequence[_Node], weight: float) -> dict[int, Mapping[int, tuple[int, float]]]:
+        """Return target and boost by state and label; a state has those of its longest suffix that is a state too."""
+        suffixes = _suffixes(nodes)
+        arcs: dict[int, Mapping[int, tuple[int, float]]] = {}
+        for state in _by_length(nodes):
+            own = dict(arcs[suffixes[state]]) if suffixes[state] != _ROOT else {}
+            kept = _letters_kept(nodes, state)
+            for target, labels in self._reached(nodes, state):
+                boost = weight * _progress(nodes[target], kept)
+                own.update((label, (target, boost)) for label in labels)
+            arcs[state] = own
+        return arcs
+
+    def _reached(self, nodes: Sequence[_Node], state: int) -> Iterator[tuple[int, list[int]]]:
+        """Yield each prefix of terms that a piece leads to from the state, with the labels of such pieces."""
+        ways = [(state, _ROOT)]
+        while ways:
+            at, piece = ways.pop()
+            for character, longer in self._pieces.nodes[piece].children.items():
+                if (following := nodes[at].children.get(character)) is not None:
+                    ways.append((following, longer))
+                    if labels := self._pieces.nodes[longer].labels:
+                        yield following, labels
+
+
+def _progress(node: _Node, kept: int) -> float:
+    """Return the share of the boost that a prefix has earned since its first `kept` letters."""
+    if node.letters_before > kept:
+        return 1.0
+    return min(1.0, (node.letters - kept) / max(_WHOLE_BOOST_LETTERS, node.word_ends - kept))
+
+
+def _by_length(nodes: Sequence[_Node]) -> Iterator[int]:
+    waiting = deque([_ROOT])
+    while waiting:
+        state = waiting.popleft()
+        yield state
+        waiting.extend(nodes[state].children.values())
+
+
+def _suffixes(nodes: Sequence[_Node]) -> list[int]:
+    """Return for each prefix its longest proper suffix that is a prefix of a term too."""
+    suffixes = [_ROOT] * len(nodes)
+    for state in _by_length(nodes):
+        for character, longer in nodes[state].children.items():
+            shorter = suffixes[state]
+            while shorter != _ROOT and character not in nodes[shorter].children:
+                shorter = suffixes[shorter]
+            found = nodes[shorter].children.get(character, _ROOT)
+            suffixes[longer] = found if found != longer else _ROOT
+    return suffixes
+
+
+def _letters_kept(nodes: Sequence[_Node], state: int) -> int:
+    """Return the letters up to the last end of a term."""
+    while state != _ROOT and not nodes[state].ends:
+        state = nodes[state].parent
+    return nodes[state].letters
