@@ -10,6 +10,7 @@ from pathlib import Path
 from schemas.speech import Word
 from worker.commands.tables import NOTHING, Field, FittedTable
 from worker.core.transcript.keyterms import KeytermScore, compared_words, keyterm_score
+from worker.core.transcript.missing_words import holes
 from worker.core.transcript.word_errors import (
     TimedWord,
     WordErrors,
@@ -53,6 +54,8 @@ class FileScore:
     spoken: WordErrors
     """Errors of words in lower case, without punctuation."""
     keyterms: KeytermScore
+    holes: Sequence[float] | None
+    """Seconds of each run of missing words that is a hole; None where the manifest has no times."""
 
     @property
     def timed_words(self) -> list[TimedWord]:
@@ -70,6 +73,7 @@ def score(entry: ManifestEntry, audio_seconds: float, words: Sequence[Word]) -> 
         written=word_errors(entry.text.split(), text.split()),
         spoken=word_errors(spoken_words(entry.text), spoken_words(text)),
         keyterms=_keyterm_score(entry, text),
+        holes=holes(entry.words, [TimedWord(word.text, word.start_seconds) for word in words]) if entry.words else None,
     )
 
 
@@ -130,12 +134,23 @@ def _keyterm_precision(scores: Scores) -> float | None:
     return sum((one.keyterms for one in scores), KeytermScore()).precision_percent
 
 
+def _holes(scores: Scores) -> int | None:
+    found = [len(one.holes) for one in scores if one.holes is not None]
+    return sum(found) if found else None
+
+
+def _longest_hole(scores: Scores) -> float | None:
+    return max((seconds for one in scores for seconds in one.holes or ()), default=None)
+
+
 FIGURES = (
     Figure(field="audio_seconds", title="seconds", of=_seconds, style=".1f", rank=2),
     Figure(field="words", title="words", of=_word_count, rank=1),
     Figure(field="word_error_rate_percent", title="WER %", of=_spoken_percent, style=".2f", rank=0),
     Figure(field="written_word_error_rate_percent", title="as written %", of=_written_percent, style=".2f", rank=1),
     Figure(field="drift_seconds", title="drift s", of=_worst_drift, style="+.3f", rank=3),
+    Figure(field="holes", title="holes", of=_holes, rank=1),
+    Figure(field="longest_hole_seconds", title="longest s", of=_longest_hole, style=".1f", rank=3),
     Figure(field="keyterm_recall_percent", title="keyterms %", of=_keyterm_recall, style=".2f", rank=1),
     Figure(field="keyterm_precision_percent", title="precision %", of=_keyterm_precision, style=".2f", rank=2),
 )

@@ -5,6 +5,7 @@ from rich.console import Console
 
 from schemas.speech import Word
 from worker.commands.accuracy_figures import FileScore, ManifestEntry, fields, score, table
+from worker.core.transcript.word_errors import TimedWord
 
 
 def scored(name: str, text: str, transcript: str, condition: str = "", keyterms: tuple[str, ...] = ()) -> FileScore:
@@ -33,6 +34,8 @@ def test_a_file_has_every_figure_as_a_member_of_its_object() -> None:
         "word_error_rate_percent": 50.0,
         "written_word_error_rate_percent": 100.0,
         "drift_seconds": None,
+        "holes": None,
+        "longest_hole_seconds": None,
         "keyterm_recall_percent": None,
         "keyterm_precision_percent": None,
     }
@@ -61,6 +64,16 @@ def test_files_are_summed_up_by_condition_and_by_format() -> None:
 
 def test_a_figure_that_no_file_has_is_no_column() -> None:
     assert all(len(row) == 6 for row in rows([scored("a.wav", "one", "one")]))
+
+
+def test_holes_are_counted_where_the_manifest_has_times() -> None:
+    words = tuple(TimedWord(f"w{second}", second * 1.0) for second in range(10))
+    entry = ManifestEntry(audio=Path("a.wav"), text=" ".join(word.text for word in words), words=words)
+    transcript = [Word(word.text, word.start_seconds, word.start_seconds + 0.5, 0.9) for word in words]
+
+    found = fields(score(entry, 10.0, [*transcript[:1], *transcript[2:4], *transcript[7:]]))
+
+    assert (found["holes"], found["longest_hole_seconds"]) == (1, 2.5)
 
 
 def test_keyterms_are_counted_over_all_files_of_a_group() -> None:
