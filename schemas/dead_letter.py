@@ -61,6 +61,8 @@ class DeadLetter(WireModel):
     failed_at: UtcTime
     worker: str
     traceback_digest: str | None = None
+    suggested_action: str | None = None
+    """The next step for an operator, as in the job's `failed` event; null in letters of older workers."""
 
 
 class DeadLetterUnreadable(ValueError):

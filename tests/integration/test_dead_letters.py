@@ -1,6 +1,11 @@
 """The dead-letter console and the workers' chore on real servers, as operators and publishers meet them."""
 
+import asyncio
 import json
+import os
+import pty
+import signal
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,6 +38,7 @@ from worker.ports import Delivery
 
 pytestmark = pytest.mark.timeout(240)
 
+ROOT = Path(__file__).parents[2]
 DELIVERIES = 100
 """After which the subscription's policy gives up."""
 EMPTY_ANSWERS = 5
@@ -249,6 +255,75 @@ async def test_a_letter_that_a_worker_adopted_is_replayed_like_any_other(
         assert done.exit_code == 0, done.output
         assert any(isinstance(event, CompletedEvent) and event.run == 1 for event in desk.pipeline.events)
         assert await desk.letters() == []
+
+
+@asynccontextmanager
+async def console_process(cloud: Cloud, *words: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+    """Run a console in a process of its own with a terminal as its input; yields it and the terminal's other end."""
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "worker", "dlq", *words),
+        env={**os.environ, **cloud.environment, "PYTHONPATH": str(ROOT), "COLUMNS": "80"},
+        stdin=theirs,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process, ours
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        os.close(ours)
+        os.close(theirs)
+
+
+async def read_until(process: asyncio.subprocess.Process, ending: str) -> str:
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        return (await process.stdout.readuntil(ending.encode())).decode()
+
+
+async def test_ctrl_c_in_the_middle_of_a_replay_leaves_every_letter_done_or_untouched(cloud: Cloud) -> None:
+    async with desk_at(cloud) as desk:
+        for number in range(12):
+            await desk.bury(enveloped(data=job_bytes(job_id=f"vod-{number}")))
+        await desk.published()
+
+        async with console_process(cloud, "replay", "--execute", "--json", "--rate", "20") as (process, _):
+            first = [await read_until(process, "\n") for _ in range(3)]
+            process.send_signal(signal.SIGINT)
+            rest, _ = await process.communicate()
+
+        lines = [json.loads(line) for line in [*first, *rest.decode().splitlines()]]
+        replayed = [line for line in lines if line["outcome"] == "replayed"]
+        assert process.returncode == 130
+        assert lines[-1] == {"outcome": "summary", "replayed": len(replayed), "stay": 0}
+        assert 3 <= len(replayed) < 12
+        assert (await desk.published())[JOBS_TOPIC] == len(replayed)
+        assert len(await desk.letters()) == 12 - len(replayed)
+
+
+async def test_triage_on_a_terminal_does_what_is_answered_until_ctrl_c(cloud: Cloud, tmp_path: Path) -> None:
+    export = tmp_path / "dropped.jsonl"
+    async with desk_at(cloud) as desk:
+        for number in range(4):
+            await desk.bury(enveloped(data=job_bytes(job_id=f"vod-{number}")))
+        await desk.published()
+
+        async with console_process(cloud, "triage", "--export", str(export)) as (process, terminal):
+            for answer in ("e\n", "force_method=deepgram\n", "\n", "r\n", "d\n"):
+                await read_until(process, "> ")
+                os.write(terminal, answer.encode())
+            await read_until(process, "[q]uit > ")
+            process.send_signal(signal.SIGINT)
+            rest, _ = await process.communicate()
+
+        assert process.returncode == 130
+        assert "replayed 1, dropped 1, skipped 0; 2 of 4 untouched" in rest.decode()
+        assert (await desk.published())[JOBS_TOPIC] == 1
+        assert len(await desk.letters()) == 2
+    assert len(export.read_text().splitlines()) == 1
 
 
 COMMANDS = (

@@ -16,7 +16,7 @@ from tests.support.workers.console import Broker, console_on, run
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped, job_bytes
 from worker.commands import dlq_triage
 from worker.core.dead_letters.entries import Selection, entry_of
-from worker.core.dead_letters.remedies import ENDS_OF_JOBS, known_codes, remedy_of_code
+from worker.core.dead_letters.remedies import ENDS_OF_JOBS, known_codes, remedy_of, remedy_of_code
 from worker.ports import Delivery
 
 
@@ -277,6 +277,14 @@ def test_a_field_that_the_worker_reads_can_be_set(edit: str) -> None:
 def test_every_code_has_a_remedy() -> None:
     assert sorted(error.code.value for error in ENDS_OF_JOBS) == sorted(known_codes())
     assert remedy_of_code("A_NEWER_CODE").startswith("read the reason")
+
+
+def test_the_remedy_of_a_letter_is_the_worker_s_and_by_code_where_it_wrote_none() -> None:
+    code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
+    own = entry_of(enveloped(code=code, suggested_action="set DEEPGRAM_API_KEY, then replay"))
+
+    assert remedy_of(own) == "set DEEPGRAM_API_KEY, then replay"
+    assert remedy_of(entry_of(enveloped(code=code))) == "check Deepgram's status page, then replay"
 
 
 # what is printed

@@ -61,6 +61,8 @@ class Letter:
     """The worker that gave the job up; it, `crashes` and `first_seen` are known from envelopes alone."""
     crashes: int | None = None
     first_seen: datetime | None = None
+    suggested_action: str | None = None
+    """The next step for an operator; None in letters of older workers and those that no worker wrote."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +81,7 @@ class DeadLetterEntry:
     failed_at: datetime
     copies: tuple[str, ...]
     """Message ids."""
+    suggested_action: str | None = None
 
     def age(self, now: datetime) -> timedelta:
         """Return the time since the job failed."""
@@ -179,6 +182,7 @@ def entry_of(delivery: Delivery) -> DeadLetterEntry:
         attempts=letter.attempts,
         failed_at=letter.failed_at,
         copies=(delivery.message_id,),
+        suggested_action=letter.suggested_action and letter.suggested_action[:MOST_OF_A_REASON],
     )
 
 
@@ -235,6 +239,7 @@ def _read_envelope(delivery: Delivery, letter: DeadLetter, data: bytes | None) -
         worker=letter.worker,
         crashes=letter.crashes,
         first_seen=letter.first_seen,
+        suggested_action=letter.suggested_action,
     )
 
 

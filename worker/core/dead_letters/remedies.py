@@ -1,4 +1,4 @@
-"""The next step of an operator, by code: a dead letter does not carry it, the job's failed event does."""
+"""The next step of an operator: the letter's own, or one by origin or code where no worker wrote any into it."""
 
 from schemas.codes import ErrorCode
 from worker.core.dead_letters.entries import DeadLetterEntry, Origin
@@ -62,7 +62,7 @@ def remedy_of(entry: DeadLetterEntry) -> str:
     """Return what to do about a dead letter."""
     if entry.origin in OF_ORIGIN:
         return OF_ORIGIN[entry.origin]
-    return remedy_of_code(entry.code)
+    return entry.suggested_action or remedy_of_code(entry.code)
 
 
 def remedy_of_code(code: str) -> str:

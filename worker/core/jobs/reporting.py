@@ -239,6 +239,7 @@ def dead_letter(
         failed_at=now,
         worker=worker,
         traceback_digest=_traceback_digest(error),
+        suggested_action=action_for(error),
     )
 
 

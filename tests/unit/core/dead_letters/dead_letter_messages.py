@@ -30,6 +30,7 @@ def enveloped(
     attributes: Mapping[str, str] | None = None,
     unchecked: bool = False,
     failed_at: datetime = FAILED_AT,
+    suggested_action: str | None = None,
 ) -> Delivery:
     """The worker's own dead letter of job vod-1, or of the job in `data`; `unchecked` data need not be one."""
     data = data or job_bytes()
@@ -53,6 +54,7 @@ def enveloped(
         first_seen=FAILED_AT,
         failed_at=failed_at,
         worker="w1",
+        suggested_action=suggested_action,
     )
     told = dead_letter_attributes(letter, job.echo())
     return replace(make_delivery(name, data=encode_dead_letter(letter)), attributes=told)
