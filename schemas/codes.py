@@ -37,6 +37,13 @@ class ErrorCode(_Word):
     """Never the end of a job: only logged, and shown by the health port, while a worker cannot work."""
 
 
+class Channels(_Word):
+    """Treatment of a job's audio channels: their mix is transcribed, or each apart."""
+
+    MIX = "mix"
+    APART = "apart"
+
+
 class Method(_Word):
     """Method of transcription, requested or used."""
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import uuid
 
-from schemas.codes import ErrorCode, EventType
+from schemas.codes import Channels, ErrorCode, EventType
 from schemas.job import TranscriptionJob
 
 _DIGITS = 32
@@ -23,6 +23,8 @@ def request_fingerprint(job: TranscriptionJob) -> str:
     outputs = [output.value for output in job.outputs]
     where = (job.video_id, job.audio_uri, job.audio_generation, job.output_uri_prefix)
     newer = [["keyterms", *job.keyterms]] if job.keyterms else []
+    if job.channels is Channels.APART:
+        newer.append(["channels", job.channels.value])
     return _digest("request", *where, job.language.lower(), outputs, *newer)
 
 

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.codes import CaptionFormat, ErrorCode, Method
+from schemas.codes import CaptionFormat, Channels, ErrorCode, Method
 from schemas.decoding import load_object, violations
 from schemas.keyterms import Keyterms
 from schemas.uris import GcsUri
@@ -167,6 +167,8 @@ class TranscriptionJob(TolerantModel):
     """Captions besides the three artefacts that are always written; sorted, without duplicates."""
     keyterms: Keyterms = ()
     """Names and terms to prefer, taken literally; sorted, each once whatever its case."""
+    channels: Annotated[Channels, _NotStrict] = Channels.MIX
+    """`apart`: each channel is transcribed by itself and has its own entry in the transcript."""
     duration_seconds: Annotated[float, Field(ge=0)] | None = None
     """A hint for routing; the decoded audio is the truth."""
     expires_at: Deadline | None = None

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from schemas.codes import CaptionFormat, Method
+from schemas.codes import CaptionFormat, Channels, Method
 from worker.commands.group import EXIT_CODES, CommandGroup, run_to_exit
 from worker.dlq_cli import Json, dlq
 from worker.jobs_cli import KeytermOption, KeytermsFile, job, submit, watch
@@ -216,6 +216,7 @@ def transcribe(
     ] = None,
     keyterm: KeytermOption = None,
     keyterms_file: KeytermsFile = None,
+    channels: Annotated[Channels, typer.Option(help="apart: each channel is transcribed by itself")] = Channels.MIX,
     embed_audio: Annotated[
         bool, typer.Option("--embed-audio", help="for the page: the audio inside it, not beside it")
     ] = False,
@@ -225,19 +226,18 @@ def transcribe(
 ) -> None:
     """Print the text of local files, and write words, paragraphs and transcript (audio_NAME_...) without Pub/Sub."""
     from worker.commands.keyterms import keyterms_of
-    from worker.commands.transcribe import PageOptions
+    from worker.commands.transcribe import Choices, PageOptions
     from worker.commands.transcribe import transcribe as command
 
     captions = [CaptionFormat(wanted.value) for wanted in output or [] if wanted is not LocalOutput.HTML]
     page = PageOptions(embeds_audio=embed_audio) if LocalOutput.HTML in (output or []) else None
-    keyterms = keyterms_of(keyterm or [], keyterms_file)
     command(
         files,
         out,
         video_id=video_id,
         captions=captions,
         page=page,
-        keyterms=keyterms,
+        choices=Choices(keyterms=keyterms_of(keyterm or [], keyterms_file), channels=channels),
         as_json=as_json,
         overwrites=force,
         verbose=verbose,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from schemas.codes import CaptionFormat, Method
+from schemas.codes import CaptionFormat, Channels, Method
 from worker.commands.bulk.address import VideoIdFrom, is_pattern
 from worker.dlq_cli import Json
 
@@ -40,6 +40,7 @@ def submit(
     output: Annotated[list[CaptionFormat] | None, typer.Option(help="captions besides the standard files")] = None,
     keyterm: KeytermOption = None,
     keyterms_file: KeytermsFile = None,
+    channels: Annotated[Channels, typer.Option(help="apart: each channel is transcribed by itself")] = Channels.MIX,
     urgent: Annotated[bool, typer.Option("--urgent", help="priority urgent: taken before other jobs")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="until the job has ended; exit 1 if it failed")] = False,
     bucket: Annotated[str | None, typer.Option(envvar="AUDIO_BUCKET", help="where a file is uploaded to")] = None,
@@ -59,9 +60,9 @@ def submit(
         raise typer.BadParameter("name the audio, or a file of jobs by --from", param_hint="AUDIO")
     keyterms, captions = keyterms_of(keyterm or [], keyterms_file), [wanted.value for wanted in output or []]
     asked = {"outputs": captions, "keyterms": keyterms, "priority": URGENT if urgent else None}
-    fields: dict[str, Any] = {name: value for name, value in asked.items() if value}
-    if force_method is not Method.AUTO:
-        fields["force_method"] = force_method.value
+    chosen = {"channels": channels, "force_method": force_method}
+    chosen = {name: one.value for name, one in chosen.items() if one not in {Channels.MIX, Method.AUTO}}
+    fields: dict[str, Any] = {name: value for name, value in {**asked, **chosen}.items() if value}
     if audio is not None and not is_pattern(audio):
         from worker.commands.audio_file import located, video_id_of
         from worker.commands.submit import submit as command

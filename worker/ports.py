@@ -222,8 +222,13 @@ class AudioDecoder(Protocol):
         """Read the container's headers. Raises `AudioUndecodable`."""
         ...
 
-    def decode(self, path: Path) -> AbstractAsyncContextManager[PcmStream]:
-        """Decode the default audio track. Leaving the context stops the decoder and leaves no process behind."""
+    def decode(self, path: Path, *, channel: int | None = None) -> AbstractAsyncContextManager[PcmStream]:
+        """Decode the default audio track: a mix of its channels, or one channel alone, counted from 0.
+
+        Where the file does not have that channel, all of it or a stretch, it is silent. Every channel is as long as
+        the mix, but for an encoder's delay of up to 0.14 s that no header states. Leaving the context stops the decoder
+        and leaves no process behind.
+        """
         ...
 
 

@@ -24,8 +24,13 @@ class Candidate:
 
     decoder: AudioDecoder
     encode: Callable[[Pcm], bytes]
+    encode_channels: Callable[[Pcm], bytes]
+    """The same for samples of shape (samples, channels)."""
     cut_bytes: int
     """Taken off a file's end, it shows as a cut."""
+
+    def write_channels(self, path: Path, samples: Pcm) -> None:
+        path.write_bytes(self.encode_channels(samples))
 
     def write(self, path: Path, samples: Pcm, *, cut: bool = False) -> None:
         content = self.encode(samples)
@@ -35,9 +40,15 @@ class Candidate:
 @pytest.fixture(params=["memory", "ffmpeg"])
 def candidate(request: pytest.FixtureRequest) -> Candidate:
     if request.param == "memory":
-        return Candidate(decoder=MemoryAudioDecoder(max_seconds=LIMIT_SECONDS), encode=memory_audio, cut_bytes=3)
+        twin = MemoryAudioDecoder(max_seconds=LIMIT_SECONDS)
+        return Candidate(decoder=twin, encode=memory_audio, encode_channels=memory_audio, cut_bytes=3)
     decoder = FfmpegDecoder(ffmpeg=find_ffmpeg(), limits=Limits(max_seconds=LIMIT_SECONDS))
-    return Candidate(decoder=decoder, encode=lambda samples: riff_wav(samples.tobytes()), cut_bytes=20_000)
+    return Candidate(
+        decoder=decoder,
+        encode=lambda samples: riff_wav(samples.tobytes()),
+        encode_channels=lambda samples: riff_wav(samples.astype("<i2").tobytes(), channels=samples.shape[1]),
+        cut_bytes=20_000,
+    )
 
 
 @pytest.fixture
@@ -153,3 +164,27 @@ async def test_decodes_run_side_by_side(candidate: Candidate, audio: Path) -> No
     both = await asyncio.gather(decode_all(candidate.decoder, audio), decode_all(candidate.decoder, audio))
 
     assert all(np.array_equal(one.samples, samples) for one in both)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+async def test_each_channel_can_be_decoded_alone(candidate: Candidate, audio: Path, count: int) -> None:
+    voice = babble(8.0)
+    channels = np.stack([np.roll(voice, 1000 * number) // (number + 1) for number in range(count)], axis=1)
+    candidate.write_channels(audio, channels)
+
+    facts = await candidate.decoder.probe(audio)
+    alone = [await decode_all(candidate.decoder, audio, channel=number) for number in range(count)]
+
+    assert facts.channels == count
+    for number, decoded in enumerate(alone):
+        assert np.array_equal(decoded.samples, channels[:, number])
+        assert not decoded.truncated
+
+
+async def test_a_channel_that_the_file_does_not_have_is_silent(candidate: Candidate, audio: Path) -> None:
+    candidate.write(audio, babble(4.0))
+
+    decoded = await decode_all(candidate.decoder, audio, channel=1)
+
+    assert decoded.samples.size == 4 * SAMPLE_RATE_HZ
+    assert not decoded.samples.any()

@@ -6,9 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from tests.support.audio.media import riff_wav
+from worker.adapters.audio import find_ffmpeg
 from worker.app.sample import SPEECH
 from worker.embedded.samples import tiny_model
 
@@ -108,3 +112,25 @@ def test_names_that_cannot_be_are_usage_errors_before_a_process_is_started(
     assert done.returncode == 2
     assert reason in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_each_channel_apart_has_the_words_that_its_samples_have_alone(tmp_path: Path) -> None:
+    command = [find_ffmpeg(), "-loglevel", "error", "-i", SPEECH, "-ar", "16000", "-f", "s16le", "-"]
+    left = np.frombuffer(subprocess.run(command, check=True, capture_output=True).stdout, "<i2")
+    right = np.concatenate([left[len(left) // 2 :], left[: len(left) // 2]])
+    both = np.stack([left, right], axis=1)
+    for name, samples in (("left", left), ("right", right), ("both", both)):
+        (tmp_path / f"{name}.wav").write_bytes(riff_wav(samples.tobytes(), channels=samples.ndim))
+
+    alone = transcribe(tmp_path / "left.wav", tmp_path / "right.wav", "--out", tmp_path / "out", "--json")
+    apart = transcribe(tmp_path / "both.wav", "--out", tmp_path / "out", "--channels", "apart", "--json")
+
+    assert (alone.returncode, apart.returncode) == (0, 0), apart.stderr
+    channels = [channels_of(tmp_path / "out", name) for name in ("left", "right", "both")]
+    assert channels[2] == [*channels[0], *channels[1]]
+    assert channels[0] != channels[1]
+
+
+def channels_of(folder: Path, video_id: str) -> Any:
+    """The transcript's entry of each channel."""
+    return json.loads((folder / f"audio_{video_id}_transcript.json").read_text())["results"]["channels"]

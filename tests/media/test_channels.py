@@ -1,4 +1,4 @@
-"""Channels that cancel each other: the mean of them is silence, and each of them speaks."""
+"""Channels that cancel each other, so that their mean is silence; and channels that are decoded alone."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.support.audio.decoding import decode_all
 from tests.support.audio.media import MediaKit, babble, riff_wav
-from tests.support.audio.pieces import likeness
-from worker.adapters.audio import FfmpegDecoder
+from tests.support.audio.pieces import JOINTS, Joint, Piece, likeness
+from worker.adapters.audio import FfmpegDecoder, Limits
 from worker.adapters.audio.mixes import Chooser
 from worker.errors import AudioUndecodable
 from worker.ports import SAMPLE_RATE_HZ, Pcm
@@ -135,3 +135,72 @@ def _chosen(pieces: Sequence[Pcm]) -> Pcm:
     chooser = Chooser()
     take: Callable[[Pcm], list[Pcm]] = lambda piece: list(chooser.push(piece))  # noqa: E731
     return np.concatenate([each for piece in pieces for each in take(piece)] + list(chooser.finish()))
+
+
+BOTH_WAYS = ("-filter_complex", "[0:a]asplit[a][b];[b]areverse[c];[a][c]amerge=inputs=2")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("x.wav", ()),
+        ("x.mp3", ("-b:a", "128k", "-ar", "44100", "-joint_stereo", "0")),
+        ("x.flac", ()),
+        ("x.opus", ("-c:a", "libopus", "-b:a", "128k")),
+        ("x.m4a", ("-c:a", "aac", "-b:a", "128k")),
+        ("x.mkv", ("-c:a", "ac3", "-ar", "48000")),
+        ("x.ts", ("-c:a", "mp2", "-ar", "48000", "-b:a", "256k")),
+    ],
+)
+@pytest.mark.parametrize("one_thread", [True, False])
+async def test_a_channel_alone_is_that_channel_in_any_codec(
+    media: MediaKit, talk: Pcm, name: str, options: tuple[str, ...], one_thread: bool
+) -> None:
+    path = media.encode(name, talk, *BOTH_WAYS, *options)
+    decoder = FfmpegDecoder(ffmpeg=media.ffmpeg, limits=Limits(max_seconds=60), one_thread=one_thread)
+
+    mix = await decode_all(decoder, path)
+    forwards, backwards = [(await decode_all(decoder, path, channel=number)).samples for number in (0, 1)]
+
+    assert forwards.size == backwards.size == mix.samples.size
+    assert likeness(forwards, talk, 0.0) > 0.95
+    assert likeness(backwards, talk[::-1], 0.0) > 0.95
+
+
+@pytest.mark.parametrize("joint", [joint for joint in JOINTS if 2 in joint.channels and 1 in joint.channels], ids=str)
+async def test_where_a_file_turns_mono_its_second_channel_is_silent_and_its_first_goes_on(
+    media: MediaKit, decoder: FfmpegDecoder, joint: Joint
+) -> None:
+    rate = joint.rates[-1]
+    path = joint.write(media, [Piece(seconds=4, rate=rate, channels=count, seed=70 + count) for count in (2, 1)])
+
+    mix = await decode_all(decoder, path)
+    first, second = [(await decode_all(decoder, path, channel=number)).samples for number in (0, 1)]
+
+    assert first.size == second.size == mix.samples.size
+    assert likeness(first, mix.samples, 0.0) > 0.97
+    assert np.abs(second[: 3 * SAMPLE_RATE_HZ].astype(int)).max() > 1000
+    assert np.abs(second[5 * SAMPLE_RATE_HZ : 7 * SAMPLE_RATE_HZ].astype(int)).max() < 50
+
+
+async def test_a_channel_alone_in_parts_joins_to_its_serial_decode(media: MediaKit) -> None:
+    path = media.encode("long.flac", babble(60.0, seed=5), *BOTH_WAYS)
+    limits = Limits(max_seconds=600)
+
+    for number in (0, 1):
+        serial = await decode_all(FfmpegDecoder(ffmpeg=media.ffmpeg, limits=limits), path, channel=number)
+        parted = await decode_all(
+            FfmpegDecoder(ffmpeg=media.ffmpeg, limits=limits, parts=3, part_seconds=10), path, channel=number
+        )
+        assert np.array_equal(serial.samples, parted.samples)
+
+
+async def test_channels_of_opposite_phase_are_each_decoded_as_they_are(
+    media: MediaKit, decoder: FfmpegDecoder, talk: Pcm
+) -> None:
+    path = media.write("opposite.wav", wav_of(talk, (1, -1)))
+
+    left, right = [(await decode_all(decoder, path, channel=number)).samples for number in (0, 1)]
+
+    assert np.array_equal(left, talk)
+    assert np.array_equal(right, -talk)

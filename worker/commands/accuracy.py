@@ -17,6 +17,7 @@ from worker.commands.accuracy_figures import FileScore, ManifestEntry, fields, s
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_settings, out
 from worker.commands.local_files import transcribe_file
 from worker.commands.tables import print_fitted
+from worker.commands.transcribe import Choices
 from worker.core.transcript.word_errors import TimedWord
 from worker.errors import WorkerError
 from worker.settings import CloudSettings, EngineSettings, JobSettings
@@ -88,7 +89,9 @@ async def _scores(
     async with make_engine(settings, cloud) as engine:
         for entry in entries:
             try:
-                done = await transcribe_file(jobs, decoder, engine, entry.audio, lambda **_: None, entry.keyterms)
+                done = await transcribe_file(
+                    jobs, decoder, engine, entry.audio, lambda **_: None, Choices(keyterms=entry.keyterms)
+                )
             except (WorkerError, OSError) as exc:
                 if as_json:
                     print(json.dumps({"file": str(entry.audio), "error": str(exc)}), flush=True)

@@ -24,7 +24,7 @@ from worker.adapters.machine.clock import SystemClock
 from worker.commands.console import cell, err, line, out
 from worker.commands.keyterms import keyterms_text
 from worker.commands.own_files import sha256_of
-from worker.commands.transcribe import PageOptions
+from worker.commands.transcribe import Choices, PageOptions
 from worker.core.jobs import transcription
 from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.keyterms import KeytermFields, keyterm_fields
@@ -43,20 +43,18 @@ GIB = 1024**3
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """The folder of the artefacts, the files to write besides the standard ones, and the terms to prefer."""
+    """The folder of the artefacts, the files to write besides the standard ones, and the choices."""
 
     folder: Path
     captions: frozenset[Artefact]
     page: PageOptions | None
-    keyterms: tuple[str, ...] = ()
+    choices: Choices
 
     @classmethod
-    def of(
-        cls, folder: Path, captions: Sequence[CaptionFormat], page: PageOptions | None, keyterms: tuple[str, ...] = ()
-    ) -> Self:
+    def of(cls, folder: Path, captions: Sequence[CaptionFormat], page: PageOptions | None, choices: Choices) -> Self:
         """Return them as the command line names them."""
         kinds = frozenset(CAPTIONS[wanted] for wanted in captions)
-        return cls(folder=folder, captions=kinds, page=page, keyterms=keyterms)
+        return cls(folder=folder, captions=kinds, page=page, choices=choices)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +127,7 @@ async def transcribe_all(
                 row, began = bars.add_task(name, total=None), time.monotonic()
                 try:
                     heard = await transcribe_file(
-                        jobs, decoder, recogniser, file, partial(bars.update, row), outputs.keyterms
+                        jobs, decoder, recogniser, file, partial(bars.update, row), outputs.choices
                     )
                 except WorkerError as exc:
                     failed += 1
@@ -138,10 +136,10 @@ async def transcribe_all(
                 finally:
                     bars.remove_task(row)
                 seconds = time.monotonic() - began
-                keyterms = await keyterm_fields(outputs.keyterms, heard, recogniser)
+                keyterms = await keyterm_fields(outputs.choices.keyterms, heard, recogniser)
                 written = _write(name, file, heard, recogniser.facts, outputs, keyterms)
                 told = {"file": str(file), **_figures(heard, seconds), "artefacts": written.paths}
-                asked = keyterms if outputs.keyterms else None
+                asked = keyterms if outputs.choices.keyterms else None
                 shown.result(told, written.text, asked, of_several=len(named) > 1)
     return failed
 
@@ -162,20 +160,24 @@ async def transcribe_file(
     engine: WindowRecogniser,
     file: Path,
     bar: Callable[..., None],
-    keyterms: tuple[str, ...] = (),
+    choices: Choices | None = None,
 ) -> transcription.Transcribed:
     """Transcribe one file by Parakeet alone; `bar` receives total and completed seconds. Raises `WorkerError`."""
     async with _without_gzip(jobs, file) as audio:
-        bar(total=(await decoder.probe(audio)).duration_seconds)
+        choices = choices or Choices()
+        facts = await decoder.probe(audio)
+        channels = transcription.channels_apart(choices.channels, facts)
+        bar(total=facts.duration_seconds and facts.duration_seconds * channels)
         return await transcription.Transcription(
             decoder=decoder,
-            transcribe=_ladder(engine, file.name, with_sound(keyterms)).transcribe,
+            transcribe=_ladder(engine, file.name, with_sound(choices.keyterms)).transcribe,
             store=_NoStore(),
             key="",
             paid_key="",
             chunk_seconds=jobs.chunk_duration_minutes * 60,
             chunks_in_flight=jobs.chunks_in_flight,
             on_progress=lambda progress: bar(completed=progress.audio_seconds_done),
+            channels=channels,
         ).run(audio)
 
 
@@ -230,7 +232,7 @@ def _write(
         extra_outputs=outputs.captions,
     )
     written, text = [], ""
-    for artefact in render_artefacts(heard.words, info).files:
+    for artefact in render_artefacts(heard.words, info, heard.channels).files:
         if artefact.kind is Artefact.PARAGRAPHS:
             rows = csv.DictReader(io.StringIO(artefact.data.decode(), newline=""))
             text = "\n".join(row["text"] for row in rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.artefacts import Artefact
-from schemas.codes import CaptionFormat
+from schemas.codes import CaptionFormat, Channels
 from schemas.job import Id
 from worker.app.recogniser import make_engine, start_early
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, note
@@ -24,6 +24,14 @@ class PageOptions:
     embeds_audio: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """Options of the transcription, as jobs have them."""
+
+    keyterms: tuple[str, ...] = ()
+    channels: Channels = Channels.MIX
+
+
 def transcribe(
     files: Sequence[Path],
     folder: Path,
@@ -31,7 +39,7 @@ def transcribe(
     video_id: str | None,
     captions: Sequence[CaptionFormat],
     page: PageOptions | None = None,
-    keyterms: tuple[str, ...] = (),
+    choices: Choices | None = None,
     as_json: bool,
     overwrites: bool = False,
     verbose: bool = False,
@@ -56,7 +64,8 @@ def transcribe(
     from worker.commands.local_files import Outputs, Shown, transcribe_all  # noqa: PLC0415
 
     decoder = make_decoder(settings.jobs, settings.engine)
-    outputs, model_name = Outputs.of(folder, captions, page, keyterms), settings.engine.parakeet_model_name
+    outputs = Outputs.of(folder, captions, page, choices or Choices())
+    model_name = settings.engine.parakeet_model_name
     shown = Shown(as_json=as_json, has_bars=not verbose)
     transcribing = transcribe_all(model_name, settings.jobs, decoder, engine, named, outputs, shown)
     try:

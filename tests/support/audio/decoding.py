@@ -15,7 +15,7 @@ class Decoded:
     other_tracks: bool = False
 
 
-async def decode_all(decoder: AudioDecoder, path: Path) -> Decoded:
-    async with decoder.decode(path) as stream:
+async def decode_all(decoder: AudioDecoder, path: Path, *, channel: int | None = None) -> Decoded:
+    async with decoder.decode(path, channel=channel) as stream:
         blocks = [block async for block in stream]
     return Decoded(samples=np.concatenate(blocks), truncated=stream.truncated, other_tracks=stream.other_tracks)

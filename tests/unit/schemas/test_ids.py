@@ -36,6 +36,7 @@ def test_ids_never_change() -> None:
         {"language": "de"},
         {"outputs": ["srt"]},
         {"keyterms": ["KlipStream"]},
+        {"channels": "apart"},
     ],
 )
 def test_another_request_has_another_fingerprint(change: dict[str, object]) -> None:
@@ -51,6 +52,7 @@ def test_another_request_has_another_fingerprint(change: dict[str, object]) -> N
         {"duration_seconds": 1.0},
         {"created_at": "x", "priority": 1, "metadata": {"a": 1}},
         {"language": "EN"},
+        {"channels": "mix"},
         {"schema_version": 1},
     ],
 )

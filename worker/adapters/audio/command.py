@@ -69,6 +69,8 @@ class Way:
     """Among the audio tracks."""
     channels: int | None = 1
     """As the headers say; 0 for a layout with a name such as 5.1. None: the headers count the channels only."""
+    only: int | None = None
+    """The channel to decode, counted from 0; None: their mix."""
     is_broadcast: bool = False
     ignores_wav_size: bool = False
     keeps_padding: bool = False
@@ -115,7 +117,7 @@ class Way:
     @property
     def mixes(self) -> int:
         """The number of interleaved mixes in the output."""
-        return 1 if self.channels == 1 and not self.each_frame else 2
+        return 1 if self.only is not None or (self.channels == 1 and not self.each_frame) else 2
 
     @property
     def frame_bytes(self) -> int:
@@ -227,6 +229,10 @@ def _mixed(way: Way) -> str:
     floats = "aformat=sample_fmts=fltp"
     sample_format = "s16" if way.encoding is INTEGERS else "flt"
     mono = f"aformat=sample_fmts={sample_format}:channel_layouts=mono:sample_rates={SAMPLE_RATE_HZ}"
+    if way.only is not None:
+        # A channel that the frame does not have is silent: a file's channels may change.
+        alone = f"{floats},pan=mono|c0=c{way.only},aresample,{mono}"
+        return alone if way.each_frame else f"{alone},{_IN_LONG_PACKETS}"
     if way.each_frame or way.channels not in {1, 2}:
         both = f"{floats},asplit[a][b];[a]{_mean(way)},{mono}[c];[b]{_other_mix()},aresample,{mono}[d]"
         return f"{both};[c][d]amerge=inputs=2" + ("" if way.each_frame else f",{_IN_LONG_PACKETS}")

@@ -15,6 +15,7 @@ Tracks. The first audio track that the file marks as the default is decoded, els
 it is silent throughout (-50 dB) while another one is not.
 
 Channels. Their mean, unless they cancel each other: where it is more than 20 dB below what another mix holds, that one.
+A channel alone is decoded like the mix, by an ffmpeg of its own, in the file's order of channels.
 
 Truncated. Set when ffmpeg complained of damage or an early end, when WAV, AIFF, FLAC or MP3 headers state more than
 came out, or when an Ogg file lacks its end. Tags, zeros and the seams of joined files are no damage. Not to be known,
@@ -125,10 +126,10 @@ class FfmpegDecoder:
         )
 
     @contextlib.asynccontextmanager
-    async def decode(self, path: Path) -> AsyncIterator[PcmStream]:
+    async def decode(self, path: Path, *, channel: int | None = None) -> AsyncIterator[PcmStream]:
         """See the port. ffmpeg runs for the length of the context, and waits while the stream is not read."""
         async with contextlib.AsyncExitStack() as stack:
-            run, way = await self._first_run(path, stack)
+            run, way = await self._first_run(path, channel, stack)
             serial = SerialStream(
                 run,
                 way,
@@ -152,13 +153,13 @@ class FfmpegDecoder:
             raise_for_end(await run.ended(), self._limits)
         return report
 
-    async def _first_run(self, path: Path, stack: contextlib.AsyncExitStack) -> tuple[Run, Way]:
+    async def _first_run(self, path: Path, channel: int | None, stack: contextlib.AsyncExitStack) -> tuple[Run, Way]:
         """Begin as with most files, and anew where the headers say that it is one of the others.
 
         One thread of ffmpeg decodes whatever codec a file names, so it may begin first only where the container leaves
         no choice. Elsewhere the first samples of ffmpeg's own input prove that the codec is one that is allowed.
         """
-        way = _first_way(path)
+        way = replace(_first_way(path), only=channel)
         if not self._one_thread:
             way = replace(way, read_as=None)
         run = await stack.enter_async_context(self._started(path, way))

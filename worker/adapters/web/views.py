@@ -247,6 +247,8 @@ class SpokenParagraph:
 
     start_seconds: float
     words: Sequence[SpokenWord]
+    channel: int | None = None
+    """Counted from 1; None in a transcript of one channel."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,7 @@
 """A transcript artefact as paragraphs of words with their times and confidences. Pure."""
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -49,19 +51,28 @@ class _Response(_Part):
 
 
 def read_transcript(document: Any, *, audio_src: str = "") -> Transcript | None:
-    """Return the artefact's first channel; None for a document of another shape."""
+    """Return the paragraphs of all channels by their start; None for a document of another shape."""
     try:
         response = _Response.model_validate(document)
-        alternative = response.results.channels[0].alternatives[0]
+        alternatives = [channel.alternatives[0] for channel in response.results.channels]
     except (ValidationError, IndexError):
         return None
-    words = [
-        SpokenWord(text=word.punctuated_word, start_seconds=word.start, confidence=word.confidence)
-        for word in alternative.words
-    ]
-    paragraphs, used = [], 0
-    for paragraph in alternative.paragraphs.paragraphs:
-        of_it = words[used : used + paragraph.num_words]
-        paragraphs.append(SpokenParagraph(start_seconds=paragraph.start, words=of_it))
-        used += paragraph.num_words
+    if not alternatives:
+        return None
+    numbers = range(1, len(alternatives) + 1) if len(alternatives) > 1 else [None]
+    apart = [_paragraphs(one, number) for one, number in zip(alternatives, numbers, strict=True)]
+    paragraphs = sorted((paragraph for channel in apart for paragraph in channel), key=lambda one: one.start_seconds)
     return Transcript(paragraphs=paragraphs, duration_seconds=response.metadata.duration, audio_src=audio_src)
+
+
+def _paragraphs(alternative: _Alternative, channel: int | None) -> Iterator[SpokenParagraph]:
+    words = iter(alternative.words)
+    for paragraph in alternative.paragraphs.paragraphs:
+        yield SpokenParagraph(
+            start_seconds=paragraph.start,
+            words=[
+                SpokenWord(text=word.punctuated_word, start_seconds=word.start, confidence=word.confidence)
+                for word in islice(words, paragraph.num_words)
+            ],
+            channel=channel,
+        )

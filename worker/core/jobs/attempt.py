@@ -38,7 +38,7 @@ from worker.core.jobs.routing import Situation, can_use_parakeet, feasible, may_
 from worker.core.jobs.spending import keep_waste, spent_in_all
 from worker.core.jobs.state import Claim, checkpoint_key
 from worker.core.jobs.tools import JobRules, JobTools
-from worker.core.jobs.transcription import PLANNING_VERSION, Progress, Transcribed, Transcription
+from worker.core.jobs.transcription import PLANNING_VERSION, Progress, Transcribed, Transcription, channels_apart
 from worker.errors import (
     AttemptsExhausted,
     ClaimHeld,
@@ -206,10 +206,12 @@ class JobAttempt:
         with stage("probe"):
             facts = await self._tools.decoder.probe(audio.path)
         situation = self._situation(job, job.duration_seconds or facts.duration_seconds)
-        found, seconds = route(situation), facts.duration_seconds
+        found, channels = route(situation), channels_apart(job.channels, facts)
         log.info("job.routed", method=found.method, reason=found.reason, codec=facts.codec)
-        chunk_seconds = self._rules.chunk_seconds
-        self._phase = routed = claimed.routed(found, expected_seconds=seconds, chunk_seconds=chunk_seconds)
+        chunk_seconds, seconds = self._rules.chunk_seconds, facts.duration_seconds
+        self._phase = routed = claimed.routed(
+            found, expected_seconds=seconds, chunk_seconds=chunk_seconds, channels=channels
+        )
         usable = feasible(found, situation, paid_configured=self._tools.paid is not None)
         self._phase = routed = replace(routed, route=usable)
         return situation, routed
@@ -231,6 +233,8 @@ class JobAttempt:
         self._phase = phase = routed.transcribing(engine, paid_model=paid_model)
         decoder = await self._tools.decoder.identity()
         rules: dict[str, str | float] = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION}
+        if phase.channels > 1:
+            rules["channels"] = "apart"
         model_fingerprint = engine.model_fingerprint
         if phase.keyterms:
             rules["keyterms"] = "\n".join(phase.keyterms)
@@ -248,6 +252,7 @@ class JobAttempt:
                 chunks_in_flight=self._rules.chunks_in_flight,
                 on_progress=on_progress,
                 interrupted=lambda: ladder.interrupted,
+                channels=phase.channels,
             )
             try:
                 with stage("transcribe"):
@@ -297,7 +302,7 @@ class JobAttempt:
     def _completion(
         self, phase: Transcribing, transcribed: Transcribed, outcomes: JobOutput, keyterms: KeytermFields
     ) -> tuple[Ended[Transcribing], tuple[StoredMessage, ...]]:
-        spent = Spent(chunks=transcribed.chunks, audio_seconds=transcribed.duration_seconds, waste=phase.waste)
+        spent = Spent(chunks=transcribed.chunks, audio_seconds=transcribed.channel_seconds, waste=phase.waste)
         ended = self._ended(phase, spent)
         if self._rules.log_costs:
             cost = ended.cost

@@ -1,8 +1,10 @@
 """Fields of the completed event about a job's keyterms."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import TypedDict
 
+from schemas.speech import Word
 from worker.core.jobs.transcription import Transcribed
 from worker.core.transcript.keyterms import keyterms_in, with_sound
 from worker.ports import WindowRecogniser
@@ -28,8 +30,13 @@ async def keyterm_fields(
     audible = with_sound(keyterms)
     by_parakeet = any(chunk.engine == "parakeet" for chunk in transcribed.chunks)
     unspelt = recogniser.unspeakable(audible) if by_parakeet else ()
-    found = await asyncio.to_thread(keyterms_in, [word.text for word in transcribed.words], keyterms)
+    found = await asyncio.to_thread(_found, keyterms, transcribed.channels or (transcribed.words,))
     return KeytermFields(
-        keyterms_found=found,
+        keyterms_found=tuple(term for term in keyterms if term in found),
         keyterms_unspeakable=tuple(term for term in keyterms if term not in audible or term in unspelt),
     )
+
+
+def _found(keyterms: tuple[str, ...], channels: Sequence[Sequence[Word]]) -> frozenset[str]:
+    """Return the terms in the words of any channel: merged words of two speakers may interrupt each other."""
+    return frozenset(term for words in channels for term in keyterms_in([word.text for word in words], keyterms))

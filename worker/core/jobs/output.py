@@ -63,7 +63,7 @@ class OutputWriter:
         """
         info = _info(job, audio.facts, await audio.sha256, transcribed, author)
         with stage("render"):
-            rendered = await asyncio.to_thread(render_artefacts, transcribed.words, info)
+            rendered = await asyncio.to_thread(render_artefacts, transcribed.words, info, transcribed.channels)
         prefix = output_prefix(job, self._output_bucket)
         with stage("upload"):
             async with together() as group:

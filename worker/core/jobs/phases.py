@@ -32,7 +32,7 @@ class Spent:
 
     chunks: tuple[Checkpoint, ...] = ()
     audio_seconds: float | None = None
-    """The decoded audio; None before any is known of."""
+    """The decoded audio, each channel that is transcribed apart; None before any is known of."""
     waste: Waste = NO_WASTE
     """The cost of this run's failed chunks, in earlier attempts too."""
 
@@ -131,16 +131,19 @@ class Claimed(Understood):
         """The cost of earlier attempts."""
         return Spent(waste=self.waste)
 
-    def routed(self, route: Route, *, expected_seconds: float | None, chunk_seconds: float) -> "Routed":
-        """Return the next phase."""
+    def routed(
+        self, route: Route, *, expected_seconds: float | None, chunk_seconds: float, channels: int = 1
+    ) -> "Routed":
+        """Return the next phase. `expected_seconds` is the duration that the container states."""
         return Routed(
             receipt=self.receipt,
             job=self.job,
             deliveries=self.deliveries,
             waste=self.waste,
             route=route,
-            expected_seconds=expected_seconds,
+            expected_seconds=expected_seconds and expected_seconds * channels,
             chunk_seconds=chunk_seconds,
+            channels=channels,
         )
 
 
@@ -150,9 +153,11 @@ class Routed(Claimed):
 
     route: Route
     expected_seconds: float | None
-    """The duration that the container states; `Spent.audio_seconds` is what was decoded."""
+    """The duration that the container states, times the channels; `Spent.audio_seconds` is what was decoded."""
     chunk_seconds: float
     """The length that chunks are cut to."""
+    channels: int = 1
+    """Channels that are transcribed apart; 1 for a mix."""
 
     def method_used(self, chunks: Iterable[Checkpoint]) -> Method:
         """Return the method by the engines of the chunks, or by the route where there are none."""
@@ -161,7 +166,9 @@ class Routed(Claimed):
     @property
     def chunks_expected(self) -> int | None:
         """The count of chunks by the container's duration; None where the container states none."""
-        return math.ceil(self.expected_seconds / self.chunk_seconds) if self.expected_seconds else None
+        if not self.expected_seconds:
+            return None
+        return math.ceil(self.expected_seconds / self.channels / self.chunk_seconds) * self.channels
 
     def transcribing(self, engine: EngineFacts, *, paid_model: str | None) -> "Transcribing":
         """Return the next phase."""
@@ -173,6 +180,7 @@ class Routed(Claimed):
             route=self.route,
             expected_seconds=self.expected_seconds,
             chunk_seconds=self.chunk_seconds,
+            channels=self.channels,
             engine=engine,
             paid_model=paid_model,
         )

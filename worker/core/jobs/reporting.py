@@ -83,7 +83,7 @@ def completion(
 ) -> tuple[StoredMessage, ...]:
     """Return the completed event and its cost event."""
     phase, spent, chunks = ended.phase, ended.spent, ended.spent.chunks
-    seconds, device = spent.audio_seconds or 0.0, phase.device(chunks)
+    seconds, device = (spent.audio_seconds or 0.0) / phase.channels, phase.device(chunks)
     metadata = TranscriptionMetadata(
         method_requested=phase.job.force_method,
         method_used=phase.method_used(chunks),

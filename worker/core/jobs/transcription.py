@@ -8,24 +8,28 @@ At most `chunks_in_flight` chunks are held in memory and worked on at once; that
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
+from schemas.codes import Channels
 from schemas.speech import WindowTranscript, Word
 from schemas.state import Checkpoint
 from worker.core.jobs.tasks import finished, together
-from worker.core.transcript.merging import WordTimeline
+from worker.core.transcript.merging import WordTimeline, merge_channels
 from worker.core.transcript.planning import Chunk, ChunkCutter
-from worker.errors import Retryable, WorkerError
-from worker.ports import SAMPLE_RATE_HZ, AudioDecoder, Pcm, PcmStream, WindowRecogniser
+from worker.errors import AudioUndecodable, Retryable, WorkerError
+from worker.ports import SAMPLE_RATE_HZ, AudioDecoder, AudioFacts, Pcm, PcmStream, WindowRecogniser
 from worker.telemetry.register import CHUNKS
 from worker.telemetry.spans import Laps, stage, stage_in_laps
 
 PLANNING_VERSION = 1
 """Part of every checkpoint's key: raised when the same audio would be cut into other windows than before."""
+
+MOST_CHANNELS_APART = 8
+"""As in 7.1: each channel takes a decode and an engine's time of its own."""
 
 CANCELLED_SAVE_SECONDS = 1.0
 """For the checkpoint of an answer that is paid for, when the job is cancelled. A stopping worker has 8 s in all."""
@@ -78,6 +82,13 @@ class Transcribed:
     truncated: bool
     other_tracks: bool = False
     """The decoder's: the track is silent, and another one is not."""
+    channels: tuple[tuple[Word, ...], ...] = ()
+    """The words of each channel where channels were transcribed apart; `words` are then these, merged by time."""
+
+    @property
+    def channel_seconds(self) -> float:
+        """Audio that engines received: the duration, times the channels that were transcribed apart."""
+        return self.duration_seconds * max(1, len(self.channels))
 
 
 class Transcription:
@@ -85,6 +96,9 @@ class Transcription:
 
     Chunks are stored under `key`, which includes Parakeet's model; paid chunks under `paid_key`, which does not, so
     that another model, or a worker without one, does not pay again.
+
+    With `channels` above 1 each channel is decoded, cut and transcribed by itself, one after the other, and the chunks
+    are numbered through: those of a channel follow those of the one before. Memory is that of a mix.
 
     If the job is cancelled, its chunks end at once, except for paid requests in flight: such a request may get its
     answer (`transcribe` then returns although it was cancelled, and `interrupted` is True), and its checkpoint.
@@ -102,6 +116,7 @@ class Transcription:
         chunks_in_flight: int,
         on_progress: Callable[[Progress], object],
         interrupted: Callable[[], bool] = lambda: False,
+        channels: int = 1,
     ) -> None:
         self._interrupted = interrupted
         self._decoder, self._transcribe, self._store = decoder, transcribe, store
@@ -110,8 +125,9 @@ class Transcription:
         self._room = asyncio.Semaphore(chunks_in_flight)
         self._done: list[Checkpoint] = []
         self._in_work: set[int] = set()
-        self._timeline, self._merging = WordTimeline(), asyncio.Lock()
-        self._unmerged: dict[int, Sequence[WindowTranscript]] = {}
+        self._timelines, self._merging = [WordTimeline() for _ in range(channels)], asyncio.Lock()
+        self._unmerged: dict[int, tuple[WordTimeline, Sequence[WindowTranscript]]] = {}
+        self._admitted_count = 0
         self._merged = 0
         self._resumed = 0
         self._chunks_total: int | None = None
@@ -146,41 +162,53 @@ class Transcription:
 
         If a chunk fails, the other chunks in flight are finished first, since requests to Deepgram are already paid.
         """
-        cutter = ChunkCutter(chunk_seconds=self._chunk_seconds)
-        async with self._decoder.decode(path) as stream:
-            async with together() as group:
-                async for chunk in self._admitted(cutter, stream):
-                    group.create_task(self._work(chunk))
-            truncated, other_tracks = stream.truncated, stream.other_tracks
+        decoded: list[_Decoded] = []
+        async with together() as group:
+            for number, timeline in enumerate(self._timelines):
+                if self._failure is None:
+                    channel = None if len(self._timelines) == 1 else number
+                    decoded.append(await self._decode(path, channel, timeline, group))
+            self._chunks_total = self._admitted_count
         if self._failure is not None:
             raise self._failure
         if len(self._done) != self._chunks_total:  # a task group takes a cancelled task for one that has ended
             raise ChunkCancelled(len(self._done), self._chunks_total)
         with stage("merge"):
-            words = await asyncio.to_thread(self._timeline.words)
+            channels = [await asyncio.to_thread(timeline.words) for timeline in self._timelines]
+            words = channels[0] if len(channels) == 1 else await asyncio.to_thread(merge_channels, channels)
         return Transcribed(
             words=words,
             chunks=tuple(sorted(self._done, key=lambda chunk: chunk.index)),
-            duration_seconds=cutter.total_samples / SAMPLE_RATE_HZ,
-            truncated=truncated,
-            other_tracks=other_tracks,
+            duration_seconds=max(one.samples for one in decoded) / SAMPLE_RATE_HZ,
+            truncated=any(one.truncated for one in decoded),
+            other_tracks=all(one.other_tracks for one in decoded),
+            channels=tuple(channels) if len(channels) > 1 else (),
         )
+
+    async def _decode(
+        self, path: Path, channel: int | None, timeline: WordTimeline, group: asyncio.TaskGroup
+    ) -> "_Decoded":
+        """Decode one channel, or the mix, and start the work on its chunks."""
+        cutter = ChunkCutter(chunk_seconds=self._chunk_seconds)
+        async with self._decoder.decode(path, channel=channel) as stream:
+            async for chunk in self._admitted(cutter, stream):
+                group.create_task(self._work(chunk, timeline))
+            return _Decoded(cutter.total_samples, stream.truncated, stream.other_tracks)
 
     async def _admitted(self, cutter: ChunkCutter, stream: PcmStream) -> AsyncIterator[Chunk]:
         """Chunks as the audio arrives; none is decoded before there is room for it, so that memory stays flat."""
-        count = 0
         await self._room.acquire()
         async with aclosing(chunks_of(cutter, stream)) as chunks:
             async for chunk in chunks:
                 if self._failure is not None:
                     return
-                count += 1
-                yield chunk
+                numbered = replace(chunk, index=self._admitted_count)
+                self._admitted_count += 1
+                yield numbered
                 await self._room.acquire()
         self._room.release()
-        self._chunks_total = count
 
-    async def _work(self, chunk: Chunk) -> None:
+    async def _work(self, chunk: Chunk, timeline: WordTimeline) -> None:
         self._in_work.add(chunk.index)
         self._report()
         try:
@@ -192,7 +220,7 @@ class Transcription:
                     self._resumed += 1
                     CHUNKS.add(engine=saved.engine, outcome="resumed")
                     log.info("chunk.resumed", chunk=chunk.index, engine=saved.engine)
-            self._finish(saved)
+            self._finish(saved, timeline)
         except WorkerError as exc:
             self._failure = self._failure or exc
         finally:
@@ -202,8 +230,9 @@ class Transcription:
 
     async def _merge_what_is_next(self) -> None:
         async with self._merging:  # in the order of the file, while the engine works on later chunks
-            while (windows := self._unmerged.pop(self._merged, None)) is not None:
-                await asyncio.to_thread(self._timeline.add, windows)
+            while (finished := self._unmerged.pop(self._merged, None)) is not None:
+                timeline, windows = finished
+                await asyncio.to_thread(timeline.add, windows)
                 self._merged += 1
 
     async def _kept(self, index: int) -> Checkpoint | None:
@@ -239,14 +268,21 @@ class Transcription:
             log.warning("chunk.not_kept_when_cancelled", chunk=checkpoint.index)
         raise asyncio.CancelledError
 
-    def _finish(self, checkpoint: Checkpoint) -> None:
+    def _finish(self, checkpoint: Checkpoint, timeline: WordTimeline) -> None:
         self._done.append(checkpoint.without_windows())
-        self._unmerged[checkpoint.index] = checkpoint.windows
+        self._unmerged[checkpoint.index] = timeline, checkpoint.windows
         self._in_work.discard(checkpoint.index)
         self._report()
 
     def _report(self) -> None:
         self._on_progress(self.progress)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    samples: int
+    truncated: bool
+    other_tracks: bool
 
 
 async def chunks_of(cutter: ChunkCutter, stream: PcmStream) -> AsyncGenerator[Chunk]:
@@ -268,6 +304,18 @@ async def chunks_of(cutter: ChunkCutter, stream: PcmStream) -> AsyncGenerator[Ch
 async def _next_of(blocks: AsyncIterator[Pcm], decode: Laps) -> Pcm | None:
     with decode.lap():
         return await anext(blocks, None)
+
+
+def channels_apart(wanted: Channels, facts: AudioFacts) -> int:
+    """Return how many channels are transcribed apart; 1 for the mix. Raises `AudioUndecodable` for too many."""
+    if wanted is Channels.MIX:
+        return 1
+    if facts.channels > MOST_CHANNELS_APART:
+        raise AudioUndecodable(
+            f"channels: must be 'mix' for audio of more than {MOST_CHANNELS_APART} channels; it is 'apart', "
+            f"and the audio has {facts.channels}"
+        )
+    return max(1, facts.channels)
 
 
 class SampleNotRecognised(Exception):

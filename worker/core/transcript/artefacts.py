@@ -48,13 +48,17 @@ class ArtefactInfo:
     """`SRT`, `VTT` or both."""
 
 
-def render_artefacts(words: Sequence[Word], info: ArtefactInfo) -> Rendered:
-    """Render a timeline (see `merging.merge`) to the three standard files and the extra ones asked for."""
+def render_artefacts(words: Sequence[Word], info: ArtefactInfo, channels: Sequence[Sequence[Word]] = ()) -> Rendered:
+    """Render a timeline (see `merging.merge`) to the three standard files and the extra ones asked for.
+
+    `channels` are the timelines that `words` were merged of: each is an entry of the transcript's `results.channels`.
+    """
     paragraphs = paragraphs_of(words)
+    apart = [(channel, paragraphs_of(channel)) for channel in channels] or [(words, paragraphs)]
     contents = {
         Artefact.WORDS: tables.words_csv(words),
         Artefact.PARAGRAPHS: tables.paragraphs_csv(paragraphs),
-        Artefact.TRANSCRIPT: deepgram_json.transcript_json(words, paragraphs, _metadata(info)),
+        Artefact.TRANSCRIPT: deepgram_json.transcript_json(apart, _metadata(info)),
     }
     if Artefact.SRT in info.extra_outputs:
         contents[Artefact.SRT] = captions.srt(words)

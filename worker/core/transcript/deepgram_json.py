@@ -27,16 +27,21 @@ class ResponseMetadata:
     model_arch: str
 
 
-def transcript_json(words: Sequence[Word], paragraphs: Sequence[Paragraph], metadata: ResponseMetadata) -> bytes:
+def transcript_json(
+    channels: Sequence[tuple[Sequence[Word], Sequence[Paragraph]]], metadata: ResponseMetadata
+) -> bytes:
     """Render UTF-8 JSON in a fixed order of keys, with every field that deepgram-sdk's response model requires.
 
-    `words` must be a timeline's (see `merging.merge`): times are finite and have three decimals already.
+    Each channel's words must be a timeline's (see `merging.merge`): times are finite and have three decimals already.
     """
-    response = {"metadata": _metadata(metadata), "results": {"channels": [_channel(words, paragraphs)]}}
+    response = {
+        "metadata": _metadata(metadata, len(channels)),
+        "results": {"channels": [_channel(words, paragraphs) for words, paragraphs in channels]},
+    }
     return to_json(response)  # four times as fast as the standard library for hours of words
 
 
-def _metadata(metadata: ResponseMetadata) -> _Json:
+def _metadata(metadata: ResponseMetadata, channels: int) -> _Json:
     # Deepgram names a model by a UUID; ours is derived from the model's name and version.
     model = str(uuid.uuid5(uuid.NAMESPACE_URL, f"klipstream:model:{metadata.model_name}:{metadata.model_version}"))
     created = metadata.created_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -47,7 +52,7 @@ def _metadata(metadata: ResponseMetadata) -> _Json:
         "sha256": metadata.sha256,
         "created": created,
         "duration": _rounded(metadata.duration_seconds),
-        "channels": 1,
+        "channels": channels,
         "models": [model],
         "model_info": {model: info},
     }

@@ -71,6 +71,26 @@ def merge(transcripts: Iterable[WindowTranscript]) -> tuple[Word, ...]:
     return timeline.words()
 
 
+def merge_channels(channels: Sequence[Sequence[Word]]) -> tuple[Word, ...]:
+    """Return the words of several channels' timelines as one, by start and then by channel, in a timeline's order.
+
+    Where channels speak at once a word ends at the latest where the next one starts; words that start together are
+    moved apart by 20 ms.
+    """
+    words = sorted(
+        (round(word.start_seconds * 1000), number, round(word.end_seconds * 1000), word)
+        for number, channel in enumerate(channels)
+        for word in channel
+    )
+    latest = max((end for _, _, end, _ in words), default=0) + _LEAST_WORD_MS * len(channels)
+    return _in_strict_order(
+        [
+            _Timed(text=word.text, start=start, end=end, latest_end=latest, confidence=word.confidence)
+            for start, _, end, word in words
+        ]
+    )
+
+
 def _ms(samples: int) -> int:
     return samples // _SAMPLES_PER_MS
 

@@ -112,3 +112,4 @@ def test_a_job_that_is_claimed_again_begins_without_its_route() -> None:
 def test_the_count_of_chunks_is_estimated_from_the_duration_of_the_container() -> None:
     assert ROUTED.chunks_expected == 3
     assert replace(ROUTED, expected_seconds=None).chunks_expected is None
+    assert replace(ROUTED, expected_seconds=2 * (ROUTED.expected_seconds or 0), channels=2).chunks_expected == 6

@@ -141,7 +141,7 @@ class SilentTrack(MemoryPcmStream):
 
 class TwoTracks(MemoryAudioDecoder):
     @asynccontextmanager
-    async def decode(self, path: Path) -> AsyncIterator[MemoryPcmStream]:
+    async def decode(self, path: Path, *, channel: int | None = None) -> AsyncIterator[MemoryPcmStream]:  # noqa: ARG002
         yield SilentTrack(path, 3600 * SAMPLE_RATE_HZ, SAMPLE_RATE_HZ)
 
 
@@ -185,7 +185,7 @@ class Tape:
         raise AssertionError("a transcription does not probe")
 
     @asynccontextmanager
-    async def decode(self, _path: Path) -> AsyncIterator["Tape"]:
+    async def decode(self, _path: Path, *, channel: int | None = None) -> AsyncIterator["Tape"]:  # noqa: ARG002
         yield self
 
     async def __aiter__(self) -> AsyncIterator[Pcm]:

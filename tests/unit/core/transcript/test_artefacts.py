@@ -13,7 +13,7 @@ from pandas._libs.parsers import STR_NA_VALUES
 from schemas.artefacts import Artefact
 from schemas.speech import WindowSpan, WindowTranscript, Word
 from worker.core.transcript.artefacts import ArtefactFile, ArtefactInfo, render_artefacts
-from worker.core.transcript.merging import merge
+from worker.core.transcript.merging import merge, merge_channels
 from worker.core.transcript.tables import READ_AS_MISSING
 
 INFO = ArtefactInfo(
@@ -223,3 +223,15 @@ def test_a_paragraph_of_30_seconds_fits_into_a_window_of_the_30_second_hop(words
     for row in paragraphs.itertuples():
         window_start = row.start_time // 30 * 30
         assert row.end_time - row.start_time > 30 or row.end_time <= window_start + 60
+
+
+def test_channels_apart_are_entries_of_their_own_that_deepgrams_response_model_reads() -> None:
+    left, right = WORDS[:3], (Word("Buenos", 0.3, 0.6, 0.9), Word("días.", 5.0, 5.5, 0.8))
+
+    files = {file.kind: file for file in render_artefacts(merge_channels([left, right]), INFO, (left, right)).files}
+
+    response = ListenV1Response.model_validate_json(files[Artefact.TRANSCRIPT].data)
+    transcripts = [channel.alternatives[0].transcript for channel in response.results.channels]
+    assert transcripts == ["Hello, Mr. Núñez.", "Buenos días."]
+    assert response.metadata.channels == 2
+    assert list(table(files[Artefact.WORDS])["word"]) == ["hello", "buenos", "mr", "núñez", "días"]

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.speech import WindowSpan, WindowTranscript, Word
-from worker.core.transcript.merging import WordTimeline, merge
+from worker.core.transcript.merging import WordTimeline, merge, merge_channels
 
 SECOND = 16_000
 
@@ -239,3 +239,33 @@ def test_no_word_is_doubled_or_lost_at_a_seam_that_both_windows_cover(
     spoken, windows = case
 
     assert texts(merge(windows)) == spoken
+
+
+def test_words_of_channels_are_merged_by_their_start_and_end_before_the_next_one() -> None:
+    left = (Word("Are", 1.0, 1.5, 0.9), Word("you?", 1.6, 2.4, 0.8))
+    right = (Word("Yes.", 2.0, 2.3, 0.7),)
+
+    merged = merge_channels([left, right])
+
+    assert merged == (Word("Are", 1.0, 1.5, 0.9), Word("you?", 1.6, 2.0, 0.8), Word("Yes.", 2.0, 2.3, 0.7))
+
+
+def test_words_that_start_together_come_in_the_order_of_their_channels() -> None:
+    channels = [(Word(name, 3.0, 3.4, 1.0),) for name in ("one", "two", "three")]
+
+    merged = merge_channels(channels)
+
+    assert texts(merged) == ["one", "two", "three"]
+    assert [word.start_seconds for word in merged] == [3.0, 3.02, 3.04]
+
+
+@given(st.lists(transcripts(), min_size=1, max_size=4))
+@settings(max_examples=60)
+def test_merged_channels_keep_every_word_and_the_order_of_a_timeline(channels: list[list[WindowTranscript]]) -> None:
+    apart = [merge(windows) for windows in channels]
+
+    merged = merge_channels(apart)
+
+    assert sorted(texts(merged)) == sorted(word.text for channel in apart for word in channel)
+    assert all(a.start_seconds < b.start_seconds and a.end_seconds <= b.start_seconds for a, b in pairwise(merged))
+    assert all(word.start_seconds < word.end_seconds for word in merged)
