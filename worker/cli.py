@@ -99,7 +99,9 @@ def top(
 
 @app.command()
 def demo(
-    audio: Annotated[Path | None, typer.Argument(help="your own audio instead of the samples", exists=True)] = None,
+    audio: Annotated[
+        Path | None, typer.Argument(help="your own audio instead of the samples", exists=True, dir_okay=False)
+    ] = None,
     out: Annotated[Path, typer.Option(help="folder for what it leaves")] = Path("demo-output"),
     fallback: Annotated[
         bool, typer.Option("--fallback", help="kill the inference process at work; a stand-in for Deepgram steps in")

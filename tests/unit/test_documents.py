@@ -3,14 +3,16 @@
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 
-import click
 import pytest
 import typer
+from typer.core import TyperGroup
 
 from worker.cli import app
+from worker.commands.group import UsageError
 from worker.settings import fields
 
 ROOT = Path(__file__).parents[2]
@@ -75,16 +77,13 @@ def commands_of(page: Path) -> Iterator[str]:
 
 
 def parse(command: str) -> None:
-    """Parse a command of `klipstream-worker` without running it. Raises `click.UsageError`."""
-    context: click.Context | None = None
-    current: click.Command = typer.main.get_command(app)
+    """Parse a command of `klipstream-worker` without running it. Raises `UsageError`."""
+    context, current = None, typer.main.get_command(app)
     words = shlex.split(command)[1:]
-    while isinstance(current, click.Group):
+    while isinstance(current, TyperGroup):
         context = current.make_context(current.name, list(words), parent=context)
-        name, found, words = current.resolve_command(context, [*context.protected_args, *context.args])
-        if found is None:
-            raise click.UsageError(f"no command {name}")
-        current = found
+        _, current, words = current.resolve_command(context, [*context._protected_args, *context.args])
+        assert current is not None
     current.make_context(current.name, list(words), parent=context)
 
 
@@ -109,9 +108,11 @@ def fault_of(command: str) -> str | None:
 def parse_fault(command: str) -> str | None:
     """Return the usage error of a command of `klipstream-worker`, or None."""
     try:
-        parse(command)
-    except click.UsageError as error:
-        return error.format_message()
+        with suppress(typer.Exit, SystemExit):  # of --help and --version
+            parse(command)
+    except UsageError as error:
+        fault = str(error.format_message())
+        return None if "does not exist" in fault else fault  # the reader's own files
     return None
 
 

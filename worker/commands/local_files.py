@@ -16,7 +16,7 @@ from typing import Any, Self
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from schemas.artefacts import Artefact
-from schemas.codes import CaptionFormat
+from schemas.codes import CaptionFormat, ErrorCode
 from schemas.ids import request_id
 from schemas.state import Checkpoint
 from schemas.text import plain, plain_json
@@ -64,12 +64,12 @@ class Shown:
     as_json: bool = False
     has_bars: bool = True
 
-    def failure(self, file: Path, error: WorkerError) -> None:
+    def failure(self, file: Path, code: ErrorCode, reason: str) -> None:
         """Show that a file failed, and why."""
         if self.as_json:
-            self._print({"file": str(file), "error_code": error.code.value, "error": str(error)})
+            self._print({"file": str(file), "error_code": code.value, "error": reason})
         else:
-            err().print(line(("failed", "red"), f" {file}: {error}"))
+            err().print(line(("failed", "red"), f" {file}: {reason}"))
 
     def result(self, told: Mapping[str, Any], text: str, keyterms: KeytermFields | None, *, of_several: bool) -> None:
         """Show a file's text, and its figures."""
@@ -129,15 +129,21 @@ async def transcribe_all(
                     heard = await transcribe_file(
                         jobs, decoder, recogniser, file, partial(bars.update, row), outputs.choices
                     )
+                    seconds = time.monotonic() - began
+                    keyterms = await keyterm_fields(outputs.choices.keyterms, heard, recogniser)
+                    written = _write(name, file, heard, recogniser.facts, outputs, keyterms)
                 except WorkerError as exc:
                     failed += 1
-                    shown.failure(file, exc)
+                    shown.failure(file, exc.code, str(exc))
+                    continue
+                except OSError as exc:
+                    if file.exists():
+                        raise  # of the output, which concerns the other files too
+                    failed += 1
+                    shown.failure(file, ErrorCode.AUDIO_NOT_FOUND, exc.strerror or "there is no such file any more")
                     continue
                 finally:
                     bars.remove_task(row)
-                seconds = time.monotonic() - began
-                keyterms = await keyterm_fields(outputs.choices.keyterms, heard, recogniser)
-                written = _write(name, file, heard, recogniser.facts, outputs, keyterms)
                 told = {"file": str(file), **_figures(heard, seconds), "artefacts": written.paths}
                 asked = keyterms if outputs.choices.keyterms else None
                 shown.result(told, written.text, asked, of_several=len(named) > 1)

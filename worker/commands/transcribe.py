@@ -56,8 +56,8 @@ def transcribe(
     named = _named(files, video_id)
     if not overwrites:
         refuse_foreign(named, folder, (Artefact[wanted.name] for wanted in captions), has_page=page is not None)
-    folder.mkdir(parents=True, exist_ok=True)
     engine = make_engine(settings.engine, settings.cloud, log_format, log_level)
+    folder.mkdir(parents=True, exist_ok=True)
     start_early(engine)
     # These imports run while the inference process does its own.
     from worker.app.decoder import make_decoder  # noqa: PLC0415

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.testing import CliRunner, Result
 
-from schemas.codes import Method
+from schemas.codes import ErrorCode, Method
 from schemas.cost import OtherEngineCost
 from schemas.events import Artefacts, StoredArtefact
 from schemas.job import JobRejected
@@ -42,7 +42,6 @@ from worker.core.costs.report import report
 from worker.core.dead_letters.entries import Selection
 from worker.core.dead_letters.replay import ReplayRules
 from worker.core.jobs.keyterms import KeytermFields
-from worker.errors import AudioUndecodable
 from worker.ports import Delivery
 from worker.telemetry.logs import PlainFormatter
 
@@ -278,7 +277,7 @@ def test_transcribe_health_and_errors_show_it_as_text(text: str) -> None:
     for as_json in (False, True):
         with printed():
             shown = local_files.Shown(as_json=as_json)
-            shown.failure(Path(text.replace("\0", "0")), AudioUndecodable(text))
+            shown.failure(Path(text.replace("\0", "0")), ErrorCode.AUDIO_UNDECODABLE, text)
             figures = {"words": 1, "audio_seconds": 1.0, "seconds": 1.0, "speed": 1.0, "flags": [text]}
             terms: KeytermFields = {"keyterms_found": [text], "keyterms_unspeakable": [text]}
             shown.result({**figures, "file": text, "artefacts": [text]}, text, terms, of_several=True)

@@ -1,14 +1,19 @@
 """Local files of `transcribe`: their names, and gzip data."""
 
 import gzip
+import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from worker.commands.local_files import _without_gzip
-from worker.commands.transcribe import _named
+from worker.adapters.memory.recogniser import MemoryRecogniser
+from worker.app.decoder import make_decoder
+from worker.app.sample import SPEECH
+from worker.commands.local_files import Outputs, Shown, _without_gzip, transcribe_all
+from worker.commands.transcribe import Choices, _named
 from worker.errors import AudioTooLarge
-from worker.settings import JobSettings
+from worker.settings import JobSettings, read_settings
 
 AUDIO = bytes(range(256)) * 100
 
@@ -41,6 +46,18 @@ async def test_gzip_data_larger_than_a_job_may_be_is_refused(tmp_path: Path) -> 
             pass
 
     assert names(tmp_path) == ["talk.gz"]
+
+
+async def test_a_file_that_vanishes_fails_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = read_settings({"TEMP_DIR": str(tmp_path)})
+    decoder, engine = make_decoder(settings.jobs, settings.engine), nullcontext(MemoryRecogniser())
+    named, outputs = {"lost": tmp_path / "lost.mp3", "speech": SPEECH}, Outputs.of(tmp_path, (), None, Choices())
+
+    failed = await transcribe_all("m", settings.jobs, decoder, engine, named, outputs, Shown(as_json=True))
+
+    lost, speech = (json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{"))
+    assert (failed, lost["error_code"], lost["error"]) == (1, "AUDIO_NOT_FOUND", "No such file or directory")
+    assert speech["words"] > 0
 
 
 @pytest.mark.parametrize(("file", "name"), [("talk.wav", "talk"), ("talk.wav.gz", "talk"), ("talk.GZ", "talk")])
