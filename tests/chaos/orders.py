@@ -14,6 +14,7 @@ from worker.embedded.local_cloud import AUDIO_BUCKET
 SHORTEST_SECONDS, LONGEST_SECONDS = 10.0, 1200.0
 SKEW = 1.4
 PIPELINE_MP3 = ("-ar", "8000", "-b:a", "32k")
+STEREO = ("-filter_complex", "[0:a]asplit[a][b];[b]areverse[c];[a][c]amerge=inputs=2", "-joint_stereo", "0")
 TEXT, EMPTY = "text.mp3", "empty.mp3"
 FORBIDDEN_BUCKET = "somebody-elses"
 
@@ -42,14 +43,18 @@ class Recording:
 
 
 def recordings(media: MediaKit, count: int, longest_seconds: float = LONGEST_SECONDS) -> list[Recording]:
-    """Bursts of noise from 10 s up, each longer than the one before by the same factor; and two objects without any."""
+    """Bursts of noise from 10 s up, each longer than the one before by the same factor; and two objects without any.
+
+    Every second one is stereo, its other channel the noise backwards.
+    """
     media.directory.mkdir(parents=True, exist_ok=True)
     growth = math.log(longest_seconds / SHORTEST_SECONDS) / max(1, count - 1)
     made = [Recording(name=TEXT, content=b"no audio at all\n" * 100, seconds=0.0)]
     made.append(Recording(name=EMPTY, content=b"", seconds=0.0))
     for number in range(count):
         seconds = SHORTEST_SECONDS * math.exp(growth * number)
-        path = media.encode(f"{number}.mp3", speech(seconds, seed=number), *PIPELINE_MP3)
+        channels = STEREO if number % 2 else ()
+        path = media.encode(f"{number}.mp3", speech(seconds, seed=number), *channels, *PIPELINE_MP3)
         made.append(Recording(name=f"speech-{number:02d}.mp3", content=path.read_bytes(), seconds=seconds))
     return made
 
@@ -65,6 +70,8 @@ def orders(rng: random.Random, audio: Sequence[Recording], *, good: int, bad: in
 
 def _good(number: int, recording: Recording) -> Order:
     fields: dict[str, object] = {"outputs": [[], ["srt"], ["srt", "vtt"]][number % 3]}
+    if number % 5 == 1:
+        fields["channels"] = "apart"
     if number % 4 == 0:
         fields["keyterms"] = ["Harbor Nine", f"Zed {number}", ".*"]
     return job_for(f"good-{number:03d}", recording.name, **fields)
@@ -81,6 +88,7 @@ def _bad(number: int) -> Order:
         job_for(job_id, TEXT, fails_with=ErrorCode.INVALID_JOB, outputs="all of them"),
         job_for(job_id, TEXT, fails_with=ErrorCode.AUDIO_FORBIDDEN, bucket=FORBIDDEN_BUCKET),
         job_for(job_id, TEXT, fails_with=ErrorCode.INVALID_JOB, keyterms=["fine", "a\tb"]),
+        job_for(job_id, TEXT, fails_with=ErrorCode.INVALID_JOB, channels="left"),
     )
     return kinds[number % len(kinds)]
 

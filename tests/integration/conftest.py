@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.audio.long_audio import speech_file
+from tests.support.audio.long_audio import speech_file, stereo_file
 from tests.support.workers.cloud import Cloud, cloud_in
 
 
@@ -19,3 +19,9 @@ def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cloud]:
 def ten_minutes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Speech as the pipeline's MP3."""
     return speech_file(600, tmp_path_factory.mktemp("audio") / "ten-minutes.mp3")
+
+
+@pytest.fixture(scope="session")
+def five_minutes_of_stereo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another conversation on each channel."""
+    return stereo_file(300, tmp_path_factory.mktemp("audio") / "five-minutes-of-stereo.mp3")

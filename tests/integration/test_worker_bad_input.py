@@ -11,7 +11,7 @@ import pytest
 
 from schemas.codes import ErrorCode
 from schemas.events import Flags
-from tests.support.audio.media import MediaKit, float_wav
+from tests.support.audio.media import MediaKit, float_wav, riff_wav
 from tests.support.confinement.open_watch import OpenWatch
 from tests.support.jobs.harness import speech
 from tests.support.workers.cloud import Cloud
@@ -123,9 +123,17 @@ NO_JOBS = [
         says=r"keyterms\.0: must not be empty.*keyterms\.2: .*60 characters.*keyterms\.3: .*6 words"
         r".*keyterms\.4: .*control characters \(got 'a\\x1bb'\).*keyterms\.5: must be a string",
     ),
+    Refused(name="channels", fields={"channels": "left"}, says=r"channels: must be 'mix' or 'apart' \(got 'left'\)"),
     Refused(name="101 keyterms", fields={"keyterms": ["a"] * 101}, says="keyterms: must have at most 100 items"),
 ]
 NO_AUDIO = [
+    Refused(
+        name="nine channels apart",
+        content=lambda _: riff_wav(np.repeat(speech(3), 9).tobytes(), channels=9),
+        fields={"channels": "apart"},
+        code=ErrorCode.AUDIO_UNDECODABLE,
+        says="channels: must be 'mix' for audio of more than 8 channels; it is 'apart', and the audio has 9",
+    ),
     Refused(name="missing object", code=ErrorCode.AUDIO_NOT_FOUND, says="no object at gs://local-audio/audio"),
     Refused(
         name="missing generation",
@@ -193,6 +201,13 @@ DONE = [
         seconds=30,
     ),
     Done(name="NaN in a float WAV", content=with_nan, flags=SHORT, seconds=10),
+    Done(
+        name="channels apart of mono, and a priority of no effect",
+        content=encoded("a.mp3", 65, *MP3),
+        fields={"channels": "apart", "priority": {"level": "URGENT"}},
+        flags=Flags(),
+        seconds=65,
+    ),
     Done(name="the pipeline's MP3", content=encoded("a.mp3", 65, *MP3), flags=Flags(), seconds=65),
     Done(
         name="keyterms that are no words",

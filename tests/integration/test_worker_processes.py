@@ -1,5 +1,6 @@
 """Worker processes with the tiny model, killed and stopped in the middle of a job."""
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -91,13 +92,14 @@ async def test_a_stopped_workers_job_is_finished_by_another_with_the_same_artefa
     assert files == []
 
 
+@pytest.mark.parametrize("channels", ["mix", "apart"])
 async def test_a_killed_workers_job_with_keyterms_is_finished_by_another_with_the_same_artefacts(
-    cloud: Cloud, ten_minutes: Path
+    cloud: Cloud, ten_minutes: Path, five_minutes_of_stereo: Path, channels: str
 ) -> None:
-    fields = {"keyterms": ["Anna", "David", "Helen", "black box", ".*", "名前"]}
+    fields = {"keyterms": ["Anna", "David", "Helen", "black box", ".*", "名前"], "channels": channels}
     settings = {**SMALL_CHUNKS, "CLAIM_TTL_SECONDS": "3"}
     async with cloud.pipeline() as pipeline:
-        uri = await pipeline.upload(ten_minutes)
+        uri = await pipeline.upload(ten_minutes if channels == "mix" else five_minutes_of_stereo)
         with cloud.process("one", **settings) as one:
             one.wait_ready()
             await pipeline.submit(uri, **fields)
@@ -119,6 +121,8 @@ async def test_a_killed_workers_job_with_keyterms_is_finished_by_another_with_th
     assert CHUNKS_BEFORE <= len(one.logged("chunk.done")) <= told.chunks_resumed == len(two.logged("chunk.resumed"))
     assert disturbed == undisturbed
     assert told.keyterms_found == quiet.keyterms_found == ("Anna", "black box", "David", "Helen")
+    (transcript,) = (content for name, content in disturbed.items() if name.endswith("_transcript.json"))
+    assert len(json.loads(transcript)["results"]["channels"]) == (1 if channels == "mix" else 2)
     assert told.keyterms_unspeakable == quiet.keyterms_unspeakable == (".*", "名前")
 
 

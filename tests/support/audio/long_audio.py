@@ -15,3 +15,12 @@ def speech_file(seconds: float, path: Path) -> Path:
     command = [find_ffmpeg(), "-hide_banner", "-loglevel", "error", "-y", *again, *PIPELINE_MP3, str(path)]
     subprocess.run(command, check=True)
     return path
+
+
+def stereo_file(seconds: float, path: Path) -> Path:
+    """Write an MP3 of two samples, one a channel, and return its path."""
+    inputs = [word for sample in samples()[:2] for word in ("-stream_loop", "-1", "-i", str(sample.path))]
+    both = ("-filter_complex", "[0:a][1:a]amerge=inputs=2", "-t", str(seconds), "-ar", "16000", "-b:a", "96k")
+    command = [find_ffmpeg(), "-hide_banner", "-loglevel", "error", "-y", *inputs, *both, str(path)]
+    subprocess.run(command, check=True)
+    return path
