@@ -27,7 +27,7 @@ from worker import client
 from worker.adapters.audio import find_ffmpeg
 from worker.adapters.gcs import open_object_store
 from worker.adapters.memory.recogniser import words_in
-from worker.commands.health import document
+from worker.commands.health import fetch_health
 from worker.commands.top import Seen, screen
 from worker.embedded.deepgram import EmbeddedDeepgram
 from worker.embedded.local_cloud import AUDIO_BUCKET, COMPLETION_SUBSCRIPTION, JOBS_TOPIC, PROJECT, local_cloud
@@ -40,7 +40,7 @@ WORKERS = 2
 MINUTES = 30
 METHODS = ("auto", "auto", "auto", "parakeet", "auto", "hybrid")
 MOST_SECONDS = 600.0
-COLUMNS = 150
+COLUMNS = 100
 
 
 def main() -> None:
@@ -124,7 +124,7 @@ def _submit(number: int, method: str) -> str:
 def _draw_top(urls: Sequence[str]) -> None:
     """Wait until most jobs have come some way and one has ended."""
     while True:
-        seen = [Seen(url=url, health=document(url)) for url in urls]
+        seen = [Seen(url=url, health=fetch_health(url)) for url in urls]
         told = [one.health for one in seen if one.health]
         running = [job for health in told for job in health["jobs"]["running"] if job["audio_seconds_done"]]
         if len(running) >= len(METHODS) // 2 and sum(health["totals"]["completed"] for health in told):

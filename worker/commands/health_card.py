@@ -61,14 +61,14 @@ def _backlog(health: HealthDocument) -> str:
     if health.backlog is None:
         return NOTHING
     oldest = f", the oldest for {span(health.oldest_message_seconds)}" if health.oldest_message_seconds else ""
-    return f"{health.backlog} messages of {health.subscription}{oldest}"
+    return f"{health.backlog} message{'s' * (health.backlog != 1)} of {health.subscription}{oldest}"
 
 
 def _sums(health: HealthDocument) -> str:
     totals = health.totals
     if not totals.completed + totals.failed:
         return "no job has ended yet"
-    parts = [f"{totals.completed} jobs done, {totals.failed} failed"]
+    parts = [f"{totals.completed} job{'s' * (totals.completed != 1)} done, {totals.failed} failed"]
     if totals.processing_seconds:
         parts.append(f"{totals.audio_seconds / totals.processing_seconds:.0f}x")
     if totals.cost_usd or totals.baseline_usd:

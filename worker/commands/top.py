@@ -117,13 +117,13 @@ def _summary(count: int, answering: Sequence[dict[str, Any]]) -> Text:
     done, failed = _sum(totals, "completed"), _sum(totals, "failed")
     audio, usd, baseline = (_sum(totals, name) for name in ("audio_seconds", "cost_usd", "baseline_usd"))
     ready = sum(health["status"] == "healthy" for health in answering)
-    parts = [f"{ready} of {count} workers ready"]
+    parts = [f"{ready} of {count} worker{'s' * (count != 1)} ready"]
     # Workers of one subscription have one backlog.
     waiting = {health["subscription"]: health["backlog"] for health in answering if health["backlog"] is not None}
     if waiting:
         parts.append(f"backlog {sum(waiting.values())}")
     if done or failed:
-        parts.append(f"{done:.0f} jobs done, {failed:.0f} failed")
+        parts.append(f"{done:.0f} job{'s' * (done != 1)} done, {failed:.0f} failed")
     elif answering:
         parts.append("no job has ended yet")
     if audio:

@@ -32,7 +32,7 @@ def test_a_worker_at_work_is_shown_with_its_jobs_and_its_money() -> None:
     picture = shown(Seen(url="http://w", health=health_of(condition())))
 
     for told in (
-        "1 of 1 workers ready",
+        "1 of 1 worker ready",
         "9 jobs done, 1 failed",
         "33 %",
         "$0.0500 so far, 98.1 % below Deepgram",
