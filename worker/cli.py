@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from schemas.codes import CaptionFormat, Channels, Method
-from worker.commands.group import EXIT_CODES, CommandGroup, run_to_exit
+from worker.commands.group import EXIT_CODES, CommandGroup, examples, run_to_exit
 from worker.dlq_cli import Json, dlq
 from worker.jobs_cli import KeytermOption, KeytermsFile, job, submit, watch
 
@@ -30,9 +30,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-PubSubPort = Annotated[int, typer.Option(help="0: any free one")]
-StoragePort = Annotated[int, typer.Option(help="0: any free one")]
-PagePort = Annotated[int, typer.Option(help="of the page; 0: any free one")]
+WORKER, TRY, JOBS, OPERATE, MODELS = "A worker", "See it work", "Jobs", "Operate a fleet", "Models"
+"""Panels of the help."""
+
+PubSubPort = Annotated[int, typer.Option(help="port of the Pub/Sub server; 0: any free one")]
+StoragePort = Annotated[int, typer.Option(help="port of the Cloud Storage server; 0: any free one")]
+PagePort = Annotated[int, typer.Option(help="port of the page; 0: any free one")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="show log lines on stderr")]
 OpensBrowser = Annotated[bool, typer.Option(help="open the page where there is a browser")]
 
@@ -56,7 +59,7 @@ def _options(
     """Transcription jobs from Pub/Sub: Parakeet on this machine, Deepgram as the fallback."""
 
 
-@app.command()
+@app.command(rich_help_panel=WORKER)
 def run() -> None:
     """Run the worker: pull jobs until SIGTERM. Settings come from the environment."""
     from worker.commands.run import run as command
@@ -64,7 +67,7 @@ def run() -> None:
     command()
 
 
-@app.command()
+@app.command(rich_help_panel=WORKER)
 def check(as_json: Json = False) -> None:
     """Verify everything that [b]run[/] needs; each line is ok or says what to do."""
     from worker.commands.check import check as command
@@ -72,9 +75,9 @@ def check(as_json: Json = False) -> None:
     command(as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=WORKER, epilog=examples("health http://10.0.0.5:8080"))
 def health(
-    url: Annotated[str | None, typer.Argument(help="of the worker's health port; default: HEALTH_PORT here")] = None,
+    url: Annotated[str | None, typer.Argument(help="address of its health port; default: HEALTH_PORT here")] = None,
     live: Annotated[bool, typer.Option("--live", help="only whether it should be left alone")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document, as without a terminal")] = False,
 ) -> None:
@@ -84,9 +87,9 @@ def health(
     command(url, "live" if live else "health", as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=WORKER, epilog=examples("top", "top http://10.0.0.5:8080 http://10.0.0.6:8080"))
 def top(
-    url: Annotated[list[str] | None, typer.Argument(help="of the workers' health ports; default: the one here")] = None,
+    url: Annotated[list[str] | None, typer.Argument(help="addresses of health ports; default: the one here")] = None,
     interval: Annotated[float, typer.Option(help="seconds between two looks", min=0.2)] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="print one look and end")] = False,
     as_json: Json = False,
@@ -97,7 +100,7 @@ def top(
     command(url or [], interval_seconds=interval, once=once, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=TRY)
 def demo(
     audio: Annotated[
         Path | None, typer.Argument(help="your own audio instead of the samples", exists=True, dir_okay=False)
@@ -123,7 +126,7 @@ def demo(
     command(audio, out)
 
 
-@app.command()
+@app.command(rich_help_panel=TRY, epilog=examples("emulators", "emulators --env"))
 def emulators(
     root: Annotated[Path, typer.Option(help="folder for the objects")] = Path("demo-output/gcs"),
     pubsub_port: PubSubPort = 8085,
@@ -148,7 +151,7 @@ def emulators(
     command.emulators(root, **ports, pubsub_host=pubsub_host, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=TRY)
 def dev(
     root: Annotated[Path, typer.Option(help="folder for objects, uploads and the log")] = Path("dev-output"),
     port: PagePort = 8090,
@@ -166,9 +169,9 @@ def dev(
     command(root, Ports(page=port, pubsub=pubsub_port, storage=storage_port), opens_browser=browser)
 
 
-@app.command()
+@app.command(rich_help_panel=WORKER, epilog=examples("page http://10.0.0.5:8080 http://10.0.0.6:8080"))
 def page(
-    url: Annotated[list[str] | None, typer.Argument(help="of the workers' health ports; default: the one here")] = None,
+    url: Annotated[list[str] | None, typer.Argument(help="addresses of health ports; default: the one here")] = None,
     port: PagePort = 8090,
     browser: OpensBrowser = True,
 ) -> None:
@@ -178,7 +181,10 @@ def page(
     command(url or [], port=port, opens_browser=browser)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=OPERATE,
+    epilog=examples("validate --hours 0.5 --bucket my-audio", "validate gs://my-audio/talk.mp3 --method deepgram"),
+)
 def validate(
     audio_uri: Annotated[list[str] | None, typer.Argument(help="gs://bucket/object; default: made speech")] = None,
     hours: Annotated[
@@ -208,7 +214,10 @@ def validate(
     command(plan, as_json=as_json)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=JOBS,
+    epilog=examples("transcribe talk.mp3", "transcribe *.mp3 --out transcripts --output srt --output html"),
+)
 def transcribe(
     files: Annotated[list[Path], typer.Argument(help="audio files", exists=True, dir_okay=False)],
     out: Annotated[Path, typer.Option(help="folder for the artefacts; default: here", file_okay=False)] = Path(),
@@ -246,7 +255,7 @@ def transcribe(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS, epilog=examples("accuracy --manifest test.jsonl"))
 def accuracy(
     manifest: Annotated[
         Path, typer.Option(help="JSON lines with audio_filepath and text, as NeMo's", exists=True, dir_okay=False)
@@ -262,7 +271,7 @@ def accuracy(
     command(manifest, keyterms=keyterms_of(keyterm or [], keyterms_file), as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS, epilog=examples("prepare nvidia/parakeet-tdt-0.6b-v2 model.nemo"))
 def prepare(
     model: Annotated[str, typer.Argument(help="a hub name, or a path to a .nemo file")],
     out: Annotated[Path, typer.Argument(help="the .nemo file to write", dir_okay=False)],
@@ -276,7 +285,7 @@ def prepare(
     command(model, out, precision)  # type: ignore[arg-type]
 
 
-@app.command()
+@app.command(rich_help_panel=OPERATE, epilog=examples("costs --since 30d --html costs.html", "costs --explain"))
 def costs(
     since: Annotated[str, typer.Option(help="how far back: 36h, 7d, 2w")] = "7d",
     file: Annotated[
@@ -300,7 +309,10 @@ def costs(
         command.costs(since, file, html, as_json=as_json)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=OPERATE,
+    epilog=examples("canary --table my-project.klipstream.costs", "canary --by group --file events.jsonl"),
+)
 def canary(
     by: Annotated[str, typer.Option(help="what is compared: revision, or group (of the roll-out)")] = "revision",
     old: Annotated[str | None, typer.Option(help="default: the revision before the newest; deepgram")] = None,
@@ -324,10 +336,11 @@ def canary(
     command.canary("group" if by == "group" else "revision", old, new, since, table, file, as_json=as_json)
 
 
-app.command()(submit)
-app.command()(watch)
-app.command()(job)
-app.add_typer(dlq, name="dlq")
+_submits = ("submit talk.mp3 --wait", "submit gs://my-audio/talk.mp3 --output srt", "submit --from jobs.csv")
+app.command(rich_help_panel=JOBS, epilog=examples(*_submits))(submit)
+app.command(rich_help_panel=JOBS, epilog=examples("watch --json", "watch --until-done jobs.csv"))(watch)
+app.command(rich_help_panel=JOBS, epilog=examples("job vod-2301234567", "job vod-2301234567 --log"))(job)
+app.add_typer(dlq, name="dlq", rich_help_panel=OPERATE)
 
 
 def main() -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.commands.group import examples
+
 if TYPE_CHECKING:
     from worker.core.dead_letters.entries import Selection
 
@@ -32,7 +34,7 @@ MaxReplays = Annotated[int, typer.Option(help="what was replayed that often stay
 Execute = Annotated[bool, typer.Option("--execute", help="do it; without this nothing changes")]
 
 
-@dlq.command("list")
+@dlq.command("list", epilog=examples("dlq list --by code", "dlq list --newer-than 24"))
 def dlq_list(
     code: Codes = None,
     job: JobIds = None,
@@ -50,7 +52,7 @@ def dlq_list(
     show_all(selection, most=most, as_json=as_json, by_code=by is Grouping.CODE)
 
 
-@dlq.command("show")
+@dlq.command("show", epilog=examples("dlq show 51c6"))
 def dlq_show(
     dead_letter_id: Annotated[str, typer.Argument(help="an id, or a beginning of four characters or more")],
     most: Most = 10_000,
@@ -62,7 +64,10 @@ def dlq_show(
     show_one(dead_letter_id, most=most, as_json=as_json)
 
 
-@dlq.command("replay")
+@dlq.command(
+    "replay",
+    epilog=examples("dlq replay 51c6 --execute", "dlq replay --code AUDIO_NOT_FOUND --set force_method=deepgram"),
+)
 def dlq_replay(
     dead_letter_id: Names = None,
     code: Codes = None,
@@ -87,7 +92,7 @@ def dlq_replay(
     republish(selection, rules, execute=execute, most=most, as_json=as_json)
 
 
-@dlq.command("drop")
+@dlq.command("drop", epilog=examples("dlq drop --export dropped.jsonl --older-than 720"))
 def dlq_drop(
     export: Annotated[Path, typer.Option(help="file of JSON lines that keeps what is dropped; appended to")],
     dead_letter_id: Names = None,
@@ -107,7 +112,7 @@ def dlq_drop(
     discard(selection, export, execute=execute, most=most, as_json=as_json)
 
 
-@dlq.command("triage")
+@dlq.command("triage", epilog=examples("dlq triage --code AUDIO_UNDECODABLE"))
 def dlq_triage(
     dead_letter_id: Names = None,
     code: Codes = None,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -121,3 +122,18 @@ def test_every_command_of_a_page_exists_with_its_options(page: Path) -> None:
     wrong = [f"{command}: {fault}" for command in commands_of(page) if (fault := fault_of(command))]
 
     assert wrong == []
+
+
+def examples_of(command: Any) -> Iterator[str]:
+    for line in (command.epilog or "").splitlines():
+        if line.startswith("klipstream-worker "):
+            yield line
+    for one in getattr(command, "commands", {}).values():
+        yield from examples_of(one)
+
+
+def test_every_example_in_a_help_text_exists_with_its_options() -> None:
+    found = list(examples_of(typer.main.get_command(app)))
+
+    assert len(found) > 20
+    assert [f"{line}: {fault}" for line in found if (fault := parse_fault(line))] == []

@@ -26,6 +26,11 @@ UsageError: Any = typer.BadParameter.__mro__[1]
 ClickError: Any = UsageError.__mro__[1]
 
 
+def examples(*lines: str) -> str:
+    """Return the end of a command's help: command lines without the program's name."""
+    return "\n\n".join(("[b]Examples[/]", *(f"klipstream-worker {line}" for line in lines)))
+
+
 class CommandGroup(typer.core.TyperGroup):
     """Shows errors in words, and quotes what was typed, perhaps by copy and paste, as visible text."""
 
