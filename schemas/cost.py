@@ -54,6 +54,18 @@ class OtherEngineCost(WireModel):
 EngineCost = Annotated[ParakeetCost | DeepgramCost | OtherEngineCost, Field(union_mode="left_to_right")]
 
 
+class ChannelCost(WireModel):
+    """Part of one channel, where channels were transcribed apart. Failed chunks are no channel's."""
+
+    channel: Count
+    """Counted from 0, as in the transcript."""
+    audio_seconds: Seconds
+    gpu_seconds: Seconds
+    deepgram_seconds: Seconds
+    """Audio that Deepgram bills."""
+    usd: Usd
+
+
 class Baseline(WireModel):
     """Cost of the same audio at Deepgram alone, the reference of the savings."""
 

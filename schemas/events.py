@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from typing_extensions import assert_never
 
 from schemas.codes import EventType
-from schemas.cost import Baseline, EngineCost
+from schemas.cost import Baseline, ChannelCost, EngineCost
 from schemas.decoding import load_object, violations
 from schemas.job import JobEcho
 from schemas.wire import (
@@ -176,6 +176,8 @@ class CostEvent(_EventHead):
     processing_time_seconds: Seconds | None = None
     chunks_total: Count | None = None
     chunks_fallback: Count | None = None
+    channels: tuple[ChannelCost, ...] = ()
+    """By channel, where channels were transcribed apart; otherwise empty."""
 
 
 class ProgressEvent(_EventHead):

@@ -84,6 +84,8 @@ class Checkpoint(_State):
     deepgram_billed_seconds: float = 0.0
     deepgram_wasted_requests: int = 0
     """Number of requests for this chunk that Deepgram may bill although they returned no transcript."""
+    channel: int = Field(default=0, ge=0)
+    """Channel of the audio, where channels are transcribed apart."""
 
     def without_windows(self) -> "Checkpoint":
         """Return the checkpoint without its words, which over hours of audio would be much to hold."""

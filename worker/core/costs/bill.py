@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from schemas.cost import Baseline, DeepgramCost, DeepgramRates, EngineCost, ParakeetCost, ParakeetRates
+from schemas.cost import Baseline, ChannelCost, DeepgramCost, DeepgramRates, EngineCost, ParakeetCost, ParakeetRates
 from schemas.job import ANY_LANGUAGE
 from schemas.state import NO_WASTE, Checkpoint, Waste
 from worker.errors import DeepgramPriceUnknown
@@ -93,6 +93,8 @@ class Cost:
     engines: tuple[EngineCost, ...]
     baseline: Baseline
     attribution: Attribution = Attribution()
+    channels: tuple[ChannelCost, ...] = ()
+    """By channel, where channels were transcribed apart."""
 
     @property
     def usd(self) -> float:
@@ -157,6 +159,31 @@ def bill(
         audio_seconds=audio_seconds,
         engines=(*_parakeet(chunks, prices, waste), *_deepgram(chunks, rate, waste)),
         baseline=Baseline(usd=audio_seconds / SECONDS_PER_MINUTE * prices.deepgram_usd_per_minute),
+        channels=_by_channel(chunks, prices, rate),
+    )
+
+
+def _by_channel(chunks: Sequence[Checkpoint], prices: Prices, usd_per_minute: float) -> tuple[ChannelCost, ...]:
+    numbers = sorted({chunk.channel for chunk in chunks})
+    if numbers in ([], [0]):
+        return ()
+    return tuple(
+        _of_channel(number, [chunk for chunk in chunks if chunk.channel == number], prices, usd_per_minute)
+        for number in numbers
+    )
+
+
+def _of_channel(number: int, chunks: Sequence[Checkpoint], prices: Prices, usd_per_minute: float) -> ChannelCost:
+    engines: tuple[EngineCost, ...] = (
+        *_parakeet(chunks, prices, NO_WASTE),
+        *_deepgram(chunks, usd_per_minute, NO_WASTE),
+    )
+    return ChannelCost(
+        channel=number,
+        audio_seconds=sum(chunk.audio_seconds for chunk in chunks),
+        gpu_seconds=sum(chunk.engine_seconds for chunk in chunks),
+        deepgram_seconds=_billed_seconds(chunks),
+        usd=sum(engine.usd for engine in engines),
     )
 
 
@@ -177,19 +204,24 @@ def _parakeet(chunks: Sequence[Checkpoint], prices: Prices, waste: Waste) -> tup
 
 def _deepgram(chunks: Sequence[Checkpoint], usd_per_minute: float, waste: Waste) -> tuple[DeepgramCost, ...]:
     answered = [chunk for chunk in chunks if chunk.engine == "deepgram"]
-    requests = [(chunk.engine == "deepgram") + chunk.deepgram_wasted_requests for chunk in chunks]
-    billed_seconds = waste.deepgram_seconds + sum(
-        count * (chunk.deepgram_billed_seconds or chunk.audio_seconds)
-        for count, chunk in zip(requests, chunks, strict=True)
-    )
-    if not sum(requests) + waste.deepgram_requests:
+    requests = sum(map(_requests, chunks)) + waste.deepgram_requests
+    billed_seconds = _billed_seconds(chunks) + waste.deepgram_seconds
+    if not requests:
         return ()
     return (
         DeepgramCost(
             audio_seconds=sum(chunk.audio_seconds for chunk in answered),
-            requests=sum(requests) + waste.deepgram_requests,
+            requests=requests,
             request_ids=tuple(chunk.deepgram_request_id for chunk in answered if chunk.deepgram_request_id),
             usd=billed_seconds / SECONDS_PER_MINUTE * usd_per_minute,
             rates=DeepgramRates(usd_per_minute=usd_per_minute),
         ),
     )
+
+
+def _requests(chunk: Checkpoint) -> int:
+    return (chunk.engine == "deepgram") + chunk.deepgram_wasted_requests
+
+
+def _billed_seconds(chunks: Sequence[Checkpoint]) -> float:
+    return sum((_requests(chunk) * (chunk.deepgram_billed_seconds or chunk.audio_seconds) for chunk in chunks), 0.0)

@@ -195,6 +195,7 @@ def cost_event(subject: Subject, cost: Cost, outcome: Outcome, now: datetime) ->
         processing_time_seconds=attribution.processing_time_seconds,
         chunks_total=attribution.chunks_total,
         chunks_fallback=attribution.chunks_fallback,
+        channels=cost.channels,
     )
 
 

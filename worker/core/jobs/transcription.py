@@ -6,7 +6,7 @@ At most `chunks_in_flight` chunks are held in memory and worked on at once; that
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 
 from schemas.codes import Channels
-from schemas.speech import WindowTranscript, Word
+from schemas.speech import Word
 from schemas.state import Checkpoint
 from worker.core.jobs.tasks import finished, together
 from worker.core.transcript.merging import WordTimeline, merge_channels
@@ -126,7 +126,7 @@ class Transcription:
         self._done: list[Checkpoint] = []
         self._in_work: set[int] = set()
         self._timelines, self._merging = [WordTimeline() for _ in range(channels)], asyncio.Lock()
-        self._unmerged: dict[int, tuple[WordTimeline, Sequence[WindowTranscript]]] = {}
+        self._unmerged: dict[int, Checkpoint] = {}
         self._admitted_count = 0
         self._merged = 0
         self._resumed = 0
@@ -164,10 +164,10 @@ class Transcription:
         """
         decoded: list[_Decoded] = []
         async with together() as group:
-            for number, timeline in enumerate(self._timelines):
-                if self._failure is None:
-                    channel = None if len(self._timelines) == 1 else number
-                    decoded.append(await self._decode(path, channel, timeline, group))
+            for channel in range(len(self._timelines)):
+                decoded.append(await self._decode(path, channel, group))
+                if self._failure is not None:
+                    break
             self._chunks_total = self._admitted_count
         if self._failure is not None:
             raise self._failure
@@ -185,14 +185,13 @@ class Transcription:
             channels=tuple(channels) if len(channels) > 1 else (),
         )
 
-    async def _decode(
-        self, path: Path, channel: int | None, timeline: WordTimeline, group: asyncio.TaskGroup
-    ) -> "_Decoded":
+    async def _decode(self, path: Path, channel: int, group: asyncio.TaskGroup) -> "_Decoded":
         """Decode one channel, or the mix, and start the work on its chunks."""
         cutter = ChunkCutter(chunk_seconds=self._chunk_seconds)
-        async with self._decoder.decode(path, channel=channel) as stream:
+        only = channel if len(self._timelines) > 1 else None
+        async with self._decoder.decode(path, channel=only) as stream:
             async for chunk in self._admitted(cutter, stream):
-                group.create_task(self._work(chunk, timeline))
+                group.create_task(self._work(chunk, channel))
             return _Decoded(cutter.total_samples, stream.truncated, stream.other_tracks)
 
     async def _admitted(self, cutter: ChunkCutter, stream: PcmStream) -> AsyncIterator[Chunk]:
@@ -208,19 +207,19 @@ class Transcription:
                 await self._room.acquire()
         self._room.release()
 
-    async def _work(self, chunk: Chunk, timeline: WordTimeline) -> None:
+    async def _work(self, chunk: Chunk, channel: int) -> None:
         self._in_work.add(chunk.index)
         self._report()
         try:
             with stage("chunk", index=chunk.index):
                 saved = await self._kept(chunk.index)
                 if saved is None:
-                    saved = await self._transcribe_chunk(chunk)
+                    saved = await self._transcribe_chunk(chunk, channel)
                 else:
                     self._resumed += 1
                     CHUNKS.add(engine=saved.engine, outcome="resumed")
                     log.info("chunk.resumed", chunk=chunk.index, engine=saved.engine)
-            self._finish(saved, timeline)
+            self._finish(saved)
         except WorkerError as exc:
             self._failure = self._failure or exc
         finally:
@@ -231,18 +230,17 @@ class Transcription:
     async def _merge_what_is_next(self) -> None:
         async with self._merging:  # in the order of the file, while the engine works on later chunks
             while (finished := self._unmerged.pop(self._merged, None)) is not None:
-                timeline, windows = finished
-                await asyncio.to_thread(timeline.add, windows)
+                await asyncio.to_thread(self._timelines[finished.channel].add, finished.windows)
                 self._merged += 1
 
     async def _kept(self, index: int) -> Checkpoint | None:
         free, paid = await asyncio.gather(self._store.load(self._key, index), self._store.load(self._paid_key, index))
         return free or paid
 
-    async def _transcribe_chunk(self, chunk: Chunk) -> Checkpoint:
+    async def _transcribe_chunk(self, chunk: Chunk, channel: int) -> Checkpoint:
         log.debug("chunk.started", chunk=chunk.index)
         try:
-            checkpoint = await self._transcribe(chunk)
+            checkpoint = (await self._transcribe(chunk)).model_copy(update={"channel": channel})
         except WorkerError:
             CHUNKS.add(engine="none", outcome="failed")
             raise
@@ -268,9 +266,9 @@ class Transcription:
             log.warning("chunk.not_kept_when_cancelled", chunk=checkpoint.index)
         raise asyncio.CancelledError
 
-    def _finish(self, checkpoint: Checkpoint, timeline: WordTimeline) -> None:
+    def _finish(self, checkpoint: Checkpoint) -> None:
         self._done.append(checkpoint.without_windows())
-        self._unmerged[checkpoint.index] = timeline, checkpoint.windows
+        self._unmerged[checkpoint.index] = checkpoint
         self._in_work.discard(checkpoint.index)
         self._report()
 

@@ -90,6 +90,12 @@ async def test_every_channel_counts_in_the_bill_and_in_the_baseline(tmp_path: Pa
     assert cost.audio_seconds == 2 * one.audio_seconds == 130
     assert cost.usd_total == pytest.approx(2 * one.usd_total)
     assert cost.baseline.usd == pytest.approx(2 * one.baseline.usd)
+    assert one.channels == ()
+    assert [(channel.channel, channel.audio_seconds, channel.deepgram_seconds) for channel in cost.channels] == [
+        (0, 65, 0),
+        (1, 65, 0),
+    ]
+    assert sum(channel.usd for channel in cost.channels) == pytest.approx(cost.usd_total)
 
 
 async def test_deepgram_gets_one_request_a_chunk_of_a_channel(tmp_path: Path) -> None:
@@ -106,6 +112,7 @@ async def test_deepgram_gets_one_request_a_chunk_of_a_channel(tmp_path: Path) ->
     assert len(cloud.answered) == told.chunks_total == deepgram.requests
     assert deepgram.audio_seconds == pytest.approx(130)
     assert deepgram.usd == pytest.approx(130 / 60 * 0.0045)
+    assert [channel.deepgram_seconds for channel in room.events[1].channels] == pytest.approx([65, 65])
 
 
 @pytest.mark.parametrize("windows", [1, 5, 9])
