@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from rich.progress import Progress
 
 from schemas.text import plain_json
-from worker.commands.console import EXIT_FAILED, EXIT_USAGE, err, fail, say
+from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, err, fail, say
 from worker.commands.dlq_desk import BEST_EFFORT, Desk, adopt_policy_letters, with_desk
 from worker.commands.dlq_view import counts, groups, groups_of, letter_card, table
 from worker.commands.tables import print_fitted
@@ -46,7 +46,7 @@ def show_all(selection: Selection, *, most: int, as_json: bool, by_code: bool = 
             print_fitted(groups(entries, desk.now) if by_code else table(entries, desk.now))
         if entries and not by_code:
             print_fitted("", counts(entries))
-        say(f"{len(entries)} dead letter(s); {BEST_EFFORT}")
+        print_fitted(cell(f"{len(entries)} dead letter(s); {BEST_EFFORT}"))
         return 0
 
     with_desk(show, selection, most, with_messages=as_json)

@@ -1,6 +1,7 @@
 """`dlq triage`, `--json` and the checks of names, on a broker in memory, with a scripted operator."""
 
 import asyncio
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import Result
 
 from schemas.codes import ErrorCode
 from tests.support.workers.console import Broker, console_on, run
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped, job_bytes
-from worker.commands import dlq_triage
+from worker.commands import dlq_desk, dlq_triage
 from worker.core.dead_letters.entries import Selection, entry_of
 from worker.core.dead_letters.remedies import ENDS_OF_JOBS, known_codes, remedy_of, remedy_of_code
 from worker.ports import Delivery
@@ -288,6 +290,19 @@ def test_the_remedy_of_a_letter_is_the_worker_s_and_by_code_where_it_wrote_none(
 
 
 # what is printed
+
+
+def test_a_terminal_shows_that_letters_are_being_read_and_nothing_of_it_on_stdout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True)
+    monkeypatch.setattr(dlq_desk, "err", lambda: terminal)
+    with console_on(letters(3)):
+        done = console("list", "--json")
+
+    assert isinstance(terminal.file, io.StringIO)
+    assert "reading dead letters" in terminal.file.getvalue()
+    assert len(documents_of(done)) == 3
 
 
 def test_groups_of_letters_have_their_remedy_and_their_command() -> None:
