@@ -24,9 +24,11 @@ install: $(VENV)/.installed ## everything into .venv, from the lock file
 
 $(VENV)/.installed: requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	@echo 'Installing into $(VENV), this once: 257 packages; 0.8 GB to download and 3 GB on disk with a CPU build of torch.'
+	@echo 'Where pip takes the much larger CUDA build and there is no GPU, name another: TORCH=, TORCH_INDEX_URL= (docs/develop.md).'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -q $(if $(TORCH_INDEX_URL),--index-url '$(TORCH_INDEX_URL)') '$(TORCH)'
-	$(PIP) install -q --no-deps --require-hashes -r requirements-dev.txt
+	$(PIP) install $(if $(TORCH_INDEX_URL),--index-url '$(TORCH_INDEX_URL)') '$(TORCH)'
+	$(PIP) install --no-deps --require-hashes -r requirements-dev.txt
 	$(PIP) install -q --no-deps --no-build-isolation --editable .
 	@touch $@
 

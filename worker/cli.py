@@ -109,6 +109,7 @@ def demo(
     fallback: Annotated[
         bool, typer.Option("--fallback", help="kill the inference process at work; a stand-in for Deepgram steps in")
     ] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Three jobs through the whole worker on this machine; no cloud account, no GPU."""
     from worker.commands.console import demand_checkout
@@ -119,11 +120,11 @@ def demo(
             raise typer.BadParameter("the stand-in for Deepgram knows the samples only", param_hint="AUDIO")
         from worker.commands.demo_fallback import demo_fallback
 
-        demo_fallback(out)
+        demo_fallback(out, verbose=verbose)
         return
     from worker.commands.demo import demo as command
 
-    command(audio, out)
+    command(audio, out, verbose=verbose)
 
 
 @app.command(rich_help_panel=TRY, epilog=examples("emulators", "emulators --env"))

@@ -18,15 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from schemas.codes import Method
-from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, ProgressEvent, StoredArtefact
-from schemas.text import plain
+from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, StoredArtefact
 from worker import client
 from worker.adapters.gcs import open_object_store
 from worker.commands.console import cell, fail, line, out, say
+from worker.commands.demo_bars import DemoBars
 from worker.commands.submit import describe
 from worker.embedded.local_cloud import (
     AUDIO_BUCKET,
@@ -74,9 +73,10 @@ class Order:
     method: Method = Method.AUTO
 
 
-def demo(audio: Path | None, folder: Path) -> None:
+def demo(audio: Path | None, folder: Path, *, verbose: bool = False) -> None:
     """Run it. Exit 1 when a job failed."""
-    play([Order(source=source) for source in ([audio] if audio else [sample.path for sample in samples()])], folder)
+    sources = [audio] if audio else [sample.path for sample in samples()]
+    play([Order(source=source) for source in sources], folder, verbose=verbose)
 
 
 def play(
@@ -85,12 +85,14 @@ def play(
     *,
     environment: Mapping[str, str] | None = None,
     before_publishing: Callable[[Path], None] = lambda _log: None,
+    verbose: bool = False,
 ) -> Sequence[DemoOutcome]:
     """Run the jobs, show their results and return them. Exits with 1 if one failed.
 
-    `environment` is added to the worker's; `before_publishing` is called with the worker's log file.
+    `environment` is added to the worker's; `before_publishing` is called with the worker's log file. Log lines of
+    this process are shown only if `verbose`; the worker's are in that file.
     """
-    configure_logging("json")
+    configure_logging(level="info" if verbose else "off")
     started = time.monotonic()
     out().print(f"[b]klipstream-worker demo[/]: {len(orders)} job(s), tiny synthetic-English model, CPU, local servers")
     with _local(folder) as cloud, _worker({**cloud.environment, **(environment or {})}, folder) as worker:
@@ -155,27 +157,20 @@ def _submit(orders: Sequence[Order]) -> dict[str, DemoOutcome]:
         }
         client.submit(job, project_id=PROJECT, topic=JOBS_TOPIC)
         outcomes[job_id] = DemoOutcome(source=order.source, job_id=job_id)
-    out().print(f"published {len(orders)} job(s); the worker starts by loading the model")
     return outcomes
 
 
 def _follow(outcomes: dict[str, DemoOutcome], worker: subprocess.Popen[bytes], folder: Path) -> None:
     deadline = time.monotonic() + MOST_SECONDS
-    name, says = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[says]}", markup=False)
-    columns = name, BarColumn(), says, TimeElapsedColumn()
-    with Progress(*columns, console=out()) as bars:
-        rows = {
-            job_id: bars.add_task(plain(outcome.source.name), total=None, says="")
-            for job_id, outcome in outcomes.items()
-        }
+    with DemoBars({job_id: outcome.source.name for job_id, outcome in outcomes.items()}, folder / LOG_NAME):
         while not all(outcome.ended and outcome.cost for outcome in outcomes.values()):
             if worker.poll() is not None or time.monotonic() > deadline:
-                bars.stop()
-                fail(f"the worker ended early or took too long; its log: {folder / LOG_NAME}")
+                break
             for event in _next_events():
                 if event.job.job_id in outcomes:
                     outcomes[event.job.job_id].events.append(event)
-                    _advance(bars, rows[event.job.job_id], event)
+    if not all(outcome.ended and outcome.cost for outcome in outcomes.values()):
+        fail(f"the worker ended early or took too long; its log: {folder / LOG_NAME}")
 
 
 def _next_events() -> Iterator[Event]:
@@ -183,18 +178,6 @@ def _next_events() -> Iterator[Event]:
         project_id=PROJECT, subscription=COMPLETION_SUBSCRIPTION, timeout_seconds=POLL_SECONDS
     ) as events:
         yield from events
-
-
-def _advance(bars: Progress, row: TaskID, event: Event) -> None:
-    match event:
-        case ProgressEvent(chunks_total=total, chunks_done=done):
-            bars.update(row, total=total, completed=done, says=f"{event.audio_seconds_done:.0f} s of audio")
-        case CompletedEvent():
-            bars.update(row, total=1, completed=1, says="completed")
-        case FailedEvent():
-            bars.update(row, total=1, completed=0, says="failed")
-        case CostEvent():
-            pass
 
 
 async def _fetch(outcomes: dict[str, DemoOutcome], folder: Path) -> None:

@@ -39,7 +39,7 @@ POLL_SECONDS = 0.01
 STARTED, QUARANTINED = ("engine.started", "engine.replaced"), "engine.window_quarantined"
 
 
-def demo_fallback(folder: Path) -> None:
+def demo_fallback(folder: Path, *, verbose: bool = False) -> None:
     """Run it. Exit 1 when a job failed."""
     sources = samples()
     script = asyncio.run(_script(sources))
@@ -51,7 +51,8 @@ def demo_fallback(folder: Path) -> None:
     with in_thread(EmbeddedDeepgram(hear)) as deepgram:
         methods = (Method.AUTO, Method.AUTO, Method.HYBRID)
         orders = [Order(source=source.path, method=method) for source, method in zip(sources, methods, strict=True)]
-        outcomes = play(orders, folder, environment=_environment(deepgram), before_publishing=_sabotage)
+        environment = _environment(deepgram)
+        outcomes = play(orders, folder, environment=environment, before_publishing=_sabotage, verbose=verbose)
         out().print(_shares(outcomes))
         paid = sum(receipt.paid for receipt in deepgram.receipts)
         out().print(f"the stand-in was paid for {paid} request(s), and got {len(deepgram.receipts)}")

@@ -207,11 +207,12 @@ class JobAttempt:
             facts = await self._tools.decoder.probe(audio.path)
         situation = self._situation(job, job.duration_seconds or facts.duration_seconds)
         found, channels = route(situation), channels_apart(job.channels, facts)
-        log.info("job.routed", method=found.method, reason=found.reason, codec=facts.codec)
         chunk_seconds, seconds = self._rules.chunk_seconds, facts.duration_seconds
         self._phase = routed = claimed.routed(
             found, expected_seconds=seconds, chunk_seconds=chunk_seconds, channels=channels
         )
+        chunks = routed.chunks_expected
+        log.info("job.routed", method=found.method, reason=found.reason, codec=facts.codec, chunks=chunks)
         usable = feasible(found, situation, paid_configured=self._tools.paid is not None)
         self._phase = routed = replace(routed, route=usable)
         return situation, routed
