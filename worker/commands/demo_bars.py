@@ -1,4 +1,4 @@
-"""Progress of the demo: what is waited for, and a bar for each job, as the worker's log tells it."""
+"""Progress of the demo, read from the worker's log: what is waited for, and a bar for each job."""
 
 import json
 import threading

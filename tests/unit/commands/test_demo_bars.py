@@ -1,4 +1,4 @@
-"""The demo's progress, as the worker's log tells it."""
+"""Progress of the demo, read from the worker's log."""
 
 import json
 from pathlib import Path

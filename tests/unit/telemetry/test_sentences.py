@@ -19,6 +19,7 @@ BOUND = {"job_id", "video_id", "message_id", "attempt", "deliveries"}
 SPLAT = {
     "worker.usage": {"up_seconds", "idle_percent", "instance_usd"},
     "job.done": {"method", "seconds", "audio_seconds", "speed", "words", "usd"},
+    "job.failed": {"code", "reason", "suggested_action"},
     "chunk.step": {"failed", "reason"},
 }
 """Fields that are passed as `**fields`."""

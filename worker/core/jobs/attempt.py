@@ -326,13 +326,7 @@ class JobAttempt:
             first_seen=record.first_seen if record else self._phase.receipt.started_at,
             now=now,
         )
-        log.warning(
-            "job.failed",
-            code=letter.code,
-            dead_letter_id=letter.dead_letter_id,
-            reason=letter.message,
-            suggested_action=reporting.action_for(error),
-        )
+        log.warning("job.failed", **reporting.failure_fields(error, letter))
         known = reporting.known_of(ended)
         return ended, traced(reporting.failure(self._subject, error, letter, known, ended.cost, now))
 

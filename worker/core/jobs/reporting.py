@@ -240,7 +240,7 @@ def dead_letter(
         failed_at=now,
         worker=worker,
         traceback_digest=_traceback_digest(error),
-        suggested_action=action_for(error),
+        suggested_action=_action_for(error),
     )
 
 
@@ -249,8 +249,13 @@ def code_of(error: Exception) -> ErrorCode:
     return error.code if isinstance(error, WorkerError) else ErrorCode.INTERNAL_ERROR
 
 
-def action_for(error: Exception) -> str:
-    """Return what an operator or publisher can do about it."""
+def failure_fields(error: Exception, letter: DeadLetter) -> dict[str, object]:
+    """Return what the log says of a failed job."""
+    names = {"code": letter.code, "dead_letter_id": letter.dead_letter_id, "reason": letter.message}
+    return {**names, "suggested_action": _action_for(error)}
+
+
+def _action_for(error: Exception) -> str:
     return error.suggested_action if isinstance(error, WorkerError) else WORKER_FAULT_ACTION
 
 
@@ -261,7 +266,7 @@ def _failure(error: Exception, reference: str) -> Failure:
         error_code=code_of(error),
         error_message=_message_of(error),
         is_retryable=transient,
-        suggested_action=action_for(error),
+        suggested_action=_action_for(error),
         support_reference=reference,
         violations=error.violations if isinstance(error, InvalidJob) else (),
     )
