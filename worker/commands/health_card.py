@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
-from worker.app.page.health_document import HealthDocument, read_health
+from worker.app.page.health_document import HealthDocument, UrgentFacts, read_health
 from worker.commands.console import cell, line
 from worker.commands.tables import NOTHING, Card, bar, span
 
@@ -37,6 +37,7 @@ def card_of(health: HealthDocument, document: Mapping[str, Any]) -> Card:
         ("jobs", f"{slots} in flight" + (f", {jobs.parked} parked" if jobs.parked else "")),
         *(("", line(bar(job.audio_seconds_done, job.audio_seconds).plain, f"  {job.job_id}")) for job in jobs.running),
         ("backlog", _backlog(health)),
+        *((("urgent", _urgent(health.urgent)),) if health.urgent else ()),
         ("since start", f"{span(health.uptime_seconds)}: {_sums(health)}"),
         ("last job", _last_job(health)),
         ("model", f"{health.model.name} on {health.model.device}" if health.model else NOTHING),
@@ -57,11 +58,15 @@ def _live(document: Any) -> Card | None:
     return Card(facts=[("alive", answer), ("why", str(document.get("reason", "")))])
 
 
-def _backlog(health: HealthDocument) -> str:
-    if health.backlog is None:
+def _backlog(of: HealthDocument | UrgentFacts) -> str:
+    if of.backlog is None:
         return NOTHING
-    oldest = f", the oldest for {span(health.oldest_message_seconds)}" if health.oldest_message_seconds else ""
-    return f"{health.backlog} message{'s' * (health.backlog != 1)} of {health.subscription}{oldest}"
+    oldest = f", the oldest for {span(of.oldest_message_seconds)}" if of.oldest_message_seconds else ""
+    return f"{of.backlog} message{'s' * (of.backlog != 1)} of {of.subscription}{oldest}"
+
+
+def _urgent(urgent: UrgentFacts) -> str | Text:
+    return cell(f"no pull: {urgent.pull_failure}", "yellow") if urgent.pull_failure else _backlog(urgent)
 
 
 def _sums(health: HealthDocument) -> str:

@@ -3,15 +3,17 @@
 import io
 import json
 from contextlib import redirect_stdout
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
+from rich.cells import cell_len
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from tests.support.hostile_text import hostile_text, is_visible
-from tests.support.workers.conditions import IDENTITY, condition
+from tests.support.workers.conditions import IDENTITY, condition, consumer_snapshot
 from worker.adapters.web.answers import Answer
 from worker.adapters.web.http_server import HealthServer
 from worker.app.status import Condition, Disk, health_answer, live_answer
@@ -130,5 +132,22 @@ def test_the_card_shows_it_as_text_in_every_width(text: str) -> None:
 
     for width in (20, 40, 80):
         lines = card_of(Answer(status=200, body=body), width)
-        assert max(map(len, lines)) <= width
+        assert max(map(cell_len, lines)) <= width
         assert all(map(is_visible, lines))
+
+
+@pytest.mark.parametrize(
+    ("failure", "shown"), [("", "2 messages of jobs-urgent, the oldest for 31 s"), ("403", "no pull: 403")]
+)
+def test_the_card_has_the_subscription_of_urgent_jobs_where_there_is_one(failure: str, shown: str) -> None:
+    seen = condition(
+        consumer=consumer_snapshot(urgent_pull_failure=failure), urgent_backlog=2, oldest_urgent_seconds=31
+    )
+
+    with_one, without = (
+        "\n".join(card_of(health_answer(identity, seen, 0.0)))
+        for identity in (replace(IDENTITY, urgent_subscription="jobs-urgent"), IDENTITY)
+    )
+
+    assert shown in with_one
+    assert "urgent" not in without

@@ -110,6 +110,15 @@ class DiskFacts(_Part):
     total_bytes: int
 
 
+class UrgentFacts(_Part):
+    """The subscription of urgent jobs."""
+
+    subscription: str
+    backlog: int | None = None
+    oldest_message_seconds: float | None = None
+    pull_failure: str = ""
+
+
 class HealthDocument(_Part):
     """Everything that the page shows of one worker."""
 
@@ -125,6 +134,7 @@ class HealthDocument(_Part):
     totals: Sums = Sums()
     backlog: int | None = None
     oldest_message_seconds: float | None = None
+    urgent: UrgentFacts | None = None
     disk: DiskFacts | None = None
     deepgram: DeepgramFacts = DeepgramFacts()
     self_test: Mapping[str, PartFacts] = Field(default_factory=dict)

@@ -114,6 +114,14 @@ def _problems(workers: Sequence[SeenWorker]) -> Sequence[Problem]:
                     command="klipstream-worker check",
                 )
             )
+        if health is not None and health.urgent and health.urgent.pull_failure:
+            found.append(
+                Problem(
+                    title=f"{health.worker} cannot pull urgent jobs: {health.urgent.pull_failure}.",
+                    text="They are done in their turn, from the plain subscription.",
+                    command="klipstream-worker check",
+                )
+            )
         if health is not None and health.deepgram.down_because:
             found.append(
                 Problem(
