@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.panel import Panel
-from rich.table import Table
 
 from schemas.codes import Method
 from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, StoredArtefact
@@ -27,6 +26,7 @@ from worker.adapters.gcs import open_object_store
 from worker.commands.console import cell, fail, line, out, say
 from worker.commands.demo_bars import DemoBars
 from worker.commands.submit import describe
+from worker.commands.tables import NOTHING, Field, FittedTable, print_fitted
 from worker.embedded.local_cloud import (
     AUDIO_BUCKET,
     COMPLETION_SUBSCRIPTION,
@@ -208,7 +208,7 @@ def _report(outcomes: Sequence[DemoOutcome], folder: Path, seconds: float) -> No
     ):
         out().print(line("  ").append_text(describe(event)))
     out().print()
-    out().print(_costs([outcome.cost for outcome in outcomes if outcome.cost]))
+    print_fitted(_costs([outcome.cost for outcome in outcomes if outcome.cost]))
     say(f"artefacts: {folder / 'artefacts'}   worker's log: {folder / LOG_NAME}   took {seconds:.0f} s")
 
 
@@ -219,24 +219,18 @@ def _beginning(event: CompletedEvent, folder: Path) -> str:
     return text[:BEGINNING_CHARACTERS] + ("…" if len(text) > BEGINNING_CHARACTERS else "")
 
 
-def _costs(events: Sequence[CostEvent]) -> Table:
-    table = Table(
-        "job",
-        "audio s",
-        "engine s",
-        "USD",
-        "Deepgram USD",
-        "saved",
-        title="costs (this CPU at L4 instance prices, no GPU)",
-    )
-    for event in events:
-        seconds = sum(getattr(engine, "gpu_seconds", 0.0) for engine in event.engines)
-        table.add_row(
-            cell(event.job.job_id),
+def _costs(events: Sequence[CostEvent]) -> FittedTable:
+    rows = [
+        (
+            event.job.job_id or NOTHING,
             f"{event.audio_seconds:.1f}",
-            f"{seconds:.2f}",
+            f"{sum(getattr(engine, 'gpu_seconds', 0.0) for engine in event.engines):.2f}",
             f"{event.usd_total:.6f}",
             f"{event.baseline.usd:.6f}",
             f"{event.savings_percent:.1f} %",
         )
-    return table
+        for event in events
+    ]
+    figures = [Field(name=name, right=True) for name in ("audio s", "engine s", "USD", "Deepgram USD", "saved")]
+    fields = (Field(name="job", least=12, is_id=True), *figures)
+    return FittedTable(title="costs (this CPU at L4 instance prices, no GPU)", fields=fields, rows=rows)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from schemas.codes import Method
 from schemas.cost import DeepgramCost
@@ -27,6 +26,7 @@ from schemas.speech import Word
 from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.commands.console import cell, out
 from worker.commands.demo import MOST_SECONDS, DemoOutcome, Order, play
+from worker.commands.tables import NOTHING, Field, FittedTable, print_fitted
 from worker.core.transcript.planning import ChunkCutter
 from worker.embedded.deepgram import EmbeddedDeepgram
 from worker.embedded.deepgram.audio import fingerprint
@@ -37,6 +37,14 @@ from worker.ports import SAMPLE_RATE_HZ, Pcm
 CHUNK_SECONDS = 60
 POLL_SECONDS = 0.01
 STARTED, QUARANTINED = ("engine.started", "engine.replaced"), "engine.window_quarantined"
+FIELDS = (
+    Field(name="job", least=12, is_id=True),
+    Field(name="method"),
+    Field(name="chunks", right=True, rank=1),
+    Field(name="by Deepgram", right=True),
+    Field(name="requests", right=True, rank=2),
+    Field(name="fell back because of", least=31),
+)
 
 
 def demo_fallback(folder: Path, *, verbose: bool = False) -> None:
@@ -53,7 +61,7 @@ def demo_fallback(folder: Path, *, verbose: bool = False) -> None:
         orders = [Order(source=source.path, method=method) for source, method in zip(sources, methods, strict=True)]
         environment = _environment(deepgram)
         outcomes = play(orders, folder, environment=environment, before_publishing=_sabotage, verbose=verbose)
-        out().print(_shares(outcomes))
+        print_fitted(_shares(outcomes))
         paid = sum(receipt.paid for receipt in deepgram.receipts)
         out().print(f"the stand-in was paid for {paid} request(s), and got {len(deepgram.receipts)}")
 
@@ -67,24 +75,24 @@ def _environment(deepgram: EmbeddedDeepgram) -> Mapping[str, str]:
     }
 
 
-def _shares(outcomes: Sequence[DemoOutcome]) -> Table:
-    table = Table(title="who did what")
-    for name in ("job", "method", "chunks", "by Deepgram", "requests", "fell back because of"):
-        table.add_column(name, overflow="fold")
+def _shares(outcomes: Sequence[DemoOutcome]) -> FittedTable:
+    rows = []
     for outcome in outcomes:
         if isinstance(outcome.ended, CompletedEvent) and outcome.cost:
-            told = outcome.ended.transcription_metadata
+            metadata = outcome.ended.transcription_metadata
             paid = [engine for engine in outcome.cost.engines if isinstance(engine, DeepgramCost)]
-            reasons = ", ".join(f"{code} ({count})" for code, count in told.fallback_reasons.items())
-            table.add_row(
-                outcome.job_id,
-                cell(told.method_used),
-                str(told.chunks_total),
-                f"{sum(engine.audio_seconds for engine in paid):.0f} s",
-                str(sum(engine.requests for engine in paid)),
-                cell(reasons or "-"),
+            reasons = ", ".join(f"{code} ({count})" for code, count in metadata.fallback_reasons.items())
+            rows.append(
+                (
+                    outcome.job_id,
+                    cell(metadata.method_used),
+                    str(metadata.chunks_total),
+                    f"{sum(engine.audio_seconds for engine in paid):.0f} s",
+                    str(sum(engine.requests for engine in paid)),
+                    reasons or NOTHING,
+                )
             )
-    return table
+    return FittedTable(title="who did what", fields=FIELDS, rows=rows)
 
 
 # what the stand-in knows

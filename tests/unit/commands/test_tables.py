@@ -26,7 +26,7 @@ from tests.support.jobs.messages import failed_event
 from tests.support.workers.conditions import IDENTITY, condition
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped
 from worker.app.status import health_answer
-from worker.commands import accuracy_figures, canary, costs, dlq_view, top, validate
+from worker.commands import accuracy_figures, canary, costs, demo, dlq_view, top, validate
 from worker.commands.acceptance import Trial, judged
 from worker.commands.accuracy_figures import ManifestEntry, score
 from worker.commands.health_card import shown
@@ -125,8 +125,21 @@ def health() -> RenderableType:
     return card
 
 
+def demo_costs() -> RenderableType:
+    return demo._costs([cost_of("demo-1", parakeet_hours=1), cost_of(None, deepgram_hours=1000)])
+
+
 CARDS = (letters_counted, letters_in_groups, one_letter, health)
-TABLES = (letters_in_a_table, seen_workers, cost_report, jobs_and_promises, promises, revisions, word_errors)
+TABLES = (
+    letters_in_a_table,
+    seen_workers,
+    cost_report,
+    jobs_and_promises,
+    promises,
+    revisions,
+    word_errors,
+    demo_costs,
+)
 
 
 def lines_at(shown: RenderableType, width: int) -> list[str]:
