@@ -21,7 +21,12 @@ Audio = Annotated[
     str | None,
     typer.Argument(help="gs://bucket/object, a file here, which is uploaded first, or gs://bucket/folder/* for all"),
 ]
-From = Annotated[Path | None, typer.Option("--from", help="many jobs: a .csv or .jsonl whose names are a job's fields")]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from", help="many jobs: a .csv or .jsonl whose names are a job's fields", exists=True, dir_okay=False
+    ),
+]
 Rate = Annotated[str | None, typer.Option(help="50/s, 600/min or 1000/h at most", rich_help_panel=MANY)]
 JournalFile = Annotated[
     Path | None, typer.Option(help="keeps what was published; default: FILE.journal", rich_help_panel=MANY)

@@ -45,9 +45,11 @@ class Row:
 
     words: str = ""
     """The command line without the command: {file} is audio, {lines} a file of JSON lines, {folder} an empty folder."""
+    more: tuple[str, ...] = ()
+    """Other forms of it, which need the same."""
     needs: frozenset[str] = frozenset()
-    reads: str = ""
-    """A command line whose file is {what}."""
+    reads: tuple[str, ...] = ()
+    """Command lines whose file is {what}."""
     writes: str = ""
     """A command line that writes below {what}, which is a file; where it needs no server."""
 
@@ -61,24 +63,29 @@ ROWS: Mapping[str, Row] = {
     "check": Row(needs=needs(PUBSUB, STORAGE, GPU, MODEL)),
     "health": Row(words="http://127.0.0.1:1", needs=needs(WORKER)),
     "top": Row(words="http://127.0.0.1:1 --once", needs=needs(WORKER)),
-    "demo": Row(reads="{what}", writes="--out {what}"),
+    "demo": Row(reads=("{what}",), writes="--out {what}"),
     "emulators": Row(writes="--root {what} --pubsub-port 0 --storage-port 0"),
     "dev": Row(writes="--root {what} --pubsub-port 0 --storage-port 0"),
     "page": Row(words="--port 0 --no-browser"),
-    "submit": Row(words="gs://some-bucket/audio.mp3 --wait", needs=needs(PUBSUB), reads="{what} --bucket some-bucket"),
-    "watch": Row(needs=needs(PUBSUB)),
+    "submit": Row(
+        words="gs://some-bucket/audio.mp3 --wait",
+        more=("{file} --bucket some-bucket", "--from {jobs}", "gs://some-bucket/folder/*"),
+        needs=needs(PUBSUB),
+        reads=("{what} --bucket some-bucket", "--from {what}"),
+    ),
+    "watch": Row(more=("--until-done",), needs=needs(PUBSUB)),
     "job": Row(words="job-1", needs=needs(STORAGE)),
     "validate": Row(words="gs://some-bucket/audio.mp3", needs=needs(PUBSUB)),
     "transcribe": Row(
         words="{file} --out {folder}/out",
         needs=needs(GPU, MODEL),
-        reads="{what} --out {folder}/out",
+        reads=("{what} --out {folder}/out",),
         writes="{file} --out {what}",
     ),
-    "accuracy": Row(words="--manifest {lines}", needs=needs(GPU, MODEL), reads="--manifest {what}"),
+    "accuracy": Row(words="--manifest {lines}", needs=needs(GPU, MODEL), reads=("--manifest {what}",)),
     "prepare": Row(words="/nowhere/model.nemo {folder}/out.nemo", needs=needs(MODEL)),
-    "costs": Row(needs=needs(STORAGE), reads="--file {what}", writes="--file {lines} --html {what}/page.html"),
-    "canary": Row(words="--file {lines} --by group", reads="--file {what}"),
+    "costs": Row(needs=needs(STORAGE), reads=("--file {what}",), writes="--file {lines} --html {what}/page.html"),
+    "canary": Row(words="--file {lines} --by group", reads=("--file {what}",)),
     "dlq list": Row(needs=needs(PUBSUB)),
     "dlq show": Row(words="0123abcd", needs=needs(PUBSUB)),
     "dlq replay": Row(words="--execute", needs=needs(PUBSUB)),
@@ -97,7 +104,9 @@ def commands(group: Any = None, names: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def with_need(*things: str) -> list[str]:
-    return [name for name, row in ROWS.items() if row.needs & set(things)]
+    """Return the command lines, places unfilled, of the commands that need one of the things."""
+    rows = [(name, row) for name, row in ROWS.items() if row.needs & set(things)]
+    return [f"{name} {words}".strip() for name, row in rows for words in (row.words, *row.more)]
 
 
 def test_every_command_has_a_row() -> None:
@@ -107,8 +116,14 @@ def test_every_command_has_a_row() -> None:
 @pytest.fixture
 def places(tmp_path: Path) -> Mapping[str, Path]:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "jobs.csv").write_text("job_id,video_id,audio_uri\nj-1,v-1,gs://some-bucket/1.mp3\n")
     (tmp_path / "lines.jsonl").write_text('{"audio_filepath": "lost.wav", "text": "a"}\n')
-    return {"file": AUDIO, "lines": tmp_path / "lines.jsonl", "folder": tmp_path / "empty"}
+    return {
+        "file": AUDIO,
+        "lines": tmp_path / "lines.jsonl",
+        "jobs": tmp_path / "jobs.csv",
+        "folder": tmp_path / "empty",
+    }
 
 
 @pytest.fixture
@@ -129,8 +144,8 @@ def servers(address: str) -> dict[str, str]:
     return {"PUBSUB_EMULATOR_HOST": address, "STORAGE_EMULATOR_HOST": f"http://{address}"}
 
 
-def words_of(name: str, places: Mapping[str, Path], line: str | None = None, **more: Path) -> list[str]:
-    return [*name.split(), *shlex.split((ROWS[name].words if line is None else line).format(**places, **more))]
+def words_of(line: str, places: Mapping[str, Path], **more: Path) -> list[str]:
+    return shlex.split(line.format(**places, **more))
 
 
 def told(done: Result) -> str:
@@ -157,14 +172,14 @@ class _OwnTime:
 
 
 @pytest.mark.parametrize("columns", ["80", "40"])
-@pytest.mark.parametrize("name", with_need(PUBSUB, STORAGE))
+@pytest.mark.parametrize("line", with_need(PUBSUB, STORAGE))
 def test_without_servers_it_says_so_at_once(
-    name: str, columns: str, places: Mapping[str, Path], tmp_path: Path
+    line: str, columns: str, places: Mapping[str, Path], tmp_path: Path
 ) -> None:
     environment = surroundings(tmp_path, COLUMNS=columns, PARAKEET_DEVICE="cpu", **servers(f"127.0.0.1:{CLOSED_PORT}"))
 
     with _OwnTime() as took:
-        done = in_process(*words_of(name, places), environment=environment)
+        done = in_process(*words_of(line, places), environment=environment)
 
     assert done.exit_code == 1
     assert f"nothing listens on 127.0.0.1:{CLOSED_PORT}" in told(done)
@@ -174,10 +189,10 @@ def test_without_servers_it_says_so_at_once(
     assert list(places["folder"].iterdir()) == []
 
 
-@pytest.mark.parametrize("name", with_need(PUBSUB, STORAGE))
-def test_without_credentials_it_says_how_to_sign_in(name: str, places: Mapping[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", with_need(PUBSUB, STORAGE))
+def test_without_credentials_it_says_how_to_sign_in(line: str, places: Mapping[str, Path], tmp_path: Path) -> None:
     with _OwnTime() as took:
-        done = in_process(*words_of(name, places), environment=surroundings(tmp_path))
+        done = in_process(*words_of(line, places), environment=surroundings(tmp_path))
 
     assert done.exit_code == 1
     assert "gcloud auth application-default login" in told(done)
@@ -194,15 +209,15 @@ def test_a_file_of_credentials_that_does_not_exist_is_named(tmp_path: Path) -> N
     assert f"there is no file {lost}" in told(done)
 
 
-@pytest.mark.parametrize("name", with_need(GPU))
+@pytest.mark.parametrize("line", with_need(GPU))
 def test_without_a_gpu_it_says_so_before_it_imports_torch(
-    name: str, places: Mapping[str, Path], listening: str, tmp_path: Path
+    line: str, places: Mapping[str, Path], listening: str, tmp_path: Path
 ) -> None:
     gone = {"PARAKEET_MODEL_NAME": str(tiny_model()), "PARAKEET_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": "-1"}
-    addresses = servers(listening if name == "run" else f"127.0.0.1:{CLOSED_PORT}")
+    addresses = servers(listening if line == "run" else f"127.0.0.1:{CLOSED_PORT}")
 
     with _OwnTime() as took:
-        done = in_process(*words_of(name, places), environment=surroundings(tmp_path, **addresses, **gone))
+        done = in_process(*words_of(line, places), environment=surroundings(tmp_path, **addresses, **gone))
 
     assert done.exit_code == 1
     assert "CUDA_VISIBLE_DEVICES hides every GPU; PARAKEET_DEVICE=cpu runs without one" in told(done)
@@ -211,13 +226,13 @@ def test_without_a_gpu_it_says_so_before_it_imports_torch(
 
 
 @pytest.mark.parametrize("model", ["/nowhere/model.nemo", "some/model", "nonsense"])
-@pytest.mark.parametrize("name", with_need(MODEL))
+@pytest.mark.parametrize("line", with_need(MODEL))
 def test_without_a_model_it_says_so_before_it_imports_torch(
-    name: str, model: str, places: Mapping[str, Path], listening: str, tmp_path: Path
+    line: str, model: str, places: Mapping[str, Path], listening: str, tmp_path: Path
 ) -> None:
     gone = {"PARAKEET_MODEL_NAME": model, "PARAKEET_DEVICE": "cpu", "HF_ENDPOINT": "http://127.0.0.1:1"}
-    addresses = servers(listening if name == "run" else f"127.0.0.1:{CLOSED_PORT}")
-    words = [model if word == "/nowhere/model.nemo" else word for word in words_of(name, places)]
+    addresses = servers(listening if line == "run" else f"127.0.0.1:{CLOSED_PORT}")
+    words = [model if word == "/nowhere/model.nemo" else word for word in words_of(line, places)]
 
     with _OwnTime() as took:
         done = in_process(*words, environment=surroundings(tmp_path, **addresses, **gone))
@@ -228,24 +243,39 @@ def test_without_a_model_it_says_so_before_it_imports_torch(
     assert list(places["folder"].iterdir()) == []
 
 
-@pytest.mark.parametrize("name", with_need(WORKER))
-def test_where_no_worker_answers_it_ends_with_1(name: str, places: Mapping[str, Path], tmp_path: Path) -> None:
-    done = in_process(*words_of(name, places), environment=surroundings(tmp_path))
+@pytest.mark.parametrize("words", [["run"], ["check"], ["job", "job-1"]])
+def test_a_whole_process_says_so_within_two_seconds_of_a_processor(words: list[str], tmp_path: Path) -> None:
+    away = servers(f"127.0.0.1:{CLOSED_PORT}")
+    environment = surroundings(
+        tmp_path, PARAKEET_MODEL_NAME="/nowhere/model.nemo", PARAKEET_DEVICE="cpu", PYTHONPATH=str(ROOT), **away
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worker", *words], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+
+    assert process.returncode == 1
+    assert used.ru_utime + used.ru_stime < MOST_SECONDS
+
+
+@pytest.mark.parametrize("line", with_need(WORKER))
+def test_where_no_worker_answers_it_ends_with_1(line: str, places: Mapping[str, Path], tmp_path: Path) -> None:
+    done = in_process(*words_of(line, places), environment=surroundings(tmp_path))
 
     assert done.exit_code == 1
     assert "no answer" in told(done)
 
 
-@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.reads])
+@pytest.mark.parametrize("line", [f"{name} {line}" for name, row in ROWS.items() for line in row.reads])
 @pytest.mark.parametrize("what", ["a directory", "no file"])
 def test_a_file_that_is_none_is_an_error_of_usage(
-    name: str, what: str, places: Mapping[str, Path], tmp_path: Path
+    line: str, what: str, places: Mapping[str, Path], tmp_path: Path
 ) -> None:
     wrong = places["folder"] if what == "a directory" else tmp_path / "lost"
 
-    done = in_process(
-        *words_of(name, places, ROWS[name].reads, what=wrong), environment=surroundings(tmp_path, COLUMNS="300")
-    )
+    done = in_process(*words_of(line, places, what=wrong), environment=surroundings(tmp_path, COLUMNS="300"))
 
     assert done.exit_code == 2
     assert str(wrong) in told(done)
@@ -259,8 +289,8 @@ def test_output_that_cannot_be_written_is_named_by_every_command_that_writes(
     environment = surroundings(
         tmp_path, PARAKEET_DEVICE="cpu", PARAKEET_MODEL_NAME=str(tiny_model()), PATH="/usr/bin:/bin", COLUMNS="300"
     )
-    lines = {name: row.writes for name, row in ROWS.items() if row.writes}
-    cases = [words_of(name, places, line, what=tmp_path / "taken") for name, line in lines.items()]
+    lines = {name: f"{name} {row.writes}" for name, row in ROWS.items() if row.writes}
+    cases = [words_of(line, places, what=tmp_path / "taken") for line in lines.values()]
 
     answers = run_forked([{"words": words, "environment": environment} for words in cases])
 
@@ -292,11 +322,11 @@ def test_a_port_that_is_taken_is_named_by_every_command_that_serves(listening: s
 def test_ctrl_c_at_the_start_of_every_command_ends_it_with_130(places: Mapping[str, Path], tmp_path: Path) -> None:
     cases = [
         {
-            "words": words_of(name, places),
+            "words": words_of(f"{name} {row.words}", places),
             "environment": surroundings(tmp_path, PARAKEET_DEVICE="cpu"),
             "interrupt_at": "worker.commands.",
         }
-        for name in ROWS
+        for name, row in ROWS.items()
     ]
 
     answers = run_forked(cases)

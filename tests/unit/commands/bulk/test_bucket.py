@@ -56,7 +56,7 @@ def test_journals_are_beside_their_file_or_named_for_the_bucket() -> None:
         (["gs://b/a.mp3", "--from", "README.md"], "name the audio, or a file of jobs"),
         (["--from", "README.md", "--job-id", "x"], "is for one job"),
         (["--from", "README.md"], "must end in .csv or .jsonl"),
-        (["--from", "missing.csv"], "missing.csv: No such file or directory"),
+        (["--from", "missing.csv"], "File 'missing.csv' does not exist"),
         (["--from", "docs"], "docs"),
         (["gs://*/a"], "must have the form"),
         (["gs://b/*", "--rate", "fast"], "--rate fast: write a number"),
