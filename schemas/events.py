@@ -64,6 +64,15 @@ class Flags(WireModel):
     """The transcribed track is silent, and another audio track of the file is not."""
 
 
+class Gaps(WireModel):
+    """Stretches with speech for which Parakeet's first pass returned no words."""
+
+    found: Count
+    mended: Count
+    """Those that have words now: of a second pass over these seconds, or of Deepgram."""
+    left: Count
+
+
 class TranscriptionMetadata(WireModel):
     """Facts about the transcription of a completed job."""
 
@@ -93,6 +102,7 @@ class TranscriptionMetadata(WireModel):
     """Those of the job's keyterms that occur in the transcript, whatever their case and punctuation."""
     keyterms_unspeakable: tuple[str, ...] = ()
     """Those of the job's keyterms that the model's vocabulary cannot spell: they had no effect."""
+    gaps: Gaps | None = None
 
 
 class PartialMetadata(WireModel):

@@ -68,6 +68,40 @@ class ClaimRecord(_State):
     """For people only; staleness is measured by the reader's own clock."""
 
 
+class GapResult(_State):
+    """Holes of a chunk: stretches with speech for which the first pass returned no words."""
+
+    found: int = Field(default=0, ge=0)
+    mended: int = Field(default=0, ge=0)
+    left: int = Field(default=0, ge=0)
+    deepgram_requests: int = Field(default=0, ge=0)
+    """Number of requests for holes that Deepgram may bill."""
+    deepgram_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Billed audio seconds of these requests."""
+    deepgram_request_ids: tuple[str, ...] = ()
+    deepgram_spans: tuple[tuple[int, int], ...] = ()
+    """Samples of the file, first and one past the last, of the holes whose words are Deepgram's."""
+
+    def billed(self, *, requests: int, seconds: float, request_id: str = "") -> "GapResult":
+        """Return the result with more requests."""
+        return self.model_copy(
+            update={
+                "deepgram_requests": self.deepgram_requests + requests,
+                "deepgram_seconds": self.deepgram_seconds + seconds,
+                "deepgram_request_ids": self.deepgram_request_ids + ((request_id,) if request_id else ()),
+            }
+        )
+
+    def filled_by_deepgram(self, start_sample: int, end_sample: int) -> "GapResult":
+        """Return the result with a hole whose words are Deepgram's."""
+        return self.model_copy(update={"deepgram_spans": (*self.deepgram_spans, (start_sample, end_sample))})
+
+    def with_left(self, most: int) -> "GapResult":
+        """Return the result with at most that many holes left."""
+        left = min(self.left, most)
+        return self.model_copy(update={"left": left, "mended": self.found - left})
+
+
 class Checkpoint(_State):
     """Result of one chunk: everything that a resumed job needs."""
 
@@ -86,6 +120,7 @@ class Checkpoint(_State):
     """Number of requests for this chunk that Deepgram may bill although they returned no transcript."""
     channel: int = Field(default=0, ge=0)
     """Channel of the audio, where channels are transcribed apart."""
+    gaps: GapResult = GapResult()
 
     def without_windows(self) -> "Checkpoint":
         """Return the checkpoint without its words, which over hours of audio would be much to hold."""

@@ -20,7 +20,9 @@ STAGES = (
     "chunk",
     "parakeet",
     "parakeet_other_cuts",
+    "parakeet_gaps",
     "deepgram",
+    "deepgram_gaps",
     "checkpoint",
     "merge",
     "render",
@@ -57,6 +59,10 @@ CHUNKS = Counter(
     outcome=("heard", "resumed", "failed"),
 )  # fmt: skip
 FALLBACKS = Counter("klipstream_fallbacks_total", "Chunks that Deepgram did because Parakeet could not", reason=CODES)
+GAPS = Counter(
+    "klipstream_gaps_total", "Holes with speech in Parakeet's words; second passes mend them",
+    outcome=("found", "mended", "left"),
+)  # fmt: skip
 GATE_FAILURES = Counter("klipstream_gate_failures_total", "Chunks whose words looked wrong", gate=GATES)
 
 # messages

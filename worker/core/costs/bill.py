@@ -204,15 +204,17 @@ def _parakeet(chunks: Sequence[Checkpoint], prices: Prices, waste: Waste) -> tup
 
 def _deepgram(chunks: Sequence[Checkpoint], usd_per_minute: float, waste: Waste) -> tuple[DeepgramCost, ...]:
     answered = [chunk for chunk in chunks if chunk.engine == "deepgram"]
-    requests = sum(map(_requests, chunks)) + waste.deepgram_requests
+    of_holes = sum(chunk.gaps.deepgram_requests for chunk in chunks)
+    requests = sum(map(_requests, chunks)) + of_holes + waste.deepgram_requests
     billed_seconds = _billed_seconds(chunks) + waste.deepgram_seconds
     if not requests:
         return ()
+    ids = [(chunk.deepgram_request_id, *chunk.gaps.deepgram_request_ids) for chunk in chunks]
     return (
         DeepgramCost(
             audio_seconds=sum(chunk.audio_seconds for chunk in answered),
             requests=requests,
-            request_ids=tuple(chunk.deepgram_request_id for chunk in answered if chunk.deepgram_request_id),
+            request_ids=tuple(one for several in ids for one in several if one),
             usd=billed_seconds / SECONDS_PER_MINUTE * usd_per_minute,
             rates=DeepgramRates(usd_per_minute=usd_per_minute),
         ),
@@ -224,4 +226,5 @@ def _requests(chunk: Checkpoint) -> int:
 
 
 def _billed_seconds(chunks: Sequence[Checkpoint]) -> float:
-    return sum((_requests(chunk) * (chunk.deepgram_billed_seconds or chunk.audio_seconds) for chunk in chunks), 0.0)
+    whole = (_requests(chunk) * (chunk.deepgram_billed_seconds or chunk.audio_seconds) for chunk in chunks)
+    return sum(whole, sum(chunk.gaps.deepgram_seconds for chunk in chunks))

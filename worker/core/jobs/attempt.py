@@ -39,6 +39,7 @@ from worker.core.jobs.spending import keep_waste, spent_in_all
 from worker.core.jobs.state import Claim, checkpoint_key
 from worker.core.jobs.tools import JobRules, JobTools
 from worker.core.jobs.transcription import PLANNING_VERSION, Progress, Transcribed, Transcription, channels_apart
+from worker.core.transcript.gaps import GAPS_VERSION
 from worker.errors import (
     AttemptsExhausted,
     ClaimHeld,
@@ -230,13 +231,12 @@ class JobAttempt:
         self, routed: Routed, audio: AudioInput, claim: Claim, situation: Situation
     ) -> tuple[Transcribing, Transcribed]:
         engine, paid = self._tools.recogniser.facts, self._tools.paid
-        paid_model = paid.recogniser.model_name if paid else None
-        self._phase = phase = routed.transcribing(engine, paid_model=paid_model)
+        self._phase = phase = routed.transcribing(engine, paid_model=paid.recogniser.model_name if paid else None)
         decoder = await self._tools.decoder.identity()
         rules: dict[str, str | float] = {"chunk_seconds": self._rules.chunk_seconds, "planning": PLANNING_VERSION}
         if phase.channels > 1:
             rules["channels"] = "apart"
-        model_fingerprint = engine.model_fingerprint
+        model_fingerprint = f"{engine.model_fingerprint} gaps {GAPS_VERSION}"
         if phase.keyterms:
             rules["keyterms"] = "\n".join(phase.keyterms)
             model_fingerprint += f" {engine.keyterm_fingerprint}"

@@ -1,5 +1,7 @@
 """Transcribes one chunk: by Parakeet, by Parakeet with other cuts if its words look wrong, then by Deepgram.
 
+Holes in Parakeet's words are recognised again before its words are judged (`mending.py`).
+
 The engine's own recovery (a smaller pass, a fresh process) is inside the adapter; the job's next attempt is decided by
 the consumer. Every step down is logged with its reason and stored in the checkpoint.
 """
@@ -15,11 +17,13 @@ import structlog
 from schemas.codes import ErrorCode
 from schemas.speech import WindowSpan, WindowTranscript
 from schemas.state import NO_WASTE, Checkpoint, Waste
+from worker.core.jobs import mending
 from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.error_frames import without_frames
 from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import Route
 from worker.core.jobs.tasks import together
+from worker.core.transcript.gaps import holes
 from worker.core.transcript.planning import Chunk
 from worker.core.transcript.quality import failed_gates, other_cuts
 from worker.errors import (
@@ -34,7 +38,7 @@ from worker.errors import (
     TranscriptRejected,
     WorkerError,
 )
-from worker.ports import SAMPLE_RATE_HZ, Clock, Recognition, WindowRecogniser
+from worker.ports import SAMPLE_RATE_HZ, Clock, CloudRecognition, Recognition, WindowRecogniser
 from worker.telemetry.register import FALLBACKS, GATE_FAILURES
 from worker.telemetry.spans import stage
 
@@ -124,6 +128,7 @@ class Ladder:
         except WorkerError:
             self.waste += meter.total
             raise
+        mending.report(chunk, finished.gaps)
         spent = ChunkChanges(engine_seconds=meter.engine_seconds, deepgram_wasted_requests=meter.wasted_requests)
         return finished.model_copy(update={**spent})
 
@@ -186,14 +191,40 @@ class Ladder:
         """Recognise the chunk, with other cuts if the first ones gave doubtful words; return failed gates too."""
         with self._step("parakeet", chunk):
             finished = await self._parakeet(chunk, chunk.windows, meter)
+        finished = await self._mended(chunk, finished, meter)
         if not (failed := await asyncio.to_thread(gates_failed_by, chunk, finished)):
-            return finished, ()
+            return await self._paid_holes(chunk, finished), ()
         log.warning("chunk.gates_failed", chunk=chunk.index, gates=failed)
         for gate in failed:
             GATE_FAILURES.add(gate=gate)
         with self._step("parakeet_other_cuts", chunk):
             again = await self._parakeet(chunk, other_cuts(chunk), meter)
-        return again, await asyncio.to_thread(gates_failed_by, chunk, again)
+        again = await self._mended(chunk, again, meter)
+        if failed := await asyncio.to_thread(gates_failed_by, chunk, again):
+            return again, failed
+        return await self._paid_holes(chunk, again), ()
+
+    async def _mended(self, chunk: Chunk, finished: Checkpoint, meter: _Meter) -> Checkpoint:
+        if not (found := await asyncio.to_thread(holes, chunk, finished.windows)):
+            return finished
+        with self._step("parakeet_gaps", chunk):
+            return await mending.mend(chunk, finished, found, lambda span: self._recognise_window(chunk, span, meter))
+
+    async def _paid_holes(self, chunk: Chunk, mended: Checkpoint) -> Checkpoint:
+        """Deepgram for the holes that Parakeet could not mend, in a chunk that passes the gates without them."""
+        paid = self._paid
+        if paid is None or not self._falls_back or not mended.gaps.left:
+            return mended
+
+        async def pay(span: WindowSpan) -> CloudRecognition:
+            answer = await paid.recognise(
+                chunk.samples_of(span), language=self._language, job_id=self._job_id, keyterms=self._keyterms
+            )
+            self.interrupted = self.interrupted or answer.interrupted
+            return answer
+
+        with self._step("deepgram_gaps", chunk):
+            return await mending.pay_for_the_rest(chunk, mended, pay)
 
     async def _fall_back(
         self, chunk: Chunk, meter: _Meter, error: WorkerError, doubtful: Checkpoint | None = None

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from schemas.codes import Method
+from schemas.events import Gaps
 from schemas.job import TranscriptionJob
 from schemas.state import NO_WASTE, Checkpoint, Waste
 from worker.core.costs.bill import Cost
@@ -46,6 +47,13 @@ class Spent:
     def chunks_fallback(self) -> int:
         """The count of chunks that Deepgram did because Parakeet could not."""
         return sum(1 for chunk in self.chunks if chunk.fallback_reason)
+
+    @property
+    def gaps(self) -> Gaps:
+        """The holes of all chunks."""
+        results = [chunk.gaps for chunk in self.chunks]
+        found, left = sum(one.found for one in results), sum(one.left for one in results)
+        return Gaps(found=found, mended=found - left, left=left)
 
 
 @dataclass(frozen=True, kw_only=True)

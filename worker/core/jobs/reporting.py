@@ -105,6 +105,7 @@ def completion(
         cost_estimate_usd=ended.cost.usd,
         deliveries=phase.deliveries,
         worker=phase.receipt.worker,
+        gaps=spent.gaps,
         **keyterms,
     )
     event = CompletedEvent(

@@ -251,10 +251,11 @@ class Transcription:
         return checkpoint
 
     async def _keep(self, checkpoint: Checkpoint) -> None:
-        if checkpoint.engine != "deepgram":
-            await self._store.save(self._key, checkpoint)
+        key = self._paid_key if checkpoint.engine == "deepgram" else self._key
+        save = self._store.save(key, checkpoint)
+        if checkpoint.engine != "deepgram" and not checkpoint.gaps.deepgram_requests:
+            await save
             return
-        save = self._store.save(self._paid_key, checkpoint)
         if not self._interrupted():
             await finished(save, CANCELLED_SAVE_SECONDS)
             return

@@ -1,0 +1,229 @@
+"""Holes that an engine leaves are recognised again, and paid for where it cannot mend them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from schemas.cost import DeepgramCost
+from schemas.speech import WindowTranscript, Word
+from schemas.state import Checkpoint, GapResult
+from tests.support.clock import FakeClock
+from tests.support.engines.dropping_recogniser import DroppingRecogniser, voices
+from tests.support.jobs.harness import PRICES, JobsRoom, OnlySlot
+from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
+from worker.adapters.memory.recogniser import MemoryRecogniser, words_in
+from worker.core.costs.bill import bill
+from worker.core.costs.budget import NoLimit
+from worker.core.jobs.engine_trust import EngineTrust
+from worker.core.jobs.ladder import Ladder
+from worker.core.jobs.mending import affordable
+from worker.core.jobs.paid_recogniser import PaidRecogniser
+from worker.core.jobs.routing import Route
+from worker.core.transcript.gaps import RULES, holes
+from worker.core.transcript.merging import WordTimeline
+from worker.core.transcript.planning import Chunk, ChunkCutter
+from worker.core.transcript.spelling import raw_word
+from worker.errors import EngineFailure
+from worker.ports import SAMPLE_RATE_HZ, Pcm, Recognition, WindowRecogniser
+
+FILES, FILE_SECONDS, CHUNK_SECONDS = 200, 70, 25
+MOST_HOLE_SECONDS = 2.0
+
+
+def ladder(
+    engine: WindowRecogniser, cloud: MemoryCloudRecogniser | None = None, *, may_fall_back: bool = True
+) -> Ladder:
+    clock = FakeClock()
+    paid = PaidRecogniser(recogniser=cloud, usd_per_minute=0.006, budget=NoLimit()) if cloud else None
+    return Ladder(
+        recogniser=engine,
+        paid=paid,
+        health=EngineTrust(clock),
+        clock=clock,
+        route=Route(method="parakeet", reason="a test"),
+        may_fall_back=may_fall_back,
+        may_use_parakeet=True,
+        language="en",
+        job_id="job-1",
+    )
+
+
+def chunks_of(audio: Pcm) -> Sequence[Chunk]:
+    cutter = ChunkCutter(CHUNK_SECONDS)
+    return (*cutter.push(audio), *cutter.finish())
+
+
+def dropping(audio: Pcm, seed: int) -> DroppingRecogniser:
+    return DroppingRecogniser(seed, [chunk.samples_of(span) for chunk in chunks_of(audio) for span in chunk.windows])
+
+
+async def transcribed(audio: Pcm, rungs: Ladder) -> tuple[tuple[Word, ...], list[Checkpoint]]:
+    timeline, finished = WordTimeline(), []
+    for chunk in chunks_of(audio):
+        finished.append(await rungs.transcribe(chunk))
+        timeline.add(finished[-1].windows)
+    return timeline.words(), finished
+
+
+def key_of(word: Word) -> tuple[str, int]:
+    return raw_word(word.text), round(word.start_seconds * 50)
+
+
+def longest_loss(audio: Pcm, words: Sequence[Word]) -> float:
+    """Return the seconds of the longest run of words that are missing."""
+    found = {key_of(word) for word in words}
+    runs = groupby(words_in(audio), key=lambda word: key_of(word) in found)
+    losses = [list(run) for is_found, run in runs if not is_found]
+    return max((run[-1].end_seconds - run[0].start_seconds for run in losses), default=0.0)
+
+
+@pytest.mark.parametrize("first", range(0, FILES, 20))
+async def test_no_hole_above_two_seconds_is_left_where_a_second_pass_has_the_words(first: int) -> None:
+    left, found = [], 0
+    for seed in range(first, first + 20):
+        audio = voices(FILE_SECONDS, seed)
+        words, finished = await transcribed(audio, ladder(dropping(audio, seed)))
+        found += sum(chunk.gaps.found for chunk in finished)
+        if (loss := longest_loss(audio, words)) > MOST_HOLE_SECONDS:
+            left.append((seed, round(loss, 2)))
+        keys = [key_of(word) for word in words]
+        assert len(keys) == len(set(keys)), f"seed {seed}: a word stands twice"
+
+    assert found > 20
+    assert left == []
+
+
+async def test_words_without_holes_are_not_recognised_again() -> None:
+    audio = voices(FILE_SECONDS, 1)
+    engine = Counting()
+
+    words, finished = await transcribed(audio, ladder(engine))
+
+    assert longest_loss(audio, words) == 0
+    assert engine.windows == sum(len(chunk.windows) for chunk in chunks_of(audio))
+    assert all(chunk.gaps == GapResult() for chunk in finished)
+
+
+class Counting(MemoryRecogniser):
+    """The twin, which counts windows."""
+
+    windows = 0
+
+    async def recognise(
+        self, samples: Pcm, job_id: str, *, keyterms: tuple[str, ...] = (), team_id: str = ""
+    ) -> Recognition:
+        self.windows += 1
+        return await super().recognise(samples, job_id, keyterms=keyterms, team_id=team_id)
+
+
+class Deaf(Counting):
+    """The twin, which drops the words from 5 to 9 s of its first window in every window, or then raises the error."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self._lost: set[str] = set()
+        self._error = error
+
+    async def recognise(
+        self, samples: Pcm, job_id: str, *, keyterms: tuple[str, ...] = (), team_id: str = ""
+    ) -> Recognition:
+        heard = await super().recognise(samples, job_id, keyterms=keyterms, team_id=team_id)
+        if self.windows == 1:
+            self._lost = {raw_word(word.text) for word in heard.words if 5 <= word.start_seconds < 9}
+        elif self._error:
+            raise self._error
+        return replace(heard, words=tuple(word for word in heard.words if raw_word(word.text) not in self._lost))
+
+
+ONE_WINDOW = voices(20, 3)
+
+
+async def test_a_hole_that_three_rounds_leave_is_paid_for_alone() -> None:
+    engine, cloud = Deaf(), MemoryCloudRecogniser()
+
+    words, (chunk,) = await transcribed(ONE_WINDOW, ladder(engine, cloud))
+
+    assert longest_loss(ONE_WINDOW, words) == 0
+    assert engine.windows == 4
+    assert (chunk.engine, chunk.fallback_reason) == ("parakeet", None)
+    assert (chunk.gaps.found, chunk.gaps.mended, chunk.gaps.left) == (1, 1, 0)
+    assert (chunk.gaps.deepgram_requests, len(chunk.gaps.deepgram_request_ids)) == (1, 1)
+    assert 5 <= chunk.gaps.deepgram_seconds <= 7
+    ((start, end),) = chunk.gaps.deepgram_spans
+    assert 4 * SAMPLE_RATE_HZ <= start < end <= 10 * SAMPLE_RATE_HZ
+
+
+async def test_the_seconds_paid_for_are_on_the_bill() -> None:
+    _, finished = await transcribed(ONE_WINDOW, ladder(Deaf(), MemoryCloudRecogniser()))
+
+    cost = bill(finished, 20.0, PRICES)
+
+    seconds = finished[0].gaps.deepgram_seconds
+    (deepgram,) = [one for one in cost.engines if isinstance(one, DeepgramCost)]
+    assert deepgram.usd == pytest.approx(seconds / 60 * PRICES.deepgram_usd_per_minute)
+    assert (deepgram.requests, deepgram.request_ids) == (1, finished[0].gaps.deepgram_request_ids)
+
+
+@pytest.mark.parametrize("case", ["no key", "no fallback", "down"])
+async def test_without_deepgram_the_hole_stays_and_the_words_are_kept(case: str) -> None:
+    cloud = MemoryCloudRecogniser()
+    if case == "down":
+        cloud.go_down("status 503")
+
+    _, (chunk,) = await transcribed(
+        ONE_WINDOW, ladder(Deaf(), None if case == "no key" else cloud, may_fall_back=case != "no fallback")
+    )
+
+    assert chunk.engine == "parakeet"
+    assert chunk.windows[0].words
+    assert (chunk.gaps.found, chunk.gaps.mended, chunk.gaps.left) == (1, 0, 1)
+    assert cloud.answered == []
+
+
+async def test_an_engine_that_fails_in_a_second_pass_leaves_the_hole() -> None:
+    _, (chunk,) = await transcribed(ONE_WINDOW, ladder(Deaf(EngineFailure("parakeet", "it broke"))))
+
+    assert chunk.windows[0].words
+    assert (chunk.gaps.found, chunk.gaps.left) == (1, 1)
+
+
+async def test_the_time_of_second_passes_is_charged() -> None:
+    _, (chunk,) = await transcribed(ONE_WINDOW, ladder(Deaf()))
+    _, (plain,) = await transcribed(ONE_WINDOW, ladder(MemoryRecogniser()))
+
+    assert plain.engine_seconds < chunk.engine_seconds <= 4 * plain.engine_seconds
+
+
+def test_second_passes_take_a_bounded_share_of_the_audio() -> None:
+    (chunk,) = ChunkCutter(60).push(voices(90, 4))[:1]
+    found = holes(chunk, [WindowTranscript(span, ()) for span in chunk.windows])
+
+    passes = affordable(chunk, [*found] * 30, 0, RULES.allowance(chunk))
+
+    assert 0 < sum(span.end_sample - span.start_sample for _, span in passes) <= 60 * SAMPLE_RATE_HZ
+
+
+async def test_a_job_that_is_killed_and_resumed_has_the_same_words_and_gaps(tmp_path: Path) -> None:
+    audio, seconds = voices(FILE_SECONDS, 8), float(CHUNK_SECONDS)
+    quiet = JobsRoom(tmp_path, recogniser=dropping(audio, 8), chunk_seconds=seconds)
+    await quiet.upload(audio)
+    await quiet.attempt().handle(OnlySlot())
+    mortal = dropping(audio, 8)
+    mortal.breaks_after = 6
+    first = JobsRoom(tmp_path, recogniser=mortal, chunk_seconds=seconds, chunks_in_flight=1)
+    await first.upload(audio)
+    with pytest.raises(EngineFailure):
+        await first.attempt().handle(OnlySlot())
+
+    second = JobsRoom(tmp_path, store=first.store, recogniser=dropping(audio, 8), chunk_seconds=seconds)
+    await second.attempt().handle(OnlySlot())
+
+    told, expected = (room.events[0].transcription_metadata for room in (second, quiet))
+    assert 0 < told.chunks_resumed < told.chunks_total
+    assert told.gaps == expected.gaps
+    assert told.gaps.mended > 1
+    for name in ("vod/audio_vod_words.csv", "vod/audio_vod_paragraphs.csv"):
+        assert second.artefacts[name] == quiet.artefacts[name]
