@@ -81,6 +81,8 @@ def _text(name: str, event: Mapping[str, object]) -> str:
     job_id = event.get("job_id", "no job")
     if name == "job.done":
         return plain("  ".join((str(job_id), *_figures(event))))
+    if name == "engine.loading":
+        return f"Loading the model {plain(event.get('model')).rpartition('/')[2]}"
     if name == "job.failed":
         code, reason, remedy = (_short(event, name) for name in ("code", "reason", "suggested_action"))
         return f"{plain(job_id)}  {code}: {reason}\n-> {remedy}"

@@ -185,3 +185,15 @@ def test_a_row_is_wrapped_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(lines) == 3
     assert all(len(line) <= 60 for line in lines)
     assert {line[:17] for line in lines[1:]} == {" " * 17}
+
+
+def test_a_model_that_is_loading_is_one_row(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("console")
+    logger = structlog.get_logger()
+
+    logger.info("engine.loading", phase="imports", model="nvidia/parakeet-tdt-0.6b-v2")
+    logger.info("engine.loading", phase="model", model="nvidia/parakeet-tdt-0.6b-v2")
+    logger.info("engine.loading", phase="warm_up", device="cpu")
+
+    (row,) = capsys.readouterr().err.splitlines()
+    assert row[8:].strip() == "Loading the model parakeet-tdt-0.6b-v2"
