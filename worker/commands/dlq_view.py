@@ -19,9 +19,9 @@ PROGRAM = "klipstream-worker dlq"
 MOST_OF_A_MESSAGE = 200
 FIELDS = (
     Field(name="id"),
-    Field(name="job", least=12, is_id=True),
+    Field(name="job", least=12, good=20, is_id=True),
     Field(name="code", least=29),
-    Field(name="reason", least=16),
+    Field(name="reason", least=16, good=40),
     Field(name="what to do", rank=6, least=30),
     Field(name="age", right=True),
     Field(name="tries", rank=1, right=True),

@@ -125,5 +125,5 @@ def _tests(health: HealthDocument) -> Sequence[tuple[str, str | Text]]:
     """Return the parts of the self-test that failed, each with its reason, and those that passed."""
     tests = health.self_test.items()
     failed = [("self-test", cell(f"{part}: {test.reason}", "red")) for part, test in tests if test.passed is False]
-    passed = [part for part, test in tests if test.passed]
-    return [*failed, ("passed" if failed else "self-test", ", ".join(passed))]
+    passed = ", ".join(part for part, test in tests if test.passed)
+    return [*failed, ("" if failed else "self-test", f"passed: {passed}" if passed else NOTHING)]

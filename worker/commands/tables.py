@@ -34,6 +34,8 @@ class Field:
     """Columns of the highest rank are left out first; those of rank 0 never are."""
     least: int | None = None
     """Characters to which values may be shortened; None: they are always shown whole."""
+    good: int = 0
+    """Characters that the values get, if they are that long, before there is room for columns of a rank."""
     right: bool = False
     is_id: bool = False
     """Ids are shortened in their middle: their ends differ."""
@@ -45,6 +47,11 @@ class _Column:
     field: Field
     natural: int
     least: int
+
+    @property
+    def good(self) -> int:
+        """The width that matters more than columns of a rank."""
+        return max(self.least, min(self.natural, self.field.good))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +71,7 @@ class FittedTable:
         if self.title:
             yield from folded(cell(self.title, "italic"), width)
         columns = self._columns([row for row in rows if row is not None], width)
-        if _need(columns) > width:
+        if _taken([column.least for column in columns]) > width:
             yield from self._cards(rows, width)
             return
         widths = _widths(columns, width)
@@ -82,7 +89,9 @@ class FittedTable:
                 natural = max(map(cell_len, (field.name, *values)))
                 least = natural if field.least is None else min(natural, max(field.least, cell_len(field.name)))
                 columns.append(_Column(index=index, field=field, natural=natural, least=least))
-        while _need(columns) > width and (highest := max(column.field.rank for column in columns)):
+        while _taken([column.good for column in columns]) > width and (
+            highest := max(column.field.rank for column in columns)
+        ):
             columns.remove(next(column for column in reversed(columns) if column.field.rank == highest))
         return columns
 
@@ -164,15 +173,13 @@ def _taken(widths: Sequence[int]) -> int:
     return sum(widths) + len(GAP) * (len(widths) - 1)
 
 
-def _need(columns: Sequence[_Column]) -> int:
-    return _taken([column.least for column in columns])
-
-
 def _widths(columns: Sequence[_Column], width: int) -> list[int]:
     """Share what is left among the columns that have been shortened, the narrowest first."""
-    widths = [column.least for column in columns]
+    widths = [column.good for column in columns]
+    if _taken(widths) > width:
+        widths = [column.least for column in columns]
     spare = width - _taken(widths)
-    short = sorted((column.natural - column.least, place) for place, column in enumerate(columns))
+    short = sorted((column.natural - widths[place], place) for place, column in enumerate(columns))
     for number, (missing, place) in enumerate(short):
         more = min(missing, spare // (len(short) - number))
         widths[place] += more

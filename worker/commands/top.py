@@ -19,7 +19,7 @@ PERCENT = 100
 GIB = 1024**3
 COLOURS = {"healthy": "green", "loading": "yellow", "stopping": "yellow"}
 WORKER_FIELDS = (
-    Field(name="worker", least=12, is_id=True),
+    Field(name="worker", least=12, good=24, is_id=True),
     Field(name="status", least=9),
     Field(name="jobs", right=True),
     Field(name="speed", right=True),
@@ -34,8 +34,8 @@ WORKER_FIELDS = (
     Field(name="GPU memory", rank=5, right=True),
 )
 JOB_FIELDS = (
-    Field(name="job", least=20, is_id=True),
-    Field(name="worker", least=12, is_id=True),
+    Field(name="job", least=16, good=24, is_id=True),
+    Field(name="worker", least=12, good=24, is_id=True),
     Field(name="progress"),
     Field(name="speed", right=True),
     Field(name="ETA", right=True),

@@ -212,6 +212,14 @@ def test_long_values_are_shortened_before_a_column_of_use_is_left_out() -> None:
     assert table_at(30)[1].split() == ["id", "code"]
 
 
+def test_a_column_that_matters_gets_a_good_width_before_one_that_may_be_left_out() -> None:
+    fields = (Field(name="reason", least=5, good=20), Field(name="run", rank=1))
+    table = FittedTable(fields=fields, rows=[("no object at gs://bucket/1.mp3", "1")])
+
+    assert lines_at(table, 24)[0].split() == ["reason"]
+    assert lines_at(table, 25)[2] == "no object at gs://b…  1"
+
+
 def test_an_id_is_shortened_in_its_middle() -> None:
     table = FittedTable(fields=[Field(name="id", least=8, is_id=True)], rows=[("0123456789abcdef",), ("語" * 9,)])
 
