@@ -23,7 +23,7 @@ class Gate(StrEnum):
     WORD_RATE = "word_rate"
     """More words than can be spoken in the time, or far fewer than the speech must contain."""
     REPETITION = "repetition"
-    """One word or phrase is repeated many times."""
+    """One word or phrase is repeated many times, or a few times on silence: a keyterm in a loop, for example."""
     LOW_CONFIDENCE = "low_confidence"
     """The engine's own confidences are low."""
 
@@ -48,6 +48,8 @@ class GateRules:
     repeated_words: int = 12
     repeats: int = 4
     longest_phrase_words: int = 8
+    # Times are off by 0.2 s at most, so no two spoken words in a row lie on silence.
+    repeats_on_silence: int = 3
     # Right words have a mean above 0.9, wrong ones about 0.6; a window of noise read as words falls below.
     least_mean_confidence: float = 0.5
 
@@ -68,6 +70,11 @@ class _Evidence:
     @property
     def sound_seconds(self) -> float:
         return int(self.active.sum()) / FRAMES_PER_SECOND
+
+    def is_silent(self, word: Word) -> bool:
+        """Return True where the word's whole time is silence."""
+        first, last = (int(seconds * FRAMES_PER_SECOND) for seconds in (word.start_seconds, word.end_seconds))
+        return not self.active[first : last + 1].any()
 
     def talks(self, start_seconds: float, end_seconds: float) -> bool:
         """Return True where a substantial share of that part of the window is speech."""
@@ -135,9 +142,15 @@ def _word_rate(evidence: _Evidence) -> bool:
 
 def _repetition(evidence: _Evidence) -> bool:
     tokens = [raw_word(word.text) for word in evidence.words]
+    # A word with sound gets a name of its own, which repeats nothing.
+    silent = [
+        token if evidence.is_silent(word) else f"{token} {place}"
+        for place, (token, word) in enumerate(zip(tokens, evidence.words, strict=True))
+    ]
     rules = evidence.rules
     return any(
         _longest_run_of_phrase(tokens, size) >= max(rules.repeated_words, rules.repeats * size)
+        or _longest_run_of_phrase(silent, size) >= rules.repeats_on_silence * size
         for size in range(1, rules.longest_phrase_words + 1)
     )
 

@@ -111,6 +111,21 @@ def test_a_phrase_over_and_over_fails(phrase: str) -> None:
     assert gates(talk(13), *words) == (Gate.REPETITION,)
 
 
+@pytest.mark.parametrize("keyterm", ["Arlo", "Arlo Finch", "The Arlo Finch show"])
+def test_a_keyterm_repeated_on_silence_fails(keyterm: str) -> None:
+    audio = np.concatenate([talk(4), np.zeros(6 * SECOND, np.int16), talk(4)])
+    loop = said(" ".join([keyterm] * 3), start=4.4, step=0.4)
+
+    assert gates(audio, *said(STORY[:40]), *loop, *said(STORY[:40], start=10.2)) == (Gate.REPETITION,)
+
+
+def test_a_keyterm_repeated_where_it_is_spoken_passes() -> None:
+    audio = np.concatenate([talk(8), np.zeros(4 * SECOND, np.int16)])
+    words = said("Arlo Finch Arlo Finch Arlo Finch Arlo Finch and then we will go to the market", step=0.45)
+
+    assert gates(audio, *words, *said("Arlo Finch Arlo", start=8.2)) == ()
+
+
 @pytest.mark.parametrize("text", ["no no no no no wait", "let's go let's go let's go let's go let's go now", STORY])
 def test_what_people_do_repeat_passes(text: str) -> None:
     assert gates(talk(len(text.split()) * 0.35 + 0.5), *said(text)) == ()
