@@ -150,7 +150,7 @@ class EngineSettings(Group):
     parakeet_overlap: bool = Field(
         True, description="false: encode and decode batches one after the other, the slower way to the same words"
     )
-    # docs/measured.md has the table by weight.
+    # docs/BENCHMARKS.md has the table by weight.
     keyterm_weight: float = Field(
         3, ge=0, le=10, description="boost of a job's keyterms in Parakeet, in log-probability; 0: none"
     )

@@ -236,8 +236,7 @@ def test_boosts_are_computed_on_tensors_without_values() -> None:
     )
 
     with Watching() as watching:
-        labels = boost.choose(meta(8, 257, dtype=torch.float32), meta(8), meta(8))
-        states = boost.advance(meta(8), labels)
+        labels, states = boost.choose(meta(8, 257, dtype=torch.float32), meta(8), meta(8))
 
     assert not watching.met_values
     assert labels.shape == states.shape == (8,)

@@ -67,17 +67,17 @@ class Boost:
     boosts: Tensor
     """(states, arcs), float32."""
 
-    def choose(self, logits: Tensor, states: Tensor, frames: Tensor) -> Tensor:
-        """Return the best label of each row, its boosts added to all labels but the blank."""
-        speech = self.speech.gather(1, frames[:, None])
-        scores = torch.addcmul(logits, self.root_boosts, speech)
-        return scores.scatter_add_(1, self.labels[states], self.boosts[states] * speech).argmax(dim=-1)
+    def choose(self, logits: Tensor, states: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the best label of each row, boosts added to all but the blank, and the state after it.
 
-    def advance(self, states: Tensor, labels: Tensor) -> Tensor:
-        """Return the state of each row after its label, which is not the blank."""
-        label = labels[:, None]
-        own = torch.where(self.labels[states] == label, self.targets[states], 0).amax(dim=-1)
-        return torch.where(own > 0, own, self.root_targets.gather(1, label)[:, 0])
+        That state is of no use after a blank.
+        """
+        speech = self.speech.gather(1, frames[:, None])
+        arcs, boosts, targets = (table.index_select(0, states) for table in (self.labels, self.boosts, self.targets))
+        scores = torch.addcmul(logits, self.root_boosts, speech).scatter_add_(1, arcs, boosts.mul_(speech))
+        labels = scores.argmax(dim=-1, keepdim=True)
+        own = targets.mul_(arcs == labels).amax(dim=-1, keepdim=True)
+        return labels[:, 0], torch.where(own > 0, own, self.root_targets.gather(1, labels))[:, 0]
 
     def fits(self, other: "Boost") -> bool:
         """Return True where the other boosts have no more states and arcs."""

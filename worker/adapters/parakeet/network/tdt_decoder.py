@@ -223,7 +223,7 @@ class TdtDecoder:
         return emitted, labels, *columns, torch.exp(chosen - logits.logsumexp(dim=-1))
 
     def _step(self, rows: DecoderRows, at: _State) -> tuple[_State, tuple[Tensor, ...]]:
-        labels, durations, logits = self._score(rows, at)
+        labels, durations, terms, logits = self._score(rows, at)
         emitted = (at.frame < rows.lengths) & (labels != self._config.blank)
         frame, symbols = self._advance(rows, at, emitted, durations)
         prediction, cells = self._predict(labels, at.cells)
@@ -233,14 +233,12 @@ class TdtDecoder:
             symbols=symbols,
             prediction=torch.where(is_new, prediction, at.prediction),
             cells=tuple(torch.where(is_new, new, old) for new, old in zip(cells, at.cells, strict=True)),
-            terms=tuple(torch.where(emitted, rows.boost.advance(old, labels), old) for old in at.terms)
-            if rows.boost
-            else (),
+            terms=tuple(torch.where(emitted, new, old) for new, old in zip(terms, at.terms, strict=True)),
         )
         return state, (emitted, labels, at.frame, durations, logits)
 
-    def _score(self, rows: DecoderRows, at: _State) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the best label and the best duration of each row, and the logits of the labels in float32.
+    def _score(self, rows: DecoderRows, at: _State) -> tuple[Tensor, Tensor, tuple[Tensor, ...], Tensor]:
+        """Return the best label and duration of each row, the state of its keyterms, and the logits in float32.
 
         Keyterms change the label alone: neither the logits, of which confidences are made, nor the durations.
         """
@@ -249,8 +247,8 @@ class TdtDecoder:
         frames = rows.frames[rows.starts + place]
         logits = self._in_float32(F.relu(frames + at.prediction))
         labels, durations = logits[:, : self._config.n_labels], logits[:, self._config.n_labels :]
-        best = rows.boost.choose(labels, at.terms[0], place) if rows.boost else labels.argmax(dim=-1)
-        return best, self._durations[durations.argmax(dim=-1)], labels
+        best, *terms = rows.boost.choose(labels, at.terms[0], place) if rows.boost else (labels.argmax(dim=-1),)
+        return best, self._durations[durations.argmax(dim=-1)], tuple(terms), labels
 
     def _in_float32(self, hidden: Tensor) -> Tensor:
         """Return the joint network's logits without rounding them to the network's precision.
