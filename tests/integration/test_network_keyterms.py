@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.engines.network import frames_of, parts_of, tiny_files, tiny_transcriber
+from tests.support.engines.parakeet import in_noise
 from worker.ports import Pcm
 
 torch = pytest.importorskip("torch")
@@ -33,21 +34,12 @@ STRANGERS = tuple(f"{first} {last}" for first in ("Oscar", "Monica", "Thea") for
 FRAME_SAMPLES = 1_280
 
 
-def noisy(windows: Sequence[Pcm]) -> tuple[Pcm, ...]:
-    """Speech in noise, in which keyterms change what is recognised."""
-    noise = np.random.default_rng(7)
-    return tuple(
-        np.clip(one + noise.standard_normal(len(one)) * one.std() * 0.6, -32_768, 32_767).astype(np.int16)
-        for one in windows
-    )
-
-
 def tokens(network: "Transcriber", windows: Sequence[Pcm], keyterms: Sequence[tuple[str, ...]]) -> list[list[Token]]:
     return network._tokens([network.encode(windows, keyterms)])
 
 
 def test_windows_of_different_jobs_in_one_group_are_decoded_as_each_alone(speech_windows: tuple[Pcm, ...]) -> None:
-    windows = noisy(speech_windows)
+    windows = in_noise(speech_windows)
     lists = [NAMES, (), STRANGERS, (*STRANGERS, *NAMES), NAMES, ("Helen",), (), ("a",)]
     network = tiny_transcriber()
 
@@ -84,7 +76,7 @@ def test_without_keyterms_no_operation_is_added(speech_windows: tuple[Pcm, ...])
 
 
 def test_both_loops_give_the_same_words_with_keyterms(speech_windows: tuple[Pcm, ...]) -> None:
-    windows = noisy(speech_windows)
+    windows = in_noise(speech_windows)
     lists = [NAMES, (), STRANGERS, NAMES, (), (), ("Helen",), STRANGERS]
     batches = [
         Batch(windows=windows[at : at + 2], is_last=at > 4, keyterms=tuple(lists[at : at + 2])) for at in (0, 2, 4, 6)
@@ -100,7 +92,7 @@ def test_both_loops_give_the_same_words_with_keyterms(speech_windows: tuple[Pcm,
 
 
 def test_a_confidence_is_that_of_the_model_without_boosts(speech_windows: tuple[Pcm, ...]) -> None:
-    windows = noisy(speech_windows)
+    windows = in_noise(speech_windows)
     plain, boosted = (tokens(tiny_transcriber(), windows, keyterms) for keyterms in ((), [NAMES] * 8))
 
     alike, other = [], []
@@ -172,7 +164,7 @@ def decoder() -> TdtDecoder:
 
 
 def test_a_recording_with_keyterms_gives_the_same_steps_whatever_the_terms(speech_windows: tuple[Pcm, ...]) -> None:
-    windows = noisy(speech_windows)
+    windows = in_noise(speech_windows)
     given = [
         rows_of(windows, [NAMES, (), STRANGERS] * 2 + [NAMES] * 2),
         rows_of(windows[:5], [(*NAMES, *STRANGERS)] * 5),

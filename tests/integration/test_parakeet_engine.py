@@ -14,7 +14,7 @@ import yaml
 from schemas.speech import Word
 from tests.support.engines.nemo_files import nemo_file
 from tests.support.engines.network import tiny_transcriber
-from tests.support.engines.parakeet import BATCH_SIZE, TINY_OPTIONS
+from tests.support.engines.parakeet import BATCH_SIZE, TINY_OPTIONS, in_noise
 from tests.support.wait import eventually
 from worker.adapters.parakeet.engine import EngineState, ParakeetEngine
 from worker.embedded.samples import tiny_model as tiny_model_file
@@ -58,6 +58,23 @@ async def test_the_process_gives_the_words_that_each_window_has_by_itself(
     )
 
     assert [answer.words for answer in answers] == alone
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_the_process_prefers_each_windows_keyterms(
+    parakeet: ParakeetEngine, transcriber: Transcriber, speech_windows: tuple[Pcm, ...]
+) -> None:
+    windows = in_noise(speech_windows)
+    keyterms = [(), ("Helen", "Peter"), ("Maria",), ("David", "Monday"), (), ("Anna",), ("John",), ("Oscar Winter",)]
+
+    answers = await asyncio.gather(
+        *(parakeet.recognise(window, "job", keyterms=terms) for window, terms in zip(windows, keyterms, strict=True))
+    )
+
+    words = [answer.words for answer in answers]
+    assert tuple(words) == transcriber.decode([transcriber.encode(windows, keyterms)])[0]
+    assert tuple(words) != transcriber(windows)
+    assert parakeet.facts.keyterm_fingerprint.endswith("weight 3.0")
 
 
 @pytest.mark.asyncio(loop_scope="session")

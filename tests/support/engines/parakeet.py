@@ -1,7 +1,7 @@
 """The tiny Parakeet model: as an engine in a process of its own, and loaded into the test's own process."""
 
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 
@@ -62,4 +62,13 @@ def speech_windows() -> tuple[Pcm, ...]:
     return tuple(
         np.concatenate(list(chain.from_iterable((samples, PAUSE) for samples in clips)))[: (42 + number) * 8_000]
         for number, clips in enumerate(speakers.values())
+    )
+
+
+def in_noise(windows: Sequence[Pcm]) -> tuple[Pcm, ...]:
+    """Return the speech in so much noise that keyterms change what is recognised."""
+    noise = np.random.default_rng(7)
+    return tuple(
+        np.clip(one + noise.standard_normal(len(one)) * one.std() * 0.6, -32_768, 32_767).astype(np.int16)
+        for one in windows
     )
