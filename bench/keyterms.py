@@ -1,7 +1,7 @@
 """Keyterms by weight: names found and invented, other words, one-letter terms, and what a hundred terms cost.
 
 Speech of the tiny model's grammar by voices that it has not met, in windows of six sentences with white noise below it.
-A window's keyterms are the names that it says; then a hundred names that it does not say; then the alphabet.
+A window's keyterms are the names spoken in it; then a hundred other names; then the alphabet.
 """
 
 import random
@@ -53,7 +53,7 @@ class Spoken:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that are said in it."""
+        """The names that are spoken in it."""
         return tuple(name for name in NAMES if name.lower() in self.words)
 
 
@@ -74,12 +74,12 @@ class NameScore:
 
     @property
     def missed(self) -> int:
-        """Terms that are said and not written there."""
+        """Terms that are spoken and not written there."""
         return self.terms.spoken - self.terms.matched
 
     @property
     def invented_percent(self) -> float:
-        """Terms that are written and not said there, of all words said."""
+        """Terms that are written and not spoken there, of all words spoken."""
         return 100 * (self.terms.written - self.terms.matched) / self.every.words
 
 
@@ -195,7 +195,7 @@ def _report(
             (
                 f"{plain.every.words:,} words of the tiny model's grammar by voices that it has not met, "
                 f"{plain.terms.spoken} of them names, white noise {decibels:g} dB below the speech. A window's "
-                "keyterms are the names that are said in it; then a hundred names that are not (strangers); then the "
+                "keyterms are the names that are spoken in it; then a hundred names that are not (strangers); then the "
                 "letters of the alphabet."
             ),
         ),

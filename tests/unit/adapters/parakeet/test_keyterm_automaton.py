@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.adapters.parakeet.network.keyterm_automaton import Automaton, Vocabulary
-from worker.adapters.parakeet.spelling import spelling, spelling_of_piece
 
 WEIGHT = 3.0
 LETTERS = ("a", "b", "n")
@@ -36,15 +35,31 @@ TEXTS = st.lists(st.integers(0, len(PIECES) - 1), max_size=30)
 
 def plain_boost(terms: Sequence[str], before: str, piece: str) -> tuple[str, float]:
     """Return the longest prefix of a term that the text ends with after the piece, and the boost of the piece."""
-    spelled = [spelling(term) for term in terms]
+    spelled = [way for term in terms for way in written_ways(term)]
     starts = [before[place:] for place in range(len(before))] + [""]
     for start in starts:
-        reached = start + piece
-        through = [term for term in spelled if term.startswith(reached)]
-        if through and any(term.startswith(start) for term in spelled):
-            kept = max((letters(term) for term in spelled if start.startswith(term)), default=0)
-            return reached, WEIGHT * max(share(term, reached, kept) for term in through)
+        for way in piece_ways(piece):
+            reached = start + way
+            through = [term for term in spelled if term.startswith(reached)]
+            if through and any(term.startswith(start) for term in spelled):
+                kept = max((letters(term) for term in spelled if start.startswith(term)), default=0)
+                return reached, WEIGHT * max(share(term, reached, kept) for term in through)
     return "", 0.0
+
+
+def written_ways(term: str) -> set[str]:
+    words = [word[0] + word[1:].lower() for word in term.split()]
+    if any(word[0].isupper() for word in words):
+        return {"".join(f"▁{word}" for word in words)}
+    capitals = [word.capitalize() for word in words]
+    return {"".join(f"▁{word}" for word in ways) for ways in (words, [capitals[0], *words[1:]], capitals)}
+
+
+def piece_ways(piece: str) -> list[str]:
+    """Return the piece with its first letter as it is, and with a small one where it may be inside a word."""
+    if piece.startswith("▁"):
+        return [piece[:2] + piece[2:].lower()]
+    return [piece[:1] + piece[1:].lower(), piece.lower()]
 
 
 def share(term: str, reached: str, kept: int) -> float:
@@ -76,11 +91,13 @@ def test_tables_give_the_boosts_of_a_plain_search(terms: list[str], text: list[i
     state, before = 0, ""
 
     for label in text:
-        piece = spelling_of_piece(PIECES[label])
         for other in range(1, len(PIECES)):
-            expected = plain_boost(terms, before, spelling_of_piece(PIECES[other]))[1]
+            expected = plain_boost(terms, before, PIECES[other])[1]
             assert boost_of(automaton, state, other)[1] == pytest.approx(expected, abs=1e-5), PIECES[other]
-        state, before = boost_of(automaton, state, label)[0], plain_boost(terms, before, piece)[0] if piece else ""
+        state, before = (
+            boost_of(automaton, state, label)[0],
+            plain_boost(terms, before, PIECES[label])[0] if label else "",
+        )
 
 
 @given(terms=TERMS, text=TEXTS)
@@ -105,7 +122,7 @@ def boosts_along(terms: Sequence[str], *pieces: str) -> list[float]:
 
 @pytest.mark.parametrize("split", [("▁bana", "na"), ("▁B", "a", "nana"), ("▁", "b", "an", "A", "n", "a")], ids="".join)
 def test_every_split_of_a_term_ends_with_the_whole_boost(split: tuple[str, ...]) -> None:
-    boosts = boosts_along(["Banana"], *split)
+    boosts = boosts_along(["banana"], *split)
 
     assert boosts == sorted(boosts)
     assert boosts[-1] == WEIGHT
@@ -116,11 +133,38 @@ def test_a_match_that_breaks_off_leaves_no_boost() -> None:
 
 
 def test_a_term_inside_another_is_found_at_its_own_word() -> None:
-    assert boosts_along(["nan ban", "ban ana"], "▁n", "an", "▁B", "an", "▁an", "a") == [1.0, 3.0, 3.0, 3.0, 3.0, 3.0]
+    assert boosts_along(["nan ban", "ban ana"], "▁n", "an", "▁", "ban", "▁an", "a") == [1.0, 3.0, 3.0, 3.0, 3.0, 3.0]
 
 
 def test_a_term_that_goes_on_after_another_has_the_boost_of_what_is_new() -> None:
     assert boosts_along(["ann", "anna"], "▁ann", "a") == [3.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("term", "split", "last"),
+    [
+        ("Banana", ("▁B", "a", "nana"), 3.0),
+        ("BANANA", ("▁B", "a", "na", "n", "A"), 3.0),
+        ("Banana", ("▁bana", "na"), 0.0),
+        ("banana", ("▁B", "an", "a"), 2.0),
+        ("Ann Ban", ("▁A", "n", "n", "▁B", "an"), 3.0),
+        ("Ann Ban", ("▁ann", "▁B"), 0.0),
+        ("Nana", ("▁n", "a"), 1.5),
+    ],
+    ids=[
+        "as given",
+        "capitals inside",
+        "small",
+        "given small",
+        "two words",
+        "one of two",
+        "a capital that no piece has",
+    ],
+)
+def test_a_capital_that_begins_a_word_is_kept_where_the_pieces_have_it(
+    term: str, split: tuple[str, ...], last: float
+) -> None:
+    assert boosts_along([term], *split)[-1] == last
 
 
 def test_a_single_letter_has_a_third_of_the_boost() -> None:

@@ -1,9 +1,11 @@
 """The automaton of a job's keyterms over the pieces of a vocabulary. Pure arithmetic, no device.
 
 A state is a prefix of a term, in letters; state 0 is no match. A piece leads from a state to the state of all letters
-that match after it, so a term is followed however it is split into pieces, and however it is written in capitals.
+that match after it, so a term is followed however it is split into pieces. A term that begins with a capital does not
+boost pieces that begin with a small letter: Theodore says nothing for "the".
 """
 
+import unicodedata
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,7 +52,9 @@ class _Node:
     ends: bool = False
     """A term ends here."""
     labels: list[int] = field(default_factory=list)
-    """The pieces that end here."""
+    """The pieces that end here, written as they are."""
+    lower: list[int] = field(default_factory=list)
+    """The pieces that end here when their first letter, a capital, is made small: inside a word it may be either."""
 
 
 class _Trie:
@@ -85,7 +89,11 @@ class Vocabulary:
         self._pieces = _Trie()
         for label, piece in enumerate(pieces):
             if letters := spelling_of_piece(piece):
-                self._pieces.add(letters).labels.append(label)
+                start = 1 if letters[0] == WORD_START else 0
+                written = with_capital(letters, start, unicodedata.normalize("NFKC", piece)[start : start + 1])
+                self._pieces.add(written).labels.append(label)
+                if written != letters and not start:
+                    self._pieces.add(letters).lower.append(label)
 
     def automaton(self, terms: Sequence[str], weight: float) -> Automaton:
         """Return the automaton of the terms that the pieces spell; others only make it larger.
@@ -96,7 +104,8 @@ class Vocabulary:
         """
         trie = _Trie()
         for term in terms:
-            trie.add(spelling(term)).ends = True
+            for variant in self._variants(term):
+                trie.add(variant).ends = True
         arcs = self._arcs(trie.nodes, weight)
         root = arcs.pop(_ROOT)
         root_targets, root_boosts = np.zeros(self._blank + 1, np.int64), np.zeros(self._blank + 1, np.float32)
@@ -120,22 +129,58 @@ class Vocabulary:
         for state in _by_length(nodes):
             own = dict(arcs[suffixes[state]]) if suffixes[state] != _ROOT else {}
             kept = _letters_kept(nodes, state)
-            for target, labels in self._reached(nodes, state):
-                boost = weight * _progress(nodes[target], kept)
-                own.update((label, (target, boost)) for label in labels)
+            reached = [(target, pieces, weight * _progress(nodes[target], kept))
+                       for target, pieces in self._reached(nodes, state)]  # fmt: skip
+            for target, pieces, boost in reached:
+                own.update((label, (target, boost)) for label in pieces.lower)
+            for target, pieces, boost in reached:
+                own.update((label, (target, boost)) for label in pieces.labels)
             arcs[state] = own
         return arcs
 
-    def _reached(self, nodes: Sequence[_Node], state: int) -> Iterator[tuple[int, list[int]]]:
-        """Yield each prefix of terms that a piece leads to from the state, with the labels of such pieces."""
+    def _variants(self, term: str) -> Iterator[str]:
+        """Yield the ways to write the term: capitals that begin a word stay, where the pieces have them.
+
+        A term all in small letters may be written with a capital first, or with one in each word. Other capitals make
+        no difference: pieces are compared without.
+        """
+        words = unicodedata.normalize("NFKC", term).split()
+        small = spelling(term)
+        given = "".join(WORD_START + with_capital(word.lower(), 0, word[0]) for word in words)
+        if given != small:
+            yield given if self._can_spell(given) else small
+            return
+        yield small
+        yield with_capital(small, 1, small[1:2].upper())
+        yield "".join(WORD_START + with_capital(word, 0, word[0].upper()) for word in small.split(WORD_START)[1:])
+
+    def _can_spell(self, text: str) -> bool:
+        reached = {0}
+        for start in range(len(text)):
+            at, end = _ROOT, start
+            while (
+                start in reached and end < len(text) and (at := self._pieces.nodes[at].children.get(text[end], _ROOT))
+            ):
+                end += 1
+                if self._pieces.nodes[at].labels or self._pieces.nodes[at].lower:
+                    reached.add(end)
+        return len(text) in reached
+
+    def _reached(self, nodes: Sequence[_Node], state: int) -> Iterator[tuple[int, _Node]]:
+        """Yield each prefix of terms that pieces lead to from the state, with these pieces."""
         ways = [(state, _ROOT)]
         while ways:
             at, piece = ways.pop()
             for character, longer in self._pieces.nodes[piece].children.items():
                 if (following := nodes[at].children.get(character)) is not None:
                     ways.append((following, longer))
-                    if labels := self._pieces.nodes[longer].labels:
-                        yield following, labels
+                    yield following, self._pieces.nodes[longer]
+
+
+def with_capital(letters: str, place: int, written: str) -> str:
+    """Return the letters with the one at the place as it is written, where that is the same letter."""
+    same = written and written.lower() == letters[place : place + len(written.lower())]
+    return f"{letters[:place]}{written}{letters[place + len(written.lower()) :]}" if same else letters
 
 
 def _progress(node: _Node, kept: int) -> float:
