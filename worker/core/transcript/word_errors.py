@@ -10,14 +10,14 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Numbers: TypeAlias = NDArray[np.int64]
+Numbers: TypeAlias = NDArray[np.int32]
 """Words as numbers, or errors; shape (words,)."""
 
 _LEAST_ANCHORS = 5
 _END_SHARE = 0.1
 _GRAM = 3
 _MOST_CELLS = 4_000_000
-"""Size of a table of errors that is kept whole, 32 MB."""
+"""Size of a table of errors that is kept whole, 16 MB."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,14 +65,14 @@ def matched_words(reference: Sequence[str], written: Sequence[str]) -> list[tupl
 
 def _numbered(reference: Sequence[str], written: Sequence[str]) -> tuple[Numbers, Numbers]:
     numbers: dict[str, int] = {}
-    both = [np.array([numbers.setdefault(word, len(numbers)) for word in words], np.int64)
+    both = [np.array([numbers.setdefault(word, len(numbers)) for word in words], np.int32)
             for words in (reference, written)]  # fmt: skip
     return both[0], both[1]
 
 
 def _rows(reference: Numbers, written: Numbers) -> Iterator[Numbers]:
     """Yield the errors of every beginning of `written`: against no word of the reference, one, two and so on."""
-    steps = np.arange(len(written) + 1)
+    steps = np.arange(len(written) + 1, dtype=np.int32)
     row = steps.copy()
     yield row
     for count, word in enumerate(reference, start=1):
