@@ -1,9 +1,9 @@
 """Pulls an urgent and a plain subscription as one, urgent messages first.
 
 When a slot becomes free, the urgent subscription is pulled alone for `HEAD_START_SECONDS`; a message that is ready
-there arrives within that time. Then both pulls are in flight, and whichever answers first is delivered: an empty
-subscription delays no job of the other. After `MOST_URGENT_IN_A_ROW` urgent messages the plain subscription leads
-once, so that a stream of urgent jobs does not starve plain ones.
+there normally arrives within that time. Then both pulls are in flight, and whichever answers first is delivered: an
+empty subscription delays no job of the other. After `MOST_URGENT_IN_A_ROW` urgent messages the plain subscription
+leads once, so that a stream of urgent jobs does not starve plain ones.
 
 A pull in flight is cancelled when the last slot is taken: otherwise this worker would receive a message that it cannot
 start, although another worker has a free slot. A message that the server sends during that cancellation, which takes
@@ -26,7 +26,7 @@ from worker.core.delivery.timing import abandon, backoff_seconds, first_of
 from worker.errors import QueueServiceError
 from worker.ports import Clock, Delivery, Subscription, SubscriptionFacts
 
-HEAD_START_SECONDS = 0.25
+HEAD_START_SECONDS = 0.1
 MOST_URGENT_IN_A_ROW = 8
 PAUSE_SECONDS = 0.1
 """Wait for the other subscription's answer where one has just returned nothing and is not pulled again yet."""

@@ -11,7 +11,7 @@ from tests.support.clock import FakeClock
 from tests.support.queues.consumer_harness import ScriptedHandler, fitness_of
 from tests.support.queues.scripted_subscription import ScriptedSubscription, make_delivery
 from worker.core.delivery.consumer import Consumer
-from worker.core.delivery.urgent import MOST_URGENT_IN_A_ROW, Source, UrgentFirst, order_of
+from worker.core.delivery.urgent import HEAD_START_SECONDS, MOST_URGENT_IN_A_ROW, Source, UrgentFirst, order_of
 from worker.errors import QueueServiceError, SubscriptionNotFound
 
 FORBIDDEN = QueueServiceError("pull from", "urgent", "403", refused=True)
@@ -77,13 +77,13 @@ async def test_an_urgent_job_behind_a_hundred_queued_ones_starts_as_soon_as_a_sl
         assert p.handler.started == ["plain-0", "urgent"]
 
 
-async def test_a_plain_job_waits_a_quarter_of_a_second_for_an_urgent_subscription_without_messages() -> None:
+async def test_a_plain_job_waits_a_tenth_of_a_second_for_an_urgent_subscription_without_messages() -> None:
     async with pair(slots=2) as p:
         p.plain.deliver(make_delivery("plain-1"))
 
-        await p.clock.advance(0.2)
+        await p.clock.advance(HEAD_START_SECONDS / 2)
         before = list(p.handler.started)
-        await p.clock.advance(0.1)
+        await p.clock.advance(HEAD_START_SECONDS)
         p.plain.deliver(make_delivery("plain-2"))
         await p.clock.rest()
 
