@@ -1,156 +1,100 @@
-"""Makes the pictures of the README from a real run: two workers with the tiny model on this machine, jobs through them.
+"""Makes the pictures of README and documents from a real run: two workers with the tiny model on this machine.
 
-    python docs/pictures.py          # docs/top.svg and docs/costs.png, in about two minutes
+    python docs/pictures.py          # docs/*.png and docs/top.svg, in about four minutes
 
-`top` is drawn while the jobs run; the costs page is what `klipstream-worker costs --html` makes of their results, seen
-by a headless Chromium, which must be installed. Deepgram is the development stand-in.
+Debian's chromium must be installed. Deepgram is the development stand-in, and the words are of synthetic speech;
+everything else is as in production. `docs/good_week.py` says how the week is made.
 """
 
-import asyncio
 import io
-import json
-import os
+import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from good_week import JUST_BEGUN, NOW_RUNNING, TODAY, good_week
+from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
 
-from schemas.events import CompletedEvent, FailedEvent
-from schemas.speech import Word
-from worker import client
-from worker.adapters.audio import find_ffmpeg
-from worker.adapters.gcs import open_object_store
-from worker.adapters.memory.recogniser import words_in
+from worker.adapters.web.http_server import HealthServer
+from worker.app.page.host import fleet_pages
+from worker.commands.console import load_settings
 from worker.commands.health import fetch_health
 from worker.commands.top import Seen, screen
-from worker.embedded.deepgram import EmbeddedDeepgram
-from worker.embedded.local_cloud import AUDIO_BUCKET, COMPLETION_SUBSCRIPTION, JOBS_TOPIC, PROJECT, local_cloud
-from worker.embedded.own_thread import in_thread
-from worker.embedded.samples import samples, tiny_model
-from worker.ports import ObjectRef, Pcm
 
 HERE = Path(__file__).parent
-WORKERS = 2
-MINUTES = 30
-METHODS = ("auto", "auto", "auto", "parakeet", "auto", "hybrid")
-MOST_SECONDS = 600.0
-COLUMNS = 100
+COLUMNS = 120
+COLOURS = 255
+WIDE, TALL, PHONE = 1280, 1180, (390, 844)
+COSTS_SIZE = (1100, 1442)
+WORD = 40
+"""The word of the transcript that is clicked."""
 
 
 def main() -> None:
-    """Make both."""
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+    """Run the week, and look at the page while the last jobs run and afterwards."""
+    with tempfile.TemporaryDirectory() as name, good_week(Path(name)) as week:
         folder = Path(name)
-        deepgram = stack.enter_context(in_thread(EmbeddedDeepgram(hear)))
-        cloud = stack.enter_context(local_cloud(folder / "gcs"))
-        os.environ.update(cloud.environment)  # for the clients of this process and the workers
-        paid = {"DEEPGRAM_API_KEY": deepgram.api_key, "DEEPGRAM_BASE_URL": deepgram.url}
-        urls = [stack.enter_context(worker(folder / f"{number}.log", paid)) for number in range(WORKERS)]
-        asyncio.run(_upload(speech(folder / "talk.mp3")))
-        job_ids = [_submit(number, method) for number, method in enumerate(METHODS, 1)]
-        _draw_top(urls)
-        _wait(set(job_ids))
-        _draw_costs(folder / "costs.html")
+        fallen_back = week.past_days()  # before Playwright, which runs an event loop in this thread
+        week.submit(TODAY)
+        week.kill_engines()
+        week.wait()
+        pages = fleet_pages(week.urls, load_settings().cloud, objects=folder / "gcs")
+        with (
+            HealthServer({}, host="127.0.0.1", port=0, pages=pages) as server,
+            sync_playwright() as playwright,
+            playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"]) as browser,
+        ):
+            week.submit(NOW_RUNNING)
+            week.kill_engines()
+            week.submit(JUST_BEGUN)
+            week.wait(running=3, far_chunks=4)
+            draw_top(week.urls)
+            draw(browser, server.url, "page", (WIDE, TALL))
+            draw(browser, server.url, "page-phone", PHONE, scheme="dark")
+            week.wait()
+            draw(browser, f"{server.url}/jobs/{fallen_back}", "page-job", (WIDE, 900), word=WORD)
+            draw(browser, server.url, "page-dark", (WIDE, TALL), scheme="dark")
+            html = folder / "costs.html"
+            subprocess.run([sys.executable, "-m", "worker", "costs", "--since", "7d", "--html", html], check=True)
+            draw(browser, html.as_uri(), "costs", COSTS_SIZE)
 
 
-async def hear(audio: Pcm) -> Sequence[Word]:
-    """Return the words of the samples, as the stand-in for Deepgram."""
-    return tuple(words_in(audio))
-
-
-@contextmanager
-def worker(log: Path, more: Mapping[str, str]) -> Iterator[str]:
-    """Start a worker; yield the URL of its health port once it is ready."""
-    own = {
-        "PARAKEET_MODEL_NAME": str(tiny_model()),
-        "PARAKEET_DEVICE": "cpu",
-        "HEALTH_PORT": "0",
-        "LOG_FORMAT": "json",
-        "CHUNK_DURATION_MINUTES": "1",
-    }
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "worker", "run"], env={**os.environ, **own, **more}, stderr=file
-        )
-    try:
-        yield _ready(log)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _ready(log: Path) -> str:
-    while True:
-        events = {event["event"]: event for event in _events(log)}
-        if "worker.ready" in events:
-            return str(events["health.listening"]["url"])
-        time.sleep(0.2)
-
-
-def _events(log: Path) -> Iterator[Mapping[str, Any]]:
-    lines = log.read_text("utf-8").splitlines(keepends=True)
-    yield from (json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n"))
-
-
-def speech(file: Path) -> Path:
-    """Write half an hour of the first sample to `file`."""
-    source = ("-stream_loop", "-1", "-i", samples()[0].path, "-t", str(MINUTES * 60))
-    subprocess.run([find_ffmpeg(), "-loglevel", "error", *source, "-ar", "8000", "-b:a", "32k", file], check=True)
-    return file
-
-
-async def _upload(file: Path) -> None:
-    async with open_object_store(project=PROJECT) as store:
-        await store.upload_file(file, ObjectRef(AUDIO_BUCKET, file.name), "audio/mpeg")
-
-
-def _submit(number: int, method: str) -> str:
-    job = {
-        "job_id": f"vod-{number}",
-        "video_id": str(2301234560 + number),
-        "audio_uri": f"gs://{AUDIO_BUCKET}/talk.mp3",
-        "force_method": method,
-    }
-    client.submit(job, project_id=PROJECT, topic=JOBS_TOPIC)
-    return job["job_id"]
-
-
-def _draw_top(urls: Sequence[str]) -> None:
-    """Wait until most jobs have come some way and one has ended."""
-    while True:
-        seen = [Seen(url=url, health=fetch_health(url)) for url in urls]
-        told = [one.health for one in seen if one.health]
-        running = [job for health in told for job in health["jobs"]["running"] if job["audio_seconds_done"]]
-        if len(running) >= len(METHODS) // 2 and sum(health["totals"]["completed"] for health in told):
-            break
-        time.sleep(0.05)
+def draw_top(urls: Sequence[str]) -> None:
+    """Write the screen of `top` as it is now."""
     console = Console(width=COLUMNS, record=True, file=io.StringIO())
-    console.print(screen(seen))
+    console.print(screen([Seen(url=url, health=fetch_health(url)) for url in urls]))
     console.save_svg(str(HERE / "top.svg"), title="klipstream-worker top")
 
 
-def _wait(job_ids: set[str]) -> None:
-    with client.completions(
-        project_id=PROJECT, subscription=COMPLETION_SUBSCRIPTION, timeout_seconds=MOST_SECONDS
-    ) as events:
-        for event in events:
-            if isinstance(event, CompletedEvent | FailedEvent):
-                job_ids.discard(event.job.job_id or "")
-            if not job_ids:
-                return
-    sys.exit(f"not ended: {sorted(job_ids)}")
+def draw(
+    browser: Browser, url: str, name: str, size: tuple[int, int], *, scheme: str = "light", word: int | None = None
+) -> None:
+    """Write what the browser shows."""
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if scheme == "dark" else "light"
+    )
+    page = context.new_page()
+    page.goto(url)
+    page.locator("h1").wait_for()
+    if word is not None:
+        page.locator("#words [data-t]").nth(word).click()
+        page.locator(".now").wait_for()
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    in_few_colours(picture).save(HERE / f"{name}.png", optimize=True)
+    context.close()
 
 
-def _draw_costs(page: Path) -> None:
-    subprocess.run([sys.executable, "-m", "worker", "costs", "--since", "1d", "--html", page], check=True)
-    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1100,1442")
-    subprocess.run(["chromium", *flags, f"--screenshot={HERE / 'costs.png'}", page.as_uri()], check=True)
+def in_few_colours(picture: Image.Image) -> Image.Image:
+    """Return the picture in its 255 most frequent colours, which are exact; the rest takes the nearest of them."""
+    counted = cast("list[tuple[int, tuple[int, int, int]]]", picture.getcolors(picture.width * picture.height))
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([part for _, colour in sorted(counted, reverse=True)[:COLOURS] for part in colour])
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 if __name__ == "__main__":

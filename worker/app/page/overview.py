@@ -178,7 +178,7 @@ def _running(job: RunningFacts, worker: str) -> RunningRow:
         audio_seconds_done=job.audio_seconds_done,
         segments=running_segments(job),
         chunks_done=job.chunks_done,
-        chunks_total=job.chunks_total,
+        chunks_total=None if job.chunks_total is None else max(job.chunks_total, len(running_segments(job))),
         chunks_by_deepgram=sum(engine == "deepgram" for engine in job.chunks),
         deliveries=job.deliveries or 1,
     )

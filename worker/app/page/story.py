@@ -140,7 +140,7 @@ def _steps(ended: CompletedEvent | FailedEvent | None, result: JobResult) -> Seq
 
 def _routing(ended: CompletedEvent | FailedEvent) -> str:
     metadata = ended.transcription_metadata
-    return f"; routed to {_word(metadata.method_used)} ({metadata.routing_reason})" if metadata.routing_reason else ""
+    return f"; method {_word(metadata.method_used)} ({metadata.routing_reason})" if metadata.routing_reason else ""
 
 
 def _chunks_title(count: int) -> str:
