@@ -14,6 +14,7 @@ def main() -> None:
     try:
         from worker.cli import main as command_line  # noqa: PLC0415
     except KeyboardInterrupt:
+        sys.stderr.write("stopped by Ctrl-C\n")
         sys.exit(130)
     except ModuleNotFoundError as exc:
         if exc.name is None or exc.name.partition(".")[0] in {"worker", "schemas"}:

@@ -336,21 +336,22 @@ def test_ctrl_c_at_the_start_of_every_command_ends_it_with_130(places: Mapping[s
     assert list(places["folder"].iterdir()) == []
 
 
-def test_ctrl_c_before_the_command_line_is_loaded_ends_without_a_traceback() -> None:
-    program = """
+@pytest.mark.parametrize("module", ["typer", "typer.rich_utils"])
+def test_ctrl_c_before_the_command_line_is_there_ends_without_a_traceback(module: str) -> None:
+    program = f"""
 import signal, sys
 class Interrupter:
     def find_spec(self, name, *_):
-        if name == "typer":
+        if name == "{module}":
             signal.raise_signal(signal.SIGINT)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, Interrupter())
 from worker.__main__ import main
 main()
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=False)
 
-    assert (done.returncode, done.stderr) == (130, "")
+    assert (done.returncode, done.stderr) == (130, "stopped by Ctrl-C\n")
 
 
 def test_a_reader_that_has_gone_ends_every_command_without_a_word(places: Mapping[str, Path], tmp_path: Path) -> None:
@@ -373,6 +374,23 @@ def test_a_reader_that_has_gone_ends_every_command_without_a_word(places: Mappin
 
     for name, answer in zip(lines, answers, strict=True):
         assert (answer["code"], answer["err"]) == (141, ""), (name, answer)
+
+
+def test_output_that_a_full_disk_does_not_take_is_an_error_of_one_line(tmp_path: Path) -> None:
+    for words in (["--version"], ["--help"], ["emulators", "--env"]):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "worker", *words],
+                env=surroundings(tmp_path, PYTHONPATH=str(ROOT)),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+
+        assert done.returncode == 1
+        assert "No space left on device" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("columns", [40, 80])

@@ -60,8 +60,7 @@ def _in_words(*, debug: bool, context: Any = None) -> Iterator[None]:
     except (ClickError, typer.Exit, typer.Abort, BrokenPipeError):
         raise
     except KeyboardInterrupt:
-        sys.stderr.write("stopped by Ctrl-C\n")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        raise typer.Exit(_interrupted()) from None
     except Exception as error:  # noqa: BLE001  the last door
         from worker.commands.console import fail  # noqa: PLC0415  pydantic
         from worker.commands.failures import failure_of  # noqa: PLC0415
@@ -82,16 +81,24 @@ def run_to_exit(command_line: Callable[[], object]) -> None:
     except SystemExit as exit_:
         # typer and rich make 1 of a closed pipe
         code = EXIT_PIPE_CLOSED if isinstance(exit_.__context__, BrokenPipeError) else exit_.code
+    except KeyboardInterrupt:  # while typer built the command line
+        code = _interrupted()
     try:
         _flush()
     except BrokenPipeError:
         code = EXIT_PIPE_CLOSED
     except OSError as exc:
-        sys.stderr.write(f"error standard output: {exc.strerror}\n")
+        sys.stderr.write(f"error standard output: {exc.strerror}\n" if not code else "")
         code = code or 1
+        _drop_output()
     if code == EXIT_PIPE_CLOSED:
         _drop_output()
     sys.exit(code)
+
+
+def _interrupted() -> int:
+    sys.stderr.write("stopped by Ctrl-C\n")
+    return EXIT_INTERRUPTED
 
 
 def _flush() -> None:
