@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-MOST_BYTES = 600_000
+MOST_BYTES = 700_000
+"""A bound that makes growth a decision: 485 kB with rooms and engine, 661 kB with page, bulk, triage and keyterms."""
 
 PUBLISHER = """
 from schemas.events import CompletedEvent
