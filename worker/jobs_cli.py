@@ -1,6 +1,5 @@
 """The commands on single jobs and on many. Each imports what it needs when it is run: help stays fast."""
 
-import uuid
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,12 +68,12 @@ def submit(
     chosen = {name: one.value for name, one in chosen.items() if one not in {Channels.MIX, Method.AUTO}}
     fields: dict[str, Any] = {name: value for name, value in {**asked, **chosen}.items() if value}
     if audio is not None and not is_pattern(audio):
-        from worker.commands.audio_file import located, video_id_of
+        from worker.commands.audio_file import job_id_of, located, video_id_of
         from worker.commands.submit import submit as command
 
         video_id = video_id or video_id_of(audio)
         audio_uri = located(audio, bucket, video_id)
-        job_id = job_id or f"{video_id[:100]}-{uuid.uuid4().hex[:8]}"
+        job_id = job_id or job_id_of(video_id)
         own = {"job_id": job_id, "video_id": video_id, "audio_uri": audio_uri, "metadata": {"audio_uri": audio_uri}}
         command({**own, **fields}, wait=wait, timeout_seconds=timeout, as_json=as_json)
         return

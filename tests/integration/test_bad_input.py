@@ -404,6 +404,25 @@ def test_help_fits_its_terminal(name: str, columns: int, tmp_path: Path) -> None
         assert "Usage: klipstream-worker" in told(done) or "Usage: root" in told(done)
 
 
+@pytest.mark.parametrize(
+    ("words", "violations"),
+    [
+        ("gs://some-bucket/o.mp3 --video-id 'a b'", ["video_id:"]),
+        ("gs://b/o.mp3", ["audio_uri:"]),
+        ("gs://some-bucket/o.mp3 --job-id 'a b'", ["job_id:"]),
+    ],
+)
+def test_only_what_was_typed_is_refused_and_before_a_server_is_looked_for(
+    words: str, violations: list[str], tmp_path: Path
+) -> None:
+    away = servers(f"127.0.0.1:{CLOSED_PORT}")
+
+    done = in_process("submit", *shlex.split(words), environment=surroundings(tmp_path, COLUMNS="300", **away))
+
+    assert done.exit_code == 2
+    assert [name for name in ("job_id:", "video_id:", "audio_uri:") if name in told(done)] == violations
+
+
 def test_what_asks_a_person_refuses_to_run_without_a_terminal(tmp_path: Path) -> None:
     done = in_process("dlq", "triage", environment=surroundings(tmp_path))
 

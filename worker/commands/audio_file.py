@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import mimetypes
 import re
+import uuid
 from pathlib import Path, PurePosixPath
 
 from worker.commands.console import EXIT_USAGE, fail, load_settings
@@ -24,6 +25,12 @@ def fit_for_an_id(text: str) -> str:
     """Return the text as a video id."""
     fit = UNFIT.sub("-", text).strip("-._")[:MOST_ID_CHARACTERS].strip("-._")
     return fit or "audio"
+
+
+def job_id_of(video_id: str) -> str:
+    """Return a new job id that begins as the video id does; it is valid even where the video id is not."""
+    beginning = UNFIT.sub("-", video_id)[:MOST_ID_CHARACTERS].strip("-._") or "job"
+    return f"{beginning}-{uuid.uuid4().hex[:8]}"
 
 
 def located(audio: str, bucket: str | None, video_id: str) -> str:

@@ -1,5 +1,6 @@
 """`submit` and `watch`: publish a job, see what becomes of it."""
 
+import json
 import shlex
 from contextlib import suppress
 from enum import Enum
@@ -8,6 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, ProgressEvent
+from schemas.job import parse_job
 from schemas.text import plain_json
 from worker import client
 from worker.client.awaited import AwaitedJob
@@ -24,6 +26,7 @@ MOST_OF_A_MESSAGE = 2_000
 def submit(job: dict[str, Any], *, wait: bool, timeout_seconds: float, as_json: bool) -> None:
     """Publish; with `wait`, print the job's events until it has ended. Exit 1 when it failed or took too long."""
     settings = load_settings().cloud
+    parse_job(json.dumps(job).encode())  # what is no job is refused before a server is looked for
     demand(settings, pubsub=True)
     project, topic = settings.project_id, settings.jobs_topic
     warn_in_plain_text()
