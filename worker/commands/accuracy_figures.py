@@ -143,6 +143,12 @@ def _longest_hole(scores: Scores) -> float | None:
     return max((seconds for one in scores for seconds in one.holes or ()), default=None)
 
 
+def _invented(scores: Scores) -> float | None:
+    total = sum((one.keyterms for one in scores), KeytermScore())
+    has_keyterms = any(one.entry.keyterms for one in scores)
+    return 100 * (total.written - total.matched) / max(1, _word_count(scores)) if has_keyterms else None
+
+
 FIGURES = (
     Figure(field="audio_seconds", title="seconds", of=_seconds, style=".1f", rank=2),
     Figure(field="words", title="words", of=_word_count, rank=1),
@@ -153,6 +159,7 @@ FIGURES = (
     Figure(field="longest_hole_seconds", title="longest s", of=_longest_hole, style=".1f", rank=3),
     Figure(field="keyterm_recall_percent", title="keyterms %", of=_keyterm_recall, style=".2f", rank=1),
     Figure(field="keyterm_precision_percent", title="precision %", of=_keyterm_precision, style=".2f", rank=2),
+    Figure(field="keyterms_invented_percent", title="invented %", of=_invented, style=".2f", rank=2),
 )
 
 

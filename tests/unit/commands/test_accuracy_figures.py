@@ -38,6 +38,7 @@ def test_a_file_has_every_figure_as_a_member_of_its_object() -> None:
         "longest_hole_seconds": None,
         "keyterm_recall_percent": None,
         "keyterm_precision_percent": None,
+        "keyterms_invented_percent": None,
     }
 
 
@@ -89,4 +90,5 @@ def test_keyterms_are_counted_over_all_files_of_a_group() -> None:
 
     assert [one["keyterm_recall_percent"] for one in found] == [50.0, 100.0, None]
     assert [one["keyterm_precision_percent"] for one in found] == [100.0, 50.0, None]
-    assert every[-2:] == ["66.67", "66.67"]
+    assert [one["keyterms_invented_percent"] for one in found] == [0.0, 33.333, 0.0]
+    assert every[-3:] == ["66.67", "66.67", "14.29"]
