@@ -57,6 +57,9 @@ from worker.telemetry.register import (
     PULL_FAILURES,
     READY,
     THROTTLING,
+    URGENT_BACKLOG,
+    URGENT_OLDEST_SECONDS,
+    URGENT_PULL_FAILURES,
 )
 
 LOOK_SECONDS = 0.5
@@ -161,8 +164,15 @@ class Watch:
             JOBS_IN_FLIGHT.set(consumer.jobs)
             JOBS_PARKED.set(consumer.parked)
             PULL_FAILURES.set(consumer.pull_failures_in_a_row)
+            URGENT_PULL_FAILURES.set(consumer.urgent_pull_failures_in_a_row)
             INTAKE_STOPPED.set(float(bool(consumer.intake_stopped_because)))
             FUSE_STATE.set_one_of("state", FuseState(consumer.fuse.state).value)
+        for gauge, value in (
+            (URGENT_BACKLOG, seen.urgent_backlog),
+            (URGENT_OLDEST_SECONDS, seen.oldest_urgent_seconds),
+        ):
+            if value is not None:
+                gauge.set(value)
         if self._engines is not None:
             self._measure_usage(self._engines, seen.uptime_seconds)
 

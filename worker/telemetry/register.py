@@ -77,6 +77,9 @@ JOBS_PARKED = Gauge(
     "klipstream_jobs_parked", "Deliveries held while another worker does their job, or Deepgram is down"
 )
 PULL_FAILURES = Gauge("klipstream_pull_failures_in_a_row", "Pulls that failed since the last one that did not")
+URGENT_PULL_FAILURES = Gauge("klipstream_urgent_pull_failures_in_a_row", "The same of the urgent subscription's pulls")
+URGENT_BACKLOG = Gauge("klipstream_urgent_backlog", "Unacknowledged urgent messages, some minutes ago")
+URGENT_OLDEST_SECONDS = Gauge("klipstream_urgent_oldest_message_seconds", "Age of the oldest of them", unit="s")
 INTAKE_STOPPED = Gauge("klipstream_intake_stopped", "1 while no message is taken in, fuse or no engine")
 FUSE_STATE = Gauge("klipstream_fuse_state", "1 for the state that the fuse is in", state=FUSE_STATES)
 RETRIES = Counter(

@@ -94,7 +94,7 @@ class Consumer:
     @property
     def snapshot(self) -> ConsumerSnapshot:
         """Current state, for health endpoints."""
-        both = self._subscription
+        both = self._subscription if isinstance(self._subscription, UrgentFirst) else None
         return ConsumerSnapshot(
             jobs=self._slots.busy,
             parked=self._slots.parked,
@@ -102,7 +102,8 @@ class Consumer:
             unsettled=len(self._unsettled),
             pull_failures_in_a_row=self._intake.failures_in_a_row,
             pull_failure=self._intake.failure,
-            urgent_pull_failure=both.urgent_failure if isinstance(both, UrgentFirst) else "",
+            urgent_pull_failures_in_a_row=both.urgent_failures if both else 0,
+            urgent_pull_failure=both.urgent_failure if both else "",
             parts=self._fitness.tests,
             fuse=self._fuse.status,
             intake_stopped_because=self._intake.stopped_because,

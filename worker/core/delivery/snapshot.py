@@ -17,6 +17,7 @@ class ConsumerSnapshot:
     pull_failures_in_a_row: int
     pull_failure: str
     """Reason why the last pull failed; empty if it did not."""
+    urgent_pull_failures_in_a_row: int = 0
     urgent_pull_failure: str = ""
     """Reason why the last pull of the urgent subscription failed; empty if it did not."""
     parts: tuple[PartTest, ...]
