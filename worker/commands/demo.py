@@ -76,7 +76,13 @@ class Order:
 def demo(audio: Path | None, folder: Path, *, verbose: bool = False) -> None:
     """Run it. Exit 1 when a job failed."""
     sources = [audio] if audio else [sample.path for sample in samples()]
-    play([Order(source=source) for source in sources], folder, verbose=verbose)
+    show_log(verbose=verbose)
+    play([Order(source=source) for source in sources], folder)
+
+
+def show_log(*, verbose: bool) -> None:
+    """Show log lines of this process on stderr, or none; the worker's go to its file."""
+    configure_logging(level="info" if verbose else "off")
 
 
 def play(
@@ -85,14 +91,11 @@ def play(
     *,
     environment: Mapping[str, str] | None = None,
     before_publishing: Callable[[Path], None] = lambda _log: None,
-    verbose: bool = False,
 ) -> Sequence[DemoOutcome]:
     """Run the jobs, show their results and return them. Exits with 1 if one failed.
 
-    `environment` is added to the worker's; `before_publishing` is called with the worker's log file. Log lines of
-    this process are shown only if `verbose`; the worker's are in that file.
+    `environment` is added to the worker's; `before_publishing` is called with the worker's log file.
     """
-    configure_logging(level="info" if verbose else "off")
     started = time.monotonic()
     out().print(f"[b]klipstream-worker demo[/]: {len(orders)} job(s), tiny synthetic-English model, CPU, local servers")
     with _local(folder) as cloud, _worker({**cloud.environment, **(environment or {})}, folder) as worker:
@@ -170,7 +173,14 @@ def _follow(outcomes: dict[str, DemoOutcome], worker: subprocess.Popen[bytes], f
                 if event.job.job_id in outcomes:
                     outcomes[event.job.job_id].events.append(event)
     if not all(outcome.ended and outcome.cost for outcome in outcomes.values()):
-        fail(f"the worker ended early or took too long; its log: {folder / LOG_NAME}")
+        fail(f"{_why_ended(folder / LOG_NAME)}; the worker's log: {folder / LOG_NAME}")
+
+
+def _why_ended(log: Path) -> str:
+    """Return the error that the worker printed last, in the middle of its log lines."""
+    lines = log.read_text("utf-8", errors="replace").splitlines()
+    errors = [line.removeprefix("error ") for line in lines if line.startswith("error ")]
+    return f"the worker ended: {errors[-1]}" if errors else "the worker ended early or took too long"
 
 
 def _next_events() -> Iterator[Event]:

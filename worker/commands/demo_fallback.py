@@ -25,7 +25,7 @@ from schemas.events import CompletedEvent
 from schemas.speech import Word
 from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.commands.console import cell, out
-from worker.commands.demo import MOST_SECONDS, DemoOutcome, Order, play
+from worker.commands.demo import MOST_SECONDS, DemoOutcome, Order, play, show_log
 from worker.commands.tables import NOTHING, Field, FittedTable, print_fitted
 from worker.core.transcript.planning import ChunkCutter
 from worker.embedded.deepgram import EmbeddedDeepgram
@@ -49,6 +49,7 @@ FIELDS = (
 
 def demo_fallback(folder: Path, *, verbose: bool = False) -> None:
     """Run it. Exit 1 when a job failed."""
+    show_log(verbose=verbose)
     sources = samples()
     script = asyncio.run(_script(sources))
 
@@ -60,7 +61,7 @@ def demo_fallback(folder: Path, *, verbose: bool = False) -> None:
         methods = (Method.AUTO, Method.AUTO, Method.HYBRID)
         orders = [Order(source=source.path, method=method) for source, method in zip(sources, methods, strict=True)]
         environment = _environment(deepgram)
-        outcomes = play(orders, folder, environment=environment, before_publishing=_sabotage, verbose=verbose)
+        outcomes = play(orders, folder, environment=environment, before_publishing=_sabotage)
         print_fitted(_shares(outcomes))
         paid = sum(receipt.paid for receipt in deepgram.receipts)
         out().print(f"the stand-in was paid for {paid} request(s), and got {len(deepgram.receipts)}")
