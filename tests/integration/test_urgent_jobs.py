@@ -10,6 +10,7 @@ from tests.support.jobs.harness import speech
 from tests.support.wait import eventually
 from tests.support.workers.cloud import Cloud
 from worker.adapters.memory.recogniser import MemoryRecogniser
+from worker.embedded.local_cloud import JOBS_SUBSCRIPTION_URGENT
 from worker.ports import Pcm
 
 QUEUED, SLOTS = 100, 4
@@ -30,7 +31,8 @@ async def test_an_urgent_job_behind_a_hundred_queued_ones_starts_with_the_next_f
             await pipeline.submit(uri, f"plain-{number}")
         job = {"job_id": "urgent", "video_id": "v", "audio_uri": uri, "priority": "urgent"}
 
-        async with cloud.worker(MemoryRecogniser(script=pace), max_concurrent_jobs=SLOTS):
+        settings = {"max_concurrent_jobs": SLOTS, "jobs_subscription_urgent": JOBS_SUBSCRIPTION_URGENT}
+        async with cloud.worker(MemoryRecogniser(script=pace), **settings):
             await eventually(lambda: asyncio.sleep(0, len(begun) >= 5))
             await pipeline.publish(json.dumps(job).encode(), priority="urgent")
             before = len(begun)

@@ -54,7 +54,7 @@ def dev(root: Path, ports: Ports, *, opens_browser: bool) -> None:
             _log_to(root / "servers.log"),
             local_cloud(root / "gcs", pubsub_port=ports.pubsub, storage_port=ports.storage) as cloud,
         ):
-            os.environ.update(cloud.environment)  # for the clients of this process and for the worker
+            os.environ.update(cloud.urgent_environment)  # for the clients of this process and for the worker
             settings = load_settings()
             health_url = f"http://127.0.0.1:{_free_port(settings.telemetry.health_port)}"
             upload = _upload_of(settings.jobs, root)

@@ -50,4 +50,4 @@ def _exports(cloud: LocalCloud) -> str:
 
 
 def _variables(cloud: LocalCloud) -> dict[str, str]:
-    return {**cloud.environment, **local_model()}
+    return {**cloud.urgent_environment, **local_model()}

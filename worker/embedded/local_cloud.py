@@ -62,7 +62,6 @@ class LocalCloud:
             "PROJECT_ID": PROJECT,
             "JOBS_TOPIC": JOBS_TOPIC,
             "JOBS_SUBSCRIPTION": JOBS_SUBSCRIPTION,
-            **({"JOBS_SUBSCRIPTION_URGENT": JOBS_SUBSCRIPTION_URGENT} if self.has_filters else {}),
             "COMPLETION_TOPIC": COMPLETION_TOPIC,
             "COMPLETION_SUBSCRIPTION": COMPLETION_SUBSCRIPTION,
             "DEAD_LETTER_TOPIC": DEAD_LETTER_TOPIC,
@@ -71,6 +70,12 @@ class LocalCloud:
             "OUTPUT_BUCKET": OUTPUT_BUCKET,
             "STATE_BUCKET": STATE_BUCKET,
         }
+
+    @property
+    def urgent_environment(self) -> Mapping[str, str]:
+        """The same for a worker that takes urgent jobs first, where the server has filters."""
+        urgent = {"JOBS_SUBSCRIPTION_URGENT": JOBS_SUBSCRIPTION_URGENT} if self.has_filters else {}
+        return {**self.environment, **urgent}
 
 
 @contextmanager

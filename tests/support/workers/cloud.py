@@ -118,9 +118,7 @@ def cloud_in(folder: Path, pubsub_target: str | None = None) -> Iterator[Cloud]:
         project = f"test-{uuid.uuid4().hex[:12]}"
         # Without a backoff: a nacked message can be pulled at once.
         asyncio.run(provision(target, project, *(replace(plan, min_backoff_seconds=None) for plan in PLANS)))
-        local = LocalCloud(
-            pubsub_target=target, storage_url=storage.url, root=folder / "gcs", has_filters=pubsub_target is None
-        )
+        local = LocalCloud(pubsub_target=target, storage_url=storage.url, root=folder / "gcs")
         yield Cloud(local=local, project=project, folder=folder)
 
 
