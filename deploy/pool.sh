@@ -70,7 +70,8 @@ resource.labels.revision_name=\"$1\" AND $2" --freshness=1h --limit=1 --format='
 await_ready() {
     local waited=0 most=${READY_SECONDS:-360} step=${POLL_SECONDS:-5} entry=''
     while ((waited < most)); do
-        entry=$(logged "$1" 'jsonPayload.event="worker.ready"')
+        # An older image, to which a rollback goes, has the event's name in its message.
+        entry=$(logged "$1" '(jsonPayload.event="worker.ready" OR jsonPayload.message="worker.ready")')
         [[ -z $entry ]] || break
         sleep "$step"
         waited=$((waited + (step > 0 ? step : 5)))

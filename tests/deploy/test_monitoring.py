@@ -1,15 +1,20 @@
 import ast
+import json
 import os
 import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import structlog
 
 from tests.support.deploy.monitoring import MONITORING, alerts, judged, loaded, panels, policies, queries
 from tests.support.deploy.project import Project
 from tests.support.deploy.scripts import ROOT, dry_run, rendered
+from worker.telemetry import configure_logging
 from worker.telemetry.metrics import Metric
 from worker.telemetry.register import REGISTER
 
@@ -211,6 +216,17 @@ def log_metrics() -> dict[str, str]:
     return {path.stem: loaded(path)["filter"] for path in (MONITORING / "log-metrics").glob("*.yaml")}
 
 
+@contextmanager
+def logging_json() -> Iterator[None]:
+    """Log JSON lines as a worker does, for the length of the block."""
+    before = structlog.get_config()
+    configure_logging("json")
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
 def logged_events() -> set[str]:
     trees = [ast.parse(path.read_text()) for path in (ROOT / "worker").rglob("*.py")]
     return {
@@ -274,6 +290,20 @@ def test_log_based_metrics_count_events_that_the_worker_logs() -> None:
         "klipstream_scaler_failures",
         "klipstream_scheduler_failures",
     }
+
+
+@pytest.mark.parametrize("event", ["consumer.died", "job.done", "no.sentence"])
+def test_filters_on_events_name_the_field_that_keeps_the_name_in_a_log_line(
+    event: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    links = [unquote(policy["documentation"]["links"][1]["url"]) for policy in policies().values()]
+    asked = re.findall(r'jsonPayload\.(\w+)=\(?"\w+\.\w+"', " ".join([*log_metrics().values(), *links]))
+
+    with logging_json():
+        structlog.get_logger().error(event, where="intake")
+
+    (field,) = set(asked)
+    assert json.loads(capsys.readouterr().err)[field] == event
 
 
 def test_every_log_based_metric_has_an_alert_and_names_the_resource_that_it_is_of() -> None:
