@@ -30,7 +30,7 @@ def accuracy(manifest: Path, *, keyterms: tuple[str, ...] = (), as_json: bool) -
     `keyterms` are those of files whose line has none.
     """
     settings = load_settings()
-    configure_logging("json" if as_json else "auto")
+    configure_logging("json", "off")
     entries = [replace(entry, keyterms=entry.keyterms or keyterms) for entry in read_manifest(manifest)]
     scores = asyncio.run(_scores(settings.engine, settings.cloud, settings.jobs, entries, as_json=as_json))
     if as_json:
@@ -86,7 +86,7 @@ async def _scores(
     as_json: bool,
 ) -> list[FileScore]:
     decoder, scores = make_decoder(jobs, settings), []
-    async with make_engine(settings, cloud) as engine:
+    async with make_engine(settings, cloud, "json", "off") as engine:
         for entry in entries:
             try:
                 done = await transcribe_file(

@@ -22,7 +22,7 @@ from worker.telemetry import configure_logging
 def check(*, as_json: bool) -> None:
     """Print each finding as it comes; exit 1 when one is not ok."""
     settings = load_settings()
-    configure_logging("json")
+    configure_logging("json", "off")
     failed = asyncio.run(_report(_everything(settings), as_json=as_json))
     if failed:
         raise SystemExit(EXIT_FAILED)
@@ -78,12 +78,13 @@ def running_worker(health: dict[str, Any]) -> Finding:
 async def _engine(engine: EngineSettings, cloud: CloudSettings, jobs: JobSettings) -> Finding:
     from worker.app.decoder import make_decoder  # noqa: PLC0415
     from worker.app.engines import start_engine  # noqa: PLC0415
-    from worker.app.recogniser import NoEngine  # noqa: PLC0415
+    from worker.app.recogniser import NoEngine, make_engine, may_do_without_gpu  # noqa: PLC0415
     from worker.app.worker import self_test  # noqa: PLC0415  all of the worker: the checks before it come first
 
     name = f"model {engine.parakeet_model_name}"
     try:
-        async with start_engine(engine, cloud) as recogniser:
+        made = make_engine(engine, cloud, "json", "off", may_do_without=may_do_without_gpu(engine))
+        async with start_engine(engine, cloud, made) as recogniser:
             if isinstance(recogniser, NoEngine):
                 return Finding(
                     name=name, ok=True, advice=True, detail=f"{recogniser.reason}: every job goes to Deepgram"

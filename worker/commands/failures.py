@@ -111,7 +111,7 @@ def _google(error: BaseException) -> str:
     if "google.api_core.exceptions.GoogleAPIError" not in names:
         return ""
     kinds = {name.rpartition(".")[2] for name in names}
-    said = _short(str(getattr(error, "message", error)))
+    said = _short(str(getattr(error, "message", error))).rstrip(".")
     if "NotFound" in kinds:
         return (
             f"not found: {said}: create it (deploy/provision.sh), or correct PROJECT_ID and the setting that names it"

@@ -94,7 +94,7 @@ SENTENCES: Mapping[str, str | tuple[str, ...]] = {
     "engine.note_not_believed": "The checksum note beside {file} is not used: {reason}",
     "engine.precision_differs": "The model stores {stored} and is used in {used}: `prepare` makes it load faster",
     "engine.probe_failed": "Parakeet failed its test, next one in {retry_in_seconds:.0f} s: {reason}",
-    "engine.process_failed": "The inference process ends by an error, {code}",
+    "engine.process_failed": "The inference process ends by an error, {code}: {reason}",
     "engine.process_lost": "The inference process was lost: {reason}",
     "engine.replaced": "A new inference process serves, number {restarts} after the first: {reason}",
     "engine.runtime_imported": "The model runtime is there after {seconds:.1f} s",

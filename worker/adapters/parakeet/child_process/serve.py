@@ -133,6 +133,7 @@ class _LastWords:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         code = error.code if isinstance(error, WorkerError) else ErrorCode.MODEL_LOADING_ERROR
         reason = getattr(error, "reason", f"{type(error).__name__}: {error}")
-        log.error("engine.process_failed", code=code.value, exc_info=error)
+        defect = None if isinstance(error, WorkerError) else error
+        log.error("engine.process_failed", code=code.value, reason=reason, exc_info=defect)
         self._end.send(Failed(code=code, reason=reason))
         os._exit(1)
