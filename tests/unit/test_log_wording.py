@@ -84,6 +84,10 @@ def test_the_first_form_whose_fields_are_there_is_taken() -> None:
     assert sentence({"event": "delivery.nacked", "count": 2, "error": None}) == "Gave 2 messages back to the queue"
 
 
+def test_an_empty_field_counts_as_missing() -> None:
+    assert sentence({"event": "health.changed", "status": "healthy", "reason": ""}) == "The worker is healthy"
+
+
 @pytest.mark.parametrize("fields", [{}, {"chunk": 1}, {"leases": None}])
 def test_an_event_without_its_fields_or_without_a_sentence_keeps_its_name(fields: dict[str, object]) -> None:
     assert sentence({"event": "lease.extended", **fields}) == "lease.extended"

@@ -110,7 +110,7 @@ SENTENCES: Mapping[str, str | tuple[str, ...]] = {
     "gcs.retry": "Cloud Storage failed to {operation} {resource}, again in {wait_seconds:.1f} s: {reason}",
     "gpu.none": "No GPU can be seen: {reason}",
     "gpu.unreadable": "The figures of GPU {gpu} cannot be read: {reason}",
-    "health.changed": ("Health is {status}: {reason}", "Health is {status}"),
+    "health.changed": ("The worker is {status}: {reason}", "The worker is {status}"),
     "health.listening": "Health and page on {url}",
     "intake.resumed": "Jobs are pulled again",
     "intake.stopped": "No jobs are pulled: {reason}",
@@ -155,7 +155,7 @@ SENTENCES: Mapping[str, str | tuple[str, ...]] = {
 
 def sentence(event: Mapping[str, object]) -> str:
     """Return a log event in words, after the id of its job where it has one; its name where the table has no words."""
-    known = {name: _in_words(value) for name, value in event.items() if value is not None}
+    known = {name: _in_words(value) for name, value in event.items() if value not in (None, "")}
     templates = SENTENCES.get(str(event.get("event")), ())
     for template in (templates,) if isinstance(templates, str) else templates:
         try:
