@@ -73,7 +73,7 @@ async def test_the_page_of_a_worker_and_of_a_fleet_have_its_jobs_failures_and_co
 async def test_a_port_that_others_reach_shows_no_more_than_the_health_document(cloud: Cloud) -> None:
     with cloud.process(PARAKEET_MODEL_NAME="null", HEALTH_HOST="0.0.0.0") as worker:  # noqa: S104 - the point of the test
         url = (await two_jobs(cloud, worker)).replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - the same
-        wait_until(lambda: "job-lost" in ask(f"{url}/").text)
+        wait_until(lambda: "Failed" in ask(f"{url}/jobs/job-lost").text)  # it is on the page while it runs, too
         page = ask(f"{url}/").text
         lost = ask(f"{url}/jobs/job-lost")
 
