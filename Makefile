@@ -9,7 +9,7 @@ TORCH_INDEX_URL ?=
 # Of the chaos campaigns: make chaos SEEDS="1 2 3".
 SEEDS ?= 1 2 3
 # Of `make bench`; the first line writes its sections of docs/BENCHMARKS.md.
-WRITTEN := startup inference pipeline decode scale
+WRITTEN := startup inference keyterms pipeline decode scale
 BENCHES ?= $(WRITTEN) accuracy memory throughput deepgram_faults
 export CONTAINER_ENGINE ?= docker
 PIP := $(BIN)/python -m pip --disable-pip-version-check

@@ -35,7 +35,7 @@ WEIGHTS = (0.0, 1.0, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0)
 ALPHABET = tuple("abcdefghijklmnopqrstuvwxyz")
 STRANGERS = tuple(
     f"{first}{last}"
-    for first in ("Marvin", "Theodore", "Winston", "Helena", "Oscar", "Trevor", "Cynthia", "Gordon", "Felix", "Naomi")
+    for first in ("Marvin", "Theodore", "Winston", "Leopold", "Oscar", "Trevor", "Cynthia", "Gordon", "Felix", "Naomi")
     for last in ("", "son", " Winter", " Ostrom", " Gale", " Peterson", " McCall", " Delgado", " Fox", " of Rome")
 )
 """A hundred, of the letters that the tiny model's pieces have; some begin as its own words do."""

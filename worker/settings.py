@@ -152,7 +152,7 @@ class EngineSettings(Group):
     )
     # docs/BENCHMARKS.md has the table by weight.
     keyterm_weight: float = Field(
-        3, ge=0, le=10, description="boost of a job's keyterms in Parakeet, in log-probability; 0: none"
+        3.5, ge=0, le=10, description="boost of a job's keyterms in Parakeet, in log-probability; 0: none"
     )
     enable_fallback: bool = Field(True, description="false: a chunk Parakeet cannot do fails the job")
     deepgram_api_key: SecretStr | None = Field(None, description="without it the fallback is off")

@@ -74,7 +74,7 @@ async def test_the_process_prefers_each_windows_keyterms(
     words = [answer.words for answer in answers]
     assert tuple(words) == transcriber.decode([transcriber.encode(windows, keyterms)])[0]
     assert tuple(words) != transcriber(windows)
-    assert parakeet.facts.keyterm_fingerprint.endswith("weight 3.0")
+    assert parakeet.facts.keyterm_fingerprint.endswith("weight 3.5")
 
 
 @pytest.mark.asyncio(loop_scope="session")

@@ -22,7 +22,7 @@ def tiny_files() -> "ModelFiles":
     return open_model_files(Path(tiny_model_file()))
 
 
-def tiny_transcriber(*, batch_windows: int = 8, threads: int = 1, keyterm_weight: float = 3.0) -> "Transcriber":
+def tiny_transcriber(*, batch_windows: int = 8, threads: int = 1, keyterm_weight: float = 3.5) -> "Transcriber":
     import torch  # noqa: PLC0415
 
     from worker.adapters.parakeet.network.transcriber import Transcriber  # noqa: PLC0415  torch

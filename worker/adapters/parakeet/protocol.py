@@ -18,7 +18,7 @@ Precision: TypeAlias = Literal["bfloat16", "float16", "float32"]
 EngineKind: TypeAlias = Literal["auto", "native", "nemo"]
 """The worker's own network, NeMo, or with auto the network where it knows the model and NeMo otherwise."""
 
-DEFAULT_KEYTERM_WEIGHT = 3.0
+DEFAULT_KEYTERM_WEIGHT = 3.5
 """The default of KEYTERM_WEIGHT, for engines made without the settings."""
 
 PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
