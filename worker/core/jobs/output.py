@@ -131,6 +131,7 @@ def _info(
         model_version=author.version,
         model_arch=MODEL_ARCHITECTURE,
         extra_outputs=frozenset(CAPTIONS[wanted] for wanted in job.outputs),
+        engines=transcribed.engines,
     )
 
 

@@ -18,7 +18,7 @@ from schemas.codes import Channels
 from schemas.speech import Word
 from schemas.state import Checkpoint
 from worker.core.jobs.tasks import finished, together
-from worker.core.transcript.merging import WordTimeline, merge_channels
+from worker.core.transcript.merging import EngineRun, EngineSpan, WordTimeline, merge_channels
 from worker.core.transcript.planning import Chunk, ChunkCutter
 from worker.errors import AudioUndecodable, Retryable, WorkerError
 from worker.ports import SAMPLE_RATE_HZ, AudioDecoder, AudioFacts, Pcm, PcmStream, WindowRecogniser
@@ -84,6 +84,8 @@ class Transcribed:
     """The decoder's: the track is silent, and another one is not."""
     channels: tuple[tuple[Word, ...], ...] = ()
     """The words of each channel where channels were transcribed apart; `words` are then these, merged by time."""
+    engines: tuple[tuple[EngineRun, ...], ...] = ()
+    """The engines of the words of each channel, or of the mix."""
 
     @property
     def channel_seconds(self) -> float:
@@ -183,6 +185,7 @@ class Transcription:
             truncated=any(one.truncated for one in decoded),
             other_tracks=all(one.other_tracks for one in decoded),
             channels=tuple(channels) if len(channels) > 1 else (),
+            engines=tuple(timeline.engines() for timeline in self._timelines),
         )
 
     async def _decode(self, path: Path, channel: int, group: asyncio.TaskGroup) -> "_Decoded":
@@ -230,7 +233,9 @@ class Transcription:
     async def _merge_what_is_next(self) -> None:
         async with self._merging:  # in the order of the file, while the engine works on later chunks
             while (finished := self._unmerged.pop(self._merged, None)) is not None:
-                await asyncio.to_thread(self._timelines[finished.channel].add, finished.windows)
+                by_deepgram = [EngineSpan(start, end, "deepgram") for start, end in finished.gaps.deepgram_spans]
+                timeline = self._timelines[finished.channel]
+                await asyncio.to_thread(timeline.add, finished.windows, finished.engine, by_deepgram)
                 self._merged += 1
 
     async def _kept(self, index: int) -> Checkpoint | None:

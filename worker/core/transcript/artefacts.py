@@ -7,6 +7,7 @@ from datetime import datetime
 from schemas.artefacts import Artefact
 from schemas.speech import Word
 from worker.core.transcript import captions, deepgram_json, tables
+from worker.core.transcript.merging import EngineRun
 from worker.core.transcript.paragraphs import paragraphs_of
 
 
@@ -46,6 +47,8 @@ class ArtefactInfo:
     model_arch: str
     extra_outputs: frozenset[Artefact] = frozenset()
     """`SRT`, `VTT` or both."""
+    engines: tuple[tuple[EngineRun, ...], ...] = ()
+    """The engines of the words of each channel, or of the mix."""
 
 
 def render_artefacts(words: Sequence[Word], info: ArtefactInfo, channels: Sequence[Sequence[Word]] = ()) -> Rendered:
@@ -58,7 +61,7 @@ def render_artefacts(words: Sequence[Word], info: ArtefactInfo, channels: Sequen
     contents = {
         Artefact.WORDS: tables.words_csv(words),
         Artefact.PARAGRAPHS: tables.paragraphs_csv(paragraphs),
-        Artefact.TRANSCRIPT: deepgram_json.transcript_json(apart, _metadata(info)),
+        Artefact.TRANSCRIPT: deepgram_json.transcript_json(apart, _metadata(info), info.engines),
     }
     if Artefact.SRT in info.extra_outputs:
         contents[Artefact.SRT] = captions.srt(words)

@@ -4,10 +4,12 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import zip_longest
 
 from pydantic_core import to_json
 
 from schemas.speech import Word
+from worker.core.transcript.merging import EngineRun
 from worker.core.transcript.paragraphs import Paragraph, Sentence
 from worker.core.transcript.spelling import raw_word
 
@@ -28,15 +30,22 @@ class ResponseMetadata:
 
 
 def transcript_json(
-    channels: Sequence[tuple[Sequence[Word], Sequence[Paragraph]]], metadata: ResponseMetadata
+    channels: Sequence[tuple[Sequence[Word], Sequence[Paragraph]]],
+    metadata: ResponseMetadata,
+    engines: Sequence[Sequence[EngineRun]] = (),
 ) -> bytes:
     """Render UTF-8 JSON in a fixed order of keys, with every field that deepgram-sdk's response model requires.
 
+    `engines` are those of each channel's words: an alternative whose words are of several names them.
     Each channel's words must be a timeline's (see `merging.merge`): times are finite and have three decimals already.
     """
     response = {
         "metadata": _metadata(metadata, len(channels)),
-        "results": {"channels": [_channel(words, paragraphs) for words, paragraphs in channels]},
+        "results": {
+            "channels": [
+                _channel(words, paragraphs, runs) for (words, paragraphs), runs in zip_longest(channels, engines)
+            ]
+        },
     }
     return to_json(response)  # four times as fast as the standard library for hours of words
 
@@ -58,9 +67,9 @@ def _metadata(metadata: ResponseMetadata, channels: int) -> _Json:
     }
 
 
-def _channel(words: Sequence[Word], paragraphs: Sequence[Paragraph]) -> _Json:
+def _channel(words: Sequence[Word], paragraphs: Sequence[Paragraph], runs: Sequence[EngineRun] | None) -> _Json:
     mean = sum(word.confidence for word in words) / len(words) if words else 0.0
-    alternative = {
+    alternative: _Json = {
         "transcript": " ".join(word.text for word in words),
         "confidence": _rounded(mean),
         "words": [_word(word) for word in words],
@@ -69,6 +78,8 @@ def _channel(words: Sequence[Word], paragraphs: Sequence[Paragraph]) -> _Json:
             "paragraphs": [_paragraph(paragraph) for paragraph in paragraphs],
         },
     }
+    if runs and len(runs) > 1:
+        alternative["engines"] = [{"engine": run.engine, "num_words": run.words} for run in runs]
     return {"alternatives": [alternative]}
 
 

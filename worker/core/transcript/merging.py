@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from schemas.speech import WindowTranscript, Word
 from worker.core.transcript.spelling import clean, is_spoken
@@ -32,10 +32,28 @@ class _Timed:
     end: int
     latest_end: int
     confidence: float
+    engine: str = ""
 
     @property
     def centre(self) -> float:
         return (self.start + self.end) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpan:
+    """Samples `[start, end)` of the file whose words an engine made."""
+
+    start_sample: int
+    end_sample: int
+    engine: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRun:
+    """Words in a row by one engine."""
+
+    engine: str
+    words: int
 
 
 class WordTimeline:
@@ -45,10 +63,13 @@ class WordTimeline:
         self._words: list[_Timed] = []
         self._covered_to = 0
 
-    def add(self, transcripts: Iterable[WindowTranscript]) -> None:
-        """Merge more windows, in any order; all of them must follow the windows merged before."""
+    def add(self, transcripts: Iterable[WindowTranscript], engine: str = "", others: Sequence[EngineSpan] = ()) -> None:
+        """Merge more windows, in any order; all of them must follow the windows merged before.
+
+        `engine` made the words, except those whose middle is in one of the spans of `others`.
+        """
         for transcript in sorted(transcripts, key=lambda one: (one.span.start_sample, one.span.end_sample)):
-            words = _join_punctuation(_on_file_clock(transcript))
+            words = _join_punctuation(_made_by(_on_file_clock(transcript), engine, others))
             begin, end = _ms(transcript.span.start_sample), _ms(transcript.span.end_sample)
             keep, skip = _seam(self._words, words, begin, min(self._covered_to, end))
             self._words[keep:] = words[skip:]
@@ -62,6 +83,11 @@ class WordTimeline:
         overlapping windows contain appears once.
         """
         return _in_strict_order(self._words)
+
+    def engines(self) -> tuple[EngineRun, ...]:
+        """Return the engines of the words, in runs of words in a row."""
+        runs = groupby(word.engine for word in self._words)
+        return tuple(EngineRun(engine, sum(1 for _ in words)) for engine, words in runs)
 
 
 def merge(transcripts: Iterable[WindowTranscript]) -> tuple[Word, ...]:
@@ -101,6 +127,21 @@ def _on_file_clock(transcript: WindowTranscript) -> list[_Timed]:
     first, last = _ms(span.start_sample), max(_ms(span.end_sample), _ms(span.start_sample) + 1)
     words = (_timed(word, span.start_sample / _SAMPLES_PER_MS, first, last) for word in transcript.words)
     return sorted((word for word in words if word.text), key=lambda word: word.start)
+
+
+def _made_by(words: Sequence[_Timed], engine: str, others: Sequence[EngineSpan]) -> Sequence[_Timed]:
+    if not engine:
+        return words
+    return [
+        replace(
+            word,
+            engine=next(
+                (one.engine for one in others if one.start_sample <= word.centre * _SAMPLES_PER_MS < one.end_sample),
+                engine,
+            ),
+        )
+        for word in words
+    ]
 
 
 def _timed(word: Word, offset: float, first: int, last: int) -> _Timed:

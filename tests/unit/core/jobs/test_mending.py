@@ -1,5 +1,6 @@
 """Holes that an engine leaves are recognised again, and paid for where it cannot mend them."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -163,7 +164,7 @@ async def test_the_seconds_paid_for_are_on_the_bill() -> None:
 
     seconds = finished[0].gaps.deepgram_seconds
     (deepgram,) = [one for one in cost.engines if isinstance(one, DeepgramCost)]
-    assert deepgram.usd == pytest.approx(seconds / 60 * PRICES.deepgram_usd_per_minute)
+    assert deepgram.usd == pytest.approx(seconds / 60 * PRICES.deepgram_usd_per_minute, abs=1e-6)
     assert (deepgram.requests, deepgram.request_ids) == (1, finished[0].gaps.deepgram_request_ids)
 
 
@@ -227,3 +228,16 @@ async def test_a_job_that_is_killed_and_resumed_has_the_same_words_and_gaps(tmp_
     assert told.gaps.mended > 1
     for name in ("vod/audio_vod_words.csv", "vod/audio_vod_paragraphs.csv"):
         assert second.artefacts[name] == quiet.artefacts[name]
+
+
+async def test_the_transcript_says_which_words_are_deepgrams(tmp_path: Path) -> None:
+    paid = PaidRecogniser(recogniser=MemoryCloudRecogniser(), usd_per_minute=0.006, budget=NoLimit())
+    room = JobsRoom(tmp_path, recogniser=Deaf(), deepgram=paid, chunk_seconds=60.0)
+    await room.upload(ONE_WINDOW)
+
+    await room.attempt().handle(OnlySlot())
+
+    transcript = json.loads(room.artefacts["vod/audio_vod_transcript.json"])
+    (alternative,) = transcript["results"]["channels"][0]["alternatives"]
+    assert [run["engine"] for run in alternative["engines"]] == ["parakeet", "deepgram", "parakeet"]
+    assert sum(run["num_words"] for run in alternative["engines"]) == len(alternative["words"])

@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ from pandas._libs.parsers import STR_NA_VALUES
 from schemas.artefacts import Artefact
 from schemas.speech import WindowSpan, WindowTranscript, Word
 from worker.core.transcript.artefacts import ArtefactFile, ArtefactInfo, render_artefacts
-from worker.core.transcript.merging import merge, merge_channels
+from worker.core.transcript.merging import EngineRun, merge, merge_channels
 from worker.core.transcript.tables import READ_AS_MISSING
 
 INFO = ArtefactInfo(
@@ -235,3 +236,20 @@ def test_channels_apart_are_entries_of_their_own_that_deepgrams_response_model_r
     assert transcripts == ["Hello, Mr. Núñez.", "Buenos días."]
     assert response.metadata.channels == 2
     assert list(table(files[Artefact.WORDS])["word"]) == ["hello", "buenos", "mr", "núñez", "días"]
+
+
+def test_an_alternative_names_its_engines_where_there_are_several() -> None:
+    runs = (EngineRun("parakeet", 4), EngineRun("deepgram", 1), EngineRun("parakeet", 1))
+
+    mixed, plain = (
+        json.loads(rendered(info=replace(INFO, engines=(engines,)))[Artefact.TRANSCRIPT].data)
+        for engines in (runs, runs[:1])
+    )
+
+    (alternative,) = mixed["results"]["channels"][0]["alternatives"]
+    assert alternative.pop("engines") == [
+        {"engine": "parakeet", "num_words": 4},
+        {"engine": "deepgram", "num_words": 1},
+        {"engine": "parakeet", "num_words": 1},
+    ]
+    assert mixed == plain == json.loads(rendered()[Artefact.TRANSCRIPT].data)

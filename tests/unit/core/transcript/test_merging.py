@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.speech import WindowSpan, WindowTranscript, Word
-from worker.core.transcript.merging import WordTimeline, merge, merge_channels
+from worker.core.transcript.merging import EngineRun, EngineSpan, WordTimeline, merge, merge_channels
 
 SECOND = 16_000
 
@@ -269,3 +269,18 @@ def test_merged_channels_keep_every_word_and_the_order_of_a_timeline(channels: l
     assert sorted(texts(merged)) == sorted(word.text for channel in apart for word in channel)
     assert all(a.start_seconds < b.start_seconds and a.end_seconds <= b.start_seconds for a, b in pairwise(merged))
     assert all(word.start_seconds < word.end_seconds for word in merged)
+
+
+def test_a_timeline_has_the_engine_of_each_word() -> None:
+    words = tuple(Word(text, at, at + 0.3, 0.9) for at, text in enumerate("abcde"))
+    timeline = WordTimeline()
+
+    timeline.add([WindowTranscript(WindowSpan(0, 80_000), words)], "parakeet", [EngineSpan(30_000, 52_000, "deepgram")])
+    timeline.add([WindowTranscript(WindowSpan(80_000, 96_000), words[:1])], "deepgram")
+
+    assert timeline.engines() == (
+        EngineRun("parakeet", 2),
+        EngineRun("deepgram", 2),
+        EngineRun("parakeet", 1),
+        EngineRun("deepgram", 1),
+    )
