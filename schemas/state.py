@@ -40,6 +40,13 @@ class Waste(_State):
 NO_WASTE = Waste()
 
 
+class AttemptFault(_State):
+    """The reason why an attempt failed, or a crash was counted. For people only."""
+
+    at: datetime
+    reason: str
+
+
 class ClaimRecord(_State):
     """Owner of a job and the run's counters; one object, changed by compare-and-swap only.
 
@@ -60,6 +67,8 @@ class ClaimRecord(_State):
     crashes: int = 0
     last_fault: str = ""
     """Fault of the worker that was last counted as a crash of this job."""
+    faults: tuple[AttemptFault, ...] = ()
+    """The newest ten failed attempts and crashes of this run."""
     deliveries: int = 0
     waste: Waste = NO_WASTE
     """Cost of this run's failed attempts, on all workers."""
@@ -146,6 +155,8 @@ class ResultMarker(_State):
     outcome: Literal["completed", "failed"]
     code: ErrorCode | None = None
     messages: tuple[StoredMessage, ...]
+    faults: tuple[AttemptFault, ...] = ()
+    """Failed attempts and crashes before the end, from the claim, which is gone. For people only."""
     engines: tuple[Literal["parakeet", "deepgram"], ...] = ()
     """Engine of each chunk of a completed job, in the order of the audio; its checkpoints are gone. For people only."""
     earlier_costs: tuple[StoredMessage, ...] = ()

@@ -103,7 +103,7 @@ class ScriptedAttempt:
     async def handle(self, slot: JobSlot) -> None:
         await self._handler.handle(self._name, slot)
 
-    async def record_failure(self) -> int:
+    async def record_failure(self, _error: Exception) -> int:
         return await self._handler.record_failure(self._name)
 
     async def record_crash(self, error: WorkerError) -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from schemas.codes import ErrorCode
-from schemas.state import Checkpoint, ClaimRecord
+from schemas.state import AttemptFault, Checkpoint, ClaimRecord
 from tests.support.jobs.ended_jobs import completed, cost_of
 from tests.support.jobs.messages import TEN_O_CLOCK
 from tests.support.workers.console import run
@@ -21,7 +21,8 @@ CLAIM = ClaimRecord(
     held=True,
     failures=1,
     crashes=2,
-    last_fault="the GPU was lost [red]",
+    last_fault="the GPU was lost",
+    faults=(AttemptFault(at=TEN_O_CLOCK, reason="the GPU was lost [red]"),),
     deliveries=4,
     first_seen=TEN_O_CLOCK,
     heartbeat_at=TEN_O_CLOCK,
@@ -59,7 +60,7 @@ def test_a_job_in_progress_shows_claim_chunks_and_faults_within_the_terminal(
     assert max(map(len, lines)) <= int(columns)
     assert "Claimed by vm-1, whose last heartbeat is 1 min old." in told
     assert "3 chunks: 1 parakeet, 1 deepgram, 1 waiting" in told
-    assert "2 crashes the GPU was lost [red]" in told
+    assert "10:00:00 Fault the GPU was lost [red]" in told
     assert "…" not in told
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from schemas.cost import DeepgramCost, ParakeetCost
 from schemas.events import CompletedEvent, CostEvent, FailedEvent
-from schemas.state import Checkpoint, ClaimRecord
+from schemas.state import AttemptFault, Checkpoint, ClaimRecord
 from worker.adapters.web.rendering import span
 from worker.adapters.web.views import CostLine, JobStory, Problem, Segment, StoryStep, Transcript
 from worker.app.page.health_document import EndedFacts, RunningFacts
@@ -130,6 +130,7 @@ def _steps(ended: CompletedEvent | FailedEvent | None, result: JobResult) -> Seq
         steps.append(StoryStep(at=None, title=_chunks_title(metadata.chunks_total), text=_chunks_text(ended)))
     if isinstance(ended, CompletedEvent):
         steps.append(StoryStep(at=ended.occurred_at, title="Artefacts written", text=_written(ended)))
+    steps += _faults(result.marker.faults)
     steps.append(StoryStep(at=concluded, title=result.marker.outcome.capitalize(), text="events published"))
     if isinstance(ended, FailedEvent):
         steps[-1] = StoryStep(
@@ -269,11 +270,11 @@ def _unfinished_steps(traces: JobTraces, now: datetime) -> Sequence[StoryStep]:
                 at=at, title=f"Chunk {chunk.index + 1}", text=f"by {chunk.engine}{why}", seconds=chunk.engine_seconds
             )
         )
-    if claim is not None and claim.crashes:
-        steps.append(
-            StoryStep(at=None, title=f"{claim.crashes} crashes", text=claim.last_fault, is_trouble=True),
-        )
-    return steps
+    return [*steps, *_faults(claim.faults if claim is not None else ())]
+
+
+def _faults(faults: Sequence[AttemptFault]) -> Sequence[StoryStep]:
+    return [StoryStep(at=fault.at, title="Fault", text=fault.reason, is_trouble=True) for fault in faults]
 
 
 def _claim_facts(claim: ClaimRecord | None) -> Sequence[tuple[str, str]]:

@@ -236,7 +236,7 @@ class Consumer:
 
     async def _record(self, step: Step, error: Exception, attempt: Attempt) -> DeliveryOutcome:
         """Count the attempt; give the job up after the last attempt, or at once for a fault of the job."""
-        attempts = await attempt.record_failure() if step is Step.COUNT else 1
+        attempts = await attempt.record_failure(error) if step is Step.COUNT else 1
         if step is Step.COUNT and attempts < self._max_attempts:
             return DeliveryOutcome.RETRY
         await attempt.give_up(error, attempts)

@@ -21,8 +21,8 @@ class Attempt(Protocol):
         """
         ...
 
-    async def record_failure(self) -> int:
-        """Count an attempt durably; return the attempts of this run, this one included."""
+    async def record_failure(self, error: Exception) -> int:
+        """Count an attempt durably, which failed by `error`; return the attempts of this run, this one included."""
         ...
 
     async def record_crash(self, error: WorkerError) -> None:

@@ -98,11 +98,11 @@ class JobAttempt:
             else:
                 await self._conclude(job, slot)
 
-    async def record_failure(self) -> int:
+    async def record_failure(self, error: Exception) -> int:
         """Count a verdict in the job's state."""
         job = await self._understand()
         async with self._claim(job, deliveries=0) as claim:
-            return await claim.record_failure()
+            return await claim.record_failure(f"{reporting.code_of(error).value}: {error}")
 
     async def record_crash(self, error: WorkerError) -> None:
         """Count a crash in the job's state: it broke its worker again."""

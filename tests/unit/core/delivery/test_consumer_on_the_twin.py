@@ -63,7 +63,7 @@ class TimedAttempt:
             raise error
         self._handler.done[self._name] += 1
 
-    async def record_failure(self) -> int:
+    async def record_failure(self, error: Exception) -> int:  # noqa: ARG002
         self._handler.recorded[self._name] += 1
         return self._handler.recorded[self._name]
 

@@ -131,7 +131,7 @@ class Attempt:
 
         await self.depth(fail)
 
-    async def record_failure(self) -> int:
+    async def record_failure(self, _error: Exception) -> int:
         self.recorded += 1
         return self.recorded
 

@@ -130,7 +130,7 @@ async def test_a_failed_attempt_is_resumed_from_its_checkpoints(tmp_path: Path) 
     first = room.attempt()
     with pytest.raises(EngineFailure):
         await first.handle(OnlySlot())
-    failures = await first.record_failure()
+    failures = await first.record_failure(RuntimeError("it broke"))
 
     await room.attempt().handle(OnlySlot())
 

@@ -48,7 +48,7 @@ async def fail(room: JobsRoom, attempt: JobAttempt | None = None) -> Exception:
     attempt = attempt or room.attempt(**BY_DEEPGRAM)
     with pytest.raises(DeepgramUnusable) as caught:
         await attempt.handle(OnlySlot())
-    await attempt.record_failure()
+    await attempt.record_failure(RuntimeError("it broke"))
     return caught.value
 
 

@@ -8,7 +8,7 @@ from typing import TypedDict, Unpack
 
 import structlog
 
-from schemas.state import ClaimRecord, ResultMarker, Waste
+from schemas.state import AttemptFault, ClaimRecord, ResultMarker, Waste
 from worker.core.jobs.state.bucket_time import BucketTime
 from worker.core.jobs.state.checkpoints import Checkpoints
 from worker.core.jobs.state.files import ABSENT, StateFiles
@@ -19,6 +19,7 @@ from worker.telemetry.spans import stage
 
 BEATS_PER_TTL = 3
 MOST_REASON_CHARACTERS = 500
+MOST_FAULTS = 10
 RELEASE_SECONDS = 3.0
 """Time limit of a release; a worker has eight seconds after SIGTERM."""
 
@@ -31,6 +32,7 @@ class ClaimChanges(TypedDict, total=False):
     failures: int
     crashes: int
     last_fault: str
+    faults: tuple[AttemptFault, ...]
     deliveries: int
     waste: Waste
     first_seen: datetime
@@ -52,10 +54,12 @@ def successor(previous: ClaimRecord | None, fresh: ClaimRecord) -> ClaimRecord:
     if previous is None or previous.run != fresh.run:
         return fresh
     crashed = previous.held and not previous.progressed
+    crash = AttemptFault(at=fresh.first_seen, reason=f"the worker {previous.owner} went away")
     counters = ClaimChanges(
         failures=previous.failures,
         crashes=previous.crashes + crashed,
         last_fault=previous.last_fault,
+        faults=(*previous.faults, *([crash] if crashed else []))[-MOST_FAULTS:],
         deliveries=previous.deliveries + fresh.deliveries,
         first_seen=previous.first_seen,
         waste=previous.waste,
@@ -108,14 +112,19 @@ class Claim:
         """Prove by a write that the job is still ours, now. Raises `ClaimLost`, `StorageServiceError`."""
         await self._write()
 
-    async def record_failure(self) -> int:
+    async def record_failure(self, reason: str) -> int:
         """Count a failure with a verdict and return the new total. Raises `ClaimLost`, `StorageServiceError`."""
-        await self._write(failures=self._record.failures + 1, progressed=True)
+        await self._write(failures=self._record.failures + 1, faults=self._faults_and(reason), progressed=True)
         return self._record.failures
 
     async def record_crash(self, reason: str) -> None:
         """Count a crash, and keep its reason. Raises `ClaimLost`, `StorageServiceError`."""
-        await self._write(crashes=self._record.crashes + 1, last_fault=reason[:MOST_REASON_CHARACTERS], progressed=True)
+        reason, faults = reason[:MOST_REASON_CHARACTERS], self._faults_and(reason)
+        await self._write(crashes=self._record.crashes + 1, last_fault=reason, faults=faults, progressed=True)
+
+    def _faults_and(self, reason: str) -> tuple[AttemptFault, ...]:
+        fault = AttemptFault(at=self._clock.now(), reason=reason[:MOST_REASON_CHARACTERS])
+        return (*self._record.faults, fault)[-MOST_FAULTS:]
 
     async def add_waste(self, waste: Waste) -> None:
         """Remember what failed chunks cost. Raises `ClaimLost`, `StorageServiceError`."""
@@ -127,14 +136,17 @@ class Claim:
             await self._write(progressed=True)
 
     async def conclude(self, marker: ResultMarker) -> None:
-        """Verify, then write the result marker over the earlier one. Nothing is left to claim after that.
+        """Verify, then write the result marker over the earlier one, with the faults of the run.
+
+        Nothing is left to claim after that.
 
         Raises `ClaimLost` when another worker owns or has concluded the job, `StorageServiceError`.
         """
         await self.verify()
         ref = self._files.result(marker.job_id)
         try:
-            await self._files.save(ref, marker, if_generation=self._marker_generation)
+            faulty = marker.model_copy(update={"faults": self._record.faults})
+            await self._files.save(ref, faulty, if_generation=self._marker_generation)
         except PreconditionFailed as exc:
             raise ClaimLost(marker.job_id) from exc
         self._concluded = True

@@ -13,13 +13,27 @@ from worker.errors import ClaimHeld, ClaimLost, JobIdConflict
 async def test_a_claim_exists_while_it_is_held_and_keeps_its_counters_when_released(bucket: Bucket) -> None:
     async with bucket.worker("a").claim(JOB, FINGERPRINT, 0) as claim:
         during = (await bucket.claim()).content
-        await claim.record_failure()
+        await claim.record_failure("it broke")
 
     after = (await bucket.claim()).content
     assert during
     assert (during.held, during.owner, during.deliveries) == (True, "a", 1)
     assert after
     assert (after.held, after.failures) == (False, 1)
+
+
+async def test_the_faults_of_a_run_are_kept_through_claims_and_into_its_result(bucket: Bucket) -> None:
+    for number in range(12):
+        async with bucket.worker("a").claim(JOB, FINGERPRINT, 0) as claim:
+            await claim.record_failure(f"fault {number}")
+    async with bucket.worker("b").claim(JOB, FINGERPRINT, 0) as claim:
+        await claim.record_crash("x" * 2_000)
+        await claim.conclude(completed())
+
+    marker = await bucket.worker("b").result(JOB, FINGERPRINT)
+
+    assert marker
+    assert [fault.reason for fault in marker.faults] == [*(f"fault {number}" for number in range(3, 12)), "x" * 500]
 
 
 async def test_of_two_workers_that_claim_at_once_exactly_one_wins(bucket: Bucket) -> None:
@@ -39,7 +53,7 @@ async def test_counters_of_a_run_survive_release_and_a_later_run_counts_from_zer
     states = bucket.worker("a")
     for _ in range(2):
         async with states.claim(JOB, FINGERPRINT, 0) as claim:
-            await claim.record_failure()
+            await claim.record_failure("it broke")
 
     async with states.claim(JOB, FINGERPRINT, 0) as claim:
         third = claim.record
@@ -104,13 +118,14 @@ async def test_a_stale_claim_is_taken_over_and_counted_as_a_crash(bucket: Bucket
             record = claim.record
 
     assert (record.owner, record.crashes, record.deliveries) == ("b", 1, 2)
+    assert [fault.reason for fault in record.faults] == ["the worker a went away"]
 
 
 @pytest.mark.parametrize("progress", ["verdict", "checkpoint"])
 async def test_a_start_that_came_to_a_verdict_or_a_checkpoint_is_no_crash(bucket: Bucket, progress: str) -> None:
     async with AsyncExitStack() as dead:
         first = await dead.enter_async_context(bucket.worker("a").claim(JOB, FINGERPRINT, 0))
-        await (first.record_failure() if progress == "verdict" else first.note_progress())
+        await (first.record_failure("it broke") if progress == "verdict" else first.note_progress())
         stale = (await bucket.claim()).generation
 
         async with bucket.worker("b").claim(JOB, FINGERPRINT, 0, stale_generation=stale) as claim:
@@ -204,7 +219,7 @@ async def test_a_caller_cancelled_in_the_middle_of_a_write_leaves_a_claim_that_c
     bucket = Bucket(store)
     async with bucket.worker("a", clock).claim(JOB, FINGERPRINT, 0) as claim:
         store.gate.clear()
-        failing = asyncio.create_task(claim.record_failure())
+        failing = asyncio.create_task(claim.record_failure("it broke"))
         await clock.rest()
         failing.cancel()
         await clock.rest()
