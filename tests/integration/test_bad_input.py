@@ -63,9 +63,13 @@ ROWS: Mapping[str, Row] = {
     "check": Row(needs=needs(PUBSUB, STORAGE, GPU, MODEL)),
     "health": Row(words="http://127.0.0.1:1", needs=needs(WORKER)),
     "top": Row(words="http://127.0.0.1:1 --once", needs=needs(WORKER)),
-    "demo": Row(reads=("{what}",), writes="--out {what}"),
+    "demo": Row(words="--out {folder}/out", needs=needs(GPU, MODEL), reads=("{what}",), writes="--out {what}"),
     "emulators": Row(writes="--root {what} --pubsub-port 0 --storage-port 0"),
-    "dev": Row(writes="--root {what} --pubsub-port 0 --storage-port 0"),
+    "dev": Row(
+        words="--root {folder}/out --pubsub-port 0 --storage-port 0 --no-browser",
+        needs=needs(GPU, MODEL),
+        writes="--root {what} --pubsub-port 0 --storage-port 0",
+    ),
     "page": Row(words="--port 0 --no-browser"),
     "submit": Row(
         words="gs://some-bucket/audio.mp3 --wait",
@@ -496,6 +500,24 @@ def test_ctrl_c_in_the_middle_leaves_nothing_behind(
 
         assert process.returncode == code, problems
         assert "Traceback" not in problems
+        assert subscriptions(reader, cloud) == before
+
+
+def test_a_reader_that_goes_in_the_middle_ends_watch_and_its_subscription(cloud: Cloud, tmp_path: Path) -> None:
+    environment = {**surroundings(tmp_path), **cloud.environment, "PYTHONPATH": str(ROOT)}
+    with mock.patch.dict(os.environ, cloud.environment), subscriber_client(None) as reader:
+        before = subscriptions(reader, cloud)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "worker", "watch", "--json"], env=environment, stdout=-1, stderr=-1, text=True
+        )
+        assert process.stdout is not None
+        process.stdout.close()
+        wait_until(lambda: subscriptions(reader, cloud) - before)
+
+        publish_an_event(cloud)
+
+        assert process.stderr is not None
+        assert (process.stderr.read(), process.wait(60)) == ("", 141)
         assert subscriptions(reader, cloud) == before
 
 

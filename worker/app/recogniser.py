@@ -23,6 +23,20 @@ def may_do_without_gpu(settings: EngineSettings) -> bool:
     return settings.deepgram_api_key is not None and settings.enable_fallback
 
 
+def demand_engine(settings: EngineSettings, *, may_do_without: bool = False) -> None:
+    """Raise `ModelLoadingError` or `GpuNotAvailable` where Parakeet certainly cannot start here; imports no torch.
+
+    A missing GPU is no error where the caller may do without.
+    """
+    if not settings.enable_gpu_transcription or null_speed(settings.parakeet_model_name) is not None:
+        return
+    if settings.parakeet_device is ParakeetDevice.CUDA and (reason := absent_gpu()):
+        if may_do_without:
+            return
+        raise GpuNotAvailable(f"{reason}; PARAKEET_DEVICE=cpu runs without one, slowly")
+    demand_model(settings.parakeet_model_name)
+
+
 def make_engine(
     settings: EngineSettings,
     cloud: CloudSettings,
@@ -44,11 +58,12 @@ def make_engine(
             reason = "it recognises nothing: for load tests on emulators only"
             raise ModelLoadingError(settings.parakeet_model_name, reason)
         return nullcontext(null_engine(speed))
-    if settings.parakeet_device is ParakeetDevice.CUDA and (reason := absent_gpu()):
-        if may_do_without:
-            return nullcontext(without_gpu(reason))
-        raise GpuNotAvailable(f"{reason}; PARAKEET_DEVICE=cpu runs without one, slowly")
-    demand_model(settings.parakeet_model_name)
+    try:
+        demand_engine(settings)
+    except GpuNotAvailable as exc:
+        if not may_do_without:
+            raise
+        return nullcontext(without_gpu(exc.reason))
     return ParakeetEngine(
         model_name=settings.parakeet_model_name,
         languages=settings.parakeet_languages,

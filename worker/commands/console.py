@@ -5,6 +5,7 @@ characters; so does every console of `out`.
 """
 
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import NoReturn, TypeAlias
 
@@ -77,10 +78,10 @@ def demand_checkout(command: str) -> None:
         fail(f"run the command in a checkout: make install, then .venv/bin/klipstream-worker {command}", EXIT_USAGE)
 
 
-def load_settings() -> Settings:
+def load_settings(defaults: Mapping[str, str] | None = None) -> Settings:
     """Return the environment as settings; a wrong variable ends the command and is named with its value."""
     try:
-        return read_settings(os.environ)
+        return read_settings({**(defaults or {}), **os.environ})
     except ValidationError as exc:
         fail("; ".join(problems(exc)), EXIT_USAGE)
 

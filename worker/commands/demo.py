@@ -23,7 +23,8 @@ from schemas.codes import Method
 from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, StoredArtefact
 from worker import client
 from worker.adapters.gcs import open_object_store
-from worker.commands.console import cell, fail, line, out, say
+from worker.app.recogniser import demand_engine, may_do_without_gpu
+from worker.commands.console import cell, fail, line, load_settings, out, say
 from worker.commands.demo_bars import DemoBars
 from worker.commands.submit import describe
 from worker.commands.tables import NOTHING, Field, FittedTable, print_fitted
@@ -98,6 +99,8 @@ def play(
     """
     started = time.monotonic()
     out().print(f"[b]klipstream-worker demo[/]: {len(orders)} job(s), tiny synthetic-English model, CPU, local servers")
+    own = load_settings(_defaults()).engine
+    demand_engine(own, may_do_without=may_do_without_gpu(own))
     with _local(folder) as cloud, _worker({**cloud.environment, **(environment or {})}, folder) as worker:
         asyncio.run(_upload([order.source for order in orders]))
         before_publishing(folder / LOG_NAME)
@@ -118,18 +121,20 @@ def _local(folder: Path) -> Iterator[LocalCloud]:
         yield cloud
 
 
-@contextmanager
-def _worker(environment: Mapping[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    effective = {
+def _defaults() -> dict[str, str]:
+    return {
         "PARAKEET_MODEL_NAME": str(tiny_model()),
         "PARAKEET_DEVICE": "cpu",
         "HEALTH_PORT": "0",
         "PROGRESS_EVENTS": "true",
         "CHUNK_DURATION_MINUTES": "1",
         "LOG_FORMAT": "json",
-        **os.environ,
-        **environment,
     }
+
+
+@contextmanager
+def _worker(environment: Mapping[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    effective = {**_defaults(), **os.environ, **environment}
     with (folder / LOG_NAME).open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "worker", "run"], env=effective, stderr=log)
         try:

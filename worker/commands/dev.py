@@ -18,6 +18,7 @@ from pathlib import Path
 from worker import client
 from worker.adapters.web.pages import Upload, UploadRefused
 from worker.app.page.host import fleet_pages
+from worker.app.recogniser import demand_engine, may_do_without_gpu
 from worker.commands.audio_file import upload_file, video_id_of
 from worker.commands.console import fail, load_settings, out, say
 from worker.commands.emulators import local_model
@@ -46,6 +47,9 @@ class Ports:
 def dev(root: Path, ports: Ports, *, opens_browser: bool) -> None:
     """Serve until Ctrl-C, or until the worker ends."""
     started = time.monotonic()
+    if os.environ.get("PARAKEET_MODEL_NAME"):
+        own = load_settings().engine
+        demand_engine(own, may_do_without=may_do_without_gpu(own))
     root.mkdir(parents=True, exist_ok=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)

@@ -18,7 +18,8 @@ def health(url: str | None, page: str, *, as_json: bool = False) -> None:
     try:
         status, body = fetch(f"{address}/{page}")
     except (OSError, HTTPException) as exc:
-        print(plain(f"no answer from {address}: {exc}"), file=sys.stderr)
+        reason = getattr(exc, "strerror", None) or exc
+        print(plain(f"no answer from {address} ({reason}): start a worker there, or name another URL"), file=sys.stderr)
         raise SystemExit(1) from exc
     if as_json or not sys.stdout.isatty() or not _print_card(page, body):
         print(plain_lines(body.decode(errors="replace").rstrip()))
