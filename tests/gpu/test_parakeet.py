@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.support.engines.parakeet import in_noise
 from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.embedded.samples import tiny_model as tiny_model_file
 from worker.ports import Pcm
@@ -64,10 +65,16 @@ async def test_batches_much_too_large_for_the_cap_cost_no_window(speech_windows:
     assert health.restarts == 0
 
 
+KEYTERMS: tuple[tuple[str, ...], ...] = ((), ("Helen", "Peter"), ("Maria", "Oscar Winter"), ("David",)) * 2
+
+
 async def test_words_are_the_same_with_graphs_and_without(
     engine: ParakeetEngine, speech_windows: tuple[Pcm, ...]
 ) -> None:
+    windows = in_noise(speech_windows)
     heard = [(await engine.recognise(window, "job")).words for window in speech_windows]
+    asked = zip(windows, KEYTERMS, strict=True)
+    boosted = [(await engine.recognise(window, "job", keyterms=terms)).words for window, terms in asked]
 
     async with ParakeetEngine(
         model_name=str(tiny_model_file()),
@@ -77,6 +84,10 @@ async def test_words_are_the_same_with_graphs_and_without(
         gpu_graphs=False,
     ) as plain:
         assert [(await plain.recognise(window, "job")).words for window in speech_windows] == heard
+        together = await asyncio.gather(
+            *(plain.recognise(window, "job", keyterms=terms) for window, terms in zip(windows, KEYTERMS, strict=True))
+        )
+    assert [recognition.words for recognition in together] == boosted
 
 
 @pytest.mark.timeout(600)

@@ -19,6 +19,7 @@ from worker.adapters.parakeet.child_process.pipeline import Pipeline  # noqa: E4
 from worker.adapters.parakeet.network.boosting import Boost, Keyterms, WindowTerms, window_terms  # noqa: E402
 from worker.adapters.parakeet.network.passes import LonePasses  # noqa: E402
 from worker.adapters.parakeet.network.tdt_decoder import DecoderRows, Steps, TdtDecoder  # noqa: E402
+from worker.adapters.parakeet.network.window_decoder import WindowDecoder  # noqa: E402
 from worker.adapters.parakeet.network.words import Token  # noqa: E402
 from worker.adapters.parakeet.protocol import Batch  # noqa: E402
 
@@ -185,6 +186,50 @@ def test_a_recording_with_keyterms_gives_the_same_steps_whatever_the_terms(speec
     assert recorder.recorded == 2
     assert all(map(same, got, expected))
     assert recorder.repeated - before == sum(len(steps.emitted) for steps in expected) // 8
+
+
+def test_tables_in_a_recording_keep_nothing_of_larger_ones_before(speech_windows: tuple[Pcm, ...]) -> None:
+    large = rows_of(speech_windows[:1], [(*STRANGERS, *NAMES)])
+    small = rows_of(speech_windows[:1], [("Helen",)])
+    assert large.boost
+    assert small.boost
+    tables = large.boost.room()
+
+    tables.copy_from(large.boost)
+    tables.copy_from(small.boost)
+
+    states, arcs = small.boost.labels.shape
+    blank = len(tiny_files().pieces)
+    assert torch.equal(tables.labels[:states, :arcs], small.boost.labels)
+    assert torch.equal(tables.boosts[:states, :arcs], small.boost.boosts)
+    assert not tables.boosts[tables.labels == blank].any()
+
+
+def test_the_step_with_keyterms_is_recorded_before_the_first_windows_that_have_any(
+    speech_windows: tuple[Pcm, ...],
+) -> None:
+    network, recorder = tiny_transcriber(), Recorder()
+    windows = in_noise(speech_windows)
+    full = WindowDecoder(
+        decoder(),
+        tiny_files().pieces,
+        Keyterms(tiny_files().pieces, 3.5, torch.device("cpu")),
+        frame_seconds=0.08,
+        most_windows=len(windows),
+        most_frames=20 * 512,
+    )
+    reports: list[str] = []
+    full.record(recorder, torch.device("cpu"), torch.float32, lambda event, **_: reports.append(event))
+    recorded = [recorder.recorded]
+    found = []
+    for lists in ([()] * 8, [NAMES] * 8, [STRANGERS, NAMES] * 4):
+        terms = window_terms(windows, lists, FRAME_SAMPLES)
+        found.append(full.tokens(list(network.encode(windows).parts), terms))
+        recorded.append(recorder.recorded)
+
+    assert recorded == [1, 1, 2, 2]
+    assert not reports
+    assert found == [tokens(network, windows, lists) for lists in ((), [NAMES] * 8, [STRANGERS, NAMES] * 4)]
 
 
 def test_tables_that_are_larger_than_the_recordings_are_used_without_it(speech_windows: tuple[Pcm, ...]) -> None:

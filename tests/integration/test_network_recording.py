@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 from tests.support.engines.graph_recorder import WAITS_FOR_THE_DEVICE, Recorder  # noqa: E402  needs torch
 from tests.support.engines.operations import Products, Watching  # noqa: E402
 from worker.adapters.parakeet.loading.shapes import weight_shapes  # noqa: E402
+from worker.adapters.parakeet.network.boosting import Boost  # noqa: E402
 from worker.adapters.parakeet.network.encoder import Encoder  # noqa: E402
 from worker.adapters.parakeet.network.graphs import RecordedPasses  # noqa: E402
 from worker.adapters.parakeet.network.layout import PassShape, PassSizes  # noqa: E402
@@ -264,6 +265,29 @@ def test_decoding_waits_for_the_device_once_a_block(
         steps = decoders[0](rows)
 
     assert sum(watching.ran[name] for name in WAITS_FOR_THE_DEVICE) == len(steps.emitted) // 8 + 1
+
+
+def test_a_block_with_keyterms_reads_no_value(meta: Parts) -> None:
+    rows, labels = 8, meta.config.n_labels
+    indices = torch.empty(rows, dtype=torch.int64, device="meta")
+    boost = Boost(
+        root_targets=indices.new_empty(rows, labels),
+        root_boosts=torch.empty(rows, labels, device="meta"),
+        speech=torch.empty(rows, 512, device="meta"),
+        labels=indices.new_empty(99, 7),
+        targets=indices.new_empty(99, 7),
+        boosts=torch.empty(99, 7, device="meta"),
+    )
+    frames = torch.empty(64, meta.config.d_joint, dtype=meta.dtype, device="meta")
+    given = DecoderRows(frames=frames, starts=indices, lengths=indices.clone(), boost=boost.room())
+    with torch.inference_mode(), Watching() as watching:  # reading a value raises
+        given.boost.copy_from(boost)
+
+        *_, confidences = meta.decoder._block(given, meta.decoder._first_state(given))
+
+    assert confidences.is_meta
+    assert confidences.shape == (8, rows)
+    assert "aten.scatter_add_.default" in watching.ran
 
 
 def test_the_joint_networks_logits_are_not_rounded_to_the_networks_precision(meta: Parts) -> None:

@@ -87,6 +87,7 @@ class Boost:
         """Take the other boosts' content in place."""
         states, arcs = other.labels.shape
         self.labels.fill_(self.root_boosts.shape[1] - 1)
+        self.boosts.zero_()  # an arc that is left from wider tables would boost the blank
         for name in ("root_targets", "root_boosts", "speech"):
             getattr(self, name).copy_(getattr(other, name))
         for name in ("labels", "targets", "boosts"):
