@@ -517,7 +517,8 @@ def test_a_reader_that_goes_in_the_middle_ends_watch_and_its_subscription(cloud:
         publish_an_event(cloud)
 
         assert process.stderr is not None
-        assert (process.stderr.read(), process.wait(60)) == ("", 141)
+        with process.stderr as problems:
+            assert (problems.read(), process.wait(60)) == ("", 141)
         assert subscriptions(reader, cloud) == before
 
 
