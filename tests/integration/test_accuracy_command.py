@@ -31,7 +31,7 @@ def test_each_file_is_scored_by_its_words_and_a_missing_one_fails_alone(tmp_path
     manifest = tmp_path / "manifest.jsonl"
     manifest.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
-    done = accuracy(manifest, "--json", "--keyterm", "maria")
+    done = accuracy(manifest, "--json", "--keyterm", "helen")
 
     assert done.returncode == 1
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"file"')]
