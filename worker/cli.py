@@ -187,15 +187,19 @@ def page(
     epilog=examples("validate --hours 0.5 --bucket my-audio", "validate gs://my-audio/talk.mp3 --method deepgram"),
 )
 def validate(
-    audio_uri: Annotated[list[str] | None, typer.Argument(help="gs://bucket/object; default: made speech")] = None,
+    audio: Annotated[
+        list[str] | None, typer.Argument(help="gs://bucket/object, or a file here; default: made speech")
+    ] = None,
     hours: Annotated[
         list[float] | None,
-        typer.Option(help="hours of synthetic speech; default without a URI: 0.5, 2 and 4", min=0.001),
+        typer.Option(help="hours of synthetic speech; default without AUDIO: 0.5, 2 and 4", min=0.001),
     ] = None,
     method: Annotated[list[Method] | None, typer.Option(help="each is forced on every audio; default: auto")] = None,
     copies: Annotated[int, typer.Option(help="jobs of each audio and method", min=1)] = 1,
     at_once: Annotated[int, typer.Option(help="jobs in flight at once", min=1)] = 1,
-    bucket: Annotated[str | None, typer.Option(envvar="AUDIO_BUCKET", help="where made speech is uploaded to")] = None,
+    bucket: Annotated[
+        str | None, typer.Option(envvar="AUDIO_BUCKET", help="where speech and files are uploaded to")
+    ] = None,
     timeout: Annotated[float, typer.Option(help="seconds to wait at most")] = 3600.0,
     as_json: Json = False,
 ) -> None:
@@ -204,8 +208,8 @@ def validate(
     from worker.commands.validate import validate as command
 
     plan = AcceptancePlan(
-        uris=audio_uri or [],
-        hours=hours or ([] if audio_uri else [0.5, 2.0, 4.0]),
+        audio=audio or [],
+        hours=hours or ([] if audio else [0.5, 2.0, 4.0]),
         methods=method or [Method.AUTO],
         copies=copies,
         at_once=at_once,

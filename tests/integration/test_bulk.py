@@ -81,6 +81,7 @@ async def test_audio_of_a_folder_is_submitted_and_awaited_with_its_failures(
         await pipeline.upload(b"no audio", "vods/3/a.wav")
     by_name = await command("submit", "gs://local-audio/vods/", *journal, "--dry-run", environment=environment)
     nothing = await command("submit", "gs://local-audio/empty/", *journal, environment=environment)
+    above = await command("submit", "gs://local-audio/*", *journal, environment=environment)
 
     with cloud.process(PARAKEET_MODEL_NAME="null") as worker:
         worker.wait_ready()
@@ -94,6 +95,7 @@ async def test_audio_of_a_folder_is_submitted_and_awaited_with_its_failures(
     assert "gs://local-audio/vods/2/a.wav: video_id: must be given, since the name makes it 'a'" in by_name.stderr
     assert nothing.exit_code == 1
     assert "no audio is there; 0 other objects match" in nothing.stderr
+    assert "gs://local-audio/ takes everything below it" in " ".join(above.stderr.split())
     assert "3 submitted, 0 already there, 0 bad" in done.stdout
     assert "left out, since they are no audio: 1 .txt" in done.stderr
     assert done.exit_code == 1

@@ -144,7 +144,7 @@ async def test_looking_and_dry_runs_change_nothing(cloud: Cloud, tmp_path: Path)
         "stray": "stray",
     }
     assert [one.exit_code for one in told] == [0] * len(told), [one.output for one in told]
-    assert "4 dead letter(s)" in told[0].stdout
+    assert "4 dead letters" in told[0].stdout
     assert "dry run: 4 to replay, 0 to stay" in told[-3].stdout
     assert "would adopt and replay" in told[-2].stdout
     assert "dry run: 2 to replay" in told[-2].stdout

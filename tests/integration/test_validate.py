@@ -12,6 +12,7 @@ import pytest
 from tests.support.audio.media import riff_wav
 from tests.support.jobs.harness import speech
 from tests.support.workers.cloud import Cloud
+from worker.app.sample import SPEECH
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -82,6 +83,15 @@ async def test_jobs_that_fail_fail_the_run(cloud: Cloud) -> None:
     assert done.returncode == 1
     assert told["jobs"][0]["event"]["error"]["error_code"] == "AUDIO_NOT_FOUND"
     assert verdicts(told)["success"] is False
+
+
+async def test_a_file_here_is_uploaded_first(cloud: Cloud) -> None:
+    with cloud.process(PARAKEET_MODEL_NAME="null") as worker:
+        worker.wait_ready()
+
+        done = await validated(cloud, str(SPEECH), "--json")
+
+    assert json.loads(done.stdout)["jobs"][0]["audio_uri"].startswith("gs://local-audio/validation-"), done.stderr
 
 
 async def test_without_a_worker_the_run_fails_when_its_time_is_over(cloud: Cloud) -> None:

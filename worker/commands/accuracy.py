@@ -57,8 +57,10 @@ def read_manifest(manifest: Path) -> list[ManifestEntry]:
         except ValidationError as exc:
             faults = "; ".join(violations(exc)).removeprefix("message: ")
             fail(f"{manifest}:{number}: keyterms: {faults}", EXIT_USAGE)
-        except (ValueError, KeyError, TypeError) as exc:
-            fail(f"{manifest}:{number}: {exc!r}; a line is an object with audio_filepath and text", EXIT_USAGE)
+        except KeyError as exc:
+            fail(f"{manifest}:{number}: {exc.args[0]} is missing", EXIT_USAGE)
+        except (ValueError, TypeError) as exc:
+            fail(f"{manifest}:{number}: {exc}; a line is an object with audio_filepath and text", EXIT_USAGE)
     if not entries:
         fail(f"{manifest} has no lines", EXIT_USAGE)
     return entries

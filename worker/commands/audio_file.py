@@ -1,16 +1,16 @@
 """Local audio files as jobs: a video id from the name, and the upload."""
 
 import asyncio
-import hashlib
 import mimetypes
 import re
 import uuid
 from pathlib import Path, PurePosixPath
 
+from worker.commands.bulk.address import SCHEME
 from worker.commands.console import EXIT_USAGE, fail, load_settings
+from worker.commands.own_files import sha256_of
 from worker.commands.prerequisites import demand
 
-SCHEME = "gs://"
 MOST_ID_CHARACTERS = 80
 DIGEST_CHARACTERS = 12
 UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
@@ -57,14 +57,9 @@ async def upload_file(path: Path, project: str, bucket: str, video_id: str) -> s
     from worker.adapters.gcs import open_object_store  # noqa: PLC0415 - Google's client, for local files alone
     from worker.ports import ObjectRef  # noqa: PLC0415 - the same
 
-    digest = (await asyncio.to_thread(_digest, path))[:DIGEST_CHARACTERS]
+    digest = (await asyncio.to_thread(sha256_of, path))[:DIGEST_CHARACTERS]
     ref = ObjectRef(bucket, f"{video_id}/{digest}{UNFIT.sub('', path.suffix)}")
     media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     async with open_object_store(project=project) as store:
         await store.upload_file(path, ref, media_type)
     return ref.uri
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

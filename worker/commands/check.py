@@ -65,7 +65,8 @@ async def _everything(settings: Settings) -> AsyncIterator[Finding]:
 def running_worker(health: dict[str, Any]) -> Finding:
     """Report the fuse and the readiness of a worker that already runs here, from its `/health`."""
     fuse = health.get("fuse") or {"state": "unknown, it is still starting", "failures_in_a_row": 0}
-    detail = f"{health.get('status')}; fuse {fuse['state']}, {fuse['failures_in_a_row']} failures in a row"
+    failures = fuse["failures_in_a_row"]
+    detail = f"{health.get('status')}; fuse {fuse['state']}, {failures} failure{'s' * (failures != 1)} in a row"
     reasons = dict.fromkeys(filter(None, (health.get("reason"), fuse.get("reason"))))
     return Finding(
         name=f"running worker {health.get('worker')}",

@@ -22,7 +22,7 @@ from worker.app.recogniser import demand_engine, may_do_without_gpu
 from worker.commands.audio_file import upload_file, video_id_of
 from worker.commands.console import fail, load_settings, out, say
 from worker.commands.emulators import local_model
-from worker.commands.health import OK, fetch
+from worker.commands.health import OK, USUAL_PORT, fetch
 from worker.commands.page import served
 from worker.embedded.local_cloud import AUDIO_BUCKET, JOBS_TOPIC, PROJECT, LocalCloud, local_cloud
 from worker.errors import WorkerError
@@ -66,7 +66,8 @@ def dev(root: Path, ports: Ports, *, opens_browser: bool) -> None:
             with _worker(root, health_url) as worker, served(pages, ports.page, opens_browser=opens_browser):
                 say(f"servers Pub/Sub {cloud.pubsub_target}, Cloud Storage {cloud.storage_url}")
                 say(f"objects {root / 'gcs'}")
-                say(f'other terminals: eval "$(klipstream-worker emulators --env{_port_options(cloud)})"')
+                exports = f'eval "$(klipstream-worker emulators --env{_port_options(cloud)})"{_health_port(health_url)}'
+                say(f"other terminals: {exports}")
                 say(f"worker loading {_model()}; its log: {root / LOG_NAME}")
                 if _wait_ready(worker, health_url):
                     took = f" after {time.monotonic() - started:.1f} s; health {health_url}"
@@ -93,6 +94,12 @@ def _port_options(cloud: LocalCloud) -> str:
     options = (("--pubsub-port", cloud.pubsub_target, "8085"), ("--storage-port", cloud.storage_url, "4443"))
     ports = [(name, address.rpartition(":")[2], usual) for name, address, usual in options]
     return "".join(f" {name} {port}" for name, port, usual in ports if port != usual)
+
+
+def _health_port(health_url: str) -> str:
+    """Return the export for `top` and `health`, where they would look for the worker at another port."""
+    port = health_url.rpartition(":")[2]
+    return "" if port == USUAL_PORT else f"; export HEALTH_PORT={port}"
 
 
 def _model() -> str:

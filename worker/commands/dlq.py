@@ -46,7 +46,7 @@ def show_all(selection: Selection, *, most: int, as_json: bool, by_code: bool = 
             print_fitted(groups(entries, desk.now) if by_code else table(entries, desk.now))
         if entries and not by_code:
             print_fitted("", counts(entries))
-        print_fitted(cell(f"{len(entries)} dead letter(s); {BEST_EFFORT}"))
+        print_fitted(cell(f"{len(entries)} dead letter{'s' * (len(entries) != 1)}; {BEST_EFFORT}"))
         return 0
 
     with_desk(show, selection, most, with_messages=as_json)

@@ -113,8 +113,8 @@ def _check_codes(wanted: Collection[str], counts: Mapping[str, int]) -> None:
             note(f"no dead letter has the code {code}; there are: {there_are}")
             continue
         like = get_close_matches(code, {*counts, *known_codes()}, n=1)
-        meant = f"did you mean {like[0]}? " if like else ""
-        fail(f"no such code: {code}; {meant}There are: {there_are}", EXIT_USAGE)
+        meant = f"did you mean {like[0]}? There" if like else "there"
+        fail(f"no such code: {code}; {meant} are: {there_are}", EXIT_USAGE)
 
 
 def with_desk(

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from schemas.decoding import load_object
 from worker.commands.console import cell, line
-from worker.commands.tables import NOTHING, Card, Field, FittedTable, span
+from worker.commands.tables import NOTHING, Card, Field, FittedTable, age
 from worker.core.dead_letters.entries import DeadLetterEntry, Letter, Origin, histogram, short_ids
 from worker.core.dead_letters.remedies import remedy_of
 from worker.core.dead_letters.replay import Refusal, ReplayRules, plan
@@ -47,7 +47,7 @@ def table(entries: Sequence[DeadLetterEntry], now: datetime) -> FittedTable:
             entry.code,
             entry.reason,
             remedy_of(entry),
-            span(entry.age(now)),
+            age(entry.age(now)),
             str(entry.attempts or NOTHING),
             str(entry.run),
             entry.video_id or NOTHING,
@@ -69,7 +69,7 @@ def groups(entries: Sequence[DeadLetterEntry], now: datetime) -> Group:
     shown: list[RenderableType] = []
     for group in groups_of(entries, now):
         replay = f"{PROGRAM} replay --code {shlex.quote(group['code'])} --execute"
-        ages = f"newest {span(group['newest_seconds'])}, oldest {span(group['oldest_seconds'])}"
+        ages = f"newest {age(group['newest_seconds'])}, oldest {age(group['oldest_seconds'])}"
         facts = (
             ("letters", str(group["letters"])),
             ("ages", ages),
@@ -95,10 +95,10 @@ def letter_card(entry: DeadLetterEntry, letter: Letter, short: str, now: datetim
     """Return what one letter is, why, what to do about it, and the commands that do it."""
     name = shlex.quote(short)
     decision = plan(entry, letter, ReplayRules(), now)
-    kind = "deliveries" if entry.origin is Origin.POLICY else "attempts"
-    tries = f"{entry.attempts} {kind if entry.attempts != 1 else 'attempt'}"
+    one, many = ("delivery", "deliveries") if entry.origin is Origin.POLICY else ("attempt", "attempts")
+    tries = f"{entry.attempts} {one if entry.attempts == 1 else many}"
     if letter.crashes:
-        tries += f", {letter.crashes} crashes"
+        tries += f", {letter.crashes} crash{'es' * (letter.crashes != 1)}"
     replays = f"{PROGRAM} replay {name} --execute"
     facts: list[tuple[str, str | Text]] = [
         ("dead letter", entry.dead_letter_id),
@@ -109,7 +109,7 @@ def letter_card(entry: DeadLetterEntry, letter: Letter, short: str, now: datetim
         ("job", entry.job_id or NOTHING),
         ("video", entry.video_id or NOTHING),
         *_asked_for(letter.data),
-        ("failed", f"{entry.failed_at:%Y-%m-%d %H:%M:%S} UTC, {span(entry.age(now))} ago"),
+        ("failed", f"{entry.failed_at:%Y-%m-%d %H:%M:%S} UTC, {age(entry.age(now))} ago"),
         ("first seen", f"{letter.first_seen:%Y-%m-%d %H:%M:%S} UTC" if letter.first_seen else NOTHING),
         ("worker", letter.worker or NOTHING),
         ("tries", tries if entry.attempts else NOTHING),

@@ -27,7 +27,8 @@ def emulators(
             else:
                 print("# paste into every other terminal; then: klipstream-worker run")
                 print(_exports(cloud), flush=True)
-                print(f"# serving until Ctrl-C; the objects are files in {root.resolve()}", flush=True)
+                print("# serving until Ctrl-C; upload objects, do not copy files into their folder:", root.resolve())
+                sys.stdout.flush()
             signal.pause()
     except KeyboardInterrupt:
         if not as_json:

@@ -10,6 +10,8 @@ from schemas.text import plain, plain_lines
 
 OK = 200
 TIMEOUT_SECONDS = 5.0
+USUAL_PORT = "8080"
+ADVICE = "start a worker there, or name another URL"
 
 
 def health(url: str | None, page: str, *, as_json: bool = False) -> None:
@@ -19,7 +21,7 @@ def health(url: str | None, page: str, *, as_json: bool = False) -> None:
         status, body = fetch(f"{address}/{page}")
     except (OSError, HTTPException) as exc:
         reason = getattr(exc, "strerror", None) or exc
-        print(plain(f"no answer from {address} ({reason}): start a worker there, or name another URL"), file=sys.stderr)
+        print(plain(f"no answer from {address} ({reason}): {ADVICE}"), file=sys.stderr)
         raise SystemExit(1) from exc
     if as_json or not sys.stdout.isatty() or not _print_card(page, body):
         print(plain_lines(body.decode(errors="replace").rstrip()))
@@ -39,7 +41,7 @@ def _print_card(page: str, body: bytes) -> bool:
 
 def own_url() -> str:
     """Return the address of the worker from the environment. Exits if HEALTH_PORT is 0, any free port."""
-    port = os.environ.get("HEALTH_PORT") or "8080"
+    port = os.environ.get("HEALTH_PORT") or USUAL_PORT
     host = os.environ.get("HEALTH_HOST") or "127.0.0.1"
     if port == "0":
         print("HEALTH_PORT is 0: name the URL that the worker logged as health.listening", file=sys.stderr)

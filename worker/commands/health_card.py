@@ -8,7 +8,7 @@ from rich.text import Text
 
 from worker.app.page.health_document import HealthDocument, UrgentFacts, read_health
 from worker.commands.console import cell, line
-from worker.commands.tables import NOTHING, Card, bar, span
+from worker.commands.tables import NOTHING, Card, age, bar
 
 GIB = 1024**3
 COLOURS = {"healthy": "bold green", "loading": "bold yellow", "stopping": "bold yellow"}
@@ -38,7 +38,7 @@ def card_of(health: HealthDocument, document: Mapping[str, Any]) -> Card:
         *(("", line(bar(job.audio_seconds_done, job.audio_seconds).plain, f"  {job.job_id}")) for job in jobs.running),
         ("backlog", _backlog(health)),
         *((("urgent", _urgent(health.urgent)),) if health.urgent else ()),
-        ("since start", f"{span(health.uptime_seconds)}: {_sums(health)}"),
+        ("since start", f"{age(health.uptime_seconds)}: {_sums(health)}"),
         ("last job", _last_job(health)),
         ("model", f"{health.model.name} on {health.model.device}" if health.model else NOTHING),
         *(("GPU", _gpu(gpu)) for gpu in health.gpu.devices),
@@ -61,7 +61,7 @@ def _live(document: Any) -> Card | None:
 def _backlog(of: HealthDocument | UrgentFacts) -> str:
     if of.backlog is None:
         return NOTHING
-    oldest = f", the oldest for {span(of.oldest_message_seconds)}" if of.oldest_message_seconds else ""
+    oldest = f", the oldest for {age(of.oldest_message_seconds)}" if of.oldest_message_seconds else ""
     return f"{of.backlog} message{'s' * (of.backlog != 1)} of {of.subscription}{oldest}"
 
 
@@ -88,7 +88,7 @@ def _last_job(health: HealthDocument) -> str:
         return NOTHING
     job = health.last_jobs[0]
     speed = f", {job.speed_ratio:.0f}x real time" if job.speed_ratio else ""
-    return f"{job.job_id or 'not a job'} {job.code or 'completed'} in {span(job.seconds)}{speed}"
+    return f"{job.job_id or 'not a job'} {job.code or 'completed'} in {job.seconds:.1f} s{speed}"
 
 
 def _gpu(gpu: Any) -> str:

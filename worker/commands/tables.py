@@ -154,8 +154,8 @@ def bar(done: float, whole: float | None, width: int = 10) -> Text:
     return Text.assemble(("━" * full, "green"), ("─" * (width - full), "dim"), f" {100 * share:3.0f} %")
 
 
-def span(seconds: float | timedelta | None) -> str:
-    """Return a length of time in its largest unit: `40 s`, `12 min`, `5 h`, `3 d`."""
+def age(seconds: float | timedelta | None) -> str:
+    """Return an age in its largest unit: `40 s`, `12 min`, `5 h`, `3 d`."""
     if seconds is None:
         return NOTHING
     left = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from schemas.text import plain_json
 from worker.commands.console import EXIT_FAILED, cell, line, out
-from worker.commands.health import fetch_health, own_url
+from worker.commands.health import ADVICE, fetch_health, own_url
 from worker.commands.tables import NOTHING, Field, FittedTable, bar, print_fitted
 
 PERCENT = 100
@@ -188,8 +188,9 @@ def _job(health: dict[str, Any], job: dict[str, Any]) -> tuple[str | Text, ...]:
 
 
 def _troubles(workers: Sequence[Seen]) -> list[Text]:
+    silent = [line((ADVICE, "yellow"))] if workers and not any(worker.health for worker in workers) else []
     troubled = [worker.health for worker in workers if worker.health and worker.health["reason"]]
-    return [line((f"{health['worker']}: {health['reason']}", "yellow")) for health in troubled]
+    return [*silent, *(line((f"{health['worker']}: {health['reason']}", "yellow")) for health in troubled)]
 
 
 def _sum(totals: Sequence[dict[str, float]], name: str) -> float:

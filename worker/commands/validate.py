@@ -25,6 +25,7 @@ from worker.adapters.audio import find_ffmpeg
 from worker.adapters.gcs import open_object_store
 from worker.app.sample import SPEECH
 from worker.commands.acceptance import Criterion, Trial, has_passed, judged
+from worker.commands.audio_file import located
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, load_settings, say
 from worker.commands.prerequisites import demand
 from worker.commands.submit import show
@@ -64,13 +65,14 @@ PROMISE_FIELDS = (
 class AcceptancePlan:
     """Jobs to send: every URI and every length of synthetic speech, by every method."""
 
-    uris: Sequence[str]
+    audio: Sequence[str]
+    """Addresses of objects, or files here, which are uploaded to `bucket`."""
     hours: Sequence[float]
     methods: Sequence[Method]
     copies: int
     at_once: int
     bucket: str | None
-    """Bucket for synthetic speech."""
+    """Bucket for synthetic speech and for files."""
     timeout_seconds: float
 
 
@@ -85,8 +87,9 @@ def validate(plan: AcceptancePlan, *, as_json: bool) -> None:
         fail("made speech needs a bucket to lie in: --bucket, or AUDIO_BUCKET", EXIT_USAGE)
     demand(settings.cloud, pubsub=True, storage=bool(plan.hours))
     warn_in_plain_text()
+    given = [located(audio, plan.bucket, f"{FOLDER}-{run}") for audio in plan.audio]
     speech = asyncio.run(_uploaded_speech(plan, settings.jobs.temp_dir, settings.cloud.project_id, run))
-    trials = list(_trials(plan, [*plan.uris, *speech], run))
+    trials = list(_trials(plan, [*given, *speech], run))
     _carry_out(trials, plan, settings.cloud, as_json=as_json)
     criteria = judged(trials)
     if as_json:
@@ -168,7 +171,7 @@ def _show(trials: Sequence[Trial], criteria: Sequence[Criterion]) -> None:
     kept = sum(criterion.passed is True for criterion in criteria)
     broken = sum(criterion.passed is False for criterion in criteria)
     colour, untold = ("green" if has_passed(criteria) else "red"), len(criteria) - kept - broken
-    say((f"{kept} kept, {broken} broken", colour), f", {untold} without a figure ({len(trials)} in all)")
+    say((f"{kept} kept, {broken} broken", colour), f", {untold} without a figure (jobs: {len(trials)})")
 
 
 def _job_table(trials: Sequence[Trial]) -> FittedTable:

@@ -65,7 +65,7 @@ def test_a_terminal_gets_a_card_and_the_status_of_the_answer() -> None:
         "33 %  j1",
         "17 messages of jobs, the oldest for 2 min",
         "2 min: 9 jobs done, 1 failed, 200x, $0.0500, fallback 5.0 %",
-        "j0 completed in 9 s, 200x real time",
+        "j0 completed in 9.0 s, 200x real time",
         "parakeet on NVIDIA L4",
         "NVIDIA L4, 83 % busy, 61 °C, 6.0 of 24 GiB",
         "3.0 of 8.0 GiB free in /tmp",

@@ -30,7 +30,7 @@ from worker.commands import accuracy_figures, canary, costs, demo, dlq_view, top
 from worker.commands.acceptance import Trial, judged
 from worker.commands.accuracy_figures import ManifestEntry, score
 from worker.commands.health_card import shown
-from worker.commands.tables import Card, Field, FittedTable, bar, print_fitted, span
+from worker.commands.tables import Card, Field, FittedTable, age, bar, print_fitted
 from worker.core.costs.canary import Judgement
 from worker.core.costs.report import report
 from worker.core.dead_letters.entries import DeadLetterEntry, entry_of, read
@@ -269,6 +269,6 @@ def test_a_bar_shows_the_share_that_is_done() -> None:
 def test_spans_are_in_their_largest_unit() -> None:
     seconds = (0.4, 59, 60, 3600, 7200, 47 * 3600, 172_800)
 
-    assert [span(one) for one in seconds] == ["0 s", "59 s", "1 min", "60 min", "2 h", "47 h", "2 d"]
-    assert span(timedelta(minutes=5)) == "5 min"
-    assert span(None) == "-"
+    assert [age(one) for one in seconds] == ["0 s", "59 s", "1 min", "60 min", "2 h", "47 h", "2 d"]
+    assert age(timedelta(minutes=5)) == "5 min"
+    assert age(None) == "-"

@@ -65,6 +65,8 @@ def test_workers_that_load_or_do_not_answer_are_shown_as_that() -> None:
     assert "http://gone:1" in picture
     assert "no answer" in picture
     assert "the model is being loaded" in picture
+    assert "start a worker" not in picture
+    assert "start a worker" in shown(Seen(url="http://gone:1", health=None))
 
 
 def test_one_look_is_printed(capsys: Any) -> None:

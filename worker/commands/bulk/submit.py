@@ -109,7 +109,9 @@ def _begun(plan: BulkPlan, source: "BucketRows | FileRows") -> Iterator[Row | Ba
     if (first := next(rows, None)) is not None:
         return chain([first], rows)
     if isinstance(source, BucketRows):
-        fail(f"{plan.pattern}: no audio is there; {source.seen:,} other objects match")
+        above, star, _ = plan.pattern.partition("*")
+        wider = f"; {above.rpartition('/')[0]}/ takes everything below it, in folders too" if star else ""
+        fail(f"{plan.pattern}: no audio is there; {source.seen:,} other objects match{'' if source.seen else wider}")
     return fail(f"{plan.file} names columns and holds no row", EXIT_USAGE)
 
 

@@ -52,7 +52,7 @@ def follow(
     Jobs that ended before the subscription was made are found in the state bucket.
     """
     if waiting := journal.counts().get(None):
-        note(f"waiting for {waiting:,} jobs; Ctrl-C ends the wait and not the jobs")
+        note(f"waiting for {waiting:,} job{'s' * (waiting != 1)}; Ctrl-C ends the wait and not the jobs")
     try:
         with progress() as shown:
             if cloud.state_bucket:
