@@ -25,6 +25,7 @@ from worker.commands.prerequisites import demand
 from worker.settings import CloudSettings
 from worker.telemetry.logs import warn_in_plain_text
 
+BLOCK_BYTES = 1 << 20
 MOST_SHOWN = 50
 """Bad rows that are printed; `--json` has all of them."""
 RATE = re.compile(r"(\d+(?:\.\d+)?)(?:/(s|min|h))?")
@@ -66,7 +67,7 @@ def submit_many(plan: BulkPlan) -> None:
         if plan.waits and not plan.is_dry:
             own = own_subscription(project_id=cloud.project_id, topic=topic)
             subscription = stack.enter_context(own)
-        counts = _publish(plan, cloud, rows, journal, pace)
+        counts = _publish(plan, cloud, source, rows, journal, pace)
         _remark(source, counts)
         is_fine = not counts.bad
         if subscription:
@@ -97,10 +98,17 @@ class FileRows:
     """Rows of a file."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self._lines = path, 0
 
     def __iter__(self) -> Iterator[Row | BadRow]:
+        if self.path.is_file():
+            with self.path.open("rb") as file:
+                self._lines = sum(block.count(b"\n") for block in iter(lambda: file.read(BLOCK_BYTES), b""))
         return rows_of(self.path)
+
+    def share(self, row: int) -> float | None:
+        """Return the share of the file before the row; None where the file cannot be read twice."""
+        return min(1.0, row / self._lines) if self._lines else None
 
 
 def _begun(plan: BulkPlan, source: "BucketRows | FileRows") -> Iterator[Row | BadRow]:
@@ -116,7 +124,12 @@ def _begun(plan: BulkPlan, source: "BucketRows | FileRows") -> Iterator[Row | Ba
 
 
 def _publish(
-    plan: BulkPlan, cloud: CloudSettings, rows: Iterator[Row | BadRow], journal: Journal, pace: float | None
+    plan: BulkPlan,
+    cloud: CloudSettings,
+    source: "BucketRows | FileRows",
+    rows: Iterator[Row | BadRow],
+    journal: Journal,
+    pace: float | None,
 ) -> RowCounts:
     counts, began = RowCounts(), time.monotonic()
     topic = f"projects/{cloud.project_id}/topics/{cloud.jobs_topic}"
@@ -134,7 +147,7 @@ def _publish(
         try:
             for outcome in submission.run(rows, counts):
                 _show(plan, outcome, counts)
-                show(_numbers(plan, counts), None)
+                show(_numbers(plan, counts), source.share(outcome.row) if isinstance(source, FileRows) else None)
             is_whole = True
         finally:
             if counts.rows and not is_whole:
