@@ -25,7 +25,7 @@ from worker.core.jobs.routing import Route
 from worker.core.jobs.tasks import together
 from worker.core.transcript.gaps import holes
 from worker.core.transcript.planning import Chunk
-from worker.core.transcript.quality import failed_gates, other_cuts
+from worker.core.transcript.quality import Gate, failed_gates, other_cuts
 from worker.errors import (
     DeepgramDown,
     DeepgramNotConfigured,
@@ -190,7 +190,7 @@ class Ladder:
     async def _parakeet_twice(self, chunk: Chunk, meter: _Meter) -> tuple[Checkpoint, tuple[str, ...]]:
         """Recognise the chunk, with other cuts if the first ones gave doubtful words; return failed gates too."""
         with self._step("parakeet", chunk):
-            finished = await self._parakeet(chunk, chunk.windows, meter)
+            finished = await self._parakeet(chunk, chunk.windows, meter, self._keyterms)
         finished = await self._mended(chunk, finished, meter)
         if not (failed := await asyncio.to_thread(gates_failed_by, chunk, finished)):
             return await self._paid_holes(chunk, finished), ()
@@ -198,7 +198,9 @@ class Ladder:
         for gate in failed:
             GATE_FAILURES.add(gate=gate)
         with self._step("parakeet_other_cuts", chunk):
-            again = await self._parakeet(chunk, other_cuts(chunk), meter)
+            # Boosting may be what made a keyterm loop.
+            keyterms = () if Gate.REPETITION.value in failed else self._keyterms
+            again = await self._parakeet(chunk, other_cuts(chunk), meter, keyterms)
         again = await self._mended(chunk, again, meter)
         if failed := await asyncio.to_thread(gates_failed_by, chunk, again):
             return again, failed
@@ -208,7 +210,9 @@ class Ladder:
         if not (found := await asyncio.to_thread(holes, chunk, finished.windows)):
             return finished
         with self._step("parakeet_gaps", chunk):
-            return await mending.mend(chunk, finished, found, lambda span: self._recognise_window(chunk, span, meter))
+            return await mending.mend(
+                chunk, finished, found, lambda span: self._recognise_window(chunk, span, meter, self._keyterms)
+            )
 
     async def _paid_holes(self, chunk: Chunk, mended: Checkpoint) -> Checkpoint:
         """Deepgram for the holes that Parakeet could not mend, in a chunk that passes the gates without them."""
@@ -269,10 +273,14 @@ class Ladder:
             chunk, "deepgram", windows, request_id=answer.request_id, billed_seconds=answer.billed_seconds
         )
 
-    async def _parakeet(self, chunk: Chunk, spans: Sequence[WindowSpan], meter: _Meter) -> Checkpoint:
+    async def _parakeet(
+        self, chunk: Chunk, spans: Sequence[WindowSpan], meter: _Meter, keyterms: tuple[str, ...]
+    ) -> Checkpoint:
         try:
             async with together() as group:
-                recognising = [group.create_task(self._recognise_window(chunk, span, meter)) for span in spans]
+                recognising = [
+                    group.create_task(self._recognise_window(chunk, span, meter, keyterms)) for span in spans
+                ]
         except WorkerError:
             self._health.record_failure()
             raise
@@ -280,10 +288,12 @@ class Ladder:
         windows = (WindowTranscript(span, task.result().words) for span, task in zip(spans, recognising, strict=True))
         return _checkpoint(chunk, "parakeet", tuple(windows))
 
-    async def _recognise_window(self, chunk: Chunk, span: WindowSpan, meter: _Meter) -> Recognition:
+    async def _recognise_window(
+        self, chunk: Chunk, span: WindowSpan, meter: _Meter, keyterms: tuple[str, ...]
+    ) -> Recognition:
         try:
             said = await self._recogniser.recognise(
-                chunk.samples_of(span), self._job_id, keyterms=self._keyterms, team_id=self._team_id
+                chunk.samples_of(span), self._job_id, keyterms=keyterms, team_id=self._team_id
             )
         except EngineError as exc:
             meter.engine_seconds += exc.engine_seconds

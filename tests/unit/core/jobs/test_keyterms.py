@@ -1,12 +1,14 @@
 """Keyterms of a job, from its message to its events, checkpoints and bill."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from schemas.events import CompletedEvent, CostEvent
+from schemas.speech import Word
 from schemas.state import Checkpoint
 from tests.support.jobs.harness import PRICES, JobsRoom, OnlySlot, speech
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
@@ -52,6 +54,29 @@ async def test_windows_get_the_keyterms_that_have_a_sound(tmp_path: Path) -> Non
     await completed(JobsRoom(tmp_path, recogniser=engine), keyterms=["Zed", ".*", "Harbor Nine"])
 
     assert set(engine.keyterms) == {("Harbor Nine", "Zed")}
+
+
+class LoopingRecogniser(RecordingRecogniser):
+    """Writes a keyterm three times into the first long pause of every window that has keyterms."""
+
+    async def recognise(
+        self, samples: Pcm, job_id: str, *, keyterms: tuple[str, ...] = (), team_id: str = ""
+    ) -> Recognition:
+        heard = await super().recognise(samples, job_id, keyterms=keyterms, team_id=team_id)
+        pauses = (one.end_seconds for one, two in pairwise(heard.words) if two.start_seconds - one.end_seconds > 0.9)
+        if not keyterms or (start := next(pauses, None)) is None:
+            return heard
+        loop = (Word(keyterms[0], start + 0.2 * count, start + 0.2 * count + 0.1, 0.9) for count in range(1, 4))
+        return replace(heard, words=tuple(sorted((*heard.words, *loop), key=lambda word: word.start_seconds)))
+
+
+async def test_windows_with_a_keyterm_in_a_loop_are_recognised_again_without_keyterms(tmp_path: Path) -> None:
+    engine = LoopingRecogniser()
+
+    event = await completed(JobsRoom(tmp_path, recogniser=engine), keyterms=["Zed"])
+
+    assert set(engine.keyterms) == {("Zed",), ()}
+    assert event.transcription_metadata.keyterms_found == ()
 
 
 async def test_the_event_says_which_keyterms_were_found_and_which_had_no_effect(tmp_path: Path) -> None:
