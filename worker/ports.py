@@ -255,6 +255,8 @@ class EngineFacts:
     uses_gpu: bool
     languages: frozenset[str]
     """Primary BCP-47 subtags the model was trained on, lower case."""
+    is_calibrated: bool = False
+    """True where confidences are measured probabilities of being right; else they are those of the weakest pieces."""
     keyterm_fingerprint: str = ""
     """Changes whenever the same keyterms could give other words, as with their weight; part of checkpoint keys of jobs
     with keyterms. Empty: the engine ignores keyterms."""

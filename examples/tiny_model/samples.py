@@ -2,9 +2,10 @@
 
     python samples.py demo FOLDER      three conversations in three formats, each with its transcript as JSON
     python samples.py bank FOLDER      single utterances, one file a voice, with an index as JSON
+    python samples.py calibration FOLDER    20 minutes to fit confidences on, in other voices, with a manifest
 
-Texts are drawn in one go and taken as they come; only those that the model has met are left out. Two seeds keep the
-two sets apart from each other and from the corpora.
+Texts are drawn in one go and taken as they come; only those that the model has met are left out, and for `calibration`
+those of the bank. Seeds keep the sets apart from each other and from the corpora.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from voices import SAMPLE_RATE_HZ, EspeakVoice, FliteVoice, Samples, Synthesiser, Voice
 
-DEMO_SEED, BANK_SEED = 20_261_101, 20_261_102
+DEMO_SEED, BANK_SEED, CALIBRATION_SEED = 20_261_101, 20_261_102, 20_261_103
 BANK_CLIPS_A_VOICE = 28
 BANK_GAP_SECONDS = 0.25  # keeps a codec's smear of one clip out of the next
 BANK_KBIT = 48
@@ -41,6 +42,12 @@ ESPEAK_VOICES = {
     "midlands": "en-gb-x-gbcwmd",
 }
 SPEAKERS = [*ESPEAK_VOICES, "rms"]
+CALIBRATION_VOICES = [
+    "benjamin", "boris", "caleb", "antonio", "Marco", "marcelo", "quincy", "max",
+    "sandro", "victor", "steph2", "Hugo", "iven", "anika", "miguel", "rob",
+]  # fmt: skip
+CALIBRATION_CLIPS_A_VOICE = 24
+BANK_INDEX = Path(__file__).parents[2] / "tests" / "data" / "speech" / "index.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +92,7 @@ def voice_of(speaker: str, rng: random.Random) -> Voice:
     """Return the speaker's voice at a random speed."""
     if speaker == "rms":
         return FliteVoice(name="rms", stretch=rng.uniform(0.9, 1.2))
-    return EspeakVoice(name=ESPEAK_VOICES[speaker], words_per_minute=rng.randint(125, 185))
+    return EspeakVoice(name=ESPEAK_VOICES.get(speaker, f"en-us+{speaker}"), words_per_minute=rng.randint(125, 185))
 
 
 def new_texts(rng: random.Random) -> Iterator[str]:
@@ -179,6 +186,21 @@ def write_bank(folder: Path) -> None:
     _write_index(folder / "index.json", {"files": {speaker: f"{speaker}.opus" for speaker in tapes}}, utterances)
 
 
+def write_calibration(folder: Path) -> None:
+    """Write speech in voices and of texts that neither the model nor the tests have, in random turns."""
+    rng, tape = random.Random(CALIBRATION_SEED), Tape(Synthesiser())
+    tested = {utterance["text"] for utterance in json.loads(BANK_INDEX.read_text())["utterances"]}
+    speakers = CALIBRATION_VOICES * CALIBRATION_CLIPS_A_VOICE
+    rng.shuffle(speakers)
+    texts = (text for text in new_texts(rng) if text not in tested)
+    for text, speaker in zip(texts, speakers, strict=False):
+        tape.pause(rng.uniform(0.3, 2.5))
+        tape.say(text, speaker, rng)
+    encode(tape.pcm(), folder / "calibration.wav", ())
+    line = {"audio_filepath": "calibration.wav", "text": " ".join(one.text for one in tape.utterances)}
+    (folder / "manifest.jsonl").write_text(json.dumps(line) + "\n")
+
+
 def _write_index(path: Path, described: dict[str, object], utterances: Sequence[Utterance]) -> None:
     """JSON with one line an utterance: a tenth of the lines that indentation makes."""
     head = json.dumps(described)[:-1]
@@ -187,9 +209,9 @@ def _write_index(path: Path, described: dict[str, object], utterances: Sequence[
 
 
 def main() -> None:
-    """Write one of the two sets."""
+    """Write one of the sets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sets: dict[str, Callable[[Path], None]] = {"demo": write_demo, "bank": write_bank}
+    sets: dict[str, Callable[[Path], None]] = {"demo": write_demo, "bank": write_bank, "calibration": write_calibration}
     parser.add_argument("set", choices=sets)
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()

@@ -25,6 +25,7 @@ torch = pytest.importorskip("torch")
 
 from worker.adapters.parakeet.child_process.model import open_engine  # noqa: E402  needs torch
 from worker.adapters.parakeet.child_process.pipeline import Pipeline, plan_of  # noqa: E402
+from worker.adapters.parakeet.loading.calibration_file import calibration_path  # noqa: E402
 from worker.adapters.parakeet.loading.device import open_device  # noqa: E402
 from worker.adapters.parakeet.loading.model_path import model_path  # noqa: E402
 from worker.adapters.parakeet.network.transcriber import Transcriber  # noqa: E402
@@ -141,6 +142,7 @@ def fingerprint_of(options: "EngineOptions") -> str:
 def test_other_weights_change_the_fingerprint_and_another_name_or_batch_size_does_not(tmp_path: Path) -> None:
     copy = tmp_path / "copy.nemo"
     copy.write_bytes(tiny_model_file().read_bytes())
+    calibration_path(copy).write_bytes(calibration_path(tiny_model_file()).read_bytes())
     changed = nemo_file(tmp_path / "changed.nemo", {"model_config.yaml": lambda config: config + b"# other\n"})
 
     first, same, narrower, other = (
@@ -155,6 +157,24 @@ def test_other_weights_change_the_fingerprint_and_another_name_or_batch_size_doe
 
     assert first == same == narrower
     assert first != other
+
+
+def test_a_calibration_changes_the_fingerprint_and_confidences_alone(
+    tmp_path: Path, speech_windows: tuple[Pcm, ...], alone: list[tuple[Word, ...]]
+) -> None:
+    bare = tmp_path / "bare.nemo"
+    bare.write_bytes(tiny_model_file().read_bytes())
+    options = replace(TINY_OPTIONS, model_name=str(bare))
+
+    facts = open_engine(options).ready().facts
+    network = tiny_transcriber()
+    network.calibrate(None)
+    (plain,) = network(speech_windows[:1])
+
+    assert not facts.is_calibrated
+    assert facts.model_fingerprint != fingerprint_of(TINY_OPTIONS)
+    assert [replace(word, confidence=0.0) for word in plain] == [replace(word, confidence=0.0) for word in alone[0]]
+    assert [word.confidence for word in plain] != [word.confidence for word in alone[0]]
 
 
 @pytest.mark.filterwarnings("ignore")  # NeMo's

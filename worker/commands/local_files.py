@@ -236,6 +236,7 @@ def _write(
         model_version=engine.model_fingerprint,
         model_arch=MODEL_ARCHITECTURE,
         extra_outputs=outputs.captions,
+        is_calibrated=engine.is_calibrated,
     )
     written, text = [], ""
     for artefact in render_artefacts(heard.words, info, heard.channels).files:

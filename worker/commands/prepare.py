@@ -1,4 +1,4 @@
-"""`prepare`: a model in the precision that it is used in, with its checksum note."""
+"""`prepare`: a model in the precision that it is used in, with its checksum note and its calibration."""
 
 from pathlib import Path
 from typing import Literal
@@ -17,11 +17,14 @@ def prepare(model: str, target: Path, precision: Precision) -> None:
     if target.suffix != ".nemo":
         fail(f"{target} must end in .nemo", EXIT_USAGE)
     demand_model(model)
+    from worker.adapters.parakeet.loading.calibration_file import copy_calibration  # noqa: PLC0415  # torch
     from worker.adapters.parakeet.loading.stored_precision import write_model  # noqa: PLC0415  # torch: seconds
     from worker.adapters.parakeet.network.config import UnsupportedModel  # noqa: PLC0415
 
+    source = model_path(model)
     try:
-        write_model(model_path(model), target, precision)
+        write_model(source, target, precision)
+        copy_calibration(source, target)
     except UnsupportedModel as exc:
         fail(f"{model}: {exc.reason}; only a model that the network knows can be written again")
     out().print(Text(f"{target}: {target.stat().st_size / 1e6:,.1f} MB in {precision}, with its checksum note"))

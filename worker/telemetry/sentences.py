@@ -82,6 +82,7 @@ SENTENCES: Mapping[str, str | tuple[str, ...]] = {
     "embedded_deepgram.started": "A stand-in for Deepgram serves on {url}, for development only",
     "embedded_gcs.started": "A stand-in for Cloud Storage serves on {url}, for development only",
     "embedded_pubsub.started": "A stand-in for Pub/Sub serves on {target}, in memory, for development only",
+    "engine.calibration_of_another_model": "{file} is the calibration of another model and is not used",
     "engine.doubted": (
         "Parakeet is in doubt and gets no jobs, {reason}",
         "Parakeet is in doubt and gets no jobs, after {failures_in_a_row} failures in a row",

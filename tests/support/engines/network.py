@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from worker.adapters.parakeet.loading.model_files import ModelFiles
+    from worker.adapters.parakeet.network.calibration import Calibration
     from worker.adapters.parakeet.network.passes import EncodedWindows, Parts
     from worker.adapters.parakeet.network.transcriber import Transcriber
 
@@ -22,13 +23,21 @@ def tiny_files() -> "ModelFiles":
     return open_model_files(Path(tiny_model_file()))
 
 
+@cache
+def tiny_calibration() -> "Calibration | None":
+    from worker.adapters.parakeet.loading.calibration_file import read_calibration  # noqa: PLC0415  torch
+    from worker.adapters.parakeet.loading.fingerprint import weights_sum  # noqa: PLC0415  torch
+
+    return read_calibration(tiny_model_file(), weights_sum(tiny_model_file()))
+
+
 def tiny_transcriber(*, batch_windows: int = 8, threads: int = 1, keyterm_weight: float = 3.5) -> "Transcriber":
     import torch  # noqa: PLC0415
 
     from worker.adapters.parakeet.network.transcriber import Transcriber  # noqa: PLC0415  torch
 
     torch.set_num_threads(1)
-    return Transcriber(
+    transcriber = Transcriber(
         tiny_files(),
         torch.device("cpu"),
         torch.float32,
@@ -36,6 +45,8 @@ def tiny_transcriber(*, batch_windows: int = 8, threads: int = 1, keyterm_weight
         threads=threads,
         keyterm_weight=keyterm_weight,
     )
+    transcriber.calibrate(tiny_calibration())
+    return transcriber
 
 
 def parts_of(transcriber: "Transcriber") -> "Parts":

@@ -286,8 +286,10 @@ class JobAttempt:
     @staticmethod
     def _author(phase: Transcribing, transcribed: Transcribed) -> Author:
         """Return the model that the transcript names, and its version; Deepgram states no version of its models."""
-        name = phase.model_name(transcribed.chunks)
-        return Author(name=name, version=phase.engine.model_fingerprint if name == phase.engine.model_name else name)
+        name, engine = phase.model_name(transcribed.chunks), phase.engine
+        if name != engine.model_name:
+            return Author(name=name, version=name)
+        return Author(name=name, version=engine.model_fingerprint, is_calibrated=engine.is_calibrated)
 
     # messages and result markers
 

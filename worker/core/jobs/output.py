@@ -38,6 +38,7 @@ class Author:
 
     name: str
     version: str
+    is_calibrated: bool = False
 
 
 class OutputWriter:
@@ -129,6 +130,7 @@ def _info(
         duration_seconds=transcribed.duration_seconds,
         model_name=author.name,
         model_version=author.version,
+        is_calibrated=author.is_calibrated,
         model_arch=MODEL_ARCHITECTURE,
         extra_outputs=frozenset(CAPTIONS[wanted] for wanted in job.outputs),
         engines=transcribed.engines,

@@ -47,6 +47,8 @@ class ArtefactInfo:
     model_arch: str
     extra_outputs: frozenset[Artefact] = frozenset()
     """`SRT`, `VTT` or both."""
+    is_calibrated: bool = False
+    """The model's confidences are measured probabilities."""
     engines: tuple[tuple[EngineRun, ...], ...] = ()
     """The engines of the words of each channel, or of the mix."""
 
@@ -83,4 +85,5 @@ def _metadata(info: ArtefactInfo) -> deepgram_json.ResponseMetadata:
         model_name=info.model_name,
         model_version=info.model_version,
         model_arch=info.model_arch,
+        is_calibrated=info.is_calibrated,
     )

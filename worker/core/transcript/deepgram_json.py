@@ -27,6 +27,7 @@ class ResponseMetadata:
     model_name: str
     model_version: str
     model_arch: str
+    is_calibrated: bool = False
 
 
 def transcript_json(
@@ -55,6 +56,8 @@ def _metadata(metadata: ResponseMetadata, channels: int) -> _Json:
     model = str(uuid.uuid5(uuid.NAMESPACE_URL, f"klipstream:model:{metadata.model_name}:{metadata.model_version}"))
     created = metadata.created_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     info = {"name": metadata.model_name, "version": metadata.model_version, "arch": metadata.model_arch}
+    if metadata.is_calibrated:
+        info["confidence"] = "calibrated"
     return {
         "transaction_key": "deprecated",
         "request_id": metadata.request_id,

@@ -1,9 +1,11 @@
+from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.speech import Word
+from worker.adapters.parakeet.network.calibration import Calibration
 from worker.adapters.parakeet.network.words import Token, words_of
 
 
@@ -75,3 +77,14 @@ def test_words_hold_every_piece_in_order_with_times_that_make_sense(
     assert all(0 <= word.start_seconds <= word.end_seconds <= window_seconds for word in words)
     assert all(0 <= word.confidence <= 1 for word in words)
     assert all(a.start_seconds <= b.start_seconds for a, b in pairwise(words))
+
+
+def test_a_calibration_changes_confidences_alone() -> None:
+    tokens = (Token("▁win", 3, 1, 0.9), Token("dow", 4, 2, 0.8), Token(".", 6, 0, 0.1), Token("▁a", 8, 1, 0.6))
+    calibration = Calibration(temperature=2.0, near=0.3, bias=-0.5)
+
+    plain = heard(*tokens)
+    calibrated = words_of(tokens, frame_seconds=0.08, window_seconds=10.0, calibration=calibration)
+
+    assert [replace(word, confidence=0.0) for word in calibrated] == [replace(word, confidence=0.0) for word in plain]
+    assert [word.confidence for word in calibrated] == calibration.confidences([(0.9, 0.8), (0.6,)])

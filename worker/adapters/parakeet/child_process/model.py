@@ -12,6 +12,7 @@ import torch
 
 from worker.adapters.machine.allocator import return_what_is_free
 from worker.adapters.parakeet.child_process.pipeline import Pipeline, Take, TwoStepModel, plan_of
+from worker.adapters.parakeet.loading.calibration_file import digest, read_calibration
 from worker.adapters.parakeet.loading.device import open_device
 from worker.adapters.parakeet.loading.fingerprint import model_fingerprint, weights_sum
 from worker.adapters.parakeet.loading.languages import known_languages
@@ -19,6 +20,7 @@ from worker.adapters.parakeet.loading.model_files import open_model_files
 from worker.adapters.parakeet.loading.model_path import model_path
 from worker.adapters.parakeet.loading.stored_precision import stored_precision
 from worker.adapters.parakeet.network.boosting import BOOSTING_VERSION
+from worker.adapters.parakeet.network.calibration import Calibration
 from worker.adapters.parakeet.network.config import UnsupportedModel
 from worker.adapters.parakeet.network.transcriber import WINDOWS_OF_A_BATCH, Transcriber
 from worker.adapters.parakeet.protocol import Done, EngineOptions, Ready
@@ -52,6 +54,10 @@ class _Model(TwoStepModel[Any], Protocol):
 
     def warm_up(self) -> None:
         """Run what the first window would otherwise wait for."""
+        ...
+
+    def calibrate(self, calibration: Calibration | None) -> None:
+        """Give words calibrated confidences from now on."""
         ...
 
 
@@ -130,13 +136,16 @@ def _open(options: EngineOptions) -> tuple[_Model, EngineFacts]:
                 model, languages = _by_nemo(options, unknown.reason, path, device, dtype)
         # Products of other sizes may add up in another order, and so give other last bits.
         arithmetic = f"{type(model).__name__}, blocks of {model.block_frames}"
-        fingerprint = model_fingerprint(summed.result(), dtype, arithmetic)
+        calibration = read_calibration(path, summed.result())
+        model.calibrate(calibration)
+        fingerprint = model_fingerprint(summed.result(), dtype, arithmetic + digest(calibration))
     facts = EngineFacts(
         model_name=options.model_name,
         model_fingerprint=fingerprint,
         device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         uses_gpu=device.type == "cuda",
         languages=options.languages or languages,
+        is_calibrated=calibration is not None,
         keyterm_fingerprint=f"boosting {BOOSTING_VERSION}, weight {options.keyterm_weight}",
     )
     return model, facts

@@ -10,6 +10,9 @@ from worker.adapters.parakeet.loading.checksum_note import UnusualFileError, not
 
 log = structlog.get_logger()
 
+CALIBRATION = "calibration.json"
+"""Beside the weights, and not of them: it is in the fingerprint by itself."""
+
 DECODING_VERSION = "4"
 """Part of every fingerprint: raised when a change of ours can give the same audio other words."""
 
@@ -22,7 +25,11 @@ def model_fingerprint(weights_sum: str, dtype: torch.dtype, engine: str) -> str:
 def weights_sum(model: Path) -> str:
     """Return the SHA-256, hex, of a `.nemo` file, from its note where there is one, or of a folder's files."""
     if model.is_dir():
-        sums = (f"{file.name} {sum_of(file)}" for file in sorted(model.iterdir()) if file.is_file())
+        sums = (
+            f"{file.name} {sum_of(file)}"
+            for file in sorted(model.iterdir())
+            if file.is_file() and file.name != CALIBRATION
+        )
         return hashlib.sha256("\n".join(sums).encode()).hexdigest()
     try:
         return noted_sum(model)

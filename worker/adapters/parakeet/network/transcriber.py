@@ -15,6 +15,7 @@ from torch import Tensor
 
 from schemas.speech import Word
 from worker.adapters.parakeet.network.boosting import Keyterms, WindowTerms, window_terms
+from worker.adapters.parakeet.network.calibration import Calibration
 from worker.adapters.parakeet.network.capture import CudaCapture
 from worker.adapters.parakeet.network.config import SAMPLE_RATE_HZ, NetworkConfig
 from worker.adapters.parakeet.network.encoder import LONGEST_WINDOW_FRAMES, Encoder
@@ -198,6 +199,10 @@ class Transcriber:
     def windows_under_way(self) -> int:
         """Windows that keep the transcriber busy: some that are not answered yet, and some to begin meanwhile."""
         return self.decoded_windows + (self.windows_ahead if self._encodes_aside else self.batch_size)
+
+    def calibrate(self, calibration: Calibration | None) -> None:
+        """From now on give words calibrated confidences; None: those of their weakest pieces."""
+        self._decoder.calibration = calibration
 
     def warm_up(self) -> None:
         """Run what the first window would otherwise wait for, and on a GPU bound passes by the free memory.

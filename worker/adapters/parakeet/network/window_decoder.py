@@ -9,6 +9,7 @@ from torch import Tensor
 
 from schemas.speech import Word
 from worker.adapters.parakeet.network.boosting import Boost, Keyterms, WindowTerms
+from worker.adapters.parakeet.network.calibration import Calibration
 from worker.adapters.parakeet.network.capture import Capture
 from worker.adapters.parakeet.network.graphs import Report
 from worker.adapters.parakeet.network.layout import SLOT_FRAMES
@@ -59,6 +60,7 @@ class WindowDecoder:
         self._decoder, self._pieces, self._frame_seconds = decoder, tuple(pieces), frame_seconds
         self._most_windows, self._most_frames, self._keyterms = most_windows, most_frames, keyterms
         self._record_boosted: Callable[[Boost], None] | None = None
+        self.calibration: Calibration | None = None
 
     @torch.inference_mode()
     def tokens(
@@ -75,7 +77,12 @@ class WindowDecoder:
 
     def words(self, tokens: Sequence[Token], window_seconds: float) -> tuple[Word, ...]:
         """Return the words of a window of that length."""
-        return words_of(tokens, frame_seconds=self._frame_seconds, window_seconds=window_seconds)
+        return words_of(
+            tokens,
+            frame_seconds=self._frame_seconds,
+            window_seconds=window_seconds,
+            calibration=self.calibration,
+        )
 
     @torch.inference_mode()
     def record(self, capture: Capture, device: torch.device, dtype: torch.dtype, report: Report) -> None:

@@ -1,9 +1,10 @@
 """From decoded tokens to words with times: arithmetic, no model and no arrays."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from schemas.speech import Word
+from worker.adapters.parakeet.network.calibration import Calibration
 
 WORD_START = "▁"
 """SentencePiece's mark on the piece that begins a word."""
@@ -28,13 +29,30 @@ class Token:
         return not any(character.isalnum() for character in self.piece)
 
 
-def words_of(tokens: Sequence[Token], *, frame_seconds: float, window_seconds: float) -> tuple[Word, ...]:
+def words_of(
+    tokens: Sequence[Token], *, frame_seconds: float, window_seconds: float, calibration: Calibration | None = None
+) -> tuple[Word, ...]:
     """Join tokens into words: text as written, from the first piece's frame to the end of the last spoken one.
 
     Punctuation, which the model may emit long after the word, moves neither the word's end nor its confidence, which is
-    that of the weakest spoken piece. No word ends after the window.
+    that of the weakest spoken piece, or by the calibration where there is one. No word ends after the window.
     """
-    return tuple(_word(group, frame_seconds, window_seconds) for group in _groups(tokens) if _text(group))
+    groups = word_groups(tokens)
+    words = tuple(_word(group, frame_seconds, window_seconds) for group in groups)
+    if calibration is None:
+        return words
+    confidences = calibration.confidences([[token.confidence for token in spoken_tokens(group)] for group in groups])
+    return tuple(replace(word, confidence=found) for word, found in zip(words, confidences, strict=True))
+
+
+def word_groups(tokens: Sequence[Token]) -> list[list[Token]]:
+    """Return the tokens of each word."""
+    return [group for group in _groups(tokens) if _text(group)]
+
+
+def spoken_tokens(group: Sequence[Token]) -> Sequence[Token]:
+    """Return the tokens of a word without its punctuation; all of them where nothing else is there."""
+    return [token for token in group if not token.is_punctuation] or group
 
 
 def _groups(tokens: Sequence[Token]) -> Iterator[list[Token]]:
@@ -48,7 +66,7 @@ def _groups(tokens: Sequence[Token]) -> Iterator[list[Token]]:
 
 
 def _word(group: Sequence[Token], frame_seconds: float, window_seconds: float) -> Word:
-    spoken = [token for token in group if not token.is_punctuation] or group
+    spoken = spoken_tokens(group)
     end_frame = spoken[-1].frame + spoken[-1].frames
     return Word(
         text=_text(group),

@@ -11,6 +11,7 @@ import torch
 
 from schemas.speech import Word
 from worker.adapters.parakeet.network.boosting import Keyterms, WindowTerms, window_terms
+from worker.adapters.parakeet.network.calibration import Calibration
 from worker.adapters.parakeet.network.config import SAMPLE_RATE_HZ
 from worker.adapters.parakeet.network.passes import Samples
 from worker.adapters.parakeet.network.tdt_decoder import TdtDecoder
@@ -103,6 +104,10 @@ class NemoTranscriber:
     def block_frames(self) -> int | None:
         """None: products have the size of a window."""
         return None
+
+    def calibrate(self, calibration: Calibration | None) -> None:
+        """From now on give words calibrated confidences; None: those of their weakest pieces."""
+        self._decoder.calibration = calibration
 
     def warm_up(self) -> None:
         """Encode and decode a second of silence."""
