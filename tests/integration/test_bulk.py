@@ -2,10 +2,12 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -137,3 +139,25 @@ def test_ctrl_c_ends_a_bulk_command_with_its_numbers(cloud: Cloud, tmp_path: Pat
     told = output.read_text()
     assert "Traceback" not in told
     assert ("the same command again goes on from there" if stops_at == "submit" else "5,000 not ended") in told
+
+
+def test_a_terminal_gets_a_bar_that_makes_room_for_a_bad_row(cloud: Cloud, tmp_path: Path) -> None:
+    file = tmp_path / "jobs.csv"
+    rows = (f"gs://local-audio/{number}.mp3,{'doc' if number == 700 else 'srt'}\n" for number in range(1_500))
+    file.write_text("audio_uri,outputs\n" + "".join(rows))
+    terminal, its_end = pty.openpty()
+    environment = {**os.environ, **cloud.environment, "COLUMNS": "80", "TERM": "xterm-256color"}
+
+    words = [sys.executable, "-m", "worker", "submit", "--from", str(file)]
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=its_end, text=True) as process:
+        os.close(its_end)
+        shown = b""
+        with suppress(OSError):  # a terminal without a process at its other end
+            while part := os.read(terminal, 1 << 16):
+                shown += part
+        os.close(terminal)
+        printed, _ = process.communicate()
+
+    assert process.returncode == 1
+    assert b"\x1b[2K\x1b[31mbad\x1b[0m row 702: outputs.0: must be 'srt' or 'vtt' (got 'doc')\r\n" in shown
+    assert "1,499 submitted, 0 already there, 1 bad" in printed

@@ -16,7 +16,7 @@ from worker.commands.bulk.address import VideoIdFrom
 from worker.commands.bulk.bucket import BucketRows, is_valid_bucket
 from worker.commands.bulk.journal import Journal, open_journal
 from worker.commands.bulk.places import journal_of, place_of
-from worker.commands.bulk.progress import progress
+from worker.commands.bulk.progress import ProgressView, progress
 from worker.commands.bulk.publishing import RowCounts, RowOutcome, Submission, publisher_of
 from worker.commands.bulk.rows import BadRow, Row, rows_of
 from worker.commands.bulk.until_done import follow
@@ -134,7 +134,7 @@ def _publish(
     counts, began = RowCounts(), time.monotonic()
     topic = f"projects/{cloud.project_id}/topics/{cloud.jobs_topic}"
     with ExitStack() as stack:
-        show = stack.enter_context(progress())
+        shown = stack.enter_context(progress(as_json=plan.as_json))
         publish = None if plan.is_dry else publisher_of(stack.enter_context(publisher_client(None)), topic)
         submission = Submission(
             journal=journal,
@@ -146,8 +146,8 @@ def _publish(
         is_whole = False
         try:
             for outcome in submission.run(rows, counts):
-                _show(plan, outcome, counts)
-                show(_numbers(plan, counts), source.share(outcome.row) if isinstance(source, FileRows) else None)
+                _show(plan, outcome, counts, shown)
+                shown(_numbers(plan, counts), source.share(outcome.row) if isinstance(source, FileRows) else None)
             is_whole = True
         finally:
             if counts.rows and not is_whole:
@@ -156,14 +156,14 @@ def _publish(
     return counts
 
 
-def _show(plan: BulkPlan, outcome: RowOutcome, counts: RowCounts) -> None:
+def _show(plan: BulkPlan, outcome: RowOutcome, counts: RowCounts, shown: ProgressView) -> None:
     if plan.as_json:
         print(plain_json({name: value for name, value in asdict(outcome).items() if value}))
-    elif outcome.status == "bad":
-        if counts.bad <= MOST_SHOWN:
+    elif outcome.status == "bad" and counts.bad <= MOST_SHOWN:
+        with shown.aside():
             problem(f"{outcome.name or f'row {outcome.row}'}: {'; '.join(outcome.faults)}")
-        elif counts.bad == MOST_SHOWN + 1:
-            note("further bad rows are counted; --json prints every one")
+            if counts.bad == MOST_SHOWN:
+                note("further bad rows are only counted; --json prints every one")
 
 
 def _numbers(plan: BulkPlan, counts: RowCounts) -> str:

@@ -13,7 +13,7 @@ from worker.client import completions, own_subscription
 from worker.client.awaited import AwaitedJob
 from worker.commands.bulk.journal import COMPLETED, FAILED, Journal, open_journal
 from worker.commands.bulk.places import journal_of, place_of
-from worker.commands.bulk.progress import Show, progress
+from worker.commands.bulk.progress import ProgressView, progress
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, note, say
 from worker.commands.prerequisites import demand
 from worker.commands.submit import show
@@ -54,7 +54,7 @@ def follow(
     if waiting := journal.counts().get(None):
         note(f"waiting for {waiting:,} job{'s' * (waiting != 1)}; Ctrl-C ends the wait and not the jobs")
     try:
-        with progress() as shown:
+        with progress(as_json=as_json) as shown:
             if cloud.state_bucket:
                 asyncio.run(_look_up(journal, cloud, shown))
             else:
@@ -71,7 +71,7 @@ def follow(
     return set(counts) <= {COMPLETED}
 
 
-def _await(journal: Journal, events: Iterator[Event], shown: Show, *, as_json: bool) -> None:
+def _await(journal: Journal, events: Iterator[Event], shown: ProgressView, *, as_json: bool) -> None:
     counts = journal.counts()
     size, left = sum(counts.values()), counts.get(None, 0)
     while left and (event := next(events, None)) is not None:
@@ -79,7 +79,8 @@ def _await(journal: Journal, events: Iterator[Event], shown: Show, *, as_json: b
         if (identity := journal.identity_of(job_id)) is None:
             continue
         if as_json or isinstance(event, FailedEvent):
-            show(event, as_json=as_json)
+            with shown.aside():
+                show(event, as_json=as_json)
         if not AwaitedJob(job_id=job_id, identity=identity or None).ends_with(event):
             continue
         code = None if not isinstance(event, FailedEvent) else str(event.error.error_code)
@@ -87,7 +88,7 @@ def _await(journal: Journal, events: Iterator[Event], shown: Show, *, as_json: b
         shown(f"{left:,} of {size:,} jobs have not ended", 1 - left / size)
 
 
-async def _look_up(journal: Journal, cloud: CloudSettings, shown: Show) -> None:
+async def _look_up(journal: Journal, cloud: CloudSettings, shown: ProgressView) -> None:
     """Note the ends that the state bucket has. Raises `StorageServiceError`."""
     async with open_object_store(project=cloud.project_id) as store:
         files = StateFiles(store=store, bucket=cloud.state_bucket)
