@@ -380,6 +380,22 @@ def test_a_reader_that_has_gone_ends_every_command_without_a_word(places: Mappin
         assert (answer["code"], answer["err"]) == (141, ""), (name, answer)
 
 
+def test_output_in_ascii_escapes_what_it_cannot_hold(tmp_path: Path) -> None:
+    environment = surroundings(tmp_path, PYTHONPATH=str(ROOT), PYTHONIOENCODING="ascii")
+    done = subprocess.run(
+        [sys.executable, "-m", "worker", "top", "--once", "http://127.0.0.1:1/\u00fc"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "-----" in done.stdout
+    assert r"http://127.0.0.1:1/\xfc" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
 def test_output_that_a_full_disk_does_not_take_is_an_error_of_one_line(tmp_path: Path) -> None:
     for words in (["--version"], ["--help"], ["emulators", "--env"]):
         with Path("/dev/full").open("w") as full:

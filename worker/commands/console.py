@@ -22,6 +22,9 @@ from worker.settings import Settings, problems, read_settings
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
+IN_ASCII = str.maketrans("─━█▒·…", "--#:..")
+"""Our line art where the output's encoding is not Unicode; other characters are escaped there."""
+
 TextPart: TypeAlias = str | tuple[str, str]
 """Text, or text and its style."""
 
@@ -105,7 +108,8 @@ class _Guarded:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for segment in console.render(self._renderable, options):
-            yield segment if segment.control else Segment(plain_lines(segment.text), _unlinked(segment))
+            text = segment.text.translate(IN_ASCII) if options.ascii_only else segment.text
+            yield segment if segment.control else Segment(plain_lines(text), _unlinked(segment))
 
 
 def _unlinked(segment: Segment) -> Style | None:

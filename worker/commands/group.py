@@ -3,6 +3,7 @@
 Imports typer alone, so that help and usage errors stay fast.
 """
 
+import io
 import os
 import sys
 import traceback
@@ -76,6 +77,9 @@ def _in_words(*, debug: bool, context: Any = None) -> Iterator[None]:
 def run_to_exit(command_line: Callable[[], object]) -> None:
     """Run the command line and exit with its code; a reader that closed the pipe gets no message."""
     code: Any = 0
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 fails no command
     try:
         command_line()
     except SystemExit as exit_:
