@@ -120,7 +120,7 @@ def _begun(plan: BulkPlan, source: "BucketRows | FileRows") -> Iterator[Row | Ba
         above, star, _ = plan.pattern.partition("*")
         wider = f"; {above.rpartition('/')[0]}/ takes everything below it, in folders too" if star else ""
         fail(f"{plan.pattern}: no audio is there; {source.seen:,} other objects match{'' if source.seen else wider}")
-    return fail(f"{plan.file} names columns and holds no row", EXIT_USAGE)
+    return fail(f"{plan.file} holds no job")
 
 
 def _publish(
