@@ -43,7 +43,7 @@ class Sample:
 
 def samples() -> tuple[Sample, ...]:
     """Every conversation, by file name: an 8 kHz MP3 as the pipeline makes them, an M4A and an Ogg Opus file."""
-    return tuple(_sample(index) for index in sorted(_data().glob("*.json")))
+    return tuple(_sample(index) for index in sorted(_data().glob("*-voices.json")))
 
 
 def tiny_model() -> Path:
