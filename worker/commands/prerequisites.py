@@ -77,5 +77,5 @@ def _is_google(host: str) -> bool:
 
 
 def _well_known(environment: Mapping[str, str]) -> Path:
-    folder = environment.get("CLOUDSDK_CONFIG")
-    return Path(folder or Path("~").expanduser() / ".config" / "gcloud") / WELL_KNOWN
+    folder = environment.get("CLOUDSDK_CONFIG") or os.path.expanduser("~/.config/gcloud")  # noqa: PTH111  never raises
+    return Path(folder) / WELL_KNOWN

@@ -42,8 +42,8 @@ def hub_model(name: str) -> Path:
 def demand_hub(name: str) -> None:
     """Raise `ModelLoadingError` where the model is not in the cache and the hub cannot be reached."""
     where = os.environ
-    home = Path(where.get("HF_HOME") or Path(where.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface").expanduser()
-    cache = Path(where.get("HF_HUB_CACHE") or home / "hub")
+    home = where.get("HF_HOME") or f"{where.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    cache = Path(os.path.expanduser(where.get("HF_HUB_CACHE") or f"{home}/hub"))  # noqa: PTH111  never raises
     if any(cache.glob(f"models--{name.replace('/', '--')}/snapshots/*")):
         return
     advice = "name a .nemo file or a folder by PARAKEET_MODEL_NAME"
