@@ -200,11 +200,13 @@ def _shape_figures(shape: Prices) -> dict[str, float]:
 def _shapes_table(shapes: Sequence[Prices]) -> FittedTable:
     rows = []
     for shape in shapes:
-        an_hour, an_audio_hour, saved = [*_shape_figures(shape).values()][2:5]
+        figures = _shape_figures(shape)
+        names = ("usd_per_hour", f"usd_per_audio_hour_at_{USERS_SPEED}x", f"savings_percent_at_{USERS_SPEED}x")
+        an_hour, an_audio_hour, saved = (figures[name] for name in names)
         rows.append((_shape(shape), f"{an_hour:.3f}", f"{an_audio_hour:.4f}", f"{saved:.1f} %"))
-    names = ("shape", "USD / hour", f"USD / audio h at {USERS_SPEED}x", f"saved at {USERS_SPEED}x")
+    titles = ("shape", "USD / hour", f"USD / audio h at {USERS_SPEED}x", f"saved at {USERS_SPEED}x")
     title = f"an instance with one GPU, price book {shapes[0].book_version}"
-    return FittedTable(title=title, fields=[Field(name=name, right=True) for name in names], rows=rows)
+    return FittedTable(title=title, fields=[Field(name=name, right=True) for name in titles], rows=rows)
 
 
 def _hours_table(shape: Prices) -> FittedTable:

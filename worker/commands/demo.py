@@ -98,7 +98,8 @@ def play(
     `environment` is added to the worker's; `before_publishing` is called with the worker's log file.
     """
     started = time.monotonic()
-    out().print(f"[b]klipstream-worker demo[/]: {len(orders)} job(s), tiny synthetic-English model, CPU, local servers")
+    jobs = f"{len(orders)} job{'s' * (len(orders) != 1)}"
+    out().print(f"[b]klipstream-worker demo[/]: {jobs}, tiny synthetic-English model, CPU, local servers")
     own = load_settings(_defaults()).engine
     demand_engine(own, may_do_without=may_do_without_gpu(own))
     with _local(folder) as cloud, _worker({**cloud.environment, **(environment or {})}, folder) as worker:

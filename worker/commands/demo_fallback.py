@@ -64,7 +64,7 @@ def demo_fallback(folder: Path, *, verbose: bool = False) -> None:
         outcomes = play(orders, folder, environment=environment, before_publishing=_sabotage)
         print_fitted(_shares(outcomes))
         paid = sum(receipt.paid for receipt in deepgram.receipts)
-        out().print(f"the stand-in was paid for {paid} request(s), and got {len(deepgram.receipts)}")
+        out().print(f"the stand-in was paid for {paid} of {len(deepgram.receipts)} requests")
 
 
 def _environment(deepgram: EmbeddedDeepgram) -> Mapping[str, str]:

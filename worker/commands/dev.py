@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from worker import client
 from worker.adapters.web.pages import Upload, UploadRefused
 from worker.app.page.host import fleet_pages
 from worker.app.recogniser import demand_engine, may_do_without_gpu
-from worker.commands.audio_file import upload_file, video_id_of
+from worker.commands.audio_file import job_id_of, upload_file, video_id_of
 from worker.commands.console import fail, load_settings, out, say
 from worker.commands.emulators import local_model
 from worker.commands.health import OK, USUAL_PORT, fetch
@@ -171,7 +170,7 @@ def _upload_of(jobs: JobSettings, root: Path) -> Upload:
                 uri = await upload_file(path, PROJECT, AUDIO_BUCKET, video_id)
             except (WorkerError, OSError) as exc:
                 raise UploadRefused(f"{name} was not uploaded: {exc}") from exc
-        job_id = f"{video_id}-{uuid.uuid4().hex[:8]}"
+        job_id = job_id_of(video_id)
         job = {
             "job_id": job_id,
             "video_id": video_id,

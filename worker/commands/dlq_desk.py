@@ -148,7 +148,7 @@ async def adopt_policy_letters(desk: Desk, entries: Collection[DeadLetterEntry])
             await desk.holding.settle(entry)
 
         def on_wait(count: int) -> None:
-            note(f"{count} job(s) seem to be held by a worker: looking again in {patience:.0f} s")
+            note(f"jobs that a worker seems to hold: {count}; looking again in {patience:.0f} s")
 
         outcomes = adopted(
             [*left.values()],
