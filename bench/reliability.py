@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from worker.adapters.parakeet.network.calibration import Calibration, near_scores, word_score
 from worker.adapters.parakeet.network.words import Token, spoken_tokens, word_groups
+from worker.core.transcript.calibration_error import reliability
 from worker.core.transcript.word_errors import matched_words, spoken_words
 
-BINS = 15
 STEPS = 60
 _SIDE, _MARGIN = 320, 46
 
@@ -113,12 +113,8 @@ def drawn(windows: Sequence[Judged], calibration: Calibration) -> str:
 
 
 def _bins(windows: Sequence[Judged], calibration: Calibration | None) -> list[tuple[float, float, float]]:
-    """Return mean confidence, share of right words and share of all words of each bin that has words."""
-    sure = np.array([one for window in windows for one in _confidences(window, calibration)])
-    right = np.array([word.is_right for window in windows for word in window], np.float64)
-    place = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
-    inside = [place == number for number in range(BINS)]
-    return [(float(sure[mask].mean()), float(right[mask].mean()), float(mask.mean())) for mask in inside if mask.any()]
+    sure = (one for window in windows for one in _confidences(window, calibration))
+    return reliability([*zip(sure, (word.is_right for window in windows for word in window), strict=True)])
 
 
 def _confidences(window: Judged, calibration: Calibration | None) -> list[float]:

@@ -14,8 +14,8 @@ from worker.telemetry.register import STAGES
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 PUBLISHER = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
-# Of a job that goes well at the first try, without Deepgram.
-EXPECTED = {"job", *STAGES} - {"parakeet_other_cuts", "deepgram"}
+# Of a job that goes well at the first try, without holes and without Deepgram.
+EXPECTED = {"job", *STAGES} - {"parakeet_other_cuts", "parakeet_gaps", "deepgram", "deepgram_gaps"}
 
 
 def spans_in(file: Path) -> list[dict[str, Any]]:

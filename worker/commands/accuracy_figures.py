@@ -9,6 +9,7 @@ from pathlib import Path
 
 from schemas.speech import Word
 from worker.commands.tables import NOTHING, Field, FittedTable
+from worker.core.transcript.calibration_error import Judged, calibration_error, judged_words
 from worker.core.transcript.keyterms import KeytermScore, compared_words, keyterm_score
 from worker.core.transcript.missing_words import holes
 from worker.core.transcript.word_errors import (
@@ -54,6 +55,8 @@ class FileScore:
     spoken: WordErrors
     """Errors of words in lower case, without punctuation."""
     keyterms: KeytermScore
+    judged: Sequence[Judged]
+    """Confidence of each word, and whether it is right."""
     holes: Sequence[float] | None
     """Seconds of each run of missing words that is a hole; None where the manifest has no times."""
 
@@ -73,6 +76,7 @@ def score(entry: ManifestEntry, audio_seconds: float, words: Sequence[Word]) -> 
         written=word_errors(entry.text.split(), text.split()),
         spoken=word_errors(spoken_words(entry.text), spoken_words(text)),
         keyterms=_keyterm_score(entry, text),
+        judged=judged_words(words, entry.text),
         holes=holes(entry.words, [TimedWord(word.text, word.start_seconds) for word in words]) if entry.words else None,
     )
 
@@ -149,6 +153,10 @@ def _invented(scores: Scores) -> float | None:
     return 100 * (total.written - total.matched) / max(1, _word_count(scores)) if has_keyterms else None
 
 
+def _calibration_error(scores: Scores) -> float | None:
+    return calibration_error([word for one in scores for word in one.judged])
+
+
 FIGURES = (
     Figure(field="audio_seconds", title="seconds", of=_seconds, style=".1f", rank=2),
     Figure(field="words", title="words", of=_word_count, rank=1),
@@ -157,6 +165,7 @@ FIGURES = (
     Figure(field="drift_seconds", title="drift s", of=_worst_drift, style="+.3f", rank=3),
     Figure(field="holes", title="holes", of=_holes, rank=1),
     Figure(field="longest_hole_seconds", title="longest s", of=_longest_hole, style=".1f", rank=3),
+    Figure(field="calibration_error", title="sure off", of=_calibration_error, style=".3f", rank=3),
     Figure(field="keyterm_recall_percent", title="keyterms %", of=_keyterm_recall, style=".2f", rank=1),
     Figure(field="keyterm_precision_percent", title="precision %", of=_keyterm_precision, style=".2f", rank=2),
     Figure(field="keyterms_invented_percent", title="invented %", of=_invented, style=".2f", rank=2),

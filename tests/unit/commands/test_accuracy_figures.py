@@ -36,6 +36,7 @@ def test_a_file_has_every_figure_as_a_member_of_its_object() -> None:
         "drift_seconds": None,
         "holes": None,
         "longest_hole_seconds": None,
+        "calibration_error": 0.4,
         "keyterm_recall_percent": None,
         "keyterm_precision_percent": None,
         "keyterms_invented_percent": None,
@@ -49,7 +50,7 @@ def test_files_are_summed_up_by_condition_and_by_format() -> None:
         scored("c.wav", "one two", "five six", "noise 10 dB"),
     ]
 
-    errors = {row[0]: row[-2] for row in rows(scores)}
+    errors = {row[0]: row[-3] for row in rows(scores)}
 
     assert errors == {
         "a.wav": "0.00",
@@ -64,7 +65,7 @@ def test_files_are_summed_up_by_condition_and_by_format() -> None:
 
 
 def test_a_figure_that_no_file_has_is_no_column() -> None:
-    assert all(len(row) == 6 for row in rows([scored("a.wav", "one", "one")]))
+    assert all(len(row) == 7 for row in rows([scored("a.wav", "one", "one")]))
 
 
 def test_holes_are_counted_where_the_manifest_has_times() -> None:

@@ -37,7 +37,7 @@ class GapRules:
     # Windows of the rounds, then Deepgram's: how long before the hole's speech and after it. Starting before the hole,
     # at a word that is known, is surest; but the tiny model mended most where it started at the speech itself.
     lead: tuple[float, ...] = (0.0, 1.0, 0.0, 1.0)
-    ahead: tuple[float, ...] = (10.0, 10.0, 0.5, 1.0)
+    ahead: tuple[float, ...] = (5.0, 10.0, 0.5, 1.0)
     longest: float = 30.0
     # A chunk that needs more is the quality gates' case.
     most_share: float = 0.25
