@@ -192,6 +192,8 @@ def _facts(ended: CompletedEvent | FailedEvent | None, result: JobResult) -> Seq
             "Keyterms the model cannot spell": ended.transcription_metadata.keyterms_unspeakable,
         }
         facts += [(name, ", ".join(terms)) for name, terms in keyterms.items() if terms]
+        if (gaps := ended.transcription_metadata.gaps) and gaps.found:
+            facts.append(("Gaps in speech", f"{gaps.found} found, {gaps.mended} mended, {gaps.left} left"))
     if (letter := result.dead_letter) is not None:
         facts += [("Attempts", str(letter.attempts)), ("Crashes", str(letter.crashes))]
     facts += [(f"Event {event.event_type.value.rpartition('.')[2]}", event.event_id) for event in result.events]

@@ -1,5 +1,6 @@
 from datetime import timedelta
 
+from schemas.events import Gaps
 from tests.support.jobs.ended_jobs import completed, cost_of, failed
 from tests.support.jobs.messages import TEN_O_CLOCK
 from tests.support.workers.pages import health, result_of
@@ -41,6 +42,19 @@ def test_a_completed_job_shows_its_keyterms_where_it_named_any() -> None:
     assert ("Keyterms found", "Harbor Nine, Zed") in with_keyterms.facts
     assert ("Keyterms the model cannot spell", "名前") in with_keyterms.facts
     assert not any("Keyterms" in name for name, _ in without.facts)
+
+
+def test_a_completed_job_shows_its_gaps_where_it_had_any() -> None:
+    event = completed("a")
+    metadata = event.transcription_metadata.model_copy(update={"gaps": Gaps(found=3, mended=2, left=1)})
+
+    with_gaps, without = (
+        story_of(JobTraces(job_id="a", result=result_of(one)), NOW)
+        for one in (event.model_copy(update={"transcription_metadata": metadata}), event)
+    )
+
+    assert ("Gaps in speech", "3 found, 2 mended, 1 left") in with_gaps.facts
+    assert not any("Gaps" in name for name, _ in without.facts)
 
 
 def test_a_failed_job_shows_reason_remedy_and_the_command_that_replays_it() -> None:
