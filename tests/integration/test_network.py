@@ -14,11 +14,11 @@ from worker.ports import Pcm
 
 torch = pytest.importorskip("torch")
 
-from worker.adapters.parakeet.network.layout import PassSizes  # noqa: E402  needs torch
+from worker.adapters.parakeet.network.layout import SLOT_FRAMES, PassSizes  # noqa: E402  needs torch
 from worker.adapters.parakeet.network.pass_limit import PassLimit  # noqa: E402
 from worker.adapters.parakeet.network.passes import LonePasses, PackedPasses  # noqa: E402
 from worker.adapters.parakeet.network.tdt_decoder import DecoderRows  # noqa: E402
-from worker.adapters.parakeet.network.transcriber import FloatOverflow, Transcriber  # noqa: E402
+from worker.adapters.parakeet.network.transcriber import Encoded, FloatOverflow, Transcriber  # noqa: E402
 from worker.adapters.parakeet.network.window_decoder import LEAST_ROWS, EncodedWindows  # noqa: E402
 
 if TYPE_CHECKING:
@@ -59,16 +59,38 @@ def test_packed_windows_are_encoded_as_each_of_them_alone(network: Transcriber, 
         assert torch.allclose(mine, other, atol=1e-4), (mine - other).abs().max()
 
 
-def test_a_packed_windows_frames_are_the_same_to_the_last_bit_in_any_company(
-    network: Transcriber, windows: tuple[Pcm, ...]
+def test_a_packed_windows_frames_are_the_same_to_the_last_bit_in_slots_of_the_same_size(
+    network: Transcriber, speech_windows: tuple[Pcm, ...]
 ) -> None:
+    windows = [window[: 16_000 * (11 + 2 * number)] for number, window in enumerate(speech_windows)]
     together = packed(network, windows)
 
     alone = list(chain.from_iterable(packed(network, [window]) for window in windows))
     backwards = packed(network, windows[::-1])[::-1]
 
+    assert all(SLOT_FRAMES[0] < len(frames) <= SLOT_FRAMES[1] for frames in together)
     assert all(map(torch.equal, together, alone))
     assert all(map(torch.equal, together, backwards))
+
+
+def test_a_packed_windows_words_are_the_same_in_any_company(network: Transcriber, windows: tuple[Pcm, ...]) -> None:
+    """Attention in slots of another size may change last bits: of the frames, not of what becomes of them."""
+
+    def words(frames: "Sequence[Tensor]") -> list[list[tuple[str, float, float, float]]]:
+        parts = [EncodedWindows(frames=one, starts=(0,), lengths=(len(one),)) for one in frames]
+        seconds = tuple(len(window) / 16_000 for window in windows)
+        (rows,) = network.decode([Encoded(seconds=seconds, parts=parts, terms=[None] * len(parts))])
+        return [
+            [(word.text, word.start_seconds, word.end_seconds, round(word.confidence, 3)) for word in row]
+            for row in rows
+        ]
+
+    together = packed(network, windows)
+    alone = list(chain.from_iterable(packed(network, [window]) for window in windows))
+    backwards = packed(network, windows[::-1])[::-1]
+
+    assert all(torch.allclose(mine, other, atol=1e-4) for mine, other in zip(together, alone, strict=True))
+    assert words(together) == words(alone) == words(backwards)
 
 
 def test_words_and_confidences_are_the_same_to_the_last_bit_in_any_company(

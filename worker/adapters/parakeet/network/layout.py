@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 SLOT_FRAMES = (128, 384, 512)
-"""10.24, 30.72 and 40.96 s: windows are cut at 30 s, and none is longer than 40 s. Few, so that few shapes occur, and
-such that a window's frames are the same to the last bit in each: on a CPU they are not in a slot of 256."""
+"""10.24, 30.72 and 40.96 s: windows are cut at 30 s, and none is longer than 40 s. Few, so that few shapes occur.
+Attention in another size of slot may change a frame's last bits (on some CPUs 2e-5 between 384 and 512), not words."""
 
 _LARGEST_GRID = 4
 """Places in all slots for each frame of the pass: bounds the memory of attention where lengths are mixed."""

@@ -91,7 +91,8 @@ class FloatOverflow(Exception):
 class Transcriber:
     """A Parakeet TDT network that turns windows of at most 40 s into words; one caller at a time.
 
-    A window's words, times and confidences are bit for bit the same whatever is encoded and decoded with it. On a GPU
+    A window's words, times and rounded confidences do not depend on what is encoded and decoded with it; on a CPU they
+    are the same to the last bit. On a GPU
     windows share passes of a few sizes, at most `batch_windows` windows of 30 s or, where that is None, as suits the
     GPU; with `graphs` passes and decoding steps are repeated from recordings. On a CPU each window has a pass of its
     own, `threads` of them side by side.

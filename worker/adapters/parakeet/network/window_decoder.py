@@ -16,9 +16,10 @@ from worker.adapters.parakeet.network.layout import SLOT_FRAMES
 from worker.adapters.parakeet.network.tdt_decoder import DecoderRows, Steps, TdtDecoder
 from worker.adapters.parakeet.network.words import Token, words_of
 
-LEAST_ROWS = 8
-"""Rows of a decoding step. With three or fewer MKL multiplies in another order, so a window's last bits would depend on
-whether others are decoded with it; a test looks for the number from which they do not."""
+LEAST_ROWS = 16
+"""Rows of a decoding step. With fewer MKL may multiply in another order (up to 3 on one Xeon, up to 15 on a newer one),
+so a window's last bits would depend on whether others are decoded with it; a test looks for the number from which they
+do not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
