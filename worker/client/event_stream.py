@@ -42,6 +42,7 @@ class Inbox:
         self._in_hand: tuple[str, str] | None = None
         self._others: deque[str] = deque(maxlen=REMEMBERED)
         self._handled: OrderedDict[str, None] = OrderedDict()
+        self._last_pull_failed = False
 
     def __iter__(self) -> Iterator[Event]:
         return self
@@ -81,12 +82,15 @@ class Inbox:
         # One at a time: an event that waited here for the one before it would use up its lease.
         request = {"subscription": self._path, "max_messages": 1}
         messages: Sequence[ReceivedMessage] = ()
+        had_failed, self._last_pull_failed = self._last_pull_failed, False
         try:
             messages = self._subscriber.pull(request=request, retry=None, timeout=seconds).received_messages
         except exceptions.DeadlineExceeded:
             return ()
         except (exceptions.ServiceUnavailable, exceptions.InternalServerError, exceptions.Aborted) as exc:
-            log.warning("pull from %s failed, trying again: %s", self._path, exc)
+            self._last_pull_failed = True
+            if not had_failed:  # an outage is one line, however long it lasts
+                log.warning("pull from %s failed, trying again: %s", self._path, exc)
         if not messages:
             self._sleep(IDLE_SECONDS)
         return messages

@@ -106,8 +106,18 @@ def test_a_pull_that_failed_for_now_is_tried_again(error: Exception, caplog: pyt
     event = next(reading(subscriber))
 
     assert event.event_id == "e1"
-    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert subscriber.monotonic() == pytest.approx(2 * event_stream.IDLE_SECONDS)
+
+
+def test_each_outage_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    gone = exceptions.ServiceUnavailable("x")
+    events = reading(ScriptedSubscriber(*[gone] * 9, failed_event("e1"), *[gone] * 9, failed_event("e2")))
+
+    event_ids = [next(events).event_id, next(events).event_id]
+
+    assert event_ids == ["e1", "e2"]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
 
 
 def test_a_missing_subscription_raises_to_the_caller() -> None:
