@@ -236,7 +236,8 @@ account() {
 rendered() {
     local target="$RENDERED/${1##*/}"
     own_folder
-    render "$1" >"$target"
+    render "$1" >"$target.$BASHPID"
+    mv "$target.$BASHPID" "$target" # whole at any time: another script may render the same file
     echo "$target"
 }
 

@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,10 +15,11 @@ BARE = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
 
 
 def script(name: str, *args: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run it with that environment and nothing else of ours."""
-    return subprocess.run(
-        [DEPLOY / name, *args], capture_output=True, text=True, check=False, env={**BARE, **environment}
-    )
+    """Run it with that environment and nothing else of ours; what it renders is this test process's own."""
+    folder = Path(tempfile.gettempdir()) / f"deploy-scripts-{os.getpid()}"
+    folder.mkdir(exist_ok=True)
+    known = {**BARE, "TMPDIR": str(folder), **environment}
+    return subprocess.run([DEPLOY / name, *args], capture_output=True, text=True, check=False, env=known)
 
 
 def dry_run(name: str, *args: str, **environment: str) -> list[list[str]]:

@@ -63,6 +63,10 @@ class Child:
             process, descriptor, gate = _start_confined(confinement, arguments, stdin)
             undo.callback(process.wait)
             undo.callback(process.kill)
+            assert process.stdout  # noqa: S101  # both are pipes
+            assert process.stderr  # noqa: S101
+            for pipe in (process.stdout, process.stderr):
+                undo.callback(pipe.close)
             with gate:
                 if descriptor is not None:
                     await _until_held(descriptor)
@@ -70,12 +74,9 @@ class Child:
                 else:
                     with _paused(process.pid):
                         limit(process.pid)
-            assert process.stdout  # noqa: S101  # both are pipes
-            assert process.stderr  # noqa: S101
             _enlarge(process.stdout)
             streams = []
             for pipe in (process.stdout, process.stderr):
-                undo.callback(pipe.close)
                 stream, transport = await _stream(pipe, buffer_bytes)
                 undo.callback(transport.close)
                 streams.append(stream)
