@@ -6,6 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.support.audio.media import riff_wav
+from tests.support.engines.dropping_recogniser import DroppingRecogniser, voices
 from tests.support.engines.failing_recognisers import StuckRecogniser
 from tests.support.engines.mortal_engine import make_deadly, mortal_engine
 from tests.support.engines.nvml import Driver
@@ -18,6 +19,7 @@ from tests.support.wait import eventually
 from tests.support.workers.cloud import Cloud
 from tests.support.workers.in_process import Watched, watched
 from worker.adapters.gpu.nvml import Gpus
+from worker.core.transcript.planning import ChunkCutter
 from worker.embedded.deepgram import EmbeddedDeepgram
 from worker.embedded.deepgram.misbehaviour import Reset
 from worker.errors import QueueServiceError, StorageServiceError
@@ -34,6 +36,16 @@ async def bad_words(folder: Path) -> None:
     """A job whose words look wrong."""
     jobs = JobsRoom(folder, recogniser=StuckRecogniser())  # type: ignore[arg-type] # a recogniser all the same
     await jobs.upload(speech(20))
+    await jobs.attempt().handle(OnlySlot())
+
+
+async def missing_words(folder: Path) -> None:
+    """A job whose engine loses words, which a second pass finds."""
+    audio = voices(120, 8)
+    cutter = ChunkCutter(CHUNK_SECONDS)
+    windows = [chunk.samples_of(span) for chunk in (*cutter.push(audio), *cutter.finish()) for span in chunk.windows]
+    jobs = JobsRoom(folder, recogniser=DroppingRecogniser(8, windows), chunk_seconds=CHUNK_SECONDS)
+    await jobs.upload(audio)
     await jobs.attempt().handle(OnlySlot())
 
 
@@ -79,6 +91,7 @@ async def test_every_metric_of_the_register_is_emitted_and_read_back(cloud: Clou
             worker.serve()
             await good_and_bad_jobs(worker)
             await bad_words(tmp_path)
+            await missing_words(tmp_path)
             await lost_lease()
             await bucket_that_does_not_answer()
             await eventually(lambda: is_counted(worker, ENGINE_RESTARTS.name))
