@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from requests import Session
 
 from tests.support.audio.media import riff_wav
 from tests.support.engines.dropping_recogniser import DroppingRecogniser, voices
@@ -19,6 +20,8 @@ from tests.support.wait import eventually
 from tests.support.workers.cloud import Cloud
 from tests.support.workers.in_process import Watched, watched
 from worker.adapters.gpu.nvml import Gpus
+from worker.adapters.machine.clock import SystemClock
+from worker.adapters.pubsub.backlog_metric import BacklogMetric
 from worker.core.transcript.planning import ChunkCutter
 from worker.embedded.deepgram import EmbeddedDeepgram
 from worker.embedded.deepgram.misbehaviour import Reset
@@ -87,7 +90,9 @@ async def test_every_metric_of_the_register_is_emitted_and_read_back(cloud: Clou
             "chunk_duration_minutes": CHUNK_SECONDS / 60,
             "fallback_budget_usd_per_day": 5.0,
         }
-        async with watched(cloud, engine, Gpus(Driver()), render, **settings) as worker:
+        urgent = BacklogMetric("local", "urgent", SystemClock(), Session)  # not refreshed: it has what was last seen
+        urgent.messages, urgent.oldest_seconds = 2, 1.5
+        async with watched(cloud, engine, Gpus(Driver()), render, urgent, **settings) as worker:
             worker.serve()
             await good_and_bad_jobs(worker)
             await bad_words(tmp_path)

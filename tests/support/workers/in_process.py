@@ -12,6 +12,7 @@ from tests.support.workers.cloud import Cloud
 from tests.support.workers.pipeline import Pipeline
 from worker.adapters.gpu.nvml import Gpus
 from worker.adapters.machine.clock import SystemClock
+from worker.adapters.pubsub.backlog_metric import BacklogMetric
 from worker.app.cloud import open_cloud
 from worker.app.decoder import make_decoder
 from worker.app.engines import engines_of, open_deepgram
@@ -45,13 +46,14 @@ async def watched(
     engine: WindowRecogniser,
     gpus: Gpus | None = None,
     render: Callable[[], bytes] | None = None,
+    urgent_backlog: BacklogMetric | None = None,
     **settings: Any,
 ) -> AsyncIterator[Watched]:
     """Leaving ends it at once."""
     with mock.patch.dict(os.environ, cloud.environment):
         effective, board = read_settings({**os.environ, **settings}), Board()
         engine_settings, money, jobs = effective.engine, effective.money, effective.jobs
-        watch = Watch(board, gpus or Gpus(None), SystemClock())
+        watch = Watch(board, gpus or Gpus(None), SystemClock(), urgent_backlog=urgent_backlog)
         async with (
             watching(effective.telemetry, identity_of("w-1", effective.cloud, engine_settings), watch, render) as url,
             open_cloud(effective.cloud) as clients,
