@@ -209,7 +209,7 @@ def test_the_step_with_keyterms_is_recorded_before_the_first_windows_that_have_a
     speech_windows: tuple[Pcm, ...],
 ) -> None:
     network, recorder = tiny_transcriber(), Recorder()
-    windows = in_noise(speech_windows)
+    windows = [*in_noise(speech_windows)] * 2  # as many as a step on a CPU has rows
     full = WindowDecoder(
         decoder(),
         tiny_files().pieces,
@@ -222,14 +222,14 @@ def test_the_step_with_keyterms_is_recorded_before_the_first_windows_that_have_a
     full.record(recorder, torch.device("cpu"), torch.float32, lambda event, **_: reports.append(event))
     recorded = [recorder.recorded]
     found = []
-    for lists in ([()] * 8, [NAMES] * 8, [STRANGERS, NAMES] * 4):
+    for lists in ([()] * 16, [NAMES] * 16, [STRANGERS, NAMES] * 8):
         terms = window_terms(windows, lists, FRAME_SAMPLES)
         found.append(full.tokens(list(network.encode(windows).parts), terms))
         recorded.append(recorder.recorded)
 
     assert recorded == [1, 1, 2, 2]
     assert not reports
-    assert found == [tokens(network, windows, lists) for lists in ((), [NAMES] * 8, [STRANGERS, NAMES] * 4)]
+    assert found == [tokens(network, windows, lists) for lists in ((), [NAMES] * 16, [STRANGERS, NAMES] * 8)]
 
 
 def test_tables_that_are_larger_than_the_recordings_are_used_without_it(speech_windows: tuple[Pcm, ...]) -> None:

@@ -42,6 +42,8 @@ def plain_boost(terms: Sequence[str], before: str, piece: str) -> tuple[str, flo
             reached = start + way
             through = [term for term in spelled if term.startswith(reached)]
             if through and any(term.startswith(start) for term in spelled):
+                if not start and any(before.endswith(term) and term.startswith(reached) for term in spelled):
+                    return reached, 0.0
                 kept = max((letters(term) for term in spelled if start.startswith(term)), default=0)
                 return reached, WEIGHT * max(share(term, reached, kept) for term in through)
     return "", 0.0
@@ -130,6 +132,11 @@ def test_every_split_of_a_term_ends_with_the_whole_boost(split: tuple[str, ...])
 
 def test_a_match_that_breaks_off_leaves_no_boost() -> None:
     assert boosts_along(["banana"], "▁bana", "b", "na") == [2.0, 0.0, 0.0]
+
+
+def test_a_term_that_has_just_ended_is_not_begun_again_by_its_boost() -> None:
+    assert boosts_along(["banana", "nan"], "▁bana", "na", "▁bana") == [2.0, 3.0, 0.0]
+    assert boosts_along(["banana", "nan"], "▁bana", "na", "▁n") == [2.0, 3.0, 1.0]
 
 
 def test_a_term_inside_another_is_found_at_its_own_word() -> None:

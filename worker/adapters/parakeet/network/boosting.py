@@ -18,7 +18,7 @@ from worker.adapters.parakeet.network.keyterm_automaton import Vocabulary
 from worker.adapters.parakeet.network.layout import SLOT_FRAMES
 from worker.adapters.parakeet.network.speech_energy import frames_with_speech
 
-BOOSTING_VERSION = "1"
+BOOSTING_VERSION = "2"
 """Raised when a change of ours can give the same audio and keyterms other words."""
 
 RECORDED_STATES, RECORDED_ARCS = 16_384, 64

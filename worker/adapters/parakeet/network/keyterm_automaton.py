@@ -100,7 +100,7 @@ class Vocabulary:
 
         A boost is that of all letters matched since a term last ended: `weight` for a word, in proportion for a part of
         it. So a match that breaks off gives back what it had: the piece that breaks it off has no boost beside one that
-        goes on, which has that of all letters so far.
+        goes on, which has that of all letters so far. A term that has just ended is not boosted again at once.
         """
         trie = _Trie()
         for term in terms:
@@ -131,6 +131,10 @@ class Vocabulary:
             kept = _letters_kept(nodes, state)
             reached = [(target, pieces, weight * _progress(nodes[target], kept))
                        for target, pieces in self._reached(nodes, state)]  # fmt: skip
+            if nodes[state].ends:
+                prefixes = set(_prefixes(nodes, state))
+                again = {label: (target, 0.0) for label, (target, _) in arcs[_ROOT].items() if target in prefixes}
+                own = again | own
             for target, pieces, boost in reached:
                 own.update((label, (target, boost)) for label in pieces.lower)
             for target, pieces, boost in reached:
@@ -209,6 +213,12 @@ def _suffixes(nodes: Sequence[_Node]) -> list[int]:
             found = nodes[shorter].children.get(character, _ROOT)
             suffixes[longer] = found if found != longer else _ROOT
     return suffixes
+
+
+def _prefixes(nodes: Sequence[_Node], state: int) -> Iterator[int]:
+    while state != _ROOT:
+        yield state
+        state = nodes[state].parent
 
 
 def _letters_kept(nodes: Sequence[_Node], state: int) -> int:
