@@ -131,6 +131,7 @@ def files() -> list[list[int]]:
     return [frames_of_windows(speech_like(rng.uniform(60, 300), rng)) for _ in range(100)]
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("multiprocessors", "measured"), [(58, 1.24), (132, 1.40)], ids=["on an L4", "on an H100 or H200"]
 )
@@ -144,6 +145,7 @@ def test_files_of_1_to_5_minutes_take_at_most_1_4_times_their_own_frames_each_by
     assert median(shares) <= measured
 
 
+@pytest.mark.campaign
 def test_passes_of_a_long_queue_are_nearly_full() -> None:
     rng = np.random.default_rng(16)
     frames = frames_of_windows(speech_like(3600, rng))

@@ -92,6 +92,7 @@ async def outcome_of(data: bytes, folder: Path) -> Outcome:
                 await asyncio.sleep(0.002)
             seconds = time.perf_counter() - began
         consumer.stop("done")
+        consumer.stop("without waiting for the pull in flight")
         await run
     return Outcome(room=room, log=lines, silence_seconds=silence.seconds, seconds=seconds)
 

@@ -88,6 +88,7 @@ def longest_loss(audio: Pcm, words: Sequence[Word]) -> float:
     return max((run[-1].end_seconds - run[0].start_seconds for run in losses), default=0.0)
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("first", range(0, FILES, 20))
 async def test_no_hole_above_two_seconds_is_left_where_a_second_pass_has_the_words(first: int) -> None:
     left, found = [], 0

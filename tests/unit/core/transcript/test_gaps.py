@@ -55,6 +55,7 @@ def heard(chunk: Chunk, words: Sequence[Word]) -> list[WindowTranscript]:
     return [WindowTranscript(span, tuple(moved))]
 
 
+@pytest.mark.campaign
 def test_speech_without_holes_has_none() -> None:
     found = [
         clip.utterance.text for clip in timed() for chunk, words in [spoken(clip)] if holes(chunk, heard(chunk, words))
@@ -63,6 +64,7 @@ def test_speech_without_holes_has_none() -> None:
     assert found == []
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("where", ["start", "middle", "end"])
 def test_dropped_words_are_a_hole(where: str) -> None:
     clips = [clip for clip in timed() if len(clip.samples) > 4 * SAMPLE_RATE_HZ]
@@ -80,6 +82,7 @@ def test_dropped_words_are_a_hole(where: str) -> None:
     assert missed == []
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("kind", [*MUSIC, *NOISES])
 def test_music_and_noise_are_no_holes(kind: str) -> None:
     sound = {**MUSIC, **NOISES}[kind]

@@ -75,6 +75,7 @@ def every_cut_of(chunk: Chunk) -> Iterator[WindowSpan]:
         yield from recut(chunk, WindowRules(longest_frames=longest, ample_frames=longest * 2 // 3))
 
 
+@pytest.mark.campaign
 def test_a_thousand_good_windows_pass_every_gate(windows: Sequence[Window]) -> None:
     failed = [(window.transcript, gates) for window in windows if (gates := window.gates())]
 
@@ -102,6 +103,7 @@ def disbelieved(words: Sequence[Word]) -> Sequence[Word]:
     return [replace(word, confidence=0.3) for word in words]
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("spoil", "gate"),
     [
