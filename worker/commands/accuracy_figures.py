@@ -11,7 +11,7 @@ from schemas.speech import Word
 from worker.commands.tables import NOTHING, Field, FittedTable
 from worker.core.transcript.calibration_error import Judged, calibration_error, judged_words
 from worker.core.transcript.keyterms import KeytermScore, compared_words, keyterm_score
-from worker.core.transcript.missing_words import holes
+from worker.core.transcript.missing_words import missing_runs
 from worker.core.transcript.word_errors import (
     TimedWord,
     WordErrors,
@@ -77,7 +77,9 @@ def score(entry: ManifestEntry, audio_seconds: float, words: Sequence[Word]) -> 
         spoken=word_errors(spoken_words(entry.text), spoken_words(text)),
         keyterms=_keyterm_score(entry, text),
         judged=judged_words(words, entry.text),
-        holes=holes(entry.words, [TimedWord(word.text, word.start_seconds) for word in words]) if entry.words else None,
+        holes=missing_runs(entry.words, [TimedWord(word.text, word.start_seconds) for word in words])
+        if entry.words
+        else None,
     )
 
 

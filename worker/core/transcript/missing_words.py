@@ -12,8 +12,8 @@ _WORD_SECONDS = 0.5
 """Assumed length of a run's last word, which ends at the next word at the latest: references have no ends."""
 
 
-def holes(reference: Sequence[TimedWord], written: Sequence[TimedWord]) -> list[float]:
-    """Return the seconds of every hole. A word that was written wrong is not missing."""
+def missing_runs(reference: Sequence[TimedWord], written: Sequence[TimedWord]) -> list[float]:
+    """Return the seconds of every long run of missing words. A word that was written wrong is not missing."""
     spoken, found = _by_spoken_word(reference), _by_spoken_word(written)
     present = _present(spoken, found)
     runs = groupby(range(len(spoken)), key=present.__contains__)

@@ -1,6 +1,6 @@
 import pytest
 
-from worker.core.transcript.missing_words import holes
+from worker.core.transcript.missing_words import missing_runs
 from worker.core.transcript.word_errors import TimedWord
 
 STEP_SECONDS = 0.5
@@ -31,4 +31,4 @@ def spoken(text: str) -> list[TimedWord]:
 def test_a_hole_is_a_run_of_missing_words_longer_than_a_second_and_a_half(
     reference: str, written: str, seconds: list[float]
 ) -> None:
-    assert holes(spoken(reference), spoken(written)) == seconds
+    assert missing_runs(spoken(reference), spoken(written)) == seconds
