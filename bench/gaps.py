@@ -89,7 +89,8 @@ def main(
     """Measure on one file a seed."""
     numbers = seeds or [1, 2]
     with telling() as say:
-        clean, mixed = asyncio.run(_measured(numbers, minutes * 60, say))
+        say(f"{len(numbers)} times {minutes:g} min of speech, as it is and with made sounds")
+        clean, mixed = asyncio.run(_measured(numbers, minutes * 60))
     rows = [(name, *_cells(tally)) for name, tally in (("speech alone", clean), ("with made sounds", mixed))]
     columns = ("audio", "windows", "holes", "mended", "needless", "needless, %", "second passes, %", "lost, %")
     report = BenchReport(
@@ -131,8 +132,7 @@ def _cells(tally: HoleCounts) -> tuple[str, ...]:
     )
 
 
-async def _measured(seeds: Sequence[int], seconds: float, say: object) -> tuple[HoleCounts, HoleCounts]:
-    del say
+async def _measured(seeds: Sequence[int], seconds: float) -> tuple[HoleCounts, HoleCounts]:
     clean, mixed = HoleCounts(), HoleCounts()
     async with ParakeetEngine(
         model_name=str(tiny_model()),

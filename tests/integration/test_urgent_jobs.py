@@ -20,10 +20,11 @@ async def test_an_urgent_job_behind_a_hundred_queued_ones_starts_with_the_next_f
     cloud: Cloud,
 ) -> None:
     begun: list[str] = []
+    published = asyncio.Event()
 
     async def pace(_samples: Pcm, job_id: str) -> None:
         begun.append(job_id)
-        await asyncio.sleep(0.1)
+        await published.wait()
 
     async with cloud.pipeline() as pipeline:
         uri = await pipeline.upload(riff_wav(speech(5).tobytes()))
@@ -33,9 +34,10 @@ async def test_an_urgent_job_behind_a_hundred_queued_ones_starts_with_the_next_f
 
         settings = {"max_concurrent_jobs": SLOTS, "jobs_subscription_urgent": JOBS_SUBSCRIPTION_URGENT}
         async with cloud.worker(MemoryRecogniser(script=pace), **settings):
-            await eventually(lambda: asyncio.sleep(0, len(begun) >= 5))
+            await eventually(lambda: asyncio.sleep(0, len(begun) >= SLOTS))
             await pipeline.publish(json.dumps(job).encode(), priority="urgent")
             before = len(begun)
+            published.set()
             await pipeline.ending("urgent")
             await eventually(lambda: asyncio.sleep(0, len(begun) > QUEUED), seconds=120)
             await pipeline.endings(2, "urgent", seconds=60)

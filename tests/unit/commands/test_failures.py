@@ -59,7 +59,7 @@ KNOWN = [
     (ModelLoadingError("lost.nemo", "there is no file lost.nemo"), "correct PARAKEET_MODEL_NAME"),
     (FileNotFoundError(errno.ENOENT, "No such file or directory", "lost.mp3"), "lost.mp3: No such file or directory"),
     (IsADirectoryError(errno.EISDIR, "Is a directory", "music"), "music: Is a directory; name a file"),
-    (PermissionError(errno.EACCES, "Permission denied", b"/root/x"), "/root/x: Permission denied; choose another"),
+    (PermissionError(errno.EACCES, "Permission denied", b"/srv/x"), "/srv/x: Permission denied; choose another"),
     (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; free some"),
     (OSError(errno.EADDRINUSE, "Address already in use"), "choose another port"),
     (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
