@@ -146,4 +146,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         fault = item.get_closest_marker("emulator_fault")
         if fault and item.get_closest_marker("emulator"):
-            item.add_marker(pytest.mark.xfail(reason=fault.args[0], strict=True))
+            # not strict, the default: on a slow machine the emulator's timing hides a fault now and then
+            item.add_marker(pytest.mark.xfail(reason=fault.args[0]))
