@@ -7,9 +7,10 @@ the pipeline's MP3; the grammar's names are the keyterms. Then, with the tiny mo
 """
 
 import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from examples.tiny_model.grammar import NAMES
 from tests.support.audio.conditions import manifest_lines
@@ -17,14 +18,17 @@ from tests.support.audio.conditions import manifest_lines
 SECONDS = 600.0
 
 
-def main(folder: Path, seeds: Sequence[int]) -> None:
+def main(
+    folder: Annotated[Path, typer.Argument(help="for the files; made when absent")],
+    seeds: Annotated[list[int] | None, typer.Argument(help="of the speech; default: 1")] = None,
+) -> None:
     """Write the files and the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [line for seed in seeds for line in manifest_lines(folder, seed, SECONDS, NAMES)]
+    lines = [line for seed in seeds or [1] for line in manifest_lines(folder, seed, SECONDS, NAMES)]
     manifest = folder / "manifest.jsonl"
     manifest.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
     print(manifest)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [int(seed) for seed in sys.argv[2:]] or [1])
+    typer.run(main)

@@ -13,7 +13,6 @@ for each kill that it was in flight at; and none is paid for after it had a chec
 import asyncio
 import itertools
 import signal
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -21,7 +20,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -119,16 +120,15 @@ class FaultsResult:
         return [f"{self.scene.name}: {count} {what}" for what, count in counts.items() if count]
 
 
-def main() -> None:
+def main(seed: Annotated[int, typer.Argument(help="of the faults")] = 1) -> None:
     """Play the scenes and print what they cost."""
-    seed = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     console = Console()
     results = [play(scene) for scene in scenes(seed)]
     console.print(table(results, seed))
     problems = [problem for result in results for problem in result.problems]
     for problem in problems:
         console.print(f"[red]{problem}[/]")
-    sys.exit(bool(problems))
+    raise typer.Exit(bool(problems))
 
 
 def scenes(seed: int) -> Sequence[Scene]:
@@ -255,4 +255,4 @@ def table(results: Sequence[FaultsResult], seed: int) -> Table:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -8,16 +8,17 @@ Exit 1 unless every job completes within three minutes of the mend, without a de
 """
 
 import asyncio
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -43,7 +44,19 @@ PLAN = SubscriptionPlan(
     max_backoff_seconds=10,
     dead_letter_topic=DEAD_LETTER_TOPIC,
 )
-FAULTS: dict[str, Reply | Slow] = {"refused": Reply(status=503, body=b"upstream trouble"), "silent": Slow(seconds=3600)}
+
+
+class Kind(StrEnum):
+    """Answer of Deepgram during the outage."""
+
+    REFUSED = "refused"
+    SILENT = "silent"
+
+
+FAULTS: dict[Kind, Reply | Slow] = {
+    Kind.REFUSED: Reply(status=503, body=b"upstream trouble"),
+    Kind.SILENT: Slow(seconds=3600),
+}
 
 
 @dataclass
@@ -69,7 +82,7 @@ class Outage:
 class OutageResult:
     """Result of the outage."""
 
-    kind: str
+    kind: Kind
     completed: int
     others_meanwhile: int
     seconds_after: float
@@ -82,7 +95,7 @@ class OutageResult:
     @property
     def problems(self) -> Sequence[str]:
         """Broken promises; empty if there are none."""
-        allowed = 0 if self.kind == "refused" else MOST_ATTEMPTS - 1
+        allowed = 0 if self.kind is Kind.REFUSED else MOST_ATTEMPTS - 1
         counts = {
             "jobs that did not complete": NEEDING + OTHERS - self.completed,
             "jobs without need of Deepgram that waited": OTHERS - self.others_meanwhile,
@@ -93,10 +106,11 @@ class OutageResult:
         return [f"{count} {what}" for what, count in counts.items() if count]
 
 
-def main() -> None:
+def main(
+    seconds: Annotated[float, typer.Argument(help="of the outage", min=0)] = 300.0,
+    kind: Annotated[Kind, typer.Argument(help="what Deepgram does meanwhile")] = Kind.REFUSED,
+) -> None:
     """Play the outage and print what it cost."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 300.0
-    kind = sys.argv[2] if len(sys.argv) > 2 else "refused"
     outage, console = Outage(FAULTS[kind]), Console()
     with tempfile.TemporaryDirectory() as folder, cloud_in(Path(folder)) as cloud:
         asyncio.run(provision(cloud.local.pubsub_target, cloud.project, PLAN))
@@ -105,10 +119,10 @@ def main() -> None:
     console.print(table(result, seconds))
     for problem in result.problems:
         console.print(f"[red]{problem}[/]")
-    sys.exit(bool(result.problems))
+    raise typer.Exit(bool(result.problems))
 
 
-async def play(cloud: Cloud, deepgram: EmbeddedDeepgram, outage: Outage, kind: str, seconds: float) -> OutageResult:
+async def play(cloud: Cloud, deepgram: EmbeddedDeepgram, outage: Outage, kind: Kind, seconds: float) -> OutageResult:
     """One outage, from the first job to the last."""
     needing = [f"needing-{number}" for number in range(NEEDING)]
     others = [f"other-{number}" for number in range(OTHERS)]
@@ -190,4 +204,4 @@ def table(result: OutageResult, seconds: float) -> Table:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -9,7 +9,6 @@ takes more than 1.2 times what the first one does.
 import asyncio
 import contextlib
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -17,9 +16,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Annotated
 from unittest import mock
 
 import psutil
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -39,7 +40,7 @@ from worker.embedded.local_cloud import (
 )
 from worker.ports import ObjectRef
 
-MINUTES = (20, 180)
+MINUTES = [20.0, 180.0]
 MOST_GROWTH = 1.2
 WARM_UP_SECONDS = 600
 SAMPLE_SECONDS = 0.2
@@ -74,14 +75,17 @@ class MemoryMeasured:
     words: int
 
 
-def main(lengths: Sequence[float]) -> int:
+def main(
+    minutes: Annotated[list[float] | None, typer.Argument(help=f"of the files; default: {MINUTES}", min=0.1)] = None,
+) -> None:
     """Measure each length, print the table."""
+    lengths = minutes or MINUTES
     with tempfile.TemporaryDirectory() as folder:
-        results = [measure(minutes, Path(folder, str(minutes))) for minutes in lengths]
+        results = [measure(length, Path(folder, str(length))) for length in lengths]
     growth = results[-1].peak.total / results[0].peak.total
     Console().print(_table(results))
     print(f"{lengths[-1]:g} minutes take {growth:.2f} times the memory of {lengths[0]:g} (at most {MOST_GROWTH})")
-    return int(growth > MOST_GROWTH)
+    raise typer.Exit(growth > MOST_GROWTH)
 
 
 def measure(minutes: float, folder: Path) -> MemoryMeasured:
@@ -169,4 +173,4 @@ def _table(results: Sequence[MemoryMeasured]) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main([float(minutes) for minutes in sys.argv[1:]] or MINUTES))
+    typer.run(main)
