@@ -57,43 +57,19 @@ class _Node:
     """The pieces that end here when their first letter, a capital, is made small: inside a word it may be either."""
 
 
-class _Trie:
-    """Prefixes by number; the first is the empty one."""
-
-    def __init__(self) -> None:
-        self.nodes = [_Node()]
-
-    def add(self, text: str) -> _Node:
-        """Add all prefixes of the text and return the last."""
-        at, word_ends = _ROOT, 0
-        for place, character in enumerate(text):
-            node = self.nodes[at]
-            if character == WORD_START:
-                word_ends = node.letters + len(text[place + 1 :].partition(WORD_START)[0])
-            if character not in node.children:
-                node.children[character] = len(self.nodes)
-                starts = character == WORD_START
-                before = node.letters if starts else node.letters_before
-                longer = _Node(parent=at, letters=node.letters + (not starts), letters_before=before)
-                self.nodes.append(longer)
-            at = node.children[character]
-            self.nodes[at].word_ends = min(word_ends, self.nodes[at].word_ends or word_ends)
-        return self.nodes[at]
-
-
 class Vocabulary:
     """Pieces by the letters that they spell, and the automata of terms over them."""
 
     def __init__(self, pieces: Sequence[str]) -> None:
         self._blank = len(pieces)
-        self._pieces = _Trie()
+        self._pieces = [_Node()]
         for label, piece in enumerate(pieces):
             if letters := spelling_of_piece(piece):
                 start = 1 if letters[0] == WORD_START else 0
-                written = with_capital(letters, start, unicodedata.normalize("NFKC", piece)[start : start + 1])
-                self._pieces.add(written).labels.append(label)
+                written = _with_capital(letters, start, unicodedata.normalize("NFKC", piece)[start : start + 1])
+                _add(self._pieces, written).labels.append(label)
                 if written != letters and not start:
-                    self._pieces.add(letters).lower.append(label)
+                    _add(self._pieces, letters).lower.append(label)
 
     def automaton(self, terms: Sequence[str], weight: float) -> Automaton:
         """Return the automaton of the terms that the pieces spell; others only make it larger.
@@ -102,17 +78,17 @@ class Vocabulary:
         it. So a match that breaks off gives back what it had: the piece that breaks it off has no boost beside one that
         goes on, which has that of all letters so far. A term that has just ended is not boosted again at once.
         """
-        trie = _Trie()
+        nodes = [_Node()]
         for term in terms:
             for variant in self._variants(term):
-                trie.add(variant).ends = True
-        arcs = self._arcs(trie.nodes, weight)
+                _add(nodes, variant).ends = True
+        arcs = self._arcs(nodes, weight)
         root = arcs.pop(_ROOT)
         root_targets, root_boosts = np.zeros(self._blank + 1, np.int64), np.zeros(self._blank + 1, np.float32)
         for label, (target, boost) in root.items():
             root_targets[label], root_boosts[label] = target, boost
         width = max((len(own) for own in arcs.values()), default=0)
-        shape = len(trie.nodes), max(1, width)
+        shape = len(nodes), max(1, width)
         labels, targets, boosts = np.full(shape, self._blank), np.zeros(shape, np.int64), np.zeros(shape, np.float32)
         for state, own in arcs.items():
             for place, (label, (target, boost)) in enumerate(sorted(own.items())):
@@ -150,24 +126,20 @@ class Vocabulary:
         """
         words = unicodedata.normalize("NFKC", term).split()
         small = spelling(term)
-        given = "".join(WORD_START + with_capital(word.lower(), 0, word[0]) for word in words)
+        given = "".join(WORD_START + _with_capital(word.lower(), 0, word[0]) for word in words)
         if given != small:
             yield given if self._can_spell(given) else small
             return
         yield small
-        yield with_capital(small, 1, small[1:2].upper())
-        yield "".join(WORD_START + with_capital(word, 0, word[0].upper()) for word in small.split(WORD_START)[1:])
+        yield _with_capital(small, 1, small[1:2].upper())
+        yield "".join(WORD_START + _with_capital(word, 0, word[0].upper()) for word in small.split(WORD_START)[1:])
 
     def _can_spell(self, text: str) -> bool:
-        reached = {0}
-        for start in range(len(text)):
-            at, end = _ROOT, start
-            while (
-                start in reached and end < len(text) and (at := self._pieces.nodes[at].children.get(text[end], _ROOT))
-            ):
-                end += 1
-                if self._pieces.nodes[at].labels or self._pieces.nodes[at].lower:
-                    reached.add(end)
+        nodes, reached = [_Node()], {_ROOT}
+        _add(nodes, text)
+        for state in range(len(nodes)):
+            if state in reached:
+                reached.update(to for to, pieces in self._reached(nodes, state) if pieces.labels or pieces.lower)
         return len(text) in reached
 
     def _reached(self, nodes: Sequence[_Node], state: int) -> Iterator[tuple[int, _Node]]:
@@ -175,13 +147,30 @@ class Vocabulary:
         ways = [(state, _ROOT)]
         while ways:
             at, piece = ways.pop()
-            for character, longer in self._pieces.nodes[piece].children.items():
+            for character, longer in self._pieces[piece].children.items():
                 if (following := nodes[at].children.get(character)) is not None:
                     ways.append((following, longer))
-                    yield following, self._pieces.nodes[longer]
+                    yield following, self._pieces[longer]
 
 
-def with_capital(letters: str, place: int, written: str) -> str:
+def _add(nodes: list[_Node], text: str) -> _Node:
+    """Add all prefixes of the text to nodes whose first is the empty prefix, and return the last."""
+    at, word_ends = _ROOT, 0
+    for place, character in enumerate(text):
+        node = nodes[at]
+        starts = character == WORD_START
+        if starts:
+            word_ends = node.letters + len(text[place + 1 :].partition(WORD_START)[0])
+        if character not in node.children:
+            node.children[character] = len(nodes)
+            before = node.letters if starts else node.letters_before
+            nodes.append(_Node(parent=at, letters=node.letters + (not starts), letters_before=before))
+        at = node.children[character]
+        nodes[at].word_ends = min(word_ends, nodes[at].word_ends or word_ends)
+    return nodes[at]
+
+
+def _with_capital(letters: str, place: int, written: str) -> str:
     """Return the letters with the one at the place as it is written, where that is the same letter."""
     same = written and written.lower() == letters[place : place + len(written.lower())]
     return f"{letters[:place]}{written}{letters[place + len(written.lower()) :]}" if same else letters
@@ -223,6 +212,4 @@ def _prefixes(nodes: Sequence[_Node], state: int) -> Iterator[int]:
 
 def _letters_kept(nodes: Sequence[_Node], state: int) -> int:
     """Return the letters up to the last end of a term."""
-    while state != _ROOT and not nodes[state].ends:
-        state = nodes[state].parent
-    return nodes[state].letters
+    return next((nodes[at].letters for at in _prefixes(nodes, state) if nodes[at].ends), 0)
