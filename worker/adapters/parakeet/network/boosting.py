@@ -39,33 +39,26 @@ class WindowTerms:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Tables:
-    """Automata one after the other, each with the states that follow on those of the last; index 0 has no terms."""
+    """Automata one after the other, each with the states that follow on those of the last: see `Automaton`."""
 
     root_targets: Tensor
-    """(automata, labels), int64."""
+    """(automata, labels), int64; of an index without terms 0, as are its boosts."""
     root_boosts: Tensor
+    """(automata, labels), float32."""
     labels: Tensor
-    """(states, arcs), int64."""
-    targets: Tensor
-    boosts: Tensor
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Boost:
-    """The boosts of the decoder's rows. See `Automaton` for the tables; a row without keyterms stays in state 0."""
-
-    root_targets: Tensor
-    """(rows, labels), int64."""
-    root_boosts: Tensor
-    """(rows, labels), float32."""
-    speech: Tensor
-    """1 for each frame of each row that is boosted, 0 for the others: float32, (rows, frames)."""
-    labels: Tensor
-    """(states, arcs) of all rows' automata, int64."""
+    """(states, arcs) of all automata, int64."""
     targets: Tensor
     """(states, arcs), int64."""
     boosts: Tensor
     """(states, arcs), float32."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Boost(_Tables):
+    """The boosts of the decoder's rows, with a root for each row; a row without keyterms stays in state 0."""
+
+    speech: Tensor
+    """1 for each frame of each row that is boosted, 0 for the others: float32, (rows, frames)."""
 
     def choose(self, logits: Tensor, states: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Return the best label of each row, boosts added to all but the blank, and the state after it.
