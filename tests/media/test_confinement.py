@@ -25,7 +25,7 @@ from worker.adapters.audio.child import Child
 from worker.adapters.audio.confinement import calls, seccomp
 from worker.adapters.audio.confinement.calls import code_of
 from worker.adapters.audio.confinement.program import Program
-from worker.adapters.audio.confinement.syscalls import ARCHITECTURES
+from worker.adapters.audio.confinement.seccomp import ARCHITECTURES
 from worker.adapters.audio.process import started
 from worker.adapters.audio.report import Report
 from worker.ports import Pcm

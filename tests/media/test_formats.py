@@ -6,7 +6,7 @@ import pytest
 from tests.support.audio.decoding import decode_all
 from tests.support.audio.media import MediaKit, lag_samples, riff_wav
 from worker.adapters.audio import FfmpegDecoder
-from worker.adapters.audio.samples import FLOATS
+from worker.adapters.audio.matroska import FLOATS
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 # name, options, most samples that may follow the truth (padding of the last frame), lag; a sample is 1/16000 s

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.support.audio.decoding import decode_all
 from tests.support.audio.media import MediaKit, lag_samples, riff_wav
 from worker.adapters.audio import FfmpegDecoder
-from worker.adapters.audio.wav import wav_size
+from worker.adapters.audio.headers import wav_size
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 LIST = b"LIST" + struct.pack("<I", 20) + b"INFOISFT" + struct.pack("<I", 8) + b"a tool\0\0"

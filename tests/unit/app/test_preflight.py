@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from worker.adapters.audio import FfmpegMissing, Kernel, find_ffmpeg
-from worker.adapters.audio.confinement.syscalls import ARCHITECTURES
+from worker.adapters.audio.confinement.seccomp import ARCHITECTURES
 from worker.app.preflight import machine, variable_findings
 from worker.app.preflight.machine import confinement_findings, ffmpeg_finding, memory_finding, temp_dir_findings
 from worker.settings import EngineSettings, JobSettings, read_settings

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from worker.adapters.audio.confinement import Confinement
-from worker.adapters.audio.confinement.thread import in_own_thread
+from worker.adapters.audio.confinement.calls import in_own_thread
 
 _ENVIRONMENT = {"LC_ALL": "C"}
 _PIPE_BYTES = 1 << 18
@@ -131,10 +131,9 @@ async def _until_held(descriptor: int) -> None:
     loop, held = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(descriptor, held.set)
     try:
-        async with asyncio.timeout(_HELD_SECONDS):
-            await held.wait()
-    except TimeoutError:
-        return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HELD_SECONDS):
+                await held.wait()
     finally:
         loop.remove_reader(descriptor)
 

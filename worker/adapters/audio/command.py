@@ -10,8 +10,8 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from worker.adapters.audio.matroska import INTEGERS, Encoding, encoding_for
 from worker.adapters.audio.report import Report
-from worker.adapters.audio.samples import INTEGERS, Encoding, encoding_for
 from worker.ports import SAMPLE_RATE_HZ
 
 _PROTOCOL = "fd" if os.name == "posix" else "file"

@@ -43,17 +43,15 @@ from worker.adapters.audio.command import (
     source,
 )
 from worker.adapters.audio.confinement import Confinement, Kernel
-from worker.adapters.audio.flac import flac_facts
-from worker.adapters.audio.kinds import kind_of
+from worker.adapters.audio.headers import flac_facts, wav_facts, wav_size
 from worker.adapters.audio.locate import ffmpeg_version
 from worker.adapters.audio.mixes import Chooser
 from worker.adapters.audio.mpeg_audio import mp3_channels, mp3_facts
 from worker.adapters.audio.parts import PART_SECONDS, Divided, Heard, Stretch
 from worker.adapters.audio.process import Limits, Run, is_error, raise_for_end, raise_if_stopped, started
-from worker.adapters.audio.report import Report
-from worker.adapters.audio.streams import SILENT_PEAK, PartedStream, SerialStream, laid
+from worker.adapters.audio.report import Report, kind_of
+from worker.adapters.audio.streams import SILENT_PEAK, DecodedStream, laid
 from worker.adapters.audio.timeline import Doubt, PacketClock, Timeline
-from worker.adapters.audio.wav import wav_facts, wav_size
 from worker.errors import AudioUndecodable
 from worker.ports import SAMPLE_RATE_HZ, AudioFacts, PcmStream
 
@@ -130,22 +128,17 @@ class FfmpegDecoder:
         """See the port. ffmpeg runs for the length of the context, and waits while the stream is not read."""
         async with contextlib.AsyncExitStack() as stack:
             run, way = await self._first_run(path, channel, stack)
-            serial = SerialStream(
+            stream = DecodedStream(
                 run,
                 way,
                 path,
                 start=partial(self._started, path),
+                divide=partial(self._divided, path, way),
                 is_loud=partial(self._is_loud, path),
                 limits=self._limits,
                 block_samples=self._block_samples,
             )
-            await stack.enter_async_context(contextlib.aclosing(serial))
-            if self._parts == 1:
-                yield serial
-                return
-            parted = PartedStream(serial, partial(self._divided, path, way), least_seconds=2 * self._part_seconds)
-            async with contextlib.aclosing(parted):
-                yield parted
+            yield await stack.enter_async_context(contextlib.aclosing(stream))
 
     async def _probed(self, path: Path, way: Way) -> Report:
         report = _report(path, way)
@@ -214,7 +207,11 @@ class FfmpegDecoder:
                         return True
         return any(int(piece.max()) >= SILENT_PEAK for piece in chooser.finish())
 
-    def _divided(self, path: Path, way: Way, seconds: float) -> Divided:
+    def _divided(self, path: Path, way: Way, seconds: float) -> Divided | None:
+        """Return the parts of a file of this length, if it is long enough for several."""
+        if self._parts == 1 or seconds < 2 * self._part_seconds:
+            return None
+
         async def decode(part: Stretch, most_samples: int) -> Heard:
             async with self._processors:
                 return await self._heard(path, way, part, most_samples)

@@ -37,8 +37,9 @@ def find_ffmpeg() -> Path:
         if found is None:
             raise FfmpegMissing
         return Path(found)
-    ours = release_of(_version_in_name(bundled) or _ask(bundled))
-    return Path(system if (release_of(_ask(system)) or (0,)) >= (ours or (0,)) else bundled)
+    in_name = _IN_NAME.search(bundled)  # which saves starting the wheel's binary
+    ours = release_of(in_name[1]) if in_name else _release(bundled)
+    return Path(system if (_release(system) or (0,)) >= (ours or (0,)) else bundled)
 
 
 async def ffmpeg_version(ffmpeg: Path) -> str:
@@ -46,15 +47,7 @@ async def ffmpeg_version(ffmpeg: Path) -> str:
 
     Raises OSError where it cannot be started.
     """
-    process = await asyncio.create_subprocess_exec(
-        ffmpeg,
-        "-version",
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        env={"LC_ALL": "C"},  # no secret of the worker's
-    )
-    answer, _ = await process.communicate()
-    return _version_in(answer)
+    return await asyncio.to_thread(_ask, str(ffmpeg))
 
 
 def release_of(version: str) -> tuple[int, ...] | None:
@@ -76,20 +69,24 @@ def _bundled() -> str | None:
         return None
 
 
-def _version_in_name(program: str) -> str | None:
-    """Return the version in the name of the wheel's binary, which saves starting it."""
-    found = _IN_NAME.search(program)
-    return found[1] if found else None
+def _release(program: str) -> tuple[int, ...] | None:
+    try:
+        return release_of(_ask(program))
+    except OSError:
+        return None
 
 
 def _ask(program: str) -> str:
     try:
-        done = subprocess.run([program, "-version"], capture_output=True, timeout=_ANSWER_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(
+            [program, "-version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={"LC_ALL": "C"},  # no secret of the worker's
+            timeout=_ANSWER_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
         return UNKNOWN
-    return _version_in(done.stdout)
-
-
-def _version_in(answer: bytes) -> str:
-    found = _SAID.match(answer.decode("utf-8", "replace"))
+    found = _SAID.match(done.stdout.decode("utf-8", "replace"))
     return found[1] if found else UNKNOWN

@@ -7,6 +7,7 @@ nothing else depends on these facts. Memory is bounded for any output.
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 CLAIM_SLACK_SECONDS = 0.5
 """Headers count an MP3's encoder delay and padding (0.29 s at 8 kHz) and round to their own frames."""
@@ -37,6 +38,34 @@ _REASON_CHARACTERS = 300
 _READ = "WAV, FLAC, MP3, MP2, AAC, AC-3, MP4/M4A, Ogg, WebM/Matroska, AIFF, MPEG-TS, FLV, AVI, CAF, W64, AU, AMR, WMA"
 _CURE = "convert it, for example with `ffmpeg -i FILE -ac 1 -ar 16000 FILE.flac`"
 _LAYOUTS = {"mono": 1, "stereo": 2}
+_KINDS = (
+    (b"\x1f\x8b", "gzip data"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard data"),
+    (b"BZh", "bzip2 data"),
+    (b"\xfd7zXZ", "xz data"),
+    (b"7z\xbc\xaf", "a 7-Zip archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"%PDF", "a PDF document"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"#EXTM3U", "an HLS playlist, which names audio and holds none"),
+    (b"ffconcat", "a concat script, which names audio and holds none"),
+    (b"<?xml", "an XML document"),
+    (b"<!doctype", "a web page"),
+    (b"<html", "a web page"),
+    (b"wvpk", "WavPack"),
+    (b"MAC ", "Monkey's Audio"),
+    (b"MThd", "MIDI, which holds notes and no sound"),
+    (b"\x00\x00\x01\xba", "an MPEG program stream"),
+    (b"DSD ", "DSD"),
+    (b".RMF", "RealMedia"),
+    (b"TTA1", "True Audio"),
+    (b"{", "JSON"),
+)
+"""What people upload by mistake, by its first bytes; for messages only."""
+_HEAD_BYTES = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,3 +247,10 @@ def _track(text: str, found: re.Match[str]) -> Track:
         start_seconds=float(start[1]) if start else None,
         is_default=text.rstrip().endswith("(default)") or "(default) (" in text,
     )
+
+
+def kind_of(path: Path) -> str | None:
+    """Return what the file is, where its first bytes are among those known."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return next((kind for magic, kind in _KINDS if head.startswith(magic.lower())), None)

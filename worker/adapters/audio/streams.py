@@ -1,8 +1,8 @@
-"""The blocks of one file: decoded from beginning to end, or in parts where a file can be divided."""
+"""The blocks of one file: decoded in parts where it can be divided, else from beginning to end."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -13,8 +13,8 @@ import structlog
 from worker.adapters.audio import verdict
 from worker.adapters.audio.command import ByteRange, Way
 from worker.adapters.audio.delay import Trimmer, unstated_delay
+from worker.adapters.audio.matroska import Packet, PacketReader
 from worker.adapters.audio.mixes import Chooser
-from worker.adapters.audio.packets import Packet, PacketReader
 from worker.adapters.audio.parts import Divided, divisible
 from worker.adapters.audio.process import Limits, Run, is_error, raise_for_end
 from worker.adapters.audio.report import CLAIM_SLACK_SECONDS, Report
@@ -28,6 +28,7 @@ _ROUNDS_OF_THE_LOOP = 3
 """ffmpeg's messages are read, their reader wakes up and parses them."""
 SILENT_PEAK = 104
 """-50 dB: a track that never reaches this is silent."""
+_MOST_OTHER_TRACKS = 16
 
 
 class Start(Protocol):
@@ -94,12 +95,14 @@ async def _hides_a_change(
     return (is_late and way.read_as is not None) or (may_be_joined and report.has_complaints)
 
 
-class SerialStream:
-    """The `PcmStream` of one ffmpeg process after another, mostly of one. Every block but the last has the same length.
+class DecodedStream:
+    """The `PcmStream` of a file. Every block but the last has the same length, but for the last one of a part.
 
-    There are three ways, from the fastest to the one that is always right: one thread of ffmpeg, which `Way.read_as`
-    asks for; packets of a second; each frame by itself. At the first doubt ffmpeg starts anew, the next way, and what
-    has been given is passed over. So the verdict on damage is never that of one thread.
+    Where the file can be divided, its parts come first. What they do not give comes from one ffmpeg process after
+    another, mostly of one. There are three ways, from the fastest to the one that is always right: one thread of
+    ffmpeg, which `Way.read_as` asks for; packets of a second; each frame by itself. At the first doubt ffmpeg starts
+    anew, the next way, and what has been given is passed over. So the verdict on damage is never that of one thread, or
+    of parts: a file that came in parts alone was whole.
     """
 
     def __init__(
@@ -109,11 +112,12 @@ class SerialStream:
         path: Path,
         *,
         start: Start,
+        divide: Callable[[float], Divided | None],
         is_loud: Callable[[int], Awaitable[bool]],
         limits: Limits,
         block_samples: int,
     ) -> None:
-        self._run, self._way, self._path, self._start = run, way, path, start
+        self._run, self._way, self._path, self._start, self._divide = run, way, path, start, divide
         self._is_loud, self._limits, self._block_samples = is_loud, limits, block_samples
         self._samples, self._peak = 0, 0
         self._pieces: tuple[ByteRange, ...] = ()
@@ -137,20 +141,35 @@ class SerialStream:
         """End the processes that this stream has started itself."""
         await self._blocks.aclose()
 
-    async def seconds_to_divide(self) -> float | None:
-        """Return the file's length in seconds if it can be decoded in parts, or else None. Raises `AudioTooLong`."""
-        await self._refuse_too_long_by_its_header()
-        seconds = divisible(self._run.report)
-        near_limit = seconds is not None and seconds > self._limits.max_seconds - CLAIM_SLACK_SECONDS
-        return None if near_limit or self._way.ignores_wav_size else seconds
-
-    async def finish_parted(self, peak: int) -> None:
-        """Look for other tracks after the parts were the whole file; `peak` is their loudest sample."""
-        self._peak = peak
-        await self._look_at_other_tracks()
-
     async def _every_block(self) -> AsyncGenerator[Pcm]:
         await self._refuse_too_long_by_its_header()
+        given, divided = 0, self._divided()
+        if divided is not None:
+            async with aclosing(divided.blocks()) as blocks:
+                async for block in blocks:
+                    given += block.size
+                    yield self._measured(block)
+            if not divided.whole:
+                log.info("audio.undivided", from_second=given / SAMPLE_RATE_HZ)
+        if divided is None or not divided.whole:
+            async with aclosing(self._serial_blocks()) as blocks:
+                async for block in blocks:
+                    if fresh := max(0, block.size - given):
+                        yield self._measured(block[-fresh:])
+                    given = max(0, given - block.size)
+        await self._look_at_other_tracks()
+
+    def _divided(self) -> Divided | None:
+        """Return the file's parts, if it can be decoded in parts."""
+        seconds = divisible(self._run.report)
+        near_limit = seconds is not None and seconds > self._limits.max_seconds - CLAIM_SLACK_SECONDS
+        return None if seconds is None or near_limit or self._way.ignores_wav_size else self._divide(seconds)
+
+    def _measured(self, block: Pcm) -> Pcm:
+        self._peak = max(self._peak, int(block.max()), -int(block.min()))
+        return block
+
+    async def _serial_blocks(self) -> AsyncGenerator[Pcm]:
         kept: list[Pcm] = []
         count = 0
         async with aclosing(self._trimmed()) as pieces:
@@ -164,11 +183,9 @@ class SerialStream:
                     count -= self._block_samples
         if count:
             yield self._counted(np.concatenate(kept))
-        await self._look_at_other_tracks()
 
     def _counted(self, block: Pcm) -> Pcm:
         self._samples += block.size
-        self._peak = max(self._peak, int(block.max()), -int(block.min()))
         if self._samples > self._limits.max_seconds * SAMPLE_RATE_HZ:
             raise AudioTooLong(self._samples / SAMPLE_RATE_HZ, self._limits.max_seconds)
         return block
@@ -222,26 +239,18 @@ class SerialStream:
             yield piece
 
     async def _in_long_packets(self) -> AsyncGenerator[Pcm]:
-        if self._way.read_as is None:
-            async with aclosing(self._packets(self._run, self._way)) as pieces:
+        run, way = self._run, self._way
+        chooser, timeline = Chooser(), self._timeline(coarse=True)
+        async with AsyncExitStack() as stack:
+            if way.read_as is not None:
+                way = replace(way, read_as=None)
+                run = await stack.enter_async_context(self._start(way))
+                await run.headers()
+            laid_down = laid(run, way, timeline, chooser, self._block_samples, is_joined=self._is_joined)
+            async with aclosing(laid_down) as pieces:
                 async for piece in pieces:
                     yield piece
-            return
-        way = replace(self._way, read_as=None)
-        async with self._start(way) as run:
-            await run.headers()
-            async with aclosing(self._packets(run, way)) as pieces:
-                async for piece in pieces:
-                    yield piece
-
-    async def _packets(self, run: Run, way: Way) -> AsyncGenerator[Pcm]:
-        chooser = Chooser()
-        timeline = self._timeline(coarse=True)
-        laid_down = laid(run, way, timeline, chooser, self._block_samples, is_joined=self._is_joined)
-        async with aclosing(laid_down) as pieces:
-            async for piece in pieces:
-                yield piece
-        code = await run.ended()
+            code = await run.ended()
         if run.report.changes or (run.report.has_complaints and await self._is_joined()):
             raise Doubt
         for piece in chooser.finish():
@@ -301,60 +310,9 @@ class SerialStream:
         report = self._run.report
         if self._peak >= SILENT_PEAK:
             return
-        for number in other_tracks(report, self._way.track):
+        others = [number for number in range(len(report.tracks)) if number != self._way.track]
+        for number in others[:_MOST_OTHER_TRACKS]:
             if await self._is_loud(number):
                 log.warning("audio.other_tracks", taken=self._way.track, loud=number)
                 self._other_tracks = True
                 return
-
-
-MOST_OTHER_TRACKS = 16
-
-
-def other_tracks(report: Report, taken: int) -> tuple[int, ...]:
-    """Return the numbers of the audio tracks that were not taken, as far as they are looked at."""
-    return tuple(number for number in range(len(report.tracks)) if number != taken)[:MOST_OTHER_TRACKS]
-
-
-class PartedStream:
-    """The `PcmStream` of a file's parts where it has any; the serial stream gives what they do not."""
-
-    def __init__(self, serial: SerialStream, divide: Callable[[float], Divided], *, least_seconds: float) -> None:
-        self._serial, self._divide, self._least_seconds = serial, divide, least_seconds
-        self._blocks = self._every_block()
-
-    @property
-    def truncated(self) -> bool:
-        """See the port. Never of a file that came in parts alone: each of them was whole."""
-        return self._serial.truncated
-
-    @property
-    def other_tracks(self) -> bool:
-        """See the port."""
-        return self._serial.other_tracks
-
-    def __aiter__(self) -> AsyncIterator[Pcm]:
-        return self._blocks
-
-    async def aclose(self) -> None:
-        """End the running parts."""
-        await self._blocks.aclose()
-
-    async def _every_block(self) -> AsyncGenerator[Pcm]:
-        given, peak = 0, 0
-        seconds = await self._serial.seconds_to_divide()
-        if seconds is not None and seconds >= self._least_seconds:
-            divided = self._divide(seconds)
-            async with aclosing(divided.blocks()) as blocks:
-                async for block in blocks:
-                    given += block.size
-                    peak = max(peak, int(block.max()), -int(block.min()))
-                    yield block
-            if divided.whole:
-                await self._serial.finish_parted(peak)
-                return
-            log.info("audio.undivided", from_second=given / SAMPLE_RATE_HZ)
-        async for block in self._serial:
-            if fresh := max(0, block.size - given):
-                yield block[-fresh:]
-            given = max(0, given - block.size)

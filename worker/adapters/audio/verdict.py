@@ -3,18 +3,18 @@
 Complaints alone are no proof: ffmpeg reports a tag between two songs like damage.
 """
 
+import mmap
 from pathlib import Path
 
 from worker.adapters.audio import mpeg_audio, ogg
 from worker.adapters.audio.command import ByteRange, Way
+from worker.adapters.audio.headers import FLAC
 from worker.adapters.audio.report import Report
 
 _MPEG_AUDIO = frozenset({"mp3", "aac"})
 """Formats without a container: frames, and any bytes between them."""
 JOINED = frozenset({"ogg", "flac"})
 """Containers of which joined files must be decoded piece by piece."""
-_FLAC_BEGIN = b"fLaC\x00\x00\x00\x22"
-_STEP_BYTES = 1 << 24
 _MOST_PIECES = 4_096
 
 
@@ -50,15 +50,6 @@ def joined_pieces(path: Path, container: str | None) -> tuple[ByteRange, ...]:
 
 def _flac_starts(path: Path) -> list[int]:
     """Return where a FLAC stream begins: the first one behind its tags, if any, at 0."""
-    found: list[int] = []
-    with path.open("rb") as file:
-        before, offset = b"", 0
-        while content := file.read(_STEP_BYTES):
-            content = before + content
-            at = content.find(_FLAC_BEGIN)
-            while at >= 0:
-                found.append(offset + at)
-                at = content.find(_FLAC_BEGIN, at + 1)
-            before = content[-len(_FLAC_BEGIN) + 1 :]
-            offset += len(content) - len(before)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = [begin.start() for begin in FLAC.finditer(content)]
     return [0, *found[1:]]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.support.audio.media import MediaKit
 from worker.adapters.audio import FfmpegDecoder
 from worker.adapters.audio.command import Way
-from worker.adapters.audio.flac import flac_facts
+from worker.adapters.audio.headers import flac_facts
 from worker.ports import Pcm
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.adapters.audio.packets import NotPackets, PacketReader
+from worker.adapters.audio.matroska import NotPackets, PacketReader
 from worker.adapters.audio.timeline import Doubt, PacketClock, Timeline
 from worker.errors import AudioTooLong
 from worker.ports import SAMPLE_RATE_HZ, Pcm

@@ -7,7 +7,7 @@ import pytest
 from tests.support.audio.media import MediaKit, riff_wav
 from worker.adapters.audio import FfmpegDecoder
 from worker.adapters.audio.command import Way
-from worker.adapters.audio.wav import wav_facts
+from worker.adapters.audio.headers import wav_facts
 from worker.ports import Pcm
 
 

@@ -4,7 +4,6 @@ Linux only, by what the kernel offers: Landlock for files, a seccomp filter for 
 capabilities. `Confinement.gaps` says what is missing where something is.
 """
 
-from worker.adapters.audio.confinement.confinement import Confinement
-from worker.adapters.audio.confinement.kernel import Kernel
+from worker.adapters.audio.confinement.confinement import Confinement, Kernel
 
 __all__ = ["Confinement", "Kernel"]

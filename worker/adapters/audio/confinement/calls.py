@@ -1,11 +1,18 @@
-"""Calls into the C library for what Python lacks."""
+"""Calls into the C library for what Python lacks, and the thread to make those in that cannot be undone."""
 
 import ctypes
 import functools
+import gc
 import os
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _FUNCTION_BYTES = 64
 """The functions around one system call are shorter; the call itself is among their first instructions."""
+_COLLECTION_OFF = threading.Lock()
 
 
 @functools.cache
@@ -44,3 +51,34 @@ def code_of(function: str) -> range:
     """Return the addresses of a C function's first instructions in this process."""
     begin = ctypes.cast(getattr(libc(), function), ctypes.c_void_p).value or 0
     return range(begin, begin + _FUNCTION_BYTES)
+
+
+def in_own_thread(task: Callable[[], T]) -> T:
+    """Run the task in a thread of its own and wait for it. Returns its result. Raises the OSError that it raises.
+
+    Linux keeps restrictions for each thread, and this one ends after its task.
+    No garbage is collected meanwhile: a restricted thread must not run others' finalizers, which may need what it
+    lacks, or start threads that would lack it for good.
+    """
+    outcome: list[T | OSError] = []
+
+    def run() -> None:
+        try:
+            outcome.append(task())
+        except OSError as exc:
+            outcome.append(exc)
+
+    thread = threading.Thread(target=run, name="confined")
+    with _COLLECTION_OFF:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            thread.start()
+            thread.join()
+        finally:
+            if collects:
+                gc.enable()
+    (result,) = outcome
+    if isinstance(result, OSError):
+        raise result
+    return result

@@ -25,8 +25,8 @@ _OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | 1 << 14 | 1 << 15  # truncation a
 # How many rights of files each version knows; all are taken away.
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _NEWEST_FILES = 16
-_TCP_SINCE, _TCP = 4, 0b11  # bind, connect
-_SCOPES_SINCE, _SCOPES = 6, 0b11  # abstract UNIX sockets, signals
+TCP_SINCE, _TCP = 4, 0b11  # bind, connect
+SCOPES_SINCE, _SCOPES = 6, 0b11  # abstract UNIX sockets, signals
 
 
 def version() -> int:
@@ -40,8 +40,8 @@ def restrict(abi: int, rules: Mapping[Path, int]) -> None:
     What is open stays open. Paths that cannot be reached are left out. Needs no-new-privs. Raises OSError.
     """
     handled = (1 << _FILE_RIGHTS.get(abi, _NEWEST_FILES)) - 1
-    tcp = _TCP if abi >= _TCP_SINCE else 0
-    scopes = _SCOPES if abi >= _SCOPES_SINCE else 0
+    tcp = _TCP if abi >= TCP_SINCE else 0
+    scopes = _SCOPES if abi >= SCOPES_SINCE else 0
     attributes = struct.pack("=QQQ", handled, tcp, scopes)[: 8 if not tcp else 16 if not scopes else 24]
     ruleset = demand(
         "syscall", _CREATE_RULESET, ctypes.create_string_buffer(attributes, len(attributes)), len(attributes), 0

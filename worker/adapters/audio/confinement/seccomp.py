@@ -1,7 +1,8 @@
 """A filter of system calls for a decoder, in classic BPF.
 
-Every call that `syscalls` does not list is refused with EPERM: sockets, signals to other processes, other processes'
-memory, changes to files and folders, shared memory. For some listed calls the arguments or the caller are checked:
+Allowed is what a C library needs to start a program, to run threads, to allocate memory, and to read and write open
+files. Every other call is refused with EPERM: sockets, signals to other processes, other processes' memory, changes to
+files and folders, shared memory. For some allowed calls the arguments or the caller are checked:
 
 - only the C library of this process may create processes and start programs: its code is at addresses that the started
   program does not have, so that a decoder cannot start anything;
@@ -15,10 +16,10 @@ The first two rules do not apply to a script, whose purpose is to start other pr
 import ctypes
 import errno
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from worker.adapters.audio.confinement.calls import code_of, demand
-from worker.adapters.audio.confinement.syscalls import FIRST_COMMON, Architecture
 
 # linux/bpf_common.h
 _LOAD, _RETURN = 0x20, 0x06
@@ -35,7 +36,56 @@ _MAP_SHARED, _MAP_ANONYMOUS, _MAP_GROWSDOWN = 0x01, 0x20, 0x100
 _HARMLESS_COMMANDS = (0, 1, 2, 3, 4, 1030, 1032)
 _HARMLESS_IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIO(N)CLEX
 _SET_MODE_FILTER, _NEW_LISTENER = 1, 1 << 3
-_SECCOMP = {0xC000003E: 317, 0xC00000B7: 277}
+
+_TABLE = """
+read 0 63, readv 19 65, pread64 17 67, preadv 295 69, preadv2 327 286, write 1 64, writev 20 66, pwrite64 18 68,
+pwritev 296 70, pwritev2 328 287, lseek 8 62, fstat 5 80, close 3 57, close_range 436 436, dup 32 23, dup2 33 -,
+dup3 292 24, pipe 22 -, pipe2 293 59, poll 7 -, ppoll 271 73, select 23 -, pselect6 270 72, epoll_create 213 -,
+epoll_create1 291 20, epoll_ctl 233 21, epoll_wait 232 -, epoll_pwait 281 22, epoll_pwait2 441 441, eventfd 284 -,
+eventfd2 290 19, fadvise64 221 223, readahead 187 213, fcntl 72 25, ioctl 16 29, open 2 -, openat 257 56,
+access 21 -, faccessat 269 48, faccessat2 439 439, stat 4 -, lstat 6 -, newfstatat 262 79, statx 332 291,
+statfs 137 43, fstatfs 138 44, readlink 89 -, readlinkat 267 78, getdents64 217 61, getcwd 79 17, chdir 80 49,
+umask 95 166, mmap 9 222, munmap 11 215, mprotect 10 226, mremap 25 216, madvise 28 233, brk 12 214,
+get_mempolicy 239 236, clone 56 220, fork 57 -, vfork 58 -, execve 59 221,
+exit 60 93, exit_group 231 94, wait4 61 260, waitid 247 95, futex 202 98, futex_waitv 449 449,
+set_robust_list 273 99, get_robust_list 274 100, set_tid_address 218 96, rseq 334 293, restart_syscall 219 128,
+gettid 186 178, getpid 39 172, getppid 110 173, getpgid 121 155, getpgrp 111 -, getsid 124 156, setpgid 109 154,
+getuid 102 174, geteuid 107 175, getgid 104 176, getegid 108 177, getgroups 115 158, getresuid 118 148,
+getresgid 120 150, capget 125 90, sched_yield 24 124, sched_getaffinity 204 123, sched_getparam 143 121,
+sched_getscheduler 145 120, sched_get_priority_max 146 125, sched_get_priority_min 147 126, getpriority 140 141,
+getcpu 309 168, arch_prctl 158 -, prctl 157 167, uname 63 160, sysinfo 99 179, getrlimit 97 163,
+prlimit64 302 261, getrusage 98 165, times 100 153, getrandom 318 278, rt_sigaction 13 134, rt_sigprocmask 14 135,
+rt_sigreturn 15 139, rt_sigpending 127 136, rt_sigsuspend 130 133, rt_sigtimedwait 128 137, sigaltstack 131 132,
+pause 34 -, alarm 37 -, getitimer 36 102, setitimer 38 103, nanosleep 35 101, clock_nanosleep 230 115,
+clock_gettime 228 113, clock_getres 229 114, gettimeofday 96 169, time 201 -
+"""
+"""Their numbers on x86-64 and on arm64: Linux 6.1, arch/x86/entry/syscalls/syscall_64.tbl and
+include/uapi/asm-generic/unistd.h."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """One way to number system calls. `audit` is the kernel's name of it, of linux/audit.h."""
+
+    audit: int
+    seccomp: int
+    """The number of the call that installs a filter."""
+    allowed: Mapping[str, int] = field(repr=False)
+
+
+def _column(index: int) -> Mapping[str, int]:
+    rows = (row.split() for row in _TABLE.split(","))
+    return {row[0]: int(row[index]) for row in rows if row[index] != "-"}
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "x86_64": Architecture(audit=0xC000003E, seccomp=317, allowed=_column(1)),
+    "aarch64": Architecture(audit=0xC00000B7, seccomp=277, allowed=_column(2)),
+}
+"""By the machine's name as `os.uname` has it."""
+
+_FIRST_COMMON = 424
+"""From here on all architectures number alike, and C libraries fall back to older calls where one is missing."""
 
 Instruction = tuple[int, int, int, int]
 
@@ -61,7 +111,7 @@ def _install(architecture: Architecture, program: Sequence[Instruction], flags: 
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in program))
     header = struct.pack("@HP", len(program), ctypes.addressof(code))
     buffer = ctypes.create_string_buffer(header, len(header))
-    return demand("syscall", _SECCOMP[architecture.audit], _SET_MODE_FILTER, flags, buffer)
+    return demand("syscall", architecture.seccomp, _SET_MODE_FILTER, flags, buffer)
 
 
 def build(architecture: Architecture, *, is_script: bool, gated: bool) -> list[Instruction]:
@@ -77,7 +127,7 @@ def build(architecture: Architecture, *, is_script: bool, gated: bool) -> list[I
     for name, number in architecture.allowed.items():
         block = checks.get(name, [(_RETURN, 0, 0, _ALLOW)])
         program += [(_IF_EQUAL, 0, len(block), number), *block]
-    return [*program, (_IF_AT_LEAST, 0, 1, FIRST_COMMON), _refuse(errno.ENOSYS), _refuse(errno.EPERM)]
+    return [*program, (_IF_AT_LEAST, 0, 1, _FIRST_COMMON), _refuse(errno.ENOSYS), _refuse(errno.EPERM)]
 
 
 def _for_all() -> dict[str, list[Instruction]]:

@@ -1,6 +1,12 @@
-"""The header of a WAV file, and the length that it states, which many programs write before they know it."""
+"""Headers of WAV and FLAC files, which state everything about their audio.
+
+Starting ffmpeg to probe one frame takes as long as decoding some minutes. The length in a WAV's header is often wrong,
+since many programs write it before they know it.
+"""
 
 import os
+import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +16,16 @@ _UNKNOWN_FROM = 0x7FFF_F000
 """The size that sox writes into a pipe; others write more, up to 0xFFFFFFFF, or 0."""
 _MOST_CHUNKS = 1000
 _HEADER_BYTES = 8
-_PCM = b"\x01\x00"
-_FORMAT_BYTES = 16
+_FORMAT = struct.Struct("<HHIIHH")
+_PCM = 1
 _CODECS = {8: "pcm_u8", 16: "pcm_s16le", 24: "pcm_s24le", 32: "pcm_s32le"}
 """Names of ffmpeg, by the bits of a sample."""
 _SLACK_BYTES = 64
 """Behind the samples, of padding that is worth no other reading."""
+
+FLAC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22(.{34})", re.DOTALL)
+"""The mark and the STREAMINFO block, which may be the last block before the frames (RFC 9639, 8.2)."""
+_FLAC_BYTES = 42
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,14 +37,13 @@ class WavSize:
     """From the first sample to the end of the file."""
     has_more_chunks: bool
     """Something that is no sample follows where the header says."""
+    is_pcm: bool
+    """Its samples are plain integers. False, and the numbers below 0, where the header comes without."""
     channels: int
-    """0 where the header comes without."""
-    is_pcm: bool = False
-    """Its samples are plain integers."""
-    rate_hz: int = 0
-    block_bytes: int = 0
+    rate_hz: int
+    block_bytes: int
     """One sample of each channel."""
-    bits: int = 0
+    bits: int
 
     @property
     def is_complete(self) -> bool:
@@ -82,33 +91,46 @@ def wav_size(path: Path) -> WavSize | None:
             if len(chunk) < _HEADER_BYTES:
                 return None
             size = int.from_bytes(chunk[4:], "little")
-            if chunk[:4] == b"data":
-                there = end - file.tell()
-                file.seek(min(end, file.tell() + size + size % 2))
-                follows = file.read(_HEADER_BYTES)
-                more = _is_chunk(follows, end)
-                return _wav_size(form, stated_bytes=size, there_bytes=there, has_more_chunks=more)
-            following = file.tell() + size + size % 2
+            first = file.tell()
+            following = first + size + size % 2
             if chunk[:4] == b"fmt ":
-                form = file.read(min(size, _FORMAT_BYTES))
-            file.seek(following)
+                form = file.read(min(size, _FORMAT.size))
+            file.seek(min(end, following))
+            if chunk[:4] == b"data":
+                tag, channels, rate_hz, _, block_bytes, bits = _FORMAT.unpack(form.ljust(_FORMAT.size, b"\0"))
+                return WavSize(
+                    stated_bytes=size,
+                    there_bytes=end - first,
+                    has_more_chunks=_is_chunk(file.read(_HEADER_BYTES), end),
+                    is_pcm=tag == _PCM,
+                    channels=channels,
+                    rate_hz=rate_hz,
+                    block_bytes=block_bytes,
+                    bits=bits,
+                )
     return None
-
-
-def _wav_size(form: bytes, *, stated_bytes: int, there_bytes: int, has_more_chunks: bool) -> WavSize:
-    return WavSize(
-        stated_bytes=stated_bytes,
-        there_bytes=there_bytes,
-        has_more_chunks=has_more_chunks,
-        channels=int.from_bytes(form[2:4], "little"),
-        is_pcm=form[:2] == _PCM,
-        rate_hz=int.from_bytes(form[4:8], "little"),
-        block_bytes=int.from_bytes(form[12:14], "little"),
-        bits=int.from_bytes(form[14:16], "little"),
-    )
 
 
 def _is_chunk(header: bytes, end: int) -> bool:
     """Return True for a name of four printable characters, and a size that fits into the file."""
     name, size = header[:4], int.from_bytes(header[4:], "little")
     return len(header) == _HEADER_BYTES and name.isascii() and name.decode().isprintable() and size <= end
+
+
+def flac_facts(path: Path) -> AudioFacts | None:
+    """Return the facts in a FLAC file's STREAMINFO block; None for every other file."""
+    with path.open("rb") as file:
+        found = FLAC.match(file.read(_FLAC_BYTES))
+    if found is None:
+        return None
+    # 20 bits of rate, 3 of channels - 1, 5 of bits a sample - 1, 36 of samples a channel (0: unknown)
+    packed = int.from_bytes(found[1][10:18], "big")
+    rate_hz, samples = packed >> 44, packed & (1 << 36) - 1
+    if rate_hz == 0:
+        return None
+    return AudioFacts(
+        codec="flac",
+        sample_rate_hz=rate_hz,
+        channels=(packed >> 41 & 7) + 1,
+        duration_seconds=samples / rate_hz if samples else None,
+    )
