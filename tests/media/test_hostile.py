@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.audio.decoding import decode_all
-from tests.support.audio.media import MediaKit
+from tests.support.audio.media import MediaKit, riff_wav
 from tests.support.audio.quicktime import with_external_samples
 from tests.support.confinement.open_watch import OpenWatch
 from worker.adapters.audio import FfmpegDecoder
@@ -163,6 +163,18 @@ async def test_a_codec_is_named_as_people_know_it_whatever_its_decoder_is_called
     reason = await _refused(decoder, media.encode(name, talk, *options))
 
     assert reason.startswith(f"its codec {codec} is not one that is read: convert it, for example with `ffmpeg -i FILE")
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+@pytest.mark.parametrize("zeros", [0, 20_000])
+async def test_dts_that_a_wav_states_to_be_plain_samples_is_refused_and_not_decoded_as_noise(
+    media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, rate: int, zeros: int
+) -> None:
+    options = ("-ar", str(rate), "-ac", "2", "-c:a", "dca", "-strict", "-2")
+    frames = media.encode("raw.dts", talk, *options).read_bytes()
+    path = media.write("compact-disc.wav", riff_wav(bytes(zeros) + frames, rate=rate, channels=2))
+
+    assert (await _refused(decoder, path)).startswith("its codec dts is not one that is read")
 
 
 @pytest.mark.parametrize(

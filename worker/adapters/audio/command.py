@@ -174,6 +174,8 @@ def _in_one_thread(path: Path, way: Way, begin_second: int, end_second: int | No
         "dec_threads": 1,
         "format_opts": whitelists,
     }
+    if way.read_as == "wav":  # ffmpeg's own input has looked for AC-3 and DTS among the samples, for up to 40 ms
+        options["format_opts"] = f"probesize=32:{whitelists}"
     if begin_second:
         options["seek_point"] = begin_second
     source_filter = ":".join(f"{name}={_quoted(str(value))}" for name, value in options.items())
