@@ -135,6 +135,41 @@ async def test_a_codec_that_is_not_allowed_reaches_no_graph_whatever_a_tag_says(
     assert counted.starts == 0
 
 
+BY_FFMPEG = ["cd.m4a", "mono.opus", "vorbis.ogg", "stereo.webm", "frames.aac"]
+
+
+@pytest.mark.parametrize("name", BY_FFMPEG)
+async def test_a_file_that_ffmpeg_has_probed_is_decoded_by_one_more_start(
+    media: MediaKit, tmp_path: Path, talk: Pcm, name: str
+) -> None:
+    every = CountedFfmpeg(folder=tmp_path, ffmpeg=media.ffmpeg, words=("-i",))
+    decoder = FfmpegDecoder(ffmpeg=every.path, limits=LIMITS, kernel=UNCONFINED)
+    path = media.encode(name, talk, *dict(PLAIN)[name])
+
+    await decoder.probe(path)
+    decoded = await decode_all(decoder, path)
+
+    assert every.starts == 2
+    require_equal(decoded, await decode_all(FfmpegDecoder(ffmpeg=media.ffmpeg, limits=LIMITS), path))
+
+
+async def test_what_a_probe_proved_does_not_hold_for_another_file_of_that_name(
+    media: MediaKit, counted: CountedFfmpeg, talk: Pcm, tmp_path: Path
+) -> None:
+    decoder = FfmpegDecoder(ffmpeg=counted.path, limits=LIMITS, kernel=UNCONFINED)
+    path = tmp_path / "audio"
+    path.write_bytes(media.encode("aac.mka", talk, "-c:a", "aac").read_bytes())
+    await decoder.probe(path)
+    path.write_bytes(media.encode("forbidden.mka", talk, "-c:a", "wavpack").read_bytes())
+
+    with pytest.raises(AudioUndecodable):
+        await decoder.probe(path)
+    with pytest.raises(AudioUndecodable):
+        await decode_all(decoder, path)
+
+    assert counted.starts == 0
+
+
 @pytest.mark.parametrize(
     "changed",
     [

@@ -19,7 +19,7 @@ async def test_its_facts_are_ffmpeg_s(
     media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, rate: int, channels: int
 ) -> None:
     path = media.encode("facts.flac", talk, "-ar", str(rate), "-ac", str(channels))
-    report = await decoder._probed(path, Way())
+    report, _ = await decoder._probed(path, Way())
 
     facts = flac_facts(path)
 

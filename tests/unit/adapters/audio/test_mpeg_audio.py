@@ -21,7 +21,7 @@ async def test_its_facts_are_ffmpeg_s(
     media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, rate: int, channels: int
 ) -> None:
     path = media.encode("facts.mp3", talk, "-ar", str(rate), "-ac", str(channels), "-q:a", "5")
-    report = await decoder._probed(path, Way())
+    report, _ = await decoder._probed(path, Way())
 
     facts = mp3_facts(path)
 

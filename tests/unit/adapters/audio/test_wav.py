@@ -18,7 +18,7 @@ async def test_its_facts_are_ffmpeg_s(
 ) -> None:
     options = ("-c:a", codec, "-ar", str(rate), "-ac", str(channels))
     path = media.encode("facts.wav", talk, *options)
-    report = await decoder._probed(path, Way())
+    report, _ = await decoder._probed(path, Way())
 
     facts = wav_facts(path)
 
@@ -34,7 +34,7 @@ async def test_wide_samples_have_ffmpeg_s_facts_too(
 ) -> None:
     whole = len(talk) * 2 - len(talk) * 2 % (2 * bits // 8)
     path = media.write("wide.wav", riff_wav(talk.tobytes()[:whole], bits=bits, channels=2))
-    report = await decoder._probed(path, Way())
+    report, _ = await decoder._probed(path, Way())
 
     facts = wav_facts(path)
 
