@@ -21,6 +21,9 @@ _CANCELLED = 100.0
 """A ratio of two energies: 20 dB."""
 _AUDIBLE = 10.0**2
 """Mean square, -70 dB: below it is noise, whatever its channels do."""
+_BITS = 16
+_Pairs = NDArray[np.int32]
+"""A sample of the mean, in the lower half, and one of the other mix."""
 
 
 class Chooser:
@@ -52,24 +55,23 @@ class Chooser:
 
 def _chosen(samples: Pcm) -> Pcm:
     """Return one mix of both, in shape (samples,). They begin with a quarter; the last one may be shorter."""
-    planes: Pcm = samples.T.copy()
-    mean, other = planes[0], planes[1]
+    pairs: _Pairs = np.ascontiguousarray(samples).view("<i4")[:, 0]
+    mean: Pcm = pairs.astype(np.int16)  # keeps the lower half
     whole = len(mean) - len(mean) % CELL_SAMPLES
-    _choose(mean[:whole].reshape(-1, CELL_SAMPLES), other[:whole].reshape(-1, CELL_SAMPLES))
-    _choose(mean[np.newaxis, whole:], other[np.newaxis, whole:])
-    chosen: Pcm = mean
-    return chosen
+    _choose(mean[:whole].reshape(-1, CELL_SAMPLES), pairs[:whole].reshape(-1, CELL_SAMPLES))
+    _choose(mean[np.newaxis, whole:], pairs[np.newaxis, whole:])
+    return mean
 
 
-def _choose(mean: Pcm, other: Pcm) -> None:
+def _choose(mean: Pcm, pairs: _Pairs) -> None:
     """Replace the rows of `mean` where the channels cancel each other, in place; shape (quarters, samples)."""
     if not mean.size:
         return
     suspects = np.flatnonzero(mean.max(axis=1) < _BEYOND_DOUBT_PEAK)
-    mean_energy, other_energy = _energy(mean[suspects]), _energy(other[suspects])
-    is_audible = other_energy > _AUDIBLE * mean.shape[1]
-    cancelled = suspects[is_audible & (other_energy > _CANCELLED * mean_energy)]
-    mean[cancelled] = other[cancelled]
+    other: Pcm = (pairs[suspects] >> _BITS).astype(np.int16)
+    mean_energy, other_energy = _energy(mean[suspects]), _energy(other)
+    cancelled = (other_energy > _AUDIBLE * mean.shape[1]) & (other_energy > _CANCELLED * mean_energy)
+    mean[suspects[cancelled]] = other[cancelled]
 
 
 def _energy(samples: Pcm) -> NDArray[np.float32]:
