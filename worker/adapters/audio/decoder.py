@@ -260,7 +260,7 @@ class FfmpegDecoder:
 
 
 def _state_of(path: Path) -> tuple[Path, int, int, int]:
-    """Return what tells a file from another one that takes its place."""
+    """Return the facts by which a file differs from another one that takes its place."""
     state = path.stat()
     return path, state.st_ino, state.st_size, state.st_mtime_ns
 

@@ -64,7 +64,7 @@ _KINDS = (
     (b"TTA1", "True Audio"),
     (b"{", "JSON"),
 )
-"""What people upload by mistake, by its first bytes; for messages only."""
+"""Kinds of files that people upload by mistake, by their first bytes; for messages only."""
 _HEAD_BYTES = 64
 
 
