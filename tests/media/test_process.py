@@ -141,7 +141,7 @@ async def test_ffmpeg_runs_at_low_priority_and_ignores_ctrl_c(
 async def test_limits_are_set_after_execve_and_before_the_programs_first_step(media: MediaKit, long: Path) -> None:
     """In execve they would be lost: its last step restores the stack's limit that it read in its first."""
     confinement = Confinement(path=media.ffmpeg, kernel=Kernel.here())
-    if confinement.confinement.seccomp is None:
+    if confinement.kernel.seccomp is None:
         pytest.skip("this kernel has no filter of system calls to hold a program with")
     calls = []
 

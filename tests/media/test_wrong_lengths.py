@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.support.audio.decoding import decode_all
 from tests.support.audio.media import MediaKit, lag_samples, riff_wav
 from worker.adapters.audio import FfmpegDecoder
-from worker.adapters.audio.headers import wav_size
+from worker.adapters.audio.headers import samples_size
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 LIST = b"LIST" + struct.pack("<I", 20) + b"INFOISFT" + struct.pack("<I", 8) + b"a tool\0\0"
@@ -76,7 +76,7 @@ async def test_a_wav_that_ends_before_its_stated_end_is_truncated(
 def test_any_header_has_a_size_or_none(media: MediaKit, content: bytes, size: int) -> None:
     path = media.write("any.wav", riff_wav(content, size=size)[: 20 + len(content)])
 
-    found = wav_size(path)
+    found = samples_size(path)
 
     assert found is None or found.there_bytes >= 0
 

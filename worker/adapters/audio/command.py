@@ -73,6 +73,10 @@ class Way:
     """The channel to decode, counted from 0; None: their mix."""
     is_broadcast: bool = False
     ignores_wav_size: bool = False
+    states_no_length: bool = False
+    """Another header's size of the samples was not known when it was written."""
+    leaves_samples: bool = False
+    """Another header states less samples than there are; ffmpeg reads no further."""
     keeps_padding: bool = False
     """Nothing is cut off the end although the container asks for it: ALAC in CAF, whose last packet is shorter already
     by what ffmpeg would cut off once more."""

@@ -43,7 +43,7 @@ from worker.adapters.audio.command import (
     source,
 )
 from worker.adapters.audio.confinement import Confinement, Kernel
-from worker.adapters.audio.headers import flac_facts, wav_facts, wav_size
+from worker.adapters.audio.headers import flac_facts, samples_size, wav_facts
 from worker.adapters.audio.locate import ffmpeg_version
 from worker.adapters.audio.mixes import Chooser
 from worker.adapters.audio.mpeg_audio import mp3_channels, mp3_facts
@@ -272,9 +272,13 @@ def _first_way(path: Path) -> Way:
     """
     if path.stat().st_size == 0:
         raise AudioUndecodable("the file is empty")
-    if size := wav_size(path):
-        read_as = "wav" if size.is_pcm and not size.is_wrong and size.is_complete else None
-        return Way(channels=_MOST_LIKELY.get(size.channels, 1), ignores_wav_size=size.is_wrong, read_as=read_as)
+    if size := samples_size(path):
+        size.check()
+        if not size.wav_format:
+            return Way(states_no_length=size.is_unknown, leaves_samples=size.is_less and not size.is_unknown)
+        read_as = "wav" if size.is_plain_wav else None
+        channels = _MOST_LIKELY.get(size.channels, 1)
+        return Way(channels=channels, ignores_wav_size=size.is_unknown or size.is_less, read_as=read_as)
     if channels := mp3_channels(path):
         return Way(channels=channels, read_as="mp3")
     if facts := flac_facts(path):
@@ -285,4 +289,4 @@ def _first_way(path: Path) -> Way:
 
 
 def _report(path: Path, way: Way) -> Report:
-    return Report(source(path), track=way.track, kind=kind_of(path))
+    return Report(source(path), track=way.track, kind=kind_of(path), states_length=not way.states_no_length)

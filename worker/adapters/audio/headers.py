@@ -1,7 +1,7 @@
-"""Headers of WAV and FLAC files, which state everything about their audio.
+"""Headers of WAV and FLAC files, which state everything about their audio, and the size of the samples by a header.
 
-Starting ffmpeg to probe one frame takes as long as decoding some minutes. The length in a WAV's header is often wrong,
-since many programs write it before they know it.
+Starting ffmpeg to probe one frame takes as long as decoding some minutes. Sizes are often wrong, since many programs
+write them before they know them.
 """
 
 import os
@@ -9,15 +9,16 @@ import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from worker.errors import AudioUndecodable
 from worker.ports import AudioFacts
 
-_UNKNOWN_FROM = 0x7FFF_F000
-"""The size that sox writes into a pipe; others write more, up to 0xFFFFFFFF, or 0."""
+_UNKNOWN_FROM = 0x7EFF_F000
+"""Sizes that programs write into a pipe: sox 0x7F000000 and 0x7FFFF000, others more, up to 0xFFFFFFFF, or 0."""
 _MOST_CHUNKS = 1000
-_HEADER_BYTES = 8
-_FORMAT = struct.Struct("<HHIIHH")
 _PCM = 1
+_FORMAT = struct.Struct("<HHIIHH")
 _CODECS = {8: "pcm_u8", 16: "pcm_s16le", 24: "pcm_s24le", 32: "pcm_s32le"}
 """Names of ffmpeg, by the bits of a sample."""
 _SLACK_BYTES = 64
@@ -29,33 +30,86 @@ _FLAC_BYTES = 42
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WavSize:
+class _Layout:
+    """The chunks of a container."""
+
+    mark: re.Pattern[bytes]
+    """Of its first bytes."""
+    begin: int
+    """Of the first chunk."""
+    header: struct.Struct
+    """Name and size."""
+    samples: bytes
+    """The name of the chunk of samples."""
+    rounded_to: int = 2
+    counts_header: bool = False
+    """Sizes include the header."""
+    unknown_from: int = _UNKNOWN_FROM
+
+
+_WAV = _Layout(
+    mark=re.compile(rb"(RIFF|RF64|BW64)....WAVE", re.DOTALL), begin=12, header=struct.Struct("<4sI"), samples=b"data"
+)
+_LAYOUTS = (
+    _WAV,
+    _Layout(mark=re.compile(rb"FORM....AIF[FC]", re.DOTALL), begin=12, header=struct.Struct(">4sI"), samples=b"SSND"),
+    _Layout(
+        mark=re.compile(rb"caff"),
+        begin=8,
+        header=struct.Struct(">4sQ"),
+        samples=b"data",
+        rounded_to=1,
+        unknown_from=1 << 62,
+    ),
+    _Layout(
+        mark=re.compile(rb"riff\x2e\x91"),  # W64
+        begin=40,
+        header=struct.Struct("<4s12xQ"),
+        samples=b"data",
+        rounded_to=8,
+        counts_header=True,
+        unknown_from=1 << 62,
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplesSize:
     """The size of the samples by the header, and by the file."""
 
     stated_bytes: int
     there_bytes: int
     """From the first sample to the end of the file."""
+    is_unknown: bool
+    """The size was not known when the header was written: the samples go on to the end of the file."""
     has_more_chunks: bool
     """Something that is no sample follows where the header says."""
-    is_pcm: bool
-    """Its samples are plain integers. False, and the numbers below 0, where the header comes without."""
-    channels: int
-    rate_hz: int
-    block_bytes: int
-    """One sample of each channel."""
-    bits: int
+    wav_format: bytes
+    """The begin of a WAV's `fmt ` chunk; empty where there is none."""
 
     @property
-    def is_complete(self) -> bool:
-        """All that the header states is there."""
-        return self.stated_bytes <= self.there_bytes
-
-    @property
-    def is_wrong(self) -> bool:
-        """The samples go on to the end of the file, whatever the header says."""
-        if self.stated_bytes == 0 or self.stated_bytes >= _UNKNOWN_FROM:
-            return True
+    def is_less(self) -> bool:
+        """The samples go on to the end of the file, although the header states less."""
         return self.stated_bytes + _SLACK_BYTES < self.there_bytes and not self.has_more_chunks
+
+    @property
+    def is_plain_wav(self) -> bool:
+        """It is a WAV of integers, and as long as it states."""
+        is_right = self.stated_bytes <= self.there_bytes and not (self.is_unknown or self.is_less)
+        return is_right and self.wav_format[:2] == _PCM.to_bytes(2, "little")
+
+    @property
+    def channels(self) -> int:
+        """The number of channels; 0 where the header comes without."""
+        return int.from_bytes(self.wav_format[2:4], "little")
+
+    def check(self) -> None:
+        """Raise `AudioUndecodable` for a WAV of no channels, or of a rate or width of 0."""
+        if len(self.wav_format) == _FORMAT.size:
+            tag, channels, rate_hz, _, _, bits = _FORMAT.unpack(self.wav_format)
+            if not channels or not rate_hz or (tag == _PCM and not bits):
+                stated = f"{channels} channels of {rate_hz} Hz and {bits} bits"
+                raise AudioUndecodable(f"its WAV header states {stated}, of which none can be 0")
 
 
 def wav_facts(path: Path) -> AudioFacts | None:
@@ -63,58 +117,64 @@ def wav_facts(path: Path) -> AudioFacts | None:
 
     A header that contradicts itself, or the file's length, is left to ffmpeg, and so is a file without a sample.
     """
-    size = wav_size(path)
-    if size is None or not size.is_pcm or size.is_wrong or not size.is_complete or not size.rate_hz:
+    size = samples_size(path)
+    if size is None or not size.is_plain_wav or len(size.wav_format) < _FORMAT.size:
         return None
-    codec = _CODECS.get(size.bits)
-    if codec is None or size.block_bytes == 0 or size.block_bytes != size.channels * size.bits // 8:
+    _, channels, rate_hz, _, block_bytes, bits = _FORMAT.unpack(size.wav_format)
+    if bits not in _CODECS or 0 in {block_bytes, rate_hz} or block_bytes != channels * bits // 8:
         return None
     return AudioFacts(
-        codec=codec,
-        sample_rate_hz=size.rate_hz,
-        channels=size.channels,
-        duration_seconds=size.stated_bytes / size.block_bytes / size.rate_hz,
+        codec=_CODECS[bits],
+        sample_rate_hz=rate_hz,
+        channels=channels,
+        duration_seconds=size.stated_bytes / block_bytes / rate_hz,
     )
 
 
-def wav_size(path: Path) -> WavSize | None:
-    """Read a few bytes of the file; None where it is no WAV. RF64 states its length elsewhere, and right."""
+def samples_size(path: Path) -> SamplesSize | None:
+    """Read a few bytes of a WAV, RF64, AIFF, CAF or W64 file; None for every other file, and one without samples."""
     with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(0)
         head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        layout = next((layout for layout in _LAYOUTS if layout.mark.match(head)), None)
+        if layout is None:
             return None
-        form = b""
+        end, begin = file.seek(0, os.SEEK_END), layout.begin
+        wav_format, in_64_bits = b"", None
         for _ in range(_MOST_CHUNKS):
-            chunk = file.read(_HEADER_BYTES)
-            if len(chunk) < _HEADER_BYTES:
+            if (chunk := _chunk(file, layout, begin, end)) is None:
                 return None
-            size = int.from_bytes(chunk[4:], "little")
+            name, size = chunk
             first = file.tell()
-            following = first + size + size % 2
-            if chunk[:4] == b"fmt ":
-                form = file.read(min(size, _FORMAT.size))
-            file.seek(min(end, following))
-            if chunk[:4] == b"data":
-                tag, channels, rate_hz, _, block_bytes, bits = _FORMAT.unpack(form.ljust(_FORMAT.size, b"\0"))
-                return WavSize(
+            if name == b"ds64":
+                in_64_bits = int.from_bytes(file.read(16)[8:], "little")
+            elif name == b"fmt " and layout is _WAV:
+                wav_format = file.read(min(size, _FORMAT.size))
+            elif name == layout.samples:
+                size, unknown_from = (size, layout.unknown_from) if in_64_bits is None else (in_64_bits, 1 << 62)
+                follows = _chunk(file, layout, first + -(-size // layout.rounded_to) * layout.rounded_to, end)
+                return SamplesSize(
                     stated_bytes=size,
                     there_bytes=end - first,
-                    has_more_chunks=_is_chunk(file.read(_HEADER_BYTES), end),
-                    is_pcm=tag == _PCM,
-                    channels=channels,
-                    rate_hz=rate_hz,
-                    block_bytes=block_bytes,
-                    bits=bits,
+                    is_unknown=size == 0 or size >= unknown_from,
+                    has_more_chunks=follows is not None and _is_chunk(*follows, end),
+                    wav_format=wav_format,
                 )
+            begin = first + -(-size // layout.rounded_to) * layout.rounded_to
     return None
 
 
-def _is_chunk(header: bytes, end: int) -> bool:
-    """Return True for a name of four printable characters, and a size that fits into the file."""
-    name, size = header[:4], int.from_bytes(header[4:], "little")
-    return len(header) == _HEADER_BYTES and name.isascii() and name.decode().isprintable() and size <= end
+def _is_chunk(name: bytes, size: int, end: int) -> bool:
+    return name.isascii() and name.decode().isprintable() and size <= end
+
+
+def _chunk(file: BinaryIO, layout: _Layout, offset: int, end: int) -> tuple[bytes, int] | None:
+    """Read the header of a chunk: its name, and the size of its body; None at the end of the file."""
+    file.seek(min(offset, end))
+    header = file.read(layout.header.size)
+    if len(header) < layout.header.size:
+        return None
+    name, size = layout.header.unpack(header)
+    return name, max(0, size - layout.header.size) if layout.counts_header else size
 
 
 def flac_facts(path: Path) -> AudioFacts | None:

@@ -51,6 +51,18 @@ def is_spoilt(path: Path) -> bool:
         return bool(content[behind:].strip(b"\0"))
 
 
+def lacks_pages(path: Path) -> bool:
+    """Return True where the numbers of a stream's pages leave some out. Reads the whole file."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        following: dict[bytes, int] = {}
+        for at, _, is_first in _pages(content):
+            stream, number = content[at + 14 : at + 18], int.from_bytes(content[at + 18 : at + 22], "little")
+            if not is_first and number > following.get(stream, number):
+                return True
+            following[stream] = number + 1
+        return False
+
+
 def _pages(content: mmap.mmap) -> Iterator[tuple[int, int, bool]]:
     """Yield start and end of each page, and whether a stream begins there; bytes that are no page are passed over."""
     at = content.find(b"OggS")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 CLAIM_SLACK_SECONDS = 0.5
 """Headers count an MP3's encoder delay and padding (0.29 s at 8 kHz) and round to their own frames."""
+_ROUNDED_SECONDS = 0.011
+"""ffmpeg reports lengths in hundredths of a second; the shortest frames of FLAC in use are longer."""
 
 _LINE = re.compile(
     r"(?:\[(?P<context>[^]@]*)(?: @ 0x[0-9a-f]+)?] )*\[(?P<level>info|warning|error|fatal|panic)] (?P<text>.*)"
@@ -24,14 +26,20 @@ _MAPPED = "Stream mapping:"
 _FRAME = re.compile(r"n: *0 .* channels:(\d+) .*rate:(\d+) ")
 _REFUSED_CODEC = re.compile(r"Codec \((\w+)\) not on whitelist")
 _ONE_TRACK = frozenset({"aiff", "flac", "mp3", "wav", "w64", "caf", "au"})
+_STATE_THE_END = frozenset({"matroska", "ogg", "flv", "asf"})
 _ESTIMATES = ("Estimating duration from bitrate", "using bitrate for duration")
 _CHANGE = "Reconfiguring filter graph"
 _CHANGE_REFUSED = ("Channel change is not supported", "Not yet implemented in FFmpeg", "failed to create or replace")
 """A line about a chained Ogg file, whose links `ogg.py` then finds."""
 _LOST_SYNC = ("Header missing", "Error submitting packet to decoder: Invalid data")
 """Line about an MPEG audio stream: a tag, padding, or damage; `mpeg_audio.py` decides which."""
-_NO_PAGE = "Error during demuxing: Invalid data"
-"""Line about an Ogg file: zeros behind its end, or damage; `ogg.py` decides which."""
+_PART_OF_A_SAMPLE = ("Invalid PCM packet", "Decoding error: Invalid data")
+"""Lines about plain samples of which the last is not whole."""
+_SYNC_LOST_IN: dict[str | None, tuple[str, ...]] = {
+    "ogg": ("Error during demuxing: Invalid data",),
+    "flac": ("invalid sync code", "invalid frame header", "decode_frame() failed", "Decoding error: Invalid data"),
+}
+"""Lines about an Ogg or FLAC file: tags or zeros behind its end, or damage; `ogg.py` or the length decides which."""
 _KEPT_COMPLAINTS = 4
 _KEPT_TRACKS = 100
 _REASON_CHARACTERS = 300
@@ -97,13 +105,14 @@ class Report:
     """Feed it stderr line by line.
 
     `source` is how the command named the file, and never appears in `reason`; `kind` is what its first bytes say that
-    it is, for a file that ffmpeg may not open; `track` is the number of the audio track that is decoded.
+    it is, for a file that ffmpeg may not open; `track` is the number of the audio track that is decoded. Without
+    `states_length` the length that ffmpeg reads in the headers is no statement.
     """
 
-    def __init__(self, source: str, *, track: int = 0, kind: str | None = None) -> None:
+    def __init__(self, source: str, *, track: int = 0, kind: str | None = None, states_length: bool = True) -> None:
         self._source, self._track = source, track
         self._kind = kind
-        self._estimated = False
+        self._estimated = not states_length
         self._complaints: list[str] = []
         self._refused_codecs: set[str] = set()
         self._refusal: str | None = None
@@ -120,7 +129,7 @@ class Report:
         self.damaged = False
         """Audio is missing or spoilt."""
         self.lost_sync = False
-        """An MPEG audio or Ogg stream was interrupted by bytes that are no frames or pages."""
+        """An MPEG audio, FLAC or Ogg stream was interrupted by bytes that are no frames or pages."""
         self.corrupt_packets = False
         """The container says that a packet is not all there."""
         self.changes = False
@@ -164,17 +173,23 @@ class Report:
     def claimed_seconds(self) -> float | None:
         """The length the headers state; None where there is none or ffmpeg had to guess it.
 
-        In MPEG-TS it is the difference of two clocks that may have nothing to do with each other; in Matroska the time
-        of the end, on a clock that may start anywhere.
+        In MPEG-TS it is the difference of two clocks that may have nothing to do with each other; in some containers
+        it can be the time of the end, on a clock that may start anywhere.
         """
         if self._estimated or self.duration_seconds is None or self.container == "mpegts":
             return None
-        begin = self.start_seconds or 0.0 if self.container == "matroska" else 0.0
-        return max(0.0, self.duration_seconds - begin)
+        begin = self.start_seconds or 0.0
+        is_end = self.container in _STATE_THE_END and self.duration_seconds > begin > 0
+        return self.duration_seconds - begin if is_end else self.duration_seconds
 
     def falls_short(self, decoded_seconds: float) -> bool:
-        """Less came out than the headers state. Says nothing where other tracks may be the longer ones."""
+        """Less came out than the headers state. Says nothing where other tracks may be the longer ones.
+
+        A FLAC file that lost sync has lost a frame unless all its samples came out.
+        """
         claimed = self.claimed_seconds
+        if self.container == "flac" and self.lost_sync:
+            return claimed is None or decoded_seconds < claimed - _ROUNDED_SECONDS
         if claimed is None or self.container not in _ONE_TRACK:
             return False
         return decoded_seconds < claimed - CLAIM_SLACK_SECONDS
@@ -229,9 +244,9 @@ class Report:
             self._refusal = "it has no audio track"
         elif any(words in text for words in _CHANGE_REFUSED):
             self.change_refused = True
-        elif any(words in text for words in _LOST_SYNC) or (self.container == "ogg" and _NO_PAGE in text):
+        elif any(words in text for words in (*_LOST_SYNC, *_SYNC_LOST_IN.get(self.container, ()))):
             self.lost_sync = True
-        else:
+        elif not ((self.codec or "").startswith("pcm_") and any(words in text for words in _PART_OF_A_SAMPLE)):
             self.damaged = True
         if len(self._complaints) < _KEPT_COMPLAINTS:  # the first ones name the cause
             self._complaints.append(text[:_REASON_CHARACTERS])

@@ -294,7 +294,7 @@ class DecodedStream:
         if code != 0 or timeline.dropped_loud or run.report.change_refused:
             self._truncated = True
         if not self._truncated:
-            seconds = filled / SAMPLE_RATE_HZ
+            seconds = timeline.filled / SAMPLE_RATE_HZ
             self._truncated = await asyncio.to_thread(
                 verdict.is_missing, self._path, run.report, self._way, seconds, has_gap=timeline.has_gap
             )

@@ -23,13 +23,15 @@ def is_missing(path: Path, report: Report, way: Way, decoded_seconds: float, *, 
 
     May read the whole file. `has_gap`: audio is missing by the container's clock.
     """
-    if report.damaged or (report.corrupt_packets and not way.ignores_wav_size):
+    ends_with_file = way.ignores_wav_size or way.states_no_length
+    if report.damaged or way.leaves_samples or (report.corrupt_packets and not ends_with_file):
         return True
     if report.falls_short(decoded_seconds):
         return True
     if report.container == "ogg":
-        return ogg.ends_early(path) or (report.lost_sync and ogg.is_spoilt(path))
-    if report.lost_sync:
+        is_spoilt = (report.lost_sync and ogg.is_spoilt(path)) or (has_gap and ogg.lacks_pages(path))
+        return is_spoilt or ogg.ends_early(path)
+    if report.lost_sync and report.container != "flac":
         return mpeg_audio.is_spoilt(path) if report.container in _MPEG_AUDIO else has_gap
     return False
 
