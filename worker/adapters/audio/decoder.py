@@ -18,10 +18,11 @@ Channels. Their mean, unless they cancel each other: where it is more than 20 dB
 A channel alone is decoded like the mix, by an ffmpeg of its own, in the file's order of channels.
 
 Truncated. Set when ffmpeg complained of damage or an early end, when WAV, AIFF, FLAC or MP3 headers state more than
-came out, or when an Ogg file lacks its end. Tags, zeros and the seams of joined files are no damage. Not to be known,
-and so never set: a cut between two frames of ADTS, MPEG-TS or of an MP3 without a Xing/Info header, and damage that
-happens to decode. Bytes missing inside an MP3 shift what follows. A WAV whose header states no length, or less than
-there is, is read to the end of the file.
+came out, when an Ogg file lacks pages or its end, or when samples of an AIFF, CAF or W64 go on behind their stated end,
+which ffmpeg cannot read. Tags, zeros and the seams of joined files are no damage. Not to be known, and so never set: a
+cut between two frames of ADTS, MPEG-TS or of an MP3 without a Xing/Info header, and damage that happens to decode.
+Bytes missing inside an MP3 shift what follows. A WAV or RF64 whose header states no length, or less than there is, is
+read to the end of the file.
 """
 
 import asyncio

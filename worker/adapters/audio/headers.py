@@ -34,9 +34,9 @@ class _Layout:
     """The chunks of a container."""
 
     mark: re.Pattern[bytes]
-    """Of its first bytes."""
+    """The first bytes of a file."""
     begin: int
-    """Of the first chunk."""
+    """The offset of the first chunk."""
     header: struct.Struct
     """Name and size."""
     samples: bytes
