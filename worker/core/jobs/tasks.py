@@ -1,6 +1,7 @@
 """Tasks that belong together, and tasks that outlive their caller."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -8,11 +9,29 @@ from typing import Any
 
 @asynccontextmanager
 async def together() -> AsyncIterator[asyncio.TaskGroup]:
-    """Run a task group whose first error cancels the rest and is raised by itself, not in an exception group."""
+    """Run a task group whose first error cancels the rest and is raised by itself, not in an exception group.
+
+    Raises `CancelledError` instead where the caller was cancelled at the same time. `TaskGroup` drops that cancellation
+    before Python 3.13, and the caller would go on: it would send the chunk of a stopped job to Deepgram, for one.
+    """
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a group belongs to a task")
+    before, group = task.cancelling(), asyncio.TaskGroup()
+    cancelled_in_body = False
     try:
-        async with asyncio.TaskGroup() as group:
-            yield group
+        async with group:
+            try:
+                yield group
+            finally:
+                cancelled_in_body = group._parent_cancel_requested  # type: ignore[attr-defined]  # noqa: SLF001
     except BaseExceptionGroup as errors:
+        # The group cancels its own caller, and before 3.13 takes that back only where it happened in the body.
+        own = group._parent_cancel_requested and not cancelled_in_body  # type: ignore[attr-defined]  # noqa: SLF001
+        if own and sys.version_info < (3, 13):
+            task.uncancel()
+        if task.cancelling() > before:
+            raise asyncio.CancelledError from errors
         raise errors.exceptions[0] from None
 
 

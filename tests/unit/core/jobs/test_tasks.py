@@ -1,0 +1,117 @@
+"""Tasks that belong together: what their caller learns when an error and a cancellation meet."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
+from tests.support.wait import eventually
+from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
+from worker.adapters.memory.recogniser import MemoryRecogniser
+from worker.core.costs.budget import NoLimit
+from worker.core.jobs.paid_recogniser import PaidRecogniser
+from worker.core.jobs.tasks import together
+from worker.errors import EngineFailure
+from worker.ports import CloudRecognition, Pcm
+
+TURNS = range(6)
+"""Turns of the event loop between the error and the cancellation: every order of the two and of their callbacks."""
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("count", TURNS)
+@pytest.mark.parametrize("body_waits", [False, True])
+async def test_a_cancellation_is_not_lost_to_an_error_of_the_same_moment(count: int, body_waits: bool) -> None:
+    fails, went_on_when_cancelled = asyncio.Event(), False
+
+    async def fail() -> None:
+        await fails.wait()
+        raise EngineFailure("parakeet", "its process ended")
+
+    async def work() -> None:
+        nonlocal went_on_when_cancelled
+        try:
+            async with together() as group:
+                group.create_task(fail())
+                if body_waits:
+                    await asyncio.Event().wait()
+        except EngineFailure:
+            went_on_when_cancelled = is_cancelled
+            await asyncio.Event().wait()
+
+    task, is_cancelled = asyncio.create_task(work()), False
+    await turns(3)
+
+    fails.set()
+    await turns(count)
+    is_cancelled = task.cancel()
+    await asyncio.wait({task}, timeout=5)
+
+    assert task.cancelled()
+    assert not went_on_when_cancelled
+
+
+@pytest.mark.parametrize("body_waits", [False, True])
+async def test_an_error_alone_leaves_no_trace_of_a_cancellation(body_waits: bool) -> None:
+    async def fail() -> None:
+        raise EngineFailure("parakeet", "its process ended")
+
+    async def work() -> None:
+        async with together() as group:
+            group.create_task(fail())
+            if body_waits:
+                await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await asyncio.wait({task})
+
+    assert isinstance(task.exception(), EngineFailure)
+    assert task.cancelling() == 0
+
+
+class WatchedCloud(MemoryCloudRecogniser):
+    """Notes for each request whether the task that sends it has been cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent_by_cancelled: list[bool] = []
+
+    async def recognise(
+        self, samples: Pcm, *, language: str, job_id: str, keyterms: tuple[str, ...] = ()
+    ) -> CloudRecognition:
+        task = asyncio.current_task()
+        self.sent_by_cancelled.append(task is None or task.cancelling() > 0)
+        return await super().recognise(samples, language=language, job_id=job_id, keyterms=keyterms)
+
+
+@pytest.mark.parametrize("count", range(12))
+async def test_a_cancelled_chunk_that_fails_at_that_moment_is_not_sent_to_deepgram(tmp_path: Path, count: int) -> None:
+    asked, fails, cloud = 0, asyncio.Event(), WatchedCloud()
+
+    async def break_down(_samples: Pcm, _job_id: str) -> None:
+        nonlocal asked
+        asked += 1
+        await fails.wait()
+        raise EngineFailure("parakeet", "its process ended")
+
+    async def is_asked() -> bool:
+        return asked > 0
+
+    paid = PaidRecogniser(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit())
+    room = JobsRoom(tmp_path, recogniser=MemoryRecogniser(script=break_down), deepgram=paid, chunks_in_flight=1)
+    await room.upload(speech(12))
+    job = asyncio.create_task(room.attempt().handle(OnlySlot()))
+    await eventually(is_asked)
+
+    job.cancel()
+    await turns(count)
+    fails.set()
+    await asyncio.wait({job}, timeout=5)
+
+    assert job.cancelled()
+    assert True not in cloud.sent_by_cancelled
