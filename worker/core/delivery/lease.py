@@ -1,7 +1,7 @@
 """Keeps deliveries leased while their jobs run, and cancels a job whose lease is lost.
 
-One keeper serves all deliveries: one request extends every live lease, and one timer watches the deadlines. The timer
-is independent of the requests, so a hung request cannot hide a passed deadline.
+One keeper serves all deliveries: one request extends every live lease of a subscription, and one timer watches the
+deadlines. The timer is independent of the requests, so a hung request cannot hide a passed deadline.
 
 A lease is counted from the moment before its confirming request was sent. A pull may have waited for minutes, so the
 lease of a new delivery is counted from its receipt at first and extended at once, which gives a confirmed deadline.
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from worker.core.delivery.timing import bounded, first_of
+from worker.core.delivery.urgent import by_subscription
 from worker.errors import Deferred, QueueServiceError
 from worker.ports import Clock, Delivery, Subscription
 from worker.telemetry.register import LEASES_LOST
@@ -80,12 +81,16 @@ class LeaseKeeper:
             self._leases.pop(delivery.ack_id, None)
 
     async def release(self, ack_ids: Iterable[str]) -> None:
-        """Nack the deliveries in one request; they come again after the subscription's backoff.
+        """Nack the deliveries, in one request a subscription; they come again after the subscription's backoff.
 
-        Waits for an extension in flight, which would otherwise revert the nack.
+        Waits for an extension in flight, which would otherwise revert the nack; later ones do not hold these ack ids.
         """
         async with self._requests:
-            await self._subscription.extend(list(ack_ids), 0)
+            pass
+        nacks = (self._subscription.extend(group, 0) for group in by_subscription(ack_ids))
+        for answer in await asyncio.gather(*nacks, return_exceptions=True):
+            if isinstance(answer, BaseException):
+                raise answer
 
     async def renew(self) -> None:
         """Extend leases at half time, and a new lease at once, in an endless loop. Raises `SubscriptionNotFound`."""
@@ -116,13 +121,17 @@ class LeaseKeeper:
         return Lease(message_id=delivery.message_id, task=task, deadline=deadline)
 
     async def _extend_all(self) -> None:
+        """Extend every lease; a subscription that fails does not cost the other one its leases."""
         sent_at = self._clock.monotonic()
         self._renew_at = sent_at + self._seconds / 2
-        ack_ids = list(self._leases)
-        if not ack_ids:
-            return
+        await asyncio.gather(*(self._extend(group, sent_at) for group in by_subscription(self._leases)))
+
+    async def _extend(self, ack_ids: list[str], sent_at: float) -> None:
+        # Three attempts fit into the half of a lease that remains when its extension is due.
+        patience_seconds = min(MAX_REQUEST_SECONDS, self._seconds / 6)
+        request = self._subscription.extend(ack_ids, self._seconds)
         try:
-            expired = await self._extend(ack_ids)
+            expired = await bounded(request, patience_seconds, self._clock)
         except (QueueServiceError, TimeoutError) as exc:
             self._renew_at = self._clock.monotonic() + min(MAX_RETRY_SECONDS, self._seconds / 30)
             log.warning("lease.extension_failed", leases=len(ack_ids), reason=str(exc))
@@ -130,12 +139,6 @@ class LeaseKeeper:
         for ack_id in ack_ids:
             self._confirm(ack_id, deadline=sent_at + self._seconds, expired=ack_id in expired)
         log.debug("lease.extended", leases=len(ack_ids))
-
-    async def _extend(self, ack_ids: list[str]) -> frozenset[str]:
-        # Three attempts fit into the half of a lease that remains when its extension is due.
-        patience_seconds = min(MAX_REQUEST_SECONDS, self._seconds / 6)
-        request = self._subscription.extend(ack_ids, self._seconds)
-        return await bounded(request, patience_seconds, self._clock)
 
     def _confirm(self, ack_id: str, *, deadline: float, expired: bool) -> None:
         if expired:

@@ -15,7 +15,7 @@ second delivery finds the first one's claim or result and costs no engine time.
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 from typing import TypeAlias
@@ -58,6 +58,14 @@ def order_of(urgent_in_a_row: int, *, urgent_rests: bool) -> tuple[Source, ...]:
     if urgent_in_a_row >= MOST_URGENT_IN_A_ROW:
         return (Source.PLAIN, Source.URGENT)
     return (Source.URGENT, Source.PLAIN)
+
+
+def by_subscription(ack_ids: Iterable[str]) -> list[list[str]]:
+    """Return the ack ids of each subscription that delivered any: a request of its own, since each fails by itself."""
+    plain, urgent = list[str](), list[str]()
+    for ack_id in ack_ids:
+        (urgent if ack_id.startswith(_MARK) else plain).append(ack_id)
+    return [group for group in (plain, urgent) if group]
 
 
 class UrgentFirst:
@@ -103,12 +111,14 @@ class UrgentFirst:
 
     async def extend(self, ack_ids: Sequence[str], seconds: int) -> frozenset[str]:
         """Set the leases' ends, each on its own subscription; 0 is a nack."""
-        urgent = [ack_id.removeprefix(_MARK) for ack_id in ack_ids if ack_id.startswith(_MARK)]
-        plain = [ack_id for ack_id in ack_ids if not ack_id.startswith(_MARK)]
-        expired = await self._of[Source.PLAIN].extend(plain, seconds) if plain else frozenset[str]()
-        if urgent:
+        expired = set[str]()
+        for group in by_subscription(ack_ids):
+            if not group[0].startswith(_MARK):
+                expired |= await self._of[Source.PLAIN].extend(group, seconds)
+                continue
+            urgent = [ack_id.removeprefix(_MARK) for ack_id in group]
             expired |= {_MARK + ack_id for ack_id in await self._of[Source.URGENT].extend(urgent, seconds)}
-        return expired
+        return frozenset(expired)
 
     async def ack(self, ack_id: str) -> None:
         """Acknowledge on the delivery's own subscription."""

@@ -183,6 +183,18 @@ async def test_a_nack_waits_for_an_extension_in_flight_which_would_revert_it() -
         assert r.subscription.nacks == [("ack-m1",)]
 
 
+async def test_a_nack_that_hangs_does_not_hold_up_the_leases_of_others() -> None:
+    async with room(slots=3) as r:
+        await r.deliver("m1", "m2")
+        r.subscription.nack_hangs = True
+        await r.fail("m1", UNAVAILABLE)
+
+        await r.clock.advance(30)
+
+        assert r.subscription.nacks == [("ack-m1",)]
+        assert r.handler.cancelled == []
+
+
 async def test_the_loss_of_a_lease_does_not_cancel_a_job_that_has_ended() -> None:
     async with room() as r:
         keeper = LeaseKeeper(r.subscription, seconds=10, clock=r.clock, on_lost=[].append)

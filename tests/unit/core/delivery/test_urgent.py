@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -136,6 +137,38 @@ async def test_leases_and_verdicts_go_to_the_subscription_that_delivered() -> No
         assert (("ack-urgent",), 60) in p.urgent.extensions
         assert (("ack-plain",), 60) in p.plain.extensions
         assert (p.urgent.acks, p.plain.acks) == (["ack-urgent"], ["ack-plain"])
+
+
+@pytest.mark.parametrize("fault", [{"extend_error": FORBIDDEN}, {"extend_hangs": True}], ids=["refused", "hung"])
+@pytest.mark.parametrize("broken", ["urgent", "plain"])
+async def test_a_subscription_whose_leases_cannot_be_extended_costs_the_other_none(
+    broken: str, fault: dict[str, Any]
+) -> None:
+    async with pair(slots=2) as p:
+        p.urgent.deliver(make_delivery("urgent"))
+        await p.clock.advance(1)
+        p.plain.deliver(make_delivery("plain"))
+        await p.clock.advance(1)
+
+        for name, value in fault.items():
+            setattr(getattr(p, broken), name, value)
+        await p.clock.advance(120)
+
+        assert p.handler.cancelled == [broken]
+
+
+async def test_a_subscription_that_takes_no_nack_does_not_keep_the_messages_of_the_other() -> None:
+    async with pair(slots=2) as p:
+        p.urgent.deliver(make_delivery("urgent"))
+        await p.clock.advance(1)
+        p.plain.deliver(make_delivery("plain"))
+        await p.clock.advance(1)
+        p.plain.nack_error = FORBIDDEN
+
+        p.consumer.stop("SIGTERM")
+        await p.clock.advance(10)
+
+        assert (p.run.done(), p.urgent.nacks) == (True, [("ack-urgent",)])
 
 
 async def test_an_urgent_delivery_whose_lease_is_lost_is_cancelled_by_its_own_id() -> None:
