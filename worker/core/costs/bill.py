@@ -5,7 +5,7 @@ of each pass. Values are not rounded here; the schemas round them.
 """
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -163,6 +163,16 @@ def bill(
     )
 
 
+def as_waste(chunks: Iterable[Checkpoint]) -> Waste:
+    """Return what the chunks cost, as part of the waste of a job that does not use their words."""
+    chunks = tuple(chunks)
+    return Waste(
+        engine_seconds=sum(chunk.engine_seconds for chunk in chunks),
+        deepgram_requests=_requests_of(chunks),
+        deepgram_seconds=_billed_seconds(chunks),
+    )
+
+
 def _by_channel(chunks: Sequence[Checkpoint], prices: Prices, usd_per_minute: float) -> tuple[ChannelCost, ...]:
     numbers = sorted({chunk.channel for chunk in chunks})
     if numbers in ([], [0]):
@@ -204,8 +214,7 @@ def _parakeet(chunks: Sequence[Checkpoint], prices: Prices, waste: Waste) -> tup
 
 def _deepgram(chunks: Sequence[Checkpoint], usd_per_minute: float, waste: Waste) -> tuple[DeepgramCost, ...]:
     answered = [chunk for chunk in chunks if chunk.engine == "deepgram"]
-    of_holes = sum(chunk.gaps.deepgram_requests for chunk in chunks)
-    requests = sum(map(_requests, chunks)) + of_holes + waste.deepgram_requests
+    requests = _requests_of(chunks) + waste.deepgram_requests
     billed_seconds = _billed_seconds(chunks) + waste.deepgram_seconds
     if not requests:
         return ()
@@ -223,6 +232,10 @@ def _deepgram(chunks: Sequence[Checkpoint], usd_per_minute: float, waste: Waste)
 
 def _requests(chunk: Checkpoint) -> int:
     return (chunk.engine == "deepgram") + chunk.deepgram_wasted_requests
+
+
+def _requests_of(chunks: Sequence[Checkpoint]) -> int:
+    return sum(_requests(chunk) + chunk.gaps.deepgram_requests for chunk in chunks)
 
 
 def _billed_seconds(chunks: Sequence[Checkpoint]) -> float:

@@ -19,6 +19,7 @@ from schemas.codes import Method
 from schemas.ids import message_identity, request_fingerprint
 from schemas.job import JobEcho, TranscriptionJob
 from schemas.state import ClaimRecord, ResultMarker, StoredMessage
+from worker.core.costs.bill import as_waste
 from worker.core.jobs import reporting
 from worker.core.jobs.attribution import charge
 from worker.core.jobs.audio_input import AudioInput
@@ -35,7 +36,7 @@ from worker.core.jobs.progress import ProgressReporter
 from worker.core.jobs.repetition import costs_to_keep, missing_artefacts
 from worker.core.jobs.reporting import JobOutput, Subject
 from worker.core.jobs.routing import Situation, can_use_parakeet, feasible, may_fall_back, route
-from worker.core.jobs.spending import keep_waste, spent_in_all
+from worker.core.jobs.spending import keep_waste, spent_in_all, wasted_in_all
 from worker.core.jobs.state import Claim, checkpoint_key
 from worker.core.jobs.tools import JobRules, JobTools
 from worker.core.jobs.transcription import PLANNING_VERSION, Progress, Transcribed, Transcription, channels_apart
@@ -193,6 +194,7 @@ class JobAttempt:
                 await claim.verify()
                 author = self._author(phase, transcribed)
                 outcomes = await self._tools.output.write(job, audio, transcribed, author)
+                phase = replace(phase, waste=await wasted_in_all(claim))
                 keyterms = await keyterm_fields(job.keyterms, transcribed, self._tools.recogniser)
                 ended, messages = self._completion(phase, transcribed, outcomes, keyterms)
                 marker = self._marker(job, messages, engines=tuple(chunk.engine for chunk in transcribed.chunks))
@@ -258,8 +260,8 @@ class JobAttempt:
             try:
                 with stage("transcribe"):
                     transcribed = await transcription.run(audio.path)
-            except WorkerError:
-                await keep_waste(claim, ladder.waste)
+            except BaseException:  # a cancelled job's failed requests are billed, too
+                await keep_waste(claim, ladder.waste + as_waste(transcription.unkept))
                 raise
             finally:
                 progress, finished, resumed = transcription.progress, transcription.done, transcription.resumed

@@ -7,7 +7,7 @@ reported from the last phase alone.
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,6 +36,14 @@ class Spent:
     """The decoded audio, each channel that is transcribed apart; None before any is known of."""
     waste: Waste = NO_WASTE
     """The cost of this run's failed chunks, in earlier attempts too."""
+
+    @property
+    def duration_seconds(self) -> float | None:
+        """The length of the audio that was decoded: of the longest channel, where channels are apart."""
+        lengths = defaultdict[int, float](float)
+        for channel, _, seconds in {(chunk.channel, chunk.index, chunk.audio_seconds) for chunk in self.chunks}:
+            lengths[channel] += seconds
+        return max(lengths.values()) if len(lengths) > 1 else self.audio_seconds
 
     @property
     def fallback_reasons(self) -> dict[str, int]:

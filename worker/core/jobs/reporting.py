@@ -152,7 +152,7 @@ def known_of(ended: Ended[Received]) -> PartialMetadata:
         fallback_reasons=spent.fallback_reasons,
         chunks_fallback=spent.chunks_fallback,
         chunks_resumed=phase.chunks_resumed if isinstance(phase, Transcribing) else 0,
-        audio_duration_seconds=spent.audio_seconds,
+        audio_duration_seconds=spent.duration_seconds,
         processing_time_seconds=ended.seconds,
         queue_time_seconds=phase.receipt.queued_seconds,
         cost_estimate_usd=ended.cost.usd,

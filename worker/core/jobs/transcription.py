@@ -132,6 +132,7 @@ class Transcription:
         self._admitted_count = 0
         self._merged = 0
         self._resumed = 0
+        self._unkept: list[Checkpoint] = []
         self._chunks_total: int | None = None
         self._failure: WorkerError | None = None
 
@@ -147,6 +148,11 @@ class Transcription:
     def resumed(self) -> int:
         """Number of chunks that were taken from checkpoints."""
         return self._resumed
+
+    @property
+    def unkept(self) -> tuple[Checkpoint, ...]:
+        """Chunks that were transcribed, and lost because they could not be stored."""
+        return tuple(self._unkept)
 
     @property
     def progress(self) -> Progress:
@@ -239,8 +245,7 @@ class Transcription:
                 self._merged += 1
 
     async def _kept(self, index: int) -> Checkpoint | None:
-        free, paid = await asyncio.gather(self._store.load(self._key, index), self._store.load(self._paid_key, index))
-        return free or paid
+        return await self._store.load(self._key, index) or await self._store.load(self._paid_key, index)
 
     async def _transcribe_chunk(self, chunk: Chunk, channel: int) -> Checkpoint:
         log.debug("chunk.started", chunk=chunk.index)
@@ -249,8 +254,12 @@ class Transcription:
         except WorkerError:
             CHUNKS.add(engine="none", outcome="failed")
             raise
-        with stage("checkpoint"):
-            await self._keep(checkpoint)
+        try:
+            with stage("checkpoint"):
+                await self._keep(checkpoint)
+        except WorkerError:
+            self._unkept.append(checkpoint.without_windows())
+            raise
         CHUNKS.add(engine=checkpoint.engine, outcome="heard")
         log.info("chunk.done", chunk=chunk.index, windows=len(chunk.windows), engine=checkpoint.engine)
         return checkpoint

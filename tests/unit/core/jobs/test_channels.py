@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from schemas.events import CompletedEvent, CostEvent
+from schemas.events import CompletedEvent, CostEvent, FailedEvent
 from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
 from tests.support.wait import eventually
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.costs.budget import NoLimit
 from worker.core.jobs.paid_recogniser import PaidRecogniser
-from worker.errors import AudioUndecodable
+from worker.errors import AudioUndecodable, EngineFailure
 from worker.ports import Pcm
 
 WORDS, TRANSCRIPT = "vod/audio_vod_words.csv", "vod/audio_vod_transcript.json"
@@ -96,6 +96,30 @@ async def test_every_channel_counts_in_the_bill_and_in_the_baseline(tmp_path: Pa
         (1, 65, 0),
     ]
     assert sum(channel.usd for channel in cost.channels) == pytest.approx(cost.usd_total)
+
+
+async def test_a_failed_job_has_the_duration_of_its_audio_and_not_the_sum_of_its_channels(tmp_path: Path) -> None:
+    seen = 0
+
+    async def break_late(_samples: Pcm, _job_id: str) -> None:
+        nonlocal seen
+        seen += 1
+        if seen > 6:
+            raise EngineFailure("parakeet", "its process ended")
+
+    room = JobsRoom(tmp_path, recogniser=MemoryRecogniser(script=break_late), chunks_in_flight=1)
+    await room.upload(np.stack([speech(65), speech(65, seed=3)], axis=1))
+    attempt = room.attempt(**APART)
+    with pytest.raises(EngineFailure) as caught:
+        await attempt.handle(OnlySlot())
+
+    await attempt.give_up(caught.value, 1)
+
+    failed, cost = room.events
+    assert isinstance(failed, FailedEvent)
+    assert isinstance(cost, CostEvent)
+    assert failed.transcription_metadata.audio_duration_seconds == 65
+    assert 65 < cost.audio_seconds < 130
 
 
 async def test_deepgram_gets_one_request_a_chunk_of_a_channel(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """Charges of a job over all its attempts: finished chunks, and failed ones."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from schemas.cost import DeepgramCost, ParakeetCost
 from schemas.events import CostEvent
 from tests.support.engines.failing_recognisers import failing_where
 from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
+from tests.support.wait import eventually
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.costs.budget import NoLimit
@@ -146,3 +149,86 @@ async def test_a_bill_that_cannot_be_kept_hides_no_error(tmp_path: Path, monkeyp
 
     with pytest.raises(DeepgramUnusable):
         await room.attempt(**BY_DEEPGRAM).handle(OnlySlot())
+
+
+def refuse_once(room: JobsRoom, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    """The first write of an object in that folder fails."""
+    write, refused = room.store.write, []
+
+    async def refuse(ref: ObjectRef, data: bytes, **options: object) -> object:
+        if ref.name.startswith(prefix) and not refused:
+            refused.append(ref)
+            raise StorageServiceError("write", ref.uri, "503")
+        return await write(ref, data, **options)
+
+    monkeypatch.setattr(room.store, "write", refuse)
+
+
+async def test_an_answer_whose_checkpoint_cannot_be_stored_is_in_the_bill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = MemoryCloudRecogniser()
+    room = room_with(tmp_path, cloud)
+    await room.upload(speech(44))
+    refuse_once(room, monkeypatch, "checkpoints/")
+    with pytest.raises(StorageServiceError):
+        await room.attempt(**BY_DEEPGRAM).handle(OnlySlot())
+
+    await room.attempt(**BY_DEEPGRAM).handle(OnlySlot())
+
+    (paid,) = bill_of(room).engines
+    assert isinstance(paid, DeepgramCost)
+    assert paid.requests == len(cloud.answered) == 4
+    assert paid.usd == pytest.approx(sum(answer.billed_seconds for answer in cloud.answered) / 60 * 0.0045, abs=1e-6)
+
+
+async def test_what_failed_chunks_cost_is_kept_when_the_job_is_cancelled(tmp_path: Path) -> None:
+    fault, waits = Fault(billed_for_nothing), asyncio.Event()
+
+    async def serve(samples: Pcm, job_id: str) -> None:
+        if is_last_chunk(samples):
+            await fault.script(samples, job_id)
+        elif not fault.mended:
+            waits.set()
+            await asyncio.Event().wait()
+
+    async def is_failed() -> bool:
+        return waits.is_set() and any(entry["event"] == "deepgram.failed" for entry in logged)
+
+    cloud = MemoryCloudRecogniser(script=serve)
+    deepgram = PaidRecogniser(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit())
+    room = JobsRoom(tmp_path, deepgram=deepgram, chunks_in_flight=3)
+    await room.upload(speech(44))
+    with capture_logs() as logged:
+        job = asyncio.create_task(room.attempt(**BY_DEEPGRAM).handle(OnlySlot()))
+        await eventually(is_failed)
+        job.cancel()
+        await asyncio.wait({job})
+
+    fault.mended = True
+    await room.attempt(**BY_DEEPGRAM).handle(OnlySlot())
+
+    (paid,) = bill_of(room).engines
+    assert isinstance(paid, DeepgramCost)
+    assert paid.requests == len(cloud.answered) + 2
+
+
+@pytest.mark.parametrize("changed", [{"chunk_seconds": 15.0}, {"chunk_seconds": 30.0}])
+async def test_chunks_that_a_changed_setting_made_useless_are_in_the_bill(
+    tmp_path: Path, changed: dict[str, float]
+) -> None:
+    fault = Fault(billed_for_nothing)
+    cloud = MemoryCloudRecogniser(script=fault.script)
+    room = room_with(tmp_path, cloud)
+    await room.upload(speech(44))
+    await fail(room)
+    before, fault.mended = len(cloud.answered), True
+
+    following = room_with(tmp_path, cloud, store=room.store, worker="worker-2", **changed)
+    await following.attempt(**BY_DEEPGRAM).handle(OnlySlot())
+
+    (paid,) = bill_of(following).engines
+    assert isinstance(paid, DeepgramCost)
+    assert before > 0
+    assert paid.requests == len(cloud.answered) + 2
+    assert paid.audio_seconds == bill_of(following).audio_seconds == 44

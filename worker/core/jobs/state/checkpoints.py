@@ -54,18 +54,23 @@ class Holder(Protocol):
 class Checkpoints:
     """Checkpoints of one claimed job.
 
-    They are listed once; only existing ones are read, since no other worker writes any while the claim is held.
+    They are listed once; only existing ones are read, since no other worker writes any while the claim is held. Each is
+    under the key of all that its words depend on: those of other settings are not loaded, and count as `unused`.
     """
 
     def __init__(self, files: StateFiles, job_id: str, holder: Holder) -> None:
         self._files, self._job_id, self._holder = files, job_id, holder
         self._names: set[str] | None = None
+        self._used: set[str] = set()
         self._listing = asyncio.Lock()
 
     async def load(self, key: str, index: int) -> Checkpoint | None:
         """Return the finished chunk, or None; content that is not a checkpoint of that chunk is logged and ignored."""
         ref = self._files.checkpoint(self._job_id, key, index)
-        return await self._sound(ref, index) if ref.name in await self._standing() else None
+        if ref.name not in await self._standing() or (found := await self._sound(ref, index)) is None:
+            return None
+        self._used.add(ref.name)
+        return found
 
     async def save(self, key: str, checkpoint: Checkpoint) -> None:
         """Keep a finished chunk; durable on return. One that is there already stays.
@@ -75,6 +80,7 @@ class Checkpoints:
         if self._holder.lost.is_set():
             raise ClaimLost(self._job_id)
         ref = self._files.checkpoint(self._job_id, key, checkpoint.index)
+        self._used.add(ref.name)
         if self._names is not None:
             self._names.add(ref.name)
         write = asyncio.create_task(self._write(ref, checkpoint), name=f"checkpoint-write:{ref.name}")
@@ -111,7 +117,14 @@ class Checkpoints:
 
     async def all(self) -> tuple[Checkpoint, ...]:
         """Return every checkpoint of the job, of all keys, without words, by index. Raises `StorageServiceError`."""
-        refs = [ObjectRef(self._files.bucket, name) for name in sorted(await self._standing())]
+        return await self._read(await self._standing())
+
+    async def unused(self) -> tuple[Checkpoint, ...]:
+        """Return those that were neither loaded nor saved, without words, by index. Raises `StorageServiceError`."""
+        return await self._read(await self._standing() - self._used)
+
+    async def _read(self, names: set[str]) -> tuple[Checkpoint, ...]:
+        refs = [ObjectRef(self._files.bucket, name) for name in sorted(names)]
         found = await asyncio.gather(*(self._files.load(ref, Checkpoint) for ref in refs))
         chunks = [stored.content.without_windows() for stored in found if stored.content is not None]
         return tuple(sorted(chunks, key=lambda chunk: chunk.index))
