@@ -199,6 +199,26 @@ async def test_jobs_of_a_bucket_in_outage_wait_in_parking_places_while_the_other
         assert w.failed() == {}
 
 
+async def test_jobs_of_an_output_bucket_in_outage_wait_and_no_audio_is_fetched_again_meanwhile(tmp_path: Path) -> None:
+    async with twin_worker(tmp_path) as w:
+        w.store.faults["other"] = "503"
+        for number in range(2):
+            w.publish(f"waits-{number}", output_uri_prefix=f"gs://other/{number}/")
+        await w.until(lambda: w.consumer.snapshot.parked == 2)
+        downloads = w.store.calls.count(("download", "audio"))
+        for number in range(6):
+            w.publish(f"good-{number}")
+        await w.until(lambda: w.completed() == {f"good-{number}" for number in range(6)})
+        fetched_again = w.store.calls.count(("download", "audio")) - downloads - 6
+        del w.store.faults["other"]
+
+        await w.until(lambda: not w.unsettled())
+
+        assert fetched_again == 0
+        assert len(w.completed()) == 8
+        assert (w.failed(), await w.counted()) == ({}, {})
+
+
 async def test_missing_audio_in_a_bucket_that_works_is_the_jobs_fault(tmp_path: Path) -> None:
     async with twin_worker(tmp_path) as w:
         w.publish("job-1", audio_uri="gs://audio/none.pcm")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from worker.adapters.memory.audio import MemoryAudioDecoder, memory_audio
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
 from worker.core.costs.bill import Prices
+from worker.core.delivery.fitness import Fitness
 from worker.core.jobs.attempt import JobAttempt, Jobs
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.board import Board
@@ -94,6 +96,7 @@ class JobsRoom:
             decoder=self.decoder,
             recogniser=recogniser,
             paid=self.deepgram,
+            resources=Fitness((), self.clock, random.Random(1)),
             health=self.health,
             completions=self.completions,
             dead_letters=self.dead_letters,

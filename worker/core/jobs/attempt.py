@@ -77,7 +77,7 @@ class JobAttempt:
     def __init__(self, delivery: Delivery, tools: JobTools, rules: JobRules) -> None:
         self._delivery, self._tools, self._rules = delivery, tools, rules
         self._given_up: dict[int, EngineError] = {}
-        self._obstacles = Obstacles(tools.states, tools.paid, tools.clock, tools.intake)
+        self._obstacles = Obstacles(tools.states, tools.paid, tools.clock, tools.resources, tools.output)
         now = tools.clock.now()
         queued_seconds = max(0.0, (now - delivery.publish_time).total_seconds())
         receipt = Arrival(
@@ -170,7 +170,7 @@ class JobAttempt:
             await refuse_expired(job, self._delivery, self._tools.states, self._tools.clock.now())
             situation = self._situation(job, job.duration_seconds)
             try:
-                self._tools.intake.expect(job)
+                self._obstacles.expect_buckets(job)
                 expect_paid_service(self._tools.paid, situation)
                 async with self._claim(job, stale_generation, deliveries=deliveries) as claim:
                     deliveries = 0  # this one is counted, if it claims the job again

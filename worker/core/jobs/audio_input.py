@@ -48,9 +48,8 @@ class AudioInput:
 class AudioIntake:
     """Downloads audio into folders of its own below `folder`; reads `input_buckets` only, where that is not empty.
 
-    All audio at once takes at most `room_bytes`, but for one file that is larger by itself. `may_read` raises where a
-    bucket is known not to work now, `until_mended` returns once it works; `on_read` learns the buckets that have been
-    read.
+    All audio at once takes at most `room_bytes`, but for one file that is larger by itself. `on_read` receives the name
+    of each bucket that has been read.
     """
 
     def __init__(
@@ -61,13 +60,11 @@ class AudioIntake:
         input_buckets: frozenset[str],
         max_bytes: int,
         room_bytes: float = math.inf,
-        may_read: Callable[[str], None] = lambda _: None,
         on_read: Callable[[str], None] = lambda _: None,
-        until_mended: Callable[[str], Awaitable[None]] = lambda _: asyncio.sleep(0),
     ) -> None:
         self._store, self._folder = store, folder
         self._input_buckets, self._max_bytes = input_buckets, max_bytes
-        self._may_read, self._on_read, self._until_mended = may_read, on_read, until_mended
+        self._on_read = on_read
         self.room_bytes, self.taken_bytes = room_bytes, 0
         self._arriving_bytes = 0
 
@@ -75,14 +72,6 @@ class AudioIntake:
         """Raise `AudioForbidden` if the settings do not allow the job's bucket."""
         if self._input_buckets and job.audio.bucket not in self._input_buckets:
             raise AudioForbidden(job.audio_uri, f"INPUT_BUCKETS allows {', '.join(sorted(self._input_buckets))}")
-
-    def expect(self, job: TranscriptionJob) -> None:
-        """Raise `ResourceDown` or `ResourceRefused` where the bucket of the job's audio is known not to work now."""
-        self._may_read(job.audio.bucket)
-
-    async def wait_for(self, job: TranscriptionJob) -> None:
-        """Return once nothing is known against the bucket of the job's audio."""
-        await self._until_mended(job.audio.bucket)
 
     @asynccontextmanager
     async def fetch(self, job: TranscriptionJob) -> AsyncIterator[AudioInput]:

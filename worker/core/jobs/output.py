@@ -47,6 +47,10 @@ class OutputWriter:
     def __init__(self, store: ObjectStore, *, output_bucket: str, writable_buckets: frozenset[str]) -> None:
         self._store, self._output_bucket, self._writable = store, output_bucket, writable_buckets
 
+    def bucket_of(self, job: TranscriptionJob) -> str:
+        """Return the bucket of the job's artefacts."""
+        return output_prefix(job, self._output_bucket).bucket
+
     def violations(self, job: TranscriptionJob) -> tuple[str, ...]:
         """Empty where the job's output may be written, else what is wrong with it."""
         prefix = output_prefix(job, self._output_bucket)

@@ -6,6 +6,7 @@ from worker.core.costs.bill import Prices
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.board import Board
 from worker.core.jobs.engine_trust import EngineTrust
+from worker.core.jobs.obstacles import Resources
 from worker.core.jobs.output import OutputWriter
 from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import RoutingPolicy
@@ -39,6 +40,7 @@ class JobTools:
     decoder: AudioDecoder
     recogniser: WindowRecogniser
     paid: PaidRecogniser | None
+    resources: Resources
     health: EngineTrust
     completions: Topic
     dead_letters: Topic

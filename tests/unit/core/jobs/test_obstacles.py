@@ -1,9 +1,9 @@
 """Resources that a waiting job holds, and obstacles that it does not wait for."""
 
 import gc
+import random
 import weakref
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +14,10 @@ from tests.support.jobs.harness import OnlySlot
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
 from worker.core.costs.budget import NoLimit
-from worker.core.jobs.audio_input import AudioIntake
+from worker.core.delivery.fitness import Fitness
 from worker.core.jobs.error_frames import without_frames
 from worker.core.jobs.obstacles import Obstacles, expect_paid_service
+from worker.core.jobs.output import OutputWriter
 from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import RoutingPolicy, Situation
 from worker.core.jobs.state import JobStates
@@ -59,7 +60,8 @@ def obstacles(cloud: MemoryCloudRecogniser) -> Obstacles:
     deepgram = PaidRecogniser(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit())
     store = MemoryObjectStore(clock.now)
     states = JobStates(store, "state", clock, "worker", 30.0)
-    return Obstacles(states, deepgram, clock, AudioIntake(store, Path(), input_buckets=frozenset(), max_bytes=1))
+    output = OutputWriter(store, output_bucket="out", writable_buckets=frozenset())
+    return Obstacles(states, deepgram, clock, Fitness((), clock, random.Random(1)), output)
 
 
 async def test_without_a_place_the_reason_itself_goes_up_and_nothing_is_counted(obstacles: Obstacles) -> None:
