@@ -14,9 +14,8 @@ from worker.app.recogniser import NoEngine, make_engine, may_do_without_gpu, wit
 from worker.core.costs.bill import Prices, price_book
 from worker.core.costs.budget import Budget, FallbackBudget, NoLimit
 from worker.core.costs.usage import MeteredRecogniser
-from worker.core.jobs.engine_trust import EngineTrust
+from worker.core.jobs.engine_trust import EngineTrust, Readiness
 from worker.core.jobs.paid_recogniser import PaidRecogniser
-from worker.core.jobs.readiness import Readiness
 from worker.errors import GpuNotAvailable
 from worker.ports import ObjectStore, WindowRecogniser
 from worker.settings import CloudSettings, EngineSettings, MoneySettings, RoutingSettings

@@ -11,8 +11,8 @@ from typing import Any
 from worker.adapters.gpu.nvml import GpuReading
 from worker.adapters.parakeet.engine import EngineHealth, EngineState
 from worker.adapters.web.answers import Answer
+from worker.core.delivery.consumer import ConsumerSnapshot
 from worker.core.delivery.fitness import PartTest
-from worker.core.delivery.snapshot import ConsumerSnapshot
 from worker.core.jobs.board import EndedJob, RunningJob, Totals
 
 # The event loop writes a condition twice a second, however busy; this long without one it is stuck.

@@ -16,7 +16,7 @@ everything else is a defect of the worker's code and `Retryable`. Facts are attr
 message; callers never parse messages. `docs/whose-fault.md` has the matrix of all errors and consequences.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from schemas.codes import ErrorCode
 
@@ -29,6 +29,11 @@ class WorkerError(Exception):
 
     code: ClassVar[ErrorCode] = ErrorCode.INTERNAL_ERROR
     suggested_action: ClassVar[str] = "look at the worker's log for this job_id"
+
+    def without_frames(self) -> Self:
+        """Drop traceback and causes, whose frames hold the samples of a chunk; return the error, which may be kept."""
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
 
 
 class JobFault(WorkerError):

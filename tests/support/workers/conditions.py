@@ -6,8 +6,8 @@ from typing import Any
 from worker.adapters.gpu.nvml import GpuReading
 from worker.adapters.parakeet.engine import EngineHealth, EngineState
 from worker.app.status import Condition, Identity, Model
+from worker.core.delivery.consumer import ConsumerSnapshot
 from worker.core.delivery.fuse import FuseState, FuseStatus
-from worker.core.delivery.snapshot import ConsumerSnapshot
 from worker.core.jobs.board import EndedJob, RunningJob, Totals
 
 IDENTITY = Identity(

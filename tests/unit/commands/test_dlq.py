@@ -114,7 +114,7 @@ def test_a_full_disk_prints_one_line_and_releases_the_held_letters(monkeypatch: 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("worker.core.dead_letters.spool.Spool.put", full)
+    monkeypatch.setattr("worker.core.dead_letters.hold.Spool.put", full)
     with console_on(letters(1)) as broker:
         ended = console("replay")
 

@@ -18,8 +18,7 @@ from typing import TypeVar
 import structlog
 
 from worker.core.dead_letters.entries import Forwarded, forwarded, is_forwarded
-from worker.core.delivery.caught import caught
-from worker.core.delivery.timing import abandon, bounded
+from worker.core.delivery.timing import abandon, bounded, caught
 from worker.errors import (
     Deferred,
     Fatal,

@@ -11,21 +11,20 @@ and of the lease decide whether a cancellation was requested, not `cancelling()`
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias, assert_never
 
 import structlog
 
-from worker.core.delivery.caught import caught
 from worker.core.delivery.disposition import DeliveryOutcome, Step, next_step
-from worker.core.delivery.fitness import Fitness
-from worker.core.delivery.fuse import Fuse
+from worker.core.delivery.fitness import Fitness, PartTest
+from worker.core.delivery.fuse import Fuse, FuseStatus
 from worker.core.delivery.handler import Attempt, JobHandler
 from worker.core.delivery.intake import Intake, never_idle
 from worker.core.delivery.lease import Lease, LeaseKeeper, LeaseLost
 from worker.core.delivery.lifetime import Lifetime
 from worker.core.delivery.slots import Slot, Slots
-from worker.core.delivery.snapshot import ConsumerSnapshot
-from worker.core.delivery.timing import bounded, first_of
+from worker.core.delivery.timing import bounded, caught, first_of
 from worker.core.delivery.urgent import UrgentFirst
 from worker.errors import (
     Fatal,
@@ -49,6 +48,27 @@ NACK_GRACE_SECONDS = 2.0
 Chore: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConsumerSnapshot:
+    """State of the consumer, for health endpoints. `unsettled` counts all deliveries held, including parked ones."""
+
+    jobs: int
+    parked: int
+    free_slots: int
+    unsettled: int
+    pull_failures_in_a_row: int
+    pull_failure: str
+    """Reason why the last pull failed; empty if it did not."""
+    urgent_pull_failures_in_a_row: int = 0
+    urgent_pull_failure: str = ""
+    """Reason why the last pull of the urgent subscription failed; empty if it did not."""
+    parts: tuple[PartTest, ...]
+    fuse: FuseStatus
+    intake_stopped_because: str
+    """Empty while messages are pulled."""
+    stopping: bool
 
 
 class Consumer:

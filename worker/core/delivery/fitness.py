@@ -25,8 +25,7 @@ from enum import Enum
 
 import structlog
 
-from worker.core.delivery.caught import caught
-from worker.core.delivery.timing import backoff_seconds, bounded, first_of
+from worker.core.delivery.timing import backoff_seconds, bounded, caught, first_of
 from worker.errors import (
     MachineFault,
     ResourceDown,

@@ -9,8 +9,8 @@ from enum import StrEnum
 
 import structlog
 
-from worker.core.delivery.caught import caught
 from worker.core.delivery.fitness import Fitness
+from worker.core.delivery.timing import caught
 from worker.errors import InvalidJob, JobIdConflict, UnsupportedSchemaVersion
 from worker.ports import Clock
 

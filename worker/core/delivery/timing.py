@@ -1,4 +1,4 @@
-"""Bounded waits and backoff, on a clock that is passed as a parameter."""
+"""Bounded waits and backoff, on a clock that is passed as a parameter; and the only broad `except` around jobs."""
 
 import asyncio
 import random
@@ -53,6 +53,14 @@ def abandon(task: asyncio.Future[Any]) -> None:
     """Cancel the task without awaiting it; an exception that it still raises is ignored."""
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     task.cancel()
+
+
+async def caught(work: Awaitable[T]) -> T | Exception:
+    """Return the work's result, or the exception that it raised. Cancellation is not caught."""
+    try:
+        return await work
+    except Exception as exc:  # noqa: BLE001
+        return exc
 
 
 def backoff_seconds(failures: int, *, base: float, most: float, rng: random.Random) -> float:

@@ -23,14 +23,11 @@ from worker.core.costs.bill import as_waste
 from worker.core.jobs import reporting
 from worker.core.jobs.attribution import charge
 from worker.core.jobs.audio_input import AudioInput
-from worker.core.jobs.error_frames import without_frames
-from worker.core.jobs.expiry import refuse_expired
 from worker.core.jobs.job_message import JobMessage, original_of, read_message
 from worker.core.jobs.keyterms import KeytermFields, keyterm_fields
 from worker.core.jobs.ladder import Ladder
-from worker.core.jobs.obstacles import Obstacles, expect_paid_service
+from worker.core.jobs.obstacles import Obstacles
 from worker.core.jobs.output import Author
-from worker.core.jobs.ownership import while_owned
 from worker.core.jobs.phases import Arrival, Claimed, Ended, Received, Routed, Spent, Transcribing
 from worker.core.jobs.progress import ProgressReporter
 from worker.core.jobs.repetition import costs_to_keep, missing_artefacts
@@ -167,16 +164,15 @@ class JobAttempt:
         stale_generation: int | None = None
         deliveries = 1
         while True:
-            await refuse_expired(job, self._delivery, self._tools.states, self._tools.clock.now())
+            await self._obstacles.refuse_expired(job, self._delivery.publish_time)
             situation = self._situation(job, job.duration_seconds)
             try:
-                self._obstacles.expect_buckets(job)
-                expect_paid_service(self._tools.paid, situation)
+                self._obstacles.refuse_if_down(situation)
                 async with self._claim(job, stale_generation, deliveries=deliveries) as claim:
                     deliveries = 0  # this one is counted, if it claims the job again
                     return await self._work(job, claim)
             except (ClaimHeld, DeepgramDown, ResourceDown) as exc:
-                obstacle = without_frames(exc)
+                obstacle = exc.without_frames()
             stale_generation = await self._obstacles.wait_out(obstacle, situation, slot)
             if marker := await self._concluded_before(job):
                 return await self._publish(marker.messages)
@@ -187,7 +183,7 @@ class JobAttempt:
         if record.crashes >= self._rules.max_crashes:
             raise AttemptsExhausted(record.crashes, self._rules.max_crashes, record.last_fault)
         async with AsyncExitStack() as until_published:  # delete the audio after publishing, off the critical path
-            async with while_owned(claim):
+            async with claim.while_owned():
                 audio = await until_published.enter_async_context(self._tools.intake.fetch(job))
                 situation, routed = await self._route(claimed, audio)
                 phase, transcribed = await self._transcribe(routed, audio, claim, situation)

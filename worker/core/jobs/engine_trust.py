@@ -1,4 +1,7 @@
-"""Trust in Parakeet: lost after several failed chunks in a row, regained when it recognises a sample."""
+"""Trust in Parakeet: lost after several failed chunks in a row, regained when it recognises a sample.
+
+`Readiness` is what the intake checks before each pull.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.errors import WorkerError
 from worker.ports import Clock
 
@@ -76,3 +80,27 @@ class EngineTrust:
                 await self._clock.sleep(PROBE_SECONDS)
             else:
                 self.record_success()
+
+
+class Readiness:
+    """Parakeet alone is enough. Without it there must be Deepgram, up, a permission to use it, and money for it.
+
+    `may_pay`: Deepgram may do what Parakeet cannot. A message that stays in the queue is better than a job that fails.
+    """
+
+    def __init__(self, health: EngineTrust, paid: PaidRecogniser | None, *, may_pay: bool) -> None:
+        self._health, self._paid, self._may_pay = health, paid, may_pay
+
+    def why_not(self) -> str:
+        """Return the reason why no job could be done now; empty where one could, or could try."""
+        if self._health.is_healthy():
+            return ""
+        if self._paid is None:
+            return "Parakeet cannot work, and there is no DEEPGRAM_API_KEY"
+        if not self._may_pay:
+            return "Parakeet cannot work, and ENABLE_FALLBACK is false"
+        if self._paid.budget.is_spent:
+            return "Parakeet cannot work, and the day's Deepgram budget is spent"
+        if reason := self._paid.recogniser.down_because:
+            return f"Parakeet cannot work, and Deepgram is down: {reason}"
+        return ""

@@ -19,7 +19,6 @@ from schemas.speech import WindowSpan, WindowTranscript
 from schemas.state import NO_WASTE, Checkpoint, Waste
 from worker.core.jobs import mending
 from worker.core.jobs.engine_trust import EngineTrust
-from worker.core.jobs.error_frames import without_frames
 from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import Route
 from worker.core.jobs.tasks import together
@@ -161,7 +160,7 @@ class Ladder:
             return await self._fall_back(chunk, meter, error)
         except DeepgramDown:
             if not isinstance(error, GpuNotAvailable):  # the GPU may be back first
-                self._given_up[chunk.index] = without_frames(error)
+                self._given_up[chunk.index] = error.without_frames()
             raise
 
     async def _paid_first(self, chunk: Chunk, meter: _Meter) -> Checkpoint:

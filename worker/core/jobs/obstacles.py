@@ -1,5 +1,6 @@
-"""Obstacles to claiming a job now, and how they are waited out: in a parking place, without the claim."""
+"""Obstacles to beginning a job now, and how they are waited out: in a parking place, without the claim."""
 
+from datetime import datetime
 from typing import Protocol
 
 import structlog
@@ -9,7 +10,7 @@ from worker.core.jobs.output import OutputWriter
 from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import Situation, another_may_do_without, needs_paid_service
 from worker.core.jobs.state import JobStates
-from worker.errors import ClaimHeld, DeepgramDown, ParkingFull, ResourceDown, ServiceDown
+from worker.errors import ClaimHeld, DeepgramDown, JobExpired, ParkingFull, ResourceDown, ServiceDown
 from worker.ports import Clock, JobSlot
 
 LEAST_SECONDS = 5.0
@@ -30,12 +31,6 @@ class Resources(Protocol):
         ...
 
 
-def expect_paid_service(paid: PaidRecogniser | None, situation: Situation) -> None:
-    """Raise `DeepgramDown` where the job needs Deepgram and it is down, before anything is downloaded for the job."""
-    if paid is not None and (reason := paid.recogniser.down_because) and needs_paid_service(situation):
-        raise DeepgramDown(reason)
-
-
 class Obstacles:
     """Waits for another worker's claim to end, for Deepgram to come back, or for the job's buckets to work again."""
 
@@ -49,10 +44,29 @@ class Obstacles:
     ) -> None:
         self._states, self._paid, self._clock, self._resources, self._output = states, paid, clock, resources, output
 
-    def expect_buckets(self, job: TranscriptionJob) -> None:
-        """Raise `ResourceDown` or `ResourceRefused` where a bucket that the job needs is known not to work now."""
-        for bucket in self._buckets_of(job):
+    async def refuse_expired(self, job: TranscriptionJob, publish_time: datetime) -> None:
+        """Raise `JobExpired` where the job's deadline has passed and nothing has been done for it yet.
+
+        A job with a finished chunk, or one that a live worker has, counts as begun and is finished. The time is this
+        worker's wall clock; where it is behind `publish_time`, at which Pub/Sub took the message, that time counts. A
+        wall clock that is ahead makes jobs expire early by as much. Raises `StorageServiceError`.
+        """
+        if job.expires_at is None:
+            return
+        late = (max(self._clock.now(), publish_time) - job.expires_at).total_seconds()
+        if late >= 0 and not await self._states.is_started(job.job_id):
+            raise JobExpired(job.expires_at, late)
+
+    def refuse_if_down(self, situation: Situation) -> None:
+        """Raise where the job needs a service that is known not to work now, before anything is downloaded for it.
+
+        `ResourceDown` or `ResourceRefused` for a bucket, `DeepgramDown` where no chunk of it may go to Parakeet.
+        """
+        for bucket in self._buckets_of(situation.job):
             self._resources.refuse_if_broken(bucket)
+        paid = self._paid
+        if paid is not None and (reason := paid.recogniser.down_because) and needs_paid_service(situation):
+            raise DeepgramDown(reason)
 
     async def wait_out(
         self, obstacle: ClaimHeld | DeepgramDown | ResourceDown, situation: Situation, slot: JobSlot

@@ -10,8 +10,15 @@ from tests.support.clock import FakeClock
 from tests.support.queues.scripted_subscription import ScriptedSubscription, make_delivery
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped, forwarded, job_bytes
 from worker.core.dead_letters.entries import read
-from worker.core.dead_letters.hold import FIRST_PULL_MESSAGES, PULL_BYTES, PULL_MESSAGES, HoldLimits, hold_dead_letters
-from worker.core.dead_letters.spool import MEMORY_BYTES, Spool
+from worker.core.dead_letters.hold import (
+    FIRST_PULL_MESSAGES,
+    MEMORY_BYTES,
+    PULL_BYTES,
+    PULL_MESSAGES,
+    HoldLimits,
+    Spool,
+    hold_dead_letters,
+)
 from worker.errors import QueueServiceError, SubscriptionNotFound
 
 UNAVAILABLE = QueueServiceError("extend", "dead-letters", "503")

@@ -21,8 +21,8 @@ from tests.support.services.deepgram import GuardedCloud
 from worker.adapters.memory.pubsub import MemoryPubSub
 from worker.core.costs.budget import NoLimit
 from worker.core.delivery.consumer import Consumer
+from worker.core.jobs.engine_trust import Readiness
 from worker.core.jobs.paid_recogniser import PaidRecogniser
-from worker.core.jobs.readiness import Readiness
 from worker.core.jobs.routing import RoutingPolicy
 from worker.errors import DeepgramDown, DeepgramRejected, DeepgramUnusable, PaidServiceError, TranscriptionTimeout
 from worker.ports import Pcm

@@ -15,8 +15,7 @@ from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
 from worker.core.costs.budget import NoLimit
 from worker.core.delivery.fitness import Fitness
-from worker.core.jobs.error_frames import without_frames
-from worker.core.jobs.obstacles import Obstacles, expect_paid_service
+from worker.core.jobs.obstacles import Obstacles
 from worker.core.jobs.output import OutputWriter
 from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import RoutingPolicy, Situation
@@ -56,8 +55,11 @@ def cloud() -> MemoryCloudRecogniser:
 
 @pytest.fixture
 def obstacles(cloud: MemoryCloudRecogniser) -> Obstacles:
+    return obstacles_with(PaidRecogniser(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit()))
+
+
+def obstacles_with(deepgram: PaidRecogniser | None) -> Obstacles:
     clock = FakeClock()
-    deepgram = PaidRecogniser(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit())
     store = MemoryObjectStore(clock.now)
     states = JobStates(store, "state", clock, "worker", 30.0)
     output = OutputWriter(store, output_bucket="out", writable_buckets=frozenset())
@@ -81,14 +83,14 @@ async def test_a_job_that_another_worker_may_do_is_not_held(obstacles: Obstacles
     assert slot.parkings == 0
 
 
-def test_a_job_that_needs_paid_service_is_not_begun_while_it_is_down(cloud: MemoryCloudRecogniser) -> None:
-    deepgram = PaidRecogniser(recogniser=cloud, usd_per_minute=0.0045, budget=NoLimit())
-
+def test_a_job_that_needs_paid_service_is_not_begun_while_it_is_down(
+    cloud: MemoryCloudRecogniser, obstacles: Obstacles
+) -> None:
     with pytest.raises(DeepgramDown):
-        expect_paid_service(deepgram, situation())
+        obstacles.refuse_if_down(situation())
     cloud.mend()
-    expect_paid_service(deepgram, situation())
-    expect_paid_service(None, situation())
+    obstacles.refuse_if_down(situation())
+    obstacles_with(None).refuse_if_down(situation())
 
 
 def test_a_waiting_job_holds_no_samples() -> None:
@@ -105,7 +107,7 @@ def test_a_waiting_job_holds_no_samples() -> None:
         except DeepgramUnavailable as exc:
             raise DeepgramDown("status 503") from exc
     except DeepgramDown as exc:
-        obstacle = without_frames(exc)
+        obstacle = exc.without_frames()
 
     gc.collect()
     assert held[0]() is None

@@ -3,9 +3,8 @@ import pytest
 from tests.support.clock import FakeClock
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.core.costs.budget import NoLimit
-from worker.core.jobs.engine_trust import EngineTrust
+from worker.core.jobs.engine_trust import EngineTrust, Readiness
 from worker.core.jobs.paid_recogniser import PaidRecogniser
-from worker.core.jobs.readiness import Readiness
 
 
 class Spent(NoLimit):

@@ -9,10 +9,10 @@ from typing import TypedDict, Unpack
 import structlog
 
 from schemas.state import AttemptFault, ClaimRecord, ResultMarker, Waste
-from worker.core.jobs.state.bucket_time import BucketTime
 from worker.core.jobs.state.checkpoints import Checkpoints
+from worker.core.jobs.state.claim_age import BucketTime
 from worker.core.jobs.state.files import ABSENT, StateFiles
-from worker.core.jobs.tasks import noted
+from worker.core.jobs.tasks import noted, together
 from worker.errors import ClaimHeld, ClaimLost, JobIdConflict, PreconditionFailed, Undiagnosed
 from worker.ports import Clock
 from worker.telemetry.spans import stage
@@ -172,6 +172,18 @@ class Claim:
                 task.cancel()
             await self._give_back()
             await _ended(tasks)
+
+    @asynccontextmanager
+    async def while_owned(self) -> AsyncIterator[None]:
+        """Cancel the block and raise `ClaimLost` as soon as the claim is lost."""
+        async with together() as group:
+            watch = group.create_task(self._raise_when_lost())
+            yield
+            watch.cancel()
+
+    async def _raise_when_lost(self) -> None:
+        await self.lost.wait()
+        raise ClaimLost(self._record.job_id)
 
     async def _enter(self, over_generation: int, over_result: ResultMarker | None) -> None:
         self._generation = over_generation

@@ -10,11 +10,10 @@ import structlog
 from pydantic import BaseModel
 
 from schemas.state import ClaimRecord, ResultMarker
-from worker.core.jobs.state.bucket_time import BucketTime
 from worker.core.jobs.state.checkpoints import clear_checkpoints
+from worker.core.jobs.state.claim_age import BucketTime, Sightings
 from worker.core.jobs.state.claims import Claim, refuse_conflict, successor
 from worker.core.jobs.state.files import ABSENT, StateFiles, Stored
-from worker.core.jobs.state.sightings import Sightings
 from worker.errors import ClaimHeld, PreconditionFailed
 from worker.ports import Clock, ObjectStore
 
