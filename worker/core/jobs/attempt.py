@@ -21,7 +21,6 @@ from schemas.job import JobEcho, TranscriptionJob
 from schemas.state import ClaimRecord, ResultMarker, StoredMessage
 from worker.core.costs.bill import as_waste
 from worker.core.jobs import reporting
-from worker.core.jobs.attribution import charge
 from worker.core.jobs.audio_input import AudioInput
 from worker.core.jobs.job_message import JobMessage, original_of, read_message
 from worker.core.jobs.keyterms import KeytermFields, keyterm_fields
@@ -33,7 +32,7 @@ from worker.core.jobs.progress import ProgressReporter
 from worker.core.jobs.repetition import costs_to_keep, missing_artefacts
 from worker.core.jobs.reporting import JobOutput, Subject
 from worker.core.jobs.routing import Situation, can_use_parakeet, feasible, may_fall_back, route
-from worker.core.jobs.spending import keep_waste, spent_in_all, wasted_in_all
+from worker.core.jobs.spending import charge, keep_waste, spent_in_all, wasted_in_all
 from worker.core.jobs.state import Claim, checkpoint_key
 from worker.core.jobs.tools import JobRules, JobTools
 from worker.core.jobs.transcription import PLANNING_VERSION, Progress, Transcribed, Transcription, channels_apart
@@ -332,8 +331,7 @@ class JobAttempt:
 
     def _ended(self, phase: PhaseT, spent: Spent) -> Ended[PhaseT]:
         seconds = self._tools.clock.monotonic() - phase.receipt.began
-        has_keyterms = bool(phase.keyterms)
-        cost = charge(self._subject, spent, seconds, self._rules, phase.language, has_keyterms=has_keyterms)
+        cost = charge(self._subject, phase, spent, seconds, self._rules)
         return Ended(phase=phase, spent=spent, seconds=seconds, cost=cost)
 
     def _marker(

@@ -10,11 +10,11 @@ import structlog
 
 from schemas.events import PartialMetadata
 from schemas.state import ClaimRecord, StoredMessage
-from worker.core.costs.bill import Cost, bill
 from worker.core.jobs import reporting
 from worker.core.jobs.attempt import JobAttempt, Jobs, traced
 from worker.core.jobs.job_message import original_of
 from worker.core.jobs.phases import Ended, Received, Spent, Understood
+from worker.core.jobs.spending import bill_of
 from worker.core.jobs.tools import JobRules, JobTools
 from worker.errors import DeliveriesExhausted, JobFault, JobIdConflict
 from worker.ports import Delivery
@@ -58,15 +58,7 @@ class _ForwardedJob(JobAttempt):
     def _failure(
         self, error: Exception, attempts: int, record: ClaimRecord | None, spent: Spent
     ) -> tuple[Ended[Received], tuple[StoredMessage, ...]]:
-        cost = bill(
-            spent.chunks,
-            spent.audio_seconds or 0.0,
-            self._rules.prices,
-            spent.waste,
-            self._phase.language,
-            has_keyterms=bool(self._phase.keyterms),
-        )
-        was_claimed = record is not None and record.deliveries > 0
+        cost = bill_of(self._phase, spent, self._rules.prices)
         letter = reporting.dead_letter(
             self._subject,
             error,
@@ -74,18 +66,15 @@ class _ForwardedJob(JobAttempt):
             worker=self._rules.worker,
             attempts=attempts,
             crashes=record.crashes if record else 0,
-            first_seen=record.first_seen if record and was_claimed else self._delivery.publish_time,
+            first_seen=record.first_seen if record and record.deliveries else self._delivery.publish_time,
             now=self._gave_up_at,
         )
         ended = Ended(phase=self._phase, spent=spent, seconds=0.0, cost=cost)
-        known = self._known(spent, cost)
-        return ended, traced(reporting.failure(self._subject, error, letter, known, cost, self._gave_up_at))
-
-    def _known(self, spent: Spent, cost: Cost) -> PartialMetadata:
-        return PartialMetadata(
+        known = PartialMetadata(
             method_requested=self._phase.job.force_method if isinstance(self._phase, Understood) else None,
             method_used=self._phase.method_used(spent.chunks),
             fallback_reasons=spent.fallback_reasons,
             cost_estimate_usd=cost.usd if cost.engines else None,
             deliveries=self._deliveries or None,
         )
+        return ended, traced(reporting.failure(self._subject, error, letter, known, cost, self._gave_up_at))

@@ -10,11 +10,10 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypedDict, assert_never
+from typing import Literal, assert_never
 
 import structlog
 
-from schemas.codes import ErrorCode
 from schemas.speech import WindowSpan, WindowTranscript
 from schemas.state import NO_WASTE, Checkpoint, Waste
 from worker.core.jobs import mending
@@ -41,40 +40,22 @@ from worker.ports import SAMPLE_RATE_HZ, Clock, CloudRecognition, Recognition, W
 from worker.telemetry.register import FALLBACKS, GATE_FAILURES
 from worker.telemetry.spans import stage
 
-SECONDS_PER_MINUTE = 60
-
 log = structlog.get_logger(__name__)
-
-
-class ChunkChanges(TypedDict, total=False):
-    """Fields of a `Checkpoint` that are known after the engine's answer."""
-
-    engine_seconds: float
-    deepgram_wasted_requests: int
-    fallback_reason: ErrorCode
 
 
 @dataclass(kw_only=True)
 class _Meter:
-    """The cost of one chunk, beside the request that Deepgram answered."""
+    """The cost of one chunk, beside the request that Deepgram answered: all of it is waste if the chunk fails."""
 
-    engine_seconds: float = 0.0
-    wasted_requests: int = 0
-    wasted_seconds: float = 0.0
+    total: Waste = NO_WASTE
+
+    def add_engine(self, seconds: float) -> None:
+        """Count time of Parakeet's."""
+        self.total += Waste(engine_seconds=seconds)
 
     def add_wasted(self, requests: int, audio_seconds: float) -> None:
         """Count requests that Deepgram may bill although they brought no transcript."""
-        self.wasted_requests += requests
-        self.wasted_seconds += requests * audio_seconds
-
-    @property
-    def total(self) -> Waste:
-        """Total cost, for a chunk that failed."""
-        return Waste(
-            engine_seconds=self.engine_seconds,
-            deepgram_requests=self.wasted_requests,
-            deepgram_seconds=self.wasted_seconds,
-        )
+        self.total += Waste(deepgram_requests=requests, deepgram_seconds=requests * audio_seconds)
 
 
 class Ladder:
@@ -128,8 +109,10 @@ class Ladder:
             self.waste += meter.total
             raise
         mending.report(chunk, finished.gaps)
-        spent = ChunkChanges(engine_seconds=meter.engine_seconds, deepgram_wasted_requests=meter.wasted_requests)
-        return finished.model_copy(update={**spent})
+        spent = meter.total
+        return finished.model_copy(
+            update={"engine_seconds": spent.engine_seconds, "deepgram_wasted_requests": spent.deepgram_requests}
+        )
 
     async def _by_route(self, chunk: Chunk, meter: _Meter) -> Checkpoint:
         match self._route.method:
@@ -249,7 +232,7 @@ class Ladder:
             log.warning("chunk.doubtful", chunk=chunk.index, code=error.code, reason=str(refusal))
             return doubtful
         FALLBACKS.add(reason=error.code)
-        return answered.model_copy(update={**ChunkChanges(fallback_reason=error.code)})
+        return answered.model_copy(update={"fallback_reason": error.code})
 
     async def _pay_for(self, chunk: Chunk, meter: _Meter) -> Checkpoint:
         if self._paid is None:
@@ -295,9 +278,9 @@ class Ladder:
                 chunk.samples_of(span), self._job_id, keyterms=keyterms, team_id=self._team_id
             )
         except EngineError as exc:
-            meter.engine_seconds += exc.engine_seconds
+            meter.add_engine(exc.engine_seconds)
             raise
-        meter.engine_seconds += said.engine_seconds
+        meter.add_engine(said.engine_seconds)
         return said
 
     @contextmanager

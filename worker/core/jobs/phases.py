@@ -152,10 +152,7 @@ class Claimed(Understood):
     ) -> "Routed":
         """Return the next phase. `expected_seconds` is the duration that the container states."""
         return Routed(
-            receipt=self.receipt,
-            job=self.job,
-            deliveries=self.deliveries,
-            waste=self.waste,
+            **vars(self),
             route=route,
             expected_seconds=expected_seconds and expected_seconds * channels,
             chunk_seconds=chunk_seconds,
@@ -188,18 +185,7 @@ class Routed(Claimed):
 
     def transcribing(self, engine: EngineFacts, *, paid_model: str | None) -> "Transcribing":
         """Return the next phase."""
-        return Transcribing(
-            receipt=self.receipt,
-            job=self.job,
-            deliveries=self.deliveries,
-            waste=self.waste,
-            route=self.route,
-            expected_seconds=self.expected_seconds,
-            chunk_seconds=self.chunk_seconds,
-            channels=self.channels,
-            engine=engine,
-            paid_model=paid_model,
-        )
+        return Transcribing(**vars(self), engine=engine, paid_model=paid_model)
 
 
 @dataclass(frozen=True, kw_only=True)

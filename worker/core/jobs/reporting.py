@@ -180,7 +180,6 @@ def failure(
 
 def cost_event(subject: Subject, cost: Cost, outcome: Outcome, now: datetime) -> CostEvent:
     """Return the cost of the run."""
-    attribution = cost.attribution
     return CostEvent(
         **subject.head(EventType.COST, outcome, now),
         outcome=outcome,
@@ -191,12 +190,8 @@ def cost_event(subject: Subject, cost: Cost, outcome: Outcome, now: datetime) ->
         baseline=cost.baseline,
         savings_usd=cost.savings_usd,
         savings_percent=cost.savings_percent,
-        revision=attribution.revision,
-        rollout_group=attribution.rollout_group,
-        processing_time_seconds=attribution.processing_time_seconds,
-        chunks_total=attribution.chunks_total,
-        chunks_fallback=attribution.chunks_fallback,
         channels=cost.channels,
+        **vars(cost.attribution),
     )
 
 

@@ -1,16 +1,43 @@
-"""The cost of what a job does not use, kept in its state until the job ends."""
+"""A job's bill, and the cost of what it does not use, which its state keeps until it ends."""
 
 from dataclasses import replace
 
 import structlog
 
 from schemas.state import Waste
-from worker.core.costs.bill import as_waste
-from worker.core.jobs.phases import Spent
+from worker.core.costs.bill import Attribution, Cost, Prices, as_waste, bill
+from worker.core.jobs.phases import Received, Spent
+from worker.core.jobs.reporting import Subject
+from worker.core.jobs.routing import in_rollout
 from worker.core.jobs.state import Claim
+from worker.core.jobs.tools import JobRules
 from worker.errors import ClaimLost, Undiagnosed
 
 log = structlog.get_logger(__name__)
+
+
+def charge(subject: Subject, phase: Received, spent: Spent, processing_seconds: float, rules: JobRules) -> Cost:
+    """Return the bill of a run, with what costs are compared by: the revision, the group of the roll-out, the chunks.
+
+    A message that names no video belongs to no group.
+    """
+    video_id, group = subject.echo.video_id, None
+    if video_id is not None:
+        group = "parakeet" if in_rollout(video_id, rules.routing.rollout_percent) else "deepgram"
+    attribution = Attribution(
+        revision=rules.revision,
+        rollout_group=group,
+        processing_time_seconds=processing_seconds or None,
+        chunks_total=len(spent.chunks),
+        chunks_fallback=spent.chunks_fallback,
+    )
+    return replace(bill_of(phase, spent, rules.prices), attribution=attribution)
+
+
+def bill_of(phase: Received, spent: Spent, prices: Prices) -> Cost:
+    """Return the bill of a run's chunks, finished and failed."""
+    seconds, has_keyterms = spent.audio_seconds or 0.0, bool(phase.keyterms)
+    return bill(spent.chunks, seconds, prices, spent.waste, phase.language, has_keyterms=has_keyterms)
 
 
 async def keep_waste(claim: Claim, waste: Waste) -> None:
