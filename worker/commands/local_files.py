@@ -26,12 +26,12 @@ from worker.commands.keyterms import keyterms_text
 from worker.commands.own_files import sha256_of
 from worker.commands.transcribe import Choices, PageOptions
 from worker.core.jobs import transcription
+from worker.core.jobs.audio_input import unpacked
 from worker.core.jobs.engine_trust import EngineTrust
-from worker.core.jobs.keyterms import KeytermFields, keyterm_fields
 from worker.core.jobs.ladder import Ladder
-from worker.core.jobs.output import CAPTIONS, MODEL_ARCHITECTURE, flags_of
+from worker.core.jobs.output import CAPTIONS, MODEL_ARCHITECTURE, flags_of, keyterm_fields
+from worker.core.jobs.reporting import KeytermFields
 from worker.core.jobs.routing import Route
-from worker.core.jobs.unpacking import unpacked
 from worker.core.transcript.artefacts import ArtefactInfo, render_artefacts
 from worker.core.transcript.keyterms import with_sound
 from worker.errors import WorkerError

@@ -16,7 +16,7 @@ from worker.app.page.overview import segment_of
 from worker.app.page.transcript import read_transcript
 from worker.commands.keyterms import keyterms_text
 from worker.commands.transcribe import PageOptions
-from worker.core.jobs.keyterms import KeytermFields
+from worker.core.jobs.reporting import KeytermFields
 from worker.ports import EngineFacts
 
 

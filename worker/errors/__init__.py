@@ -33,16 +33,6 @@ from worker.errors.jobs import (
     JobIdConflict,
     UnsupportedSchemaVersion,
 )
-from worker.errors.machine import (
-    ClaimHeld,
-    ClaimLost,
-    MachineFault,
-    NoRoomForAudio,
-    ParkingFull,
-    ResourceDown,
-    ResourceRefused,
-    TempDirFull,
-)
 from worker.errors.policy import (
     CallFailed,
     Deferred,
@@ -56,14 +46,22 @@ from worker.errors.policy import (
     WorkerFault,
 )
 from worker.errors.resources import (
+    ClaimHeld,
+    ClaimLost,
+    MachineFault,
     MessageRefused,
+    NoRoomForAudio,
     ObjectForbidden,
     ObjectNotFound,
+    ParkingFull,
     PreconditionFailed,
     QueueNotFound,
     QueueServiceError,
+    ResourceDown,
+    ResourceRefused,
     StorageServiceError,
     SubscriptionNotFound,
+    TempDirFull,
     bucket_of,
 )
 

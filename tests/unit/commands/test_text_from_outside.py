@@ -41,7 +41,7 @@ from worker.commands.top import Seen, screen
 from worker.core.costs.report import report
 from worker.core.dead_letters.entries import Selection
 from worker.core.dead_letters.replay import ReplayRules
-from worker.core.jobs.keyterms import KeytermFields
+from worker.core.jobs.reporting import KeytermFields
 from worker.ports import Delivery
 from worker.telemetry.logs import PlainFormatter
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import pytest
 
 from worker.commands.transcript_page import PageOptions, write_page
-from worker.core.jobs.keyterms import KeytermFields
+from worker.core.jobs.reporting import KeytermFields
 from worker.ports import EngineFacts
 
 ENGINE = EngineFacts(

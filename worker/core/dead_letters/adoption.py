@@ -18,7 +18,8 @@ from typing import TypeVar
 import structlog
 
 from worker.core.dead_letters.entries import Forwarded, forwarded, is_forwarded
-from worker.core.delivery.timing import abandon, bounded, caught
+from worker.core.dead_letters.hold import keep_leased, release
+from worker.core.delivery.timing import abandon, caught
 from worker.errors import (
     Deferred,
     Fatal,
@@ -125,28 +126,17 @@ class Adoption:
     async def _leased(self, deliveries: Sequence[Delivery]) -> AsyncIterator[dict[str, str]]:
         """Extend the leases of the ack ids (by message id) inside the block; nack the remaining ones on exit."""
         leased = {delivery.message_id: delivery.ack_id for delivery in deliveries}
-        keeping = asyncio.create_task(self._keep(leased), name="adoption-leases")
+        keeping = asyncio.create_task(
+            keep_leased(self._subscription, leased.values, LEASE_SECONDS, self._clock), name="adoption-leases"
+        )
         try:
             yield leased
         finally:
             abandon(keeping)
             await self._give_back(leased.values())
 
-    async def _keep(self, leased: dict[str, str]) -> None:
-        while True:
-            try:
-                await self._subscription.extend(list(leased.values()), LEASE_SECONDS)
-            except (QueueServiceError, SubscriptionNotFound) as exc:
-                log.warning("dead_letter.extension_failed", reason=str(exc))
-            await self._clock.sleep(LEASE_SECONDS / 2)
-
     async def _give_back(self, ack_ids: Iterable[str]) -> None:
-        if not (mine := list(ack_ids)):
-            return
-        try:
-            await bounded(self._subscription.extend(mine, 0), RELEASE_SECONDS, self._clock)
-        except (QueueServiceError, SubscriptionNotFound, TimeoutError) as exc:
-            log.warning("dead_letter.release_failed", reason=str(exc))
+        await release(self._subscription, ack_ids, RELEASE_SECONDS, self._clock)
 
     async def _ack(self, ack_id: str) -> None:
         try:

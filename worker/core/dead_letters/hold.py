@@ -7,7 +7,7 @@ console are not delivered. Facts are kept in memory. Messages are kept in a spoo
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ import structlog
 
 from worker.core.dead_letters.entries import DeadLetterEntry, Letter, entry_of, fold, read
 from worker.core.delivery.timing import abandon, bounded
-from worker.errors import QueueServiceError
+from worker.errors import QueueServiceError, SubscriptionNotFound
 from worker.ports import Clock, Delivery, Subscription
 
 EMPTY_ANSWERS = 3
@@ -125,13 +125,8 @@ class Holding:
         spool: Spool,
         limits: HoldLimits,
         wanted: Callable[[DeadLetterEntry], bool],
-        *,
-        lease_seconds: int,
-        clock: Clock,
     ) -> None:
         self._subscription, self._spool, self._limits, self._wanted = subscription, spool, limits, wanted
-        self._lease_seconds = lease_seconds
-        self._clock = clock
         self._held: dict[str, _Held] = {}
         self._pull_messages = FIRST_PULL_MESSAGES
 
@@ -214,22 +209,6 @@ class Holding:
                 log.warning("dead_letter.ack_failed", dead_letter_id=entry.dead_letter_id, reason=str(exc))
         return settled
 
-    async def keep(self) -> None:
-        """Extend every lease at half time, in an endless loop."""
-        while True:
-            await self._clock.sleep(self._lease_seconds / 2)
-            try:
-                await self._extend(self._lease_seconds)
-            except QueueServiceError as exc:
-                log.warning("dead_letter.extension_failed", reason=str(exc))
-
-    async def release(self) -> None:
-        """Nack what is still held, within a time limit; leases that are not nacked expire."""
-        try:
-            await bounded(self._extend(0), RELEASE_SECONDS, self._clock)
-        except (QueueServiceError, TimeoutError) as exc:
-            log.warning("dead_letter.release_failed", reason=str(exc))
-
     def _take(self, delivery: Delivery) -> None:
         # A message that is delivered again has outlived its lease: only its newest ack id is valid.
         known = self._held.get(delivery.message_id)
@@ -237,10 +216,32 @@ class Holding:
         place = known.place if known else self._spool.put(delivery) if self._wanted(entry) else None
         self._held[delivery.message_id] = _Held(ack_id=delivery.ack_id, entry=entry, place=place)
 
-    async def _extend(self, seconds: int) -> None:
-        ack_ids = [held.ack_id for held in self._held.values()]
-        if ack_ids:
-            await self._subscription.extend(ack_ids, seconds)
+    def ack_ids(self) -> list[str]:
+        """Return the ack ids of everything that is held."""
+        return [held.ack_id for held in self._held.values()]
+
+
+async def keep_leased(
+    subscription: Subscription, ack_ids: Callable[[], Collection[str]], lease_seconds: int, clock: Clock
+) -> None:
+    """Extend the leases now and at half time, in an endless loop; a failed extension is logged."""
+    while True:
+        try:
+            if leased := list(ack_ids()):
+                await subscription.extend(leased, lease_seconds)
+        except (QueueServiceError, SubscriptionNotFound) as exc:
+            log.warning("dead_letter.extension_failed", reason=str(exc))
+        await clock.sleep(lease_seconds / 2)
+
+
+async def release(subscription: Subscription, ack_ids: Iterable[str], most_seconds: float, clock: Clock) -> None:
+    """Nack within a time limit; leases that are not nacked expire."""
+    if not (leased := list(ack_ids)):
+        return
+    try:
+        await bounded(subscription.extend(leased, 0), most_seconds, clock)
+    except (QueueServiceError, SubscriptionNotFound, TimeoutError) as exc:
+        log.warning("dead_letter.release_failed", reason=str(exc))
 
 
 @asynccontextmanager
@@ -258,11 +259,12 @@ async def hold_dead_letters(
     `OSError` if there is no disk space for the messages.
     """
     with Spool(limits.folder) as spool:
-        holding = Holding(subscription, spool, limits, wanted, lease_seconds=lease_seconds, clock=clock)
-        keeping = asyncio.create_task(holding.keep(), name="dead-letter-leases")
+        holding = Holding(subscription, spool, limits, wanted)
+        keeping = keep_leased(subscription, holding.ack_ids, lease_seconds, clock)
+        keeping_task = asyncio.create_task(keeping, name="dead-letter-leases")
         try:
             await holding.gather(at_once=EMPTY_ANSWERS)
             yield holding
         finally:
-            abandon(keeping)
-            await holding.release()
+            abandon(keeping_task)
+            await release(subscription, holding.ack_ids(), RELEASE_SECONDS, clock)

@@ -23,14 +23,13 @@ from worker.core.costs.bill import as_waste
 from worker.core.jobs import reporting
 from worker.core.jobs.audio_input import AudioInput
 from worker.core.jobs.job_message import JobMessage, original_of, read_message
-from worker.core.jobs.keyterms import KeytermFields, keyterm_fields
 from worker.core.jobs.ladder import Ladder
 from worker.core.jobs.obstacles import Obstacles
-from worker.core.jobs.output import Author
+from worker.core.jobs.output import Author, keyterm_fields
 from worker.core.jobs.phases import Arrival, Claimed, Ended, Received, Routed, Spent, Transcribing
 from worker.core.jobs.progress import ProgressReporter
 from worker.core.jobs.repetition import costs_to_keep, missing_artefacts
-from worker.core.jobs.reporting import JobOutput, Subject
+from worker.core.jobs.reporting import JobOutput, KeytermFields, Subject
 from worker.core.jobs.routing import Situation, can_use_parakeet, feasible, may_fall_back, route
 from worker.core.jobs.spending import charge, keep_waste, spent_in_all, wasted_in_all
 from worker.core.jobs.state import Claim, checkpoint_key

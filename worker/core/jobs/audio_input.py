@@ -1,20 +1,27 @@
-"""From a job's `audio_uri` to a verified file on this machine, gone again when the job ends."""
+"""From a job's `audio_uri` to a verified file on this machine, gone again when the job ends.
+
+Audio may be compressed for the way: `gsutil cp -Z` stores gzip data and says so, others upload a `.gz`. Cloud Storage
+unpacks the former for readers that ask for it; the worker does not ask, since only the bytes as they are stored have a
+checksum. So it unpacks both itself, which no audio format can be mistaken for.
+"""
 
 import asyncio
+import gzip
 import hashlib
 import math
 import shutil
 import tempfile
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import structlog
 
 from schemas.job import TranscriptionJob
 from worker.core.jobs.tasks import together
-from worker.core.jobs.unpacking import unpacked
 from worker.errors import (
     AudioForbidden,
     AudioNotFound,
@@ -33,6 +40,12 @@ log = structlog.get_logger(__name__)
 
 LOOKS = 2
 """At an object that is replaced while it is fetched; one that is replaced faster than that is tried again later."""
+
+MOST_LAYERS = 2
+"""A `.gz` that was compressed once more for the way."""
+
+_MAGIC = b"\x1f\x8b\x08"
+_BLOCK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,3 +193,44 @@ class _Room:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+async def unpacked(path: Path, *, max_bytes: int, take_room: Callable[[int], None]) -> Path:
+    """Return the file itself, or what it unpacks to; then the packed one is gone.
+
+    `take_room` is called before each block is written and may refuse it. Raises `AudioTooLarge` as soon as more than
+    `max_bytes` come out, `AudioUndecodable` for damaged data.
+    """
+    for layer in range(1, MOST_LAYERS + 1):
+        if not await asyncio.to_thread(_is_gzip, path):
+            break
+        inner = path.with_name(f"audio-{layer}")
+        size_bytes = await _unpack(path, inner, max_bytes, take_room)
+        log.info("audio.unpacked", bytes=size_bytes)
+        await asyncio.to_thread(path.unlink)
+        path = inner
+    return path
+
+
+async def _unpack(packed: Path, inner: Path, max_bytes: int, take_room: Callable[[int], None]) -> int:
+    count = 0
+    with inner.open("xb") as file, gzip.open(packed) as source:
+        while block := await asyncio.to_thread(_read, source):
+            count += len(block)
+            if count > max_bytes:
+                raise AudioTooLarge(count, max_bytes, unpacked=True)
+            take_room(len(block))
+            await asyncio.to_thread(file.write, block)
+    return count
+
+
+def _read(source: gzip.GzipFile | BinaryIO) -> bytes:
+    try:
+        return source.read(_BLOCK_BYTES)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
+        raise AudioUndecodable(f"it is gzip data, and damaged: {exc}") from exc
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC

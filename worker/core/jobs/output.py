@@ -12,14 +12,16 @@ from schemas.codes import CaptionFormat
 from schemas.events import Artefacts, Flags, StoredArtefact
 from schemas.ids import request_id
 from schemas.job import TranscriptionJob
+from schemas.speech import Word
 from schemas.uris import GcsUri
 from worker.core.jobs.audio_input import AudioInput
-from worker.core.jobs.reporting import JobOutput
+from worker.core.jobs.reporting import JobOutput, KeytermFields
 from worker.core.jobs.tasks import together
 from worker.core.jobs.transcription import Transcribed
 from worker.core.transcript.artefacts import ArtefactFile, ArtefactInfo, render_artefacts
+from worker.core.transcript.keyterms import keyterms_in, with_sound
 from worker.errors import ClaimLost, ObjectNotFound, PreconditionFailed, Undiagnosed
-from worker.ports import ObjectFacts, ObjectRef, ObjectStore
+from worker.ports import ObjectFacts, ObjectRef, ObjectStore, WindowRecogniser
 from worker.telemetry.spans import stage
 
 ANALYSIS_WINDOW_SECONDS = 59
@@ -150,3 +152,28 @@ def flags_of(transcribed: Transcribed) -> Flags:
         truncated_audio=transcribed.truncated,
         other_tracks=transcribed.other_tracks,
     )
+
+
+async def keyterm_fields(
+    keyterms: tuple[str, ...], transcribed: Transcribed, recogniser: WindowRecogniser
+) -> KeytermFields:
+    """Look a job's keyterms up in its transcript.
+
+    A term without a letter or digit is unspeakable for every engine; one that the model cannot spell is so where
+    Parakeet did a chunk.
+    """
+    if not keyterms:
+        return KeytermFields(keyterms_found=(), keyterms_unspeakable=())
+    audible = with_sound(keyterms)
+    by_parakeet = any(chunk.engine == "parakeet" for chunk in transcribed.chunks)
+    unspelt = recogniser.unspeakable(audible) if by_parakeet else ()
+    found = await asyncio.to_thread(_found, keyterms, transcribed.channels or (transcribed.words,))
+    return KeytermFields(
+        keyterms_found=tuple(term for term in keyterms if term in found),
+        keyterms_unspeakable=tuple(term for term in keyterms if term not in audible or term in unspelt),
+    )
+
+
+def _found(keyterms: tuple[str, ...], channels: Sequence[Sequence[Word]]) -> frozenset[str]:
+    """Return the terms in the words of any channel: merged words of two speakers may interrupt each other."""
+    return frozenset(term for words in channels for term in keyterms_in([word.text for word in words], keyterms))

@@ -8,7 +8,7 @@ import hashlib
 import traceback
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from schemas.codes import ErrorCode, ErrorType, EventType, Method
 from schemas.dead_letter import DeadLetter, OriginalMessage, dead_letter_attributes, encode_dead_letter
@@ -31,7 +31,6 @@ from schemas.ids import dead_letter_id, event_id
 from schemas.job import JobEcho
 from schemas.state import StoredMessage
 from worker.core.costs.bill import Cost
-from worker.core.jobs.keyterms import KeytermFields
 from worker.core.jobs.phases import Claimed, Ended, Received, Routed, Transcribing, Understood
 from worker.errors import InvalidJob, Retryable, WorkerError
 
@@ -68,6 +67,13 @@ class Subject:
         )
 
 
+class KeytermFields(TypedDict):
+    """Keyterms that the transcript has, and those that had no effect."""
+
+    keyterms_found: tuple[str, ...]
+    keyterms_unspeakable: tuple[str, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobOutput:
     """Results of a completed job."""
@@ -83,30 +89,20 @@ def completion(
 ) -> tuple[StoredMessage, ...]:
     """Return the completed event and its cost event."""
     phase, spent, chunks = ended.phase, ended.spent, ended.spent.chunks
-    seconds, device = (spent.audio_seconds or 0.0) / phase.channels, phase.device(chunks)
+    seconds = (spent.audio_seconds or 0.0) / phase.channels
     metadata = TranscriptionMetadata(
         method_requested=phase.job.force_method,
-        method_used=phase.method_used(chunks),
         routing_reason=phase.route.reason,
-        model_name=phase.model_name(chunks),
-        gpu_used=device is not None and device.uses_gpu,
-        device_used=device.device_name if device else None,
-        fallback_used=bool(spent.chunks_fallback),
-        fallback_reasons=spent.fallback_reasons,
         chunks_total=len(chunks),
-        chunks_fallback=spent.chunks_fallback,
         chunks_resumed=phase.chunks_resumed,
         words_count=outcomes.words_count,
         paragraphs_count=outcomes.paragraphs_count,
         audio_duration_seconds=seconds,
-        processing_time_seconds=ended.seconds,
-        queue_time_seconds=phase.receipt.queued_seconds,
         processing_speed_ratio=seconds / ended.seconds if ended.seconds else 0.0,
-        cost_estimate_usd=ended.cost.usd,
         deliveries=phase.deliveries,
-        worker=phase.receipt.worker,
         gaps=spent.gaps,
         **keyterms,
+        **_known_of_any(ended),
     )
     event = CompletedEvent(
         **subject.head(EventType.COMPLETED, "completed", now),
@@ -139,26 +135,34 @@ def log_fields(ended: Ended[Transcribing], outcomes: JobOutput, *, with_cost: bo
 
 def known_of(ended: Ended[Received]) -> PartialMetadata:
     """Return what the last phase of a failed attempt knew."""
-    phase, spent, chunks = ended.phase, ended.spent, ended.spent.chunks
-    device = phase.device(chunks)
+    phase = ended.phase
     return PartialMetadata(
         method_requested=phase.job.force_method if isinstance(phase, Understood) else None,
-        method_used=phase.method_used(chunks),
         routing_reason=phase.route.reason if isinstance(phase, Routed) else None,
-        model_name=phase.model_name(chunks),
-        gpu_used=device is not None and device.uses_gpu,
-        device_used=device.device_name if device else None,
-        fallback_used=bool(spent.chunks_fallback),
-        fallback_reasons=spent.fallback_reasons,
-        chunks_fallback=spent.chunks_fallback,
         chunks_resumed=phase.chunks_resumed if isinstance(phase, Transcribing) else 0,
-        audio_duration_seconds=spent.duration_seconds,
-        processing_time_seconds=ended.seconds,
-        queue_time_seconds=phase.receipt.queued_seconds,
-        cost_estimate_usd=ended.cost.usd,
+        audio_duration_seconds=ended.spent.duration_seconds,
         deliveries=phase.deliveries if isinstance(phase, Claimed) else None,
-        worker=phase.receipt.worker,
+        **_known_of_any(ended),
     )
+
+
+def _known_of_any(ended: Ended[Any]) -> dict[str, Any]:
+    """Return the metadata that completed and failed jobs have alike."""
+    phase, spent = ended.phase, ended.spent
+    device = phase.device(spent.chunks)
+    return {
+        "method_used": phase.method_used(spent.chunks),
+        "model_name": phase.model_name(spent.chunks),
+        "gpu_used": device is not None and device.uses_gpu,
+        "device_used": device.device_name if device else None,
+        "fallback_used": bool(spent.chunks_fallback),
+        "fallback_reasons": spent.fallback_reasons,
+        "chunks_fallback": spent.chunks_fallback,
+        "processing_time_seconds": ended.seconds,
+        "queue_time_seconds": phase.receipt.queued_seconds,
+        "cost_estimate_usd": ended.cost.usd,
+        "worker": phase.receipt.worker,
+    }
 
 
 def failure(
