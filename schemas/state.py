@@ -72,6 +72,8 @@ class ClaimRecord(_State):
     deliveries: int = 0
     waste: Waste = NO_WASTE
     """Cost of this run's failed attempts, on all workers."""
+    ttl_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """CLAIM_TTL_SECONDS of the owner, for readers whose own is shorter; 0 of older workers."""
     first_seen: datetime
     heartbeat_at: datetime
     """For people only; staleness is measured by the reader's own clock."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from worker.app.cloud import Cloud
-from worker.core.delivery.fitness import MACHINE, TEMP_DIR, Need, Part
+from worker.core.delivery.fitness import DECODER, MACHINE, TEMP_DIR, Need, Part
 from worker.errors import MachineFault, ObjectForbidden, ObjectNotFound
 from worker.ports import ObjectRef, ObjectStore
 from worker.settings import CloudSettings
@@ -95,7 +95,7 @@ def machine_parts(folder: Path) -> Iterator[Part]:
 
 def decoder_part(probe: Callable[[], Awaitable[None]]) -> Part:
     """Return the part that turns audio into samples."""
-    return Part(name="decoder", resource="decoder", probe=probe, remote=False)
+    return Part(name="decoder", resource=DECODER, probe=probe, remote=False)
 
 
 def engine_part(probe: Callable[[], Awaitable[None]]) -> Part:

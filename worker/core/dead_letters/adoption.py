@@ -1,7 +1,8 @@
 """Adoption of messages that the subscription's policy forwarded, and that no worker has given a verdict.
 
 The publisher of such a message still waits for a `failed` event. Once a minute, while the worker is healthy, this task
-pulls a few dead letters. Letters with an envelope are nacked at once, so that an operator's console can read them. Any
+pulls dead letters until it finds such ones. Those with an envelope are nacked at once, so that an operator's console
+can read them: a nacked letter may be the first to come again, so they are kept until the last pull of a look. Any
 number of workers may do this: Pub/Sub leases a letter to one of them, and a second adoption publishes the same ids. A
 letter that cannot be adopted now is nacked, whatever the error.
 
@@ -19,7 +20,7 @@ import structlog
 
 from worker.core.dead_letters.entries import Forwarded, forwarded, is_forwarded
 from worker.core.dead_letters.hold import keep_leased, release
-from worker.core.delivery.timing import abandon, caught
+from worker.core.delivery.timing import abandon, bounded, caught
 from worker.errors import (
     Deferred,
     Fatal,
@@ -38,6 +39,9 @@ REFUSED_LOOK_SECONDS = 600.0
 FIRST_PULL_MESSAGES, PULL_MESSAGES = 100, 500
 PULL_BYTES = 8 * 1024 * 1024
 """Intended limit of one pull's size; the next count is derived from the sizes in the previous pull."""
+LOOK_BYTES = 8 * PULL_BYTES
+"""What one look may pull: where letters are small and many, all of some ten thousand."""
+NEXT_PULL_SECONDS = 1.0
 LEASE_SECONDS = 60
 RELEASE_SECONDS = 2.0
 
@@ -89,20 +93,38 @@ class Adoption:
             await self._clock.sleep(max(1.0, began + every - self._clock.monotonic()))
 
     async def _look(self) -> None:
+        """Pull while every answer is full, so that more letters are likely, and none of them is a forwarded one."""
+        letters, others, left_bytes = list[Forwarded](), list[str](), LOOK_BYTES
         try:
-            deliveries = await self._subscription.pull(self._pull_messages)
-        except (SubscriptionNotFound, QueueServiceError) as exc:
-            self._note(exc)
-            return
-        self._note(None)
-        if not deliveries:
-            return
-        largest = max(len(delivery.data) for delivery in deliveries)
-        self._pull_messages = max(1, min(PULL_MESSAGES, PULL_BYTES // max(1, largest)))
-        await self._give_back(delivery.ack_id for delivery in deliveries if not is_forwarded(delivery))
-        letters = [forwarded(delivery) for delivery in deliveries if is_forwarded(delivery)]
+            while not letters and left_bytes > 0:
+                most = self._pull_messages
+                # An empty answer takes as long as the subscription waits, and the console must not wait for so long.
+                pull = bounded(self._pull(most), NEXT_PULL_SECONDS, self._clock) if others else self._pull(most)
+                try:
+                    deliveries = await pull
+                except TimeoutError:
+                    break
+                letters = [forwarded(delivery) for delivery in deliveries if is_forwarded(delivery)]
+                others += [delivery.ack_id for delivery in deliveries if not is_forwarded(delivery)]
+                left_bytes -= sum(len(delivery.data) for delivery in deliveries)
+                if len(deliveries) < most:
+                    break
+        finally:
+            await self._give_back(others)
         if letters:
             await self._adopt_all(letters)
+
+    async def _pull(self, most: int) -> Sequence[Delivery]:
+        try:
+            deliveries = await self._subscription.pull(most)
+        except (SubscriptionNotFound, QueueServiceError) as exc:
+            self._note(exc)
+            return ()
+        self._note(None)
+        if deliveries:
+            largest = max(len(delivery.data) for delivery in deliveries)
+            self._pull_messages = max(1, min(PULL_MESSAGES, PULL_BYTES // max(1, largest)))
+        return deliveries
 
     async def _adopt_all(self, letters: Sequence[Forwarded]) -> None:
         async with self._leased([letter.original for letter in letters]) as leased:

@@ -44,8 +44,8 @@ LONGEST_RELAPSE_PAUSE_SECONDS = 60.0
 MOST_REMEMBERED_FAULTS = 4096
 MOST_PARTS = 200
 """Upper bound, because buckets that jobs have used become parts too."""
-TEMP_DIR, MACHINE = "TEMP_DIR", "machine"
-"""Resources that every job needs of the operating system: disk; and memory, descriptors, processes."""
+TEMP_DIR, MACHINE, DECODER = "TEMP_DIR", "machine", "decoder"
+"""Resources that every job needs of this machine: disk; memory, descriptors, processes; and the program ffmpeg."""
 DISK_IS_REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 DISK_MAY_BE_REFUSED = DISK_IS_REFUSED | {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ESTALE}
 MACHINE_IS_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS})
@@ -252,9 +252,11 @@ class Fitness:
         return error.verdict()
 
     async def _diagnose_disk(self, error: OSError, since: float) -> Exception:
-        condition = self._conditions.get(TEMP_DIR)
-        if condition is not None and (fault := await self._fault_of(condition, since)) is not None:
-            return fault
+        """Probe the folder of the downloads, and the decoder: a program that cannot be started is a missing file."""
+        for resource in (TEMP_DIR, DECODER):
+            condition = self._conditions.get(resource)
+            if condition is not None and (fault := await self._fault_of(condition, since)) is not None:
+                return fault
         return _machine_fault(TEMP_DIR, error) if error.errno in DISK_IS_REFUSED else error
 
     async def _fault_of(self, condition: _Condition, since: float) -> WorkerFault | ServiceDown | None:

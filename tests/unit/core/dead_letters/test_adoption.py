@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from tests.support.clock import FakeClock
-from tests.support.queues.scripted_subscription import ScriptedSubscription
+from tests.support.queues.scripted_subscription import ScriptedSubscription, make_delivery
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped, forwarded, job_bytes
 from worker.adapters.memory.pubsub import MemoryPubSub
-from worker.core.dead_letters.adoption import FIRST_PULL_MESSAGES, PULL_BYTES, Adoption
+from worker.core.dead_letters.adoption import FIRST_PULL_MESSAGES, LOOK_BYTES, PULL_BYTES, Adoption
 from worker.core.dead_letters.entries import Forwarded
 from worker.errors import (
     AudioForbidden,
@@ -118,6 +118,33 @@ async def test_a_forwarded_letter_is_found_among_envelopes_which_are_nacked_at_o
 
     assert len(pool.adopted) == 1
     assert (pool.left, len(pool.free)) == (100, 100)
+    await pool.stop()
+
+
+async def test_a_forwarded_letter_behind_thousands_of_envelopes_is_adopted_within_two_minutes() -> None:
+    pool = Pool()
+    pool.bury(2000)
+    await pool.let_down("vod-late")
+    pool.start()
+
+    await pool.clock.advance(120)
+
+    assert len(pool.adopted) == 1
+    assert (pool.left, len(pool.free)) == (2000, 2000)
+    await pool.stop()
+
+
+async def test_a_look_does_not_pull_the_whole_of_many_large_letters() -> None:
+    pool, subscription = Pool(), ScriptedSubscription()
+    large = replace(make_delivery(data=b"x" * (PULL_BYTES // 2)), attributes={"envelope": "1"})
+    subscription.deliver(large, *[replace(large, data=b"{}")] * (FIRST_PULL_MESSAGES - 1))
+    for _ in range(100):
+        subscription.deliver(large, large)
+    pool.start(subscription)
+
+    await pool.clock.advance(40)
+
+    assert len(subscription.pulls) == 1 + LOOK_BYTES // PULL_BYTES
     await pool.stop()
 
 

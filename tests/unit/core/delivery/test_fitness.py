@@ -1,6 +1,8 @@
 """Probing, pausing and remembering; what follows for jobs is in tests/unit/test_whose_fault.py."""
 
 import asyncio
+import errno
+import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.clock import FakeClock
-from worker.core.delivery.fitness import MOST_PARTS, Fitness, Need, Part
+from worker.core.delivery.fitness import DECODER, MOST_PARTS, TEMP_DIR, Fitness, Need, Part
 from worker.errors import (
     AudioForbidden,
     CallFailed,
@@ -249,3 +251,26 @@ async def test_jobs_may_name_any_number_of_buckets_but_the_number_of_parts_is_li
             fitness.add(Part(name=f"audio bucket {number}", resource=f"gs://{number}", probe=Probe()))
 
         assert len(fitness.tests) == MOST_PARTS
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES])
+async def test_a_program_that_cannot_be_started_is_the_machines_fault_and_not_the_jobs(number: int) -> None:
+    error = OSError(number, os.strerror(number), "ffmpeg")
+    decoder = Probe(error)
+    fitness = Fitness(
+        [
+            Part(name="TEMP_DIR", resource=TEMP_DIR, probe=Probe(), remote=False),
+            Part(name="decoder", resource=DECODER, probe=decoder, remote=False),
+        ],
+        FakeClock(),
+        random.Random(1),
+    )
+
+    fault = await fitness.diagnose(error, since=0.0)
+
+    assert isinstance(fault, MachineFault)
+    assert fault.part == "decoder"
+    assert "ffmpeg" in fitness.why_unfit()
+    decoder.error = None
+    await fitness.self_test()
+    assert await fitness.diagnose(error, since=1.0) is error

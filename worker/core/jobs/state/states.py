@@ -33,6 +33,13 @@ class _Look:
 
     found: Stored[ClaimRecord]
     stood_still_seconds: float = 0.0
+    ttl_seconds: float = 0.0
+    """The longer one of the reader's and the owner's: during a roll-out these differ."""
+
+    @property
+    def is_stale(self) -> bool:
+        """True if the owner of the claim is gone."""
+        return self.stood_still_seconds >= self.ttl_seconds
 
 
 class JobStates:
@@ -42,8 +49,8 @@ class JobStates:
     for jobs whose message expired before they were concluded, and for the results themselves. `claim_store` is another
     door to the same bucket, so that heartbeats do not queue behind other requests.
 
-    **When a claim is stale.** Its owner heartbeats three times in `ttl_seconds` and lets the job go when none could be
-    written for that long. So a generation that is older than the ttl belongs to a worker that is gone. Its age is the
+    **When a claim is stale.** Its owner heartbeats three times in its `ttl_seconds` and lets the job go when none could
+    be written for that long. So a generation older than that ttl belongs to a worker that is gone. Its age is the
     greater of two lower bounds, neither of which trusts the wall clock of any worker: the time since this worker first
     saw that generation, by its own monotonic clock; and the difference between the bucket's stamp of the generation and
     the bucket's stamp of something that this worker wrote lately. The second makes a message that comes back after its
@@ -102,7 +109,7 @@ class JobStates:
         found = look.found
         if found.content is not None:
             refuse_conflict(found.content, fingerprint)
-        is_stale = look.stood_still_seconds >= self._ttl_seconds or found.generation == stale_generation
+        is_stale = look.is_stale or found.generation == stale_generation
         if is_held(found) and not is_stale:
             raise ClaimHeld(job_id, found.content.owner if found.content else "unknown")
         record = successor(found.content, self._fresh(job_id, fingerprint, run, deliveries))
@@ -122,7 +129,7 @@ class JobStates:
             look = await self._look(job_id)
             if not is_held(look.found):
                 return None
-            if look.stood_still_seconds >= self._ttl_seconds:
+            if look.is_stale:
                 return look.found.generation
             await self._clock.sleep(pause)
             pause = min(pause * LOOK_GROWTH, self._ttl_seconds * LAST_LOOK_SHARE)
@@ -135,7 +142,7 @@ class JobStates:
         if await self._files.checkpoints(job_id):
             return True
         look = await self._look(job_id)
-        return is_held(look.found) and look.stood_still_seconds < self._ttl_seconds
+        return is_held(look.found) and not look.is_stale
 
     async def sweep(self, marker: ResultMarker) -> bool:
         """Remove what a worker that died after writing `marker` left: its claim, and the checkpoints where completed.
@@ -162,10 +169,11 @@ class JobStates:
             self._sightings.forget(job_id)
             return _Look(found=found)
         seconds = self._sightings.stood_still_seconds(job_id, found.generation, looked_at)
-        if seconds < self._ttl_seconds and found.created_at is not None:
+        ttl_seconds = max(self._ttl_seconds, found.content.ttl_seconds if found.content else 0.0)
+        if seconds < ttl_seconds and found.created_at is not None:
             age = (await self._time_of_bucket()) - found.created_at
             seconds = max(seconds, age.total_seconds() - BUCKET_TIME_MARGIN_SECONDS)
-        return _Look(found=found, stood_still_seconds=seconds)
+        return _Look(found=found, stood_still_seconds=seconds, ttl_seconds=ttl_seconds)
 
     async def _time_of_bucket(self) -> datetime:
         """Return a time that the bucket's clock has passed; costs a write where this worker wrote no claim lately."""
@@ -197,6 +205,7 @@ class JobStates:
             claim_id=self._new_id(),
             held=True,
             deliveries=deliveries,
+            ttl_seconds=self._ttl_seconds,
             first_seen=now,
             heartbeat_at=now,
         )

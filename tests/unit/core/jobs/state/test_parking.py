@@ -6,7 +6,8 @@ import pytest
 import structlog
 
 from tests.support.clock import FakeClock
-from tests.support.jobs.state import FINGERPRINT, JOB, TTL, Bucket, completed
+from tests.support.jobs.state import BUCKET, FINGERPRINT, JOB, TTL, Bucket, completed
+from worker.core.jobs.state import JobStates
 from worker.core.jobs.state.claim_age import FRESH_SECONDS, REMEMBERED, BucketTime, Sightings
 from worker.core.jobs.state.states import BUCKET_TIME_MARGIN_SECONDS
 from worker.errors import ClaimHeld
@@ -52,6 +53,20 @@ async def test_a_claim_without_heartbeats_for_the_ttl_is_stale(bucket: Bucket, c
         assert waiting
         assert parked.done()
         assert await parked == (await bucket.claim()).generation
+
+
+async def test_a_worker_of_a_shorter_ttl_does_not_take_the_claim_of_a_live_worker_of_a_longer_one(
+    bucket: Bucket, clock: FakeClock
+) -> None:
+    longer = JobStates(bucket.store, BUCKET, clock, "a", 6 * TTL)
+    shorter = bucket.worker("b", clock)
+    async with longer.claim(JOB, FINGERPRINT, 0) as claim:
+        parked = asyncio.create_task(shorter.park(JOB))
+        await clock.advance(20 * TTL)
+
+        assert not parked.done()
+        assert not claim.lost.is_set()
+        parked.cancel()
 
 
 async def test_one_late_heartbeat_starts_the_wait_anew(bucket: Bucket, clock: FakeClock) -> None:
