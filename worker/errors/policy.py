@@ -1,14 +1,5 @@
 """The classes of errors. The class of an error is the policy, its code is part of the contract.
 
-| class         | whose fault                     | the job                        | the worker                       |
-| ------------- | ------------------------------- | ------------------------------ | -------------------------------- |
-| `JobFault`    | the job's: it would fail again  | dead letter at once            | goes on                          |
-| `Retryable`   | unknown: a later try may succeed | one attempt counted, nack      | goes on                          |
-| `WorkerFault` | this worker's                   | nothing counted, nack          | intake stops until a probe works |
-| `ServiceDown` | a service's                     | nothing counted, held or nack  | jobs that need the service wait  |
-| `Deferred`    | none: another worker has it     | nothing counted, nack          | goes on                          |
-| `Fatal`       | the deployment's                | nothing counted, nack          | exits with status 1              |
-
 Every concrete error belongs to exactly one of these classes. `Undiagnosed` errors of an adapter state only which call
 failed: `worker.core.delivery.fitness` probes the resource and replaces them before anything is decided. Exceptions
 that are no `WorkerError` are diagnosed too: an exhausted resource of the operating system is a `WorkerFault`,

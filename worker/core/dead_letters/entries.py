@@ -8,7 +8,7 @@ published there by a third party. At-least-once delivery makes duplicates; messa
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -38,20 +38,26 @@ class Origin(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Letter:
-    """Content of one physical message; may be as large as the message."""
-
+class _Facts:
     dead_letter_id: str
     origin: Origin
     code: str
-    message: str
-    violations: tuple[str, ...] = ()
     job_id: str | None
     video_id: str | None
     run: int
     attempts: int
     """Number of verdicts, or of deliveries if the policy forwarded the message; 0 if unknown."""
     failed_at: datetime
+    suggested_action: str | None = None
+    """The next step for an operator; None in letters of older workers and those that no worker wrote."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Letter(_Facts):
+    """Content of one physical message; may be as large as the message."""
+
+    message: str
+    violations: tuple[str, ...] = ()
     data: bytes | None
     """The message that failed; None if it was not kept or cannot be read."""
     attributes: Mapping[str, str]
@@ -61,27 +67,16 @@ class Letter:
     """The worker that gave the job up; it, `crashes` and `first_seen` are known from envelopes alone."""
     crashes: int | None = None
     first_seen: datetime | None = None
-    suggested_action: str | None = None
-    """The next step for an operator; None in letters of older workers and those that no worker wrote."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DeadLetterEntry:
+class DeadLetterEntry(_Facts):
     """A dead letter as the console keeps it in memory: facts without texts, and the ids of its messages."""
 
-    dead_letter_id: str
-    origin: Origin
-    code: str
     reason: str
     """The beginning of the message."""
-    job_id: str | None
-    video_id: str | None
-    run: int
-    attempts: int
-    failed_at: datetime
     copies: tuple[str, ...]
     """Message ids."""
-    suggested_action: str | None = None
 
     def age(self, now: datetime) -> timedelta:
         """Return the time since the job failed."""
@@ -171,19 +166,9 @@ def read(delivery: Delivery) -> Letter:
 def entry_of(delivery: Delivery) -> DeadLetterEntry:
     """Parse a message and return only its facts."""
     letter = read(delivery)
-    return DeadLetterEntry(
-        dead_letter_id=letter.dead_letter_id,
-        origin=letter.origin,
-        code=letter.code,
-        reason=letter.message[:MOST_OF_A_REASON],
-        job_id=letter.job_id,
-        video_id=letter.video_id,
-        run=letter.run,
-        attempts=letter.attempts,
-        failed_at=letter.failed_at,
-        copies=(delivery.message_id,),
-        suggested_action=letter.suggested_action and letter.suggested_action[:MOST_OF_A_REASON],
-    )
+    facts = {each.name: getattr(letter, each.name) for each in fields(_Facts)}
+    facts["suggested_action"] = letter.suggested_action and letter.suggested_action[:MOST_OF_A_REASON]
+    return DeadLetterEntry(**facts, reason=letter.message[:MOST_OF_A_REASON], copies=(delivery.message_id,))
 
 
 def fold(entries: Iterable[DeadLetterEntry]) -> tuple[DeadLetterEntry, ...]:

@@ -2,7 +2,7 @@
 
 The only place that acknowledges. `Consumer._see_through` is the whole way of one delivery:
 
-    lease -> handle -> diagnose the error (whose fault?) -> next step (`disposition`) -> record it -> settle
+    lease -> handle -> diagnose the error (whose fault?) -> next step (`next_step`) -> record it -> settle
 
 On Python 3.11 and 3.12 a task group leaves `task.cancelling()` at 1 after a child has failed. So the flags of the stop
 and of the lease decide whether a cancellation was requested, not `cancelling()`.
@@ -16,10 +16,9 @@ from typing import Any, TypeAlias, assert_never
 
 import structlog
 
-from worker.core.delivery.disposition import DeliveryOutcome, Step, next_step
 from worker.core.delivery.fitness import Fitness, PartTest
 from worker.core.delivery.fuse import Fuse, FuseStatus
-from worker.core.delivery.handler import Attempt, JobHandler
+from worker.core.delivery.handler import Attempt, DeliveryOutcome, JobHandler, Step, next_step
 from worker.core.delivery.intake import Intake, never_idle
 from worker.core.delivery.lease import Lease, LeaseKeeper, LeaseLost
 from worker.core.delivery.lifetime import Lifetime

@@ -1,6 +1,6 @@
 import pytest
 
-from worker.core.delivery.disposition import Step, next_step
+from worker.core.delivery.handler import Step, next_step
 from worker.errors import (
     AudioNotFound,
     CallFailed,
