@@ -19,7 +19,6 @@ from schemas.codes import Method
 from schemas.ids import message_identity, request_fingerprint
 from schemas.job import JobEcho, TranscriptionJob
 from schemas.state import ClaimRecord, ResultMarker, StoredMessage
-from worker.core.costs.bill import as_waste
 from worker.core.jobs import reporting
 from worker.core.jobs.audio_input import AudioInput
 from worker.core.jobs.job_message import JobMessage, original_of, read_message
@@ -255,7 +254,7 @@ class JobAttempt:
                 with stage("transcribe"):
                     transcribed = await transcription.run(audio.path)
             except BaseException:  # a cancelled job's failed requests are billed, too
-                await keep_waste(claim, ladder.waste + as_waste(transcription.unkept))
+                await keep_waste(claim, ladder.waste)
                 raise
             finally:
                 progress, finished, resumed = transcription.progress, transcription.done, transcription.resumed

@@ -40,9 +40,12 @@ def bill_of(phase: Received, spent: Spent, prices: Prices) -> Cost:
     return bill(spent.chunks, seconds, prices, spent.waste, phase.language, has_keyterms=has_keyterms)
 
 
-async def keep_waste(claim: Claim, waste: Waste) -> None:
-    """Add the cost of this attempt's lost chunks to the claim. A cost that cannot be stored is only logged."""
-    if not waste:
+async def keep_waste(claim: Claim, failed: Waste) -> None:
+    """Add the cost of this attempt's lost chunks to the claim. A cost that cannot be stored is only logged.
+
+    `failed` is that of the chunks which no engine transcribed; the others could not be stored.
+    """
+    if not (waste := failed + as_waste(claim.checkpoints.unkept)):
         return
     try:
         await claim.add_waste(waste)

@@ -132,7 +132,6 @@ class Transcription:
         self._admitted_count = 0
         self._merged = 0
         self._resumed = 0
-        self._unkept: list[Checkpoint] = []
         self._chunks_total: int | None = None
         self._failure: WorkerError | None = None
 
@@ -148,11 +147,6 @@ class Transcription:
     def resumed(self) -> int:
         """Number of chunks that were taken from checkpoints."""
         return self._resumed
-
-    @property
-    def unkept(self) -> tuple[Checkpoint, ...]:
-        """Chunks that were transcribed, and lost because they could not be stored."""
-        return tuple(self._unkept)
 
     @property
     def progress(self) -> Progress:
@@ -254,12 +248,8 @@ class Transcription:
         except WorkerError:
             CHUNKS.add(engine="none", outcome="failed")
             raise
-        try:
-            with stage("checkpoint"):
-                await self._keep(checkpoint)
-        except WorkerError:
-            self._unkept.append(checkpoint.without_windows())
-            raise
+        with stage("checkpoint"):
+            await self._keep(checkpoint)
         CHUNKS.add(engine=checkpoint.engine, outcome="heard")
         log.info("chunk.done", chunk=chunk.index, windows=len(chunk.windows), engine=checkpoint.engine)
         return checkpoint

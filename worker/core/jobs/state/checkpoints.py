@@ -12,7 +12,7 @@ import structlog
 from schemas.state import Checkpoint, ClaimRecord, ResultMarker
 from worker.core.jobs.state.files import ABSENT, StateFiles
 from worker.core.jobs.tasks import noted
-from worker.errors import ClaimLost, PreconditionFailed
+from worker.errors import ClaimLost, PreconditionFailed, WorkerError
 from worker.ports import ObjectFacts, ObjectRef
 
 SettingValue: TypeAlias = str | int | float | bool | None
@@ -62,6 +62,8 @@ class Checkpoints:
         self._files, self._job_id, self._holder = files, job_id, holder
         self._names: set[str] | None = None
         self._used: set[str] = set()
+        self.unkept: list[Checkpoint] = []
+        """Chunks that were transcribed, and lost because they could not be stored; without words."""
         self._listing = asyncio.Lock()
 
     async def load(self, key: str, index: int) -> Checkpoint | None:
@@ -78,6 +80,7 @@ class Checkpoints:
         Raises `ClaimLost` when the job is no longer ours, `StorageServiceError`.
         """
         if self._holder.lost.is_set():
+            self.unkept.append(checkpoint.without_windows())
             raise ClaimLost(self._job_id)
         ref = self._files.checkpoint(self._job_id, key, checkpoint.index)
         self._used.add(ref.name)
@@ -85,7 +88,12 @@ class Checkpoints:
             self._names.add(ref.name)
         write = asyncio.create_task(self._write(ref, checkpoint), name=f"checkpoint-write:{ref.name}")
         write.add_done_callback(noted)  # a cancelled caller does not retrieve its exception
-        if await asyncio.shield(write):
+        try:
+            is_new = await asyncio.shield(write)
+        except WorkerError:
+            self.unkept.append(checkpoint.without_windows())
+            raise
+        if is_new:
             await self._holder.note_progress()
 
     async def _write(self, ref: ObjectRef, checkpoint: Checkpoint) -> bool:
