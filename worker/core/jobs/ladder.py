@@ -193,7 +193,11 @@ class Ladder:
             return finished
         with self._step("parakeet_gaps", chunk):
             return await mending.mend(
-                chunk, finished, found, lambda span: self._recognise_window(chunk, span, meter, self._keyterms)
+                chunk,
+                finished,
+                found,
+                lambda span: self._recognise_window(chunk, span, meter, self._keyterms),
+                may_pay=self._falls_back,
             )
 
     async def _paid_holes(self, chunk: Chunk, mended: Checkpoint) -> Checkpoint:
@@ -210,7 +214,14 @@ class Ladder:
             return answer
 
         with self._step("deepgram_gaps", chunk):
-            return await mending.pay_for_the_rest(chunk, mended, pay)
+            try:
+                return await mending.pay_for_the_rest(chunk, mended, pay)
+            except mending.PayingStopped as stopped:
+                paid_for = stopped.gaps
+                self.waste += Waste(
+                    deepgram_requests=paid_for.deepgram_requests, deepgram_seconds=paid_for.deepgram_seconds
+                )
+                raise asyncio.CancelledError from stopped
 
     async def _fall_back(
         self, chunk: Chunk, meter: _Meter, error: WorkerError, doubtful: Checkpoint | None = None

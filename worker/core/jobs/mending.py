@@ -6,7 +6,7 @@
 Which holes, which windows and which words is decided by pure functions of `worker.core.transcript.gaps`.
 
 The words are a function of the chunk's audio and the engines, so that a chunk which another worker does again has the
-same ones. An engine that fails here leaves the hole: the chunk has its words already.
+same ones. An engine that fails on such a window leaves the hole: the chunk has its words already.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from schemas.state import Checkpoint, GapResult
 from worker.core.jobs.tasks import together
 from worker.core.transcript.gaps import RULES, Hole, filled, holes, second_window
 from worker.core.transcript.planning import Chunk
-from worker.errors import EngineError, JobFault, PaidServiceError, Retryable, ServiceDown
+from worker.errors import EngineError, JobFault, PaidServiceError, Retryable, ServiceDown, WorkerFault
 from worker.ports import SAMPLE_RATE_HZ, CloudRecognition, Recognition
 from worker.telemetry.register import GAPS
 
@@ -29,8 +29,22 @@ PayForWindow = Callable[[WindowSpan], Awaitable[CloudRecognition]]
 log = structlog.get_logger(__name__)
 
 
-async def mend(chunk: Chunk, finished: Checkpoint, found: tuple[Hole, ...], recognise: RecogniseWindow) -> Checkpoint:
-    """Return the chunk with the words of second passes over the holes that were found, and the holes' count."""
+class PayingStopped(Exception):
+    """The job was cancelled before all of a chunk's holes were paid for; `gaps` has the bill of those that were."""
+
+    def __init__(self, gaps: GapResult) -> None:
+        self.gaps = gaps
+        super().__init__("the job was cancelled between two holes")
+
+
+async def mend(
+    chunk: Chunk, finished: Checkpoint, found: tuple[Hole, ...], recognise: RecogniseWindow, *, may_pay: bool
+) -> Checkpoint:
+    """Return the chunk with the words of second passes over the holes that were found, and the holes' count.
+
+    Raises the engine's error where it is this worker's fault and nobody may be paid for the holes: another worker has
+    their words.
+    """
     left = found
     windows, allowance = finished.windows, RULES.allowance(chunk)
     for number in range(RULES.rounds):
@@ -42,6 +56,8 @@ async def mend(chunk: Chunk, finished: Checkpoint, found: tuple[Hole, ...], reco
             async with together() as group:
                 recognising = [group.create_task(_once(recognise, span)) for _, span in passes]
         except EngineError as exc:
+            if isinstance(exc, WorkerFault) and not may_pay:
+                raise
             log.warning("chunk.gaps_not_recognised", chunk=chunk.index, code=exc.code, reason=str(exc))
             break
         heard = [task.result() for task in recognising]
@@ -50,12 +66,17 @@ async def mend(chunk: Chunk, finished: Checkpoint, found: tuple[Hole, ...], reco
 
 
 async def pay_for_the_rest(chunk: Chunk, mended: Checkpoint, pay: PayForWindow) -> Checkpoint:
-    """Return the chunk with Deepgram's words in the holes that are left; a hole that it cannot have now stays one."""
+    """Return the chunk with Deepgram's words in the holes that are left; a hole that it cannot have now stays one.
+
+    Raises `PayingStopped` where the job was cancelled and holes are left: as a checkpoint the chunk would lack their
+    words for good.
+    """
     if not mended.gaps.left:
         return mended
     left = await asyncio.to_thread(holes, chunk, mended.windows)
     windows, gaps, still = mended.windows, mended.gaps, left
-    for hole, span in affordable(chunk, left, RULES.rounds, RULES.allowance(chunk)):
+    passes = affordable(chunk, left, RULES.rounds, RULES.allowance(chunk))
+    for hole, span in passes:
         sent_seconds = (span.end_sample - span.start_sample) / SAMPLE_RATE_HZ
         try:
             answer = await pay(span)
@@ -69,8 +90,8 @@ async def pay_for_the_rest(chunk: Chunk, mended: Checkpoint, pay: PayForWindow) 
         heard = WindowTranscript(span, answer.words)
         windows, still = await asyncio.to_thread(_filled, chunk, windows, [hole], [heard])
         gaps = gaps.filled_by_deepgram(hole.start, hole.end)
-        if answer.interrupted:
-            break
+        if answer.interrupted and hole is not passes[-1][0]:
+            raise PayingStopped(gaps)
     return mended.model_copy(update={"windows": windows, "gaps": gaps.with_left(len(still))})
 
 

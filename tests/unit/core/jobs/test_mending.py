@@ -1,5 +1,6 @@
 """Holes that an engine leaves are recognised again, and paid for where it cannot mend them."""
 
+import asyncio
 import json
 import math
 from collections.abc import Sequence
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 
 from schemas.cost import DeepgramCost
+from schemas.events import CompletedEvent, CostEvent, Gaps
 from schemas.speech import WindowTranscript, Word
 from schemas.state import Checkpoint, GapResult
 from tests.support.clock import FakeClock
 from tests.support.engines.dropping_recogniser import DroppingRecogniser, voices
 from tests.support.jobs.harness import PRICES, JobsRoom, OnlySlot
+from tests.support.wait import eventually
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser, words_in
 from worker.core.costs.bill import bill
@@ -30,7 +33,7 @@ from worker.core.transcript.gaps import RULES, holes
 from worker.core.transcript.merging import WordTimeline
 from worker.core.transcript.planning import Chunk, ChunkCutter
 from worker.core.transcript.spelling import raw_word
-from worker.errors import EngineFailure
+from worker.errors import EngineFailure, GpuNotAvailable
 from worker.ports import SAMPLE_RATE_HZ, Pcm, Recognition, WindowRecogniser
 
 FILES, FILE_SECONDS, JOB_SECONDS, CHUNK_SECONDS = 200, 55, 120, 25
@@ -199,6 +202,20 @@ async def test_an_engine_that_fails_in_a_second_pass_leaves_the_hole() -> None:
     assert (chunk.gaps.found, chunk.gaps.left) == (1, 1)
 
 
+async def test_a_gpu_that_is_lost_in_a_second_pass_leaves_no_hole_that_another_worker_would_mend() -> None:
+    with pytest.raises(GpuNotAvailable):
+        await transcribed(ONE_WINDOW, ladder(Deaf(GpuNotAvailable("the GPU fell off the bus"))))
+
+
+async def test_a_gpu_that_is_lost_in_a_second_pass_costs_the_seconds_of_the_hole_alone() -> None:
+    engine, cloud = Deaf(GpuNotAvailable("the GPU fell off the bus")), MemoryCloudRecogniser()
+
+    _, (chunk,) = await transcribed(ONE_WINDOW, ladder(engine, cloud))
+
+    assert chunk.engine == "parakeet"
+    assert (chunk.gaps.found, chunk.gaps.left, chunk.gaps.deepgram_requests) == (1, 0, 1)
+
+
 async def test_the_time_of_second_passes_is_charged() -> None:
     _, (chunk,) = await transcribed(ONE_WINDOW, ladder(Deaf()))
     _, (plain,) = await transcribed(ONE_WINDOW, ladder(MemoryRecogniser()))
@@ -266,3 +283,56 @@ async def test_the_transcript_says_which_words_are_deepgrams(tmp_path: Path) -> 
     (alternative,) = transcript["results"]["channels"][0]["alternatives"]
     assert [run["engine"] for run in alternative["engines"]] == ["parakeet", "deepgram", "parakeet"]
     assert sum(run["num_words"] for run in alternative["engines"]) == len(alternative["words"])
+
+
+class DeafTo(MemoryRecogniser):
+    """The twin, which has none of the words between these seconds of the audio."""
+
+    def __init__(self, audio: Pcm, *stretches: tuple[float, float]) -> None:
+        super().__init__()
+        lost = (word for word in words_in(audio) for start, end in stretches if start <= word.start_seconds < end)
+        self._lost = {raw_word(word.text) for word in lost}
+
+    async def recognise(
+        self, samples: Pcm, job_id: str, *, keyterms: tuple[str, ...] = (), team_id: str = ""
+    ) -> Recognition:
+        heard = await super().recognise(samples, job_id, keyterms=keyterms, team_id=team_id)
+        return replace(heard, words=tuple(word for word in heard.words if raw_word(word.text) not in self._lost))
+
+
+async def test_a_job_that_is_stopped_between_two_paid_holes_has_the_words_of_both_in_the_end(tmp_path: Path) -> None:
+    may_answer = asyncio.Event()
+    asked = 0
+
+    async def serve(_samples: Pcm, _job_id: str) -> None:
+        nonlocal asked
+        asked += 1
+        await may_answer.wait()
+
+    async def is_asked() -> bool:
+        return asked > 0
+
+    cloud = MemoryCloudRecogniser(script=serve, cancelled_seconds=3.0)
+    paid = PaidRecogniser(recogniser=cloud, usd_per_minute=0.006, budget=NoLimit())
+    audio = voices(60, 3)
+    deaf = DeafTo(audio, (5, 8), (35, 38))
+    stopped = JobsRoom(tmp_path, recogniser=deaf, deepgram=paid, chunk_seconds=60.0)
+    await stopped.upload(audio)
+    job = asyncio.create_task(stopped.attempt().handle(OnlySlot()))
+    await eventually(is_asked)
+
+    job.cancel()
+    may_answer.set()
+    await asyncio.wait({job})
+    following = JobsRoom(
+        tmp_path, recogniser=deaf, deepgram=paid, chunk_seconds=60.0, store=stopped.store, worker="worker-2"
+    )
+    await following.attempt().handle(OnlySlot())
+
+    completed, cost = following.events
+    assert isinstance(completed, CompletedEvent)
+    assert isinstance(cost, CostEvent)
+    assert job.cancelled()
+    assert completed.transcription_metadata.gaps == Gaps(found=2, mended=2, left=0)
+    (deepgram,) = [one for one in cost.engines if isinstance(one, DeepgramCost)]
+    assert deepgram.requests == len(cloud.answered)
