@@ -42,7 +42,7 @@ async def mend(
 ) -> Checkpoint:
     """Return the chunk with the words of second passes over the holes that were found, and the holes' count.
 
-    Raises the engine's error where it is this worker's fault and nobody may be paid for the holes: another worker has
+    Raises the engine's error where it is this worker's fault and Deepgram may not fill the holes: another worker has
     their words.
     """
     left = found
