@@ -63,7 +63,7 @@ def test_a_broad_handler_is_found_in_every_form(source: str) -> None:
 def test_everything_is_caught_in_the_consumer_and_at_the_end_of_a_command_alone() -> None:
     places = {str(path.relative_to(ROOT)) for path in SOURCES if broad_handlers(path.read_text())}
 
-    assert places <= {"worker/core/delivery/timing.py", "worker/commands/group.py"}
+    assert places <= {"worker/core/tasks.py", "worker/commands/group.py"}
 
 
 def takers_of_all_settings() -> list[str]:

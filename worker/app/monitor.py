@@ -31,7 +31,7 @@ from worker.core.costs.usage import usage
 from worker.core.delivery.consumer import Consumer
 from worker.core.delivery.fuse import FuseState
 from worker.core.jobs.board import Board
-from worker.core.jobs.tasks import together
+from worker.core.tasks import together
 from worker.ports import Clock
 from worker.settings import CloudSettings, EngineSettings, TelemetrySettings
 from worker.telemetry.metrics import Counter

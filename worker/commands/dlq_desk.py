@@ -27,7 +27,7 @@ from worker.core.dead_letters.entries import (
 from worker.core.dead_letters.hold import Holding, HoldLimits, hold_dead_letters
 from worker.core.dead_letters.remedies import known_codes
 from worker.core.dead_letters.replay import Refusal
-from worker.core.delivery.timing import finished
+from worker.core.tasks import finished
 from worker.settings import CloudSettings, EngineSettings, JobSettings, MoneySettings, RoutingSettings
 from worker.telemetry import configure_logging
 

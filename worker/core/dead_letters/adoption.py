@@ -20,7 +20,7 @@ import structlog
 
 from worker.core.dead_letters.entries import Forwarded, forwarded, is_forwarded
 from worker.core.dead_letters.hold import keep_leased, release
-from worker.core.delivery.timing import abandon, bounded, caught
+from worker.core.tasks import abandon, bounded, caught
 from worker.errors import (
     Deferred,
     Fatal,

@@ -18,7 +18,7 @@ from typing import Self
 import structlog
 
 from worker.core.dead_letters.entries import DeadLetterEntry, Letter, entry_of, fold, read
-from worker.core.delivery.timing import abandon, bounded
+from worker.core.tasks import abandon, bounded
 from worker.errors import QueueServiceError, SubscriptionNotFound
 from worker.ports import Clock, Delivery, Subscription
 

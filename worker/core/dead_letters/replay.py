@@ -19,7 +19,7 @@ from schemas.text import plain_json
 from worker.core.dead_letters.entries import DeadLetterEntry, Letter, Origin
 from worker.core.dead_letters.hold import Holding
 from worker.core.dead_letters.remedies import remedy_of
-from worker.core.delivery.timing import finished
+from worker.core.tasks import finished
 from worker.errors import MessageRefused
 from worker.ports import Clock, Topic
 

@@ -23,8 +23,8 @@ from worker.core.delivery.intake import Intake, never_idle
 from worker.core.delivery.lease import Lease, LeaseKeeper, LeaseLost
 from worker.core.delivery.lifetime import Lifetime
 from worker.core.delivery.slots import Slot, Slots
-from worker.core.delivery.timing import bounded, caught, first_of
 from worker.core.delivery.urgent import UrgentFirst
+from worker.core.tasks import bounded, caught, first_of
 from worker.errors import (
     Fatal,
     QueueServiceError,

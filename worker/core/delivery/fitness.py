@@ -25,7 +25,7 @@ from enum import Enum
 
 import structlog
 
-from worker.core.delivery.timing import backoff_seconds, bounded, caught, first_of
+from worker.core.tasks import backoff_seconds, bounded, caught, first_of
 from worker.errors import (
     MachineFault,
     ResourceDown,

@@ -10,7 +10,7 @@ from enum import StrEnum
 import structlog
 
 from worker.core.delivery.fitness import Fitness
-from worker.core.delivery.timing import caught
+from worker.core.tasks import caught
 from worker.errors import InvalidJob, JobIdConflict, UnsupportedSchemaVersion
 from worker.ports import Clock
 

@@ -12,7 +12,7 @@ import structlog
 
 from worker.core.delivery.fuse import Fuse
 from worker.core.delivery.slots import Slots
-from worker.core.delivery.timing import abandon, backoff_seconds, first_of
+from worker.core.tasks import abandon, backoff_seconds, first_of
 from worker.errors import QueueServiceError
 from worker.ports import Clock, Delivery, Subscription
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from worker.core.delivery.timing import bounded, first_of
 from worker.core.delivery.urgent import by_subscription
+from worker.core.tasks import bounded, first_of
 from worker.errors import Deferred, QueueServiceError
 from worker.ports import Clock, Delivery, Subscription
 from worker.telemetry.register import LEASES_LOST

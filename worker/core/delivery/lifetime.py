@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from worker.core.delivery.timing import first_of
+from worker.core.tasks import first_of
 from worker.ports import Clock
 
 log = structlog.get_logger()

@@ -22,7 +22,7 @@ from typing import TypeAlias
 
 import structlog
 
-from worker.core.delivery.timing import abandon, backoff_seconds, first_of
+from worker.core.tasks import abandon, backoff_seconds, first_of
 from worker.errors import QueueServiceError
 from worker.ports import Clock, Delivery, Subscription, SubscriptionFacts
 

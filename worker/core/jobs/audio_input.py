@@ -21,7 +21,7 @@ from typing import BinaryIO
 import structlog
 
 from schemas.job import TranscriptionJob
-from worker.core.jobs.tasks import together
+from worker.core.tasks import together
 from worker.errors import (
     AudioForbidden,
     AudioNotFound,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from worker.core.jobs.paid_recogniser import PaidRecogniser
-from worker.errors import WorkerError
+from worker.core.tasks import caught
 from worker.ports import Clock
 
 # One window that kills the process twice is a bad window; three chunks in a row are a bad GPU.
@@ -73,13 +73,11 @@ class EngineTrust:
         """
         while True:
             await self._doubted.wait()
-            try:
-                await probe()
-            except (WorkerError, OSError, MemoryError) as exc:
-                log.warning("engine.probe_failed", reason=str(exc), retry_in_seconds=PROBE_SECONDS)
-                await self._clock.sleep(PROBE_SECONDS)
-            else:
+            if (error := await caught(probe())) is None:
                 self.record_success()
+            else:
+                log.warning("engine.probe_failed", reason=str(error), retry_in_seconds=PROBE_SECONDS)
+                await self._clock.sleep(PROBE_SECONDS)
 
 
 class Readiness:

@@ -16,7 +16,7 @@ import structlog
 
 from schemas.speech import WindowSpan, WindowTranscript
 from schemas.state import Checkpoint, GapResult
-from worker.core.jobs.tasks import together
+from worker.core.tasks import together
 from worker.core.transcript.gaps import RULES, Hole, filled, holes, second_window
 from worker.core.transcript.planning import Chunk
 from worker.errors import EngineError, JobFault, PaidServiceError, Retryable, ServiceDown, WorkerFault

@@ -16,8 +16,8 @@ from schemas.speech import Word
 from schemas.uris import GcsUri
 from worker.core.jobs.audio_input import AudioInput
 from worker.core.jobs.reporting import JobOutput, KeytermFields
-from worker.core.jobs.tasks import together
 from worker.core.jobs.transcription import Transcribed
+from worker.core.tasks import together
 from worker.core.transcript.artefacts import ArtefactFile, ArtefactInfo, render_artefacts
 from worker.core.transcript.keyterms import keyterms_in, with_sound
 from worker.errors import ClaimLost, ObjectNotFound, PreconditionFailed, Undiagnosed

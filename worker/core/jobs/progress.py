@@ -9,8 +9,8 @@ import structlog
 from worker.core.jobs import reporting
 from worker.core.jobs.phases import Routed
 from worker.core.jobs.reporting import Subject
-from worker.core.jobs.tasks import together
 from worker.core.jobs.transcription import Progress
+from worker.core.tasks import together
 from worker.errors import Undiagnosed
 from worker.ports import Clock, Topic
 

@@ -17,7 +17,7 @@ import structlog
 from schemas.codes import Channels
 from schemas.speech import Word
 from schemas.state import Checkpoint
-from worker.core.jobs.tasks import finished, together
+from worker.core.tasks import finished_within, together
 from worker.core.transcript.merging import EngineRun, EngineSpan, WordTimeline, merge_channels
 from worker.core.transcript.planning import Chunk, ChunkCutter
 from worker.errors import AudioUndecodable, Retryable, WorkerError
@@ -261,7 +261,7 @@ class Transcription:
             await save
             return
         if not self._interrupted():
-            await finished(save, CANCELLED_SAVE_SECONDS)
+            await finished_within(save, CANCELLED_SAVE_SECONDS)
             return
         try:
             async with asyncio.timeout(CANCELLED_SAVE_SECONDS):

@@ -15,7 +15,7 @@ from tests.support.clock import FakeClock
 from tests.support.queues.consumer_harness import fitness_of
 from tests.support.queues.scripted_subscription import ScriptedSubscription, make_delivery
 from worker.core.delivery.consumer import Consumer
-from worker.core.jobs.tasks import together
+from worker.core.tasks import together
 from worker.errors import (
     AudioNotFound,
     CallFailed,

@@ -11,7 +11,7 @@ import structlog
 
 from schemas.state import Checkpoint, ClaimRecord, ResultMarker
 from worker.core.jobs.state.files import ABSENT, StateFiles
-from worker.core.jobs.tasks import noted
+from worker.core.tasks import not_awaited
 from worker.errors import ClaimLost, PreconditionFailed, WorkerError
 from worker.ports import ObjectFacts, ObjectRef
 
@@ -87,9 +87,8 @@ class Checkpoints:
         if self._names is not None:
             self._names.add(ref.name)
         write = asyncio.create_task(self._write(ref, checkpoint), name=f"checkpoint-write:{ref.name}")
-        write.add_done_callback(noted)  # a cancelled caller does not retrieve its exception
         try:
-            is_new = await asyncio.shield(write)
+            is_new = await asyncio.shield(not_awaited(write))
         except WorkerError:
             self.unkept.append(checkpoint.without_windows())
             raise

@@ -12,7 +12,7 @@ from schemas.state import AttemptFault, ClaimRecord, ResultMarker, Waste
 from worker.core.jobs.state.checkpoints import Checkpoints
 from worker.core.jobs.state.claim_age import BucketTime
 from worker.core.jobs.state.files import ABSENT, StateFiles
-from worker.core.jobs.tasks import noted, together
+from worker.core.tasks import not_awaited, together
 from worker.errors import ClaimHeld, ClaimLost, JobIdConflict, PreconditionFailed, Undiagnosed
 from worker.ports import Clock
 from worker.telemetry.spans import stage
@@ -205,8 +205,7 @@ class Claim:
 
     async def _write(self, **changes: Unpack[ClaimChanges]) -> None:
         write = asyncio.create_task(self._swap(changes), name=f"claim-write:{self._record.job_id}")
-        write.add_done_callback(noted)  # a cancelled caller does not retrieve its exception
-        await asyncio.shield(write)
+        await asyncio.shield(not_awaited(write))
 
     async def _swap(self, changes: ClaimChanges) -> None:
         async with self._writing:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.clock import FakeClock
-from worker.core.delivery.timing import backoff_seconds, bounded
+from worker.core.tasks import backoff_seconds, bounded
 
 
 async def test_work_within_its_bound_returns_or_raises_as_it_likes() -> None:

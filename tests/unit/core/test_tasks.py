@@ -11,7 +11,7 @@ from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.core.costs.budget import NoLimit
 from worker.core.jobs.paid_recogniser import PaidRecogniser
-from worker.core.jobs.tasks import together
+from worker.core.tasks import together
 from worker.errors import EngineFailure
 from worker.ports import CloudRecognition, Pcm
 
