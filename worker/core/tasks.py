@@ -111,6 +111,14 @@ async def caught(work: Awaitable[T]) -> T | Exception:
         return exc
 
 
+def switch(event: asyncio.Event, *, on: bool) -> None:
+    """Set or clear the event."""
+    if on:
+        event.set()
+    else:
+        event.clear()
+
+
 def backoff_seconds(failures: int, *, base: float, most: float, rng: random.Random) -> float:
     """Return an exponential backoff in seconds, doubling from `base` to `most`, with 50 % jitter."""
     return min(most, base * 2.0 ** min(failures - 1, 30)) * rng.uniform(0.5, 1.0)

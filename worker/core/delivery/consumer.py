@@ -217,7 +217,7 @@ class Consumer:
         except asyncio.CancelledError as cancelled:
             if self._lifetime.is_stopping:
                 raise
-            error = LeaseLost(lease.message_id, lease.lost) if lease.lost else _unasked(cancelled)
+            error = LeaseLost(lease.message_id, lease.lost) if lease.lost else HandlerCancelled(cancelled)
         if error is not None and self._lifetime.is_stopping:
             raise asyncio.CancelledError from error  # no verdict: the job was stopped
         return error
@@ -329,11 +329,6 @@ class Consumer:
 class HandlerCancelled(Retryable):
     """The job's own code cancelled the delivery's task: a defect, and one attempt."""
 
-    def __init__(self) -> None:
+    def __init__(self, cancelled: asyncio.CancelledError) -> None:
         super().__init__("the job was cancelled although neither a stop nor a lost lease asked for it")
-
-
-def _unasked(cancelled: asyncio.CancelledError) -> HandlerCancelled:
-    error = HandlerCancelled()
-    error.__cause__ = cancelled
-    return error
+        self.__cause__ = cancelled

@@ -25,7 +25,7 @@ from enum import Enum
 
 import structlog
 
-from worker.core.tasks import backoff_seconds, bounded, caught, first_of
+from worker.core.tasks import backoff_seconds, bounded, caught, first_of, switch
 from worker.errors import (
     MachineFault,
     ResourceDown,
@@ -120,28 +120,14 @@ class _Condition:
                 return False
 
 
-@dataclass(kw_only=True)
-class _Memory:
-    """Record of which deliveries met which fault, and when; bounded, the oldest entries are dropped."""
-
-    met_at: OrderedDict[tuple[str, str], float] = field(default_factory=OrderedDict)
-
-    def meet(self, key: tuple[str, str], now: float) -> float | None:
-        """Record that the delivery met the fault; return the time of the previous meeting, or None."""
-        before = self.met_at.pop(key, None)
-        self.met_at[key] = now
-        while len(self.met_at) > MOST_REMEMBERED_FAULTS:
-            self.met_at.popitem(last=False)
-        return before
-
-
 class Fitness:
     """Parts of one worker and their condition. `tend` is an endless background task that the owner starts."""
 
     def __init__(self, parts: Iterable[Part], clock: Clock, rng: random.Random) -> None:
         self._clock, self._rng = clock, rng
         self._conditions: dict[str, _Condition] = {}
-        self._memory = _Memory()
+        self._met_at: OrderedDict[tuple[str, str], float] = OrderedDict()
+        """When which delivery met a fault of which part; bounded, the oldest entries are dropped."""
         self._broken, self._changed = asyncio.Event(), asyncio.Event()
         self._fit = asyncio.Event()
         self._fit.set()
@@ -197,8 +183,10 @@ class Fitness:
         The job is the likely cause if the same `delivery` met the same fault before and the part has worked in between:
         a job that fills the disk by itself must end.
         """
-        now = self._clock.monotonic()
-        before = self._memory.meet((delivery, fault.part), now)
+        before = self._met_at.pop((delivery, fault.part), None)
+        self._met_at[delivery, fault.part] = self._clock.monotonic()
+        if len(self._met_at) > MOST_REMEMBERED_FAULTS:
+            self._met_at.popitem(last=False)
         condition = self._by_name(fault.part)
         if condition is None or condition.part.need is Need.OPTIONAL:
             return False
@@ -322,8 +310,8 @@ class Fitness:
 
     def _note_fitness(self) -> None:
         conditions = self._conditions.values()
-        _set(self._broken, on=any(condition.fault is not None for condition in conditions))
-        _set(self._fit, on=not any(condition.stops_intake for condition in conditions))
+        switch(self._broken, on=any(condition.fault is not None for condition in conditions))
+        switch(self._fit, on=not any(condition.stops_intake for condition in conditions))
 
     def _by_name(self, name: str) -> _Condition | None:
         return next((one for one in self._conditions.values() if name in {one.part.name, one.part.resource}), None)
@@ -359,10 +347,3 @@ def _fault_from(failed: Exception, part: Part) -> WorkerFault | ServiceDown:
 
 def _described(error: BaseException) -> str:
     return str(error) if isinstance(error, WorkerError) else f"{type(error).__name__}: {error}"
-
-
-def _set(event: asyncio.Event, *, on: bool) -> None:
-    if on:
-        event.set()
-    else:
-        event.clear()

@@ -10,7 +10,7 @@ from enum import StrEnum
 import structlog
 
 from worker.core.delivery.fitness import Fitness
-from worker.core.tasks import caught
+from worker.core.tasks import caught, switch
 from worker.errors import InvalidJob, JobIdConflict, UnsupportedSchemaVersion
 from worker.ports import Clock
 
@@ -117,9 +117,5 @@ class Fuse:
 
     def _change(self, state: FuseState, reason: str, failures_in_a_row: int) -> None:
         self._status = FuseStatus(state=state, reason=reason, failures_in_a_row=failures_in_a_row)
-        if state is FuseState.CLOSED:
-            self._closed.set()
-            self._blown.clear()
-        else:
-            self._closed.clear()
-            self._blown.set()
+        switch(self._closed, on=self.is_closed)
+        switch(self._blown, on=not self.is_closed)

@@ -52,18 +52,8 @@ class Intake:
         self._clock = clock
         self._rng = rng
         self._under_way: asyncio.Task[Sequence[Delivery]] | None = None
-        self._failures = 0
-        self._failure = ""
-
-    @property
-    def failures_in_a_row(self) -> int:
-        """Number of failed pulls since the last successful one."""
-        return self._failures
-
-    @property
-    def failure(self) -> str:
-        """Reason why the last pull failed; empty if it did not."""
-        return self._failure
+        self.failures_in_a_row, self.failure = 0, ""
+        """Failed pulls since the last successful one, and the reason of the last one."""
 
     @property
     def stopped_because(self) -> str:
@@ -116,7 +106,7 @@ class Intake:
         except QueueServiceError as exc:
             await self._wait_out(exc)
             return
-        self._failures, self._failure = 0, ""
+        self.failures_in_a_row, self.failure = 0, ""
         accept(deliveries)
         if not deliveries:
             await self._clock.sleep(EMPTY_PULL_PAUSE_SECONDS)
@@ -125,9 +115,8 @@ class Intake:
         return await self._subscription.pull(max_messages)
 
     async def _wait_out(self, error: QueueServiceError) -> None:
-        self._failures, self._failure = self._failures + 1, str(error)
-        seconds = backoff_seconds(
-            self._failures, base=FIRST_BACKOFF_SECONDS, most=LONGEST_BACKOFF_SECONDS, rng=self._rng
-        )
-        log.warning("pull.failed", reason=str(error), failures_in_a_row=self._failures, retry_in_seconds=seconds)
+        self.failures_in_a_row, self.failure = self.failures_in_a_row + 1, str(error)
+        failures = self.failures_in_a_row
+        seconds = backoff_seconds(failures, base=FIRST_BACKOFF_SECONDS, most=LONGEST_BACKOFF_SECONDS, rng=self._rng)
+        log.warning("pull.failed", reason=str(error), failures_in_a_row=failures, retry_in_seconds=seconds)
         await self._clock.sleep(seconds)

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+from worker.core.tasks import switch
 from worker.errors import ParkingFull
 
 
@@ -36,11 +37,8 @@ class Slot:
                 raise
             finally:
                 if not cancelled:
-                    await self._regain()
-
-    async def _regain(self) -> None:
-        await self._slots.regain()
-        self._held = True
+                    await self._slots.regain()
+                    self._held = True
 
     def release(self) -> None:
         """Free the slot. Called by the consumer; idempotent."""
@@ -123,7 +121,4 @@ class Slots:
 
     def _set_free(self, free: int) -> None:
         self._free = free
-        if free:
-            self._any_free.set()
-        else:
-            self._any_free.clear()
+        switch(self._any_free, on=free > 0)
