@@ -11,7 +11,7 @@ from worker.core.jobs.phases import Routed
 from worker.core.jobs.reporting import Subject
 from worker.core.jobs.transcription import Progress
 from worker.core.tasks import together
-from worker.errors import Undiagnosed
+from worker.errors import MessageRefused, Undiagnosed
 from worker.ports import Clock, Topic
 
 SECONDS_BETWEEN_EVENTS = 10.0
@@ -63,7 +63,7 @@ class ProgressReporter:
         )
         try:
             await self._topic.publish(message.data.encode(), message.attributes)
-        except Undiagnosed as exc:
+        except (Undiagnosed, MessageRefused) as exc:
             log.info("progress.dropped", reason=str(exc))
 
     def _eta_seconds(self, progress: Progress) -> float | None:
