@@ -135,10 +135,18 @@ class Fitness:
             self.add(part)
 
     def add(self, part: Part) -> None:
-        """Add a part, unless its resource has one already or there are `MOST_PARTS`."""
-        if len(self._conditions) < MOST_PARTS:
-            fresh = _Condition(part=part, test=PartTest(part=part.name))
-            self._conditions.setdefault(part.resource, fresh)
+        """Add a part, unless its resource has one already.
+
+        Where there are `MOST_PARTS`, it takes the place of the first learned one that works, or is not added.
+        """
+        if part.resource in self._conditions:
+            return
+        if len(self._conditions) >= MOST_PARTS:
+            working = (name for name, one in self._conditions.items() if one.part.is_learned and one.fault is None)
+            if (oldest := next(working, None)) is None:
+                return
+            del self._conditions[oldest]
+        self._conditions[part.resource] = _Condition(part=part, test=PartTest(part=part.name))
 
     @property
     def tests(self) -> tuple[PartTest, ...]:

@@ -253,6 +253,19 @@ async def test_jobs_may_name_any_number_of_buckets_but_the_number_of_parts_is_li
         assert len(fitness.tests) == MOST_PARTS
 
 
+async def test_an_outage_of_the_newest_of_many_buckets_is_no_fault_of_its_jobs_and_settings_keep_their_parts() -> None:
+    async with tended(Probe()) as (fitness, _):
+        for number in range(2 * MOST_PARTS):
+            probe = Probe(error=FAILED)
+            fitness.add(Part(name=f"bucket {number}", resource=f"gs://{number}", probe=probe, is_learned=True))
+
+        error = await fitness.diagnose(StorageServiceError("download", f"gs://{number}/a.mp3", "503"), since=0.0)
+
+        assert isinstance(error, ResourceDown)
+        assert fitness.tests[0].part == "OUTPUT_BUCKET"
+        assert len(fitness.tests) == MOST_PARTS
+
+
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES])
 async def test_a_program_that_cannot_be_started_is_the_machines_fault_and_not_the_jobs(number: int) -> None:
     error = OSError(number, os.strerror(number), "ffmpeg")
