@@ -20,7 +20,7 @@ from schemas.state import Checkpoint
 from worker.core.tasks import finished_within, together
 from worker.core.transcript.merging import EngineRun, EngineSpan, WordTimeline, merge_channels
 from worker.core.transcript.planning import Chunk, ChunkCutter
-from worker.errors import AudioUndecodable, Retryable, WorkerError
+from worker.errors import AudioUndecodable, EngineFailure, Retryable, WorkerError
 from worker.ports import SAMPLE_RATE_HZ, AudioDecoder, AudioFacts, Pcm, PcmStream, WindowRecogniser
 from worker.telemetry.register import CHUNKS
 from worker.telemetry.spans import Laps, stage, stage_in_laps
@@ -321,20 +321,15 @@ def channels_apart(wanted: Channels, facts: AudioFacts) -> int:
     return max(1, facts.channels)
 
 
-class SampleNotRecognised(Exception):
-    """The engine returned no words for audio that contains speech."""
+async def recognise_sample(decoder: AudioDecoder, recogniser: WindowRecogniser, path: Path) -> None:
+    """Decode and cut a known sample, and recognise its first window.
 
-
-async def recognise_sample(decoder: AudioDecoder, recogniser: WindowRecogniser, path: Path) -> int:
-    """Decode, cut and recognise the first chunk of a known sample; return the number of words.
-
-    Raises what decoder and recogniser raise, or `SampleNotRecognised`.
+    Raises what decoder and recogniser raise, and `EngineFailure` where there are no words.
     """
     async with decoder.decode(path) as stream, aclosing(chunks_of(ChunkCutter(chunk_seconds=60), stream)) as chunks:
         async for chunk in chunks:
-            first = chunk.windows[:1]
-            recognitions = [await recogniser.recognise(chunk.samples_of(span), "self-test") for span in first]
-            if words := sum(len(recognition.words) for recognition in recognitions):
-                return words
+            for span in chunk.windows[:1]:
+                if (await recogniser.recognise(chunk.samples_of(span), "self-test")).words:
+                    return
             break
-    raise SampleNotRecognised(f"no words in {path.name}")
+    raise EngineFailure(recogniser.facts.model_name, f"no words in {path.name}")
