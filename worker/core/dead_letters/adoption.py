@@ -40,7 +40,7 @@ FIRST_PULL_MESSAGES, PULL_MESSAGES = 100, 500
 PULL_BYTES = 8 * 1024 * 1024
 """Intended limit of one pull's size; the next count is derived from the sizes in the previous pull."""
 LOOK_BYTES = 8 * PULL_BYTES
-"""What one look may pull: where letters are small and many, all of some ten thousand."""
+"""Limit of one look: where letters are small and many, all of some ten thousand."""
 NEXT_PULL_SECONDS = 1.0
 LEASE_SECONDS = 60
 RELEASE_SECONDS = 2.0

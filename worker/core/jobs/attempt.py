@@ -253,12 +253,10 @@ class JobAttempt:
             try:
                 with stage("transcribe"):
                     transcribed = await transcription.run(audio.path)
-            except BaseException:  # a cancelled job's failed requests are billed, too
-                await keep_waste(claim, ladder.waste)
-                raise
             finally:
                 progress, finished, resumed = transcription.progress, transcription.done, transcription.resumed
                 self._phase = phase = replace(phase, progress=progress, finished=finished, chunks_resumed=resumed)
+                await keep_waste(claim, ladder.waste)  # of a cancelled job, too: Deepgram bills its failed requests
         return phase, transcribed
 
     def _ladder(self, routed: Routed, situation: Situation) -> Ladder:

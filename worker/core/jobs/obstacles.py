@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class Resources(Protocol):
-    """What this worker knows of its buckets; a resource is named `gs://bucket`."""
+    """Buckets that are known not to work now; a resource is named `gs://bucket`."""
 
     def refuse_if_broken(self, resource: str) -> None:
         """Raise `ResourceDown` or `ResourceRefused` where the resource is known not to work now."""

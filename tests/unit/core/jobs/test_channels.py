@@ -151,7 +151,7 @@ async def test_a_job_that_is_resumed_by_another_worker_has_the_same_bytes(tmp_pa
             await asyncio.Event().wait()
         await asyncio.sleep(0)
 
-    first = JobsRoom(tmp_path, recogniser=MemoryRecogniser(script=stall), claim_ttl_seconds=0.1)
+    first = JobsRoom(tmp_path, recogniser=MemoryRecogniser(script=stall))
     await first.upload(interview(130))
     killed = asyncio.create_task(first.attempt(**APART).handle(OnlySlot()))
     await eventually(lambda: _is(seen > windows))
