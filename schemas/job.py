@@ -6,6 +6,7 @@ out. It refuses any other message that is not a job, and reports all violations 
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import (
@@ -20,6 +21,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import to_jsonable_python
 
 from schemas.codes import CaptionFormat, Channels, ErrorCode, Method
 from schemas.decoding import load_object, violations
@@ -30,6 +32,9 @@ from schemas.wire import Deadline, TolerantModel
 NEWEST_SCHEMA_VERSION = 1
 MAX_JOB_BYTES = 1024 * 1024
 """Far above any real job, and low enough for its events and its dead letter to fit into a Pub/Sub message."""
+
+MAX_INTEGER = 2**63 - 1
+"""The largest generation, and far above any version."""
 
 MAX_OUTPUTS = 1_000
 """Upper bound of a list's items, since pydantic needs seconds to describe the errors of a long list."""
@@ -155,7 +160,7 @@ class TranscriptionJob(TolerantModel):
     video_id: Id
     """Names the artefacts."""
     audio_uri: ObjectUri
-    audio_generation: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
+    audio_generation: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
     """Pins the object's generation."""
     output_uri_prefix: PrefixUri | None = None
     """Folder of the artefacts; default: `gs://{OUTPUT_BUCKET}/{video_id}/`."""
@@ -264,15 +269,23 @@ def parse_job(data: bytes) -> tuple[TranscriptionJob, frozenset[str]]:
     return job, _unknown_fields(document)
 
 
-def encode_job(job: TranscriptionJob) -> bytes:
-    """Return the job as message data: the fields that were set, which `parse_job` parses to an equal job."""
+def encode_job(job: TranscriptionJob | Mapping[str, Any]) -> bytes:
+    """Return the job as message data: the fields that were set, which `parse_job` parses to an equal job.
+
+    A mapping is written as it is, unchecked; it may hold a `datetime`. Raises `JobRejected` for what JSON cannot hold.
+    """
+    if not isinstance(job, TranscriptionJob):
+        try:
+            return json.dumps(dict(job), default=to_jsonable_python).encode()
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise JobRejected((f"message: cannot be written as JSON: {exc}",)) from exc
     versioned = job.model_copy(update={"schema_version": job.schema_version})  # an updated field counts as set
     return versioned.model_dump_json(exclude_unset=True).encode()
 
 
 def _check_version(document: dict[str, Any]) -> None:
     version = document.get("schema_version")
-    if type(version) is int and version > NEWEST_SCHEMA_VERSION:
+    if type(version) is int and NEWEST_SCHEMA_VERSION < version <= MAX_INTEGER:
         violation = f"schema_version: must be at most {NEWEST_SCHEMA_VERSION} (got {version})"
         raise JobRejected((violation,), _salvage(document), version)
 

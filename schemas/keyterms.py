@@ -13,10 +13,10 @@ _CONTROL = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def _keyterm(text: str) -> str:
-    """Return the term with single spaces between its words. Raises `ValueError` with all its faults."""
+    """Return the term composed (NFC), with single spaces between its words. Raises `ValueError` with all its faults."""
     if any(unicodedata.category(char) in _CONTROL for char in text):
         raise ValueError("must not contain control characters")
-    words = text.split()
+    words = unicodedata.normalize("NFC", text).split()
     term = " ".join(words)
     if not term:
         raise ValueError("must not be empty")

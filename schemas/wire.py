@@ -77,16 +77,8 @@ def _write_time(value: datetime) -> str:
     return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _to_usd(value: float) -> float:
-    return round(value, 6)
-
-
-def _to_thousandths(value: float) -> float:
-    return round(value, 3)
-
-
-def _to_percent(value: float) -> float:
-    return round(value, 2)
+def _rounded_to(decimals: int) -> AfterValidator:
+    return AfterValidator(lambda value: round(value, decimals) + 0.0)  # plus 0, or a small loss would be written -0.0
 
 
 UtcTime = Annotated[
@@ -97,16 +89,16 @@ UtcTime = Annotated[
 Deadline = Annotated[UtcTime, BeforeValidator(read_time)]
 """A time from a publisher, in any form of RFC 3339."""
 
-Usd = Annotated[float, AfterValidator(_to_usd)]
+Usd = Annotated[float, _rounded_to(6)]
 """US dollars, rounded to 6 decimals."""
 
-Seconds = Annotated[float, Field(ge=0), AfterValidator(_to_thousandths)]
+Seconds = Annotated[float, Field(ge=0), _rounded_to(3)]
 """A duration, rounded to milliseconds."""
 
-Ratio = Annotated[float, Field(ge=0), AfterValidator(_to_thousandths)]
+Ratio = Annotated[float, Field(ge=0), _rounded_to(3)]
 """A ratio, rounded to 3 decimals."""
 
-Percent = Annotated[float, AfterValidator(_to_percent)]
+Percent = Annotated[float, _rounded_to(2)]
 """A percentage, rounded to 2 decimals; negative for a loss."""
 
 ErrorCodeOrNewer = Annotated[ErrorCode | str, Field(union_mode="left_to_right")]

@@ -190,7 +190,7 @@ class JobSettings(Group):
     download_room_gb: float = Field(
         4, gt=0, description="audio on disk at once, all jobs together; a job beyond it waits in Pub/Sub"
     )
-    max_audio_hours: float = Field(12, gt=0, description="above: AUDIO_TOO_LONG")
+    max_audio_hours: float = Field(12, gt=0, le=99, description="above: AUDIO_TOO_LONG")
     max_job_attempts: int = Field(5, ge=1, description="failures with a verdict")
     max_crashes: int = Field(10, ge=1, description="starts that ended without verdict or new checkpoint")
     claim_ttl_seconds: float = Field(30, gt=0, description="a claim without a heartbeat for this long is stale")

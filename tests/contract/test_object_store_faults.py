@@ -15,10 +15,12 @@ from tests.support.services.http_faults import (
     Fault,
     FaultyProxy,
     Forward,
+    answer,
     corrupt_and_cut_body,
     corrupt_body,
     cut_body,
     faulty_proxy,
+    lose_end_of_chunked_body,
     lose_reply,
     plainly,
     refuse,
@@ -188,6 +190,38 @@ async def test_a_download_cut_in_the_middle_goes_on_where_it_stopped(
 
     assert content(tmp_path / "audio") == AUDIO
     assert [b"range: bytes=" in head.lower() for head in proxy.requests] == [False, True, True]
+
+
+async def test_a_download_that_broke_after_its_last_byte_asks_for_no_more(
+    proxy: FaultyProxy, store: GcsObjectStore, audio: ObjectFacts, tmp_path: Path
+) -> None:
+    proxy.faults.append(lose_end_of_chunked_body)
+
+    await store.download(audio, tmp_path / "audio")
+
+    assert content(tmp_path / "audio") == AUDIO
+    assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("body", [b"<html>sign in</html>", b"", b"{}", b"[]", b'"x"', b'{"generation": "a"}'])
+async def test_an_answer_that_describes_no_object_is_asked_for_again(
+    proxy: FaultyProxy, store: GcsObjectStore, audio: ObjectFacts, body: bytes
+) -> None:
+    proxy.faults.append(answer(body))
+
+    facts = await store.stat(audio.ref)
+
+    assert facts == audio
+    assert len(proxy.requests) == 2
+
+
+async def test_a_service_that_never_describes_the_object_fails_like_one_that_is_down(
+    proxy: FaultyProxy, store: GcsObjectStore, ref: ObjectRef
+) -> None:
+    proxy.faults.extend([answer(b"{}")] * ATTEMPTS)
+
+    with pytest.raises(StorageServiceError, match="does not describe an object"):
+        await store.stat(ref)
 
 
 async def test_a_damaged_download_is_noticed_and_begun_again(

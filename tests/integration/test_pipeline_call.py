@@ -22,8 +22,8 @@ from tests.support.jobs.messages import job_document, progress_event
 from tests.support.jobs.scripted_worker import CONTENT, ScriptedWorker, completed, failed, scripted_worker
 from tests.support.wait import wait_until
 from worker.client.awaited import AwaitedJob
-from worker.client.connections import subscriber_client
-from worker.client.event_reader import EventReader, ReadSubscription
+from worker.client.connections import EventSubscription, subscriber_client
+from worker.client.event_reader import EventReader
 from worker.client.pipeline import (
     ArtefactChanged,
     PipelineMisconfigured,
@@ -285,6 +285,20 @@ def test_an_error_while_reading_reaches_every_call(calls: ThreadPoolExecutor, mo
             call.result(PATIENCE_SECONDS)
 
 
+def test_a_subscription_of_the_process_that_is_deleted_meanwhile_is_no_missing_topic(
+    worker: ScriptedWorker, calls: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PIPELINE_SUBSCRIPTION", raising=False)
+    call = calls.submit(transcribe, audio("d"), "d")
+    worker.take()
+    with pubsub_v1.SubscriberClient() as client:
+        (made,) = (name for name in subscriptions() if name.startswith("pipeline-"))
+        client.delete_subscription(subscription=f"projects/{PROJECT}/subscriptions/{made}")
+
+    with pytest.raises(exceptions.NotFound):
+        call.result(PATIENCE_SECONDS)
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
@@ -312,10 +326,11 @@ def test_a_variable_that_is_missing_or_wrong_is_named(
     wait_until(lambda: not readers(), 10)
 
 
+@pytest.mark.parametrize("video_id", ["a b", "", 2301234567])
 @pytest.mark.usefixtures("worker")
-def test_a_bad_video_id_is_the_only_fault_that_is_named() -> None:
+def test_a_bad_video_id_is_the_only_fault_that_is_named(video_id: Any) -> None:
     with pytest.raises(JobRejected) as raised:
-        transcribe(audio("x"), "a b")
+        transcribe(audio("x"), video_id)
 
     assert [violation.split(":")[0] for violation in raised.value.violations] == ["video_id"]
 
@@ -406,10 +421,10 @@ def opened_reader(stale_seconds: float) -> Iterator[EventReader]:
     """A reader of the permanent subscription, as another process has one."""
 
     @contextmanager
-    def opened() -> Iterator[ReadSubscription]:
+    def opened() -> Iterator[EventSubscription]:
         with subscriber_client(None) as subscriber:
             path = f"projects/{PROJECT}/subscriptions/{COMPLETION_SUBSCRIPTION}"
-            yield ReadSubscription(subscriber=subscriber, path=path, exclusive=False)
+            yield EventSubscription(subscriber, path)
 
     yield EventReader(opened, stale_seconds=stale_seconds)
     wait_until(lambda: not readers(), 10)

@@ -1,6 +1,5 @@
 """Matching of completion events with an awaited job."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from schemas.codes import ErrorCode
 from schemas.events import CompletedEvent, Event, FailedEvent
 from schemas.ids import event_id, job_identity
-from schemas.job import TranscriptionJob, parse_job
+from schemas.job import TranscriptionJob, encode_job, parse_job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +31,7 @@ class AwaitedJob:
             return cls(job_id=job, run=run)
         if isinstance(job, TranscriptionJob):
             return cls(job_id=job.job_id, identity=job_identity(job), run=run)
-        parsed, unknown = parse_job(json.dumps(job).encode())
+        parsed, unknown = parse_job(encode_job(job))
         return cls(job_id=parsed.job_id, identity=None if unknown else job_identity(parsed), run=run)
 
     def concerns(self, event: Event) -> bool:

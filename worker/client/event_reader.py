@@ -1,6 +1,5 @@
 """One reader of a subscription for all the calls of a process that await a job."""
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,38 +8,27 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from schemas.events import CompletedEvent, EventUnreadable, FailedEvent, parse_event
+from schemas.events import CompletedEvent, Event, FailedEvent
 from worker.client.awaited import AwaitedJob
+from worker.client.connections import EventSubscription, event_in
 
 if TYPE_CHECKING:  # importing Google's client costs 0.7 s, so it waits for the first call
-    from google.pubsub_v1 import ReceivedMessage, SubscriberClient
+    from google.pubsub_v1 import ReceivedMessage
 
 PULL_SECONDS = 60.0
 PULLED_AT_ONCE = 100
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 1.0
 """Pauses between pulls that brought no awaited event, so that released events do not make the reader spin."""
 
-log = logging.getLogger(__name__)
-
 JobEnd: TypeAlias = "Future[CompletedEvent | FailedEvent]"
 """Resolves to the event that ends a job. Cancelling it ends the wait."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadSubscription:
-    """An open subscription, with a client of its own that the reader may close at any time."""
-
-    subscriber: "SubscriberClient"
-    path: str
-    exclusive: bool
-    """No other process reads it, so that events which are not awaited here can be acknowledged."""
 
 
 @dataclass(eq=False)
 class _Session:
     """The time from the first call that waits to the last one, and the thread that reads meanwhile."""
 
-    opened: "Future[ReadSubscription]" = field(default_factory=Future)
+    opened: "Future[EventSubscription]" = field(default_factory=Future)
     idle: threading.Event = field(default_factory=threading.Event)
 
 
@@ -49,11 +37,12 @@ class EventReader:
 
     Every call gets its event when it arrives, so that a short job never waits for a long one. Ends that are not
     awaited in this process are released at once, for other processes that share the subscription; ends older than
-    `stale_seconds` have outlived every call and are acknowledged, and so are progress and cost events.
+    `stale_seconds` have outlived every call and are acknowledged, and so are progress and cost events. The reader
+    closes the client of the subscription that `open_subscription` yields, to end a pull.
     """
 
     def __init__(
-        self, open_subscription: Callable[[], AbstractContextManager[ReadSubscription]], *, stale_seconds: float
+        self, open_subscription: Callable[[], AbstractContextManager[EventSubscription]], *, stale_seconds: float
     ) -> None:
         self._open, self._stale = open_subscription, timedelta(seconds=stale_seconds)
         self._lock = threading.RLock()  # a session that ends at once is noticed within `_start`
@@ -94,7 +83,7 @@ class EventReader:
             self._session = None
         session.idle.set()
         if session.opened.done() and session.opened.exception() is None:
-            session.opened.result().subscriber.transport.close()  # type: ignore[no-untyped-call]  # ends a pull in flight
+            session.opened.result().close()
 
     def _stopped(self, session: _Session, error: BaseException | None) -> None:
         """Fail the calls that still wait for this session when its thread has ended by an error."""
@@ -122,68 +111,47 @@ class EventReader:
                     session.idle.wait(pause)
                     pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    def _pull(self, subscription: ReadSubscription, session: _Session) -> "Sequence[ReceivedMessage] | None":
-        """Return the next messages, none after a failure that passes, or None when none came in time."""
+    @staticmethod
+    def _pull(subscription: EventSubscription, session: _Session) -> "Sequence[ReceivedMessage] | None":
         from google.api_core import exceptions  # noqa: PLC0415 - see the module's imports
 
-        request = {"subscription": subscription.path, "max_messages": PULLED_AT_ONCE}
         try:
-            answer = subscription.subscriber.pull(request=request, retry=None, timeout=PULL_SECONDS)
-        except exceptions.DeadlineExceeded:
-            return None
-        except (exceptions.ServerError, exceptions.TooManyRequests, exceptions.Aborted) as exc:
-            log.warning("pull from %s failed, trying again: %s", subscription.path, exc)
-            return ()
+            return subscription.pull(PULLED_AT_ONCE, PULL_SECONDS)
         except (exceptions.Cancelled, ValueError):  # the channel was closed, during the call or before it
             if session.idle.is_set():
                 return None
             raise
-        return answer.received_messages
 
-    def _hand_out(self, subscription: ReadSubscription, received: "Sequence[ReceivedMessage]") -> bool:
+    def _hand_out(self, subscription: EventSubscription, received: "Sequence[ReceivedMessage]") -> bool:
         """Settle the messages, then resolve the calls whose jobs have ended. Returns False when there was none."""
         done: list[str] = []
         others: list[str] = []
         ends: list[tuple[JobEnd, CompletedEvent | FailedEvent]] = []
         for message in received:
-            event = self._event_in(message)
-            awaiting = [] if event is None else [(end, event) for end in self._awaiting(event)]
+            event = event_in(message)
+            awaiting = self._awaiting(event)
+            is_foreign = isinstance(event, CompletedEvent | FailedEvent) and not awaiting and not subscription.exclusive
             ends += awaiting
-            foreign = event is not None and not awaiting and not subscription.exclusive
-            (others if foreign and self._may_be_awaited(message) else done).append(message.ack_id)
-        self._settle(subscription, done, others)
+            (others if is_foreign and self._may_be_awaited(message) else done).append(message.ack_id)
+        subscription.release(others)
+        subscription.ack(done)
         for end, event in ends:
-            if not end.done() and end.set_running_or_notify_cancel():  # one answer can hold the same event twice
-                end.set_result(event)
+            self._resolve(end, event)
         return bool(ends)
 
-    def _awaiting(self, event: CompletedEvent | FailedEvent) -> list[JobEnd]:
+    def _resolve(self, end: JobEnd, event: CompletedEvent | FailedEvent) -> None:
+        """Hand a call its event, once: an answer can hold an event twice, and so can a session and the next one."""
         with self._lock:
-            return [end for job, end in self._waiting if job.ends_with(event)]
+            is_open = not end.done() and not end.running() and end.set_running_or_notify_cancel()
+        if is_open:
+            end.set_result(event)
+
+    def _awaiting(self, event: Event | None) -> list[tuple[JobEnd, CompletedEvent | FailedEvent]]:
+        if not isinstance(event, CompletedEvent | FailedEvent):
+            return []
+        with self._lock:
+            return [(end, event) for job, end in self._waiting if job.ends_with(event)]
 
     def _may_be_awaited(self, received: "ReceivedMessage") -> bool:
         published = cast("datetime", received.message.publish_time)
         return datetime.now(timezone.utc) - published < self._stale
-
-    @staticmethod
-    def _event_in(received: "ReceivedMessage") -> CompletedEvent | FailedEvent | None:
-        """Return the event if it ends a job; None for progress, cost, and what is no event."""
-        try:
-            event = parse_event(received.message.data)
-        except EventUnreadable as exc:
-            log.warning("dropped message %s, which is no event: %s", received.message.message_id, exc)
-            return None
-        return event if isinstance(event, CompletedEvent | FailedEvent) else None
-
-    @staticmethod
-    def _settle(subscription: ReadSubscription, done: Sequence[str], others: Sequence[str]) -> None:
-        from google.api_core import exceptions  # noqa: PLC0415 - see the module's imports
-
-        subscriber, request = subscription.subscriber, {"subscription": subscription.path}
-        try:
-            if others:
-                subscriber.modify_ack_deadline(request={**request, "ack_ids": others, "ack_deadline_seconds": 0})
-            if done:
-                subscriber.acknowledge(request={**request, "ack_ids": done})
-        except (exceptions.GoogleAPIError, ValueError) as exc:  # no service, or the channel was closed
-            log.warning("events of %s could not be settled and may come again: %s", subscription.path, exc)

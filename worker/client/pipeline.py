@@ -36,19 +36,19 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.codes import ErrorCode
 from schemas.events import CompletedEvent, FailedEvent, StoredArtefact
-from schemas.job import JobRejected, TranscriptionJob, parse_job
+from schemas.job import JobRejected, TranscriptionJob, encode_job, parse_job
 from schemas.uris import GcsUri
 from worker.client import own_subscription, submit
 from worker.client.awaited import AwaitedJob
-from worker.client.connections import subscriber_client
-from worker.client.event_reader import EventReader, JobEnd, ReadSubscription
+from worker.client.connections import EventSubscription, subscriber_client
+from worker.client.event_reader import EventReader, JobEnd
 from worker.client.pipeline_settings import PipelineMisconfigured, PipelineSettings, check_emulators, transcripts_folder
 
 if TYPE_CHECKING:
@@ -255,14 +255,14 @@ def _job(
         parts = json.dumps([digest, *sorted(map(str, keyterms))])
         request = hashlib.sha256(parts.encode()).hexdigest()[:DIGEST_CHARACTERS]
     document = {
-        "job_id": f"{video_id[:MOST_OF_A_VIDEO_ID]}-{request}",
+        "job_id": f"{str(video_id)[:MOST_OF_A_VIDEO_ID]}-{request}",
         "video_id": video_id,
         "audio_uri": f"gs://{settings.audio_bucket}/{video_id}/{digest}{audio.suffix}",
         "expires_at": (started_at + timedelta(seconds=settings.timeout_seconds)).isoformat(),
         **({"keyterms": keyterms if isinstance(keyterms, str) else [*keyterms]} if keyterms else {}),
     }
     try:
-        return parse_job(json.dumps(document).encode())[0]
+        return parse_job(encode_job(document))[0]
     except JobRejected as exc:  # the other fields are made from the id, and would repeat its fault
         faults = tuple(fault for fault in exc.violations if fault.startswith(("video_id", "keyterms")))
         raise JobRejected(faults or exc.violations) from None
@@ -342,7 +342,7 @@ class _Readers:
         names = (os.getpid(), settings.project_id, settings.subscription, settings.completion_topic)
         with self._lock:
             if names not in self._readers:
-                stale_seconds = settings.timeout_seconds
+                stale_seconds = max(settings.timeout_seconds, settings.usual_timeout_seconds)
                 self._readers[names] = EventReader(lambda: _subscription(settings), stale_seconds=stale_seconds)
             return self._readers[names]
 
@@ -351,28 +351,26 @@ _READERS = _Readers()  # the one state of the module: calls share a reader witho
 
 
 @contextmanager
-def _subscription(settings: PipelineSettings) -> Iterator[ReadSubscription]:
+def _subscription(settings: PipelineSettings) -> Iterator[EventSubscription]:
     project, name = settings.project_id, settings.subscription
-    with subscriber_client(None) as subscriber:
+    with ExitStack() as stack:
+        subscriber = stack.enter_context(subscriber_client(None))
         if name is None:
-            with _made_subscription(settings) as made:
-                path = f"projects/{project}/subscriptions/{made}"
-                yield ReadSubscription(subscriber=subscriber, path=path, exclusive=True)
-            return
-        with _explained("PIPELINE_SUBSCRIPTION", f"subscription {name!r} in project {project!r}"):
+            path = f"projects/{project}/subscriptions/{_made_subscription(settings, stack)}"
+        else:
             path = f"projects/{project}/subscriptions/{name}"
-            yield ReadSubscription(subscriber=subscriber, path=path, exclusive=False)
+            stack.enter_context(_explained("PIPELINE_SUBSCRIPTION", f"subscription {name!r} in project {project!r}"))
+        yield EventSubscription(subscriber, path, exclusive=name is None)
 
 
-@contextmanager
-def _made_subscription(settings: PipelineSettings) -> Iterator[str]:
+def _made_subscription(settings: PipelineSettings, stack: ExitStack) -> str:
+    """Return the name of a subscription that is deleted when the stack is left."""
     from google.api_core.exceptions import Forbidden  # noqa: PLC0415 - see TYPE_CHECKING
 
     project, topic = settings.project_id, settings.completion_topic
     with _explained("COMPLETION_TOPIC", f"topic {topic!r} in project {project!r}"):
         try:
-            with own_subscription(project_id=project, topic=topic) as made:
-                yield made
+            return stack.enter_context(own_subscription(project_id=project, topic=topic))
         except Forbidden as exc:
             raise PipelineMisconfigured(
                 "PIPELINE_SUBSCRIPTION is not set, and this account may not make a subscription: set it to the one of "

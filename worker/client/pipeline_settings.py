@@ -4,6 +4,7 @@ import math
 import os
 import re
 import socket
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,20 +33,23 @@ class PipelineSettings:
     subscription: str | None
     """None: the process makes one while calls wait."""
     timeout_seconds: float
+    usual_timeout_seconds: float
+    """That of calls without one of their own: for so long other processes may await an event."""
 
     @classmethod
     def read(
         cls, timeout_seconds: float | None = None, environment: Mapping[str, str] = os.environ
     ) -> "PipelineSettings":
         """Read the variables. Raises `PipelineMisconfigured` for the first one that is missing or wrong."""
-        timeout = environment.get("TRANSCRIPTION_TIMEOUT") or "1800" if timeout_seconds is None else timeout_seconds
+        usual = _seconds("TRANSCRIPTION_TIMEOUT", environment.get("TRANSCRIPTION_TIMEOUT") or "1800")
         return cls(
             project_id=_required(environment, "PROJECT_ID", "the Google Cloud project of the topics"),
             audio_bucket=_bucket(environment),
             jobs_topic=_resource(environment, "JOBS_TOPIC", "transcription-jobs"),
             completion_topic=_resource(environment, "COMPLETION_TOPIC", "transcription-completions"),
             subscription=_resource(environment, "PIPELINE_SUBSCRIPTION", "") or None,
-            timeout_seconds=_seconds(timeout),
+            timeout_seconds=usual if timeout_seconds is None else _seconds("timeout_seconds", timeout_seconds),
+            usual_timeout_seconds=usual,
         )
 
 
@@ -100,11 +104,11 @@ def _resource(environment: Mapping[str, str], variable: str, default: str) -> st
     return name
 
 
-def _seconds(value: str | float) -> float:
+def _seconds(name: str, value: str | float) -> float:
     try:
         seconds = float(value)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise PipelineMisconfigured(f"TRANSCRIPTION_TIMEOUT must be seconds above 0, such as 1800 (got {value!r})")
+    if not 0 < seconds < threading.TIMEOUT_MAX:
+        raise PipelineMisconfigured(f"{name} must be seconds above 0, such as 1800 (got {value!r})")
     return seconds

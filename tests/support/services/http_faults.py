@@ -78,6 +78,22 @@ def refuse(status: int) -> Fault:
     return fault
 
 
+def answer(body: bytes) -> Fault:
+    """Answer 200 in the server's place."""
+
+    async def fault(_forward: Forward) -> AsyncIterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
+
+    return fault
+
+
+async def lose_end_of_chunked_body(forward: Forward) -> AsyncIterator[bytes]:
+    """Send every byte of the body, chunked, and close the connection where the last chunk should come."""
+    head, body = _split(await forward())
+    status = head.split(b"\r\n")[0]
+    yield status + b"\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body) + body + b"\r\n"
+
+
 async def lose_reply(forward: Forward) -> AsyncIterator[bytes]:
     await forward()
     return

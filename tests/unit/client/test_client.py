@@ -2,9 +2,12 @@ import json
 import subprocess
 import sys
 from concurrent.futures import Future
+from datetime import datetime, timedelta, timezone
+from types import MappingProxyType
 from typing import Any
 
 import pytest
+from google.api_core import exceptions
 
 from schemas.codes import ErrorCode, EventType
 from schemas.events import Event, FailedEvent
@@ -13,6 +16,7 @@ from schemas.job import JobRejected, TranscriptionJob, parse_job
 from tests.support.jobs.messages import failed_event, job_document, progress_event
 from tests.support.queues.scripted_subscriber import ScriptedSubscriber
 from worker.client import completions, own_subscription, submit, wait_for
+from worker.client.awaited import AwaitedJob
 
 WHERE = {"project_id": "p", "subscription": "s"}
 
@@ -69,6 +73,40 @@ def test_a_job_may_be_a_mapping_and_travels_as_it_is(caplog: pytest.LogCaptureFi
     assert "the worker will ignore these fields of the job: force_metod" in caplog.text
 
 
+def test_a_job_may_be_any_mapping_and_hold_a_datetime() -> None:
+    publisher = RecordingPublisher()
+    job = MappingProxyType(job_document(expires_at=datetime(2030, 1, 2, tzinfo=timezone(timedelta(hours=2)))))
+
+    submit(job, project_id="p", topic="jobs", publisher=publisher)
+
+    parsed, _ = parse_job(publisher.published[0][1])
+    assert parsed.expires_at == datetime(2030, 1, 1, 22, tzinfo=timezone.utc)
+    assert AwaitedJob.of(job) == AwaitedJob.of(parsed)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("metadata", {"file": object()}, "message: cannot be written as JSON: .*object"),
+        ("metadata", {(1, 2): 3}, "message: cannot be written as JSON: .*tuple"),
+        ("metadata", {"ratio": float("nan")}, "message: is not valid JSON"),
+        ("expires_at", datetime(2030, 1, 1), "expires_at: must be an RFC 3339 time with its offset"),  # noqa: DTZ001
+    ],
+)
+def test_a_value_that_no_message_can_hold_is_refused_before_anything_is_sent(
+    field: str, value: Any, complaint: str
+) -> None:
+    publisher = RecordingPublisher()
+    job = job_document(**{field: value})
+
+    with pytest.raises(JobRejected, match=complaint):
+        submit(job, project_id="p", topic="jobs", publisher=publisher)
+    with pytest.raises(JobRejected, match=complaint):
+        wait_for(job, **WHERE, timeout_seconds=5, subscriber=ScriptedSubscriber())
+
+    assert publisher.published == []
+
+
 def test_what_is_no_job_is_never_published() -> None:
     publisher = RecordingPublisher()
 
@@ -102,6 +140,17 @@ def test_breaking_out_of_the_loop_acks_the_event_in_hand() -> None:
             break
 
     assert (subscriber.acked, subscriber.given_back) == (["ack-1"], [])
+
+
+def test_after_the_block_no_event_is_taken() -> None:
+    subscriber = ScriptedSubscriber(failed_event("e1"), failed_event("e2"))
+
+    with completions(**WHERE, subscriber=subscriber) as events:
+        next(events)
+    late = next(events, None)
+
+    assert late is None
+    assert len(subscriber.pull_requests) == 1
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -155,6 +204,20 @@ def test_an_own_subscription_is_removed_after_an_error_too() -> None:
 
     assert keeper.created[0]["filter"] == ""
     assert len(keeper.deleted) == 1
+
+
+@pytest.mark.parametrize("error", [exceptions.NotFound("x"), exceptions.ServiceUnavailable("x")])
+def test_an_own_subscription_that_cannot_be_deleted_costs_no_result(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Keeper(SubscriptionKeeper):
+        def delete_subscription(self, *, request: dict[str, Any]) -> None:
+            raise error from LookupError(request["subscription"])
+
+    with own_subscription(project_id="p", topic="done", subscriber=Keeper()) as name:
+        pass
+
+    assert f"subscriptions/{name} could not be deleted and will expire" in caplog.text
 
 
 def test_importing_the_client_loads_nothing_of_google_s() -> None:

@@ -7,13 +7,13 @@ from google.api_core import exceptions
 from tests.support.jobs.messages import failed_event, progress_event
 from tests.support.queues.scripted_subscriber import ScriptedSubscriber
 from worker.client import event_stream
+from worker.client.connections import EventSubscription
 from worker.client.event_stream import Inbox
 
 
 def reading(subscriber: ScriptedSubscriber, **settings: Any) -> Inbox:
     return Inbox(
-        subscriber,  # type: ignore[arg-type]
-        "projects/p/subscriptions/s",
+        EventSubscription(subscriber, "projects/p/subscriptions/s"),  # type: ignore[arg-type]
         monotonic=subscriber.monotonic,
         sleep=subscriber.sleep,
         **{"timeout_seconds": 10.0, **settings},
@@ -60,26 +60,26 @@ def test_memory_for_duplicates_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     assert event_ids == ["e1", "e2", "e3", "e1"]
 
 
-def test_an_event_given_back_is_shown_again() -> None:
+def test_the_event_in_hand_is_given_back_when_it_is_closed_and_nothing_is_read_after_that() -> None:
     subscriber = ScriptedSubscriber(failed_event("e1"), failed_event("e1"))
-    events = reading(subscriber)
+    events = reading(subscriber, timeout_seconds=None)
 
     next(events)
-    events.release()
-    event = next(events)
+    events.close()
+    events.close()
+    rest = list(events)
 
-    assert subscriber.given_back == ["ack-1"]
-    assert event.event_id == "e1"
+    assert (subscriber.acked, subscriber.given_back, rest) == ([], ["ack-1"], [])
 
 
-def test_events_of_other_jobs_are_held_until_release_and_never_acked() -> None:
+def test_events_of_other_jobs_are_held_until_it_is_closed_and_never_acked() -> None:
     subscriber = ScriptedSubscriber(failed_event("e1", job_id="other"), failed_event("e2"))
     events = reading(subscriber, job_id="vod-1")
 
     event = next(events)
     held = list(subscriber.given_back)
     events.ack()
-    events.release()
+    events.close()
 
     assert event.event_id == "e2"
     assert held == []
@@ -98,7 +98,14 @@ def test_a_message_that_is_no_event_is_acked_with_a_warning(caplog: pytest.LogCa
 
 
 @pytest.mark.parametrize(
-    "error", [exceptions.ServiceUnavailable("x"), exceptions.InternalServerError("x"), exceptions.Aborted("x")]
+    "error",
+    [
+        exceptions.ServiceUnavailable("x"),
+        exceptions.InternalServerError("x"),
+        exceptions.Aborted("x"),
+        exceptions.Unknown("x"),
+        exceptions.ResourceExhausted("x"),
+    ],
 )
 def test_a_pull_that_failed_for_now_is_tried_again(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     subscriber = ScriptedSubscriber(error, error, failed_event("e1"))

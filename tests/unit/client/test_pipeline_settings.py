@@ -34,11 +34,19 @@ def test_two_names_are_enough() -> None:
         completion_topic="transcription-completions",
         subscription=None,
         timeout_seconds=1800.0,
+        usual_timeout_seconds=1800.0,
     )
 
 
-def test_the_call_s_own_timeout_beats_the_variable() -> None:
-    assert PipelineSettings.read(60, {**NAMES, "TRANSCRIPTION_TIMEOUT": "5"}).timeout_seconds == 60
+def test_the_call_s_own_timeout_beats_the_variable_and_leaves_that_of_other_calls() -> None:
+    settings = PipelineSettings.read(60, {**NAMES, "TRANSCRIPTION_TIMEOUT": "5"})
+
+    assert (settings.timeout_seconds, settings.usual_timeout_seconds) == (60, 5)
+
+
+def test_a_wrong_timeout_of_the_call_is_named_as_the_call_names_it() -> None:
+    with pytest.raises(PipelineMisconfigured, match=r"^timeout_seconds must be seconds above 0.*-1"):
+        PipelineSettings.read(-1, NAMES)
 
 
 @pytest.mark.parametrize("variable", ["JOBS_TOPIC", "COMPLETION_TOPIC", "PIPELINE_SUBSCRIPTION"])
@@ -47,7 +55,7 @@ def test_a_resource_has_a_short_name(variable: str) -> None:
         PipelineSettings.read(environment={**NAMES, variable: "projects/p/topics/t"})
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "inf", "nan", "soon"])
+@pytest.mark.parametrize("value", ["0", "-1", "inf", "1e12", "nan", "soon"])
 def test_a_timeout_is_a_positive_number_of_seconds(value: str) -> None:
     with pytest.raises(PipelineMisconfigured, match=f"TRANSCRIPTION_TIMEOUT must be seconds above 0.*'{value}'"):
         PipelineSettings.read(environment={**NAMES, "TRANSCRIPTION_TIMEOUT": value})

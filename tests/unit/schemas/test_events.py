@@ -91,6 +91,12 @@ def test_numbers_are_rounded_when_an_event_is_made() -> None:
     assert (event.usd_total, event.audio_seconds, event.savings_percent) == (0.123457, 1.235, 82.96)
 
 
+def test_a_loss_that_rounds_to_nothing_is_no_negative_zero() -> None:
+    data = encode(parse_event(cost_document(savings_usd=-1e-9, savings_percent=-0.001)))
+
+    assert b'"savings_usd":0.0,"savings_percent":0.0' in data
+
+
 def test_rates_are_not_rounded() -> None:
     rates = {"gpu_usd_per_second": 0.0001867, "vcpu_usd_per_second": 0.000011244, "gib_usd_per_second": 0.000001235}
     part = {"engine": "parakeet", "audio_seconds": 1, "gpu_seconds": 1, "usd": 1, "rates": rates}

@@ -17,6 +17,8 @@ def keyterms(terms: object) -> tuple[str, ...]:
         (None, ()),
         (["KlipStream"], ("KlipStream",)),
         (["x" * 60], ("x" * 60,)),
+        (["e\u0301" * 60], ("\u00e9" * 60,)),
+        (["Cafe\u0301", "caf\u00e9"], ("Caf\u00e9",)),
         (["a b c d e f"], ("a b c d e f",)),
         (["  Zoë   Ångström "], ("Zoë Ångström",)),
         (["b", "A", "c"], ("A", "b", "c")),

@@ -2,7 +2,7 @@
 
 A billed answer is refused only where it holds no transcript of the audio that was sent. Whatever Deepgram's SDK types
 (`deepgram.types.listen_v1response*`) call optional may be missing or null here, and a single odd value (text that UTF-8
-cannot hold, a number out of range) is mended rather than paid for again. The SDK does not parse: it builds its objects
+cannot hold, a number out of range or none at all, a null word) is mended rather than paid for again. The SDK does not parse: it builds its objects
 on the event loop, in 0.26 s of 12,000 words, and from a body of any size.
 """
 
@@ -11,7 +11,15 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from schemas.speech import Word
 from worker.adapters.deepgram.refusals import unusable
@@ -45,7 +53,7 @@ def read_answer(body: bytes, sent_seconds: float) -> CloudRecognition:
     if len(best.words) > MOST_WORDS_PER_SECOND * (sent_seconds + 1):
         raise unusable(f"{len(best.words)} words in {sent_seconds:.1f} s")
     words = tuple(_words(best, sent_seconds))
-    if best.transcript.strip() and not words:
+    if best.transcript and not words:
         raise unusable("a transcript without words")
     if answer.metadata.duration < sent_seconds - MOST_UNHEARD_SECONDS:
         raise unusable(f"it heard {answer.metadata.duration:.1f} of {sent_seconds:.1f} s")
@@ -57,20 +65,30 @@ def read_answer(body: bytes, sent_seconds: float) -> CloudRecognition:
 
 
 def _text(value: object) -> object:
-    """Replace what UTF-8 cannot hold, lone surrogates, by U+FFFD."""
-    if not isinstance(value, str) or value.isascii():
+    """Return text, a number's too, without spaces around it; U+FFFD replaces what UTF-8 cannot hold: surrogates."""
+    if isinstance(value, int | float):
+        return str(value)
+    if not isinstance(value, str):
         return value
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value.strip().encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _name(value: object) -> object:
     """Keep the characters of an id that are safe in logs, tables and headers."""
-    if not isinstance(value, str):
-        return value
-    return "".join(char for char in value if "!" <= char <= "~")[:MOST_REQUEST_ID_CHARACTERS]
+    text = str(value) if isinstance(value, str | int) else ""
+    return "".join(char for char in text if "!" <= char <= "~")[:MOST_REQUEST_ID_CHARACTERS]
+
+
+def _number_or_none(value: object, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Return None for text that is no number, and for lists and objects."""
+    try:
+        return validate(value)
+    except ValidationError:
+        return None
 
 
 Text = Annotated[str, BeforeValidator(_text)]
+Number = Annotated[float | None, WrapValidator(_number_or_none)]
 RequestId = Annotated[str, BeforeValidator(_name), Field(min_length=1)]
 
 
@@ -78,27 +96,32 @@ class _Part(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _leave_out(cls, values: Any) -> Any:
-        """Take null, NaN and infinity for a field that was left out."""
+        """Take null, NaN and infinity for a field, or an item of a list, that was left out."""
         if not isinstance(values, dict):
             return values
-        return {name: value for name, value in values.items() if not _says_nothing(value)}
+        fields = {name: value for name, value in values.items() if not _says_nothing(value)}
+        return {name: _without_nulls(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def _says_nothing(value: object) -> bool:
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
+def _without_nulls(items: list[Any]) -> list[Any]:
+    return [item for item in items if item is not None]
+
+
 class _Word(_Part):
     word: Text = ""
     punctuated_word: Text = ""
-    start: float | None = None
-    end: float | None = None
-    confidence: float | None = None
+    start: Number = None
+    end: Number = None
+    confidence: Number = None
 
 
 class _Alternative(_Part):
     transcript: Text = ""
-    confidence: float = 0.0
+    confidence: Number = None
     words: tuple[_Word, ...] = ()
 
 
@@ -145,7 +168,7 @@ def _words(best: _Alternative, sent_seconds: float) -> Iterator[Word]:
         last_end = _between(start, start if said.end is None else said.end, sent_seconds)
         confidence = best.confidence if said.confidence is None else said.confidence
         if text:
-            yield Word(text, start, last_end, _between(0.0, confidence, 1.0))
+            yield Word(text, start, last_end, _between(0.0, confidence or 0.0, 1.0))
 
 
 def _between(least: float, value: float, most: float) -> float:

@@ -62,6 +62,8 @@ class RequestTimeouts:
     connect_seconds: float = 10.0
     write_seconds: float = 30.0
     """Without the network taking a single byte: such a request was not sent whole, and costs nothing."""
+    refusal_seconds: float = 5.0
+    """For the body of a refusal, which is only shown."""
     cancelled_seconds: float = 3.2
     """For the answer to a request that was sent whole before its caller was cancelled. A stopping worker has 8 s."""
 
@@ -210,8 +212,9 @@ class DeepgramRecogniser:
         ) as response:
             if not response.is_success:
                 refusal = b""
-                with suppress(httpx.RequestError):  # the status says enough, and that nothing is billed
-                    refusal = await _begin_of_body(response, MOST_REFUSAL_BYTES)
+                with suppress(httpx.RequestError, TimeoutError):  # the status says enough, and that nothing is billed
+                    async with asyncio.timeout(self._timeouts.refusal_seconds):
+                        refusal = await _begin_of_body(response, MOST_REFUSAL_BYTES)
                 raise refused(
                     response.status_code, response.headers, refusal, secret=self._api_key, now=self._clock.now()
                 )

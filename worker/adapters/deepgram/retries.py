@@ -134,7 +134,7 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
 def _until(http_date: str, now: datetime) -> float:
     try:
         moment = email.utils.parsedate_to_datetime(http_date)
-    except ValueError:
+    except (ValueError, OverflowError):
         return math.nan
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (aware - now).total_seconds()

@@ -284,6 +284,8 @@ class GcsObjectStore:
     def _fetch(self, partial: PartialFile) -> None:
         facts = partial.facts
         with partial.filling() as received:
+            if received == facts.size_bytes:  # the last transfer broke behind its last byte, or the object is empty
+                return
             self._blob(facts.ref, facts.generation).download_to_file(
                 partial,
                 start=received or None,
@@ -295,13 +297,17 @@ class GcsObjectStore:
 
 
 def _facts(blob: Blob) -> ObjectFacts:
-    return ObjectFacts(
-        ref=ObjectRef(blob.bucket.name, blob.name),
-        generation=int(blob.generation),
-        size_bytes=int(blob.size),
-        crc32c=blob.crc32c,
-        created_at=blob.time_created,
-    )
+    """Return the facts of the last answer. Raises `ConnectionError` where it was another server's, such as a proxy's."""
+    try:
+        return ObjectFacts(
+            ref=ObjectRef(blob.bucket.name, blob.name),
+            generation=int(blob.generation),
+            size_bytes=int(blob.size),
+            crc32c=blob.crc32c,
+            created_at=blob.time_created,
+        )
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise ConnectionError("the answer does not describe an object") from exc
 
 
 def _refuse_unsafe(ref: ObjectRef) -> None:

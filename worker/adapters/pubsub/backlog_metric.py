@@ -64,9 +64,9 @@ class BacklogMetric:
         try:
             self.messages = self._asked(MESSAGES, self._clock.now())
             self.oldest_seconds = self._asked(OLDEST_SECONDS, self._clock.now())
-        except (OSError, GoogleAuthError, LookupError, ValueError) as exc:
+        except (OSError, GoogleAuthError, LookupError, ValueError, TypeError, AttributeError) as exc:
             self.messages = self.oldest_seconds = None
-            self._complain(str(exc))
+            self._complain(f"{type(exc).__name__}: {exc}")
 
     def _keep_asking(self) -> None:
         self.ask()

@@ -68,6 +68,8 @@ def _runs(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
 
 
 def _breaks(run: Sequence[Word], following: Word) -> bool:
+    if _ms(following.start_seconds) == _ms(run[0].start_seconds):
+        return False  # pieces of a word of a few milliseconds: a caption of no length would not be shown
     return (
         ends_sentence(run[-1].text, following.text)
         or is_pause(run[-1], following)

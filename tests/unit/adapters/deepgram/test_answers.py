@@ -91,9 +91,9 @@ def test_words_are_as_written_with_the_times_given() -> None:
         changed((f"{ALTERNATIVE}.words", "In $5.50")),
         changed((f"{ALTERNATIVE}.words", [{"start": 1.0, "end": 2.0}])),
         changed((f"{ALTERNATIVE}.words", [{"word": "a"}] * 100)),
-        changed((SECOND, None)),
-        changed((f"{SECOND}.word", 5.5)),
-        changed((f"{SECOND}.start", "soon")),
+        changed((SECOND, "word")),
+        changed((f"{SECOND}.punctuated_word", ["$5.50"])),
+        changed((f"{ALTERNATIVE}.words", [{"word": " ", "punctuated_word": "\n"}])),
         changed(("metadata", None)),
         changed(("metadata.request_id", "")),
         changed(("metadata.request_id", "\ud800\n")),
@@ -186,6 +186,36 @@ def test_text_that_utf8_cannot_hold_is_mended(text: str, kept: str) -> None:
     assert read(changed((f"{SECOND}.punctuated_word", text))).words[1].text == kept
 
 
+def test_a_null_among_the_words_is_left_out() -> None:
+    assert [word.text for word in read(changed((SECOND, None))).words] == ["In", "uh"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "word"),
+    [
+        ("start", "soon", Word("$5.50,", 0.2, 1.0, 0.8)),
+        ("start", "0.5", Word("$5.50,", 0.5, 1.0, 0.8)),
+        ("end", [1], Word("$5.50,", 0.2, 0.2, 0.8)),
+        ("confidence", {"word": 0.5}, Word("$5.50,", 0.2, 1.0, 0.7)),
+        ("punctuated_word", 5.5, Word("5.5", 0.2, 1.0, 0.8)),
+        ("punctuated_word", " ", Word("5.50", 0.2, 1.0, 0.8)),
+        ("punctuated_word", "\n$5.50, ", Word("$5.50,", 0.2, 1.0, 0.8)),
+    ],
+)
+def test_a_value_of_another_type_or_of_spaces_costs_no_second_request(field: str, value: Any, word: Word) -> None:
+    assert read(changed((f"{SECOND}.{field}", value))).words[1] == word
+
+
+def test_a_confidence_that_is_missing_everywhere_is_zero() -> None:
+    answer = changed((f"{ALTERNATIVE}.confidence", "high"), (f"{SECOND}.confidence", None))
+
+    assert read(answer).words[1].confidence == 0.0
+
+
+def test_a_request_id_may_be_a_number() -> None:
+    assert read(changed(("metadata.request_id", 17))).request_id == "17"
+
+
 def test_bytes_that_are_no_utf8_are_mended() -> None:
     body = json.dumps(changed((f"{SECOND}.punctuated_word", "XX"))).encode().replace(b"XX", b"a\xff")
 
@@ -216,7 +246,7 @@ def test_a_little_less_than_was_sent_is_billed_as_it_is() -> None:
 
 def test_the_reason_names_the_field_and_quotes_no_content() -> None:
     with pytest.raises(TryFailed) as caught:
-        read(changed((SECOND, {"word": "private", "start": "private"})))
+        read(changed((SECOND, {"word": ["private"], "start": "private"})))
 
     assert "results.channels.0.alternatives.0.words.1" in str(caught.value)
     assert "private" not in str(caught.value)

@@ -228,6 +228,28 @@ async def test_a_refusal_is_not_billed_though_its_body_cannot_be_read(headers: d
     assert caught.value.wasted_requests == 0
 
 
+async def test_a_refusal_whose_body_does_not_end_is_not_billed_and_is_known_by_its_status() -> None:
+    class Refusal(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            async for _ in cast("httpx.AsyncByteStream", request.stream):
+                pass
+            return httpx.Response(503, headers={"retry-after": "7"}, content=self._body())
+
+        async def _body(self) -> AsyncIterator[bytes]:
+            yield b"upstream"
+            await asyncio.Event().wait()
+
+    timeouts = RequestTimeouts(refusal_seconds=0.01)
+    async with deepgram(retries=RetryPolicy(tries=2), timeouts=timeouts) as pair:
+        pair.recogniser._http = httpx.AsyncClient(transport=Refusal())
+        with pytest.raises(DeepgramDown, match="status 503") as caught:
+            await hear(pair)
+
+    assert caught.value.wasted_requests == 0
+    assert len(pair.clock.slept) == 1
+    assert pair.clock.slept[0] >= 7
+
+
 async def test_an_address_that_is_none_is_a_service_that_is_down() -> None:
     async with deepgram(base_url="http://[::") as pair:
         with pytest.raises(DeepgramDown, match="InvalidURL"):

@@ -54,6 +54,7 @@ def wasted() -> TryFailed:
         ("inf", None),
         ("nan", None),
         ("soon", None),
+        ("Sun, 22 Nov 2026 10:00:99999999999999999999 GMT", None),
         ("", None),
     ],
 )

@@ -1,6 +1,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from google.auth.exceptions import DefaultCredentialsError
@@ -71,7 +71,17 @@ def test_the_newest_count_is_known() -> None:
     assert monitoring.asked[0]["interval.startTime"] < monitoring.asked[0]["interval.endTime"]
 
 
-@pytest.mark.parametrize("failure", [Response(403, {}), ConnectionError("away"), DefaultCredentialsError("none")])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Response(403, {}),
+        Response(200, cast("Any", [])),
+        Response(200, {"timeSeries": None}),
+        Response(200, {"timeSeries": [{"points": [{"value": None}]}]}),
+        ConnectionError("away"),
+        DefaultCredentialsError("none"),
+    ],
+)
 def test_an_unavailable_metric_is_unknown_and_logged_once(failure: Response | Exception) -> None:
     with capture_logs() as logs:
         known, _ = asked(Response(200, answer(3)), failure, failure)

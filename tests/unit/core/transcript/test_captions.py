@@ -61,6 +61,13 @@ def test_vtt_escapes_what_would_be_markup() -> None:
     assert caption.end == "00:00:02.400"
 
 
+def test_pieces_of_a_long_word_of_a_few_milliseconds_are_in_a_caption_that_is_shown() -> None:
+    captions = captions_of([Word("x" * 200, 1.0, 1.001, 0.5), Word("y.", 1.001, 1.2, 0.5)])
+
+    assert all(caption.end_ms > caption.start_ms for caption in captions)
+    assert "".join(line for caption in captions for line in caption.lines).count("x") == 200
+
+
 def test_no_words_make_an_empty_file() -> None:
     assert srt([]) == b""
     assert vtt([]).strip() == b"WEBVTT"
