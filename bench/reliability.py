@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from worker.adapters.parakeet.network.calibration import Calibration, near_scores, word_score
 from worker.adapters.parakeet.network.words import Token, spoken_tokens, word_groups
-from worker.core.transcript.calibration_error import reliability
-from worker.core.transcript.word_errors import matched_words, spoken_words
+from worker.core.transcript.word_errors import matched_words, reliability, spoken_words
 
 STEPS = 60
 _SIDE, _MARGIN = 320, 46

@@ -6,6 +6,7 @@ out. It refuses any other message that is not a job, and reports all violations 
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -25,7 +26,6 @@ from pydantic_core import to_jsonable_python
 
 from schemas.codes import CaptionFormat, Channels, ErrorCode, Method
 from schemas.decoding import load_object, violations
-from schemas.keyterms import Keyterms
 from schemas.uris import GcsUri
 from schemas.wire import Deadline, TolerantModel
 
@@ -39,6 +39,8 @@ MAX_INTEGER = 2**63 - 1
 MAX_OUTPUTS = 1_000
 """Upper bound of a list's items, since pydantic needs seconds to describe the errors of a long list."""
 
+MAX_KEYTERMS, MAX_KEYTERM_CHARACTERS, MAX_KEYTERM_WORDS = 100, 60, 6
+
 MAX_LANGUAGE_CHARACTERS = 100
 """RFC 5646 sets no limit and recommends buffers of 35 characters."""
 
@@ -50,6 +52,8 @@ URGENT = "urgent"
 
 URGENT_FILTER = f'attributes.priority = "{URGENT}"'
 """Filter of the subscription that JOBS_SUBSCRIPTION_URGENT names."""
+
+_CONTROL = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 _ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
@@ -86,11 +90,41 @@ def _prefix_uri(text: str) -> str:
     return text
 
 
-def _few_enough(value: Any) -> Any:
-    """Refuse a long list before its items are validated: pydantic describes every wrong item, which takes seconds."""
-    if isinstance(value, list | tuple) and len(value) > MAX_OUTPUTS:
-        raise ValueError(f"must have at most {MAX_OUTPUTS} items")
-    return value
+def _keyterm(text: str) -> str:
+    """Return the term composed (NFC), with single spaces between its words. Raises `ValueError` with all its faults."""
+    if any(unicodedata.category(char) in _CONTROL for char in text):
+        raise ValueError("must not contain control characters")
+    words = unicodedata.normalize("NFC", text).split()
+    term = " ".join(words)
+    if not term:
+        raise ValueError("must not be empty")
+    faults = []
+    if len(term) > MAX_KEYTERM_CHARACTERS:
+        faults.append(f"at most {MAX_KEYTERM_CHARACTERS} characters, not {len(term)}")
+    if len(words) > MAX_KEYTERM_WORDS:
+        faults.append(f"at most {MAX_KEYTERM_WORDS} words, not {len(words)}")
+    if faults:
+        raise ValueError(f"must have {' and '.join(faults)}")
+    return term
+
+
+def _each_once(terms: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the terms sorted; of terms that differ in case alone, the first one of the list."""
+    first: dict[str, str] = {}
+    for term in terms:
+        first.setdefault(term.casefold(), term)
+    return tuple(first[folded] for folded in sorted(first))
+
+
+def _at_most(items: int) -> BeforeValidator:
+    """Refuse a longer list before its items are validated: pydantic describes every wrong item, which takes seconds."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, list | tuple) and len(value) > items:
+            raise ValueError(f"must have at most {items} items, not {len(value)}")
+        return value
+
+    return BeforeValidator(check)
 
 
 def _shallow(value: JsonValue) -> JsonValue:
@@ -117,6 +151,19 @@ ObjectUri = Annotated[str, AfterValidator(_object_uri), _pattern("gs://[^/]+/.*[
 PrefixUri = Annotated[str, AfterValidator(_prefix_uri), _pattern("gs://[^/]+/(.*/)?")]
 Echoed = Annotated[JsonValue, AfterValidator(_shallow)]
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(_shallow)]
+Keyterm = Annotated[
+    str,
+    AfterValidator(_keyterm),
+    WithJsonSchema(
+        {"type": "string", "minLength": 1, "maxLength": MAX_KEYTERM_CHARACTERS, "pattern": r"^\S+( \S+){0,5}$"}
+    ),
+]
+Keyterms = Annotated[
+    tuple[Keyterm, ...],
+    Field(strict=False, json_schema_extra={"maxItems": MAX_KEYTERMS}),  # a tuple is written as a list
+    _at_most(MAX_KEYTERMS),
+    AfterValidator(_each_once),
+]
 _NotStrict = Field(strict=False)  # an enum is written as its value, a tuple as a list
 
 
@@ -168,7 +215,7 @@ class TranscriptionJob(TolerantModel):
     force_method: Annotated[Method, _NotStrict] = Method.AUTO
     """Beats every other routing rule."""
     transcription_config: TranscriptionConfig = TranscriptionConfig()
-    outputs: Annotated[tuple[Annotated[CaptionFormat, _NotStrict], ...], _NotStrict, BeforeValidator(_few_enough)] = ()
+    outputs: Annotated[tuple[Annotated[CaptionFormat, _NotStrict], ...], _NotStrict, _at_most(MAX_OUTPUTS)] = ()
     """Captions besides the three artefacts that are always written; sorted, without duplicates."""
     keyterms: Keyterms = ()
     """Names and terms to prefer, taken literally; sorted, each once whatever its case."""

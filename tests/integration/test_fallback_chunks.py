@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.codes import Method
-from schemas.cost import DeepgramCost, ParakeetCost
+from schemas.events import DeepgramCost, ParakeetCost
 from tests.support.audio.media import riff_wav
 from tests.support.engines.failing_recognisers import FlatRateRecogniser, failing_where
 from tests.support.engines.mortal_engine import make_deadly, mortal_engine

@@ -22,7 +22,7 @@ from tests.support.wait import eventually, wait_until
 from tests.support.workers.cloud import Cloud
 from tests.support.workers.in_process import watched
 from tests.support.workers.worker_process import START_SECONDS, WorkerProcess
-from worker.adapters.memory.null_engine import null_engine
+from worker.adapters.memory.recogniser import null_engine
 from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.adapters.web.answers import Answer
 from worker.adapters.web.http_server import HealthServer

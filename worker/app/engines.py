@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 
 from schemas.codes import Method
-from schemas.cost import ParakeetRates
+from schemas.events import ParakeetRates
 from worker.adapters.deepgram import DeepgramRecogniser, RetryPolicy
 from worker.adapters.machine.clock import SystemClock
 from worker.adapters.parakeet.engine import ParakeetEngine

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from schemas.events import CompletedEvent, Event, FailedEvent
 from worker.client.awaited import AwaitedJob
-from worker.client.connections import EventSubscription, event_in
+from worker.client.connections import PULL_SECONDS, EventSubscription, event_in
 
 if TYPE_CHECKING:  # importing Google's client costs 0.7 s, so it waits for the first call
     from google.pubsub_v1 import ReceivedMessage
 
-PULL_SECONDS = 60.0
 PULLED_AT_ONCE = 100
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 1.0
 """Pauses between pulls that brought no awaited event, so that released events do not make the reader spin."""

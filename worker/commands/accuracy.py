@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.decoding import violations
-from schemas.keyterms import Keyterms
+from schemas.job import Keyterms
 from worker.app.decoder import make_decoder
 from worker.app.recogniser import make_engine
 from worker.commands.accuracy_figures import FileScore, ManifestEntry, fields, score, table

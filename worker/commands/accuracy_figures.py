@@ -9,14 +9,16 @@ from pathlib import Path
 
 from schemas.speech import Word
 from worker.commands.tables import NOTHING, Field, FittedTable
-from worker.core.transcript.calibration_error import Judged, calibration_error, judged_words
 from worker.core.transcript.keyterms import KeytermScore, compared_words, keyterm_score
-from worker.core.transcript.missing_words import missing_runs
 from worker.core.transcript.word_errors import (
+    Judged,
     TimedWord,
     WordErrors,
+    calibration_error,
     drift_seconds,
+    judged_words,
     matched_words,
+    missing_runs,
     spoken_words,
     word_errors,
 )

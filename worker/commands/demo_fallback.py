@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from schemas.codes import Method
-from schemas.cost import DeepgramCost
-from schemas.events import CompletedEvent
+from schemas.events import CompletedEvent, DeepgramCost
 from schemas.speech import Word
 from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.commands.console import cell, out

@@ -7,7 +7,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.decoding import violations
-from schemas.keyterms import Keyterm, Keyterms
+from schemas.job import Keyterm, Keyterms
 from schemas.text import plain
 from worker.commands.console import EXIT_USAGE, fail
 

@@ -4,13 +4,18 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from schemas.codes import Method
-from schemas.cost import Baseline, DeepgramCost, DeepgramRates, EngineCost, ParakeetCost, ParakeetRates
 from schemas.events import (
     Artefacts,
+    Baseline,
     CompletedEvent,
     CostEvent,
+    DeepgramCost,
+    DeepgramRates,
+    EngineCost,
     FailedEvent,
     Flags,
+    ParakeetCost,
+    ParakeetRates,
     StoredArtefact,
     TranscriptionMetadata,
 )

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from schemas.cost import ParakeetRates
-from schemas.events import Event, parse_event
+from schemas.events import Event, ParakeetRates, parse_event
 from worker.adapters.machine.clock import SystemClock
 from worker.adapters.memory.audio import MemoryAudioDecoder, memory_audio
 from worker.adapters.memory.recogniser import MemoryRecogniser

@@ -7,15 +7,19 @@ from typing import Any
 from hypothesis import strategies as st
 
 from schemas.codes import CaptionFormat, ErrorCode, ErrorType, Method
-from schemas.cost import Baseline, DeepgramCost, DeepgramRates, ParakeetCost, ParakeetRates
 from schemas.dead_letter import DeadLetter, OriginalMessage
 from schemas.events import (
     Artefacts,
+    Baseline,
     CompletedEvent,
     CostEvent,
+    DeepgramCost,
+    DeepgramRates,
     FailedEvent,
     Failure,
     Flags,
+    ParakeetCost,
+    ParakeetRates,
     PartialMetadata,
     ProgressEvent,
     StoredArtefact,

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import requests.exceptions
 from google.api_core import exceptions as google_errors
 
-from worker.adapters.gcs.vendor import translated
+from worker.adapters.gcs.store import translated
 from worker.adapters.memory.pubsub import MemorySubscription, MemoryTopic
 from worker.adapters.memory.store import MemoryObjectStore
 from worker.errors import QueueNotFound, QueueServiceError, SubscriptionNotFound

@@ -22,8 +22,7 @@ from rich.table import Table
 from typer.testing import CliRunner, Result
 
 from schemas.codes import ErrorCode, Method
-from schemas.cost import OtherEngineCost
-from schemas.events import Artefacts, StoredArtefact
+from schemas.events import Artefacts, OtherEngineCost, StoredArtefact
 from schemas.job import JobRejected
 from tests.support.hostile_text import HOSTILE, hostile_text, hostile_unicode, is_visible, without_colours
 from tests.support.jobs.messages import completed_events, cost_events, failed_event, failed_events
@@ -196,9 +195,7 @@ def test_what_is_no_job_is_refused_in_text(text: str) -> None:
 @few
 @given(text=hostile_text)
 def test_warnings_of_the_client_library_are_text(text: str) -> None:
-    record = logging.LogRecord(
-        "worker.client.event_stream", logging.WARNING, "", 0, "dropped message %s", (text,), None
-    )
+    record = logging.LogRecord("worker.client.connections", logging.WARNING, "", 0, "dropped message %s", (text,), None)
 
     assert is_visible(PlainFormatter("%(message)s").format(record).replace("\n", ""))
 

@@ -5,12 +5,14 @@ import pytest
 from hypothesis import given, settings
 
 from schemas.codes import ErrorCode, EventType, Method
-from schemas.cost import DeepgramCost, OtherEngineCost, ParakeetCost
 from schemas.events import (
     CostEvent,
+    DeepgramCost,
     Event,
     EventUnreadable,
     Failure,
+    OtherEngineCost,
+    ParakeetCost,
     ProgressEvent,
     encode,
     event_attributes,

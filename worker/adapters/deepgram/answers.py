@@ -2,8 +2,8 @@
 
 A billed answer is refused only where it holds no transcript of the audio that was sent. Whatever Deepgram's SDK types
 (`deepgram.types.listen_v1response*`) call optional may be missing or null here, and a single odd value (text that UTF-8
-cannot hold, a number out of range or none at all, a null word) is mended rather than paid for again. The SDK does not parse: it builds its objects
-on the event loop, in 0.26 s of 12,000 words, and from a body of any size.
+cannot hold, a number out of range or none at all, a null word) is mended rather than paid for again. The SDK does not
+parse: it builds its objects on the event loop, in 0.26 s of 12,000 words, and from a body of any size.
 """
 
 import json
@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from schemas.speech import Word
-from worker.adapters.deepgram.refusals import unusable
+from worker.adapters.deepgram.failures import unusable
 from worker.ports import CloudRecognition
 
 MOST_UNHEARD_SECONDS = 1.0

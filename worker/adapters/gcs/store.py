@@ -15,26 +15,28 @@ for everything else, so that a heartbeat waits neither behind audio nor behind c
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+import requests.exceptions
 import tenacity
+import urllib3.exceptions
 from google.api_core import exceptions as google_errors
 from google.auth import exceptions as auth_errors
 from google.cloud.storage import Blob, Client
+from google.cloud.storage import exceptions as storage_errors
 from requests.adapters import HTTPAdapter
 
 from schemas.uris import GcsUri
-from worker.adapters.gcs.partial_file import PartialFile
-from worker.adapters.gcs.vendor import is_transient, translated
+from worker.adapters.gcs.partial_file import DamagedDownload, PartialFile
 from worker.adapters.retrying import retrying
-from worker.errors import InvalidJob, ObjectNotFound, StorageServiceError
+from worker.errors import InvalidJob, ObjectForbidden, ObjectNotFound, PreconditionFailed, StorageServiceError
 from worker.ports import ObjectFacts, ObjectRef
 
 T = TypeVar("T")
@@ -53,6 +55,19 @@ UPLOAD_CHUNK_BYTES = 16 << 20
 
 PAGE_OBJECTS = 1_000
 CLOSE_SECONDS = 1.0
+
+VENDOR_ERRORS = (
+    google_errors.GoogleAPICallError,
+    auth_errors.GoogleAuthError,
+    storage_errors.InvalidResponse,
+    storage_errors.DataCorruption,
+    requests.exceptions.RequestException,
+    urllib3.exceptions.HTTPError,
+    ConnectionError,
+    DamagedDownload,
+)
+
+MOST_REASON_CHARACTERS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,7 +312,7 @@ class GcsObjectStore:
 
 
 def _facts(blob: Blob) -> ObjectFacts:
-    """Return the facts of the last answer. Raises `ConnectionError` where it was another server's, such as a proxy's."""
+    """Return the facts of the last answer. Raises `ConnectionError` for another server's, such as a proxy's."""
     try:
         return ObjectFacts(
             ref=ObjectRef(blob.bucket.name, blob.name),
@@ -315,3 +330,38 @@ def _refuse_unsafe(ref: ObjectRef) -> None:
         GcsUri.parse(ref.uri)
     except ValueError as exc:
         raise InvalidJob((f"{ref.uri}: {exc}",)) from exc
+
+
+@contextmanager
+def translated(operation: str, ref: ObjectRef, if_generation: int | None) -> Iterator[None]:
+    """Raise our errors instead of theirs."""
+    try:
+        yield
+    except google_errors.NotFound as exc:
+        raise ObjectNotFound(ref.uri, operation) from exc
+    except (google_errors.Forbidden, google_errors.Unauthorized) as exc:
+        raise ObjectForbidden(operation, ref.uri, exc.message[:MOST_REASON_CHARACTERS]) from exc
+    except auth_errors.GoogleAuthError as exc:
+        # After a 401 the client renews its credentials; that these are refused too is the same answer.
+        if exc.retryable:
+            raise StorageServiceError(operation, ref.uri, _described(exc)) from exc
+        raise ObjectForbidden(operation, ref.uri, _described(exc)) from exc
+    except google_errors.PreconditionFailed as exc:
+        raise PreconditionFailed(ref.uri, if_generation) from exc
+    except VENDOR_ERRORS as exc:
+        raise StorageServiceError(operation, ref.uri, _described(exc)) from exc
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:MOST_REASON_CHARACTERS]
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return True if the same request may succeed a moment later."""
+    match error:
+        case google_errors.GoogleAPICallError():
+            return error.code is None or error.code in {408, 429} or error.code >= 500  # noqa: PLR2004 - HTTP's numbers
+        case auth_errors.GoogleAuthError():
+            return bool(error.retryable)
+        case _:
+            return isinstance(error, VENDOR_ERRORS)

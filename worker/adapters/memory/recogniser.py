@@ -1,9 +1,14 @@
-"""The in-memory twin of the speech engine: words made of the samples, for tests and for benches without a model."""
+"""The in-memory twin of the speech engine: words made of the samples, for tests and for benches without a model.
+
+At a pace of its own it is the null engine, which load and chaos tests run in place of a model.
+"""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from math import inf
 from typing import TypeAlias
 from zlib import crc32
 
@@ -17,6 +22,8 @@ LOUD = 300
 LONGEST_WORD_FRAMES = 20
 SENTENCE_GAP_FRAMES = 25
 LONGEST_WINDOW_SECONDS = 40
+
+_NULL_NAME = re.compile(r"null(?::(\d+(?:\.\d+)?)x)?")
 
 Script: TypeAlias = Callable[[Pcm, str], Awaitable[None]]
 """Hook awaited before each window, with its samples and job id: raises to fail the window, waits to delay it."""
@@ -73,6 +80,34 @@ class MemoryRecogniser:
             raise ValueError(f"a window of {seconds:.1f} s is longer than {LONGEST_WINDOW_SECONDS} s")
         await self._script(samples, job_id)
         return Recognition(words=tuple(words_in(samples)), engine_seconds=seconds / self._speed)
+
+
+def null_speed(model_name: str) -> float | None:
+    """Return the speed in times real time that `null:200x` names, infinity for `null`, None for a model."""
+    if (asked := _NULL_NAME.fullmatch(model_name)) is None:
+        return None
+    return float(asked[1] or inf) or inf
+
+
+def null_engine(speed: float) -> MemoryRecogniser:
+    """Create the in-memory twin with a device's pace: one window at a time, each taking its length divided by `speed`.
+
+    Words and facts do not depend on the speed, so checkpoints of one speed are valid for another.
+    """
+    return MemoryRecogniser(script=_Pace(speed), speed=speed)
+
+
+class _Pace:
+    """Keeps the windows of all jobs in one line."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._device = asyncio.Lock()
+
+    async def __call__(self, samples: Pcm, job_id: str) -> None:
+        del job_id
+        async with self._device:
+            await asyncio.sleep(len(samples) / SAMPLE_RATE_HZ / self._speed)
 
 
 def words_in(samples: Pcm) -> Iterator[Word]:

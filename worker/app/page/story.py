@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from schemas.cost import DeepgramCost, ParakeetCost
-from schemas.events import CompletedEvent, CostEvent, FailedEvent
+from schemas.events import CompletedEvent, CostEvent, DeepgramCost, FailedEvent, ParakeetCost
 from schemas.state import AttemptFault, Checkpoint, ClaimRecord
 from worker.adapters.web.rendering import span
 from worker.adapters.web.views import CostLine, JobStory, Problem, Segment, StoryStep, Transcript

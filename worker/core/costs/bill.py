@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from schemas.cost import Baseline, ChannelCost, DeepgramCost, DeepgramRates, EngineCost, ParakeetCost, ParakeetRates
+from schemas.events import Baseline, ChannelCost, DeepgramCost, DeepgramRates, EngineCost, ParakeetCost, ParakeetRates
 from schemas.job import ANY_LANGUAGE
 from schemas.state import NO_WASTE, Checkpoint, Waste
 from worker.errors import DeepgramPriceUnknown

@@ -1,18 +1,31 @@
-"""Word errors of a transcript against a reference, and how far its word starts drift."""
+"""Word errors of a transcript against a reference, its missing words, its drift and the errors of its confidences."""
 
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 from statistics import median
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.speech import Word
+
+HOLE_SECONDS = 1.5
+"""A run of missing words that is longer is a hole."""
+
+BINS = 15
+
+Judged: TypeAlias = tuple[float, bool]
+"""A word's confidence, and whether the word is right."""
+
 Numbers: TypeAlias = NDArray[np.int32]
 """Words as numbers, or errors; shape (words,)."""
 
+_WORD_SECONDS = 0.5
+"""Assumed length of a run's last word, which ends at the next word at the latest: references have no ends."""
 _LEAST_ANCHORS = 5
 _END_SHARE = 0.1
 _GRAM = 3
@@ -146,3 +159,63 @@ def _anchors(words: Sequence[TimedWord]) -> dict[tuple[str, ...], float]:
 
 def _grams(texts: Sequence[str]) -> Iterable[tuple[str, ...]]:
     return zip(*(texts[offset:] for offset in range(_GRAM)), strict=False)
+
+
+def missing_runs(reference: Sequence[TimedWord], written: Sequence[TimedWord]) -> list[float]:
+    """Return the seconds of every long run of missing words. A word that was written wrong is not missing."""
+    spoken, found = _by_spoken_word(reference), _by_spoken_word(written)
+    present = _present(spoken, found)
+    runs = groupby(range(len(spoken)), key=present.__contains__)
+    lengths = (_seconds(spoken, list(run)) for is_present, run in runs if not is_present)
+    return [length for length in lengths if length > HOLE_SECONDS]
+
+
+def _by_spoken_word(words: Sequence[TimedWord]) -> list[TimedWord]:
+    return [TimedWord(text, word.start_seconds) for word in words for text in spoken_words(word.text)]
+
+
+def _present(spoken: Sequence[TimedWord], found: Sequence[TimedWord]) -> set[int]:
+    """Return the places of words that were written, right or wrong: a wrong one is written for the nearest in time."""
+    pairs = matched_words([word.text for word in spoken], [word.text for word in found])
+    present = {place for place, _ in pairs}
+    for (before, written_before), (after, written_after) in pairwise([(-1, -1), *pairs, (len(spoken), len(found))]):
+        missing = set(range(before + 1, after))
+        for word in found[written_before + 1 : written_after]:
+            if missing:
+                _, nearest = min((abs(spoken[place].start_seconds - word.start_seconds), place) for place in missing)
+                missing.remove(nearest)
+        present.update(set(range(before + 1, after)) - missing)
+    return present
+
+
+def _seconds(spoken: Sequence[TimedWord], run: Sequence[int]) -> float:
+    end = spoken[run[-1]].start_seconds + _WORD_SECONDS
+    following = spoken[run[-1] + 1 : run[-1] + 2]
+    return min([end, *(word.start_seconds for word in following)]) - spoken[run[0]].start_seconds
+
+
+def judged_words(words: Sequence[Word], text: str) -> list[Judged]:
+    """Judge each word by an alignment of all of them with the text. One of several parts is right where all parts are.
+
+    Words of other characters than letters and digits are left out.
+    """
+    parts = [(place, part) for place, word in enumerate(words) for part in spoken_words(word.text)]
+    matched = {number for _, number in matched_words(spoken_words(text), [part for _, part in parts])}
+    wrong = {place for number, (place, _) in enumerate(parts) if number not in matched}
+    places = dict.fromkeys(place for place, _ in parts)
+    return [(words[place].confidence, place not in wrong) for place in places]
+
+
+def reliability(judged: Sequence[Judged]) -> list[tuple[float, float, float]]:
+    """Return mean confidence, share of right words and share of all words, of each of 15 bins that has words."""
+    if not judged:
+        return []
+    sure, right = (np.array(column, np.float64) for column in zip(*judged, strict=True))
+    place = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
+    inside = [place == number for number in range(BINS)]
+    return [(float(sure[mask].mean()), float(right[mask].mean()), float(mask.mean())) for mask in inside if mask.any()]
+
+
+def calibration_error(judged: Sequence[Judged]) -> float | None:
+    """Return the expected calibration error: the mean gap between confidence and share of right words, by bins."""
+    return sum(abs(sure - right) * share for sure, right, share in reliability(judged)) if judged else None

@@ -5,7 +5,7 @@ import pytest
 
 from tests.support.services.deepgram import chatter
 from worker.adapters.audio.locate import find_ffmpeg
-from worker.adapters.deepgram.flac import FlacBody
+from worker.adapters.deepgram.recogniser import FlacBody
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from tests.support.jobs.harness import speech
-from worker.adapters.memory.null_engine import null_engine, null_speed
-from worker.adapters.memory.recogniser import MemoryRecogniser
+from worker.adapters.memory.recogniser import MemoryRecogniser, null_engine, null_speed
 from worker.app.recogniser import make_engine
 from worker.errors import ModelLoadingError
 from worker.settings import CloudSettings, EngineSettings

@@ -3,12 +3,13 @@ import json
 from schemas.speech import Word
 from tests.support.jobs.messages import TEN_O_CLOCK
 from worker.app.page.transcript import read_transcript
-from worker.core.transcript.deepgram_json import ResponseMetadata, transcript_json
+from worker.core.transcript.artefacts import ArtefactInfo, transcript_json
 from worker.core.transcript.paragraphs import paragraphs_of
 
-METADATA = ResponseMetadata(
+INFO = ArtefactInfo(
+    video_id="1",
     request_id="r",
-    sha256="0" * 64,
+    audio_sha256="0" * 64,
     created_at=TEN_O_CLOCK,
     duration_seconds=12.0,
     model_name="m",
@@ -23,7 +24,7 @@ def test_an_artefact_is_read_back_as_paragraphs_of_timed_words() -> None:
         Word(text="Later.", start_seconds=8.0, end_seconds=8.4, confidence=0.42),
     ]
 
-    transcript = read_transcript(json.loads(transcript_json([(words, paragraphs_of(words))], METADATA)))
+    transcript = read_transcript(json.loads(transcript_json([(words, paragraphs_of(words))], INFO)))
 
     assert transcript is not None
     assert transcript.duration_seconds == 12.0
@@ -39,7 +40,7 @@ def test_paragraphs_of_several_channels_come_by_their_start_with_their_channel()
     )
 
     transcript = read_transcript(
-        json.loads(transcript_json([(left, paragraphs_of(left)), (right, paragraphs_of(right))], METADATA))
+        json.loads(transcript_json([(left, paragraphs_of(left)), (right, paragraphs_of(right))], INFO))
     )
 
     assert transcript is not None

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from schemas.cost import DeepgramCost, ParakeetRates
+from schemas.events import DeepgramCost, ParakeetRates
 from schemas.state import Checkpoint, Waste
 from worker.core.costs.bill import Prices, bill, price_book, speed_for_savings
 from worker.errors import DeepgramPriceUnknown

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from schemas.cost import DeepgramCost
-from schemas.events import CompletedEvent, CostEvent, FailedEvent
+from schemas.events import CompletedEvent, CostEvent, DeepgramCost, FailedEvent
 from tests.support.clock import FakeClock
 from tests.support.jobs.harness import JobsRoom, speech
 from tests.support.queues.consumer_harness import fitness_of

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from schemas.cost import DeepgramCost
-from schemas.events import CompletedEvent, CostEvent, Gaps
+from schemas.events import CompletedEvent, CostEvent, DeepgramCost, Gaps
 from schemas.speech import WindowTranscript, Word
 from schemas.state import Checkpoint, GapResult
 from tests.support.clock import FakeClock

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from schemas.cost import DeepgramCost, ParakeetCost
-from schemas.events import CostEvent
+from schemas.events import CostEvent, DeepgramCost, ParakeetCost
 from tests.support.engines.failing_recognisers import failing_where
 from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
 from tests.support.wait import eventually

@@ -13,9 +13,8 @@ from pandas._libs.parsers import STR_NA_VALUES
 
 from schemas.artefacts import Artefact
 from schemas.speech import WindowSpan, WindowTranscript, Word
-from worker.core.transcript.artefacts import ArtefactFile, ArtefactInfo, render_artefacts
+from worker.core.transcript.artefacts import READ_AS_MISSING, ArtefactFile, ArtefactInfo, render_artefacts
 from worker.core.transcript.merging import EngineRun, merge, merge_channels
-from worker.core.transcript.tables import READ_AS_MISSING
 
 INFO = ArtefactInfo(
     video_id="v1",

@@ -1,7 +1,7 @@
 import pytest
 
 from schemas.speech import Word
-from worker.core.transcript.calibration_error import calibration_error, judged_words
+from worker.core.transcript.word_errors import calibration_error, judged_words
 
 
 def words(*rows: tuple[str, float]) -> list[Word]:

@@ -1,7 +1,6 @@
 import pytest
 
-from worker.core.transcript.missing_words import missing_runs
-from worker.core.transcript.word_errors import TimedWord
+from worker.core.transcript.word_errors import TimedWord, missing_runs
 
 STEP_SECONDS = 0.5
 

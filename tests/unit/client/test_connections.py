@@ -6,9 +6,8 @@ from google.api_core import exceptions
 
 from tests.support.jobs.messages import failed_event, progress_event
 from tests.support.queues.scripted_subscriber import ScriptedSubscriber
-from worker.client import event_stream
-from worker.client.connections import EventSubscription
-from worker.client.event_stream import Inbox
+from worker.client import connections
+from worker.client.connections import EventSubscription, Inbox
 
 
 def reading(subscriber: ScriptedSubscriber, **settings: Any) -> Inbox:
@@ -52,7 +51,7 @@ def test_a_duplicate_is_acked_and_not_shown_again() -> None:
 
 
 def test_memory_for_duplicates_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "REMEMBERED", 2)
+    monkeypatch.setattr(connections, "REMEMBERED", 2)
     subscriber = ScriptedSubscriber(*(failed_event(name) for name in ["e1", "e2", "e3", "e3", "e1"]))
 
     event_ids = [event.event_id for event in reading(subscriber)]
@@ -114,7 +113,7 @@ def test_a_pull_that_failed_for_now_is_tried_again(error: Exception, caplog: pyt
 
     assert event.event_id == "e1"
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert subscriber.monotonic() == pytest.approx(2 * event_stream.IDLE_SECONDS)
+    assert subscriber.monotonic() == pytest.approx(2 * connections.IDLE_SECONDS)
 
 
 def test_each_outage_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -140,7 +139,7 @@ def test_empty_answers_do_not_spin() -> None:
     events = list(reading(subscriber))
 
     assert events == []
-    assert len(subscriber.pull_requests) <= 10 / event_stream.IDLE_SECONDS + 1
+    assert len(subscriber.pull_requests) <= 10 / connections.IDLE_SECONDS + 1
 
 
 def test_without_a_timeout_it_waits_on() -> None:
