@@ -260,10 +260,13 @@ class TranscriptionJob(TolerantModel):
         """The audio object's address."""
         return GcsUri.parse(self.audio_uri)
 
-    @property
-    def output_prefix(self) -> GcsUri | None:
-        """The job's own folder of artefacts, or None; see `schemas.artefacts.output_prefix` for the default."""
-        return GcsUri.parse_prefix(self.output_uri_prefix) if self.output_uri_prefix else None
+    def output_prefix(self, output_bucket: str) -> GcsUri:
+        """Return the folder of the job's artefacts: its own, or `gs://{output_bucket}/{video_id}/`.
+
+        The caller must check that the worker may write to that bucket.
+        """
+        own = self.output_uri_prefix
+        return GcsUri.parse_prefix(own) if own else GcsUri(output_bucket, f"{self.video_id}/")
 
     @property
     def team(self) -> str:

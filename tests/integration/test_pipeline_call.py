@@ -15,15 +15,13 @@ from google import pubsub_v1
 from google.api_core import exceptions
 from google.cloud import storage
 
-from schemas.artefacts import Artefact
-from schemas.codes import ErrorCode
+from schemas.codes import Artefact, ErrorCode
 from schemas.job import JobRejected, TranscriptionJob
 from tests.support.jobs.messages import job_document, progress_event
 from tests.support.jobs.scripted_worker import CONTENT, ScriptedWorker, completed, failed, scripted_worker
 from tests.support.wait import wait_until
-from worker.client.awaited import AwaitedJob
 from worker.client.connections import EventSubscription, subscriber_client
-from worker.client.event_reader import EventReader
+from worker.client.event_reader import AwaitedJob, EventReader
 from worker.client.pipeline import (
     ArtefactChanged,
     PipelineMisconfigured,

@@ -33,8 +33,8 @@ from schemas.codes import ErrorCode
 from schemas.events import CompletedEvent, Event, FailedEvent
 from schemas.job import URGENT, TranscriptionJob, encode_job, parse_job
 from schemas.text import plain
-from worker.client.awaited import AwaitedJob
 from worker.client.connections import EventSubscription, Inbox, publisher_client, subscriber_client
+from worker.client.event_reader import AwaitedJob
 
 if TYPE_CHECKING:  # importing Google's client costs 0.7 s, so it waits for the first call
     from google.cloud.pubsub_v1 import PublisherClient

@@ -46,9 +46,8 @@ from schemas.events import CompletedEvent, FailedEvent, StoredArtefact
 from schemas.job import JobRejected, TranscriptionJob, encode_job, parse_job
 from schemas.uris import GcsUri
 from worker.client import own_subscription, submit
-from worker.client.awaited import AwaitedJob
 from worker.client.connections import EventSubscription, subscriber_client
-from worker.client.event_reader import EventReader, JobEnd
+from worker.client.event_reader import AwaitedJob, EventReader, JobEnd
 from worker.client.pipeline_settings import PipelineMisconfigured, PipelineSettings, check_emulators, transcripts_folder
 
 if TYPE_CHECKING:

@@ -15,8 +15,7 @@ from typing import Any, Self
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from schemas.artefacts import Artefact
-from schemas.codes import CaptionFormat, ErrorCode
+from schemas.codes import Artefact, CaptionFormat, ErrorCode
 from schemas.ids import request_id
 from schemas.state import Checkpoint
 from schemas.text import plain, plain_json

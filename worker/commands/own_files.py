@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from schemas.artefacts import Artefact
+from schemas.codes import Artefact
 from schemas.ids import request_id
 from worker.commands.console import fail
 

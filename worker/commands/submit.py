@@ -12,7 +12,7 @@ from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, Progre
 from schemas.job import parse_job
 from schemas.text import plain_json
 from worker import client
-from worker.client.awaited import AwaitedJob
+from worker.client.event_reader import AwaitedJob
 from worker.commands.console import EXIT_FAILED, fail, line, load_settings, out, say
 from worker.commands.keyterms import keyterms_text
 from worker.commands.prerequisites import demand

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.artefacts import Artefact
-from schemas.codes import CaptionFormat, Channels
+from schemas.codes import Artefact, CaptionFormat, Channels
 from schemas.job import Id
 from worker.app.recogniser import make_engine, start_early
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, note

@@ -7,8 +7,7 @@ from datetime import datetime
 from google import pubsub_v1
 from google.cloud import storage
 
-from schemas.artefacts import Artefact, output_prefix
-from schemas.codes import ErrorCode, EventType
+from schemas.codes import Artefact, ErrorCode, EventType
 from schemas.events import (
     Artefacts,
     CompletedEvent,
@@ -100,7 +99,7 @@ def completed(job: TranscriptionJob, run: int = 0, content: Mapping[Artefact, by
 
 def stored(job: TranscriptionJob, artefact: Artefact, content: bytes) -> StoredArtefact:
     """Write an artefact of the job and return its address."""
-    uri = artefact.uri(output_prefix(job, OUTPUT_BUCKET), job.video_id)
+    uri = artefact.uri(job.output_prefix(OUTPUT_BUCKET), job.video_id)
     with storage.Client(project=PROJECT) as client:
         blob = client.bucket(uri.bucket).blob(uri.name)
         blob.upload_from_string(content)

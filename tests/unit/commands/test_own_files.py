@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from schemas.artefacts import Artefact
+from schemas.codes import Artefact
 from schemas.ids import request_id
 from worker.commands.own_files import refuse_foreign, sha256_of
 

@@ -1,6 +1,6 @@
 from hypothesis import given, settings
 
-from schemas.artefacts import Artefact, output_prefix
+from schemas.codes import Artefact
 from schemas.job import TranscriptionJob
 from schemas.uris import MAX_NAME_BYTES, GcsUri
 from tests.support.jobs.messages import job_document, jobs
@@ -17,7 +17,7 @@ def test_artefacts_are_named_for_the_video() -> None:
 
 
 def test_artefacts_go_to_the_video_s_folder_by_default() -> None:
-    prefix = output_prefix(TranscriptionJob(**job_document()), "transcripts")
+    prefix = TranscriptionJob(**job_document()).output_prefix("transcripts")
 
     assert str(Artefact.WORDS.uri(prefix, "1")) == "gs://transcripts/1/audio_1_words.csv"
 
@@ -25,7 +25,7 @@ def test_artefacts_go_to_the_video_s_folder_by_default() -> None:
 def test_artefacts_go_where_the_job_says() -> None:
     job = TranscriptionJob(**job_document(output_uri_prefix="gs://elsewhere/a/b/"))
 
-    assert output_prefix(job, "transcripts") == GcsUri("elsewhere", "a/b/")
+    assert job.output_prefix("transcripts") == GcsUri("elsewhere", "a/b/")
 
 
 def test_every_artefact_has_a_media_type() -> None:
@@ -35,7 +35,7 @@ def test_every_artefact_has_a_media_type() -> None:
 @settings(derandomize=True, max_examples=40)
 @given(jobs)
 def test_no_artefact_of_any_job_leaves_its_prefix(job: TranscriptionJob) -> None:
-    prefix = output_prefix(job, "transcripts")
+    prefix = job.output_prefix("transcripts")
 
     for artefact in Artefact:
         uri = artefact.uri(prefix, job.video_id)

@@ -34,7 +34,7 @@ def test_a_job_of_three_fields_has_every_default() -> None:
 
     assert job.schema_version == 1
     assert job.audio == GcsUri("audio-bucket", "1.mp3")
-    assert job.output_prefix is None
+    assert job.output_uri_prefix is None
     assert job.language == "en"
     assert job.force_method is Method.AUTO
     assert job.transcription_config == TranscriptionConfig()

@@ -10,7 +10,7 @@ from schemas.state import ResultMarker
 from schemas.text import plain_json
 from worker.adapters.gcs import open_object_store
 from worker.client import completions, own_subscription
-from worker.client.awaited import AwaitedJob
+from worker.client.event_reader import AwaitedJob
 from worker.commands.bulk.journal import COMPLETED, FAILED, Journal, open_journal
 from worker.commands.bulk.places import journal_of, place_of
 from worker.commands.bulk.progress import ProgressView, progress

@@ -7,8 +7,7 @@ from functools import partial
 
 import structlog
 
-from schemas.artefacts import Artefact, output_prefix
-from schemas.codes import CaptionFormat
+from schemas.codes import Artefact, CaptionFormat
 from schemas.events import Artefacts, Flags, StoredArtefact
 from schemas.ids import request_id
 from schemas.job import TranscriptionJob
@@ -55,7 +54,7 @@ class OutputWriter:
 
     def violations(self, job: TranscriptionJob) -> tuple[str, ...]:
         """Empty where the job's output may be written, else what is wrong with it."""
-        prefix = output_prefix(job, self._output_bucket)
+        prefix = job.output_prefix(self._output_bucket)
         if prefix.bucket in self._writable:
             return ()
         allowed = ", ".join(sorted(self._writable))
@@ -71,7 +70,7 @@ class OutputWriter:
         info = _info(job, audio.facts, await audio.sha256, transcribed, author)
         with stage("render"):
             rendered = await asyncio.to_thread(render_artefacts, transcribed.words, info, transcribed.channels)
-        prefix = output_prefix(job, self._output_bucket)
+        prefix = job.output_prefix(self._output_bucket)
         with stage("upload"):
             async with together() as group:
                 puts = {

@@ -14,7 +14,7 @@ from itertools import zip_longest
 
 from pydantic_core import to_json
 
-from schemas.artefacts import Artefact
+from schemas.codes import Artefact
 from schemas.speech import Word
 from worker.core.transcript import captions
 from worker.core.transcript.merging import EngineRun

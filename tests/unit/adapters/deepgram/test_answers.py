@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.artefacts import Artefact
+from schemas.codes import Artefact
 from schemas.speech import WindowSpan, WindowTranscript, Word
 from schemas.state import Checkpoint
 from worker.adapters.deepgram.answers import answer_limit_bytes, read_answer

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas._libs.parsers import STR_NA_VALUES
 
-from schemas.artefacts import Artefact
+from schemas.codes import Artefact
 from schemas.speech import WindowSpan, WindowTranscript, Word
 from worker.core.transcript.artefacts import READ_AS_MISSING, ArtefactFile, ArtefactInfo, render_artefacts
 from worker.core.transcript.merging import EngineRun, merge, merge_channels
