@@ -12,6 +12,8 @@ MAX_NAME_BYTES = 1024
 MAX_PREFIX_BYTES = 768
 """Leaves space for the longest artefact name, `audio_{128 characters}_paragraphs.csv`."""
 
+MAX_BUCKET_PART = 63
+
 _URI = re.compile(r"gs://([^/]*)/(.*)", re.DOTALL)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -50,9 +52,10 @@ class GcsUri:
         if match is None:
             raise ValueError(f"must have the form {form}")
         bucket, name = match.groups()
-        if not _BUCKET.fullmatch(bucket) or ".." in bucket:
+        if not _BUCKET.fullmatch(bucket) or not all(0 < len(part) <= MAX_BUCKET_PART for part in bucket.split(".")):
             raise ValueError(
-                "must name a bucket of 3 to 222 characters of a-z 0-9 . _ - that a letter or digit encloses"
+                "must name a bucket of 3 to 63 characters (222 with dots, 63 between them) of a-z 0-9 . _ - that a "
+                "letter or digit encloses"
             )
         return cls(bucket, name)
 

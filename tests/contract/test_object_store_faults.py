@@ -95,7 +95,7 @@ async def _are_gone(faults: list[Fault]) -> bool:
     return not faults
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 503])
+@pytest.mark.parametrize("status", [408, 410, 429, 500, 503])
 async def test_a_service_that_fails_twice_is_asked_a_third_time(
     proxy: FaultyProxy, store: GcsObjectStore, ref: ObjectRef, status: int
 ) -> None:

@@ -84,6 +84,15 @@ def test_the_drop_in_raises_when_the_worker_gives_up(tmp_path: Path, answering: 
 
 
 @pytest.mark.usefixtures("cloud")
+def test_the_drop_in_names_a_bad_id_on_one_line(tmp_path: Path) -> None:
+    result = run_example("klipstream.py", str(audio_file(tmp_path)), "23 01")
+
+    assert result.returncode == 1
+    assert result.stderr.startswith("not transcribed: video_id: must be 1 to 128 characters")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("cloud")
 def test_the_drop_in_raises_when_no_worker_answers(tmp_path: Path) -> None:
     result = run_example("klipstream.py", str(audio_file(tmp_path)), "2301", TRANSCRIPTION_TIMEOUT="0.2")
 

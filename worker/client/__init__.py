@@ -114,7 +114,8 @@ def completions(
 
     `timeout_seconds` counts from entering the block; when it has passed the iteration ends. None: it never ends.
     """
-    with _inbox(subscriber, f"projects/{project_id}/subscriptions/{subscription}", job_id, timeout_seconds) as inbox:
+    path = f"projects/{project_id}/subscriptions/{subscription}"
+    with _inbox(subscriber, path, timeout_seconds, lambda event: job_id in (None, event.job.job_id)) as inbox:
         yield inbox
 
 
@@ -122,12 +123,11 @@ def completions(
 def _inbox(
     subscriber: "SubscriberClient | None",
     path: str,
-    job_id: str | None,
     timeout_seconds: float | None,
-    wants: Callable[[Event], bool] = lambda _event: True,
+    wants: Callable[[Event], bool],
 ) -> Iterator[Inbox]:
     with subscriber_client(subscriber) as client:
-        inbox = Inbox(EventSubscription(client, path), job_id, timeout_seconds, wants=wants)
+        inbox = Inbox(EventSubscription(client, path), timeout_seconds, wants=wants)
         try:
             yield inbox
             inbox.ack()
@@ -152,7 +152,7 @@ def wait_for(
     """
     awaited = AwaitedJob.of(job, run)
     path = f"projects/{project_id}/subscriptions/{subscription}"
-    with _inbox(subscriber, path, awaited.job_id, timeout_seconds, awaited.concerns) as events:
+    with _inbox(subscriber, path, timeout_seconds, awaited.concerns) as events:
         for event in events:
             if awaited.ends_with(event) and isinstance(event, CompletedEvent | FailedEvent):
                 return event

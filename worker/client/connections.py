@@ -126,20 +126,19 @@ def event_in(received: "ReceivedMessage") -> Event | None:
 class Inbox:
     """The iterator behind `completions`: at most one event in hand, unsettled.
 
-    Events of another job than `job_id`, and events that `wants` refuses, are kept leased until `close`.
+    Events that `wants` refuses are kept leased until `close`.
     """
 
     def __init__(
         self,
         subscription: EventSubscription,
-        job_id: str | None = None,
         timeout_seconds: float | None = None,
         *,
         wants: Callable[[Event], bool] = lambda _event: True,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._subscription, self._job_id, self._wants = subscription, job_id, wants
+        self._subscription, self._wants = subscription, wants
         self._monotonic, self._sleep = monotonic, sleep
         self._deadline = float("inf") if timeout_seconds is None else monotonic() + timeout_seconds
         self._in_hand: tuple[str, str] | None = None
@@ -187,8 +186,7 @@ class Inbox:
 
     def _take(self, received: "ReceivedMessage") -> Event | None:
         event = event_in(received)
-        is_wanted = event is not None and self._job_id in (None, event.job.job_id) and self._wants(event)
-        if event is not None and not is_wanted:
+        if event is not None and not self._wants(event):
             self._others.append(received.ack_id)
             return None
         if event is None or event.event_id in self._handled:

@@ -73,7 +73,7 @@ def test_the_event_in_hand_is_given_back_when_it_is_closed_and_nothing_is_read_a
 
 def test_events_of_other_jobs_are_held_until_it_is_closed_and_never_acked() -> None:
     subscriber = ScriptedSubscriber(failed_event("e1", job_id="other"), failed_event("e2"))
-    events = reading(subscriber, job_id="vod-1")
+    events = reading(subscriber, wants=lambda event: event.job.job_id == "vod-1")
 
     event = next(events)
     held = list(subscriber.given_back)

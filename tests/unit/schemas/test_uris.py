@@ -10,6 +10,11 @@ def test_an_address_is_taken_apart_and_put_together_again() -> None:
     assert str(uri) == "gs://my-bucket/a folder/ä#1?.mp3"
 
 
+@pytest.mark.parametrize("bucket", ["abc", "a" * 63, ".".join(["a" * 55] * 3), "a_b", "1.2.example.com"])
+def test_a_bucket_s_name_has_up_to_63_characters_between_its_dots(bucket: str) -> None:
+    assert GcsUri.parse(f"gs://{bucket}/x").bucket == bucket
+
+
 def test_a_bucket_root_is_a_prefix() -> None:
     assert str(GcsUri.parse_prefix("gs://my-bucket/").child("x.csv")) == "gs://my-bucket/x.csv"
 
@@ -29,6 +34,8 @@ def test_a_bucket_root_is_a_prefix() -> None:
         "gs://a..b/x",
         "gs://My-Bucket/x",
         "gs://ab/x",
+        f"gs://{'a' * 64}/x",
+        f"gs://a.{'b' * 64}/x",
         "gs://my-bucket/../x",
         "gs://my-bucket/a/./x",
         "gs://my-bucket/a\nb",

@@ -26,7 +26,6 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
-import tenacity
 
 from worker.errors import (
     DeepgramAuthError,
@@ -167,55 +166,41 @@ class Tries:
 
     async def run(self, call: Callable[[], Awaitable[T]]) -> T:
         """Return what `call` returns in the end. Raises the `error` of its last `TryFailed`, with `wasted_requests`."""
-        tries = tenacity.AsyncRetrying(
-            sleep=self._clock.sleep,
-            stop=tenacity.stop_after_attempt(self._policy.tries),
-            wait=self._wait_seconds,
-            retry=tenacity.retry_if_exception(self._is_repeated),
-            before_sleep=self._report,
-            reraise=True,
-        )
-        try:
-            return await tries(self._counted, call)
-        except TryFailed as failed:
-            error, cause = failed.error, failed.__cause__
-        error.wasted_requests = self.wasted
-        raise error from cause
+        attempt = 1
+        while True:
+            try:
+                return await call()
+            except TryFailed as failed:
+                self.wasted += failed.was_wasted
+                if attempt >= self._policy.tries or not self._is_repeated(failed):
+                    failed.error.wasted_requests = self.wasted
+                    raise failed.error from failed.__cause__
+                wait_seconds = self._wait_seconds(failed, attempt)
+                DEEPGRAM_RETRIES.add()
+                _log.warning(
+                    "deepgram.retry",
+                    job_id=self._job_id,
+                    attempt=attempt,
+                    reason=str(failed),
+                    wait_seconds=round(wait_seconds, 3),
+                    wasted_requests=self.wasted,
+                )
+            await self._clock.sleep(wait_seconds)
+            attempt += 1
 
-    async def _counted(self, call: Callable[[], Awaitable[T]]) -> T:
-        try:
-            return await call()
-        except TryFailed as failed:
-            self.wasted += failed.was_wasted
-            raise
-
-    def _is_repeated(self, failed: BaseException) -> bool:
+    def _is_repeated(self, failed: TryFailed) -> bool:
         return (
-            isinstance(failed, TryFailed)
-            and failed.is_worth_repeating
+            failed.is_worth_repeating
             and self._may_repeat()
             and not (failed.was_wasted and self.wasted > self._policy.wasted_repeats)
             and (failed.retry_after_seconds or 0) <= self._policy.longest_wait_seconds
         )
 
-    def _wait_seconds(self, state: tenacity.RetryCallState) -> float:
-        failed = state.outcome.exception() if state.outcome else None
-        if isinstance(failed, TryFailed) and failed.retry_after_seconds is not None:
+    def _wait_seconds(self, failed: TryFailed, attempt: int) -> float:
+        if failed.retry_after_seconds is not None:
             return failed.retry_after_seconds + self._rng.uniform(0, self._policy.first_wait_seconds)
-        bound = self._policy.first_wait_seconds * 2 ** (state.attempt_number - 1)
+        bound = self._policy.first_wait_seconds * 2 ** (attempt - 1)
         return self._rng.uniform(0, min(bound, self._policy.longest_wait_seconds))
-
-    def _report(self, state: tenacity.RetryCallState) -> None:
-        failed = state.outcome.exception() if state.outcome else None
-        DEEPGRAM_RETRIES.add()
-        _log.warning(
-            "deepgram.retry",
-            job_id=self._job_id,
-            attempt=state.attempt_number,
-            reason=str(failed),
-            wait_seconds=round(state.upcoming_sleep, 3),
-            wasted_requests=self.wasted,
-        )
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:

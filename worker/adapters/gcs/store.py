@@ -8,9 +8,10 @@ For the operator. Credentials are Google's application default ones. The worker'
 No bucket needs versioning, and none may have a retention policy: artefacts and state are overwritten. With
 `STORAGE_EMULATOR_HOST` set the same client talks to that server, without credentials.
 
-Every request has a timeout and is retried here and nowhere else: 408, 429, 5xx and broken connections, with random
-exponential waits. Calls run in threads of the store's own, of three kinds: for downloads, for claims (`for_claims`) and
-for everything else, so that a heartbeat waits neither behind audio nor behind checkpoints and artefacts.
+Every request has a timeout and is retried here and nowhere else: 408, 410 (an upload's session is lost), 429, 5xx and
+broken connections, with random exponential waits. Calls run in threads of the store's own, of three kinds: for
+downloads, for claims (`for_claims`) and for everything else, so that a heartbeat waits neither behind audio nor behind
+checkpoints and artefacts.
 """
 
 import asyncio
@@ -360,7 +361,7 @@ def is_transient(error: BaseException) -> bool:
     """Return True if the same request may succeed a moment later."""
     match error:
         case google_errors.GoogleAPICallError():
-            return error.code is None or error.code in {408, 429} or error.code >= 500  # noqa: PLR2004 - HTTP's numbers
+            return error.code is None or error.code in {408, 410, 429} or error.code >= 500  # noqa: PLR2004 - HTTP's numbers
         case auth_errors.GoogleAuthError():
             return bool(error.retryable)
         case _:

@@ -115,22 +115,18 @@ class Cost:
 def price_book() -> PriceBook:
     """Return the price table that ships with this version of the worker."""
     table = tomllib.loads((files(__package__) / "price_book.toml").read_text())
+
+    def of_deepgram(price: str) -> dict[str, float]:
+        return {model: row[price] for model, row in table["deepgram"].items() if price in row}
+
     return PriceBook(
         version=table["version"],
         gpu_usd_per_second=table["gpu"]["usd_per_second"],
         vcpu_usd_per_second=table["vcpu"]["usd_per_second"],
         gib_usd_per_second=table["memory"]["usd_per_gib_second"],
-        deepgram_usd_per_minute={model: row["usd_per_minute"] for model, row in table["deepgram"].items()},
-        deepgram_multilingual_usd_per_minute={
-            model: row["usd_per_minute_multilingual"]
-            for model, row in table["deepgram"].items()
-            if "usd_per_minute_multilingual" in row
-        },
-        deepgram_keyterm_usd_per_minute={
-            model: row["usd_per_minute_keyterms"]
-            for model, row in table["deepgram"].items()
-            if "usd_per_minute_keyterms" in row
-        },
+        deepgram_usd_per_minute=of_deepgram("usd_per_minute"),
+        deepgram_multilingual_usd_per_minute=of_deepgram("usd_per_minute_multilingual"),
+        deepgram_keyterm_usd_per_minute=of_deepgram("usd_per_minute_keyterms"),
     )
 
 

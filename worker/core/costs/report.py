@@ -87,12 +87,8 @@ class CostReport:
         return sum(self.days.values(), Period())
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Ending:
-    """End of a job's run."""
-
-    cost: CostEvent
-    terminal: CompletedEvent | FailedEvent | None
+_Ending = tuple[CostEvent, CompletedEvent | FailedEvent | None]
+"""End of a job's run: its cost, and its terminal event where that is known."""
 
 
 def report(events: Iterable[Event], since: datetime) -> CostReport:
@@ -102,10 +98,9 @@ def report(events: Iterable[Event], since: datetime) -> CostReport:
     failed runs before it. Duplicates of an event count once.
     """
     days: dict[date, Period] = defaultdict(Period)
-    for ending in _endings(events):
-        if ending.cost.occurred_at >= since:
-            day = ending.cost.occurred_at.date()
-            days[day] += _period_of(ending)
+    for cost, terminal in _endings(events):
+        if cost.occurred_at >= since:
+            days[cost.occurred_at.date()] += _period_of(cost, terminal)
     return CostReport(days=dict(sorted(days.items())))
 
 
@@ -141,7 +136,7 @@ def _endings(events: Iterable[Event]) -> Iterable[_Ending]:
                 pass
     for of_job in costs.values():
         for cost in _counted(of_job):
-            yield _Ending(cost=cost, terminal=terminals.get((cost.job.job_id, cost.run, cost.outcome)))
+            yield cost, terminals.get((cost.job.job_id, cost.run, cost.outcome))
 
 
 def _counted(costs: Sequence[CostEvent]) -> Iterable[CostEvent]:
@@ -161,8 +156,7 @@ def _rank(cost: CostEvent) -> tuple[bool, int, float]:
     return cost.usd_total > 0 or cost.audio_seconds > 0, cost.run, cost.audio_seconds
 
 
-def _period_of(ending: _Ending) -> Period:
-    cost, terminal = ending.cost, ending.terminal
+def _period_of(cost: CostEvent, terminal: CompletedEvent | FailedEvent | None) -> Period:
     told = terminal.transcription_metadata if terminal else None
     chunks = (told.chunks_total or 0) if told else 0
     baseline_per_second = cost.baseline.usd / cost.audio_seconds if cost.audio_seconds else 0.0

@@ -21,6 +21,7 @@ _LEAST_WORD_MS = 20
 _LONGEST_WORD_MS = 1000
 _PER_LETTER_MS = 100
 _PER_DIGIT_MS = 500  # a digit may be a word of its own when spoken
+_LONGEST_MS = 60_000  # as long as a paragraph may be
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,7 +164,7 @@ def _whole(ms: float, first: int, last: int) -> int:
 
 def _longest_ms(text: str) -> int:
     digits = 0 if text.isalpha() else sum(char.isdigit() for char in text)
-    return _LONGEST_WORD_MS + _PER_LETTER_MS * (len(text) - digits) + _PER_DIGIT_MS * digits
+    return min(_LONGEST_WORD_MS + _PER_LETTER_MS * (len(text) - digits) + _PER_DIGIT_MS * digits, _LONGEST_MS)
 
 
 def _join_punctuation(words: Sequence[_Timed]) -> list[_Timed]:

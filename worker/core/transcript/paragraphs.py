@@ -66,7 +66,7 @@ class Paragraph:
 def paragraphs_of(words: Sequence[Word]) -> tuple[Paragraph, ...]:
     """Split a timeline (see `merging.merge`) into paragraphs that contain every word once, in order.
 
-    No paragraph is longer than 60 s, unless a single word is, or contains a pause of 0.8 s.
+    No paragraph is longer than 60 s, like each word of a timeline, or contains a pause of 0.8 s.
     """
     return tuple(_paragraphs(_sentences(words)))
 

@@ -1,6 +1,7 @@
 from dataclasses import replace
 from itertools import groupby, pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -128,6 +129,13 @@ def test_a_long_number_may_take_its_time() -> None:
     spoken = window(0, 30, Word("1,234,567", 1, 5, 1))
 
     assert merge([spoken])[0].end_seconds == 5
+
+
+@pytest.mark.parametrize("text", ["x" * 1000, "1" * 200])
+def test_no_word_is_longer_than_a_paragraph_may_be(text: str) -> None:
+    (word,) = merge([window(0, 600, Word(text, 1, 600, 1))])
+
+    assert (word.start_seconds, word.end_seconds) == (1, 61)
 
 
 def test_a_confidence_that_is_no_number_counts_as_none() -> None:
