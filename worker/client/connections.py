@@ -73,7 +73,7 @@ class EventSubscription:
     def __init__(self, subscriber: "SubscriberClient", path: str, *, exclusive: bool = False) -> None:
         self.path, self.exclusive = path, exclusive
         self._subscriber = subscriber
-        self._last_pull_failed = False
+        self._last_pull_failed = self._is_stopped = False
 
     def pull(self, most: int, seconds: float) -> "Sequence[ReceivedMessage] | None":
         """Return the next messages, none after a failure that passes, or None when none came in time."""
@@ -90,6 +90,10 @@ class EventSubscription:
             if not had_failed:  # an outage is one line, however long it lasts
                 log.warning("pull from %s failed, trying again: %s", self.path, exc)
             return ()
+        except (exceptions.Cancelled, ValueError):  # the channel was closed, during the call or before it
+            if self._is_stopped:
+                return None
+            raise
 
     def ack(self, ack_ids: Sequence[str]) -> None:
         """Settle messages for good."""
@@ -99,8 +103,13 @@ class EventSubscription:
         """Give messages back, to be delivered again at once."""
         self._settle(self._subscriber.modify_ack_deadline, ack_ids, ack_deadline_seconds=0)
 
+    def stop(self) -> None:
+        """Expect that the connection may close, for example during the pull of another thread."""
+        self._is_stopped = True
+
     def close(self) -> None:
-        """Close the client's connection, which ends a pull in flight."""
+        """Stop, and close the client's connection, which ends a pull in flight."""
+        self.stop()
         self._subscriber.transport.close()  # type: ignore[no-untyped-call]
 
     def _settle(self, call: Callable[..., None], ack_ids: Sequence[str], **options: Any) -> None:
@@ -174,6 +183,7 @@ class Inbox:
         self._others.clear()
         self._in_hand = None
         self._deadline = float("-inf")
+        self._subscription.stop()
 
     def _pull(self, seconds: float) -> "Sequence[ReceivedMessage]":
         # One at a time: an event that waited here for the one before it would use up its lease.

@@ -153,23 +153,12 @@ class EventReader:
             session.opened.set_result(subscription)
             pause = FIRST_PAUSE_SECONDS
             while not session.idle.is_set():
-                received = self._pull(subscription, session)
+                received = subscription.pull(PULLED_AT_ONCE, PULL_SECONDS)
                 if received is None or self._hand_out(subscription, received):
                     pause = FIRST_PAUSE_SECONDS
                 else:
                     session.idle.wait(pause)
                     pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-
-    @staticmethod
-    def _pull(subscription: EventSubscription, session: _Session) -> "Sequence[ReceivedMessage] | None":
-        from google.api_core import exceptions  # noqa: PLC0415 - see the module's imports
-
-        try:
-            return subscription.pull(PULLED_AT_ONCE, PULL_SECONDS)
-        except (exceptions.Cancelled, ValueError):  # the channel was closed, during the call or before it
-            if session.idle.is_set():
-                return None
-            raise
 
     def _hand_out(self, subscription: EventSubscription, received: "Sequence[ReceivedMessage]") -> bool:
         """Settle the messages, then resolve the calls whose jobs have ended. Returns False when there was none."""

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 from google.api_core import exceptions
+from google.pubsub_v1 import PullResponse
 
 from tests.support.jobs.messages import failed_event, progress_event
 from tests.support.queues.scripted_subscriber import ScriptedSubscriber
@@ -131,6 +132,23 @@ def test_a_missing_subscription_raises_to_the_caller() -> None:
 
     with pytest.raises(exceptions.NotFound):
         next(reading(subscriber))
+
+
+@pytest.mark.parametrize("error", [exceptions.Cancelled("x"), ValueError("Cannot invoke RPC on closed channel!")])
+def test_a_pull_that_the_end_of_the_block_cuts_off_ends_the_iteration_of_another_thread(error: Exception) -> None:
+    class Closing(ScriptedSubscriber):
+        def pull(self, *, request: dict[str, Any], retry: None, timeout: float) -> PullResponse:
+            events.close()
+            return super().pull(request=request, retry=retry, timeout=timeout)
+
+    events = reading(Closing(error), timeout_seconds=None)
+
+    assert list(events) == []
+
+
+def test_a_client_that_is_closed_while_events_are_read_raises_to_the_caller() -> None:
+    with pytest.raises(exceptions.Cancelled):
+        next(reading(ScriptedSubscriber(exceptions.Cancelled("x"))))
 
 
 def test_empty_answers_do_not_spin() -> None:
