@@ -38,12 +38,15 @@ def watch(job_id: str | None = None) -> None:
             except DeadlineExceeded:  # nothing came
                 continue
             for received in answer.received_messages:
-                event = json.loads(received.message.data)
-                if event["event_id"] not in seen:  # Pub/Sub delivers at least once
-                    seen.add(event["event_id"])
-                    print(json.dumps(event), flush=True)
+                is_end = False
+                if "event_type" in received.message.attributes:  # others are not the worker's
+                    event = json.loads(received.message.data)
+                    if event["event_id"] not in seen:  # Pub/Sub delivers at least once
+                        seen.add(event["event_id"])
+                        print(json.dumps(event), flush=True)
+                    is_end = event["job"]["job_id"] == job_id and event["event_type"] in ENDED
                 subscriber.acknowledge(subscription=path, ack_ids=[received.ack_id])
-                if event["job"]["job_id"] == job_id and event["event_type"] in ENDED:
+                if is_end:
                     return
 
 

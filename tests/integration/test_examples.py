@@ -12,11 +12,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from google import pubsub_v1
 
 from schemas.events import Event
 from schemas.job import TranscriptionJob
 from tests.support.jobs.scripted_worker import CONTENT, completed, failed, scripted_worker
-from worker.embedded.local_cloud import LocalCloud, local_cloud
+from worker.embedded.local_cloud import COMPLETION_TOPIC, PROJECT, LocalCloud, local_cloud
 
 ROOT = Path(__file__).parents[2]
 PYTHON = os.environ.get("PIPELINE_PYTHON", sys.executable)
@@ -103,6 +104,8 @@ def test_the_drop_in_raises_when_no_worker_answers(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("cloud")
 def test_plain_pubsub_submits_and_watches_to_the_end(answering: Callable[..., "Future[TranscriptionJob]"]) -> None:
     submitted = run_example("plain_pubsub.py", "submit", "gs://local-audio/1.mp3", "2301")
+    with pubsub_v1.PublisherClient() as publisher:
+        publisher.publish(topic=f"projects/{PROJECT}/topics/{COMPLETION_TOPIC}", messages=[{"data": b"no event"}])
     job = answering(failed).result(timeout=30)
     watched = run_example("plain_pubsub.py", "watch", job.job_id)
 

@@ -70,7 +70,8 @@ def _text(value: object) -> object:
         return str(value)
     if not isinstance(value, str):
         return value
-    return value.strip().encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = value.strip()
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _name(value: object) -> object:
@@ -99,16 +100,15 @@ class _Part(BaseModel):
         """Take null, NaN and infinity for a field, or an item of a list, that was left out."""
         if not isinstance(values, dict):
             return values
-        fields = {name: value for name, value in values.items() if not _says_nothing(value)}
-        return {name: _without_nulls(value) if isinstance(value, list) else value for name, value in fields.items()}
+        return {name: _without_nulls(value) for name, value in values.items() if not _says_nothing(value)}
 
 
 def _says_nothing(value: object) -> bool:
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
-def _without_nulls(items: list[Any]) -> list[Any]:
-    return [item for item in items if item is not None]
+def _without_nulls(value: object) -> object:
+    return [item for item in value if item is not None] if isinstance(value, list) else value
 
 
 class _Word(_Part):
