@@ -33,6 +33,7 @@ from worker.errors import MessageRefused, QueueNotFound, QueueServiceError, Subs
 from worker.ports import Delivery, SubscriptionFacts
 
 AnswerT = TypeVar("AnswerT")
+TransportT = TypeVar("TransportT")
 
 PUBLISH, CONSUME = "pubsub.topics.publish", "pubsub.subscriptions.consume"
 """The permissions that the worker needs on its topics and its subscription, beside reading their configuration."""
@@ -109,8 +110,12 @@ async def open_pubsub(
     `google.auth.exceptions.DefaultCredentialsError` where there are no credentials.
     """
     async with AsyncExitStack() as stack:
-        subscriber = await stack.enter_async_context(_subscriber(emulator_host))
-        publisher = await stack.enter_async_context(_publisher(emulator_host))
+        subscriber = await stack.enter_async_context(
+            SubscriberAsyncClient(transport=_transport(SubscriberGrpcAsyncIOTransport, emulator_host))
+        )
+        publisher = await stack.enter_async_context(
+            PublisherAsyncClient(transport=_transport(PublisherGrpcAsyncIOTransport, emulator_host))
+        )
         yield PubSub(project_id, subscriber, publisher, timeouts or CallTimeouts())
 
 
@@ -194,12 +199,12 @@ class PubSubTopic:
         try:
             await self._client.get_topic(types.GetTopicRequest(topic=self._path), **self._calls.once)
             if await self._calls.lacks(PUBLISH, self._client.test_iam_permissions):
-                raise QueueServiceError("publish to", self._path, f"{PUBLISH} is not granted", refused=True)
+                raise QueueServiceError(_PUBLISH, self._path, f"{PUBLISH} is not granted", refused=True)
             await self._client.publish(types.PublishRequest(topic=self._path), **self._calls.once)
         except vendor.InvalidArgument:
             return
         except vendor.GoogleAPICallError as exc:
-            raise self._calls.translated("publish to", exc) from exc
+            raise self._calls.translated(_PUBLISH, exc) from exc
 
     async def publish(self, data: bytes, attributes: Mapping[str, str], ordering_key: str = "") -> str:
         """Return the message id once the service confirmed it; retried, so a duplicate is possible.
@@ -296,20 +301,11 @@ def _verdicts(exc: vendor.GoogleAPICallError) -> dict[str, str]:
     return {key: value for key, value in facts.items() if value.startswith((_TRY_AGAIN, _FOR_GOOD))}
 
 
-def _subscriber(emulator_host: str | None) -> SubscriberAsyncClient:
+def _transport(kind: Callable[..., TransportT], emulator_host: str | None) -> TransportT | str:
+    """Return a transport to an emulator, or the name of the client's own."""
     if not emulator_host:
-        return SubscriberAsyncClient()
-    return SubscriberAsyncClient(transport=SubscriberGrpcAsyncIOTransport(channel=_insecure(emulator_host)))
-
-
-def _publisher(emulator_host: str | None) -> PublisherAsyncClient:
-    if not emulator_host:
-        return PublisherAsyncClient()
-    return PublisherAsyncClient(transport=PublisherGrpcAsyncIOTransport(channel=_insecure(emulator_host)))
-
-
-def _insecure(target: str) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        return "grpc_asyncio"
+    return kind(channel=grpc.aio.insecure_channel(emulator_host, options=_CHANNEL_OPTIONS))
 
 
 def _path(project_id: str, collection: str, name: str) -> str:
