@@ -52,7 +52,7 @@ class GcsUri:
         if match is None:
             raise ValueError(f"must have the form {form}")
         bucket, name = match.groups()
-        if not _BUCKET.fullmatch(bucket) or not all(0 < len(part) <= MAX_BUCKET_PART for part in bucket.split(".")):
+        if not is_bucket(bucket):
             raise ValueError(
                 "must name a bucket of 3 to 63 characters (222 with dots, 63 between them) of a-z 0-9 . _ - that a "
                 "letter or digit encloses"
@@ -69,6 +69,12 @@ class GcsUri:
 
     def __str__(self) -> str:
         return f"gs://{self.bucket}/{self.name}"
+
+
+def is_bucket(name: str) -> bool:
+    """Return True for what can be the name of a bucket."""
+    parts = name.split(".")
+    return bool(_BUCKET.fullmatch(name)) and all(0 < len(part) <= MAX_BUCKET_PART for part in parts)
 
 
 def _check_name(name: str, limit_bytes: int) -> None:

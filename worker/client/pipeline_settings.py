@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from schemas.uris import is_bucket
+
 AUDIO_FOLDER, TRANSCRIPTS_FOLDER = "Audio", "Transcripts"
 PIPELINE_FOLDER = Path("output") / "Raw" / TRANSCRIPTS_FOLDER
 EMULATORS = ("PUBSUB_EMULATOR_HOST", "STORAGE_EMULATOR_HOST")
 CONNECT_SECONDS = 1.0
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9._~%+-]{2,254}")
 
 
@@ -90,7 +91,7 @@ def _required(environment: Mapping[str, str], variable: str, meaning: str) -> st
 
 def _bucket(environment: Mapping[str, str]) -> str:
     name = _required(environment, "AUDIO_BUCKET", "the bucket from which the worker reads audio, such as my-audio")
-    if not _BUCKET.fullmatch(name):
+    if not is_bucket(name):
         raise PipelineMisconfigured(
             f"AUDIO_BUCKET must be a bucket's name, such as my-audio, without gs:// (got {name!r})"
         )
