@@ -111,9 +111,9 @@ class EventReader:
         end.add_done_callback(self._forget)
         try:
             session.opened.result()
-        finally:
-            if session.opened.exception() is not None:
-                end.cancel()
+        except BaseException:  # Ctrl-C too: a reader that still waits would keep the process alive
+            end.cancel()
+            raise
         return end
 
     def _start(self) -> _Session:

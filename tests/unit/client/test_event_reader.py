@@ -3,23 +3,26 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from google.pubsub_v1 import PubsubMessage, PullResponse, ReceivedMessage
 
-from schemas.events import Event, encode
+from schemas.events import Event as JobEvent
+from schemas.events import encode
 from tests.support.jobs.messages import failed_event, progress_event
 from tests.support.queues.scripted_subscriber import ScriptedSubscriber
+from worker.client import event_reader
 from worker.client.connections import EventSubscription
-from worker.client.event_reader import AwaitedJob, EventReader, JobEnd
+from worker.client.event_reader import AwaitedJob, EventReader, JobEnd, _Session
 
 
 class Batches(ScriptedSubscriber):
     """Answers every pull with all of the events, until its connection is closed."""
 
-    def __init__(self, *events: Event) -> None:
+    def __init__(self, *events: JobEvent) -> None:
         super().__init__()
         self._events = events
         self.transport = SimpleNamespace(close=lambda: None)
@@ -71,3 +74,33 @@ def test_an_error_while_opening_the_subscription_reaches_the_call() -> None:
 
     with pytest.raises(PermissionError):
         EventReader(opened, stale_seconds=600).end_of(AwaitedJob(job_id="vod-1"))
+
+
+class InterruptedOnce(Future[EventSubscription]):
+    """Ctrl-C comes while the first caller waits."""
+
+    interrupts = 1
+
+    def result(self, timeout: float | None = None) -> EventSubscription:
+        self.interrupts -= 1
+        if not self.interrupts:
+            raise KeyboardInterrupt
+        return super().result(timeout)
+
+
+def test_ctrl_c_while_the_subscription_opens_leaves_no_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = _Session(opened=InterruptedOnce())
+    monkeypatch.setattr(event_reader, "_Session", lambda: session)
+    may_open, closed = Event(), Event()
+
+    @contextmanager
+    def opened() -> Iterator[EventSubscription]:
+        may_open.wait(10)
+        yield EventSubscription(Batches(), "projects/p/subscriptions/s")  # type: ignore[arg-type]
+        closed.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        EventReader(opened, stale_seconds=600).end_of(AwaitedJob(job_id="vod-1"))
+    may_open.set()
+
+    assert closed.wait(10)
