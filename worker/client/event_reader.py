@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -109,11 +109,10 @@ class EventReader:
             self._waiting.append((job, end))
             session = self._session or self._start()
         end.add_done_callback(self._forget)
-        try:
+        with ExitStack() as undo:
+            undo.callback(end.cancel)  # at Ctrl-C too: a reader that still waits would keep the process alive
             session.opened.result()
-        except BaseException:  # Ctrl-C too: a reader that still waits would keep the process alive
-            end.cancel()
-            raise
+            undo.pop_all()
         return end
 
     def _start(self) -> _Session:

@@ -35,7 +35,7 @@ class PipelineSettings:
     """None: the process makes one while calls wait."""
     timeout_seconds: float
     usual_timeout_seconds: float
-    """That of calls without one of their own: for so long other processes may await an event."""
+    """The timeout of calls without their own: other processes may await an event as long."""
 
     @classmethod
     def read(

@@ -60,7 +60,7 @@ def test_memory_for_duplicates_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     assert event_ids == ["e1", "e2", "e3", "e1"]
 
 
-def test_the_event_in_hand_is_given_back_when_it_is_closed_and_nothing_is_read_after_that() -> None:
+def test_closing_it_returns_the_event_in_hand_and_reads_nothing_after_that() -> None:
     subscriber = ScriptedSubscriber(failed_event("e1"), failed_event("e1"))
     events = reading(subscriber, timeout_seconds=None)
 
