@@ -50,7 +50,7 @@ class OutputWriter:
 
     def bucket_of(self, job: TranscriptionJob) -> str:
         """Return the bucket of the job's artefacts."""
-        return output_prefix(job, self._output_bucket).bucket
+        return job.output_prefix(self._output_bucket).bucket
 
     def violations(self, job: TranscriptionJob) -> tuple[str, ...]:
         """Empty where the job's output may be written, else what is wrong with it."""
