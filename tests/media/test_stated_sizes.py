@@ -110,6 +110,16 @@ async def test_a_wav_of_nothing_is_refused_by_what_its_header_states(
         await decoder.probe(path)
 
 
+@pytest.mark.parametrize("name", ["s.aiff", "s.caf", "s.w64"])
+async def test_a_header_of_no_samples_before_many_is_named(
+    media: MediaKit, talk: Pcm, decoder: FfmpegDecoder, name: str
+) -> None:
+    path = _stating(media, talk, name, 0)
+
+    with pytest.raises(AudioUndecodable, match="states that it holds no samples, although 960"):
+        await decoder.probe(path)
+
+
 # --- FLAC and Ogg -----------------------------------------------------------------------------------------------------
 
 APE = b"APETAGEX" + struct.pack("<IIII", 2000, 32, 0, 0) + bytes(8)

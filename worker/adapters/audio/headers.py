@@ -21,6 +21,8 @@ _PCM = 1
 _FORMAT = struct.Struct("<HHIIHH")
 _CODECS = {8: "pcm_u8", 16: "pcm_s16le", 24: "pcm_s24le", 32: "pcm_s32le"}
 """Names of ffmpeg, by the bits of a sample."""
+_AIFF_OFFSETS_BYTES = 8
+"""Two numbers before the samples of an AIFF, which count among them."""
 _SLACK_BYTES = 64
 """Behind the samples, of padding that is worth no other reading."""
 
@@ -104,12 +106,15 @@ class SamplesSize:
         return int.from_bytes(self.wav_format[2:4], "little")
 
     def check(self) -> None:
-        """Raise `AudioUndecodable` for a WAV of no channels, or of a rate or width of 0."""
+        """Raise `AudioUndecodable` for a header that ffmpeg refuses without naming the cause."""
         if len(self.wav_format) == _FORMAT.size:
             tag, channels, rate_hz, _, _, bits = _FORMAT.unpack(self.wav_format)
             if not channels or not rate_hz or (tag == _PCM and not bits):
                 stated = f"{channels} channels of {rate_hz} Hz and {bits} bits"
                 raise AudioUndecodable(f"its WAV header states {stated}, of which none can be 0")
+        elif self.stated_bytes <= _AIFF_OFFSETS_BYTES and self.is_less:
+            there = f"{self.there_bytes} bytes follow"
+            raise AudioUndecodable(f"its header states that it holds no samples, although {there}: write it anew")
 
 
 def wav_facts(path: Path) -> AudioFacts | None:
