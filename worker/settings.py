@@ -19,6 +19,7 @@ from schemas.codes import Method
 _QUOTES = "'\""
 _BUCKET = re.compile(r"[a-z0-9._-]*")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
+_URL = re.compile(r"https?://[^/\s]")
 _FOREIGN = frozenset({"TMPDIR", "DEEPGRAM_HOST"})
 """Variables of other programs that resemble settings of ours."""
 _SECRETS = frozenset({"DEEPGRAM_API_KEY"})
@@ -72,13 +73,26 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def _url(value: object) -> object:
+    if isinstance(value, str) and not _URL.match(value):
+        raise ValueError("must be a URL that begins with http:// or https://")
+    return value
+
+
+def _target(value: object) -> object:
+    if isinstance(value, str) and "://" in value:
+        raise ValueError(f"must be host:port without a scheme; write {value.partition('://')[2].rstrip('/')}")
+    return value
+
+
 Languages = Annotated[frozenset[str], BeforeValidator(_languages)]
+Url = Annotated[str, BeforeValidator(_url)]
 
 
 class Group(BaseModel):
     """Settings that are used together."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -106,8 +120,10 @@ class CloudSettings(Group):
     )
     output_bucket: BucketName = Field("", description="bucket of the artefacts where a job names no output_uri_prefix")
     state_bucket: BucketName = Field("", description="bucket of claims, checkpoints and result markers")
-    pubsub_emulator_host: str | None = Field(None, description="host:port of a development server instead of Pub/Sub")
-    storage_emulator_host: str | None = Field(None, description="URL of a development server instead of Cloud Storage")
+    pubsub_emulator_host: Annotated[str, BeforeValidator(_target)] | None = Field(
+        None, description="host:port of a development server instead of Pub/Sub"
+    )
+    storage_emulator_host: Url | None = Field(None, description="URL of a development server instead of Cloud Storage")
     input_buckets: BucketNames = Field(frozenset(), description="buckets jobs may read, comma-separated; empty: any")
     output_buckets: BucketNames = Field(
         frozenset(), description="buckets jobs may write, comma-separated; empty: only OUTPUT_BUCKET"
@@ -159,7 +175,7 @@ class EngineSettings(Group):
     deepgram_model: str = Field("nova-3", description="Deepgram model of the fallback")
     # All that four job slots with two chunks each can ask for; ten such workers stay below a project's limit of 100.
     deepgram_max_requests: int = Field(8, ge=1, le=100, description="requests to Deepgram at once, of one worker")
-    deepgram_base_url: str | None = Field(None, description="another address than Deepgram's, such as a stand-in's")
+    deepgram_base_url: Url | None = Field(None, description="another address than Deepgram's, such as a stand-in's")
     instance_vcpus: float = Field(4, gt=0, description="vCPUs of the instance that runs the worker")
     instance_memory_gib: float = Field(16, gt=0, description="memory of that instance")
 
@@ -279,7 +295,7 @@ def problems(error: ValidationError) -> list[str]:
     for each in error.errors():
         name = ".".join(str(part) for part in each["loc"][1:]).upper()
         value = "a secret" if name in _SECRETS else repr(each["input"])
-        found.append(f"{name}: {each['msg']} (got {value})")
+        found.append(f"{name}: {each['msg'].removeprefix('Value error, ')} (got {value})")
     return found
 
 

@@ -86,6 +86,34 @@ def test_a_bad_value_ends_the_command_with_its_name_and_itself(
     assert value in said
 
 
+@pytest.mark.parametrize("name", ["MAX_FILE_SIZE_GB", "INSTANCE_VCPUS", "CLAIM_TTL_SECONDS", "MAX_AUDIO_HOURS"])
+@pytest.mark.parametrize("value", ["inf", "-Infinity", "nan", "1e999"])
+def test_a_number_without_end_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        read_settings({name: value})
+
+    assert problems(refused.value) == [f"{name}: Input should be a finite number (got {value!r})"]
+
+
+@pytest.mark.parametrize("name", ["STORAGE_EMULATOR_HOST", "DEEPGRAM_BASE_URL"])
+@pytest.mark.parametrize("value", ["api.eu.deepgram.com", "localhost:4443", "https://", "ftp://host", "//host"])
+def test_an_address_that_is_no_url_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        read_settings({name: value})
+
+    assert problems(refused.value) == [f"{name}: must be a URL that begins with http:// or https:// (got {value!r})"]
+
+
+def test_a_url_where_host_and_port_are_wanted_is_refused_with_what_to_write() -> None:
+    with pytest.raises(ValidationError) as refused:
+        read_settings({"PUBSUB_EMULATOR_HOST": "http://localhost:8085/"})
+
+    (line,) = problems(refused.value)
+    assert line == (
+        "PUBSUB_EMULATOR_HOST: must be host:port without a scheme; write localhost:8085 (got 'http://localhost:8085/')"
+    )
+
+
 def test_all_bad_values_are_named_at_once() -> None:
     with pytest.raises(ValidationError) as refused:
         read_settings({"GPU_BATCH_SIZE": "0", "MAX_PARKED": "-1", "HEALTH_PORT": "x"})
