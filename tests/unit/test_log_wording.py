@@ -84,6 +84,13 @@ def test_the_first_form_whose_fields_are_there_is_taken() -> None:
     assert sentence({"event": "delivery.nacked", "count": 2, "error": None}) == "Gave 2 messages back to the queue"
 
 
+@pytest.mark.parametrize(
+    ("count", "told"), [(1, "Extended 1 lease"), (2, "Extended 2 leases"), (1200, "Extended 1,200 leases")]
+)
+def test_a_number_agrees_with_its_noun(count: int, told: str) -> None:
+    assert sentence({"event": "lease.extended", "leases": count}) == told
+
+
 def test_an_empty_field_counts_as_missing() -> None:
     assert sentence({"event": "health.changed", "status": "healthy", "reason": ""}) == "The worker is healthy"
 

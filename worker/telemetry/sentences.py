@@ -1,7 +1,8 @@
 """One sentence for each log event, for people: the `message` of a JSON line, and a row on a console.
 
-A template takes the fields of its event, bound ids among them. Where an event has several, the first one whose fields
-are all there is taken. A test holds the table to the events that the code logs, and each template to their fields.
+A template takes the fields of its event, bound ids among them; `{count:message}` is a number with its noun. Where an
+event has several templates, the first one whose fields are all there is taken. A test holds the table to the events
+that the code logs, and each template to their fields.
 """
 
 from collections.abc import Mapping
@@ -17,13 +18,13 @@ SENTENCES: Mapping[str, str | tuple[str, ...]] = {
     "adoption.refused": "Forwarded messages cannot be pulled, next look in {retry_in_seconds:.0f} s: {reason}",
     "adoption.resumed": "Forwarded messages can be pulled again",
     "artefact.not_looked_at": "{uri} could not be looked at and counts as there: {reason}",
-    "audio.downloaded": "Downloaded {bytes} bytes of {uri}",
+    "audio.downloaded": "Downloaded {bytes:byte} of {uri}",
     "audio.each_frame": "Decoding anew frame by frame from second {from_second:.1f}: the faster way was in doubt",
     "audio.other_tracks": "The audio track {taken} is silent and track {loud} is not",
     "audio.replaced": "{uri} was replaced during the download, and is read anew",
     "audio.several_threads": "Decoding anew in packets from second {from_second:.1f}: the faster way was in doubt",
     "audio.undivided": "Decoding in one piece from second {from_second:.1f}: its parts did not fit together",
-    "audio.unpacked": "Unpacked gzip data of {bytes} bytes",
+    "audio.unpacked": "Unpacked gzip data of {bytes:byte}",
     "backlog.unknown": "The backlog cannot be read ({hint}): {reason}",
     "budget.reserved": "Reserved ${usd:.4f} of the day's Deepgram budget, ${reserved_usd:.4f} in all",
     "check.done": "{check}: {detail}",
@@ -35,7 +36,7 @@ SENTENCES: Mapping[str, str | tuple[str, ...]] = {
     "chunk.doubtful": "Chunk {chunk} keeps a doubtful transcript, {code}: {reason}",
     "chunk.fallback": "Parakeet could not do chunk {chunk}, {code}: {reason}",
     "chunk.gap_left": "A gap of chunk {chunk} could not be mended by Deepgram, {code}: {reason}",
-    "chunk.gaps": "Chunk {chunk} had {found} gaps without words in speech: {mended} mended, {left} left",
+    "chunk.gaps": "Chunk {chunk} had {found:gap} without words in speech: {mended} mended, {left} left",
     "chunk.gaps_not_recognised": "The gaps of chunk {chunk} could not be recognised again, {code}: {reason}",
     "chunk.gates_failed": "The transcript of chunk {chunk} fails quality gates: {gates}",
     "chunk.kept_when_cancelled": "Chunk {chunk} was answered during the stop, and its checkpoint is written",
@@ -52,8 +53,8 @@ SENTENCES: Mapping[str, str | tuple[str, ...]] = {
     "claim.not_released": "The claim could not be released and becomes stale by itself: {reason}",
     "claim.taken_over": "Taken over from {taken_from}, whose claim had no heartbeat for {stood_still_seconds:.0f} s",
     "consumer.died": "A background task ended by an error, and the worker ends: {where}",
-    "consumer.stopped": "Every message is settled or given back, {left_behind} jobs left behind",
-    "consumer.stopping": "Stopping on {reason}, with {unsettled} messages in work",
+    "consumer.stopped": "Every message is settled or given back, {left_behind:job} left behind",
+    "consumer.stopping": "Stopping on {reason}, with {unsettled:message} in work",
     "dead_letter.ack_failed": "A dead letter could not be acknowledged and comes again: {reason}",
     "dead_letter.adopted": "Adopted a message that Pub/Sub gave up after {deliveries} deliveries",
     "dead_letter.extension_failed": "The leases of dead letters could not be extended: {reason}",
@@ -63,9 +64,9 @@ SENTENCES: Mapping[str, str | tuple[str, ...]] = {
     "deepgram.answered_when_cancelled": "Deepgram's answer came during the stop, and is kept",
     "deepgram.circuit_closed": "Deepgram answers again",
     "deepgram.circuit_opened": "Deepgram gets no requests for {pause_seconds:.0f} s: {reason}",
-    "deepgram.failed": "Deepgram failed after {wasted_requests} requests that may be billed, ${wasted_usd:.4f}",
+    "deepgram.failed": "Deepgram failed after {wasted_requests:request} that may be billed, ${wasted_usd:.4f}",
     "deepgram.keyterms_ignored": "Deepgram's model {model} takes no keyterms, and gets none",
-    "deepgram.keyterms_left_out": "Left out {count} keyterms, which are more than Deepgram takes",
+    "deepgram.keyterms_left_out": "Left out {count:keyterm} beyond those that Deepgram takes",
     "deepgram.keyterms_refused": "Deepgram refused a chunk because of its keyterms, so it is sent without: {reason}",
     "deepgram.retry": "Asking Deepgram again in {wait_seconds:.1f} s, attempt {attempt} failed: {reason}",
     "delivery.ack_failed": "The message could not be acknowledged and comes again: {reason}",
@@ -74,18 +75,18 @@ SENTENCES: Mapping[str, str | tuple[str, ...]] = {
     "delivery.deferred": "Goes back to the queue and counts no attempt: {reason}",
     "delivery.failed": "The attempt failed: {reason}",
     "delivery.nack_failed": "The message could not be given back and comes again when its lease ends: {reason}",
-    "delivery.nacked": ("{count} messages could not be given back: {error}", "Gave {count} messages back to the queue"),
+    "delivery.nacked": ("{count:message} could not be given back: {error}", "Gave {count:message} back to the queue"),
     "delivery.received": "Received message {message_id}, {age_seconds:.0f} s after it was published",
     "delivery.settled": "The message is settled after {seconds:.1f} s: {outcome}",
-    "delivery.surplus": "Gave {count} messages back, for which there was no slot any more",
+    "delivery.surplus": "Gave {count:message} back, for which there was no slot any more",
     "delivery.verdict_unrecorded": "The failure could not be recorded, and the message goes back: {reason}",
     "embedded_deepgram.started": "A stand-in for Deepgram serves on {url}, for development only",
     "embedded_gcs.started": "A stand-in for Cloud Storage serves on {url}, for development only",
     "embedded_pubsub.started": "A stand-in for Pub/Sub serves on {target}, in memory, for development only",
     "engine.calibration_of_another_model": "{file} is the calibration of another model and is not used",
     "engine.doubted": (
-        "Parakeet is in doubt and gets no jobs, {reason}",
-        "Parakeet is in doubt and gets no jobs, after {failures_in_a_row} failures in a row",
+        "Parakeet is in doubt and gets no jobs: {reason}",
+        "Parakeet is in doubt and gets no jobs, after {failures_in_a_row:failure} in a row",
     ),
     "engine.loaded": "Loaded the model in {load_seconds:.1f} s and warmed up in {warm_up_seconds:.1f} s, on {device}",
     "engine.loading": (
@@ -108,7 +109,7 @@ SENTENCES: Mapping[str, str | tuple[str, ...]] = {
     "fuse.closed": "The self-test passed, and jobs are pulled as before",
     "fuse.opened": "The self-test failed, and no jobs are pulled: {reason}",
     "fuse.testing": "{failures_in_a_row} jobs failed in a row, so the worker tests itself: {last_error}",
-    "gcs.retry": "Cloud Storage failed to {operation} {resource}, again in {wait_seconds:.1f} s: {reason}",
+    "gcs.retry": "Cloud Storage failed to {operation} {resource} and is asked again in {wait_seconds:.1f} s: {reason}",
     "gpu.none": "No GPU can be seen: {reason}",
     "gpu.unreadable": "The figures of GPU {gpu} cannot be read: {reason}",
     "health.changed": ("The worker is {status}: {reason}", "The worker is {status}"),
@@ -116,32 +117,32 @@ SENTENCES: Mapping[str, str | tuple[str, ...]] = {
     "intake.resumed": "Jobs are pulled again",
     "intake.stopped": "No jobs are pulled: {reason}",
     "job.concluded_before": "Ended before ({outcome}, run {run}); the same events are published again",
-    "job.cost": "Cost ${usd:.6f}, {savings_percent:.1f} % less than Deepgram alone",
+    "job.cost": "Cost ${usd:.6f}; saved against Deepgram alone: {savings_percent:.1f} %",
     "job.done": (
-        "Done by {method} in {seconds:.1f} s: {audio_seconds:.1f} s of audio, {speed:.0f}x, {words} words, ${usd:.4f}",
-        "Done by {method} in {seconds:.1f} s: {audio_seconds:.1f} s of audio, {speed:.0f}x, {words} words",
+        "Done by {method} in {seconds:.1f} s: {audio_seconds:.1f} s of audio, {speed:.0f}x, {words:word}, ${usd:.4f}",
+        "Done by {method} in {seconds:.1f} s: {audio_seconds:.1f} s of audio, {speed:.0f}x, {words:word}",
     ),
     "job.failed": "Failed, {code}: {reason}; {suggested_action}",
     "job.parked": "Waits: {reason}",
     "job.received": "Received, {queued_seconds:.0f} s after it was published: {uri}",
     "job.result_gone": "Run {run} ended, but artefacts are gone, so the job is done again: {missing}",
     "job.routed": "Goes to {method}: {reason}",
-    "job.unknown_fields": "The job has {count} fields that are unknown here and ignored: {fields}",
+    "job.unknown_fields": "Ignored {count:field} of the job that are unknown here: {fields}",
     "job.unparked": "Waits no longer",
-    "lease.extended": "Extended {leases} leases",
-    "lease.extension_failed": "{leases} leases could not be extended, which is tried again: {reason}",
+    "lease.extended": "Extended {leases:lease}",
+    "lease.extension_failed": "{leases:lease} could not be extended, which is tried again: {reason}",
     "lease.lost": "The lease of message {message_id} is lost: {reason}",
     "part.broken": "{part} does not work, {code}: {reason}",
     "part.mended": "{part} works again",
     "progress.dropped": "A progress event could not be published and is left out: {reason}",
     "pubsub.permission_untested": "Whether {permission} is granted on {resource} could not be tested: {reason}",
-    "pubsub.retry": "Pub/Sub failed to {operation} {resource}, again in {wait_seconds:.1f} s: {reason}",
+    "pubsub.retry": "Pub/Sub failed to {operation} {resource} and is asked again in {wait_seconds:.1f} s: {reason}",
     "pull.abandoned": "The last pull was given up; messages that it took come again when their leases end",
     "pull.failed": (
-        "Pulling failed, the {failures_in_a_row}. time in a row, again in {retry_in_seconds:.1f} s: {reason}",
+        "Pulling failed {failures_in_a_row:time} in a row and is tried again in {retry_in_seconds:.1f} s: {reason}",
         "Pulling failed: {reason}",
     ),
-    "pull.urgent_failed": "Pulling urgent jobs failed, again in {retry_in_seconds:.1f} s: {reason}",
+    "pull.urgent_failed": "Pulling urgent jobs failed and is tried again in {retry_in_seconds:.1f} s: {reason}",
     "state.unreadable": "{uri} is no {model} and is not used",
     "waste.not_kept": "What failed chunks cost could not be kept, and is missing in the job's bill: {reason}",
     "worker.no_gpu": "No GPU ({reason}): {consequence}",
@@ -167,5 +168,15 @@ def sentence(event: Mapping[str, object]) -> str:
     return plain(event.get("event", ""), MOST_CHARACTERS)
 
 
+class _Count(int):
+    """A number that is formatted with a noun: `{count:message}` is `1 message` or `2 messages`."""
+
+    def __format__(self, form: str) -> str:
+        is_noun = len(form) > 1 and form.isalpha()
+        return f"{int(self):,} {form}{'s' * (self != 1)}" if is_noun else super().__format__(form)
+
+
 def _in_words(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _Count(value)
     return ", ".join(str(part) for part in value) if isinstance(value, list | tuple | set | frozenset) else value
