@@ -4,6 +4,7 @@ For the operator. It speaks HTTP/1.1 without TLS or login: bind it to 127.0.0.1,
 """
 
 import asyncio
+import json
 import logging
 import socket
 import threading
@@ -23,14 +24,12 @@ from starlette.routing import BaseRoute
 from starlette.routing import Route as HttpRoute
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from worker.adapters.web.answers import JSON, HealthPortTaken, Route
+from worker.adapters.web.answers import JSON, Route, listen
 
 REQUEST_SECONDS = 5.0
-"""A connection whose first request has not arrived by then is closed."""
+"""A connection whose next request has not arrived whole by then is closed."""
 SHUTDOWN_SECONDS = 1
 """Grace for open connections; a worker has eight seconds after SIGTERM."""
-
-REFUSALS = {404: b'{"error": "there is no such page"}\n', 405: b'{"error": "only GET is answered here"}\n'}
 
 
 class HostedPages(Protocol):
@@ -57,7 +56,7 @@ class HealthServer:
         plain = [HttpRoute(path, _endpoint(route), methods=["GET"]) for path, route in routes.items()]
         app = Starlette(
             routes=[*plain, *(pages.routes() if pages else ())],
-            exception_handlers=dict.fromkeys(REFUSALS, _refuse),
+            exception_handlers={HTTPException: _refuse},
             lifespan=pages.lifespan if pages else None,
         )
         self._server = _Server(_config(app, "on" if pages else "off"), self._started)
@@ -70,7 +69,7 @@ class HealthServer:
         return f"http://{host}:{self._port}"
 
     def __enter__(self) -> Self:
-        listening = self._bind()
+        listening = listen(self._host, self._port)
         self._port = listening.getsockname()[1]
         self._thread = threading.Thread(target=self._run, args=(listening,), name="health", daemon=True)
         self._thread.start()
@@ -80,13 +79,6 @@ class HealthServer:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None) -> None:
         self._server.should_exit = True
         self._thread.join()
-
-    def _bind(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        try:
-            return socket.create_server((self._host, self._port), family=family)
-        except OSError as exc:
-            raise HealthPortTaken(self._host, self._port, exc.strerror or str(exc)) from exc
 
     def _run(self, listening: socket.socket) -> None:
         asyncio.run(self._server.serve(sockets=[listening]))
@@ -105,11 +97,16 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """Closes connections that send no request."""
+    """Closes connections that send no request, or only a part of one."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.loop.call_later(REQUEST_SECONDS, self._close_if_silent)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE:
+            self.loop.call_later(REQUEST_SECONDS, self._close_if_silent)
 
     def _close_if_silent(self) -> None:
         if self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None:
@@ -141,8 +138,15 @@ def _endpoint(route: Route) -> Callable[[Request], Any]:
 
 
 async def _refuse(_: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    return _response(status, REFUSALS.get(status, b"{}\n"), JSON)
+    if not isinstance(error, HTTPException):
+        raise error
+    allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
+    reasons = {404: "there is no such page", 405: f"answered here: {allowed}"}
+    body = json.dumps({"error": reasons.get(error.status_code, error.detail)}).encode() + b"\n"
+    response = _response(error.status_code, body, JSON)
+    if allowed:
+        response.headers["allow"] = allowed
+    return response
 
 
 def _response(status: int, body: bytes, content_type: str) -> Response:
