@@ -10,7 +10,7 @@ from schemas.events import ParakeetRates
 from worker.adapters.deepgram import DeepgramRecogniser, RetryPolicy
 from worker.adapters.machine.clock import SystemClock
 from worker.adapters.parakeet.engine import ParakeetEngine
-from worker.app.recogniser import NoEngine, make_engine, may_do_without_gpu, without_gpu
+from worker.app.recogniser import NoEngine, may_do_without_gpu, without_gpu
 from worker.core.costs.bill import Prices, price_book
 from worker.core.costs.budget import Budget, FallbackBudget, NoLimit
 from worker.core.costs.usage import MeteredRecogniser
@@ -56,38 +56,27 @@ async def open_engines(
     money: MoneySettings,
     cloud: CloudSettings,
     store: ObjectStore,
-    engine: AbstractAsyncContextManager[WindowRecogniser] | None = None,
+    engine: AbstractAsyncContextManager[WindowRecogniser],
 ) -> AsyncIterator[Engines]:
-    """Start what the settings ask for. Raises what `start_engine` and `open_deepgram` raise.
+    """Start what the settings ask for; `engine` is what `make_engine` returned.
 
-    `engine` is what `make_engine` returned, where its process has been started before.
+    Raises what `started_or_none` and `open_deepgram` raise.
     """
     async with (
         open_deepgram(settings, money, store, cloud.state_bucket) as paid,
-        start_engine(settings, cloud, engine) as parakeet,
+        started_or_none(engine, may_do_without=may_do_without_gpu(settings)) as parakeet,
     ):
         yield engines_of(settings, money, parakeet, paid)
-
-
-def start_engine(
-    settings: EngineSettings,
-    cloud: CloudSettings,
-    engine: AbstractAsyncContextManager[WindowRecogniser] | None = None,
-) -> AbstractAsyncContextManager[WindowRecogniser]:
-    """Parakeet, to be entered; or none on a machine without a GPU, where Deepgram may do everything instead.
-
-    This or entering raises `ModelLoadingError`, and `GpuNotAvailable` where the worker could then do nothing.
-    """
-    may_do_without = may_do_without_gpu(settings)
-    engine = engine or make_engine(settings, cloud, may_do_without=may_do_without)
-    return started_or_none(engine, may_do_without=may_do_without)
 
 
 @asynccontextmanager
 async def started_or_none(
     starting: AbstractAsyncContextManager[WindowRecogniser], *, may_do_without: bool
 ) -> AsyncIterator[WindowRecogniser]:
-    """Start the engine; return `NoEngine` if there is no GPU and the worker may work without. Raises start errors."""
+    """Start the engine; yield `NoEngine` where there is no GPU and Deepgram may do everything instead.
+
+    Raises `ModelLoadingError`, and `GpuNotAvailable` where the worker could then do nothing.
+    """
     async with AsyncExitStack() as stack:
         try:
             engine = await stack.enter_async_context(starting)

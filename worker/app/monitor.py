@@ -4,7 +4,7 @@ import asyncio
 import platform
 import re
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,9 +12,11 @@ from pathlib import Path
 import structlog
 
 from worker.adapters.gpu.nvml import GpuReading, Gpus
+from worker.adapters.machine.instance import worker_name
 from worker.adapters.pubsub.backlog_metric import BacklogMetric
-from worker.adapters.web.answers import Answer
+from worker.adapters.web.answers import Answer, HealthPortTaken, listen
 from worker.app.engines import Engines
+from worker.app.preflight.finding import Finding
 from worker.app.status import (
     Condition,
     Disk,
@@ -34,6 +36,7 @@ from worker.core.jobs.board import Board
 from worker.core.tasks import together
 from worker.ports import Clock
 from worker.settings import CloudSettings, EngineSettings, TelemetrySettings
+from worker.telemetry.export import Destinations, ExportRefused, exporting
 from worker.telemetry.metrics import Counter
 from worker.telemetry.register import (
     BUDGET_SPENT,
@@ -285,6 +288,31 @@ def identity_of(worker: str, cloud: CloudSettings, engine: EngineSettings) -> Id
         gpu_memory_limit_gb=engine.gpu_memory_limit_gb,
         versions={"python": platform.python_version(), **_versions()},
     )
+
+
+def destinations_of(settings: TelemetrySettings) -> Destinations:
+    """Return the exporters that the settings ask for."""
+    return Destinations(
+        metrics=settings.metrics_exporter if settings.enable_performance_metrics else "none",
+        traces=settings.traces_exporter,
+        traces_file=settings.traces_file,
+        worker=worker_name(),
+        version=version("klipstream-worker"),
+    )
+
+
+def telemetry_findings(settings: TelemetrySettings, *, is_port_ours: bool) -> Iterator[Finding]:
+    """Check the exporters, and that the health port is free unless the worker that has it is known. For `check`."""
+    try:
+        with exporting(destinations_of(settings)):
+            pass
+    except ExportRefused as exc:
+        yield Finding(name="telemetry", ok=False, detail=str(exc))
+    if not is_port_ours:
+        try:
+            listen(settings.health_host, settings.health_port).close()
+        except HealthPortTaken as exc:
+            yield Finding(name="health port", ok=False, detail=str(exc))
 
 
 def _versions() -> dict[str, str]:

@@ -6,7 +6,6 @@ import random
 import signal
 import sys
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
-from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
@@ -23,7 +22,7 @@ from worker.adapters.pubsub.backlog_metric import BacklogMetric, google_session
 from worker.app.cloud import Cloud, open_cloud
 from worker.app.decoder import make_decoder
 from worker.app.engines import Engines, open_engines
-from worker.app.monitor import Watch, identity_of, watching
+from worker.app.monitor import Watch, destinations_of, identity_of, watching
 from worker.app.parts import Buckets, decoder_part, engine_part, worker_parts
 from worker.app.preflight import findings, log_finding, require_all, variable_findings
 from worker.app.recogniser import NoEngine
@@ -45,8 +44,8 @@ from worker.core.jobs.tools import JobRules, JobTools
 from worker.core.jobs.transcription import recognise_sample
 from worker.errors import EngineFailure, WorkerError
 from worker.ports import AudioDecoder, Subscription, WindowRecogniser
-from worker.settings import CloudSettings, EngineSettings, JobSettings, RoutingSettings, Settings, TelemetrySettings
-from worker.telemetry.export import Destinations, exporting
+from worker.settings import CloudSettings, EngineSettings, JobSettings, RoutingSettings, Settings
+from worker.telemetry.export import exporting
 
 GIB = 1024**3
 SECONDS_PER_MINUTE = 60
@@ -58,8 +57,8 @@ FUSE_THRESHOLD = 10
 log = structlog.get_logger(__name__)
 
 
-async def run_worker(settings: Settings, engine: AbstractAsyncContextManager[WindowRecogniser] | None = None) -> None:
-    """Work until SIGTERM or SIGINT; a second one means at once. `engine` is one whose process has been started.
+async def run_worker(settings: Settings, engine: AbstractAsyncContextManager[WindowRecogniser]) -> None:
+    """Work until SIGTERM or SIGINT; a second one means at once. `engine` is what `make_engine` returned.
 
     Raises `worker.app.preflight.NotReady` when something that is needed is missing, `ModelLoadingError` or
     `GpuNotAvailable` when the engine does not start, `SubscriptionNotFound` when the subscription goes away,
@@ -71,7 +70,7 @@ async def run_worker(settings: Settings, engine: AbstractAsyncContextManager[Win
     with (
         _Signals() as signals,
         workspace(settings.jobs.temp_dir) as folder,
-        exporting(_destinations(settings.telemetry)) as render,
+        exporting(destinations_of(settings.telemetry)) as render,
         open_gpus() as gpus,
         _backlog(settings.cloud, settings.cloud.jobs_subscription) as backlog,
         _backlog(settings.cloud, settings.cloud.jobs_subscription_urgent) as urgent_backlog,
@@ -116,16 +115,6 @@ def _keep_pauses_short() -> None:
     sys.setswitchinterval(TURN_SECONDS)
     gc.collect()
     gc.freeze()
-
-
-def _destinations(settings: TelemetrySettings) -> Destinations:
-    return Destinations(
-        metrics=settings.metrics_exporter if settings.enable_performance_metrics else "none",
-        traces=settings.traces_exporter,
-        traces_file=settings.traces_file,
-        worker=worker_name(),
-        version=version("klipstream-worker"),
-    )
 
 
 async def make_consumer(

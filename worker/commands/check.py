@@ -1,7 +1,7 @@
 """`check`: everything that `run` needs, each line ok or what to do."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from google.auth.exceptions import GoogleAuthError
@@ -15,7 +15,7 @@ from worker.commands.health import fetch_health, own_url
 from worker.commands.prerequisites import missing_services
 from worker.core.delivery.fuse import FuseState
 from worker.errors import WorkerError
-from worker.settings import CloudSettings, EngineSettings, JobSettings, Settings
+from worker.settings import CloudSettings, EngineSettings, JobSettings, Settings, TelemetrySettings
 from worker.telemetry import configure_logging
 
 
@@ -57,8 +57,11 @@ async def _everything(settings: Settings) -> AsyncIterator[Finding]:
             yield Finding(name="Google Cloud", ok=False, detail=failure_of(exc).message)
     async for finding in local_findings(settings.jobs, settings.engine, settings.routing, settings.money):
         yield finding
-    if settings.telemetry.health_port and (running := fetch_health(own_url())):
+    running = fetch_health(own_url()) if settings.telemetry.health_port else None
+    if running:
         yield running_worker(running)
+    for finding in _telemetry(settings.telemetry, is_port_ours=bool(running)):
+        yield finding
     yield await _engine(settings.engine, settings.cloud, settings.jobs)
 
 
@@ -76,16 +79,23 @@ def running_worker(health: dict[str, Any]) -> Finding:
     )
 
 
+def _telemetry(settings: TelemetrySettings, *, is_port_ours: bool) -> Iterator[Finding]:
+    from worker.app.monitor import telemetry_findings  # noqa: PLC0415  all of the worker
+
+    yield from telemetry_findings(settings, is_port_ours=is_port_ours)
+
+
 async def _engine(engine: EngineSettings, cloud: CloudSettings, jobs: JobSettings) -> Finding:
     from worker.app.decoder import make_decoder  # noqa: PLC0415
-    from worker.app.engines import start_engine  # noqa: PLC0415
+    from worker.app.engines import started_or_none  # noqa: PLC0415
     from worker.app.recogniser import NoEngine, make_engine, may_do_without_gpu  # noqa: PLC0415
     from worker.app.worker import self_test  # noqa: PLC0415  all of the worker: the checks before it come first
 
     name = f"model {engine.parakeet_model_name}"
     try:
-        made = make_engine(engine, cloud, "json", "off", may_do_without=may_do_without_gpu(engine))
-        async with start_engine(engine, cloud, made) as recogniser:
+        may_do_without = may_do_without_gpu(engine)
+        made = make_engine(engine, cloud, "json", "off", may_do_without=may_do_without)
+        async with started_or_none(made, may_do_without=may_do_without) as recogniser:
             if isinstance(recogniser, NoEngine):
                 return Finding(
                     name=name, ok=True, advice=True, detail=f"{recogniser.reason}: every job goes to Deepgram"

@@ -6,7 +6,7 @@ from pydantic import SecretStr
 from worker.adapters.machine.clock import SystemClock
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
-from worker.app.engines import engines_of, open_deepgram, prices, start_engine
+from worker.app.engines import engines_of, open_deepgram, prices
 from worker.app.preflight.machine import deepgram_findings
 from worker.app.recogniser import NoEngine, make_engine
 from worker.core.costs.budget import FallbackBudget, NoLimit
@@ -144,8 +144,3 @@ def test_a_key_without_a_budget_is_worth_a_word() -> None:
 
     assert last.advice
     assert "FALLBACK_BUDGET_USD_PER_DAY" in last.detail
-
-
-async def test_where_parakeet_is_off_the_worker_starts_without_it() -> None:
-    async with start_engine(with_key(enable_gpu_transcription=False), CLOUD) as engine:
-        assert isinstance(engine, NoEngine)

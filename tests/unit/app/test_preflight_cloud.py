@@ -3,10 +3,11 @@
 import pytest
 
 from schemas.job import URGENT_FILTER
-from worker.app.preflight.cloud import _found, urgent_findings
+from worker.app.preflight.cloud import _found, bucket_findings, loop_findings, urgent_findings
 from worker.core.delivery.fitness import Part
 from worker.errors import ObjectForbidden, QueueServiceError
 from worker.ports import SubscriptionFacts
+from worker.settings import read_settings
 
 
 class Scripted:
@@ -69,3 +70,22 @@ def test_what_is_wrong_with_a_pair_of_subscriptions_is_named(
 
     assert said in found.detail
     assert found.ok is bool(plain)
+
+
+def test_a_topic_of_the_worker_s_own_messages_that_is_the_topic_of_the_jobs_is_refused() -> None:
+    topics = {"COMPLETION_TOPIC": "projects/p/topics/jobs", "DEAD_LETTER_TOPIC": "projects/p/topics/dead"}
+
+    (found,) = loop_findings(facts("plain", topic="projects/p/topics/jobs"), topics)
+
+    assert (found.name, found.ok) == ("COMPLETION_TOPIC projects/p/topics/jobs", False)
+    assert "would come back as jobs" in found.detail
+
+
+def test_output_buckets_without_the_output_bucket_are_reported() -> None:
+    buckets = {"OUTPUT_BUCKET": "out", "STATE_BUCKET": "state", "OUTPUT_BUCKETS": "a,b"}
+
+    (found,) = bucket_findings(read_settings(buckets).cloud)
+
+    assert (found.ok, found.advice) == (True, True)
+    assert "leaves out OUTPUT_BUCKET out" in found.detail
+    assert list(bucket_findings(read_settings({**buckets, "OUTPUT_BUCKETS": "a,out"}).cloud)) == []

@@ -1,10 +1,13 @@
 import json
+import socket
 
 from tests.support.workers.conditions import IDENTITY, condition, consumer_snapshot
+from worker.app.monitor import telemetry_findings
 from worker.app.preflight import Finding
 from worker.app.status import Condition, health_answer
 from worker.commands.check import running_worker
 from worker.core.delivery.fuse import FuseState, FuseStatus
+from worker.settings import TelemetrySettings
 
 
 def found(seen: Condition) -> Finding:
@@ -26,6 +29,25 @@ def test_an_open_fuse_fails_the_check_and_says_why() -> None:
     assert finding.detail == (
         "unhealthy; fuse open, 5 failures in a row: the fuse is open: the self-test failed: no words"
     )
+
+
+def test_check_reports_an_exporter_and_a_port_that_run_would_refuse() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = TelemetrySettings(traces_exporter="file", health_port=port)
+
+        exporter, health_port = telemetry_findings(settings, is_port_ours=False)
+
+    assert (exporter.ok, exporter.detail) == (False, "TRACES_EXPORTER=file needs TRACES_FILE")
+    assert (health_port.ok, health_port.name) == (False, "health port")
+    assert f"HEALTH_PORT {port} on 127.0.0.1" in health_port.detail
+
+
+def test_check_leaves_the_port_of_a_running_worker_alone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = TelemetrySettings(health_port=taken.getsockname()[1])
+
+        assert list(telemetry_findings(settings, is_port_ours=True)) == []
 
 
 def test_check_shows_no_fuse_of_a_worker_that_still_starts() -> None:

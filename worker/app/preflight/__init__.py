@@ -1,11 +1,10 @@
 """Everything `run` needs, verified before the first pull: each check says what it found or what to do."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 from worker.app.cloud import Cloud
 from worker.app.preflight.cloud import cloud_findings
 from worker.app.preflight.finding import Finding, NotReady, log_finding, require_all
-from worker.app.preflight.variables import variable_findings
 from worker.settings import EngineSettings, JobSettings, MoneySettings, RoutingSettings
 
 __all__ = [
@@ -18,6 +17,13 @@ __all__ = [
     "require_all",
     "variable_findings",
 ]
+
+
+def variable_findings(look_alikes: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield an advice for each variable that is ignored but resembles a setting, which the mapping names."""
+    for name, setting in look_alikes.items():
+        detail = f"no setting has this name, so it is ignored; did you mean {setting}?"
+        yield Finding(name=name, ok=True, advice=True, detail=detail)
 
 
 async def findings(

@@ -1,6 +1,6 @@
 """Checks of Google Cloud's resources: the subscription, the topics and the buckets."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 import tenacity
 
@@ -18,10 +18,10 @@ from worker.errors import (
     WorkerError,
 )
 from worker.ports import SubscriptionFacts
+from worker.settings import CloudSettings
 
 # A pull that was cut off may have taken messages; they come back after this.
 LONGEST_ACK_DEADLINE_SECONDS = 60
-
 
 PATIENCE_SECONDS = 25.0
 """Time for which a start waits for a service that does not answer. A refusal is final."""
@@ -31,17 +31,30 @@ async def cloud_findings(cloud: Cloud) -> AsyncIterator[Finding]:
     """Yield whether what the settings name exists and may be used as jobs use it: the probes of `worker.app.parts`."""
     async for finding in _subscriptions(cloud):
         yield finding
-    for variable, bucket in (("OUTPUT_BUCKET", cloud.names.output_bucket), ("STATE_BUCKET", cloud.names.state_bucket)):
-        if not bucket:
-            yield Finding(name=variable, ok=False, detail=f"{variable} is not set")
+    for finding in bucket_findings(cloud.names):
+        yield finding
     for part in cloud_parts(cloud):
         yield await _found(part)
+
+
+def bucket_findings(names: CloudSettings) -> Iterator[Finding]:
+    """Yield what is wrong with the buckets' settings, before any bucket is asked."""
+    for variable, bucket in (("OUTPUT_BUCKET", names.output_bucket), ("STATE_BUCKET", names.state_bucket)):
+        if not bucket:
+            yield Finding(name=variable, ok=False, detail=f"{variable} is not set")
+    if names.output_bucket and names.output_bucket not in names.writable_buckets:
+        detail = f"it leaves out OUTPUT_BUCKET {names.output_bucket}: jobs without an output_uri_prefix are refused"
+        yield Finding(name="OUTPUT_BUCKETS", ok=True, advice=True, detail=detail)
 
 
 async def _subscriptions(cloud: Cloud) -> AsyncIterator[Finding]:
     plain = await _facts(cloud, cloud.names.jobs_subscription)
     for finding in _judged(cloud.names.jobs_subscription, plain):
         yield finding
+    if isinstance(plain, SubscriptionFacts):
+        own = {"COMPLETION_TOPIC": cloud.names.completion_topic, "DEAD_LETTER_TOPIC": cloud.names.dead_letter_topic}
+        for finding in loop_findings(plain, {name: cloud.pubsub.topic(topic).path for name, topic in own.items()}):
+            yield finding
     if not (name := cloud.names.jobs_subscription_urgent):
         return
     urgent = await _facts(cloud, name)
@@ -50,6 +63,14 @@ async def _subscriptions(cloud: Cloud) -> AsyncIterator[Finding]:
     if isinstance(plain, SubscriptionFacts) and isinstance(urgent, SubscriptionFacts):
         for finding in urgent_findings(plain, urgent):
             yield finding
+
+
+def loop_findings(plain: SubscriptionFacts, own_topics: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield each topic of the worker's own messages, a path by its variable, that is the topic of the jobs."""
+    for variable, path in own_topics.items():
+        if path == plain.topic:
+            detail = "it is the topic of the jobs: what the worker publishes there would come back as jobs, without end"
+            yield Finding(name=f"{variable} {path}", ok=False, detail=detail)
 
 
 def urgent_findings(plain: SubscriptionFacts, urgent: SubscriptionFacts) -> Iterator[Finding]:
