@@ -13,6 +13,7 @@ from tests.browser.conftest import Visit
 from tests.support.hostile_text import HOSTILE
 from tests.support.jobs.ended_jobs import completed, cost_of, failed
 from tests.support.workers.pages import PagesInMemory, nothing_seen, result_of, seen_worker, served
+from worker.adapters.web.pages import UploadRefused
 from worker.adapters.web.views import Overview, Problem
 from worker.app.page.health_document import RunningFacts
 from worker.app.page.overview import overview_of
@@ -76,6 +77,62 @@ def test_an_update_keeps_a_place_for_files_and_its_report_where_a_problem_appear
         expect(visit.page.locator(".notice")).to_be_visible()
 
         expect(visit.page.locator("#upload a")).to_be_visible()
+
+
+def test_each_of_several_files_has_its_own_report(visit: Visit) -> None:
+    async def take(name: str, content: AsyncIterator[bytes]) -> str:
+        if not [part async for part in content if part]:
+            raise UploadRefused("the file is empty")
+        return f"job-of-{name}"
+
+    drop = """() => {
+      const transfer = new DataTransfer();
+      for (const [name, text] of [["a.mp3", "x"], ["b.mp3", ""]]) transfer.items.add(new File([text], name));
+      document.querySelector("#drop").dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true }));
+    }"""
+
+    with served(PagesInMemory(seen=nothing_seen()), upload=take) as url:
+        visit.page.goto(url)
+        visit.page.evaluate(drop)
+
+        expect(visit.page.locator("#upload p")).to_have_text(
+            ["a.mp3 is submitted as job-of-a.mp3", "b.mp3 is not submitted: the file is empty"]
+        )
+
+
+HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def test_a_hidden_tab_holds_no_connection_and_catches_up_when_it_is_seen_again(visit: Visit) -> None:
+    source = PagesInMemory(seen=busy("job-1"))
+
+    with served(source) as url:
+        visit.page.goto(url)
+        expect(visit.page.locator("#clock")).to_contain_text("UTC")
+        with visit.page.expect_event("requestfinished", lambda request: request.url.endswith("/updates")):
+            visit.page.evaluate(HIDE, True)
+        source.seen = busy("job-1", done=9)
+        visit.page.evaluate(HIDE, False)
+
+        expect(visit.page.get_by_role("progressbar", name="Job of video job-1")).to_have_attribute(
+            "aria-valuenow", "60"
+        )
+
+
+def test_a_page_of_an_older_release_loads_itself_anew(visit: Visit) -> None:
+    with served(PagesInMemory(seen=busy("job-1"))) as url:
+        visit.page.goto(url)
+        expect(visit.page.locator("#clock")).to_contain_text("UTC")
+        visit.page.evaluate("document.body.dataset.release = 'older'; document.title = 'older'")
+        with visit.page.expect_navigation():
+            visit.page.evaluate(HIDE, True)
+            visit.page.evaluate(HIDE, False)
+
+        expect(visit.page.locator("#clock")).to_contain_text("UTC")
+        assert visit.page.evaluate("document.body.dataset.release") != "older"
 
 
 def test_an_update_keeps_the_focus_and_what_was_opened(visit: Visit) -> None:

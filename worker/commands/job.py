@@ -16,7 +16,7 @@ from worker.adapters.web.rendering import grouped, span, usd
 from worker.adapters.web.views import JobStory, Segment
 from worker.app.page.host import state_bucket
 from worker.app.page.job_reader import JobReader, is_job_id
-from worker.app.page.state_bucket import StateBucket
+from worker.app.page.results import StateBucket
 from worker.app.page.story import JobTraces, story_of
 from worker.commands.console import EXIT_USAGE, TextPart, cell, fail, line, load_settings, note, out, say
 from worker.commands.prerequisites import demand

@@ -38,8 +38,8 @@ class PagesInMemory:
     async def overview(self) -> Overview:
         return self.seen
 
-    async def job(self, job_id: str) -> JobStory | None:
-        return self.jobs.get(job_id)
+    async def job(self, job_id: str) -> JobStory | str:
+        return self.jobs.get(job_id, "It is not known.")
 
     async def audio(self, job_id: str) -> Path | None:
         return self.files.get(job_id)

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Protocol
 
@@ -20,12 +21,11 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import BaseRoute, Route
 
 from schemas.text import plain
-from worker.adapters.web.rendering import FOLDER, render
+from worker.adapters.web.rendering import FOLDER, release, render, render_main
 from worker.adapters.web.views import JobStory, Overview
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_BETWEEN_CHECKS = 0.25
-HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 MISDIRECTED = 421
 STATIC_TYPES = {"style.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 POLICY = (
@@ -51,8 +51,8 @@ class PageSource(Protocol):
         """Return the first page as of now."""
         ...
 
-    async def job(self, job_id: str) -> JobStory | None:
-        """Return one job; None where none of this id is known."""
+    async def job(self, job_id: str) -> JobStory | str:
+        """Return one job, or a sentence that says where it was looked for in vain."""
         ...
 
     async def audio(self, job_id: str) -> Path | None:
@@ -103,7 +103,7 @@ class Pages:
         async def guarded(request: Request) -> Response:
             host = request.headers.get("host", "")
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
-            if self.only_local and name not in HOSTS:
+            if self.only_local and not is_loopback(name):
                 text = f"This page answers on this machine only, not as {plain(name, 100)}.\n"
                 return Response(text, MISDIRECTED, headers=HEADERS, media_type="text/plain")
             return await endpoint(request)
@@ -116,9 +116,9 @@ class Pages:
     async def _show_job(self, request: Request) -> Response:
         job_id = request.path_params["job_id"]
         story = await self.source.job(job_id)
-        if story is None:
-            return self._html(await self._rendered("missing.html", job_id=job_id), status=404)
-        return self._html(await self._rendered("job.html", story=story))
+        if isinstance(story, str):
+            return self._html(await self._rendered(render, "missing.html", job_id=job_id, reason=story), status=404)
+        return self._html(await self._rendered(render, "job.html", story=story))
 
     async def _send_audio(self, request: Request) -> Response:
         path = await self.source.audio(request.path_params["job_id"])
@@ -152,18 +152,17 @@ class Pages:
         return _events(request, contents)
 
     async def _stream_job(self, request: Request) -> Response:
-        job_id = request.path_params["job_id"]
-
-        final = ""
+        job_id, final = request.path_params["job_id"], ""
 
         async def contents() -> str:
             nonlocal final
             if final:
                 return final
             story = await self.source.job(job_id)
-            text = await self._rendered("job_main.html", story=story) if story is not None else ""
-            if story is not None and story.is_concluded:
-                final = text
+            if isinstance(story, str):
+                return ""
+            text = await self._rendered(render_main, "job.html", story=story)
+            final = text if story.is_concluded else ""
             return text
 
         return _events(request, contents)
@@ -174,19 +173,27 @@ class Pages:
             latest = self._latest
             if latest is None or time.monotonic() >= latest.good_until:
                 seen = await self.source.overview()
-                page = await self._rendered("overview.html", seen=seen)
-                main = await self._rendered("overview_main.html", seen=seen)
+                page = await self._rendered(render, "overview.html", seen=seen)
+                main = await self._rendered(render_main, "overview.html", seen=seen)
                 good_until = time.monotonic() + SECONDS_BETWEEN_LOOKS * 0.9
                 latest = self._latest = _Rendered(page=page, main=main, good_until=good_until)
             return latest
 
-    async def _rendered(self, template: str, **values: object) -> str:
-        common = {"version": self.version, "can_upload": self.upload is not None, "only_local": self.only_local}
-        return await asyncio.to_thread(render, template, **common, **values)
+    async def _rendered(self, form: Callable[..., str], template: str, **values: object) -> str:
+        common = {"version": self.version, "can_upload": self.upload is not None}
+        return await asyncio.to_thread(form, template, **common, **values)
 
     @staticmethod
     def _html(text: str, status: int = 200) -> Response:
         return Response(text, status, headers=HEADERS, media_type="text/html")
+
+
+def is_loopback(host: str) -> bool:
+    """Return True where the address is of this machine alone; any name but localhost counts as reachable."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,10 +204,11 @@ class _Rendered:
 
 
 def _events(request: Request, contents: Callable[[], Awaitable[str]]) -> Response:
-    """Send the contents whenever they change, and a sign of life in between."""
+    """Send the contents whenever they change, and a sign of life in between; first the release, for older pages."""
 
     async def events() -> AsyncIterator[str]:
         sent, wait = "", 0.0
+        yield f"event: release\ndata: {release()}\n\n"
         while not request.app.state.is_stopping():
             if wait <= 0:
                 text, wait = await contents(), SECONDS_BETWEEN_LOOKS

@@ -59,9 +59,11 @@ def templates() -> Environment:
         "time": time_of_day,
         "grouped": grouped,
         "segment_class": SEGMENT_CLASSES.__getitem__,
+        "counted": counted,
+        "less": less,
         "url_part": url_part,
     }
-    environment.globals["asset"] = asset
+    environment.globals |= {"asset": asset, "release": release}
     return environment
 
 
@@ -70,11 +72,22 @@ def render(template: str, **values: Any) -> str:
     return templates().get_template(template).render(**values)
 
 
+def render_main(template: str, **values: Any) -> str:
+    """Return what is inside the template's `main` element, which is all of a page that changes."""
+    page = templates().get_template(template)
+    return "".join(page.blocks["main"](page.new_context(values)))
+
+
 @cache
 def asset(name: str) -> str:
     """Return the address of a static file; it changes with the content, so that browsers may keep it."""
     digest = hashlib.sha256((FOLDER / "static" / name).read_bytes()).hexdigest()[:12]
     return f"/static/{name}?{digest}"
+
+
+def release() -> str:
+    """Return a text that changes with the files that an open page has loaded."""
+    return asset("style.css") + asset("page.js")
 
 
 def _visible(value: object) -> object:
@@ -126,6 +139,16 @@ def usd(amount: float | None) -> str | Markup:
 def percent(value: float | None) -> str | Markup:
     """Return 90.6 %."""
     return UNKNOWN if value is None else f"{value:z.1f} %"
+
+
+def less(value: float) -> str:
+    """Return 90.6 % less, or 4.0 % more for a negative share."""
+    return f"{abs(value):.1f} % {'less' if value >= 0 else 'more'}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return 1 job, or 1,200 jobs."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def ratio(value: float | None) -> str | Markup:

@@ -290,5 +290,5 @@ class JobStory:
 
     @property
     def is_concluded(self) -> bool:
-        """The page will not change by itself."""
-        return self.status in {"completed", "failed"}
+        """The page will not change by itself; a failed job may be replayed."""
+        return self.status == "completed"

@@ -4,16 +4,15 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
 
-from worker.adapters.web.pages import Pages, Upload
+from worker.adapters.web.pages import Pages, Upload, is_loopback
 from worker.app.page.health_document import read_health
 from worker.app.page.overview import SeenWorker
+from worker.app.page.results import StateBucket
 from worker.app.page.source import WorkersPage
-from worker.app.page.state_bucket import StateBucket
 from worker.app.status import Identity
 from worker.settings import CloudSettings
 
@@ -56,14 +55,6 @@ def fleet_pages(
 def state_bucket(cloud: CloudSettings) -> StateBucket | None:
     """Return the state bucket; None where no setting names one."""
     return StateBucket(project=cloud.project_id, name=cloud.state_bucket) if cloud.state_bucket else None
-
-
-def is_loopback(host: str) -> bool:
-    """Return True where the address is of this machine alone; any name but localhost counts as reachable."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 async def _ask(client: httpx.AsyncClient, url: str) -> SeenWorker:

@@ -17,11 +17,11 @@ from schemas.job import Id
 from schemas.state import Checkpoint, ClaimRecord, ResultMarker
 from schemas.uris import GcsUri
 from worker.adapters.web.views import Transcript
-from worker.app.page.results import JobResult
-from worker.app.page.state_bucket import StateBucket
+from worker.app.page.results import JobResult, StateBucket
 from worker.app.page.transcript import read_transcript
 from worker.core.costs.report import events_in
 from worker.core.jobs.state.files import StateFiles
+from worker.errors import ObjectNotFound
 from worker.ports import ObjectFacts, ObjectRef, ObjectStore
 
 MOST_CHECKPOINTS = 500
@@ -93,9 +93,12 @@ class JobReader:
         return StateFiles(store=results.store, bucket=results.bucket)
 
     async def _transcript(self, store: ObjectStore, job_id: str, ended: CompletedEvent) -> Transcript | None:
-        data = await _artefact(store, ended.artefacts.transcript.uri)
+        try:
+            document = json.loads(await _artefact(store, ended.artefacts.transcript.uri))
+        except (ObjectNotFound, ValueError):  # deleted or damaged since
+            return None
         has_audio = self._audio_file(ended) is not None
-        return read_transcript(json.loads(data), audio_src=f"/jobs/{job_id}/audio" if has_audio else "")
+        return read_transcript(document, audio_src=f"/jobs/{job_id}/audio" if has_audio else "")
 
     def _audio_file(self, ended: CompletedEvent) -> Path | None:
         uri = (ended.job.metadata or {}).get("audio_uri")

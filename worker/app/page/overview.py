@@ -2,13 +2,13 @@
 
 import shlex
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from schemas.events import CompletedEvent, FailedEvent
 from schemas.text import plain
-from worker.adapters.web.rendering import span
+from worker.adapters.web.rendering import counted, span
 from worker.adapters.web.views import (
     CostDay,
     EndedRow,
@@ -59,7 +59,7 @@ def overview_of(
         headline=_headline(workers),
         lede=_lede(figures),
         seen_at=now,
-        problems=_problems(workers),
+        problems=list(dict.fromkeys(problem for worker in workers for problem in _problems_of(worker))),
         figures=figures,
         workers=[_card(worker) for worker in workers],
         place=", ".join(sorted({health.subscription for health in documents})),
@@ -83,53 +83,61 @@ def _headline(workers: Sequence[SeenWorker]) -> str:
 
 
 def _lede(figures: Figures) -> str:
-    parts = [f"{figures.running or 'No'} job{'s run' if figures.running > 1 else ' runs'}."]
-    if figures.backlog:
-        oldest = f", the oldest for {span(figures.oldest_message_seconds)}" if figures.oldest_message_seconds else ""
-        parts.append(f"{figures.backlog} message{'s wait' if figures.backlog != 1 else ' waits'}{oldest}.")
-    elif figures.backlog == 0:
-        parts.append("No message waits.")
+    parts = [_so_many(figures.running, "job", "run") + "."]
+    if figures.backlog is not None:
+        oldest = (
+            f", the oldest for {span(figures.oldest_message_seconds)}"
+            if figures.backlog and figures.oldest_message_seconds
+            else ""
+        )
+        parts.append(f"{_so_many(figures.backlog, 'message', 'wait')}{oldest}.")
     return " ".join(parts)
 
 
-def _problems(workers: Sequence[SeenWorker]) -> Sequence[Problem]:
-    found = []
-    for worker in workers:
-        health = worker.health
-        if health is None:
-            found.append(
-                Problem(
-                    title=f"{worker.url}: {worker.problem or SILENT}.",
-                    remedy="start the worker, or correct the address.",
-                    command=f"klipstream-worker health {shlex.quote(worker.url)}",
-                )
-            )
-        elif health.status not in {HEALTHY, LOADING, STOPPING}:
-            found.append(
-                Problem(
-                    title=f"{health.worker} takes no jobs: {health.reason}.",
-                    remedy="remove the cause; the worker tests it again and goes on by itself."
-                    if health.status == "unhealthy"
-                    else "restart the worker.",
-                    command="klipstream-worker check",
-                )
-            )
-        if health is not None and health.urgent and health.urgent.pull_failure:
-            found.append(
-                Problem(
-                    title=f"{health.worker} cannot pull urgent jobs: {health.urgent.pull_failure}.",
-                    text="They are done in their turn, from the plain subscription.",
-                    command="klipstream-worker check",
-                )
-            )
-        if health is not None and health.deepgram.down_because:
-            found.append(
-                Problem(
-                    title=f"{health.worker} cannot use Deepgram: {health.deepgram.down_because}.",
-                    text="Jobs that need it wait; others go on.",
-                )
-            )
-    return found
+def _so_many(number: int, noun: str, verb: str) -> str:
+    """Return `No job runs`, `1 job runs` or `2 jobs run`."""
+    return f"{counted(number, noun) if number else f'No {noun}'} {verb}{'s' * (number in {0, 1})}"
+
+
+def _problems_of(worker: SeenWorker) -> Iterator[Problem]:
+    health = worker.health
+    if health is None:
+        yield Problem(
+            title=_sentence(f"{worker.url}: {worker.problem or SILENT}"),
+            remedy="start the worker, or correct the address.",
+            command=f"klipstream-worker health {shlex.quote(worker.url)}",
+        )
+        return
+    if health.status not in {HEALTHY, LOADING, STOPPING}:
+        mends_itself = "remove the cause; the worker tests it again and goes on by itself."
+        yield Problem(
+            title=_sentence(f"{health.worker} takes no jobs: {health.reason}"),
+            remedy=mends_itself if health.status == "unhealthy" else "restart the worker.",
+            command="klipstream-worker check",
+        )
+    if health.urgent and health.urgent.pull_failure:
+        yield Problem(
+            title=_sentence(f"{health.worker} cannot pull urgent jobs: {health.urgent.pull_failure}"),
+            text="They are done in their turn, from the plain subscription.",
+            command="klipstream-worker check",
+        )
+    if health.deepgram.down_because:
+        yield Problem(
+            title=_sentence(f"{health.worker} cannot use Deepgram: {health.deepgram.down_because}"),
+            text="Jobs that need it wait; others go on.",
+        )
+    if health.deepgram.budget_spent:
+        yield Problem(
+            title="The day's Deepgram budget is spent.",
+            text="Jobs that only Deepgram can do fail until midnight UTC, and can be replayed; others go on.",
+            remedy="raise FALLBACK_BUDGET_USD_PER_DAY, or replay them tomorrow.",
+            command="klipstream-worker dlq replay --code FALLBACK_BUDGET_EXHAUSTED --execute",
+        )
+
+
+def _sentence(text: str) -> str:
+    """Return the text with one full stop: reasons that services give often end in their own."""
+    return text.rstrip(".") + "."
 
 
 def _card(worker: SeenWorker) -> WorkerCard:

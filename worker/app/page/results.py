@@ -1,9 +1,9 @@
-"""The ended jobs in the state bucket, kept between looks: each result marker is read once a generation."""
+"""The state bucket and its ended jobs, kept between looks: each result marker is read once a generation."""
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from schemas.dead_letter import DeadLetter, DeadLetterUnreadable, parse_dead_letter
 from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent
 from schemas.state import ResultMarker
+from worker.adapters.gcs import open_object_store
 from worker.core.costs.report import events_in
-from worker.errors import WorkerError
+from worker.errors import ObjectNotFound, WorkerError
 from worker.ports import ObjectFacts, ObjectStore
 
 PREFIX = "results/"
@@ -101,7 +102,10 @@ class Results:
 
         async def read(facts: ObjectFacts) -> tuple[int, JobResult | None]:
             async with slots:
-                data, stored = await self.store.read(facts.ref)
+                try:
+                    data, stored = await self.store.read(facts.ref)
+                except ObjectNotFound:  # deleted since it was listed
+                    return facts.generation, None
             return stored.generation, parsed(data)
 
         names = {facts.ref.name: facts for facts in recent}
@@ -118,3 +122,28 @@ def parsed(data: bytes) -> JobResult | None:
     except ValidationError:
         return None
     return JobResult(marker=marker, events=events_in(marker))
+
+
+@dataclass(kw_only=True)
+class StateBucket:
+    """The state bucket, opened when it is needed first. Belongs to one event loop."""
+
+    project: str
+    name: str
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _results: Results | None = None
+    _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Close on leaving what was opened in between."""
+        async with self._stack:
+            yield
+
+    async def results(self) -> Results:
+        """Return the results. Raises `StorageServiceError` where no client can be made."""
+        async with self._opening:
+            if self._results is None:
+                store = await self._stack.enter_async_context(open_object_store(project=self.project))
+                self._results = Results(store=store.impatient(), bucket=self.name)
+            return self._results

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +12,7 @@ from typing import Any, TypeAlias
 from worker.adapters.web.views import JobStory, Overview
 from worker.app.page.job_reader import JobReader, is_job_id
 from worker.app.page.overview import SeenWorker, overview_of
-from worker.app.page.results import JobResult
-from worker.app.page.state_bucket import StateBucket
+from worker.app.page.results import JobResult, StateBucket
 from worker.app.page.story import JobTraces, story_of
 from worker.errors import WorkerError
 
@@ -41,10 +40,7 @@ class WorkersPage:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Hold the connection to the bucket."""
-        if self.bucket is None:
-            yield
-            return
-        async with self.bucket.opened():
+        async with self.bucket.opened() if self.bucket else nullcontext():
             yield
 
     async def overview(self) -> Overview:
@@ -64,26 +60,33 @@ class WorkersPage:
         self._last, self._next_at = seen, time.monotonic() + SHARE_OF_TIME * cpu_seconds
         return seen
 
-    async def job(self, job_id: str) -> JobStory | None:
-        """Return one job; None where none of this id is known."""
+    async def job(self, job_id: str) -> JobStory | str:
+        """Return one job, or a sentence that says where it was looked for in vain."""
         if not is_job_id(job_id):
-            return None
-        traces = await self._traces(job_id)
-        return story_of(traces, datetime.now(UTC)) if traces.is_known else None
+            return "No job has such an id: it is 1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit."
+        traces, missing = await self._traces(job_id)
+        if traces.is_known:
+            return story_of(traces, datetime.now(UTC))
+        return (
+            f"No worker that this page can reach runs it, and {missing}. "
+            "A job that was submitted just now appears here as soon as a worker takes it."
+        )
 
     async def audio(self, job_id: str) -> Path | None:
         """Return the file of the development server; None elsewhere."""
         if self.bucket is None or self.objects is None or not is_job_id(job_id):
             return None
         try:
-            return await self._reader.audio_file(job_id)
+            return await JobReader(bucket=self.bucket, objects=self.objects).audio_file(job_id)
         except WorkerError:
             return None
 
     # one job
 
-    async def _traces(self, job_id: str) -> JobTraces:
+    async def _traces(self, job_id: str) -> tuple[JobTraces, str]:
+        """Return what is known of the job, and why the state bucket adds nothing where it does not."""
         facts: dict[str, Any] = {"job_id": job_id}
+        missing = "this page reads no state bucket"
         for worker in await self.workers():
             for job in worker.health.jobs.running if worker.health else ():
                 if job.job_id == job_id and worker.health:
@@ -92,15 +95,12 @@ class WorkersPage:
                 if ended.job_id == job_id:
                     facts["ended"] = ended
         if self.bucket is not None:
-            with suppress(WorkerError):
-                facts |= await self._reader.read(job_id)
-        return JobTraces(**facts)
-
-    @property
-    def _reader(self) -> JobReader:
-        if self.bucket is None:
-            raise AssertionError("asked for a job's files without a bucket")
-        return JobReader(bucket=self.bucket, objects=self.objects)
+            try:
+                facts |= await JobReader(bucket=self.bucket, objects=self.objects).read(job_id)
+                missing = "it has left no result in the state bucket, which keeps results for 90 days"
+            except WorkerError as exc:
+                missing = f"the state bucket cannot be read: {exc}"
+        return JobTraces(**facts), missing
 
 
 def _timed_overview(

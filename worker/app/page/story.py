@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from schemas.events import CompletedEvent, CostEvent, DeepgramCost, FailedEvent, ParakeetCost
 from schemas.state import AttemptFault, Checkpoint, ClaimRecord
-from worker.adapters.web.rendering import span
+from worker.adapters.web.rendering import counted, less, span
 from worker.adapters.web.views import CostLine, JobStory, Problem, Segment, StoryStep, Transcript
 from worker.app.page.health_document import EndedFacts, RunningFacts
 from worker.app.page.overview import flags_of, running_segments, segment_of
@@ -94,7 +94,7 @@ def _lede(ended: CompletedEvent | FailedEvent | None, cost: CostEvent | None) ->
     if ended is None:
         return "Its events are of a version that this page cannot read."
     metadata = ended.transcription_metadata
-    money = f", for ${cost.usd_total:.4f}: {cost.savings_percent:.1f} % less than Deepgram alone" if cost else ""
+    money = f", for ${cost.usd_total:.4f}: {less(cost.savings_percent)} than Deepgram alone" if cost else ""
     return (
         f"{_length(metadata.audio_duration_seconds)} of audio in {_length(metadata.processing_time_seconds)}, "
         f"{metadata.processing_speed_ratio:.0f}x real time{money}."
@@ -126,7 +126,9 @@ def _steps(ended: CompletedEvent | FailedEvent | None, result: JobResult) -> Seq
         number = f", delivery {metadata.deliveries}" if (metadata.deliveries or 0) > 1 else ""
         steps.append(StoryStep(at=claimed, title="Claimed", text=f"{by}{number}{_routing(ended)}", seconds=took))
     if metadata.chunks_total is not None:
-        steps.append(StoryStep(at=None, title=_chunks_title(metadata.chunks_total), text=_chunks_text(ended)))
+        steps.append(
+            StoryStep(at=None, title=f"{counted(metadata.chunks_total, 'chunk')} transcribed", text=_chunks_text(ended))
+        )
     if isinstance(ended, CompletedEvent):
         steps.append(StoryStep(at=ended.occurred_at, title="Artefacts written", text=_written(ended)))
     steps += _faults(result.marker.faults)
@@ -143,10 +145,6 @@ def _routing(ended: CompletedEvent | FailedEvent) -> str:
     return f"; method {_word(metadata.method_used)} ({metadata.routing_reason})" if metadata.routing_reason else ""
 
 
-def _chunks_title(count: int) -> str:
-    return f"{count} chunk{'s' if count != 1 else ''} transcribed"
-
-
 def _chunks_text(ended: CompletedEvent | FailedEvent) -> str:
     metadata = ended.transcription_metadata
     reasons = ", ".join(f"{count} because of {code}" for code, count in metadata.fallback_reasons.items())
@@ -158,7 +156,7 @@ def _chunks_text(ended: CompletedEvent | FailedEvent) -> str:
 
 def _written(ended: CompletedEvent) -> str:
     metadata = ended.transcription_metadata
-    return f"{metadata.words_count:,} words in {metadata.paragraphs_count:,} paragraphs"
+    return f"{counted(metadata.words_count, 'word')} in {counted(metadata.paragraphs_count, 'paragraph')}"
 
 
 def _cost_lines(cost: CostEvent | None) -> Sequence[CostLine]:
@@ -168,7 +166,7 @@ def _cost_lines(cost: CostEvent | None) -> Sequence[CostLine]:
             case ParakeetCost():
                 text = f"{engine.gpu_seconds:.1f} engine s for {_length(engine.audio_seconds)} of audio"
             case DeepgramCost():
-                text = f"{_length(engine.audio_seconds)} of audio, {engine.requests} requests"
+                text = f"{_length(engine.audio_seconds)} of audio, {counted(engine.requests, 'request')}"
             case _:
                 text = ""
         lines.append(CostLine(engine=str(engine.engine), usd=engine.usd, text=text))

@@ -16,6 +16,7 @@ from worker.adapters.web.pages import UploadRefused
 from worker.adapters.web.views import (
     EndedRow,
     FailureGroup,
+    Figures,
     JobStory,
     Overview,
     Problem,
@@ -149,7 +150,7 @@ def test_a_page_of_this_machine_answers_no_request_that_names_another_host(host:
         assert ask(f"{url}/jobs/j", host=host).status == 421
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "localhost:9", "[::1]:80"])
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "127.0.0.2:80", "localhost", "localhost:9", "[::1]:80"])
 def test_a_page_answers_requests_that_name_this_machine(host: str) -> None:
     with served(PagesInMemory(seen=nothing_seen())) as url:
         assert ask(f"{url}/", host=host).status == 200
@@ -185,6 +186,30 @@ def test_an_unknown_job_is_a_page_that_says_so() -> None:
 
     assert reply.status == 404
     assert "No trace of this job yet" in reply.text
+    assert "It is not known." in reply.text
+
+
+def test_failed_jobs_beyond_those_that_are_listed_are_counted() -> None:
+    now = datetime(2026, 11, 28, 14, tzinfo=UTC)
+    jobs = [(f"job-{number}", now) for number in range(73)]
+    group = FailureGroup(
+        code="INTERNAL_ERROR", message="", remedy="replay it", command="x", is_retryable=True, jobs=jobs
+    )
+
+    with served(PagesInMemory(seen=nothing_seen(failures=[group]))) as url:
+        page = ask(f"{url}/").text
+
+    assert "Show 73 jobs" in page
+    assert page.count("/jobs/job-") == 50
+    assert "and 23 more: klipstream-worker dlq list --code INTERNAL_ERROR" in page
+
+
+@pytest.mark.parametrize(("usd", "shown"), [(0.02, "80.0 % less"), (0.13, "30.0 % more")])
+def test_savings_and_costs_beyond_deepgram_s_price_read_differently(usd: float, shown: str) -> None:
+    figures = Figures(usd=usd, baseline_usd=0.1)
+
+    with served(PagesInMemory(seen=nothing_seen(figures=figures))) as url:
+        assert f"{shown} than Deepgram" in ask(f"{url}/").text
 
 
 def test_a_change_is_sent_to_an_open_page() -> None:
@@ -265,6 +290,14 @@ def test_a_form_of_a_foreign_site_uploads_nothing() -> None:
     with served(PagesInMemory(seen=nothing_seen()), upload=take) as url:
         assert ask(f"{url}/upload?name=a", "POST", b"x").status == 403
         assert ask(f"{url}/upload?name=a", "POST", b"x", x_klipstream="upload", host="evil.example").status == 421
+
+
+def test_reading_where_files_are_uploaded_is_refused_with_the_method_to_use() -> None:
+    with served(PagesInMemory(seen=nothing_seen()), upload=take) as url:
+        reply = ask(f"{url}/upload")
+
+    assert (reply.status, reply.headers["allow"]) == (405, "POST")
+    assert "answered here: POST" in reply.text
 
 
 def test_a_page_without_uploads_has_no_place_for_files() -> None:

@@ -2,7 +2,19 @@ from collections.abc import Callable
 
 import pytest
 
-from worker.adapters.web.rendering import clock, gib, grouped, ident, percent, ratio, span, url_part, usd
+from worker.adapters.web.rendering import (
+    clock,
+    counted,
+    gib,
+    grouped,
+    ident,
+    less,
+    percent,
+    ratio,
+    span,
+    url_part,
+    usd,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +38,8 @@ def test_numbers_carry_their_units() -> None:
     assert (usd(0.0817), usd(8.1), usd(1234.5)) == ("$0.0817", "$8.10", "$1,234.50")
     assert (percent(90.61), ratio(41.7), ratio(4.21)) == ("90.6 %", "42x", "4.2x")
     assert gib(3 * 1024**3) == "3.0"
+    assert (counted(0, "job"), counted(1, "job"), counted(1200, "job")) == ("0 jobs", "1 job", "1,200 jobs")
+    assert (less(90.61), less(-4), less(0)) == ("90.6 % less", "4.0 % more", "0.0 % less")
 
 
 @pytest.mark.parametrize("form", [span, clock, usd, percent, ratio, gib])

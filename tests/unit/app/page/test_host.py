@@ -1,4 +1,7 @@
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn
 
 import pytest
 
@@ -6,9 +9,12 @@ from tests.support.workers.conditions import IDENTITY, condition
 from tests.support.workers.pages import ask
 from worker.adapters.web.answers import Answer
 from worker.adapters.web.http_server import HealthServer
-from worker.app.page.host import fleet_pages, is_loopback, worker_pages
+from worker.adapters.web.pages import is_loopback
+from worker.app.page.host import fleet_pages, worker_pages
+from worker.app.page.overview import SeenWorker
 from worker.app.page.source import WorkersPage
 from worker.app.status import health_answer
+from worker.errors import StorageServiceError
 from worker.settings import CloudSettings
 
 CLOUD = CloudSettings(project_id="p", state_bucket="some-state")
@@ -64,6 +70,39 @@ def test_the_page_of_a_worker_shows_its_health_document() -> None:
     assert document["worker"] in page
     assert job.status == 200
     assert 'aria-label="3 chunks in the order of the audio"' in job.text
+
+
+class Unreadable:
+    """A bucket that refuses."""
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        yield
+
+    async def results(self) -> NoReturn:
+        raise StorageServiceError("open", "gs://some-state", "503")
+
+
+@pytest.mark.parametrize(
+    ("bucket", "told"),
+    [(None, "and this page reads no state bucket."), (Unreadable(), "and the state bucket cannot be read: ")],
+)
+async def test_the_page_of_a_job_without_a_trace_names_where_it_was_looked_for(bucket: Any, told: str) -> None:
+    async def nobody() -> list[SeenWorker]:
+        return []
+
+    found = await WorkersPage(workers=nobody, bucket=bucket).job("j1")
+
+    assert isinstance(found, str)
+    assert found.startswith("No worker that this page can reach runs it, ")
+    assert told in found
+
+
+async def test_a_text_that_is_no_job_id_is_looked_for_nowhere() -> None:
+    async def nobody() -> list[SeenWorker]:
+        raise AssertionError("asked a worker")
+
+    assert str(await WorkersPage(workers=nobody).job("../claims/a")).startswith("No job has such an id")
 
 
 def test_a_fleet_shows_the_workers_that_answer_and_names_those_that_do_not() -> None:

@@ -1,5 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from tests.support.jobs.ended_jobs import completed, cost_of, failed
 from tests.support.jobs.messages import TEN_O_CLOCK
 from tests.support.workers.pages import health, result_of, seen_worker
@@ -29,6 +31,37 @@ def test_what_is_wrong_comes_with_its_reason_and_a_command() -> None:
         "http://w-2:8080: no answer.",
     ]
     assert all(problem.remedy and problem.command for problem in problems)
+
+
+def test_a_reason_that_ends_in_a_full_stop_gets_no_second_one() -> None:
+    sick = seen_worker(status="unhealthy", reason="the server answered: Not found.")
+
+    (problem,) = overview_of([sick], None, NOW).problems
+
+    assert problem.title == "w-1 takes no jobs: the server answered: Not found."
+
+
+@pytest.mark.parametrize(
+    ("backlog", "told"),
+    [
+        (0, "No message waits."),
+        (1, "1 message waits, the oldest for 42 s."),
+        (2, "2 messages wait, the oldest for 42 s."),
+    ],
+)
+def test_the_backlog_is_put_into_words(backlog: int, told: str) -> None:
+    assert overview_of([seen_worker(backlog=backlog, oldest_message_seconds=42)], None, NOW).lede.endswith(f" {told}")
+
+
+def test_a_spent_budget_is_one_problem_of_all_workers() -> None:
+    spent = {"configured": True, "budget_spent": True, "down_because": ""}
+
+    (problem,) = overview_of(
+        [seen_worker(worker="w-1", deepgram=spent), seen_worker(worker="w-2", deepgram=spent)], None, NOW
+    ).problems
+
+    assert problem.title == "The day's Deepgram budget is spent."
+    assert "FALLBACK_BUDGET_USD_PER_DAY" in problem.remedy
 
 
 def test_a_worker_that_loads_or_stops_is_no_problem() -> None:

@@ -34,6 +34,15 @@ class CountingStore(MemoryObjectStore):
         return [*await super().list(bucket, prefix)]
 
 
+class ShrinkingStore(MemoryObjectStore):
+    """Loses a result once it has been listed."""
+
+    async def list(self, bucket: str, prefix: str) -> list[ObjectFacts]:
+        listed = [*await super().list(bucket, prefix)]
+        await self.delete(ObjectRef("state", "results/b.json"))
+        return listed
+
+
 async def put(store: MemoryObjectStore, job_id: str, name: str | None = None, data: bytes | None = None) -> None:
     messages = [completed(job_id), cost_of(job_id, parakeet_hours=1)]
     marker = ResultMarker(
@@ -76,6 +85,18 @@ async def test_objects_that_are_no_results_are_left_out() -> None:
 
     assert [result.marker.job_id for result in found] == ["a"]
     assert found[0].cost is not None
+
+
+async def test_a_result_that_is_deleted_between_list_and_read_is_left_out() -> None:
+    store = ShrinkingStore(lambda: datetime.now(UTC))
+    results = Results(store=store, bucket="state")
+    await put(store, "a")
+    await put(store, "b")
+
+    found = await results.newest()
+
+    assert [result.marker.job_id for result in found] == ["a"]
+    assert results.problem == ""
 
 
 async def test_results_older_than_two_weeks_are_not_read() -> None:

@@ -53,14 +53,13 @@ function morphChildren(old, fresh) {  // elements with an id keep their place in
 }
 
 function listen(address) {
-  const source = new EventSource(address);
+  let source;
   const heard = () => {
     heardAt = Date.now();
     const now = one("#clock");
     if (now) now.textContent = new Date().toISOString().slice(11, 19) + " UTC";
   };
-  source.addEventListener("alive", heard);
-  source.addEventListener("main", ({ data }) => {
+  const show = ({ data }) => {
     heard();
     const html = JSON.parse(data);
     if (!html) return;
@@ -70,8 +69,19 @@ function listen(address) {
     morph(one("#main"), fresh);
     document.title = [one("h1").textContent, "klipstream-worker"].join(": ");
     startPlayer();
-  });
+  };
+  const open = () => {
+    heardAt = Date.now();
+    source = new EventSource(address);
+    source.addEventListener("alive", heard);
+    source.addEventListener("main", show);
+    source.addEventListener("release", ({ data }) => { if (data !== document.body.dataset.release) location.reload(); });
+  };
+  open();
+  // a browser opens six connections to a host at most: tabs that nobody sees must not hold them
+  document.addEventListener("visibilitychange", () => document.hidden ? source.close() : open());
   setInterval(() => {
+    if (document.hidden) return;
     const silent = Math.round((Date.now() - heardAt) / 1000), lost = one("#lost");
     document.documentElement.toggleAttribute("data-lost", silent >= LOST_SECONDS);
     lost.hidden = silent < LOST_SECONDS;
@@ -86,8 +96,8 @@ if (document.body.dataset.updates) listen(document.body.dataset.updates);
 // --- uploading: in `dev` alone the page has a place for files
 
 async function upload(file) {
-  const said = one("#upload");
-  said.replaceChildren(`Uploading ${file.name}…`);
+  const said = one("#upload").appendChild(document.createElement("p"));
+  said.append(`Uploading ${file.name}…`);
   try {
     const answer = await fetch(`/upload?name=${encodeURIComponent(file.name)}`, {
       method: "POST", headers: { "x-klipstream": "upload" }, body: file,
@@ -97,9 +107,9 @@ async function upload(file) {
     const link = document.createElement("a");
     link.href = `/jobs/${encodeURIComponent(told.job_id)}`;
     link.textContent = told.job_id;
-    said.replaceChildren("Submitted as ", link);
+    said.replaceChildren(`${file.name} is submitted as `, link);
   } catch (error) {
-    said.replaceChildren(`Not submitted: ${error.message}`);
+    said.replaceChildren(`${file.name} is not submitted: ${error.message}`);
   }
 }
 
