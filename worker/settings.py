@@ -268,12 +268,17 @@ class Settings(BaseModel):
     def changed(self) -> list[str]:
         """Return the settings that differ from their defaults, each as NAME=value, secrets hidden; for people."""
         shown, usual = self.masked(), Settings().masked()
-        return [f"{name.upper()}={value}" for name, value in shown.items() if value != usual[name]]
+        changed = {name: value for name, value in shown.items() if value != usual[name]}
+        return [f"{name.upper()}={','.join(v) if isinstance(v, list) else v}" for name, v in changed.items()]
 
     def masked(self) -> dict[str, object]:
         """Return every setting as it is in effect, secrets hidden; for the log."""
         groups = self.model_dump(mode="json", exclude={"look_alikes"})
-        return {name: value for group in groups.values() for name, value in group.items()}
+        return {
+            name: sorted(value) if isinstance(value, list) else value  # a set has no order of its own
+            for group in groups.values()
+            for name, value in group.items()
+        }
 
 
 def read_settings(environment: Mapping[str, object]) -> Settings:

@@ -243,8 +243,8 @@ def test_a_log_level_that_is_none_is_named_with_the_levels_there_are() -> None:
 
 
 def test_settings_that_differ_from_their_defaults_are_listed_and_secrets_are_not_shown() -> None:
-    given = {"MAX_PARKED": "4", "LOG_LEVEL": "debug", "DEEPGRAM_API_KEY": "s3cr3t", "PROJECT_ID": "mine"}
+    given = {"MAX_PARKED": "4", "LOG_LEVEL": "debug", "DEEPGRAM_API_KEY": "s3cr3t", "INPUT_BUCKETS": "b,a,c"}
 
     changed = read_settings(given).changed()
 
-    assert changed == ["PROJECT_ID=mine", "DEEPGRAM_API_KEY=**********", "LOG_LEVEL=debug"]
+    assert changed == ["INPUT_BUCKETS=a,b,c", "DEEPGRAM_API_KEY=**********", "LOG_LEVEL=debug"]

@@ -66,7 +66,7 @@ from worker.telemetry.register import (
 )
 
 LOOK_SECONDS = 0.5
-LOOKS_BETWEEN_GPU_READINGS = 10
+READING_SECONDS = 5.0
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 NAMED_PACKAGES = ("klipstream-worker", "torch", "nemo_toolkit")
 
@@ -116,15 +116,21 @@ class Watch:
         self._engines, self._consumer = engines, consumer
 
     async def run(self) -> None:
-        """Sample in an endless loop."""
+        """Sample in an endless loop. A GPU's driver or a network disk that hangs delays no sample."""
+        async with together() as group:
+            group.create_task(self._read_machine(), name="readings")
+            while True:
+                self.look()
+                await self._clock.sleep(LOOK_SECONDS)
+
+    async def _read_machine(self) -> None:
         while True:
             self._readings = await asyncio.to_thread(self._gpus.read)
             self._disk = await asyncio.to_thread(_disk, self._folder) if self._folder else None
             for reading in self._readings:
                 _measure_gpu(reading)
-            for _ in range(LOOKS_BETWEEN_GPU_READINGS):
-                self.look()
-                await self._clock.sleep(LOOK_SECONDS)
+            self.look()
+            await self._clock.sleep(READING_SECONDS)
 
     def look(self) -> None:
         """See everything as it is now."""

@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
 from tests.support.telemetry import render, value
 from tests.support.wait import eventually
 from tests.support.workers.conditions import IDENTITY, condition, consumer_snapshot
-from worker.adapters.gpu.nvml import Gpus
+from worker.adapters.gpu.nvml import GpuReading, Gpus
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.app.monitor import Watch
 from worker.core.jobs.board import Board
@@ -28,6 +29,32 @@ async def test_the_gpu_is_read_and_measured() -> None:
     assert value(render(), "klipstream_gpu_power_watts", gpu="0") == 68.5
     assert value(render(), "klipstream_gpu_throttled", gpu="0", reason="thermal") == 1
     assert value(render(), "klipstream_gpu_throttled", gpu="0", reason="hardware") == 0
+
+
+class HungDriver(Gpus):
+    """Its readings do not return before `answers` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.answers = threading.Event()
+
+    def read(self) -> tuple[GpuReading, ...]:
+        self.answers.wait()
+        return ()
+
+
+async def test_a_driver_that_hangs_delays_no_look() -> None:
+    gpus, clock = HungDriver(), FakeClock()
+    watch = Watch(Board(), gpus, clock)
+    looking = asyncio.create_task(watch.run())
+
+    await clock.advance(60)
+    age_seconds = watch.age_seconds
+    looking.cancel()
+    gpus.answers.set()
+
+    assert age_seconds < 1
+    assert watch.condition.uptime_seconds > 59
 
 
 async def test_a_snapshot_that_is_not_refreshed_grows_old() -> None:

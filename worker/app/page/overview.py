@@ -72,6 +72,8 @@ def overview_of(
 
 
 def _headline(workers: Sequence[SeenWorker]) -> str:
+    if not workers:
+        return "No worker is named"
     ready = sum(worker.health is not None and worker.health.status == HEALTHY for worker in workers)
     if len(workers) == 1:
         health = workers[0].health

@@ -17,6 +17,7 @@ def test_the_headline_says_how_many_workers_are_ready() -> None:
 
     assert overview_of([seen_worker()], None, NOW).headline == "The worker is ready"
     assert overview_of([seen_worker(status="loading")], None, NOW).headline == "The worker is loading its model"
+    assert overview_of([], None, NOW).headline == "No worker is named"
     assert overview_of([SILENT], None, NOW).headline == "The worker does not answer"
     assert overview_of([seen_worker(), sick, SILENT], None, NOW).headline == "1 of 3 workers are ready"
 
