@@ -13,9 +13,9 @@ from tests.browser.conftest import Visit
 from tests.support.hostile_text import HOSTILE
 from tests.support.jobs.ended_jobs import completed, cost_of, failed
 from tests.support.workers.pages import PagesInMemory, nothing_seen, result_of, seen_worker, served
+from worker.adapters.web.health_document import RunningFacts
 from worker.adapters.web.pages import UploadRefused
 from worker.adapters.web.views import Overview, Problem
-from worker.app.page.health_document import RunningFacts
 from worker.app.page.overview import overview_of
 
 LONG = "vod-2301877415-reprocess-after-model-update-2026-11-28-batch-0042-of-0512-priority-low-source-archive-7d20c1f"

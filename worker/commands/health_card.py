@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
-from worker.app.page.health_document import HealthDocument, UrgentFacts, read_health
+from worker.adapters.web.health_document import HealthDocument, UrgentFacts, read_health
 from worker.commands.console import cell, line
 from worker.commands.tables import NOTHING, Card, age, bar
 

@@ -12,8 +12,9 @@ from rich.table import Column, Table
 
 from schemas.events import CompletedEvent
 from schemas.text import plain_json
+from worker.adapters.web.health_document import Segment
 from worker.adapters.web.rendering import grouped, span, usd
-from worker.adapters.web.views import JobStory, Segment
+from worker.adapters.web.views import JobStory
 from worker.app.page.host import state_bucket
 from worker.app.page.job_reader import JobReader, is_job_id
 from worker.app.page.results import StateBucket

@@ -11,8 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
+from worker.adapters.web.health_document import segment_of
 from worker.adapters.web.rendering import span, standalone
-from worker.app.page.overview import segment_of
 from worker.app.page.transcript import read_transcript
 from worker.commands.keyterms import keyterms_text
 from worker.commands.transcribe import PageOptions

@@ -16,7 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from schemas.text import plain
-from worker.adapters.web.views import Segment, Transcript
+from worker.adapters.web.health_document import Segment
+from worker.adapters.web.views import Transcript
 
 UNKNOWN = Markup('<span aria-hidden="true">\N{EN DASH}</span><span class="sr">not known</span>')
 TAIL_CHARACTERS = 8

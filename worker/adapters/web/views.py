@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
 
-Segment = Literal["parakeet", "deepgram", "working", "waiting", "failed"]
-"""One chunk in a strip, in the order of the audio."""
+from worker.adapters.web.health_document import RunningFacts, SeenWorker, Segment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,87 +16,6 @@ class Problem:
     text: str = ""
     remedy: str = ""
     command: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gpu:
-    """One GPU as its driver reports it; `busy` is a share of 1."""
-
-    name: str
-    busy: float | None
-    celsius: float | None
-    watts: float | None
-    used_bytes: float
-    total_bytes: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartTestRow:
-    """The last self-test of one part of a worker."""
-
-    part: str
-    passed: bool | None
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerCard:
-    """One worker; `name` is its URL where it does not answer."""
-
-    name: str
-    status: str
-    reason: str
-    model: str = ""
-    device: str = ""
-    gpu: Gpu | None = None
-    slots_used: int | None = None
-    slots: int | None = None
-    parked: int = 0
-    speed_ratio: float | None = None
-    uptime_seconds: float | None = None
-    disk_free_bytes: int | None = None
-    disk_total_bytes: int | None = None
-    tests: Sequence[PartTestRow] = ()
-    versions: Sequence[tuple[str, str]] = ()
-
-    @property
-    def is_ready(self) -> bool:
-        """Its `/ready` is 200."""
-        return self.status == "healthy"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunningRow:
-    """A job in progress."""
-
-    job_id: str
-    video_id: str
-    worker: str
-    seconds: float
-    audio_seconds: float | None
-    audio_seconds_done: float
-    segments: Sequence[Segment]
-    chunks_done: int
-    chunks_total: int | None
-    chunks_by_deepgram: int
-    deliveries: int
-
-    @property
-    def percent(self) -> int:
-        """The share of the audio that is transcribed."""
-        return min(100, int(100 * self.audio_seconds_done / self.audio_seconds)) if self.audio_seconds else 0
-
-    @property
-    def speed_ratio(self) -> float | None:
-        """None before the first chunk is finished."""
-        return self.audio_seconds_done / self.seconds if self.audio_seconds_done and self.seconds else None
-
-    @property
-    def eta_seconds(self) -> float | None:
-        """None before the first chunk is finished."""
-        if not self.audio_seconds or not self.speed_ratio:
-            return None
-        return max(0.0, self.audio_seconds - self.audio_seconds_done) / self.speed_ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,10 +113,11 @@ class Overview:
     seen_at: datetime
     problems: Sequence[Problem] = ()
     figures: Figures = Figures()
-    workers: Sequence[WorkerCard] = ()
+    workers: Sequence[SeenWorker] = ()
     place: str = ""
     """The subscription, for the heading of the workers."""
-    running: Sequence[RunningRow] = ()
+    running: Sequence[tuple[str, RunningFacts]] = ()
+    """Each job with the name of its worker."""
     recent: Sequence[EndedRow] = ()
     failures: Sequence[FailureGroup] | None = None
     """None if unknown: without the state bucket."""

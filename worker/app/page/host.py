@@ -8,9 +8,8 @@ from pathlib import Path
 
 import httpx
 
+from worker.adapters.web.health_document import SeenWorker, read_health
 from worker.adapters.web.pages import Pages, Upload, is_loopback
-from worker.app.page.health_document import read_health
-from worker.app.page.overview import SeenWorker
 from worker.app.page.results import StateBucket
 from worker.app.page.source import WorkersPage
 from worker.app.status import Identity

@@ -3,26 +3,20 @@
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from schemas.events import CompletedEvent, FailedEvent
 from schemas.text import plain
+from worker.adapters.web.health_document import EndedFacts, HealthDocument, SeenWorker, segment_of
 from worker.adapters.web.rendering import counted, span
 from worker.adapters.web.views import (
     CostDay,
     EndedRow,
     FailureGroup,
     Figures,
-    Gpu,
     Overview,
-    PartTestRow,
     Problem,
-    RunningRow,
-    Segment,
-    WorkerCard,
 )
-from worker.app.page.health_document import EndedFacts, HealthDocument, RunningFacts
 from worker.app.page.results import KEPT_DAYS, JobResult
 from worker.core.costs.report import Period, Spending, report
 
@@ -39,31 +33,22 @@ FLAGS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class SeenWorker:
-    """A health port and its document; None where nothing answers, and `problem` is the reason."""
-
-    url: str
-    health: HealthDocument | None
-    problem: str = ""
-
-
 def overview_of(
     workers: Sequence[SeenWorker], results: Sequence[JobResult] | None, now: datetime, bucket_problem: str = ""
 ) -> Overview:
     """Return the page; `results` are the newest first, and None where the state bucket is not read."""
     documents = [worker.health for worker in workers if worker.health is not None]
     figures = _figures(documents, results, now)
-    running = [_running(job, health.worker) for health in documents for job in health.jobs.running]
+    running = [(health.worker, job) for health in documents for job in health.jobs.running]
     return Overview(
         headline=_headline(workers),
         lede=_lede(figures),
         seen_at=now,
         problems=list(dict.fromkeys(problem for worker in workers for problem in _problems_of(worker))),
         figures=figures,
-        workers=[_card(worker) for worker in workers],
+        workers=workers,
         place=", ".join(sorted({health.subscription for health in documents})),
-        running=sorted(running, key=lambda job: -job.seconds),
+        running=sorted(running, key=lambda row: -row[1].seconds),
         recent=_recent(documents, results),
         failures=None if results is None else _failures(results),
         costs=None if results is None else _costs(results, now),
@@ -142,73 +127,6 @@ def _sentence(text: str) -> str:
     return text.rstrip(".") + "."
 
 
-def _card(worker: SeenWorker) -> WorkerCard:
-    health = worker.health
-    if health is None:
-        return WorkerCard(name=worker.url, status=SILENT, reason=worker.problem)
-    gpu = health.gpu.devices[0] if health.gpu.devices else None
-    totals = health.totals
-    return WorkerCard(
-        name=health.worker,
-        status=health.status,
-        reason=health.reason,
-        model=health.model.name.rpartition("/")[2] if health.model else "",
-        device=health.model.device if health.model else "",
-        gpu=Gpu(
-            name=gpu.name,
-            busy=gpu.utilisation,
-            celsius=gpu.temperature_celsius,
-            watts=gpu.power_watts,
-            used_bytes=gpu.memory_used_bytes,
-            total_bytes=gpu.memory_total_bytes or 1,
-        )
-        if gpu
-        else None,
-        slots_used=health.jobs.in_flight,
-        slots=(health.jobs.in_flight + health.jobs.free_slots) or None,
-        parked=health.jobs.parked,
-        speed_ratio=totals.audio_seconds / totals.processing_seconds if totals.processing_seconds else None,
-        uptime_seconds=health.uptime_seconds,
-        disk_free_bytes=health.disk.free_bytes if health.disk else None,
-        disk_total_bytes=health.disk.total_bytes if health.disk else None,
-        tests=[
-            PartTestRow(part=part, passed=test.passed, reason=test.reason) for part, test in health.self_test.items()
-        ],
-        versions=[*health.versions.items()],
-    )
-
-
-def _running(job: RunningFacts, worker: str) -> RunningRow:
-    return RunningRow(
-        job_id=job.job_id,
-        video_id=job.video_id,
-        worker=worker,
-        seconds=job.seconds,
-        audio_seconds=job.audio_seconds,
-        audio_seconds_done=job.audio_seconds_done,
-        segments=running_segments(job),
-        chunks_done=job.chunks_done,
-        chunks_total=None if job.chunks_total is None else max(job.chunks_total, len(running_segments(job))),
-        chunks_by_deepgram=sum(engine == "deepgram" for engine in job.chunks),
-        deliveries=job.deliveries or 1,
-    )
-
-
-def running_segments(job: RunningFacts) -> Sequence[Segment]:
-    """Return one segment a chunk; chunks beyond the container's promise are appended as they are started."""
-    count = max(len(job.chunks), max(job.chunks_in_work, default=-1) + 1)
-    engines = [*job.chunks, *[None] * (count - len(job.chunks))]
-    return [
-        segment_of(engine) if engine else "working" if index in job.chunks_in_work else "waiting"
-        for index, engine in enumerate(engines)
-    ]
-
-
-def segment_of(engine: str) -> Segment:
-    """Return the finished chunk's segment."""
-    return "deepgram" if engine == "deepgram" else "parakeet"
-
-
 def _recent(documents: Sequence[HealthDocument], results: Sequence[JobResult] | None) -> Sequence[EndedRow]:
     facts = {job.job_id: job for health in documents for job in health.last_jobs}
     rows = [_ended(result, facts.get(result.marker.job_id)) for result in (results or ())[:MOST_ROWS]]
@@ -226,7 +144,7 @@ def _ended_facts(job: EndedFacts) -> EndedRow:
         audio_seconds=job.audio_seconds,
         seconds=job.seconds,
         speed_ratio=job.speed_ratio,
-        segments=[segment_of(engine) for engine in job.chunks],
+        segments=job.segments,
         chunks=len(job.chunks) or None,
         chunks_by_deepgram=sum(engine == "deepgram" for engine in job.chunks),
         cost_usd=job.cost_usd,
@@ -336,7 +254,7 @@ def _figures(documents: Sequence[HealthDocument], results: Sequence[JobResult] |
         "backlog": sum(waiting.values()) if waiting else None,
         "oldest_message_seconds": max(ages, default=None),
         "running": sum(len(health.jobs.running) for health in documents),
-        "slots": sum(health.jobs.in_flight + health.jobs.free_slots for health in documents),
+        "slots": sum(health.jobs.slots for health in documents),
         "parked": sum(health.jobs.parked for health in documents),
         "speed_ratio": audio / spent if spent else None,
     }

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from worker.adapters.web.health_document import SeenWorker
 from worker.adapters.web.views import JobStory, Overview
 from worker.app.page.job_reader import JobReader, is_job_id
-from worker.app.page.overview import SeenWorker, overview_of
+from worker.app.page.overview import overview_of
 from worker.app.page.results import JobResult, StateBucket
 from worker.app.page.story import JobTraces, story_of
 from worker.errors import WorkerError

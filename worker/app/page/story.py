@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 
 from schemas.events import CompletedEvent, CostEvent, DeepgramCost, FailedEvent, ParakeetCost
 from schemas.state import AttemptFault, Checkpoint, ClaimRecord
+from worker.adapters.web.health_document import EndedFacts, RunningFacts, Segment, segment_of
 from worker.adapters.web.rendering import counted, less, span
-from worker.adapters.web.views import CostLine, JobStory, Problem, Segment, StoryStep, Transcript
-from worker.app.page.health_document import EndedFacts, RunningFacts
-from worker.app.page.overview import flags_of, running_segments, segment_of
+from worker.adapters.web.views import CostLine, JobStory, Problem, StoryStep, Transcript
+from worker.app.page.overview import flags_of
 from worker.app.page.results import JobResult
 
 
@@ -57,7 +57,7 @@ def _listed(job_id: str, ended: EndedFacts) -> JobStory:
         status="failed" if ended.code else "completed",
         lede=f"{length}{_length(ended.seconds)}.",
         problem=Problem(title=f"Failed: {ended.code}.") if ended.code else None,
-        segments=[segment_of(engine) for engine in ended.chunks],
+        segments=ended.segments,
         steps=[StoryStep(at=ended.ended_at, title="Failed" if ended.code else "Completed")],
         usd=ended.cost_usd,
         baseline_usd=ended.baseline_usd,
@@ -222,7 +222,7 @@ def _unfinished(traces: JobTraces, now: datetime) -> JobStory:
         video_id=running.video_id if running else traces.job_id,
         status="running" if is_held else "waiting",
         lede=_progress(running) if running else _standstill(claim, now),
-        segments=running_segments(running) if running else _checkpoint_segments(traces.checkpoints),
+        segments=running.segments if running else _checkpoint_segments(traces.checkpoints),
         steps=_unfinished_steps(traces, now),
         facts=_claim_facts(claim),
     )
@@ -231,8 +231,7 @@ def _unfinished(traces: JobTraces, now: datetime) -> JobStory:
 def _progress(running: RunningFacts) -> str:
     if not running.audio_seconds:
         return f"In progress for {_length(running.seconds)}."
-    share = min(1.0, running.audio_seconds_done / running.audio_seconds)
-    return f"{100 * share:.0f} % of {_length(running.audio_seconds)} of audio in {_length(running.seconds)}."
+    return f"{running.percent} % of {_length(running.audio_seconds)} of audio in {_length(running.seconds)}."
 
 
 def _standstill(claim: ClaimRecord | None, now: datetime) -> str:

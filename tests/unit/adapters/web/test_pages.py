@@ -11,7 +11,8 @@ from typing import BinaryIO
 import pytest
 
 from tests.support.hostile_text import HOSTILE, is_visible
-from tests.support.workers.pages import PagesInMemory, ask, nothing_seen, served
+from tests.support.workers.pages import PagesInMemory, ask, nothing_seen, seen_worker, served
+from worker.adapters.web.health_document import RunningFacts, SeenWorker
 from worker.adapters.web.pages import UploadRefused
 from worker.adapters.web.views import (
     EndedRow,
@@ -20,12 +21,10 @@ from worker.adapters.web.views import (
     JobStory,
     Overview,
     Problem,
-    RunningRow,
     SpokenParagraph,
     SpokenWord,
     StoryStep,
     Transcript,
-    WorkerCard,
 )
 
 HARMLESS_TAGS = re.compile(
@@ -63,20 +62,32 @@ def hostile_overview(text: str) -> Overview:
     return nothing_seen(
         problems=[Problem(title=text, text=text, remedy=text, command=text)],
         place=text,
-        workers=[WorkerCard(name=text, status=text, reason=text, model=text, device=text, versions=[(text, text)])],
-        running=[
-            RunningRow(
-                job_id=text,
-                video_id=text,
+        workers=[
+            SeenWorker(url=text, health=None, problem=text),
+            seen_worker(
                 worker=text,
-                seconds=1,
-                audio_seconds=2,
-                audio_seconds_done=1,
-                segments=["parakeet"],
-                chunks_done=1,
-                chunks_total=1,
-                chunks_by_deepgram=0,
-                deliveries=2,
+                status=text,
+                reason=text,
+                model={"name": text, "device": text},
+                gpu={},
+                versions={text: text},
+                self_test={text: {"passed": False, "reason": text}},
+            ),
+        ],
+        running=[
+            (
+                text,
+                RunningFacts(
+                    job_id=text,
+                    video_id=text,
+                    seconds=1,
+                    audio_seconds=2,
+                    audio_seconds_done=1,
+                    chunks_done=1,
+                    chunks_total=1,
+                    chunks=("parakeet",),
+                    deliveries=2,
+                ),
             )
         ],
         recent=[

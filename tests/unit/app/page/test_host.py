@@ -8,10 +8,10 @@ import pytest
 from tests.support.workers.conditions import IDENTITY, condition
 from tests.support.workers.pages import ask
 from worker.adapters.web.answers import Answer
+from worker.adapters.web.health_document import SeenWorker
 from worker.adapters.web.http_server import HealthServer
 from worker.adapters.web.pages import is_loopback
 from worker.app.page.host import fleet_pages, worker_pages
-from worker.app.page.overview import SeenWorker
 from worker.app.page.source import WorkersPage
 from worker.app.status import health_answer
 from worker.errors import StorageServiceError

@@ -5,8 +5,8 @@ import pytest
 from tests.support.jobs.ended_jobs import completed, cost_of, failed
 from tests.support.jobs.messages import TEN_O_CLOCK
 from tests.support.workers.pages import health, result_of, seen_worker
-from worker.app.page.health_document import RunningFacts, read_health
-from worker.app.page.overview import SeenWorker, overview_of, running_segments
+from worker.adapters.web.health_document import RunningFacts, SeenWorker, read_health
+from worker.app.page.overview import overview_of
 
 NOW = TEN_O_CLOCK + timedelta(hours=1)
 SILENT = SeenWorker(url="http://w-2:8080", health=None, problem="no answer")
@@ -144,7 +144,7 @@ def test_a_chunk_is_done_in_work_or_to_come() -> None:
         chunks_in_work=(1,),
     )
 
-    assert running_segments(job) == ["parakeet", "working", "deepgram", "waiting"]
+    assert job.segments == ["parakeet", "working", "deepgram", "waiting"]
 
 
 def test_documents_that_are_not_a_workers_are_not_read() -> None:

@@ -1,10 +1,19 @@
 """A worker's `/health`, read: of this worker or of another, of this version or of a neighbouring one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Segment = Literal["parakeet", "deepgram", "working", "waiting", "failed"]
+"""One chunk in a strip, in the order of the audio."""
+
+
+def segment_of(engine: str) -> Segment:
+    """Return the finished chunk's segment."""
+    return "deepgram" if engine == "deepgram" else "parakeet"
 
 
 class _Part(BaseModel):
@@ -50,6 +59,43 @@ class RunningFacts(_Part):
     deliveries: int | None = None
     queued_seconds: float = 0.0
 
+    @property
+    def segments(self) -> Sequence[Segment]:
+        """One a chunk; chunks beyond the container's promise are appended as they are started."""
+        count = max(len(self.chunks), max(self.chunks_in_work, default=-1) + 1)
+        engines = [*self.chunks, *[None] * (count - len(self.chunks))]
+        return [
+            segment_of(engine) if engine else "working" if index in self.chunks_in_work else "waiting"
+            for index, engine in enumerate(engines)
+        ]
+
+    @property
+    def chunks_expected(self) -> int | None:
+        """None before the length of the audio is known."""
+        return None if self.chunks_total is None else max(self.chunks_total, len(self.segments))
+
+    @property
+    def chunks_by_deepgram(self) -> int:
+        """Of the finished ones."""
+        return self.chunks.count("deepgram")
+
+    @property
+    def percent(self) -> int:
+        """The share of the audio that is transcribed."""
+        return min(100, int(100 * self.audio_seconds_done / self.audio_seconds)) if self.audio_seconds else 0
+
+    @property
+    def speed_ratio(self) -> float | None:
+        """None before the first chunk is finished."""
+        return self.audio_seconds_done / self.seconds if self.audio_seconds_done and self.seconds else None
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """None before the first chunk is finished."""
+        if not self.audio_seconds or not self.speed_ratio:
+            return None
+        return max(0.0, self.audio_seconds - self.audio_seconds_done) / self.speed_ratio
+
 
 class JobsFacts(_Part):
     """The jobs of the moment."""
@@ -58,6 +104,11 @@ class JobsFacts(_Part):
     parked: int
     free_slots: int
     running: tuple[RunningFacts, ...] = ()
+
+    @property
+    def slots(self) -> int:
+        """The jobs that may run at once; 0 before the worker takes messages."""
+        return self.in_flight + self.free_slots
 
 
 class EndedFacts(_Part):
@@ -74,6 +125,11 @@ class EndedFacts(_Part):
     baseline_usd: float | None = None
     chunks: tuple[str, ...] = ()
 
+    @property
+    def segments(self) -> Sequence[Segment]:
+        """One a chunk."""
+        return [segment_of(engine) for engine in self.chunks]
+
 
 class Sums(_Part):
     """The sums since the worker started."""
@@ -86,6 +142,11 @@ class Sums(_Part):
     baseline_usd: float = 0.0
     chunks: int = 0
     chunks_fallback: int = 0
+
+    @property
+    def speed_ratio(self) -> float | None:
+        """Audio by processing time; None before a job has completed."""
+        return self.audio_seconds / self.processing_seconds if self.processing_seconds else None
 
 
 class PartFacts(_Part):
@@ -139,6 +200,15 @@ class HealthDocument(_Part):
     deepgram: DeepgramFacts = DeepgramFacts()
     self_test: Mapping[str, PartFacts] = Field(default_factory=dict)
     versions: Mapping[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenWorker:
+    """A health port and its document; None where nothing answers, and `problem` is the reason."""
+
+    url: str
+    health: HealthDocument | None
+    problem: str = ""
 
 
 def read_health(document: Any) -> HealthDocument | None:
