@@ -7,10 +7,10 @@ from itertools import starmap
 import pytest
 
 from schemas.speech import WindowSpan, WindowTranscript, Word
-from tests.support.audio.accuracy import HeardWord, median_start_error, start_errors, word_error_rate
+from tests.support.audio.accuracy import SAMPLE_TEXT, HeardWord, median_start_error, start_errors, word_error_rate
 from tests.support.audio.speech_bank import Reference, build_long_file, decode
 from worker.adapters.parakeet.engine import ParakeetEngine
-from worker.app.sample import SPEECH, TEXT
+from worker.app.sample import SPEECH
 from worker.core.transcript.merging import merge
 from worker.core.transcript.planning import Chunk, ChunkCutter
 from worker.core.transcript.quality import failed_gates
@@ -78,7 +78,7 @@ async def test_the_built_in_sample_is_recognised_by_its_words(parakeet: Parakeet
 
     words = await heard(parakeet, samples, planned(samples))
 
-    assert word_error_rate([TEXT], [" ".join(word.text for word in words)]).spoken < 15
+    assert word_error_rate([SAMPLE_TEXT], [" ".join(word.text for word in words)]).spoken < 15
 
 
 async def test_no_gate_rejects_the_models_words_of_clean_speech(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.app.sample import SPEECH, TEXT
+from tests.support.audio.accuracy import SAMPLE_TEXT
+from worker.app.sample import SPEECH
 from worker.embedded.samples import tiny_model
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
@@ -24,7 +25,7 @@ def accuracy(manifest: Path, *options: str) -> "subprocess.CompletedProcess[str]
 def test_each_file_is_scored_by_its_words_and_a_missing_one_fails_alone(tmp_path: Path) -> None:
     speech = Path(shutil.copy(SPEECH, tmp_path / SPEECH.name))
     lines = [
-        {"audio_filepath": speech.name, "duration": 21.4, "text": TEXT},
+        {"audio_filepath": speech.name, "duration": 21.4, "text": SAMPLE_TEXT},
         {"audio_filepath": str(speech), "text": "something else", "condition": "wrong", "keyterms": ["Anna", "Zed"]},
         {"audio_filepath": "missing.wav", "text": "nothing"},
     ]

@@ -14,6 +14,15 @@ import jiwer
 
 from tests.support.audio.speech_bank import Reference
 
+SAMPLE_TEXT = (
+    "What is your number? Anna will take the old car tomorrow. "
+    "Close three black box for Maria. Please find the white book. "
+    "The market is three five east of the city. Turn on the light in the school now. "
+    "David will open the good phone today. "
+    "Find ten yellow ticket for Helen."
+)
+"""The words of the worker's built-in sample, with case and punctuation."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WordErrorRate:

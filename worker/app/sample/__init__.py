@@ -10,11 +10,3 @@ At 31 kB it costs the tiny model no words: 7.7 % word error rate, 11.5 % from th
 from pathlib import Path
 
 SPEECH = Path(__file__).with_name("speech.opus")
-TEXT = (
-    "What is your number? Anna will take the old car tomorrow. "
-    "Close three black box for Maria. Please find the white book. "
-    "The market is three five east of the city. Turn on the light in the school now. "
-    "David will open the good phone today. "
-    "Find ten yellow ticket for Helen."
-)
-"""The words of `SPEECH`, with case and punctuation."""
