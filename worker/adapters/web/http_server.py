@@ -30,6 +30,8 @@ REQUEST_SECONDS = 5.0
 """A connection whose next request has not arrived whole by then is closed."""
 SHUTDOWN_SECONDS = 1
 """Grace for open connections; a worker has eight seconds after SIGTERM."""
+JOIN_SECONDS = 2.0
+"""A page's read of a bucket that does not answer is left behind after this."""
 
 
 class HostedPages(Protocol):
@@ -78,7 +80,7 @@ class HealthServer:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None) -> None:
         self._server.should_exit = True
-        self._thread.join()
+        self._thread.join(JOIN_SECONDS)
 
     def _run(self, listening: socket.socket) -> None:
         asyncio.run(self._server.serve(sockets=[listening]))

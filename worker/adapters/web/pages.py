@@ -205,6 +205,8 @@ class _Rendered:
 
 def _events(request: Request, contents: Callable[[], Awaitable[str]]) -> Response:
     """Send the contents whenever they change, and a sign of life in between; first the release, for older pages."""
+    if request.method == "HEAD":
+        return Response(media_type="text/event-stream", headers=HEADERS)
 
     async def events() -> AsyncIterator[str]:
         sent, wait = "", 0.0

@@ -1,7 +1,9 @@
 """The routes of the page: what they send, whom they answer, and that text from outside stays text."""
 
+import asyncio
 import re
 import socket
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -260,6 +262,40 @@ def test_the_server_ends_although_a_page_is_open() -> None:
 
     with connection:
         assert b"".join(iter(lambda: connection.recv(65536), b"")).endswith(b"0\r\n\r\n")
+
+
+class _HungPages(PagesInMemory):
+    """A source whose bucket does not answer before `answers` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(seen=nothing_seen())
+        self.asked, self.answers = threading.Event(), threading.Event()
+
+    async def overview(self) -> Overview:
+        self.asked.set()
+        await asyncio.to_thread(self.answers.wait)
+        return self.seen
+
+
+def test_the_server_ends_although_a_bucket_does_not_answer() -> None:
+    source = _HungPages()
+
+    with served(source) as url:
+        host, _, port = url.removeprefix("http://").partition(":")
+        connection = socket.create_connection((host, int(port)), timeout=10)
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        source.asked.wait()
+
+    source.answers.set()
+    connection.close()
+
+
+def test_a_stream_of_updates_is_not_opened_for_its_headers() -> None:
+    with served(PagesInMemory(seen=nothing_seen())) as url:
+        reply = ask(f"{url}/updates", "HEAD")
+
+    assert (reply.status, reply.text) == (200, "")
+    assert reply.headers["content-type"].startswith("text/event-stream")
 
 
 def test_audio_is_sent_in_the_ranges_that_a_player_asks_for(tmp_path: Path) -> None:
