@@ -76,7 +76,7 @@ class RunningFacts(_Part):
 
     @property
     def chunks_by_deepgram(self) -> int:
-        """Of the finished ones."""
+        """The finished chunks that Deepgram transcribed."""
         return self.chunks.count("deepgram")
 
     @property

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
@@ -101,10 +101,12 @@ class Pages:
 
     def _guarded(self, endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def guarded(request: Request) -> Response:
-            host = request.headers.get("host", "")
+            host = request.headers.get("host", "").lower()
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
             if self.only_local and not is_loopback(name):
-                text = f"This page answers on this machine only, not as {plain(name, 100)}.\n"
+                text = (
+                    f"This page answers on this machine only, not as {plain(name, 100) or 'a host without a name'}.\n"
+                )
                 return Response(text, MISDIRECTED, headers=HEADERS, media_type="text/plain")
             return await endpoint(request)
 
@@ -129,11 +131,13 @@ class Pages:
     async def _take_upload(self, request: Request) -> Response:
         # a header that forms and foreign pages cannot send without being asked first
         if self.upload is None or request.headers.get("x-klipstream") != "upload":
-            raise HTTPException(403)
+            raise HTTPException(403, "files are uploaded by the page alone")
         try:
             job_id = await self.upload(request.query_params.get("name", ""), request.stream())
         except UploadRefused as exc:
             return JSONResponse({"error": plain(str(exc))}, 422, headers=HEADERS)
+        except ClientDisconnect:  # the tab was closed: there is no reader of an answer
+            return Response(status_code=400)
         return JSONResponse({"job_id": job_id}, 201, headers=HEADERS)
 
     async def _send_static(self, request: Request) -> Response:

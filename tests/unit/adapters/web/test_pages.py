@@ -163,7 +163,7 @@ def test_a_page_of_this_machine_answers_no_request_that_names_another_host(host:
         assert ask(f"{url}/jobs/j", host=host).status == 421
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:8080", "127.0.0.2:80", "localhost", "localhost:9", "[::1]:80"])
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "127.0.0.2:80", "localhost", "LocalHost:9", "[::1]:80"])
 def test_a_page_answers_requests_that_name_this_machine(host: str) -> None:
     with served(PagesInMemory(seen=nothing_seen())) as url:
         assert ask(f"{url}/", host=host).status == 200
@@ -331,6 +331,27 @@ def test_a_file_that_cannot_become_a_job_is_refused_with_the_reason() -> None:
         reply = ask(f"{url}/upload?name=a.mp3", "POST", b"", x_klipstream="upload")
 
     assert (reply.status, reply.text) == (422, '{"error":"the file is empty"}')
+
+
+def test_an_upload_that_breaks_off_makes_no_job_and_no_noise(caplog: pytest.LogCaptureFixture) -> None:
+    broken = threading.Event()
+
+    async def take_half(name: str, content: AsyncIterator[bytes]) -> str:
+        try:
+            return await take(name, content)
+        finally:
+            broken.set()
+
+    with served(PagesInMemory(seen=nothing_seen()), upload=take_half) as url:
+        host, _, port = url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            head = (
+                b"POST /upload?name=a HTTP/1.1\r\nhost: localhost\r\nx-klipstream: upload\r\ncontent-length: 9\r\n\r\n"
+            )
+            connection.sendall(head + b"abc")
+        assert broken.wait(10)
+
+    assert caplog.records == []
 
 
 def test_a_form_of_a_foreign_site_uploads_nothing() -> None:
