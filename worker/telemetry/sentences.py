@@ -127,7 +127,7 @@ SENTENCES: Mapping[str, str | tuple[str, ...]] = {
     "job.received": "Received, {queued_seconds:.0f} s after it was published: {uri}",
     "job.result_gone": "Run {run} ended, but artefacts are gone, so the job is done again: {missing}",
     "job.routed": "Goes to {method}: {reason}",
-    "job.unknown_fields": "Ignored {count:field} of the job that are unknown here: {fields}",
+    "job.unknown_fields": "Ignored {count:field} of the job, unknown here: {fields}",
     "job.unparked": "Waits no longer",
     "lease.extended": "Extended {leases:lease}",
     "lease.extension_failed": "{leases:lease} could not be extended, which is tried again: {reason}",

@@ -25,6 +25,8 @@ TAIL_CHARACTERS = 8
 MOST_SEGMENTS = 120
 FEW = 10
 """Numbers below it are shown with one digit after the point."""
+LEAST_USD = 0.0001
+"""The smallest amount that is shown."""
 GIB = 1024**3
 
 FOLDER = Path(str(files("worker.adapters.web")))
@@ -134,6 +136,8 @@ def usd(amount: float | None) -> str | Markup:
     """Return $12.34, with more digits where the amount is small."""
     if amount is None:
         return UNKNOWN
+    if 0 < amount < LEAST_USD:
+        return f"<${LEAST_USD}"
     return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"
 
 

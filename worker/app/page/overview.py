@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 
+from schemas.codes import ErrorCode
 from schemas.events import CompletedEvent, FailedEvent
 from schemas.text import plain
 from worker.adapters.web.health_document import EndedFacts, HealthDocument, SeenWorker, segment_of
@@ -70,7 +71,8 @@ def _headline(workers: Sequence[SeenWorker]) -> str:
 
 
 def _lede(figures: Figures) -> str:
-    parts = [_so_many(figures.running, "job", "run") + "."]
+    parked = f", {figures.parked} parked" if figures.parked else ""
+    parts = [f"{_so_many(figures.running, 'job', 'run')}{parked}."]
     if figures.backlog is not None:
         oldest = (
             f", the oldest for {span(figures.oldest_message_seconds)}"
@@ -209,6 +211,12 @@ def _failures(results: Sequence[JobResult]) -> Sequence[FailureGroup]:
     return [_group(code, failed) for code, failed in by_code.items()]
 
 
+def replay_command(letters: str, code: str) -> str:
+    """Return the command that replays the letters; `letters` are its arguments."""
+    change = " --set expires_at=null" if code == ErrorCode.EXPIRED.value else ""
+    return f"klipstream-worker dlq replay {letters}{change} --execute"
+
+
 def _group(code: str, failed: Sequence[JobResult]) -> FailureGroup:
     newest = next((result.ended for result in failed if isinstance(result.ended, FailedEvent)), None)
     error = newest.error if newest else None
@@ -216,7 +224,7 @@ def _group(code: str, failed: Sequence[JobResult]) -> FailureGroup:
         code=code,
         message=plain(error.error_message, MOST_MESSAGE_CHARACTERS) if error else "",
         remedy=error.suggested_action if error else "read the dead letter.",
-        command=f"klipstream-worker dlq replay --code {shlex.quote(code)} --execute",
+        command=replay_command(f"--code {shlex.quote(code)}", code),
         is_retryable=bool(error and error.is_retryable),
         jobs=[(result.marker.job_id, result.marker.concluded_at) for result in failed],
     )
@@ -253,7 +261,7 @@ def _figures(documents: Sequence[HealthDocument], results: Sequence[JobResult] |
     common = {
         "backlog": sum(waiting.values()) if waiting else None,
         "oldest_message_seconds": max(ages, default=None),
-        "running": sum(len(health.jobs.running) for health in documents),
+        "running": sum(health.jobs.in_flight for health in documents),
         "slots": sum(health.jobs.slots for health in documents),
         "parked": sum(health.jobs.parked for health in documents),
         "speed_ratio": audio / spent if spent else None,

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from schemas.events import CompletedEvent, CostEvent, DeepgramCost, FailedEvent, ParakeetCost
 from schemas.state import AttemptFault, Checkpoint, ClaimRecord
 from worker.adapters.web.health_document import EndedFacts, RunningFacts, Segment, segment_of
-from worker.adapters.web.rendering import counted, less, span
+from worker.adapters.web.rendering import counted, less, span, usd
 from worker.adapters.web.views import CostLine, JobStory, Problem, StoryStep, Transcript
-from worker.app.page.overview import flags_of
+from worker.app.page.overview import flags_of, replay_command
 from worker.app.page.results import JobResult
 
 
@@ -61,7 +61,7 @@ def _listed(job_id: str, ended: EndedFacts) -> JobStory:
         steps=[StoryStep(at=ended.ended_at, title="Failed" if ended.code else "Completed")],
         usd=ended.cost_usd,
         baseline_usd=ended.baseline_usd,
-        facts=[("Cost", f"${ended.cost_usd:.4f}")] if ended.cost_usd is not None else (),
+        facts=[("Cost", str(usd(ended.cost_usd)))] if ended.cost_usd is not None else (),
     )
 
 
@@ -94,7 +94,7 @@ def _lede(ended: CompletedEvent | FailedEvent | None, cost: CostEvent | None) ->
     if ended is None:
         return "Its events are of a version that this page cannot read."
     metadata = ended.transcription_metadata
-    money = f", for ${cost.usd_total:.4f}: {less(cost.savings_percent)} than Deepgram alone" if cost else ""
+    money = f", for {usd(cost.usd_total)}: {less(cost.savings_percent)} than Deepgram alone" if cost else ""
     return (
         f"{_length(metadata.audio_duration_seconds)} of audio in {_length(metadata.processing_time_seconds)}, "
         f"{metadata.processing_speed_ratio:.0f}x real time{money}."
@@ -102,12 +102,12 @@ def _lede(ended: CompletedEvent | FailedEvent | None, cost: CostEvent | None) ->
 
 
 def _problem(ended: FailedEvent, result: JobResult) -> Problem:
-    reference = shlex.quote(ended.error.support_reference)
+    code = result.marker.code.value if result.marker.code else "unknown"
     return Problem(
-        title=f"Failed: {result.marker.code.value if result.marker.code else 'unknown'}.",
+        title=f"Failed: {code}.",
         text="; ".join(ended.error.violations),
         remedy=ended.error.suggested_action,
-        command=f"klipstream-worker dlq replay {reference} --execute",
+        command=replay_command(shlex.quote(ended.error.support_reference), code),
     )
 
 
@@ -216,12 +216,12 @@ def _artefacts(ended: CompletedEvent | FailedEvent | None) -> Sequence[tuple[str
 
 def _unfinished(traces: JobTraces, now: datetime) -> JobStory:
     running, claim = traces.running, traces.claim
-    is_held = running is not None or (claim is not None and claim.held)
+    is_held = claim.held if claim is not None else running is not None
     return JobStory(
         job_id=traces.job_id,
         video_id=running.video_id if running else traces.job_id,
         status="running" if is_held else "waiting",
-        lede=_progress(running) if running else _standstill(claim, now),
+        lede=_progress(running) if running and is_held else _standstill(traces, now),
         segments=running.segments if running else _checkpoint_segments(traces.checkpoints),
         steps=_unfinished_steps(traces, now),
         facts=_claim_facts(claim),
@@ -234,7 +234,10 @@ def _progress(running: RunningFacts) -> str:
     return f"{running.percent} % of {_length(running.audio_seconds)} of audio in {_length(running.seconds)}."
 
 
-def _standstill(claim: ClaimRecord | None, now: datetime) -> str:
+def _standstill(traces: JobTraces, now: datetime) -> str:
+    claim = traces.claim
+    if traces.running is not None:
+        return f"Parked by {traces.worker}: it waits for a service that is down."
     if claim is None:
         return "No worker has claimed it; checkpoints of an earlier attempt are there."
     if claim.held:

@@ -36,6 +36,7 @@ def test_lengths_are_shown_in_the_two_largest_units(seconds: float, shown: str) 
 def test_numbers_carry_their_units() -> None:
     assert clock(3723.9) == "1:02:03"
     assert (usd(0.0817), usd(8.1), usd(1234.5)) == ("$0.0817", "$8.10", "$1,234.50")
+    assert (usd(0), usd(0.00009)) == ("$0.0000", "<$0.0001")
     assert (percent(90.61), ratio(41.7), ratio(4.21)) == ("90.6 %", "42x", "4.2x")
     assert gib(3 * 1024**3) == "3.0"
     assert (counted(0, "job"), counted(1, "job"), counted(1200, "job")) == ("0 jobs", "1 job", "1,200 jobs")

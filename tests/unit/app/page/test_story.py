@@ -1,6 +1,9 @@
+from dataclasses import replace
 from datetime import timedelta
 
+from schemas.codes import ErrorCode
 from schemas.events import Gaps
+from schemas.state import ClaimRecord
 from tests.support.jobs.ended_jobs import completed, cost_of, failed
 from tests.support.jobs.messages import TEN_O_CLOCK
 from tests.support.workers.pages import health, result_of
@@ -75,6 +78,29 @@ def test_a_running_job_shows_its_chunks_and_its_worker() -> None:
     assert story.segments == ["parakeet", "deepgram", "working"]
     assert story.steps[-1].text == "by w-1"
     assert not story.is_concluded
+
+
+def test_a_parked_job_waits_although_a_worker_has_its_message() -> None:
+    claim = ClaimRecord.model_validate(
+        {
+            "job_id": "j1", "fingerprint": "f", "run": 0, "claim_id": "c", "owner": "w-1", "held": False, "beat": 1,
+            "heartbeat_at": NOW, "first_seen": NOW, "deliveries": 1, "failures": 0, "crashes": 0,
+        }
+    )  # fmt: skip
+
+    story = story_of(JobTraces(job_id="j1", running=health().jobs.running[0], worker="w-1", claim=claim), NOW)
+
+    assert (story.status, story.lede) == ("waiting", "Parked by w-1: it waits for a service that is down.")
+
+
+def test_an_expired_job_is_replayed_without_its_time() -> None:
+    result = result_of(failed("a"))
+    expired = replace(result, marker=result.marker.model_copy(update={"code": ErrorCode.EXPIRED}))
+
+    problem = story_of(JobTraces(job_id="a", result=expired), NOW).problem
+
+    assert problem is not None
+    assert problem.command == "klipstream-worker dlq replay d1 --set expires_at=null --execute"
 
 
 def test_a_job_that_runs_again_is_running_whatever_its_last_result_was() -> None:
