@@ -1,8 +1,8 @@
-"""The worker's own recording of known speech, for the self-test, `check` and `validate`.
+r"""The worker's own recording of known speech, for the self-test, `check` and `validate`.
 
 speech.opus is 21.4 s of four synthetic voices, the beginning of the conversation four-voices.mp3 of `worker.embedded`:
 
-    ffmpeg -i four-voices.mp3 -t 21.4 -c:a libopus -b:a 6k -application voip -frame_duration 60 \\
+    ffmpeg -i four-voices.mp3 -t 21.4 -c:a libopus -b:a 6k -application voip -frame_duration 60 \
         -page_duration 30000000 -bitexact speech.opus
 
 At 14 kB it costs the tiny model no words: 5.8 % word error rate (7.7 % at twice the bit rate), 11.5 % from the MP3
