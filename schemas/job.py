@@ -326,11 +326,15 @@ def encode_job(job: TranscriptionJob | Mapping[str, Any]) -> bytes:
     """
     if not isinstance(job, TranscriptionJob):
         try:
-            return json.dumps(dict(job), default=to_jsonable_python).encode()
+            return json.dumps(job, default=_jsonable).encode()
         except (TypeError, ValueError, RecursionError) as exc:
             raise JobRejected((f"message: cannot be written as JSON: {exc}",)) from exc
     versioned = job.model_copy(update={"schema_version": job.schema_version})  # an updated field counts as set
     return versioned.model_dump_json(exclude_unset=True).encode()
+
+
+def _jsonable(value: object) -> Any:
+    return dict(value) if isinstance(value, Mapping) else to_jsonable_python(value)
 
 
 def _check_version(document: dict[str, Any]) -> None:

@@ -73,14 +73,18 @@ def test_a_job_may_be_a_mapping_and_travels_as_it_is(caplog: pytest.LogCaptureFi
     assert "the worker will ignore these fields of the job: force_metod" in caplog.text
 
 
-def test_a_job_may_be_any_mapping_and_hold_a_datetime() -> None:
+def test_a_job_may_hold_any_mapping_and_a_datetime() -> None:
     publisher = RecordingPublisher()
-    job = MappingProxyType(job_document(expires_at=datetime(2030, 1, 2, tzinfo=timezone(timedelta(hours=2)))))
+    metadata = MappingProxyType({"n": 1})
+    job = MappingProxyType(
+        job_document(metadata=metadata, expires_at=datetime(2030, 1, 2, tzinfo=timezone(timedelta(hours=2))))
+    )
 
     submit(job, project_id="p", topic="jobs", publisher=publisher)
 
     parsed, _ = parse_job(publisher.published[0][1])
     assert parsed.expires_at == datetime(2030, 1, 1, 22, tzinfo=timezone.utc)
+    assert parsed.metadata == {"n": 1}
     assert AwaitedJob.of(job) == AwaitedJob.of(parsed)
 
 
@@ -105,6 +109,12 @@ def test_a_value_that_no_message_can_hold_is_refused_before_anything_is_sent(
         wait_for(job, **WHERE, timeout_seconds=5, subscriber=ScriptedSubscriber())
 
     assert publisher.published == []
+
+
+@pytest.mark.parametrize("job", [None, 7, '{"job_id": "vod-1"}', ["job_id", "vod-1"], [("job_id", "vod-1")]])
+def test_what_is_no_mapping_is_refused_in_words(job: Any) -> None:
+    with pytest.raises(JobRejected, match="message: must be a JSON object"):
+        submit(job, project_id="p", topic="jobs", publisher=RecordingPublisher())
 
 
 def test_what_is_no_job_is_never_published() -> None:
