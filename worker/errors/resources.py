@@ -132,6 +132,14 @@ class ResourceDown(ServiceDown):
         super().__init__(f"{part}: {reason}")
 
 
+class PartBroken(Deferred):
+    """A part of this worker that the job needs is known not to work; the job has not tried it."""
+
+    def __init__(self, fault: WorkerFault) -> None:
+        self.part = fault.part
+        super().__init__(str(fault))
+
+
 class ParkingFull(Deferred):
     """Another worker has this job, and every parking place of this worker is taken."""
 

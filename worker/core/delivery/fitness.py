@@ -28,6 +28,7 @@ import structlog
 from worker.core.tasks import backoff_seconds, bounded, caught, first_of, switch
 from worker.errors import (
     MachineFault,
+    PartBroken,
     ResourceDown,
     ResourceRefused,
     ServiceDown,
@@ -168,10 +169,17 @@ class Fitness:
             await condition.mended.wait()
 
     def refuse_if_broken(self, resource: str) -> None:
-        """Raise the current fault of the resource's part, so that no call has to fail first."""
+        """Raise where the resource's part does not work now, so that no call has to fail first.
+
+        `ResourceDown` in an outage, which may be waited out; otherwise `PartBroken`: a job that has not tried the part
+        is not the cause of its fault, however often that happens.
+        """
         condition = self._conditions.get(resource)
-        if condition is not None and condition.fault is not None:
-            raise condition.fault.with_traceback(None)
+        if condition is None or condition.fault is None:
+            return
+        if isinstance(condition.fault, WorkerFault):
+            raise PartBroken(condition.fault)
+        raise condition.fault.with_traceback(None)
 
     async def diagnose(self, error: Exception, since: float) -> Exception:
         """Return an error whose class is the policy. `since`: start of the delivery on the monotonic clock, seconds."""

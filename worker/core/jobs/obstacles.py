@@ -23,7 +23,7 @@ class Resources(Protocol):
     """Buckets that are known not to work now; a resource is named `gs://bucket`."""
 
     def refuse_if_broken(self, resource: str) -> None:
-        """Raise `ResourceDown` or `ResourceRefused` where the resource is known not to work now."""
+        """Raise `ResourceDown` or `PartBroken` where the resource is known not to work now."""
         ...
 
     async def wait_mended(self, resource: str) -> None:
@@ -60,7 +60,7 @@ class Obstacles:
     def refuse_if_down(self, situation: Situation) -> None:
         """Raise where the job needs a service that is known not to work now, before anything is downloaded for it.
 
-        `ResourceDown` or `ResourceRefused` for a bucket, `DeepgramDown` where no chunk of it may go to Parakeet.
+        `ResourceDown` or `PartBroken` for a bucket, `DeepgramDown` where no chunk of it may go to Parakeet.
         """
         for bucket in self._buckets_of(situation.job):
             self._resources.refuse_if_broken(bucket)

@@ -13,14 +13,17 @@ import pytest
 
 from tests.support.clock import FakeClock
 from worker.core.delivery.fitness import DECODER, MOST_PARTS, TEMP_DIR, Fitness, Need, Part
+from worker.core.delivery.handler import Step, next_step
 from worker.errors import (
     AudioForbidden,
     CallFailed,
     MachineFault,
     ObjectForbidden,
+    PartBroken,
     ResourceDown,
     ResourceRefused,
     StorageServiceError,
+    WorkerFault,
 )
 
 BUCKET = "gs://out"
@@ -264,6 +267,22 @@ async def test_an_outage_of_the_newest_of_many_buckets_is_no_fault_of_its_jobs_a
         assert isinstance(error, ResourceDown)
         assert fitness.tests[0].part == "OUTPUT_BUCKET"
         assert len(fitness.tests) == MOST_PARTS
+
+
+async def test_a_part_that_a_job_has_not_tried_is_not_counted_against_it_however_often_it_breaks() -> None:
+    probe = Probe()
+    async with tended(probe) as (fitness, clock):
+        for _ in range(3):
+            probe.error = REFUSED
+            await fitness.diagnose(REFUSED, since=clock.monotonic())
+            with pytest.raises(PartBroken, match="OUTPUT_BUCKET") as caught:
+                fitness.refuse_if_broken(BUCKET)
+            probe.error = None
+            await clock.advance(100)
+
+        assert next_step(caught.value, lease_is_lost=False) is Step.HAND_BACK
+        assert not isinstance(caught.value, WorkerFault)
+        fitness.refuse_if_broken(BUCKET)
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES])
