@@ -1,14 +1,26 @@
 """The commands. Each imports what it needs when it is run: help and usage errors stay fast."""
 
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from schemas.codes import CaptionFormat, Channels, Method
-from worker.commands.group import EXIT_CODES, CommandGroup, examples, run_to_exit
-from worker.dlq_cli import Json, dlq
+from worker.commands.group import (
+    EXIT_CODES,
+    CommandGroup,
+    Json,
+    OpensBrowser,
+    PagePort,
+    Timeout,
+    Verbose,
+    examples,
+    finite,
+    run_to_exit,
+)
+from worker.dlq_cli import dlq
 from worker.jobs_cli import KeytermOption, KeytermsFile, job, submit, watch
 
 
@@ -32,12 +44,6 @@ app = typer.Typer(
 
 WORKER, TRY, JOBS, OPERATE, MODELS = "A worker", "See it work", "Jobs", "Operate a fleet", "Models"
 """Panels of the help."""
-
-PubSubPort = Annotated[int, typer.Option(help="port of the Pub/Sub server; 0: any free one")]
-StoragePort = Annotated[int, typer.Option(help="port of the Cloud Storage server; 0: any free one")]
-PagePort = Annotated[int, typer.Option(help="port of the page; 0: any free one")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="show log lines on stderr")]
-OpensBrowser = Annotated[bool, typer.Option(help="open the page where there is a browser")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -90,8 +96,10 @@ def health(
 @app.command(rich_help_panel=WORKER, epilog=examples("top", "top http://10.0.0.5:8080 http://10.0.0.6:8080"))
 def top(
     url: Annotated[list[str] | None, typer.Argument(help="addresses of health ports; default: the one here")] = None,
-    interval: Annotated[float, typer.Option(help="seconds between two looks", min=0.2)] = 1.0,
-    once: Annotated[bool, typer.Option("--once", help="print one look and end")] = False,
+    interval: Annotated[
+        float, typer.Option(help="seconds between two looks", min=0.2, max=3600, callback=finite)
+    ] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="print one look and end, as without a terminal")] = False,
     as_json: Json = False,
 ) -> None:
     """Workers at a glance: jobs with their progress, speed, GPU, cost so far, fallback share."""
@@ -100,74 +108,25 @@ def top(
     command(url or [], interval_seconds=interval, once=once, as_json=as_json)
 
 
-@app.command(rich_help_panel=TRY)
-def demo(
-    audio: Annotated[
-        Path | None, typer.Argument(help="your own audio instead of the samples", exists=True, dir_okay=False)
-    ] = None,
-    out: Annotated[Path, typer.Option(help="folder for what it leaves")] = Path("demo-output"),
-    fallback: Annotated[
-        bool, typer.Option("--fallback", help="kill the inference process at work; a stand-in for Deepgram steps in")
-    ] = False,
-    verbose: Verbose = False,
-) -> None:
-    """Three jobs through the whole worker on this machine; no cloud account, no GPU."""
-    from worker.commands.console import demand_checkout
+if find_spec("worker.checkout_cli"):
+    from worker.checkout_cli import demo, dev, emulators
 
-    demand_checkout("demo")
-    if fallback:
-        if audio is not None:
-            raise typer.BadParameter("the stand-in for Deepgram knows the samples only", param_hint="AUDIO")
-        from worker.commands.demo_fallback import demo_fallback
+    app.command(rich_help_panel=TRY)(demo)
+    app.command(rich_help_panel=TRY, epilog=examples("emulators", "emulators --env"))(emulators)
+    app.command(rich_help_panel=TRY)(dev)
+else:  # the wheel
 
-        demo_fallback(out, verbose=verbose)
-        return
-    from worker.commands.demo import demo as command
+    def _needs_a_checkout(context: typer.Context) -> None:
+        """A checkout has this command."""
+        from worker.commands.console import EXIT_USAGE, fail, note
 
-    command(audio, out, verbose=verbose)
+        note("the wheel leaves out the development servers, the tiny model and the recordings; a checkout has them")
+        program = ".venv/bin/klipstream-worker"
+        fail(f"run the command in a checkout: make install, then {program} {context.info_name}", EXIT_USAGE)
 
-
-@app.command(rich_help_panel=TRY, epilog=examples("emulators", "emulators --env"))
-def emulators(
-    root: Annotated[Path, typer.Option(help="folder for the objects")] = Path("demo-output/gcs"),
-    pubsub_port: PubSubPort = 8085,
-    storage_port: StoragePort = 4443,
-    pubsub_host: Annotated[
-        str | None, typer.Option(help="host:port of Google's emulator: make the topics there, start no server of ours")
-    ] = None,
-    env: Annotated[bool, typer.Option("--env", help="only print the exports, for eval; start nothing")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="the variables as one JSON document, not as exports")] = False,
-) -> None:
-    """Development servers for Pub/Sub and Cloud Storage, in the foreground."""
-    from worker.commands.console import demand_checkout
-
-    demand_checkout("emulators")
-    from worker.commands import emulators as command
-
-    if env:
-        pubsub, storage = pubsub_host or f"127.0.0.1:{pubsub_port}", f"http://127.0.0.1:{storage_port}"
-        command.print_environment(pubsub, storage, as_json=as_json)
-        return
-    ports = {"pubsub_port": pubsub_port, "storage_port": storage_port}
-    command.emulators(root, **ports, pubsub_host=pubsub_host, as_json=as_json)
-
-
-@app.command(rich_help_panel=TRY)
-def dev(
-    root: Annotated[Path, typer.Option(help="folder for objects, uploads and the log")] = Path("dev-output"),
-    port: PagePort = 8090,
-    pubsub_port: PubSubPort = 8085,
-    storage_port: StoragePort = 4443,
-    browser: OpensBrowser = True,
-) -> None:
-    """Everything on this machine: development servers, a worker, and a page to drop audio on. Ctrl-C ends it all."""
-    from worker.commands.console import demand_checkout
-
-    demand_checkout("dev")
-    from worker.commands.dev import Ports
-    from worker.commands.dev import dev as command
-
-    command(root, Ports(page=port, pubsub=pubsub_port, storage=storage_port), opens_browser=browser)
+    for _name in ("demo", "emulators", "dev"):
+        _any = {"ignore_unknown_options": True, "allow_extra_args": True}
+        app.command(_name, rich_help_panel=TRY, context_settings=_any)(_needs_a_checkout)
 
 
 @app.command(rich_help_panel=WORKER, epilog=examples("page http://10.0.0.5:8080 http://10.0.0.6:8080"))
@@ -192,15 +151,17 @@ def validate(
     ] = None,
     hours: Annotated[
         list[float] | None,
-        typer.Option(help="hours of synthetic speech; default without AUDIO: 0.5, 2 and 4", min=0.001),
+        typer.Option(
+            help="hours of synthetic speech; default without AUDIO: 0.5, 2 and 4", min=0.001, max=1000, callback=finite
+        ),
     ] = None,
     method: Annotated[list[Method] | None, typer.Option(help="each is forced on every audio; default: auto")] = None,
-    copies: Annotated[int, typer.Option(help="jobs of each audio and method", min=1)] = 1,
+    copies: Annotated[int, typer.Option(help="jobs of each audio and method", min=1, max=100_000)] = 1,
     at_once: Annotated[int, typer.Option(help="jobs in flight at once", min=1)] = 1,
     bucket: Annotated[
         str | None, typer.Option(envvar="AUDIO_BUCKET", help="where speech and files are uploaded to")
     ] = None,
-    timeout: Annotated[float, typer.Option(help="seconds to wait at most")] = 3600.0,
+    timeout: Timeout = 3600.0,
     as_json: Json = False,
 ) -> None:
     """Run the acceptance test of a deployed environment: send jobs and judge them by the promises."""
@@ -245,8 +206,11 @@ def transcribe(
     from worker.commands.transcribe import Choices, PageOptions
     from worker.commands.transcribe import transcribe as command
 
-    captions = [CaptionFormat(wanted.value) for wanted in output or [] if wanted is not LocalOutput.HTML]
-    page = PageOptions(embeds_audio=embed_audio) if LocalOutput.HTML in (output or []) else None
+    wanted = output or []
+    if embed_audio and "html" not in wanted:
+        raise typer.BadParameter("goes with --output html", param_hint="--embed-audio")
+    captions = [CaptionFormat(name) for name in wanted if name != "html"]
+    page = PageOptions(embeds_audio=embed_audio) if "html" in wanted else None
     command(
         files,
         out,
@@ -280,14 +244,14 @@ def accuracy(
 def prepare(
     model: Annotated[str, typer.Argument(help="a hub name, or a path to a .nemo file")],
     out: Annotated[Path, typer.Argument(help="the .nemo file to write", dir_okay=False)],
-    precision: Annotated[str, typer.Option(help="GPU_PRECISION of the workers that will read it")] = "bfloat16",
+    precision: Annotated[
+        Literal["bfloat16", "float16", "float32"], typer.Option(help="GPU_PRECISION of the workers that will read it")
+    ] = "bfloat16",
 ) -> None:
     """Write a model in the precision that it is used in, half the bytes to load, with its checksum note."""
     from worker.commands.prepare import prepare as command
 
-    if precision not in {"bfloat16", "float16", "float32"}:
-        raise typer.BadParameter("is bfloat16, float16 or float32", param_hint="--precision")
-    command(model, out, precision)  # type: ignore[arg-type]
+    command(model, out, precision)
 
 
 @app.command(rich_help_panel=OPERATE, epilog=examples("costs --since 30d --html costs.html", "costs --explain"))
@@ -319,7 +283,9 @@ def costs(
     epilog=examples("canary --table my-project.klipstream.costs", "canary --by group --file events.jsonl"),
 )
 def canary(
-    by: Annotated[str, typer.Option(help="what is compared: revision, or group (of the roll-out)")] = "revision",
+    by: Annotated[
+        Literal["revision", "group"], typer.Option(help="what is compared: revisions, or groups of the roll-out")
+    ] = "revision",
     old: Annotated[str | None, typer.Option(help="default: the revision before the newest; deepgram")] = None,
     new: Annotated[str | None, typer.Option(help="default: the newest revision; parakeet")] = None,
     since: Annotated[str, typer.Option(help="how far back: 36h, 7d, 2w")] = "1d",
@@ -334,11 +300,8 @@ def canary(
 ) -> None:
     """Is the new revision as good as the old one? pass, fail (exit 1), or not enough jobs yet (exit 3)."""
     from worker.commands import canary as command
-    from worker.commands.console import EXIT_USAGE, fail
 
-    if by not in {"revision", "group"}:
-        fail(f"--by {by}: say revision or group", EXIT_USAGE)
-    command.canary("group" if by == "group" else "revision", old, new, since, table, file, as_json=as_json)
+    command.canary(by, old, new, since, table, file, as_json=as_json)
 
 
 _submits = ("submit talk.mp3 --wait", "submit gs://my-audio/talk.mp3 --output srt", "submit --from jobs.csv")

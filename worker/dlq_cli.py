@@ -1,36 +1,33 @@
 """The `dlq` commands. Each imports what it needs when it is run: help and usage errors stay fast."""
 
 from datetime import timedelta
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from worker.commands.group import examples
+from worker.commands.group import Json, examples, finite
 
 if TYPE_CHECKING:
     from worker.core.dead_letters.entries import Selection
-
-Json = Annotated[bool, typer.Option("--json", help="one JSON object a line instead of text")]
-
-
-class Grouping(StrEnum):
-    """Grouping of `dlq list`."""
-
-    CODE = "code"
-
 
 dlq = typer.Typer(no_args_is_help=True, help="Dead letters: list, show, replay, drop, triage. Looking never consumes.")
 
 Codes = Annotated[list[str] | None, typer.Option("--code", help="only these error codes")]
 JobIds = Annotated[list[str] | None, typer.Option("--job", help="only these job ids")]
 VideoIds = Annotated[list[str] | None, typer.Option("--video", help="only these video ids")]
-OlderThan = Annotated[float | None, typer.Option(help="only what failed at least that many hours ago")]
-NewerThan = Annotated[float | None, typer.Option(help="only what failed at most that many hours ago")]
+MOST_HOURS = 1_000_000
+OlderThan = Annotated[
+    float | None,
+    typer.Option(help="only what failed at least that many hours ago", min=0, max=MOST_HOURS, callback=finite),
+]
+NewerThan = Annotated[
+    float | None,
+    typer.Option(help="only what failed at most that many hours ago", min=0, max=MOST_HOURS, callback=finite),
+]
 Most = Annotated[int, typer.Option(help="messages held at once at most", min=1)]
 Names = Annotated[list[str] | None, typer.Argument(help="only these ids, or beginnings of four characters or more")]
-MaxReplays = Annotated[int, typer.Option(help="what was replayed that often stays")]
+MaxReplays = Annotated[int, typer.Option(help="what was replayed that often stays", min=1)]
 Execute = Annotated[bool, typer.Option("--execute", help="do it; without this nothing changes")]
 
 
@@ -41,7 +38,7 @@ def dlq_list(
     video: VideoIds = None,
     older_than: OlderThan = None,
     newer_than: NewerThan = None,
-    by: Annotated[Grouping | None, typer.Option(help="one group a code, with its ages and its remedy")] = None,
+    by: Annotated[Literal["code"] | None, typer.Option(help="one group a code, with its ages and its remedy")] = None,
     most: Most = 10_000,
     as_json: Json = False,
 ) -> None:
@@ -49,7 +46,7 @@ def dlq_list(
     from worker.commands.dlq import show_all
 
     selection = _selection(code, job, video, older_than, newer_than)
-    show_all(selection, most=most, as_json=as_json, by_code=by is Grouping.CODE)
+    show_all(selection, most=most, as_json=as_json, by_code=by == "code")
 
 
 @dlq.command("show", epilog=examples("dlq show 51c6"))
@@ -76,8 +73,8 @@ def dlq_replay(
     older_than: OlderThan = None,
     newer_than: NewerThan = None,
     edits: Annotated[list[str] | None, typer.Option("--set", help="field=value, such as force_method=deepgram")] = None,
-    rate: Annotated[float, typer.Option(help="messages a second", min=0.01)] = 50.0,
-    limit: Annotated[int, typer.Option(help="replay that many at most")] = 10_000,
+    rate: Annotated[float, typer.Option(help="messages a second", min=0.01, callback=finite)] = 50.0,
+    limit: Annotated[int, typer.Option(help="replay that many at most", min=1)] = 10_000,
     max_replays: MaxReplays = 3,
     most: Most = 10_000,
     execute: Execute = False,
@@ -141,6 +138,9 @@ def _selection(
 ) -> "Selection":
     from worker.core.dead_letters.entries import Selection
 
+    if older_than_hours is not None and newer_than_hours is not None and older_than_hours > newer_than_hours:
+        reason = f"leaves nothing: no letter is older than {older_than_hours:g} h and newer than {newer_than_hours:g} h"
+        raise typer.BadParameter(reason, param_hint="--newer-than")
     return Selection(
         ids=frozenset(ids or ()),
         codes=frozenset(code.upper() for code in codes or ()),

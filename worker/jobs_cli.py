@@ -1,20 +1,18 @@
 """The commands on single jobs and on many. Each imports what it needs when it is run: help stays fast."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from schemas.codes import CaptionFormat, Channels, Method
-from worker.commands.bulk.address import VideoIdFrom, is_pattern
-from worker.dlq_cli import Json
+from worker.commands.group import Json, Timeout, finite
 
 KeytermOption = Annotated[list[str] | None, typer.Option("--keyterm", help="name or term to prefer; repeat for more")]
 KeytermsFile = Annotated[
     Path | None, typer.Option("--keyterms-file", help="keyterms, one a line", exists=True, dir_okay=False)
 ]
 MANY = "Many jobs"
-
 
 Audio = Annotated[
     str | None,
@@ -30,7 +28,10 @@ Rate = Annotated[str | None, typer.Option(help="50/s, 600/min or 1000/h at most"
 JournalFile = Annotated[
     Path | None, typer.Option(help="keeps what was published; default: FILE.journal", rich_help_panel=MANY)
 ]
-VideoIds = Annotated[VideoIdFrom, typer.Option(help="objects: what names the artefacts", rich_help_panel=MANY)]
+VideoIds = Annotated[
+    Literal["name", "folder", "path"] | None,
+    typer.Option(help="objects: what names the artefacts; default: name", rich_help_panel=MANY),
+]
 Again = Annotated[bool, typer.Option("--again", help="publish also what the journal has", rich_help_panel=MANY)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="check every row, publish nothing", rich_help_panel=MANY)]
 
@@ -48,16 +49,17 @@ def submit(
     urgent: Annotated[bool, typer.Option("--urgent", help="priority urgent: taken before other jobs")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="until the job has ended; exit 1 if it failed")] = False,
     bucket: Annotated[str | None, typer.Option(envvar="AUDIO_BUCKET", help="where a file is uploaded to")] = None,
-    timeout: Annotated[float, typer.Option(help="seconds to wait at most")] = 3600.0,
+    timeout: Timeout = 3600.0,
     rate: Rate = None,
     journal: JournalFile = None,
-    video_id_from: VideoIds = VideoIdFrom.NAME,
+    video_id_from: VideoIds = None,
     again: Again = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Publish a job, or thousands from a file or a bucket: run again, it goes on where it stopped."""
     from schemas.job import URGENT
+    from worker.commands.audio_file import is_pattern, job_id_of, video_id_of
     from worker.commands.keyterms import keyterms_of
 
     if (audio is None) == (from_ is None):
@@ -68,17 +70,16 @@ def submit(
     chosen = {name: one.value for name, one in chosen.items() if one not in {Channels.MIX, Method.AUTO}}
     fields: dict[str, Any] = {name: value for name, value in {**asked, **chosen}.items() if value}
     if audio is not None and not is_pattern(audio):
-        from worker.commands.audio_file import job_id_of, located, video_id_of
+        given = {"rate": rate, "journal": journal, "video_id_from": video_id_from, "again": again, "dry_run": dry_run}
+        _refuse("is for many jobs: --from FILE, or gs://bucket/folder/*", **given)
         from worker.commands.submit import submit as command
 
-        video_id = video_id or video_id_of(audio)
-        audio_uri = located(audio, bucket, video_id)
-        job_id = job_id or job_id_of(video_id)
-        own = {"job_id": job_id, "video_id": video_id, "audio_uri": audio_uri, "metadata": {"audio_uri": audio_uri}}
-        command({**own, **fields}, wait=wait, timeout_seconds=timeout, as_json=as_json)
+        fields["video_id"] = video_id_of(audio) if video_id is None else video_id
+        fields["job_id"] = job_id_of(fields["video_id"]) if job_id is None else job_id
+        command(audio, bucket, fields, wait=wait, timeout_seconds=timeout, as_json=as_json)
         return
-    if video_id or job_id:
-        raise typer.BadParameter("is for one job", param_hint="--video-id" if video_id else "--job-id")
+    _refuse("is for one job", video_id=video_id, job_id=job_id)
+    _refuse("has nothing to wait for: --dry-run publishes nothing", wait=wait and dry_run)
     from worker.commands.bulk.submit import BulkPlan, submit_many
 
     plan = BulkPlan(
@@ -87,7 +88,7 @@ def submit(
         defaults=fields,
         rate=rate,
         journal=journal,
-        video_id_from=video_id_from,
+        video_id_from=video_id_from or "name",
         repeats=again,
         is_dry=dry_run,
         waits=wait,
@@ -95,6 +96,13 @@ def submit(
         timeout_seconds=timeout,
     )
     submit_many(plan)
+
+
+def _refuse(reason: str, **options: object) -> None:
+    """End the command where one of the options is set, which do not go with the others."""
+    for name, value in options.items():
+        if value is not None and value is not False:
+            raise typer.BadParameter(reason, param_hint=f"--{name.replace('_', '-')}")
 
 
 def watch(
@@ -105,7 +113,9 @@ def watch(
     until_done: Annotated[
         bool, typer.Option("--until-done", help="wait for the jobs of FILE, else of all begun; exit 1 if one failed")
     ] = False,
-    timeout: Annotated[float | None, typer.Option(help="with --until-done: seconds to wait at most")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="with --until-done: seconds to wait at most", min=0, callback=finite)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print completion events as they come, or wait until many jobs have ended."""
@@ -115,7 +125,7 @@ def watch(
         wait_for_all(source, timeout_seconds=timeout, as_json=as_json)
         return
     if source is not None or timeout is not None:
-        raise typer.BadParameter("goes with --until-done", param_hint="FILE" if source else "--timeout")
+        raise typer.BadParameter("goes with --until-done", param_hint="FILE" if source is not None else "--timeout")
     from worker.commands.submit import watch as command
 
     command(as_json=as_json)
@@ -131,6 +141,6 @@ def job(
     from worker.commands.job import log_query
 
     if log:
-        log_query(job_id)
+        log_query(job_id, as_json=as_json)
     else:
         command(job_id, as_json=as_json)

@@ -51,10 +51,14 @@ def test_each_file_is_scored_by_its_words_and_a_missing_one_fails_alone(tmp_path
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("{", "Expecting"),
+        ("{", "is not valid JSON"),
+        ("[1]", "must be a JSON object"),
+        ('{"audio_filepath": "a", "text": "b", "words": "c"}', "words: must be a list"),
+        ('{"audio_filepath": "a", "text": "b", "words": [{"word": "b", "start": "x"}]}', "words.0.start:"),
+        ('{"audio_filepath": "a", "text": null}', "text: must be a string"),
         ('{"text": "x"}', "audio_filepath"),
         ('{"audio_filepath": "a", "text": "b", "offset": 3}', "offset"),
-        ('{"audio_filepath": "a", "text": "b", "keyterms": ["c", ""]}', "keyterms: 1: must not be empty"),
+        ('{"audio_filepath": "a", "text": "b", "keyterms": ["c", ""]}', "keyterms.1: must not be empty"),
         ('{"audio_filepath": "a", "text": "b", "keyterms": "c"}', "keyterms: must be a list"),
     ],
 )

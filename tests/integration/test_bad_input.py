@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -88,7 +89,7 @@ ROWS: Mapping[str, Row] = {
     ),
     "accuracy": Row(words="--manifest {lines}", needs=needs(GPU, MODEL), reads=("--manifest {what}",)),
     "prepare": Row(words="/nowhere/model.nemo {folder}/out.nemo", needs=needs(MODEL)),
-    "costs": Row(needs=needs(STORAGE), reads=("--file {what}",), writes="--file {lines} --html {what}/page.html"),
+    "costs": Row(needs=needs(STORAGE), reads=("--file {what}",), writes="--file {events} --html {what}/page.html"),
     "canary": Row(words="--file {lines} --by group", reads=("--file {what}",)),
     "dlq list": Row(needs=needs(PUBSUB)),
     "dlq show": Row(words="0123abcd", needs=needs(PUBSUB)),
@@ -121,9 +122,11 @@ def test_every_command_has_a_row() -> None:
 def places(tmp_path: Path) -> Mapping[str, Path]:
     (tmp_path / "empty").mkdir()
     (tmp_path / "jobs.csv").write_text("job_id,video_id,audio_uri\nj-1,v-1,gs://some-bucket/1.mp3\n")
+    (tmp_path / "events.jsonl").write_text("")
     (tmp_path / "lines.jsonl").write_text('{"audio_filepath": "lost.wav", "text": "a"}\n')
     return {
         "file": AUDIO,
+        "events": tmp_path / "events.jsonl",
         "lines": tmp_path / "lines.jsonl",
         "jobs": tmp_path / "jobs.csv",
         "folder": tmp_path / "empty",
@@ -135,6 +138,24 @@ def listening() -> Iterator[str]:
     """The address of a server that accepts connections and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+class _Greeter(socketserver.BaseRequestHandler):
+    """Greets as a server of gRPC or of HTTP does, and does no more."""
+
+    def handle(self) -> None:
+        is_grpc = self.request.recv(100).startswith(b"PRI")
+        self.request.sendall(b"\0\0\0\4" + bytes(5) if is_grpc else b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")
+
+
+@pytest.fixture
+def greeting() -> Iterator[str]:
+    """The address of a server that looks like one of Pub/Sub and of Cloud Storage."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Greeter) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield "{}:{}".format(*server.server_address)
+        server.shutdown()
 
 
 def surroundings(folder: Path, **more: str) -> dict[str, str]:
@@ -194,6 +215,40 @@ def test_without_servers_it_says_so_at_once(
 
 
 @pytest.mark.parametrize("line", with_need(PUBSUB, STORAGE))
+def test_a_server_that_says_nothing_is_not_waited_for(
+    line: str, listening: str, places: Mapping[str, Path], tmp_path: Path
+) -> None:
+    environment = surroundings(tmp_path, PARAKEET_DEVICE="cpu", COLUMNS="300", **servers(listening))
+
+    with _OwnTime() as took:
+        done = in_process(*words_of(line, places), environment=environment)
+
+    assert done.exit_code == 1
+    assert f"what listens on {listening} is not what" in told(done)
+    assert "no answer within" in told(done)
+    assert took.seconds < MOST_SECONDS or line == "check"  # which looks for all of them
+    assert list(places["folder"].iterdir()) == []
+
+
+@pytest.mark.parametrize("line", with_need(PUBSUB, STORAGE))
+def test_addresses_of_servers_that_were_confused_are_named(
+    line: str, cloud: Cloud, places: Mapping[str, Path], tmp_path: Path
+) -> None:
+    swapped = {
+        "PUBSUB_EMULATOR_HOST": cloud.environment["STORAGE_EMULATOR_HOST"].removeprefix("http://"),
+        "STORAGE_EMULATOR_HOST": f"http://{cloud.environment['PUBSUB_EMULATOR_HOST']}",
+    }
+
+    done = in_process(
+        *words_of(line, places), environment={**surroundings(tmp_path, COLUMNS="300"), **cloud.environment, **swapped}
+    )
+
+    assert done.exit_code == 1
+    assert "it speaks another protocol" in told(done)
+    assert "EMULATOR_HOST is for" in told(done)
+
+
+@pytest.mark.parametrize("line", with_need(PUBSUB, STORAGE))
 def test_without_credentials_it_says_how_to_sign_in(line: str, places: Mapping[str, Path], tmp_path: Path) -> None:
     with _OwnTime() as took:
         done = in_process(*words_of(line, places), environment=surroundings(tmp_path))
@@ -215,10 +270,10 @@ def test_a_file_of_credentials_that_does_not_exist_is_named(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("line", with_need(GPU))
 def test_without_a_gpu_it_says_so_before_it_imports_torch(
-    line: str, places: Mapping[str, Path], listening: str, tmp_path: Path
+    line: str, places: Mapping[str, Path], greeting: str, tmp_path: Path
 ) -> None:
     gone = {"PARAKEET_MODEL_NAME": str(tiny_model()), "PARAKEET_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": "-1"}
-    addresses = servers(listening if line == "run" else f"127.0.0.1:{CLOSED_PORT}")
+    addresses = servers(greeting if line == "run" else f"127.0.0.1:{CLOSED_PORT}")
 
     with _OwnTime() as took:
         done = in_process(*words_of(line, places), environment=surroundings(tmp_path, **addresses, **gone))
@@ -232,10 +287,10 @@ def test_without_a_gpu_it_says_so_before_it_imports_torch(
 @pytest.mark.parametrize("model", ["/nowhere/model.nemo", "some/model", "nonsense"])
 @pytest.mark.parametrize("line", with_need(MODEL))
 def test_without_a_model_it_says_so_before_it_imports_torch(
-    line: str, model: str, places: Mapping[str, Path], listening: str, tmp_path: Path
+    line: str, model: str, places: Mapping[str, Path], greeting: str, tmp_path: Path
 ) -> None:
     gone = {"PARAKEET_MODEL_NAME": model, "PARAKEET_DEVICE": "cpu", "HF_ENDPOINT": "http://127.0.0.1:1"}
-    addresses = servers(listening if line == "run" else f"127.0.0.1:{CLOSED_PORT}")
+    addresses = servers(greeting if line == "run" else f"127.0.0.1:{CLOSED_PORT}")
     words = [model if word == "/nowhere/model.nemo" else word for word in words_of(line, places)]
 
     with _OwnTime() as took:
@@ -364,8 +419,8 @@ def test_a_reader_that_has_gone_ends_every_command_without_a_word(places: Mappin
         "version": ["--version"],
         "top once": ["top", "--once", "http://127.0.0.1:1"],
         "check all": ["check"],
-        "costs of a file": ["costs", "--file", str(places["lines"])],
-        "costs as JSON": ["costs", "--file", str(places["lines"]), "--json"],
+        "costs of a file": ["costs", "--file", str(places["events"])],
+        "costs as JSON": ["costs", "--file", str(places["events"]), "--json"],
         "prices": ["costs", "--explain"],
         "exports": ["emulators", "--env"],
     }
@@ -411,6 +466,48 @@ def test_output_that_a_full_disk_does_not_take_is_an_error_of_one_line(tmp_path:
         assert done.returncode == 1
         assert "No space left on device" in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "closed", "code"),
+    [
+        ("--version", ">&-", 0),
+        ("--help", ">&- 2>&-", 0),
+        ("nonsense", "2>&-", 2),
+        ("dlq triage", "<&-", 2),
+        ("health http://127.0.0.1:1", "<&- >&- 2>&-", 1),
+        ("top --once http://127.0.0.1:1", ">&- 2>&-", 1),
+        ("submit --from {jobs} --dry-run", "<&- >&- 2>&-", 0),
+        ("emulators --env", "<&- >&-", 0),
+    ],
+)
+def test_streams_that_the_caller_has_closed_change_nothing(
+    words: str, closed: str, code: int, places: Mapping[str, Path], tmp_path: Path
+) -> None:
+    line = f"{shlex.quote(sys.executable)} -m worker {words.format(**places)} {closed}"
+
+    done = subprocess.run(
+        ["/bin/sh", "-c", line],
+        env=surroundings(tmp_path, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == code, done
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_file_is_not_taken_for_a_closed_stream(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text("")
+    line = f"{shlex.quote(sys.executable)} -m worker costs --file events.jsonl --html page.html <&- >&- 2>&-"
+
+    done = subprocess.run(
+        ["/bin/sh", "-c", line], env=surroundings(tmp_path, PYTHONPATH=str(ROOT)), cwd=tmp_path, check=False
+    )
+
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert (done.returncode, page[:15], page[-8:]) == (0, "<!doctype html>", "</html>\n")
 
 
 @pytest.mark.parametrize("columns", [40, 80])

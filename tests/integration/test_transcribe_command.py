@@ -96,7 +96,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error_with_its_remedy(tmp_path: Pat
     ("names", "options", "reason"),
     [
         (["a.wav", "b.wav"], ["--video-id", "both"], "--video-id names the artefacts of one file"),
-        (["a.wav", "a.mp3"], [], "two files have the same name"),
+        (["a.wav", "a.mp3"], [], "would have artefacts of the same names"),
         (["a b.wav"], [], "'a b' cannot be a video id"),
     ],
 )

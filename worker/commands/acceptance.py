@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from schemas.codes import Method
 from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent
@@ -22,6 +22,7 @@ LENGTH_TOLERANCE_SECONDS = 1.0
 # Other forced methods choose to pay and to wait for Deepgram: speed and money are not judged by such jobs.
 JUDGED_METHODS = frozenset({Method.AUTO, Method.PARAKEET})
 
+Comparison: TypeAlias = Literal["<", "<=", ">", ">="]
 COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
@@ -59,7 +60,7 @@ class Criterion:
 
     name: str
     value: float | None
-    comparison: Literal["<", "<=", ">", ">="]
+    comparison: Comparison
     limit: float
     unit: str
 
@@ -76,17 +77,27 @@ class Criterion:
 def judged(trials: Sequence[Trial]) -> tuple[Criterion, ...]:
     """Every promise."""
     completed = [job.completed for job in trials if job.completed]
-    return (
-        Criterion(
-            name="success",
-            value=_ratio(PERCENT * len(completed), len(trials)),
-            comparison=">",
-            limit=SUCCESS_PERCENT,
-            unit="% of jobs",
+    told = [event.transcription_metadata for event in completed]
+    told = [one for one in told if one.method_requested in JUDGED_METHODS]
+    costs = [job.cost for job in trials if job.cost and job.completed and job.method in JUDGED_METHODS]
+    audio, busy = sum(one.audio_duration_seconds for one in told), sum(one.processing_time_seconds for one in told)
+    fallen, chunks = sum(one.chunks_fallback for one in told), sum(one.chunks_total for one in told)
+    spent, baseline = sum(cost.usd_total for cost in costs), sum(cost.baseline.usd for cost in costs)
+    hours = sum(cost.audio_seconds for cost in costs) / SECONDS_PER_HOUR
+    promises: Sequence[tuple[str, float | None, Comparison, float, str]] = (
+        ("success", _ratio(PERCENT * len(completed), len(trials)), ">", SUCCESS_PERCENT, "% of jobs"),
+        ("speed", _ratio(audio, busy), ">=", SPEED_RATIO, "x real time"),
+        ("fallback", _ratio(PERCENT * fallen, chunks), "<", FALLBACK_PERCENT, "% of chunks"),
+        ("cost", _ratio(spent, hours), "<=", USD_PER_AUDIO_HOUR, "USD an audio hour"),
+        ("savings", _ratio(PERCENT * (baseline - spent), baseline), ">", SAVINGS_PERCENT, "% below Deepgram"),
+        *(
+            (f"up to {hours:g} h of audio", _slowest_minutes(completed, hours), "<", minutes, "minutes")
+            for hours, minutes in MINUTES_BY_AUDIO_HOURS.items()
         ),
-        *_speed_and_fallback([event for event in completed if _method(event) in JUDGED_METHODS]),
-        *_money([job.cost for job in trials if job.cost and job.completed and job.method in JUDGED_METHODS]),
-        *(_in_time(completed, hours) for hours in MINUTES_BY_AUDIO_HOURS),
+    )
+    return tuple(
+        Criterion(name=name, value=value, comparison=comparison, limit=limit, unit=unit)
+        for name, value, comparison, limit, unit in promises
     )
 
 
@@ -96,64 +107,16 @@ def has_passed(criteria: Sequence[Criterion]) -> bool:
     return bool(told) and all(told)
 
 
-def _method(event: CompletedEvent) -> Method | str:
-    return event.transcription_metadata.method_requested
-
-
-def _speed_and_fallback(events: Sequence[CompletedEvent]) -> tuple[Criterion, Criterion]:
-    told = [event.transcription_metadata for event in events]
-    audio, busy = sum(one.audio_duration_seconds for one in told), sum(one.processing_time_seconds for one in told)
-    fallen, chunks = sum(one.chunks_fallback for one in told), sum(one.chunks_total for one in told)
-    return (
-        Criterion(name="speed", value=_ratio(audio, busy), comparison=">=", limit=SPEED_RATIO, unit="x real time"),
-        Criterion(
-            name="fallback",
-            value=_ratio(PERCENT * fallen, chunks),
-            comparison="<",
-            limit=FALLBACK_PERCENT,
-            unit="% of chunks",
-        ),
-    )
-
-
-def _money(costs: Sequence[CostEvent]) -> tuple[Criterion, Criterion]:
-    spent, baseline = sum(cost.usd_total for cost in costs), sum(cost.baseline.usd for cost in costs)
-    hours = sum(cost.audio_seconds for cost in costs) / SECONDS_PER_HOUR
-    return (
-        Criterion(
-            name="cost",
-            value=_ratio(spent, hours),
-            comparison="<=",
-            limit=USD_PER_AUDIO_HOUR,
-            unit="USD an audio hour",
-        ),
-        Criterion(
-            name="savings",
-            value=_ratio(PERCENT * (baseline - spent), baseline),
-            comparison=">",
-            limit=SAVINGS_PERCENT,
-            unit="% below Deepgram",
-        ),
-    )
-
-
-def _in_time(events: Sequence[CompletedEvent], hours: float) -> Criterion:
-    """Return the slowest job to which this limit, and no stricter one, applies. Queue time does not count."""
+def _slowest_minutes(events: Sequence[CompletedEvent], hours: float) -> float | None:
+    """Return the time of the slowest job to which this limit, and no stricter one, applies; without queue time."""
     shorter = max((other for other in MINUTES_BY_AUDIO_HOURS if other < hours), default=0.0)
-    slowest = max(
+    return max(
         (
             event.transcription_metadata.processing_time_seconds / SECONDS_PER_MINUTE
             for event in events
             if shorter < _length_hours(event) <= hours
         ),
         default=None,
-    )
-    return Criterion(
-        name=f"up to {hours:g} h of audio",
-        value=slowest,
-        comparison="<",
-        limit=MINUTES_BY_AUDIO_HOURS[hours],
-        unit="minutes",
     )
 
 

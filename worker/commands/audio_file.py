@@ -1,19 +1,25 @@
-"""Local audio files as jobs: a video id from the name, and the upload."""
+"""The audio of jobs: addresses, video ids from names, and the upload of local files."""
 
 import asyncio
+import hashlib
 import mimetypes
 import re
 import uuid
 from pathlib import Path, PurePosixPath
 
-from worker.commands.bulk.address import SCHEME
 from worker.commands.console import EXIT_USAGE, fail, load_settings
-from worker.commands.own_files import sha256_of
 from worker.commands.prerequisites import demand
+from worker.settings import bucket_name
 
+SCHEME = "gs://"
 MOST_ID_CHARACTERS = 80
 DIGEST_CHARACTERS = 12
 UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def is_pattern(audio: str) -> bool:
+    """Return True for an address of many objects."""
+    return audio.startswith(SCHEME) and ("*" in audio or audio.endswith("/"))
 
 
 def video_id_of(name: str) -> str:
@@ -38,15 +44,32 @@ def located(audio: str, bucket: str | None, video_id: str) -> str:
     if audio.startswith(SCHEME):
         return audio
     path = Path(audio)
+    if not audio:
+        fail("AUDIO is empty; name a file, or an object as gs://bucket/object", EXIT_USAGE)
     if path.is_dir():
         fail(f"{audio} is a directory; name an audio file", EXIT_USAGE)
     if not path.is_file():
         fail(f"{audio}: there is no such file; name a file, or an object as gs://bucket/object", EXIT_USAGE)
     if not bucket:
         fail("AUDIO_BUCKET is not set, and without it --bucket must say where the file is uploaded to", EXIT_USAGE)
+    demand_bucket(bucket)
     cloud = load_settings().cloud
     demand(cloud, pubsub=True, storage=True)
     return asyncio.run(upload_file(path, cloud.project_id, bucket, video_id))
+
+
+def demand_bucket(bucket: str) -> None:
+    """End the command where that is no name of a bucket."""
+    try:
+        bucket_name(bucket)
+    except ValueError as exc:
+        fail(f"--bucket: {exc} (got {bucket!r})", EXIT_USAGE)
+
+
+def sha256_of(file: Path) -> str:
+    """Return the digest of the file's bytes, in hexadecimal. Raises `OSError`."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 async def upload_file(path: Path, project: str, bucket: str, video_id: str) -> str:

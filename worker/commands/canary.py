@@ -1,16 +1,19 @@
 """`canary`: compare two revisions, or the two groups of videos of a roll-out, by their cost events."""
 
-import json
 import re
 import subprocess
+from codecs import BOM_UTF8
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from schemas.events import CostEvent, EventUnreadable, parse_event
 from schemas.text import plain_json
-from worker.commands.console import EXIT_USAGE, cell, fail, say
+from worker.commands.console import EXIT_USAGE, cell, fail, note, say
 from worker.commands.costs import parse_span
 from worker.commands.tables import Field, FittedTable, print_fitted
 from worker.core.costs.canary import JobCost, Judgement, compare, overall
@@ -20,11 +23,14 @@ EXIT_NOT_ENOUGH = 3
 NEWER_GROUP, OLDER_GROUP = "parakeet", "deepgram"
 TABLE = re.compile(r"[A-Za-z][\w:.-]*\.\w+\.\w+")
 COLUMNS = (
-    "event_id, occurred_at, outcome, audio_seconds, usd_total, revision, rollout_group, processing_time_seconds, "
-    "chunks_total, chunks_fallback"
+    "event_id, FORMAT_TIMESTAMP('%FT%TZ', occurred_at) AS occurred_at, outcome = 'completed' AS completed, "
+    "audio_seconds, usd_total AS usd, IFNULL(revision, '') AS revision, rollout_group, "
+    "processing_time_seconds AS processing_seconds, chunks_total AS chunks, chunks_fallback"
 )
+"""The fields of `JobCost`; bq prints every value as text, or null."""
 MOST_ROWS = 1_000_000
 BQ_SECONDS = 300
+MOST_QUOTED = 60
 COLOURS = {"pass": "green", "fail": "red", "not enough yet": "yellow"}
 
 
@@ -36,11 +42,16 @@ def canary(
     start = datetime.now(UTC) - span
     jobs = [job for job in (_from_file(file) if file else _from_bigquery(table, span)) if job.occurred_at >= start]
     old, new = _sides(jobs, by, old, new)
+    if old == new:
+        fail(f"--old and --new: must be two of them (got {old} for both)", EXIT_USAGE)
+    there_are = ", ".join(sorted({side for job in jobs if (side := _side(job, by))})) or "none"
+    for side in {old, new} - {_side(job, by) for job in jobs}:
+        note(f"no cost event is of {side}; in that time there is: {there_are}")
     judgements = compare([job for job in jobs if _side(job, by) == old], [job for job in jobs if _side(job, by) == new])
     verdict = overall(judgements)
     if as_json:
         for one in judgements:
-            print(plain_json(_row(one)))
+            print(plain_json(asdict(one)))
         print(plain_json({"old": old, "new": new, "verdict": verdict}))
     else:
         print_fitted(_table(judgements, old, new))
@@ -73,7 +84,7 @@ def _sides(jobs: Iterable[JobCost], by: By, old: str | None, new: str | None) ->
 def _from_file(path: Path) -> list[JobCost]:
     """Read exported cost events, one a line; other events, and lines that are none, are left out."""
     found = []
-    for line in path.read_bytes().splitlines():
+    for line in path.read_bytes().removeprefix(BOM_UTF8).splitlines():
         try:
             event = parse_event(line)
         except EventUnreadable:
@@ -101,7 +112,8 @@ def _of_event(event: CostEvent) -> JobCost:
 def _from_bigquery(table: str | None, span: timedelta) -> list[JobCost]:
     """Read the costs table with `bq`, which brings the login of gcloud."""
     if table is None or not TABLE.fullmatch(table):
-        fail("--table PROJECT.DATASET.TABLE, or --file; deploy/env.sh ENVIRONMENT brings the table's names", EXIT_USAGE)
+        got = "" if table is None else f" (got {table!r})"
+        fail(f"--table PROJECT.DATASET.TABLE, or --file; deploy/env.sh ENVIRONMENT brings its names{got}", EXIT_USAGE)
     hours = max(1, round(span / timedelta(hours=1)))
     query = (
         f"SELECT {COLUMNS} FROM `{table}` "  # noqa: S608 - the name was checked
@@ -115,42 +127,12 @@ def _from_bigquery(table: str | None, span: timedelta) -> list[JobCost]:
     except subprocess.TimeoutExpired:
         fail(f"bq did not answer within {BQ_SECONDS} s")
     if done.returncode:
-        fail(f"bq: {(done.stdout + done.stderr).strip().splitlines()[-1]}")
-    return [_of_row(row) for row in json.loads(done.stdout or "[]")]
-
-
-def _of_row(row: dict[str, Any]) -> JobCost:
-    """Read a row as bq prints it: every value as text, or null."""
-
-    def number(name: str) -> float | None:
-        return None if row.get(name) is None else float(row[name])
-
-    def count(name: str) -> int | None:
-        return None if row.get(name) is None else int(row[name])
-
-    return JobCost(
-        event_id=row["event_id"],
-        occurred_at=datetime.fromisoformat(row["occurred_at"]).replace(tzinfo=UTC),
-        completed=row["outcome"] == "completed",
-        audio_seconds=float(row["audio_seconds"]),
-        usd=float(row["usd_total"]),
-        revision=row.get("revision") or "",
-        rollout_group=row.get("rollout_group"),
-        processing_seconds=number("processing_time_seconds"),
-        chunks=count("chunks_total"),
-        chunks_fallback=count("chunks_fallback"),
-    )
-
-
-def _row(one: Judgement) -> dict[str, Any]:
-    return {
-        "criterion": one.criterion,
-        "verdict": one.verdict,
-        "old": one.old,
-        "new": one.new,
-        "old_sample": one.old_sample,
-        "new_sample": one.new_sample,
-    }
+        said = (done.stdout + done.stderr).strip().splitlines() or [f"ended with {done.returncode}"]
+        fail(f"bq: {said[-1]}")
+    try:
+        return TypeAdapter(list[JobCost]).validate_json(done.stdout or "[]")
+    except ValidationError:
+        fail(f"bq: its answer is not that of a query (got {done.stdout[:MOST_QUOTED]!r})")
 
 
 def _table(judgements: Iterable[Judgement], old: str, new: str) -> FittedTable:

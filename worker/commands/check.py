@@ -7,6 +7,7 @@ from typing import Any
 from google.auth.exceptions import GoogleAuthError
 
 from schemas.text import plain_json
+from worker.adapters.web.health_document import read_health
 from worker.app.cloud import open_cloud
 from worker.app.preflight import Finding, cloud_findings, local_findings, variable_findings
 from worker.commands.console import EXIT_FAILED, load_settings, say
@@ -58,22 +59,24 @@ async def _everything(settings: Settings) -> AsyncIterator[Finding]:
     async for finding in local_findings(settings.jobs, settings.engine, settings.routing, settings.money):
         yield finding
     running = fetch_health(own_url()) if settings.telemetry.health_port else None
-    if running:
+    is_worker = running is not None and read_health(running) is not None
+    if running and is_worker:
         yield running_worker(running)
-    for finding in _telemetry(settings.telemetry, is_port_ours=bool(running)):
+    for finding in _telemetry(settings.telemetry, is_port_ours=is_worker):
         yield finding
     yield await _engine(settings.engine, settings.cloud, settings.jobs)
 
 
 def running_worker(health: dict[str, Any]) -> Finding:
     """Report the fuse and the readiness of a worker that already runs here, from its `/health`."""
-    fuse = health.get("fuse") or {"state": "unknown, it is still starting", "failures_in_a_row": 0}
-    failures = fuse["failures_in_a_row"]
-    detail = f"{health.get('status')}; fuse {fuse['state']}, {failures} failure{'s' * (failures != 1)} in a row"
+    fuse = health.get("fuse")
+    fuse = fuse if isinstance(fuse, dict) else {"state": "unknown, it is still starting"}
+    failures = fuse.get("failures_in_a_row", 0)
+    detail = f"{health.get('status')}; fuse {fuse.get('state')}, {failures} failure{'s' * (failures != 1)} in a row"
     reasons = dict.fromkeys(filter(None, (health.get("reason"), fuse.get("reason"))))
     return Finding(
         name=f"running worker {health.get('worker')}",
-        ok=fuse["state"] != FuseState.OPEN,
+        ok=fuse.get("state") != FuseState.OPEN,
         advice=bool(reasons),
         detail=": ".join((detail, *reasons)),
     )

@@ -6,7 +6,6 @@ characters; so does every console of `out`.
 
 import os
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import NoReturn, TypeAlias
 
 import typer
@@ -22,6 +21,7 @@ from worker.settings import Settings, problems, read_settings
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
+USUAL_WIDTH = 80
 IN_ASCII = str.maketrans("─━█▒·…", "--#:..")
 """Our line art where the output's encoding is not Unicode; other characters are escaped there."""
 
@@ -74,13 +74,6 @@ def _to_stderr(*parts: TextPart) -> None:
     err().print(line(*parts))
 
 
-def demand_checkout(command: str) -> None:
-    """End a command that needs `worker.embedded` where the installed wheel, which leaves it out, is all there is."""
-    if find_spec("worker.embedded") is None:
-        note("the wheel leaves out the development servers, the tiny model and the recordings; a checkout has them")
-        fail(f"run the command in a checkout: make install, then .venv/bin/klipstream-worker {command}", EXIT_USAGE)
-
-
 def load_settings(defaults: Mapping[str, str] | None = None) -> Settings:
     """Return the environment as settings; a wrong variable ends the command and is named with its value."""
     try:
@@ -90,6 +83,7 @@ def load_settings(defaults: Mapping[str, str] | None = None) -> Settings:
 
 
 def _guarded(console: Console) -> Console:
+    console.width = console.width or USUAL_WIDTH  # COLUMNS may be 0
     console.push_render_hook(_Guard())
     return console
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,12 +15,13 @@ from schemas.state import ResultMarker
 from schemas.text import plain_json
 from worker.adapters.gcs import open_object_store
 from worker.app.engines import prices
-from worker.commands.console import EXIT_USAGE, cell, fail, load_settings, say
-from worker.commands.costs_page import page
+from worker.commands.console import EXIT_USAGE, cell, fail, load_settings, note, say
+from worker.commands.costs_page import cells, page
 from worker.commands.prerequisites import demand
 from worker.commands.tables import Field, FittedTable, Row, print_fitted
 from worker.core.costs.bill import Prices, speed_for_savings
 from worker.core.costs.report import CostReport, Period, Spending, event_in, events_in, report
+from worker.errors import ObjectNotFound
 from worker.ports import ObjectFacts, ObjectStore
 from worker.telemetry import configure_logging
 
@@ -53,13 +55,13 @@ def costs(since: str, file: Path | None, html: Path | None, *, as_json: bool) ->
     found = report(events, start)
     if html is not None:
         html.write_text(page(found, start=start, end=now), encoding="utf-8")
+    if unreadable:
+        note(f"{unreadable} entries could not be read and are left out")
     if as_json:
         for row in rows(found):
             print(plain_json(row))
     else:
         print_fitted(_table(found, since))
-        if unreadable:
-            say((f"{unreadable} entries could not be read and are left out", "yellow"))
         if html is not None:
             say(f"page: {html}")
 
@@ -104,36 +106,22 @@ def _figures(spending: Spending) -> dict[str, object]:
 
 def _table(found: CostReport, since: str) -> FittedTable:
     shown: list[Row | None] = []
-    for row in rows(found):
-        is_sum = row["engine"] == "all"
-        style = "bold" if is_sum else ""
-        values = (
-            str(row["day"]),
-            str(row["engine"]),
-            f"{row['audio_hours']:.2f}",
-            f"{row['usd']:.4f}",
-            _shown(row["usd_per_audio_hour"], "{:.4f}"),
-            _shown(row.get("fallback_percent"), "{:z.1f} %") if is_sum else "",
-            _shown(row["savings_percent"], "{:z.1f} %"),
-            str(row["jobs"]) if is_sum else "",
-            str(row["failed_jobs"]) if is_sum else "",
-        )
-        shown += [[cell(value, style) for value in values], *([None] if is_sum else [])]
+    for row in cells(found):
+        is_sum = row[1] == "all"
+        shown += [[cell(value, "bold" if is_sum else "") for value in row], *([None] if is_sum else [])]
     title = f"costs of the last {since}, by UTC day (USD/h: an audio hour; jobs: the failed ones too)"
     return FittedTable(title=title, fields=FIELDS, rows=shown[:-1])
-
-
-def _shown(value: object, form: str) -> str:
-    return "-" if value is None else form.format(value)
 
 
 # where the events come from
 
 
 def _from_file(file: Path) -> tuple[Sequence[Event], int]:
-    """JSON lines, such as `watch --json` prints them."""
-    lines = [line for line in file.read_bytes().splitlines() if line.strip()]
+    """JSON lines, such as `watch --json` prints them. Ends the command where none of them is an event."""
+    lines = [line for line in file.read_bytes().removeprefix(BOM_UTF8).splitlines() if line.strip()]
     found = [event for line in lines if (event := event_in(line)) is not None]
+    if lines and not found:
+        fail(f"{file}: none of its lines is an event, as watch --json prints them", EXIT_USAGE)
     return found, len(lines) - len(found)
 
 
@@ -155,12 +143,14 @@ async def read_results(store: ObjectStore, bucket: str, since: datetime) -> tupl
     slots = asyncio.Semaphore(READS_AT_ONCE)
 
     async def read(facts: ObjectFacts) -> Sequence[Event] | None:
-        async with slots:
-            data, _ = await store.read(facts.ref)
         try:
+            async with slots:
+                data, _ = await store.read(facts.ref)
             return events_in(ResultMarker.model_validate_json(data))
         except ValidationError:
             return None
+        except ObjectNotFound:  # it was deleted since the bucket was listed
+            return ()
 
     recent = [facts for facts in await store.list(bucket, RESULTS_PREFIX) if facts.created_at >= since]
     found = await asyncio.gather(*(read(facts) for facts in recent))

@@ -10,10 +10,11 @@ from functools import cached_property, partial
 from itertools import count
 from typing import TYPE_CHECKING, TypeAlias
 
+from schemas.text import plain
 from worker.adapters.machine.clock import SystemClock
 from worker.adapters.pubsub.pubsub import CallTimeouts, PubSub, open_pubsub
 from worker.commands.console import EXIT_USAGE, err, fail, load_settings, note
-from worker.commands.prerequisites import demand
+from worker.commands.prerequisites import demand, demand_temp_dir
 from worker.core.dead_letters.adoption import adopted
 from worker.core.dead_letters.entries import (
     DeadLetterEntry,
@@ -39,6 +40,7 @@ _OpenJobs: TypeAlias = Callable[[PubSub], AbstractAsyncContextManager["Jobs"]]
 PULL_SECONDS = 2.0
 """Three empty answers, which are waited for together, end a listing."""
 MOST_CANDIDATES = 10
+MOST_OF_AN_ID = 128
 BEST_EFFORT = "best effort: letters that another reader holds at this moment are not seen"
 NOT_TRIED = "not adopted: one before it failed for a reason that concerns all"
 
@@ -92,7 +94,7 @@ class Desk:
             ids.update(entry.dead_letter_id for entry in found)
             missing += [] if found else [text]
         if missing:
-            problem = f"no dead letter {', '.join(missing)}; {BEST_EFFORT}"
+            problem = f"no dead letter {', '.join(plain(each, MOST_OF_AN_ID) for each in missing)}; {BEST_EFFORT}"
             if not ids:
                 fail(problem)
             note(problem)
@@ -122,11 +124,19 @@ def with_desk(
 ) -> int:
     """Hold the dead letters while `act` works on them, and return its result."""
     settings = load_settings()
+    demand_temp_dir(settings.jobs)
     demand(settings.cloud, pubsub=True)
     configure_logging(settings.telemetry.log_format, settings.telemetry.log_level)
     open_jobs = partial(_jobs, settings.cloud, settings.engine, settings.money, settings.routing, settings.jobs)
-    opened = _open(settings.cloud, settings.jobs, open_jobs, selection, most, with_messages=with_messages)
-    return asyncio.run(_run(opened, act))
+    opening = _open(settings.cloud, settings.jobs, open_jobs, selection, most, with_messages=with_messages)
+
+    async def run() -> int:
+        async with opening as desk:
+            if full := desk.holding.full_of:
+                note(f"{full}: there may be more; what is done here makes room for them")
+            return await act(desk.resolved())
+
+    return asyncio.run(run())
 
 
 async def adopt_policy_letters(desk: Desk, entries: Collection[DeadLetterEntry]) -> list[Refusal]:
@@ -165,13 +175,6 @@ async def adopt_policy_letters(desk: Desk, entries: Collection[DeadLetterEntry])
     await desk.holding.gather(lambda: done <= {entry.dead_letter_id for entry in desk.holding.entries})
     rest = [Refusal(entry=left[each], reason=NOT_TRIED) for each in left.keys() - kept.keys() - done]
     return [*kept.values(), *rest]
-
-
-async def _run(opening: AbstractAsyncContextManager[Desk], act: Callable[[Desk], Awaitable[int]]) -> int:
-    async with opening as desk:
-        if full := desk.holding.full_of:
-            note(f"{full}: there may be more; what is done here makes room for them")
-        return await act(desk.resolved())
 
 
 @asynccontextmanager

@@ -93,13 +93,11 @@ def groups_of(entries: Sequence[DeadLetterEntry], now: datetime) -> list[dict[st
 
 def letter_card(entry: DeadLetterEntry, letter: Letter, short: str, now: datetime) -> Card:
     """Return what one letter is, why, what to do about it, and the commands that do it."""
-    name = shlex.quote(short)
     decision = plan(entry, letter, ReplayRules(), now)
     one, many = ("delivery", "deliveries") if entry.origin is Origin.POLICY else ("attempt", "attempts")
     tries = f"{entry.attempts} {one if entry.attempts == 1 else many}"
     if letter.crashes:
         tries += f", {letter.crashes} crash{'es' * (letter.crashes != 1)}"
-    replays = f"{PROGRAM} replay {name} --execute"
     facts: list[tuple[str, str | Text]] = [
         ("dead letter", entry.dead_letter_id),
         ("what", cell(entry.code, "bold red")),
@@ -116,11 +114,20 @@ def letter_card(entry: DeadLetterEntry, letter: Letter, short: str, now: datetim
         ("run", str(entry.run)),
         ("copies", str(len(entry.copies)) if len(entry.copies) > 1 else NOTHING),
         ("origin", ORIGINS[entry.origin]),
-        ("replay", f"stays: {decision.reason}" if isinstance(decision, Refusal) else replays),
-        ("drop", f"{PROGRAM} drop {name} --export dropped.jsonl --execute"),
-        ("all of it", f"{PROGRAM} show {name} --json"),
+        (
+            "replay",
+            f"stays: {decision.reason}" if isinstance(decision, Refusal) else _command("replay", short, "--execute"),
+        ),
+        ("drop", _command("drop", short, "--export dropped.jsonl --execute")),
+        ("all of it", _command("show", short, "--json")),
     ]
     return Card(facts=facts)
+
+
+def _command(verb: str, name: str, options: str) -> str:
+    """Return a command on one letter. A name that begins as options do is not taken for one."""
+    words = (options, "--", shlex.quote(name)) if name.startswith("-") else (shlex.quote(name), options)
+    return " ".join((PROGRAM, verb, *words))
 
 
 def _asked_for(data: bytes | None) -> list[tuple[str, str]]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from schemas.text import plain_json
-from worker.commands.console import out
+from worker.commands.console import fail, out
+from worker.commands.prerequisites import server_problem
 from worker.embedded.local_cloud import LocalCloud, local_cloud
 from worker.embedded.samples import tiny_model
 from worker.telemetry import configure_logging
@@ -18,6 +19,8 @@ def emulators(
 ) -> None:
     """Serve until Ctrl-C, after printing what to paste into other terminals, or one JSON document."""
     configure_logging()
+    if pubsub_host and (problem := server_problem("PUBSUB_EMULATOR_HOST", pubsub_host, "--pubsub-host")):
+        fail(problem)
     # SIGTERM ends the block below as Ctrl-C does, so that no server is left behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:

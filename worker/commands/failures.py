@@ -65,7 +65,7 @@ def _known(error: BaseException) -> str:
         case WorkerError():
             words = _worker(error)
         case ModuleNotFoundError() if not (error.name or "worker").startswith(("worker", "schemas")):
-            words = f"{error.name} is not installed: pip install 'klipstream-worker[worker,parakeet]'"
+            words = f"{error.name} is not installed: pip install 'klipstream-worker[worker,parakeet]', or make install"
         case OSError():
             words = _system(error)
         case HTTPException() | UnicodeError():

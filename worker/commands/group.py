@@ -4,12 +4,13 @@ Imports typer alone, so that help and usage errors stay fast.
 """
 
 import io
+import math
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 import typer.core
@@ -27,6 +28,22 @@ UsageError: Any = typer.BadParameter.__mro__[1]
 ClickError: Any = UsageError.__mro__[1]
 
 
+def finite(value: Any) -> Any:
+    """Refuse NaN and the infinite as a value of an option: comparisons with `min` and `max` let NaN pass."""
+    for each in value if isinstance(value, list) else [value]:
+        if each is not None and not math.isfinite(each):
+            raise typer.BadParameter(f"{each} is not a finite number.")
+    return value
+
+
+MOST_PORT = 65_535
+Json = Annotated[bool, typer.Option("--json", help="one JSON object a line instead of text")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="show log lines on stderr")]
+Timeout = Annotated[float, typer.Option(help="seconds to wait at most", min=0, callback=finite)]
+PagePort = Annotated[int, typer.Option(help="port of the page; 0: any free one", min=0, max=MOST_PORT)]
+OpensBrowser = Annotated[bool, typer.Option(help="open the page where there is a browser")]
+
+
 def examples(*lines: str) -> str:
     """Return the end of a command's help: command lines without the program's name."""
     return "\n\n".join(("[b]Examples[/]", *(f"klipstream-worker {line}" for line in lines)))
@@ -36,9 +53,10 @@ class CommandGroup(typer.core.TyperGroup):
     """Shows errors in words, and quotes what was typed, perhaps by copy and paste, as visible text."""
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
-        """Parse; `--debug` is accepted at any place."""
-        debug = "--debug" in args
-        args = [*["--debug"] * debug, *(each for each in args if each != "--debug")]
+        """Parse; `--debug` is accepted at any place before `--`."""
+        end = args.index("--") if "--" in args else len(args)
+        debug = "--debug" in args[:end]
+        args = [*["--debug"] * debug, *(each for each in args[:end] if each != "--debug"), *args[end:]]
         with _in_words(debug=debug):
             return super().make_context(info_name, args, *rest, **extra)
 
@@ -77,6 +95,7 @@ def _in_words(*, debug: bool, context: Any = None) -> Iterator[None]:
 def run_to_exit(command_line: Callable[[], object]) -> None:
     """Run the command line and exit with its code; a reader that closed the pipe gets no message."""
     code: Any = 0
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 fails no command
@@ -100,13 +119,22 @@ def run_to_exit(command_line: Callable[[], object]) -> None:
     sys.exit(code)
 
 
+def _open_closed_streams() -> None:
+    """Open to nowhere what the caller has closed, lest the next file that is opened becomes a standard stream."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this stream's
+            os.set_inheritable(nowhere, True)
+            setattr(sys, name, open(nowhere, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+
+
 def _interrupted() -> int:
     sys.stderr.write("stopped by Ctrl-C\n")
     return EXIT_INTERRUPTED
 
 
 def _flush() -> None:
-    if sys.stdout is not None and not sys.stdout.closed:
+    if not sys.stdout.closed:
         sys.stdout.flush()
 
 

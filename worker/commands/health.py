@@ -3,29 +3,42 @@
 import json
 import os
 import sys
-from http.client import HTTPConnection, HTTPException
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from schemas.text import plain, plain_lines
+from worker.commands.group import MOST_PORT
 
 OK = 200
 TIMEOUT_SECONDS = 5.0
-USUAL_PORT = "8080"
+MOST_BYTES, MOST_OF_A_LINE = 4 << 20, 500
+USUAL_PORT, THIS_MACHINE = "8080", "127.0.0.1"
+PAGES = {"health": "worker", "live": "live"}
+"""Pages that are asked for, and a member that a worker's answer has."""
+CONNECTIONS = {"http": HTTPConnection, "https": HTTPSConnection}
 ADVICE = "start a worker there, or name another URL"
 
 
 def health(url: str | None, page: str, *, as_json: bool = False) -> None:
     """Print the answer, exit 0 when it is good, else 1. On a terminal it is a card, unless `as_json`."""
-    address = (url or own_url()).rstrip("/")
+    address = own_url() if url is None else address_of(url)
     try:
         status, body = fetch(f"{address}/{page}")
     except (OSError, HTTPException) as exc:
         reason = getattr(exc, "strerror", None) or exc
-        print(plain(f"no answer from {address} ({reason}): {ADVICE}"), file=sys.stderr)
-        raise SystemExit(1) from exc
+        _end(f"no answer from {address} ({reason}): {ADVICE}", 1)
+    if PAGES[page] not in (_object(body) or {}):
+        _end(f"{address} does not answer as a worker does (HTTP {status}): {ADVICE}", 1)
     if as_json or not sys.stdout.isatty() or not _print_card(page, body):
         print(plain_lines(body.decode(errors="replace").rstrip()))
     raise SystemExit(0 if status == OK else 1)
+
+
+def _end(problem: str, code: int) -> NoReturn:
+    print(plain(problem, MOST_OF_A_LINE), file=sys.stderr)
+    raise SystemExit(code)
 
 
 def _print_card(page: str, body: bytes) -> bool:
@@ -40,23 +53,40 @@ def _print_card(page: str, body: bytes) -> bool:
 
 
 def own_url() -> str:
-    """Return the address of the worker from the environment. Exits if HEALTH_PORT is 0, any free port."""
+    """Return the address of the worker from the environment. Exits if HEALTH_PORT is 0, any free port, or none."""
     port = os.environ.get("HEALTH_PORT") or USUAL_PORT
-    host = os.environ.get("HEALTH_HOST") or "127.0.0.1"
+    host = (os.environ.get("HEALTH_HOST") or THIS_MACHINE).strip("[]")
+    host = {"0.0.0.0": THIS_MACHINE, "::": "::1"}.get(host, host)  # noqa: S104 - asked for, not bound
     if port == "0":
-        print("HEALTH_PORT is 0: name the URL that the worker logged as health.listening", file=sys.stderr)
-        raise SystemExit(2)
-    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - asked for, not bound
+        _end("HEALTH_PORT is 0: name the URL that the worker logged as health.listening", 2)
+    if not port.isdecimal() or len(port) > len(str(MOST_PORT)) or int(port) > MOST_PORT:
+        _end(f"HEALTH_PORT: must be a port number (got {port!r})", 2)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def address_of(url: str) -> str:
+    """Return the address of a health port, of which the scheme and the name of a page may be left out.
+
+    Exits where it is none.
+    """
+    with suppress(ValueError):  # of the port
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme in CONNECTIONS and parts.hostname and parts.port != 0:
+            path = parts.path.rstrip("/")
+            return f"{parts.scheme}://{parts.netloc}{path.removesuffix('/health').removesuffix('/live')}"
+    return _end(f"URL: must be http://host:port (got {url!r})", 2)
 
 
 def fetch(url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> tuple[int, bytes]:
     """Status and body. Raises `OSError` or `HTTPException` where nothing answers HTTP."""
     parts = urlsplit(url)
-    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_seconds)
+    connection = CONNECTIONS[parts.scheme](parts.hostname or "", parts.port, timeout=timeout_seconds)
     try:
         connection.request("GET", parts.path or "/")
         answer = connection.getresponse()
-        return answer.status, answer.read()
+        return answer.status, answer.read(MOST_BYTES)
+    except UnicodeError as exc:
+        raise OSError("no name of a host") from exc
     finally:
         connection.close()
 
@@ -64,8 +94,14 @@ def fetch(url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> tuple[int, byte
 def fetch_health(url: str) -> dict[str, object] | None:
     """Return the worker's `/health`, ready or not; None if nothing answers."""
     try:
-        _, body = fetch(f"{url.rstrip('/')}/health", timeout_seconds=1.0)
+        return _object(fetch(f"{url.rstrip('/')}/health", timeout_seconds=1.0)[1])
+    except (OSError, HTTPException):
+        return None
+
+
+def _object(body: bytes) -> dict[str, object] | None:
+    try:
         found = json.loads(body)
-    except (OSError, HTTPException, ValueError):
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

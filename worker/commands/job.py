@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.padding import Padding
-from rich.table import Column, Table
+from rich.text import Text
 
+from schemas.decoding import shorten
 from schemas.events import CompletedEvent
 from schemas.text import plain_json
 from worker.adapters.web.health_document import Segment
@@ -21,11 +21,11 @@ from worker.app.page.results import StateBucket
 from worker.app.page.story import JobTraces, story_of
 from worker.commands.console import EXIT_USAGE, TextPart, cell, fail, line, load_settings, note, out, say
 from worker.commands.prerequisites import demand
+from worker.commands.tables import Card, print_fitted
 from worker.errors import WorkerError
 
 MOST_BEGINNING = 400
 STRIP_CELLS = 60
-INDENT = 2
 MARKS: dict[Segment, TextPart] = {
     "parakeet": ("█", "blue"),
     "deepgram": ("▒", "yellow"),
@@ -62,16 +62,20 @@ def job(job_id: str, *, as_json: bool) -> None:
         show(seen)
 
 
-def log_query(job_id: str) -> None:
+def log_query(job_id: str, *, as_json: bool = False) -> None:
     """Print the filter of Cloud Logging that finds the job's log lines, and the command that reads them."""
     _demand_id(job_id)
     project, query = load_settings().cloud.project_id, f'labels.job_id="{job_id}"'
-    say(query)
     form = "value(timestamp,labels.worker,jsonPayload.message)"
-    say(
+    command = (
         f"gcloud logging read {shlex.quote(query)} --project={shlex.quote(project)} --freshness={LOG_DAYS}d "
         f"--order=asc --format={shlex.quote(form)}"
     )
+    if as_json:
+        print(plain_json({"query": query, "command": command}))
+        return
+    say(query)
+    say(command)
 
 
 def show(seen: SeenJob) -> None:
@@ -79,29 +83,29 @@ def show(seen: SeenJob) -> None:
     story = seen.story
     say((story.job_id, "bold"), "  ", (story.status, STATUS_STYLES[story.status]), *_chips(story))
     say(f"video {story.video_id}")
-    _wrapped([(story.lede,)], indent=0)
+    out().print(cell(story.lede), soft_wrap=False)
     _strip(story.segments)
     if (problem := story.problem) is not None:
         say()
         say((problem.title, "bold red"))
-        _wrapped([(text,) for text in (problem.text, problem.remedy) if text])
+        _facts([("", problem.text), ("", problem.remedy)])
         if problem.command:
             say(f"  {problem.command}")
     _steps(story)
     if story.costs:
         _heading("Cost")
-        rows = [(each.engine, usd(each.usd), each.text) for each in story.costs]
-        _wrapped([*rows, ("together", usd(story.usd), f"Deepgram alone {usd(story.baseline_usd)}")])
+        costs = [(each.engine, f"{usd(each.usd)}  {each.text}") for each in story.costs]
+        _facts([*costs, ("together", f"{usd(story.usd)}  Deepgram alone {usd(story.baseline_usd)}")])
     if story.facts:
         _heading("Facts")
-        _wrapped(story.facts)
+        _facts(story.facts)
     if story.artefacts:
         _heading("Artefacts")
         for _, uri, size in story.artefacts:
             say(f"  {uri}  ", (f"{size:,} bytes", "dim"))
     if story.beginning or seen.unread:
         _heading("Transcript")
-        _wrapped([(story.beginning or seen.unread,)])
+        _facts([("", story.beginning or seen.unread)])
 
 
 def document(seen: SeenJob) -> dict[str, Any]:
@@ -138,7 +142,8 @@ def document(seen: SeenJob) -> dict[str, Any]:
 
 def _demand_id(job_id: str) -> None:
     if not is_job_id(job_id):
-        fail(f"{job_id}: no job has such an id: 1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit", EXIT_USAGE)
+        allowed = "1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit"
+        fail(f"{shorten(job_id)}: no job has such an id: {allowed}", EXIT_USAGE)
 
 
 async def _look(bucket: StateBucket, job_id: str) -> SeenJob:
@@ -188,34 +193,22 @@ def _strip(segments: Sequence[Segment]) -> None:
     if not segments:
         return
     counts = [f"{segments.count(kind)} {kind}" for kind in MARKS if kind in segments]
-    title = f"{len(segments)} chunk{'s' if len(segments) > 1 else ''}: {', '.join(counts)}"
     say(*(MARKS[segment] for segment in grouped(segments, min(out().width, STRIP_CELLS))))
-    _wrapped([(title,)], indent=0)
+    out().print(f"{len(segments)} chunk{'s' * (len(segments) > 1)}: {', '.join(counts)}", soft_wrap=False)
 
 
 def _steps(story: JobStory) -> None:
     first = next((step.at for step in story.steps if step.at), None)
     _heading(f"What happened, {first.astimezone(UTC):%Y-%m-%d} UTC" if first else "What happened")
-    found = _grid(Column(no_wrap=True), Column(overflow="fold"), Column(no_wrap=True, justify="right"))
+    facts = []
     for step in story.steps:
+        title = (step.title, "red" if step.is_trouble else "bold")
+        took = (f"  {span(step.seconds)}", "dim") if step.seconds is not None else ""
         at = f"{step.at.astimezone(UTC):%H:%M:%S}" if step.at else ""
-        words = line((step.title, "red" if step.is_trouble else "bold"), f"  {step.text}" if step.text else "")
-        found.add_row(at, words, span(step.seconds) if step.seconds is not None else "")
-    _print(found)
+        facts.append((at, line(title, f"  {step.text}" if step.text else "", took)))
+    _facts(facts)
 
 
-def _wrapped(rows: Sequence[Sequence[str]], indent: int = INDENT) -> None:
-    """Print rows whose last cell wraps below itself."""
-    width = max((len(row) for row in rows), default=1)
-    found = _grid(*(Column(no_wrap=True) for _ in range(width - 1)), Column(overflow="fold"))
-    for row in rows:
-        found.add_row(*map(cell, row))
-    _print(found, indent)
-
-
-def _grid(*columns: Column) -> Table:
-    return Table(*columns, box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-
-
-def _print(table: Table, indent: int = INDENT) -> None:
-    out().print(Padding.indent(table, indent), soft_wrap=False)
+def _facts(facts: Sequence[tuple[str, str | Text]]) -> None:
+    """Print facts below a heading; those without a name are text."""
+    print_fitted(Card(facts=[(f"  {name}" if name else "", value) for name, value in facts]))

@@ -31,8 +31,8 @@ def keyterms_of(terms: Sequence[str], file: Path | None) -> tuple[str, ...]:
     if file is not None:
         try:
             lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as exc:
-            fail(f"{file} cannot be read: {exc}", EXIT_USAGE)
+        except UnicodeDecodeError:
+            fail(f"{file}: must be UTF-8; save the file as UTF-8", EXIT_USAGE)
         named += [(f"{file}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip()]
     one: TypeAdapter[str] = TypeAdapter(Keyterm)
     every: TypeAdapter[tuple[str, ...]] = TypeAdapter(Keyterms)

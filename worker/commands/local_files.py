@@ -1,34 +1,40 @@
 """Local files through the worker's decoder, engine and artefacts: the work of `transcribe`."""
 
+import base64
 import contextlib
 import csv
 import io
+import json
+import mimetypes
+import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
+from urllib.parse import quote
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from schemas.codes import Artefact, CaptionFormat, ErrorCode
+from schemas.codes import Artefact, ErrorCode
 from schemas.ids import request_id
 from schemas.state import Checkpoint
 from schemas.text import plain, plain_json
 from worker.adapters.machine.clock import SystemClock
+from worker.commands.audio_file import sha256_of
 from worker.commands.console import cell, err, line, out
 from worker.commands.keyterms import keyterms_text
-from worker.commands.own_files import sha256_of
 from worker.commands.transcribe import Choices, PageOptions
 from worker.core.jobs import transcription
 from worker.core.jobs.audio_input import unpacked
 from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.ladder import Ladder
-from worker.core.jobs.output import CAPTIONS, MODEL_ARCHITECTURE, flags_of, keyterm_fields
+from worker.core.jobs.output import MODEL_ARCHITECTURE, flags_of, keyterm_fields
 from worker.core.jobs.reporting import KeytermFields
 from worker.core.jobs.routing import Route
 from worker.core.transcript.artefacts import ArtefactInfo, render_artefacts
@@ -48,12 +54,6 @@ class Outputs:
     captions: frozenset[Artefact]
     page: PageOptions | None
     choices: Choices
-
-    @classmethod
-    def of(cls, folder: Path, captions: Sequence[CaptionFormat], page: PageOptions | None, choices: Choices) -> Self:
-        """Return them as the command line names them."""
-        kinds = frozenset(CAPTIONS[wanted] for wanted in captions)
-        return cls(folder=folder, captions=kinds, page=page, choices=choices)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,12 +247,56 @@ def _write(
         path.with_suffix(".partial").replace(path)
         written.append(str(path))
     if outputs.page is not None:
-        from worker.commands.transcript_page import write_page  # noqa: PLC0415  its templates are for a page alone
-
         transcript = outputs.folder / Artefact.TRANSCRIPT.file_name(video_id)
         engines = [chunk.engine for chunk in heard.chunks]
         written.append(str(write_page(transcript, file, engines, engine, outputs.page, keyterms)))
     return _Written(paths=written, text=text)
+
+
+def write_page(
+    transcript_file: Path,
+    audio: Path,
+    engines: Sequence[str],
+    engine: EngineFacts,
+    options: PageOptions,
+    keyterms: KeytermFields,
+) -> Path:
+    """Write the page beside the transcript artefact and return its path. Raises `OSError`.
+
+    `engines` are those of the chunks, in the order of the audio; `keyterms` say which were found.
+    """
+    # The templates are for a page alone.
+    from worker.adapters.web.health_document import segment_of  # noqa: PLC0415
+    from worker.adapters.web.rendering import span, standalone  # noqa: PLC0415
+    from worker.app.page.transcript import read_transcript  # noqa: PLC0415
+
+    folder = transcript_file.parent
+    source = _embedded(audio) if options.embeds_audio else _relative(audio, folder)
+    found = read_transcript(json.loads(transcript_file.read_bytes()), audio_src=source)
+    if found is None:
+        raise AssertionError("an artefact of ours has our shape")
+    transcript = replace(found, segments=[segment_of(engine) for engine in engines])
+    now = datetime.now(UTC)
+    noun = "word" if transcript.words_count == 1 else "words"
+    lede = (
+        f"{transcript.words_count:,} {noun} in {span(transcript.duration_seconds)} of audio. "
+        f"Transcribed on {now:%Y-%m-%d} at {now:%H:%M} UTC by {Path(engine.model_name).name} on {engine.device_name}"
+        f"{keyterms_text(**keyterms)}."
+    )
+    page = standalone(transcript, title=audio.name, lede=lede, version=version("klipstream-worker"))
+    path = transcript_file.with_suffix(".html")
+    partial = path.with_suffix(".partial")
+    partial.write_text(page, encoding="utf-8")
+    return partial.replace(path)
+
+
+def _relative(audio: Path, folder: Path) -> str:
+    return quote(os.fsencode(os.path.relpath(audio.resolve(), folder.resolve())))  # a name may be no text
+
+
+def _embedded(audio: Path) -> str:
+    media_type = mimetypes.guess_type(audio.name)[0] or "audio/mpeg"
+    return f"data:{media_type};base64,{base64.b64encode(audio.read_bytes()).decode()}"
 
 
 class _NoStore:

@@ -12,7 +12,7 @@ from worker.adapters.web.http_server import HealthServer
 from worker.adapters.web.pages import Pages
 from worker.app.page.host import fleet_pages
 from worker.commands.console import fail, load_settings, note, out, say
-from worker.commands.health import own_url
+from worker.commands.health import address_of, own_url
 from worker.commands.prerequisites import missing_services
 from worker.telemetry import configure_logging
 
@@ -29,7 +29,7 @@ def page(urls: Sequence[str], *, port: int, opens_browser: bool) -> None:
     else:
         for missing in missing_services(cloud, pubsub=False):
             note(f"the state bucket is not shown: {missing}")
-    addresses = list(urls) or ([] if os.environ.get("HEALTH_PORT") == "0" else [own_url()])
+    addresses = [address_of(url) for url in urls] or ([] if os.environ.get("HEALTH_PORT") == "0" else [own_url()])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with served(fleet_pages(addresses, cloud), port, opens_browser=opens_browser):

@@ -6,6 +6,7 @@ from typing import Literal
 from rich.text import Text
 
 from worker.commands.console import EXIT_USAGE, fail, out
+from worker.errors import ModelLoadingError
 
 Precision = Literal["bfloat16", "float16", "float32"]
 
@@ -16,7 +17,10 @@ def prepare(model: str, target: Path, precision: Precision) -> None:
 
     if target.suffix != ".nemo":
         fail(f"{target} must end in .nemo", EXIT_USAGE)
-    demand_model(model)
+    try:
+        demand_model(model)
+    except ModelLoadingError as exc:  # whose advice is about a setting
+        fail(str(exc))
     from worker.adapters.parakeet.loading.calibration_file import copy_calibration  # noqa: PLC0415  # torch
     from worker.adapters.parakeet.loading.stored_precision import write_model  # noqa: PLC0415  # torch: seconds
     from worker.adapters.parakeet.network.config import UnsupportedModel  # noqa: PLC0415

@@ -1,20 +1,42 @@
 """A quick look for the things of Google Cloud that a command needs, before anything slow."""
 
 import os
+import re
+import socket
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from worker.adapters.machine.network import unreachable
-from worker.commands.console import fail
+from worker.commands.console import EXIT_USAGE, fail
 from worker.commands.failures import SIGN_IN
-from worker.settings import CloudSettings
+from worker.settings import CloudSettings, JobSettings
 
+SERVERS = {
+    "PUBSUB_EMULATOR_HOST": (
+        "host:port",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4" + bytes(5),
+        re.compile(rb"...\x04", re.DOTALL),
+    ),
+    "STORAGE_EMULATOR_HOST": (
+        "http://host:port",
+        b"GET / HTTP/1.1\r\nHost: storage\r\nConnection: close\r\n\r\n",
+        re.compile(rb"HTTP/"),
+    ),
+}
+"""The form of an address, and the first bytes of a client and of an answer: gRPC's are HTTP/2's settings."""
+ANSWER_SECONDS = 1.5
 METADATA_HOST, METADATA_SECONDS = "169.254.169.254", 1.0
 GOOGLES = ("KUBERNETES_SERVICE_HOST", "K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL", "APPENGINE_RUNTIME")
 """Variables of platforms whose metadata server may come up later than the container: Google's client waits for it."""
 WELL_KNOWN = "application_default_credentials.json"
+
+
+def demand_temp_dir(jobs: JobSettings) -> None:
+    """End the command where TEMP_DIR is no folder that it can write to."""
+    if not jobs.temp_dir.is_dir() or not os.access(jobs.temp_dir, os.W_OK | os.X_OK):
+        fail(f"TEMP_DIR: must be a folder that can be written to (got {str(jobs.temp_dir)!r})", EXIT_USAGE)
 
 
 def demand(cloud: CloudSettings, *, pubsub: bool = False, storage: bool = False) -> None:
@@ -31,24 +53,41 @@ def missing_services(cloud: CloudSettings, *, pubsub: bool = True, storage: bool
         (storage, "STORAGE_EMULATOR_HOST", cloud.storage_emulator_host),
     )
     for needed, variable, address in servers:
-        if needed and address:
-            yield from _silent(variable, address)
+        if needed and address and (problem := server_problem(variable, address)):
+            yield f"{problem}: start the development servers (klipstream-worker emulators), or unset {variable}"
         signs_in |= needed and not address
     if signs_in:
         yield from missing_credentials(os.environ)
 
 
-def _silent(variable: str, address: str) -> Iterator[str]:
+def server_problem(variable: str, address: str, name: str = "") -> str:
+    """Return why the address is none of such a server, or an empty string; `name` is its name for the user."""
+    name = name or variable
+    form, greeting, answer = SERVERS[variable]
     try:
-        parts = urlsplit(address if "://" in address else f"//{address}")
+        parts = urlsplit(address if "://" in form else f"//{address}")
         host, port = parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     except ValueError:
         host = port = None
     if not host or not port:
-        yield f"{variable}={address} is no address: write host:port"
-    elif reason := unreachable(host, port):
-        servers = "start the development servers (klipstream-worker emulators)"
-        yield f"nothing listens on {host}:{port} ({reason}): {servers}, or unset {variable}"
+        return f"{name}={address} is no address, which has the form {form}"
+    if reason := unreachable(host, port):
+        return f"nothing listens on {host}:{port} ({reason})"
+    if parts.scheme != "https" and (reason := _stranger(host, port, greeting, answer)):
+        return f"what listens on {host}:{port} is not what {name} is for ({reason})"
+    return ""
+
+
+def _stranger(host: str, port: int, greeting: bytes, answer: re.Pattern[bytes]) -> str:
+    """Return why the server does not speak the protocol of the greeting, or an empty string where it does."""
+    try:
+        with socket.create_connection((host, port), timeout=ANSWER_SECONDS) as connection:
+            connection.sendall(greeting)
+            return "" if answer.match(connection.recv(len(greeting))) else "it speaks another protocol"
+    except TimeoutError:
+        return f"no answer within {ANSWER_SECONDS:g} s"
+    except OSError as exc:
+        return exc.strerror or str(exc)
 
 
 def missing_credentials(environment: Mapping[str, str]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum
 from typing import Any
@@ -13,20 +14,30 @@ from schemas.job import parse_job
 from schemas.text import plain_json
 from worker import client
 from worker.client.event_reader import AwaitedJob
+from worker.commands.audio_file import SCHEME, located
 from worker.commands.console import EXIT_FAILED, fail, line, load_settings, out, say
 from worker.commands.keyterms import keyterms_text
 from worker.commands.prerequisites import demand
 from worker.core.dead_letters.entries import SHORT_ID
 from worker.telemetry.logs import warn_in_plain_text
 
+UPLOADED = "gs://bucket/object"
+"""In place of the address of a file that is not uploaded yet."""
 MOST_OF_A_MESSAGE = 2_000
 """Characters of an error message that are shown; the event has all of it."""
 
 
-def submit(job: dict[str, Any], *, wait: bool, timeout_seconds: float, as_json: bool) -> None:
-    """Publish; with `wait`, print the job's events until it has ended. Exit 1 when it failed or took too long."""
+def submit(
+    audio: str, bucket: str | None, fields: Mapping[str, Any], *, wait: bool, timeout_seconds: float, as_json: bool
+) -> None:
+    """Publish; with `wait`, print the job's events until it has ended. Exit 1 when it failed or took too long.
+
+    A local file is uploaded to `bucket` first; what is no job is refused before that.
+    """
     settings = load_settings().cloud
-    parse_job(json.dumps(job).encode())  # what is no job is refused before a server is looked for
+    parse_job(json.dumps({**fields, "audio_uri": audio if audio.startswith(SCHEME) else UPLOADED}).encode())
+    audio_uri = located(audio, bucket, fields["video_id"])
+    job = {**fields, "audio_uri": audio_uri, "metadata": {"audio_uri": audio_uri}}
     demand(settings, pubsub=True)
     project, topic = settings.project_id, settings.jobs_topic
     warn_in_plain_text()

@@ -142,7 +142,7 @@ def folded(text: Text, width: int) -> Iterator[Text]:
 def print_fitted(*shown: RenderableType) -> None:
     """Print on stdout: at the terminal's width, or at the one each table needs where there is no terminal."""
     console = out()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
         console.width = UNBOUNDED
     console.print(*shown, sep="\n", soft_wrap=False)
 

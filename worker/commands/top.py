@@ -12,7 +12,7 @@ from rich.text import Text
 
 from schemas.text import plain_json
 from worker.commands.console import EXIT_FAILED, cell, line, out
-from worker.commands.health import ADVICE, fetch_health, own_url
+from worker.commands.health import ADVICE, address_of, fetch_health, own_url
 from worker.commands.tables import NOTHING, Field, FittedTable, bar, print_fitted
 
 PERCENT = 100
@@ -57,8 +57,13 @@ class Seen:
 
 
 def top(urls: Sequence[str], *, interval_seconds: float, once: bool, as_json: bool = False) -> None:
-    """Show the workers, again and again; without URLs the one of this environment. Exit 1 if none answers `--once`."""
-    addresses = list(urls) or [own_url()]
+    """Show the workers, again and again; without URLs the one of this environment. Exit 1 if none answers `once`.
+
+    Where nothing can be drawn over, in a pipe or on a dumb terminal, there is one look, unless it is JSON.
+    """
+    console = out()
+    once = once or not (as_json or (console.is_terminal and not console.is_dumb_terminal))
+    addresses = [address_of(url) for url in urls] or [own_url()]
     with ThreadPoolExecutor(len(addresses), thread_name_prefix="top") as pool:
 
         def look() -> list[Seen]:
@@ -76,7 +81,7 @@ def top(urls: Sequence[str], *, interval_seconds: float, once: bool, as_json: bo
                 while True:
                     _print_document(look())
                     time.sleep(interval_seconds)
-            with Live(screen(look()), console=out(), screen=True, auto_refresh=False) as live:
+            with Live(screen(look()), console=console, screen=True, auto_refresh=False) as live:
                 while True:
                     time.sleep(interval_seconds)
                     live.update(screen(look()), refresh=True)

@@ -1,19 +1,24 @@
 """`transcribe`: local files to artefacts. Starts the inference process before it imports what the files need."""
 
 import asyncio
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.codes import Artefact, CaptionFormat, Channels
+from schemas.ids import request_id
 from schemas.job import Id
 from worker.app.recogniser import make_engine, start_early
+from worker.commands.audio_file import sha256_of
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, note
-from worker.commands.own_files import refuse_foreign
+from worker.commands.prerequisites import demand_temp_dir
 from worker.errors import ModelLoadingError
 from worker.telemetry import LogFormat, LogLevel, configure_logging
+
+STANDARD = (Artefact.WORDS, Artefact.PARAGRAPHS, Artefact.TRANSCRIPT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +57,11 @@ def transcribe(
     log_format: LogFormat = "json" if as_json else settings.telemetry.log_format
     log_level: LogLevel = settings.telemetry.log_level if verbose else "off"
     configure_logging(log_format, log_level)
+    demand_temp_dir(settings.jobs)
     named = _named(files, video_id)
+    kinds = frozenset(Artefact[wanted.name] for wanted in captions)
     if not overwrites:
-        refuse_foreign(named, folder, (Artefact[wanted.name] for wanted in captions), has_page=page is not None)
+        refuse_foreign(named, folder, kinds, has_page=page is not None)
     engine = make_engine(settings.engine, settings.cloud, log_format, log_level)
     folder.mkdir(parents=True, exist_ok=True)
     start_early(engine)
@@ -63,7 +70,7 @@ def transcribe(
     from worker.commands.local_files import Outputs, Shown, transcribe_all  # noqa: PLC0415
 
     decoder = make_decoder(settings.jobs, settings.engine)
-    outputs = Outputs.of(folder, captions, page, choices or Choices())
+    outputs = Outputs(folder=folder, captions=kinds, page=page, choices=choices or Choices())
     model_name = settings.engine.parakeet_model_name
     shown = Shown(as_json=as_json, has_bars=not verbose)
     transcribing = transcribe_all(model_name, settings.jobs, decoder, engine, named, outputs, shown)
@@ -80,15 +87,47 @@ def transcribe(
 def _named(files: Sequence[Path], video_id: str | None) -> dict[str, Path]:
     if video_id is not None and len(files) > 1:
         fail("--video-id names the artefacts of one file; leave it out for several", EXIT_USAGE)
-    named = {video_id or _stem(file): file for file in files}
-    if len(named) < len(files):
-        fail("two files have the same name, and so would their artefacts", EXIT_USAGE)
+    named: dict[str, Path] = {}
+    for file in files:
+        name = _stem(file) if video_id is None else video_id
+        if name in named:
+            both = f"{named[name]} and {file}"
+            fail(f"{both} would have artefacts of the same names: transcribe one alone, with --video-id", EXIT_USAGE)
+        named[name] = file
     for name in named:
         try:
             TypeAdapter(Id).validate_python(name)
         except ValidationError as exc:
-            fail(f"{name!r} cannot be a video id: {exc.errors()[0]['msg']}; give one by --video-id", EXIT_USAGE)
+            reason = exc.errors()[0]["msg"].removeprefix("Value error, ")
+            fail(f"{name!r} cannot be a video id: {reason}; give one by --video-id", EXIT_USAGE)
     return named
+
+
+def refuse_foreign(named: Mapping[str, Path], folder: Path, captions: Iterable[Artefact], *, has_page: bool) -> None:
+    """End the command where it would overwrite a file that is no earlier transcript of the same audio.
+
+    `named` are the audio files by the video id of their artefacts.
+    """
+    kinds = (*STANDARD, *captions)
+    for video_id, audio in named.items():
+        transcript = folder / Artefact.TRANSCRIPT.file_name(video_id)
+        planned = [folder / kind.file_name(video_id) for kind in kinds]
+        planned += [transcript.with_suffix(".html")] if has_page else []
+        there = [path for path in planned if path.exists()]
+        if there and not _is_of(transcript, video_id, audio):
+            fail(
+                f"{there[0]} exists and is not a transcript of this audio: choose another folder (--out) or name "
+                "(--video-id), or overwrite it (--force)"
+            )
+
+
+def _is_of(transcript: Path, video_id: str, audio: Path) -> bool:
+    try:
+        metadata = json.loads(transcript.read_bytes())["metadata"]
+        found = metadata["request_id"], metadata["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return found == (request_id(video_id), sha256_of(audio))
 
 
 def _stem(file: Path) -> str:

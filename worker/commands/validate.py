@@ -25,13 +25,13 @@ from worker.adapters.audio import find_ffmpeg
 from worker.adapters.gcs import open_object_store
 from worker.app.sample import SPEECH
 from worker.commands.acceptance import Criterion, Trial, has_passed, judged
-from worker.commands.audio_file import located
+from worker.commands.audio_file import demand_bucket, located
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, load_settings, say
-from worker.commands.prerequisites import demand
+from worker.commands.prerequisites import demand, demand_temp_dir
 from worker.commands.submit import show
 from worker.commands.tables import NOTHING, Field, FittedTable, print_fitted
 from worker.ports import ObjectRef
-from worker.settings import CloudSettings, bucket_name
+from worker.settings import CloudSettings
 from worker.telemetry.logs import warn_in_plain_text
 
 SECONDS_PER_HOUR = 3600.0
@@ -79,12 +79,10 @@ class AcceptancePlan:
 def validate(plan: AcceptancePlan, *, as_json: bool) -> None:
     """Run it and print the verdict. Exit 1 unless every promise was kept."""
     settings, run = load_settings(), uuid.uuid4().hex[:8]
-    try:
-        bucket_name(plan.bucket or "")
-    except ValueError as exc:
-        fail(f"--bucket: {exc} (got {plan.bucket!r})", EXIT_USAGE)
+    demand_bucket(plan.bucket or "")
     if plan.hours and not plan.bucket:
         fail("made speech needs a bucket to lie in: --bucket, or AUDIO_BUCKET", EXIT_USAGE)
+    demand_temp_dir(settings.jobs)
     demand(settings.cloud, pubsub=True, storage=bool(plan.hours))
     warn_in_plain_text()
     given = [located(audio, plan.bucket, f"{FOLDER}-{run}") for audio in plan.audio]
@@ -120,7 +118,10 @@ def _speech(hours: float, folder: Path) -> Path:
     file = folder / f"{hours:g}h.mp3"
     again = ("-stream_loop", "-1", "-i", SPEECH, "-af", CLOCK_BY_SAMPLES, "-t", str(hours * SECONDS_PER_HOUR))
     command = (find_ffmpeg(), "-hide_banner", "-loglevel", "error", *again, *THE_PIPELINES_MP3, file)
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"ended with {done.returncode}"]
+        fail(f"no speech of {hours:g} h in TEMP_DIR, {folder}: ffmpeg: {said[-1]}")
     return file
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from rich.console import Console
 
 from schemas.speech import Word
-from worker.commands.accuracy_figures import FileScore, ManifestEntry, fields, score, table
+from worker.commands.accuracy import FileScore, ManifestEntry, fields, score, table
 from worker.core.transcript.word_errors import TimedWord
 
 

@@ -93,7 +93,7 @@ def test_events_of_before_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--by", "colour"), "--by colour"),
+        (("--by", "colour"), "--by"),
         (("--table", "costs"), "--table PROJECT.DATASET.TABLE"),
         (("--table", "p.d.t` WHERE TRUE; DROP TABLE x"), "--table PROJECT.DATASET.TABLE"),
         (("--file", "/nonexistent/events"), "does not exist"),
@@ -112,8 +112,18 @@ def test_the_costs_table_is_read_with_bq(tmp_path: Path, monkeypatch: pytest.Mon
     for which in (1, 2):
         for number in range(300):
             one = event(number, f"pool-{which}")
-            row = {name: one[name] for name in one if name not in {"job", "engines", "baseline"}}
-            row["occurred_at"] = one["occurred_at"].split("+")[0].replace("T", " ")
+            row = {
+                "event_id": one["event_id"],
+                "occurred_at": one["occurred_at"].split(".")[0] + "Z",
+                "completed": "true",
+                "audio_seconds": one["audio_seconds"],
+                "usd": one["usd_total"],
+                "revision": one["revision"],
+                "rollout_group": one["rollout_group"],
+                "processing_seconds": one["processing_time_seconds"],
+                "chunks": one["chunks_total"],
+                "chunks_fallback": one["chunks_fallback"],
+            }
             rows.append({name: None if value is None else str(value) for name, value in row.items()})
     (tmp_path / "rows").write_text(json.dumps(rows))
     (tmp_path / "bq").write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\ncat {tmp_path}/rows\n')
@@ -138,6 +148,39 @@ def test_an_error_of_bq_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     assert result.exit_code == 1
     assert "Access Denied: Table costs" in result.stderr
+
+
+@pytest.mark.parametrize(("answer", "named"), [("no JSON", "'no JSON"), ('[{"event_id": "x"}]', "event_id")])
+def test_an_answer_of_bq_that_is_none_is_quoted(
+    answer: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bq").write_text(f"#!/bin/sh\necho '{answer}'\n")
+    (tmp_path / "bq").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    result = CliRunner().invoke(app, ["canary", "--table", "a.b.c"])
+
+    assert result.exit_code == 1
+    assert named in result.stderr
+
+
+def test_bq_that_fails_without_a_word_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bq").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "bq").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    result = CliRunner().invoke(app, ["canary", "--table", "a.b.c"])
+
+    assert (result.exit_code, "bq: ended with 3" in result.stderr) == (1, True)
+
+
+def test_a_revision_without_events_is_named_with_those_there_are(tmp_path: Path) -> None:
+    events = [event(number, f"pool-{which}") for which in (1, 2) for number in range(300)]
+
+    result = judged(tmp_path, events, "--new", "pool-8")
+
+    assert result.exit_code == 3
+    assert "no cost event is of pool-8; in that time there is: pool-1, pool-2" in " ".join(result.stderr.split())
 
 
 def test_a_person_reads_a_table(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 import json
 import socket
 
+import pytest
+
 from tests.support.workers.conditions import IDENTITY, condition, consumer_snapshot
 from worker.app.monitor import telemetry_findings
 from worker.app.preflight import Finding
@@ -48,6 +50,16 @@ def test_check_leaves_the_port_of_a_running_worker_alone() -> None:
         settings = TelemetrySettings(health_port=taken.getsockname()[1])
 
         assert list(telemetry_findings(settings, is_port_ours=True)) == []
+
+
+@pytest.mark.parametrize("fuse", [None, "closed", {}, []])
+def test_a_fuse_of_another_form_fails_no_check(fuse: object) -> None:
+    document = json.loads(health_answer(IDENTITY, condition(), 0.0).body)
+
+    finding = running_worker({**document, "fuse": fuse})
+
+    assert finding.ok
+    assert "0 failures" in finding.detail
 
 
 def test_check_shows_no_fuse_of_a_worker_that_still_starts() -> None:

@@ -90,7 +90,27 @@ def test_lines_that_are_no_events_are_counted_and_left_out(events_file: Path) ->
     with events_file.open("a") as file:
         file.write("\n{}\nnot json\n")
 
-    assert "2 entries could not be read" in run("--file", str(events_file))
+    for options in ([], ["--json"]):
+        ended = RUNNER.invoke(app, ["costs", "--file", str(events_file), *options])
+
+        assert "2 entries could not be read" in ended.stderr
+        assert "entries" not in ended.stdout
+
+
+def test_a_file_without_any_event_is_no_report_of_nothing(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("# Notes\n\ntext\n")
+
+    ended = RUNNER.invoke(app, ["costs", "--file", str(tmp_path / "notes.md")])
+
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "none of its lines is an event" in " ".join(ended.stderr.split())
+
+
+def test_a_mark_before_the_first_line_costs_no_event(events_file: Path) -> None:
+    before = run("--file", str(events_file), "--json")
+    events_file.write_bytes(b"\xef\xbb\xbf" + events_file.read_bytes())
+
+    assert run("--file", str(events_file), "--json") == before
 
 
 @pytest.mark.parametrize("wrong", ["", "7", "7m", "-7d", "d", "7 d", "999999d"])
@@ -188,7 +208,7 @@ def test_the_page_is_well_formed_needs_nothing_from_elsewhere_and_speaks(found: 
     assert not re.search(r"https?://|src=|href=|<script|@import|url\(", made)
     assert len(drawings) == 4
     assert all(drawing.get("role") == "img" and drawing.get("aria-label") for drawing in drawings)
-    assert "prefers-color-scheme: dark" in made
+    assert "color-scheme: light dark" in made
     assert not re.search(r"\b(nan|inf|None)\b", made)
 
 
@@ -197,8 +217,8 @@ def test_every_figure_of_the_page_is_in_its_table() -> None:
 
     tree = parsed(made)
     table = [["".join(cell.itertext()) for cell in row] for row in tree.iter("tr")]
-    assert table[0] == ["day", "engine", "audio h", "USD", "USD / audio h", "fallback", "saved", "jobs"]
-    assert table[-1] == ["all days", "all", "5.00", "0.3500", "$0.0700", "20.0 %", "74.1 %", "2"]
+    assert table[0] == ["day", "engine", "audio h", "USD", "USD / audio h", "fallback", "saved", "jobs", "failed"]
+    assert table[-1] == ["all", "all", "5.00", "0.3500", "0.0700", "20.0 %", "74.1 %", "2", "0"]
 
 
 def test_the_command_writes_the_page(events_file: Path, tmp_path: Path) -> None:

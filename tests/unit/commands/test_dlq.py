@@ -2,8 +2,10 @@
 
 import json
 import os
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +136,18 @@ class Into:
 
     def __len__(self) -> int:
         return 1
+
+
+@pytest.mark.parametrize("name", ["--json", "-h", "--", "--debug", "a b; rm x"])
+def test_the_commands_of_a_card_act_on_that_letter_alone_whatever_its_id_is(name: str, tmp_path: Path) -> None:
+    strange = replace(enveloped(unchecked=True), data=b"{}", attributes={"envelope": "1", "dead_letter_id": name})
+    with console_on([strange, *letters(3)]):
+        card = console("show", "--", name)
+        (drop,) = (line for line in card.stdout.splitlines() if line.startswith("drop "))
+        words = shlex.split(drop)
+        command = [str(tmp_path / "x") if word == "dropped.jsonl" else word for word in words[words.index("dlq") + 1 :]]
+        done = console(*command)
+        left = console("list", "--json").stdout.splitlines()
+
+    assert (card.exit_code, done.exit_code) == (0, 0)
+    assert sorted(json.loads(line)["job_id"] for line in left) == ["vod-0", "vod-1", "vod-2"]

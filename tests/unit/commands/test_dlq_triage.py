@@ -135,7 +135,7 @@ class Cancels:
     async def reached(self, place: str) -> None:
         if place == self._place and self._asked == 2:
             for task in asyncio.all_tasks():
-                if task.get_coro().__name__ == "_run":  # type: ignore[union-attr]
+                if task.get_coro().__name__ == "run":  # type: ignore[union-attr]
                     task.cancel()
             await asyncio.sleep(0)
 

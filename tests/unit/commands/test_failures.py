@@ -102,7 +102,14 @@ def test_an_unexpected_error_names_its_place_and_asks_for_a_report() -> None:
 def test_an_address_that_is_none_is_named_with_its_variable(address: str) -> None:
     (missing,) = missing_services(CloudSettings(pubsub_emulator_host=address), storage=False)
 
-    assert missing == f"PUBSUB_EMULATOR_HOST={address} is no address: write host:port"
+    assert missing.startswith(f"PUBSUB_EMULATOR_HOST={address} is no address, which has the form host:port: ")
+
+
+@pytest.mark.parametrize("address", ["http://h:port", "http://:4443"])
+def test_an_address_of_storage_that_is_no_url_is_named(address: str) -> None:
+    (missing,) = missing_services(CloudSettings(storage_emulator_host=address), pubsub=False)
+
+    assert missing.startswith(f"STORAGE_EMULATOR_HOST={address} is no address, which has the form http://host:port: ")
 
 
 def test_a_name_without_an_address_is_not_waited_for() -> None:

@@ -87,6 +87,14 @@ def test_the_json_of_a_held_job_has_its_claim() -> None:
     assert told["checkpoints"][0]["written_at"] == datetime(2026, 11, 22, 10, tzinfo=UTC).isoformat()
 
 
+def test_the_log_query_as_json_is_one_document() -> None:
+    told = run("job", "vod-1", "--log", "--json", environment={"PROJECT_ID": "my-project"})
+
+    document = json.loads(told.stdout)
+    assert document["query"] == 'labels.job_id="vod-1"'
+    assert "--project=my-project" in document["command"]
+
+
 def test_the_log_query_needs_no_bucket() -> None:
     told = run("job", "vod-1", "--log", environment={"PROJECT_ID": "my-project"})
 

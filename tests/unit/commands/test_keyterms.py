@@ -25,7 +25,7 @@ def test_both_options_make_one_list_and_empty_lines_are_skipped(tmp_path: Path) 
         (["ok"], "fine\n" + "x" * 61, "terms.txt:2: must have at most 60 characters, not 61"),
         ([], "a\tb", "terms.txt:1: must not contain control characters"),
         ([f"term {number}" for number in range(60)], "one\n" * 41, "keyterms: must have at most 100 items, not 101"),
-        ([], b"\xff\xfe", "terms.txt cannot be read"),
+        ([], b"\xff\xfe", "terms.txt: must be UTF-8"),
     ],
 )
 def test_what_is_no_keyterm_ends_the_command_with_its_place(

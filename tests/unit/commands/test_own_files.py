@@ -8,7 +8,8 @@ import typer
 
 from schemas.codes import Artefact
 from schemas.ids import request_id
-from worker.commands.own_files import refuse_foreign, sha256_of
+from worker.commands.audio_file import sha256_of
+from worker.commands.transcribe import refuse_foreign
 
 
 @pytest.fixture

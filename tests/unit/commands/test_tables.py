@@ -26,9 +26,9 @@ from tests.support.jobs.messages import failed_event
 from tests.support.workers.conditions import IDENTITY, condition
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped
 from worker.app.status import health_answer
-from worker.commands import accuracy_figures, canary, costs, demo, dlq_view, top, validate
+from worker.commands import accuracy, canary, costs, demo, dlq_view, top, validate
 from worker.commands.acceptance import Trial, judged
-from worker.commands.accuracy_figures import ManifestEntry, score
+from worker.commands.accuracy import ManifestEntry, score
 from worker.commands.health_card import shown
 from worker.commands.tables import Card, Field, FittedTable, age, bar, print_fitted
 from worker.core.costs.canary import Judgement
@@ -81,7 +81,7 @@ def revisions() -> RenderableType:
 
 def word_errors() -> RenderableType:
     entries = [ManifestEntry(audio=Path(name.replace("\0", "")), text="one two", condition=name) for name in NAMES]
-    return accuracy_figures.table([score(entry, 3600.0, [Word("one", 0.0, 0.5, 0.9)]) for entry in entries])
+    return accuracy.table([score(entry, 3600.0, [Word("one", 0.0, 0.5, 0.9)]) for entry in entries])
 
 
 def dead_letters() -> tuple[DeadLetterEntry, ...]:
@@ -272,3 +272,13 @@ def test_spans_are_in_their_largest_unit() -> None:
     assert [age(one) for one in seconds] == ["0 s", "59 s", "1 min", "60 min", "2 h", "47 h", "2 d"]
     assert age(timedelta(minutes=5)) == "5 min"
     assert age(None) == "-"
+
+
+def test_a_terminal_of_no_columns_is_one_of_the_usual_width(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
+
+    print_fitted(Card(facts=[("worker", "w-1")]))
+
+    assert capsys.readouterr().out == "worker  w-1\n"

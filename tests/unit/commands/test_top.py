@@ -102,6 +102,14 @@ def test_one_look_that_finds_no_worker_ends_with_1(capsys: Any) -> None:
     assert "no answer" in capsys.readouterr().out
 
 
+def test_without_a_terminal_there_is_one_look(capsys: Any) -> None:
+    page = Answer(status=200, body=json.dumps(health_of(condition())).encode())
+    with HealthServer({"/health": lambda: page}, host="127.0.0.1", port=0) as server:
+        top([server.url], interval_seconds=1.0, once=False)
+
+    assert "w-1" in capsys.readouterr().out
+
+
 def test_one_look_as_json_is_one_document(capsys: Any) -> None:
     page = Answer(status=200, body=json.dumps(health_of(condition())).encode())
     with HealthServer({"/health": lambda: page}, host="127.0.0.1", port=0) as server:

@@ -51,7 +51,8 @@ async def test_gzip_data_larger_than_a_job_may_be_is_refused(tmp_path: Path) -> 
 async def test_a_file_that_vanishes_fails_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = read_settings({"TEMP_DIR": str(tmp_path)})
     decoder, engine = make_decoder(settings.jobs, settings.engine), nullcontext(MemoryRecogniser())
-    named, outputs = {"lost": tmp_path / "lost.mp3", "speech": SPEECH}, Outputs.of(tmp_path, (), None, Choices())
+    named = {"lost": tmp_path / "lost.mp3", "speech": SPEECH}
+    outputs = Outputs(folder=tmp_path, captions=frozenset(), page=None, choices=Choices())
 
     failed = await transcribe_all("m", settings.jobs, decoder, engine, named, outputs, Shown(as_json=True))
 

@@ -7,7 +7,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from worker.commands.transcript_page import PageOptions, write_page
+from worker.commands.local_files import write_page
+from worker.commands.transcribe import PageOptions
 from worker.core.jobs.reporting import KeytermFields
 from worker.ports import EngineFacts
 

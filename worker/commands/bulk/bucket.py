@@ -7,14 +7,16 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Literal, TypeAlias
 
 from schemas.uris import GcsUri
 from worker.adapters.gcs import open_object_store
-from worker.commands.audio_file import fit_for_an_id
-from worker.commands.bulk.address import SCHEME, VideoIdFrom
+from worker.commands.audio_file import SCHEME, fit_for_an_id
 from worker.commands.bulk.rows import Row
 from worker.ports import ObjectFacts
 
+VideoIdFrom: TypeAlias = Literal["name", "folder", "path"]
+"""The part of an object's name that becomes the video id."""
 NO_AUDIO = re.compile(
     r"\.(csv|html|jpe?g|jsonl?|log|m3u8|md|ndjson|nemo|parquet|pdf|png|srt|tar|tsv|txt|vtt|webp|xml|ya?ml|zip)"
 )
@@ -75,11 +77,11 @@ def is_valid_bucket(pattern: str) -> bool:
 def _video_id(below: str, source: VideoIdFrom) -> str:
     path = PurePosixPath(below)
     match source:
-        case VideoIdFrom.NAME:
+        case "name":
             return fit_for_an_id(path.stem)
-        case VideoIdFrom.FOLDER:
+        case "folder":
             return fit_for_an_id(path.parent.name or path.stem)
-        case VideoIdFrom.PATH:
+        case "path":
             return fit_for_an_id(str(path.with_suffix("")).replace("/", "-"))
 
 

@@ -1,15 +1,19 @@
-"""The journal of a bulk submission: which jobs were published, and how they ended. One SQLite file."""
+"""The journal of a bulk submission: which jobs were published, where, and how they ended. One SQLite file."""
 
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.commands.bulk.jobs import BulkJob
+from worker.commands.bulk.rows import BulkJob
+from worker.settings import CloudSettings
 
 BUSY_SECONDS = 2.0
 AT_ONCE = 500
+MOST_NAME = 60
+SUFFIX = ".journal"
 COMPLETED, FAILED = "completed", "failed"
 
 _TABLES = """
@@ -19,6 +23,19 @@ create table if not exists jobs (
 ) without rowid;
 create index if not exists videos on jobs (place, video_id);
 """
+
+
+def journal_of(source: str) -> Path:
+    """Return the default path of a source's journal."""
+    if not source.startswith("gs://"):
+        return Path(source) if source.endswith(SUFFIX) else Path(source + SUFFIX)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.removeprefix("gs://")).strip("-.")[:MOST_NAME]
+    return Path(name + SUFFIX)
+
+
+def place_of(cloud: CloudSettings) -> str:
+    """Return the name of the topic that jobs are published to, and of its server."""
+    return f"{cloud.pubsub_emulator_host or 'google'}/{cloud.project_id}/{cloud.jobs_topic}"
 
 
 class JournalUnusable(ValueError):
@@ -112,6 +129,9 @@ def open_journal(path: Path | None, place: str, *, as_copy: bool = False) -> Ite
             with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as original:
                 original.backup(database)
         try:
+            found = database.execute("select group_concat(name) from sqlite_master where type = 'table'").fetchone()[0]
+            if found and "jobs" not in found.split(","):
+                raise sqlite3.DatabaseError("it is the database of another program")
             database.execute("pragma locking_mode = exclusive")
             database.execute("pragma journal_mode = wal")  # a commit costs no wait for the disk
             database.executescript(f"begin exclusive; {_TABLES} commit;")
@@ -121,4 +141,4 @@ def open_journal(path: Path | None, place: str, *, as_copy: bool = False) -> Ite
     except sqlite3.Error as exc:
         busy = "locked" in str(exc)
         reason = "is in use by another command" if busy else f"cannot be used as the journal: {exc}"
-        raise JournalUnusable(f"{path}: {reason}; --journal names another one") from exc
+        raise JournalUnusable(f"{path}: {reason}; submit --journal and watch name another one") from exc

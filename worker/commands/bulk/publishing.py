@@ -8,9 +8,8 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from worker.commands.bulk.jobs import BulkJob, job_of
 from worker.commands.bulk.journal import Journal
-from worker.commands.bulk.rows import BadRow, Row
+from worker.commands.bulk.rows import BadRow, BulkJob, Row, job_of
 
 if TYPE_CHECKING:
     from google.cloud.pubsub_v1 import PublisherClient

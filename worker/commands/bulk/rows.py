@@ -1,23 +1,35 @@
-"""Rows of a CSV or JSON-lines file as fields of jobs, one after the other: memory does not grow with the file."""
+"""Rows of a CSV or JSON-lines file as jobs, one after the other: memory does not grow with the file."""
 
 import csv
+import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TextIO
 
 from schemas.decoding import load_object, shorten
-from schemas.job import MAX_JOB_BYTES, TranscriptionJob
+from schemas.ids import job_identity, request_fingerprint
+from schemas.job import MAX_JOB_BYTES, JobRejected, TranscriptionJob, parse_job
+from worker.client import attributes_of
+from worker.commands.audio_file import video_id_of
 
 CSV_ENDINGS = {".csv", ".tsv"}
 JSON_ENDINGS = {".jsonl", ".ndjson"}
 SEPARATORS = ",;\t|"
 LIST_SEPARATOR = ";"
 NEEDED = "audio_uri"
+LISTS = frozenset({"outputs", "keyterms"})
+VALUES = frozenset({"schema_version", "audio_generation", "duration_seconds", "metadata", "transcription_config"})
+"""Columns whose cells are JSON; all others but LISTS are text."""
+FLAGS = frozenset({"TRUE", "FALSE", "True", "False"})
+"""As spreadsheets write them."""
 MOST_NAMES = 12
+ID_CHARACTERS, DIGEST_CHARACTERS = 100, 12
+PLACEHOLDER = "id"
+"""Replaced by the id that is derived from the parsed job."""
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 """Byte order marks of the encoding that spreadsheets call Unicode text."""
 
@@ -47,6 +59,60 @@ class BadRow:
     name: str = ""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BulkJob:
+    """A job ready to be published."""
+
+    number: int
+    name: str
+    job_id: str
+    video_id: str
+    request: str
+    """The request's fingerprint: two jobs of one id must not differ in it."""
+    identity: str
+    """The job's identity in its events."""
+    data: bytes
+    attributes: Mapping[str, str]
+    ignored: frozenset[str]
+    """Names of fields that the worker ignores."""
+    names_its_video: bool
+    """The row has a video_id; otherwise it is derived from the name of the audio."""
+
+
+def job_of(row: Row, defaults: Mapping[str, Any]) -> "BulkJob | BadRow":
+    """Return the row's job; `defaults` are fields for rows that lack them.
+
+    A row without a `job_id` has one that depends on its request alone, so that the same row is the same job whenever
+    and from wherever it is submitted.
+    """
+    fields = {**defaults, **{name: value for name, value in row.fields.items() if value is not None}}
+    audio_uri = fields.get("audio_uri")
+    if isinstance(audio_uri, str):
+        fields.setdefault("video_id", row.video_id or video_id_of(audio_uri))
+        fields.setdefault("metadata", {"audio_uri": audio_uri})
+    else:
+        fields.setdefault("video_id", PLACEHOLDER)
+    try:
+        job, ignored = parse_job(json.dumps({"job_id": PLACEHOLDER, **fields}).encode())
+    except JobRejected as exc:
+        return BadRow(number=row.number, faults=exc.violations, name=row.name)
+    request = request_fingerprint(job)
+    job_id = str(fields.get("job_id") or f"{job.video_id[:ID_CHARACTERS]}-{request[:DIGEST_CHARACTERS]}")
+    fields["job_id"] = job_id
+    return BulkJob(
+        number=row.number,
+        name=row.name,
+        job_id=job_id,
+        video_id=job.video_id,
+        request=request,
+        identity=job_identity(job.model_copy(update={"job_id": job_id})),
+        data=json.dumps(fields).encode(),
+        attributes=attributes_of(job),
+        ignored=ignored,
+        names_its_video=row.fields.get("video_id") is not None,
+    )
+
+
 def rows_of(path: Path) -> "Iterator[Row | BadRow]":
     """Yield the rows of the file. Raises `FileUnusable` and `OSError`, at the first step or later."""
     try:
@@ -59,13 +125,12 @@ def _rows_of(path: Path) -> "Iterator[Row | BadRow]":
     ending = path.suffix.lower()
     if ending not in CSV_ENDINGS | JSON_ENDINGS:
         raise FileUnusable(f"must end in .csv or .jsonl, which says what is in it (got {ending or 'no ending'})")
-    with path.open("rb") as file:
-        beginning = file.read(len(UTF16_MARKS[0]))
-    if not beginning:
-        raise FileUnusable("is empty")
-    encoding, errors = ("utf-16", "replace") if beginning in UTF16_MARKS else ("utf-8-sig", "surrogateescape")
-    with path.open(encoding=encoding, errors=errors, newline="") as file:
-        lines = _Lines(file)
+    with path.open("rb") as file:  # once: a pipe cannot be read twice
+        beginning = file.peek()[: len(UTF16_MARKS[0])]
+        if not beginning:
+            raise FileUnusable("is empty")
+        encoding, errors = ("utf-16", "replace") if beginning in UTF16_MARKS else ("utf-8-sig", "surrogateescape")
+        lines = _Lines(io.TextIOWrapper(file, encoding, errors, newline=""))
         yield from _csv_rows(lines) if ending in CSV_ENDINGS else _json_rows(lines)
 
 
@@ -100,8 +165,6 @@ def _csv_rows(lines: _Lines) -> "Iterator[Row | BadRow]":
     )
     names = _names(header_line, separator)
     _check_header(names)
-    schema = TranscriptionJob.model_json_schema()
-    read = {name: _reader(name, schema) for name in names if name}
     rows = csv.reader(lines, delimiter=separator, strict=True)
     while True:
         number, lines.is_cut = lines.number + 1, False
@@ -111,7 +174,8 @@ def _csv_rows(lines: _Lines) -> "Iterator[Row | BadRow]":
             return
         except csv.Error as exc:
             upto = f"; nothing was read up to row {lines.number}" if lines.number > number else ""
-            yield BadRow(number=number, faults=(f"quotes: {exc}{upto}; write a quote inside quotes twice",))
+            rather = "" if "limit" in str(exc) else "; write a quote inside quotes twice"
+            yield BadRow(number=number, faults=(f"quotes: {exc}{upto}{rather}",))
             continue
         if not any(cell.strip() for cell in cells):
             continue
@@ -119,11 +183,14 @@ def _csv_rows(lines: _Lines) -> "Iterator[Row | BadRow]":
             yield BadRow(number=number, faults=faults)
             continue
         texts = {name: text.strip() for name, text in zip(names, cells, strict=True) if name and text.strip()}
-        yield Row(number=number, fields=_nested({name: read[name](text) for name, text in texts.items()}))
+        yield Row(number=number, fields=_nested({name: _read(name, text) for name, text in texts.items()}))
 
 
 def _names(header: str, separator: str) -> Sequence[str]:
-    return [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
+    try:
+        return [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
+    except csv.Error:  # one name of more characters than any cell may have
+        return [header]
 
 
 def _check_header(names: Sequence[str]) -> None:
@@ -133,8 +200,9 @@ def _check_header(names: Sequence[str]) -> None:
     if twice:
         raise FileUnusable(f"row 1 names a column twice: {', '.join(twice)}")
     if NEEDED not in names:
-        near = get_close_matches(NEEDED, names, n=1)
-        rather = f"; rename {near[0]} to {NEEDED}" if near else ""
+        lower = {name.lower(): name for name in names}
+        near = get_close_matches(NEEDED, lower, n=1)
+        rather = f"; rename {lower[near[0]]} to {NEEDED}" if near else ""
         found = ", ".join(shorten(name) for name in names[:MOST_NAMES])
         raise FileUnusable(f"row 1 names no column {NEEDED} but {found or 'nothing'}{rather}")
 
@@ -169,41 +237,21 @@ def _json_rows(lines: _Lines) -> "Iterator[Row | BadRow]":
 # cells
 
 
-def _reader(name: str, schema: Mapping[str, Any]) -> Callable[[str], Any]:
-    """Return the function that reads a cell of this column; a text that it cannot read stays text, to be refused."""
-    kinds = _kinds(schema["properties"].get(name.partition(".")[0], {}), schema)
-    if "." in name:
-        return _as_json if "boolean" in _kinds_inside(name, schema) else str
-    if "array" in kinds:
-        return _as_list
-    if kinds & {"object", "integer", "number"}:
-        return _as_json
-    return str
-
-
-def _kinds(described: Mapping[str, Any], schema: Mapping[str, Any]) -> set[str]:
-    """Return the JSON types that a field may have."""
-    options = [described, *described.get("anyOf", ())]
-    options += [schema["$defs"][each["$ref"].rpartition("/")[2]] for each in options if "$ref" in each]
-    return {str(each["type"]) for each in options if "type" in each}
-
-
-def _kinds_inside(name: str, schema: Mapping[str, Any]) -> set[str]:
-    outer, _, inner = name.partition(".")
-    reference = schema["properties"].get(outer, {}).get("$ref", "").rpartition("/")[2]
-    return _kinds(schema["$defs"].get(reference, {}).get("properties", {}).get(inner, {}), schema)
+def _read(column: str, text: str) -> Any:
+    """Return the value of a cell; a text that is no value of this column stays text, to be refused."""
+    if column in LISTS and not text.startswith("["):
+        return [part.strip() for part in text.split(LIST_SEPARATOR)]
+    field, _, inner = column.partition(".")
+    is_flag = field == "transcription_config" and inner not in {"", "method"}
+    return _as_json(text) if is_flag or column in VALUES | LISTS else text
 
 
 def _as_json(text: str) -> Any:
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = json.loads(text.lower() if text in FLAGS else text)
+    except (ValueError, RecursionError):
         return text
     return text if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _as_list(text: str) -> Any:
-    return _as_json(text) if text.startswith("[") else [part.strip() for part in text.split(LIST_SEPARATOR)]
 
 
 def _nested(fields: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -12,10 +12,8 @@ from typing import Any
 from schemas.text import plain_json
 from worker.client import own_subscription
 from worker.client.connections import publisher_client
-from worker.commands.bulk.address import VideoIdFrom
-from worker.commands.bulk.bucket import BucketRows, is_valid_bucket
-from worker.commands.bulk.journal import Journal, open_journal
-from worker.commands.bulk.places import journal_of, place_of
+from worker.commands.bulk.bucket import BucketRows, VideoIdFrom, is_valid_bucket
+from worker.commands.bulk.journal import Journal, journal_of, open_journal, place_of
 from worker.commands.bulk.progress import ProgressView, progress
 from worker.commands.bulk.publishing import RowCounts, RowOutcome, Submission, publisher_of
 from worker.commands.bulk.rows import BadRow, Row, rows_of

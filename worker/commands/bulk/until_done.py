@@ -11,8 +11,7 @@ from schemas.text import plain_json
 from worker.adapters.gcs import open_object_store
 from worker.client import completions, own_subscription
 from worker.client.event_reader import AwaitedJob
-from worker.commands.bulk.journal import COMPLETED, FAILED, Journal, open_journal
-from worker.commands.bulk.places import journal_of, place_of
+from worker.commands.bulk.journal import COMPLETED, FAILED, Journal, journal_of, open_journal, place_of
 from worker.commands.bulk.progress import ProgressView, progress
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, note, say
 from worker.commands.prerequisites import demand
@@ -27,7 +26,7 @@ READ_AT_ONCE = 60
 def until_done(source: str | None, *, timeout_seconds: float | None, as_json: bool) -> None:
     """Wait for the jobs of a bulk submission, or for every job that has been begun. Exit 1 unless all completed."""
     cloud = load_settings().cloud
-    path = journal_of(source) if source else None
+    path = None if source is None else journal_of(source)
     if path is not None and not path.is_file():
         fail(f"{path}: there is no such journal; submit --from makes one beside its file", EXIT_USAGE)
     demand(cloud, pubsub=True, storage=bool(cloud.state_bucket))

@@ -1,9 +1,9 @@
 import pytest
 
 from tests.support.workers.console import run
-from worker.commands.bulk.address import VideoIdFrom, is_pattern
-from worker.commands.bulk.bucket import _video_id, is_valid_bucket, matcher
-from worker.commands.bulk.places import journal_of
+from worker.commands.audio_file import is_pattern
+from worker.commands.bulk.bucket import VideoIdFrom, _video_id, is_valid_bucket, matcher
+from worker.commands.bulk.journal import journal_of
 
 
 @pytest.mark.parametrize(
@@ -26,10 +26,10 @@ def test_a_star_matches_within_a_folder_and_two_across(pattern: str, name: str, 
 @pytest.mark.parametrize(
     ("below", "source", "video_id"),
     [
-        ("a b.mp3", VideoIdFrom.NAME, "a-b"),
-        ("2301/3fa9.mp3", VideoIdFrom.FOLDER, "2301"),
-        ("2301.mp3", VideoIdFrom.FOLDER, "2301"),
-        ("2301/audio/x.mp3", VideoIdFrom.PATH, "2301-audio-x"),
+        ("a b.mp3", "name", "a-b"),
+        ("2301/3fa9.mp3", "folder", "2301"),
+        ("2301.mp3", "folder", "2301"),
+        ("2301/audio/x.mp3", "path", "2301-audio-x"),
     ],
 )
 def test_the_video_id_comes_from_the_part_that_is_asked_for(below: str, source: VideoIdFrom, video_id: str) -> None:

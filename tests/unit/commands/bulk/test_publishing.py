@@ -1,15 +1,16 @@
+import sqlite3
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from worker.commands.bulk.jobs import BulkJob, job_of
 from worker.commands.bulk.journal import Journal, JournalUnusable, open_journal
 from worker.commands.bulk.publishing import RowCounts, RowOutcome, Submission
-from worker.commands.bulk.rows import BadRow, Row
+from worker.commands.bulk.rows import BadRow, BulkJob, Row, job_of
 
 
 @dataclass
@@ -145,6 +146,18 @@ def test_a_journal_that_is_none_or_in_use_is_refused(tmp_path: Path) -> None:
         pass
     with pytest.raises(JournalUnusable, match="cannot be used"), open_journal(tmp_path / "no" / "folder", "here"):
         pass
+
+
+def test_the_database_of_another_program_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "photos.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("create table photos (name text)")
+    before = path.read_bytes()
+
+    with pytest.raises(JournalUnusable, match="of another program"), open_journal(path, "here"):
+        pass
+
+    assert path.read_bytes() == before
 
 
 def test_ends_are_counted_once_and_a_later_run_replaces_a_failure(journal: Journal) -> None:

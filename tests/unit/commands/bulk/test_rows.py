@@ -1,10 +1,13 @@
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from worker.commands.bulk.rows import BadRow, FileUnusable, Row, rows_of
+from schemas.job import TranscriptionJob
+from worker.commands.bulk.rows import LISTS, VALUES, BadRow, FileUnusable, Row, rows_of
 
 HEADER = b"video_id,audio_uri\n"
 
@@ -60,6 +63,48 @@ def test_empty_cells_are_fields_left_out_and_text_stays_text(tmp_path: Path) -> 
     assert row.fields == {"video_id": "007", "audio_uri": "gs://b/1.mp3", "duration_seconds": "nan"}
 
 
+def test_every_field_that_is_no_text_is_read_as_what_it_is() -> None:
+    schema = TranscriptionJob.model_json_schema()
+    kinds = {
+        name: {str(option.get("type", "object")) for option in (field, *field.get("anyOf", ()))}
+        for name, field in schema["properties"].items()
+        if {"type", "anyOf", "$ref"} & field.keys()
+    }
+
+    assert {name for name, found in kinds.items() if "array" in found} == LISTS
+    numbers = {name for name, found in kinds.items() if found & {"integer", "number"}}
+    assert numbers | {"metadata", "transcription_config"} == VALUES
+
+
+@pytest.mark.parametrize("text", ["TRUE", "True", "true"])
+def test_a_flag_is_read_as_spreadsheets_write_it(tmp_path: Path, text: str) -> None:
+    (row,) = read(tmp_path, f"audio_uri,transcription_config.enable_gpu\ngs://b/1.mp3,{text}\n".encode())
+
+    assert isinstance(row, Row)
+    assert row.fields["transcription_config"] == {"enable_gpu": True}
+
+
+def test_a_deep_or_a_long_cell_is_one_bad_row(tmp_path: Path) -> None:
+    deep, long = "[" * 100_000, "x" * 200_000
+    rows = read(tmp_path, f"audio_uri,metadata\ngs://b/1.mp3,{deep}\ngs://b/2.mp3,{long}\ngs://b/3.mp3,\n".encode())
+
+    assert isinstance(rows[0], Row)
+    assert rows[0].fields["metadata"] == deep
+    assert isinstance(rows[1], BadRow)
+    assert rows[1].faults == ("quotes: field larger than field limit (131072)",)
+    assert isinstance(rows[2], Row)
+
+
+def test_a_pipe_is_read_once_and_whole(tmp_path: Path) -> None:
+    path, content = tmp_path / "jobs.csv", HEADER + b"".join(b"%d,gs://b/%d.mp3\n" % (n, n) for n in range(1000))
+    os.mkfifo(path)
+    writer = Thread(target=path.write_bytes, args=(content,), daemon=True)
+    writer.start()
+
+    assert len(list(rows_of(path))) == 1000
+    writer.join()
+
+
 def test_a_bad_row_is_named_and_the_rows_after_it_are_read(tmp_path: Path) -> None:
     content = HEADER + b"1,gs://b/1.mp3,x\n2\nn\xe9,gs://b/3.mp3\n4,gs://b/4.mp3\n"
 
@@ -92,9 +137,11 @@ def test_a_cell_of_several_lines_counts_the_lines(tmp_path: Path) -> None:
         ("jobs.xlsx", b"PK", r"must end in \.csv or \.jsonl.*got \.xlsx"),
         ("jobs", b"x", "no ending"),
         ("jobs.csv", b"video_id,audio_url\n", "no column audio_uri but 'video_id', 'audio_url'; rename audio_url"),
+        ("jobs.csv", b"Video ID,Audio_URI\n", "rename Audio_URI to audio_uri"),
         ("jobs.csv", b"1,gs://b/1.mp3\n", "row 1 is a job; it must name the columns"),
         ("jobs.csv", b"audio_uri,team_id,team_id\n", "a column twice: team_id"),
         ("jobs.csv", b"\n\n", "no column audio_uri but nothing"),
+        ("jobs.csv", b"x" * 200_000, "no column audio_uri but 'xxx"),
         ("jobs.jsonl", b"[{}]\n", "one object a line"),
     ],
 )
