@@ -190,8 +190,12 @@ def test_a_command_is_copied_and_the_copy_is_announced(visit: Visit) -> None:
 def test_nothing_reaches_beyond_the_edge_of_the_screen(visit: Visit, width: int) -> None:
     visit.page.set_viewport_size({"width": width, "height": 900})
 
-    with served(PagesInMemory(seen=busy(LONG, "job-2"))) as url:
+    seen = busy(LONG, "job-2")
+    long_video = [(LONG, job.model_copy(update={"video_id": LONG})) for _, job in seen.running]
+
+    with served(PagesInMemory(seen=replace(seen, running=long_video))) as url:
         visit.page.goto(url)
+        visit.page.get_by_text("Show 1 job").click()
 
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
 

@@ -26,7 +26,8 @@ class HealthPortTaken(Exception):
     """The address that cannot be bound."""
 
     def __init__(self, host: str, port: int, error: OSError) -> None:
-        self.host, self.port, self.reason = host, port, error.strerror or str(error)
+        self.host, self.port = host, port
+        self.reason = (error.strerror or str(error)).partition(" (while")[0]  # what socket adds repeats the address
         match error.errno:
             case errno.EADDRINUSE:
                 remedy = "stop what listens there, or set HEALTH_PORT=0"

@@ -119,8 +119,8 @@ def _judged(subscription: str, facts: SubscriptionFacts | WorkerError) -> Iterat
 async def _found(part: Part) -> Finding:
     try:
         await _patiently(part)
-    except ObjectNotFound as exc:
-        detail = f"{exc}: create the bucket, or correct the setting that names it"
+    except ObjectNotFound:
+        detail = f"there is no bucket {part.resource}: create it, or correct the setting that names it"
         return Finding(name=part.name, ok=False, detail=detail)
     except ObjectForbidden as exc:
         role = "roles/storage.objectViewer" if part.name.startswith("audio") else "roles/storage.objectUser"
