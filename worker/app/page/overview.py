@@ -43,7 +43,7 @@ def overview_of(
     running = [(health.worker, job) for health in documents for job in health.jobs.running]
     return Overview(
         headline=_headline(workers),
-        lede=_lede(figures),
+        lede=_lede(figures) if documents else "Nothing is known of running jobs.",
         seen_at=now,
         problems=list(dict.fromkeys(problem for worker in workers for problem in _problems_of(worker))),
         figures=figures,

@@ -54,10 +54,11 @@ class WorkersPage:
             results = await self.bucket.results()
             found = await results.newest()
         except WorkerError as exc:
-            return overview_of(workers, (), now, f"The state bucket cannot be read: {exc}")
+            return overview_of(workers, None, now, f"The state bucket cannot be read: {exc}")
         if self._last is not None and time.monotonic() < self._next_at:
             return self._last
-        seen, cpu_seconds = await asyncio.to_thread(_timed_overview, workers, found, now, results.problem)
+        known = None if results.problem and not found else found  # what was not read is not empty
+        seen, cpu_seconds = await asyncio.to_thread(_timed_overview, workers, known, now, results.problem)
         self._last, self._next_at = seen, time.monotonic() + SHARE_OF_TIME * cpu_seconds
         return seen
 
@@ -105,7 +106,7 @@ class WorkersPage:
 
 
 def _timed_overview(
-    workers: Sequence[SeenWorker], results: Sequence[JobResult], now: datetime, problem: str
+    workers: Sequence[SeenWorker], results: Sequence[JobResult] | None, now: datetime, problem: str
 ) -> tuple[Overview, float]:
     """Return the overview and the CPU seconds that it took. Runs in a thread: /health is answered meanwhile."""
     began = time.thread_time()

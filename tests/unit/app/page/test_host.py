@@ -11,6 +11,7 @@ from worker.adapters.web.answers import Answer
 from worker.adapters.web.health_document import SeenWorker
 from worker.adapters.web.http_server import HealthServer
 from worker.adapters.web.pages import is_loopback
+from worker.adapters.web.rendering import render
 from worker.app.page.host import fleet_pages, worker_pages
 from worker.app.page.source import WorkersPage
 from worker.app.status import health_answer
@@ -96,6 +97,20 @@ async def test_the_page_of_a_job_without_a_trace_names_where_it_was_looked_for(b
     assert isinstance(found, str)
     assert found.startswith("No worker that this page can reach runs it, ")
     assert told in found
+
+
+async def test_a_bucket_that_cannot_be_read_is_not_shown_as_an_empty_one() -> None:
+    async def silent() -> list[SeenWorker]:
+        return [SeenWorker(url="http://w-1:8080", health=None, problem="no answer")]
+
+    seen = await WorkersPage(workers=silent, bucket=Unreadable()).overview()  # type: ignore[arg-type]
+
+    assert (seen.failures, seen.costs) == (None, None)
+    assert seen.lede == "Nothing is known of running jobs."
+    assert seen.bucket_problem.startswith("The state bucket cannot be read: ")
+    page = render("overview.html", seen=seen, version="0.1.0", can_upload=False)
+    assert "No jobs yet" not in page
+    assert "No job " not in page
 
 
 async def test_a_text_that_is_no_job_id_is_looked_for_nowhere() -> None:
