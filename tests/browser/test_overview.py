@@ -112,7 +112,7 @@ def test_a_hidden_tab_holds_no_connection_and_catches_up_when_it_is_seen_again(v
     with served(source) as url:
         visit.page.goto(url)
         expect(visit.page.locator("#clock")).to_contain_text("UTC")
-        with visit.page.expect_event("requestfinished", lambda request: request.url.endswith("/updates")):
+        with visit.page.expect_event("requestfailed", lambda request: request.url.endswith("/updates")):
             visit.page.evaluate(HIDE, True)
         source.seen = busy("job-1", done=9)
         visit.page.evaluate(HIDE, False)
