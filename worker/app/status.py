@@ -25,6 +25,12 @@ SILENT_SECONDS = 60.0
 # One failed pull is a hiccup of the network; the third comes two seconds later at the earliest.
 PULL_FAILURES_TO_REPORT = 3
 
+ENGINE_STATES = {
+    EngineState.LOADING: "loads its model",
+    EngineState.REPLACING: "is being replaced",
+    EngineState.FAILED: "could not be replaced",
+}
+
 GIB = 1024**3
 OK, UNAVAILABLE = 200, 503
 
@@ -107,7 +113,8 @@ def judge(condition: Condition, age_seconds: float) -> tuple[Status, str]:
     if consumer.stopping:
         return Status.STOPPING, "it is stopping"
     if engine is not None and engine.state is not EngineState.READY:
-        return Status.UNHEALTHY, f"the inference process is {engine.state}: {engine.reason}"
+        state = f"the inference process {ENGINE_STATES[engine.state]}"
+        return Status.UNHEALTHY, f"{state}: {engine.reason}" if engine.reason else state
     if reason := _why_no_messages(consumer):
         return Status.UNHEALTHY, reason
     return Status.HEALTHY, ""

@@ -31,7 +31,8 @@ def test_without_its_process_it_is_not_ready_and_says_why(state: EngineState) ->
     status, reason = judge(sick, 0.1)
 
     assert status is Status.UNHEALTHY
-    assert "no heartbeat" in reason
+    assert reason.startswith("the inference process ")
+    assert reason.endswith(": no heartbeat")
     assert is_alive(sick, 0.1)[0]
 
 
