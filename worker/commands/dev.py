@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -61,7 +62,14 @@ def dev(root: Path, ports: Ports, *, opens_browser: bool) -> None:
             settings = load_settings()
             health_url = f"http://127.0.0.1:{_free_port(settings.telemetry.health_port)}"
             upload = _upload_of(settings.jobs, root)
-            pages = fleet_pages([health_url], settings.cloud, objects=root / "gcs", upload=upload)
+            was_ready = threading.Event()
+            pages = fleet_pages(
+                [health_url],
+                settings.cloud,
+                objects=root / "gcs",
+                upload=upload,
+                is_starting=lambda: not was_ready.is_set(),
+            )
             with _worker(root, health_url) as worker, served(pages, ports.page, opens_browser=opens_browser):
                 say(f"servers Pub/Sub {cloud.pubsub_target}, Cloud Storage {cloud.storage_url}")
                 say(f"objects {root / 'gcs'}")
@@ -69,6 +77,7 @@ def dev(root: Path, ports: Ports, *, opens_browser: bool) -> None:
                 say(f"other terminals: {exports}")
                 say(f"worker loading {_model()}; its log: {root / LOG_NAME}")
                 if _wait_ready(worker, health_url):
+                    was_ready.set()
                     took = f" after {time.monotonic() - started:.1f} s; health {health_url}"
                     say("worker ", ("ready", "green"), took)
                 worker.wait()

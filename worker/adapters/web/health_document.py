@@ -209,6 +209,8 @@ class SeenWorker:
     url: str
     health: HealthDocument | None
     problem: str = ""
+    is_starting: bool = False
+    """It does not answer yet, and is not expected to."""
 
 
 def read_health(document: Any) -> HealthDocument | None:

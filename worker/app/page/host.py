@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,13 +36,19 @@ def worker_pages(health: Callable[[], bytes], identity: Identity, host: str, clo
 
 
 def fleet_pages(
-    urls: Sequence[str], cloud: CloudSettings, *, objects: Path | None = None, upload: Upload | None = None
+    urls: Sequence[str],
+    cloud: CloudSettings,
+    *,
+    objects: Path | None = None,
+    upload: Upload | None = None,
+    is_starting: Callable[[], bool] = lambda: False,
 ) -> Pages:
-    """Return the pages of the workers at `urls`, for this machine alone."""
+    """Return the pages of the workers at `urls`, for this machine alone; `is_starting` excuses a lack of answers."""
 
     async def workers() -> Sequence[SeenWorker]:
         async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as client:
-            return await asyncio.gather(*(_ask(client, url) for url in urls))
+            seen = await asyncio.gather(*(_ask(client, url) for url in urls))
+            return [replace(worker, is_starting=worker.health is None and is_starting()) for worker in seen]
 
     return Pages(
         source=WorkersPage(workers=workers, bucket=state_bucket(cloud), objects=objects),

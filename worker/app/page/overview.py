@@ -64,7 +64,7 @@ def _headline(workers: Sequence[SeenWorker]) -> str:
     if len(workers) == 1:
         health = workers[0].health
         if health is None:
-            return "The worker does not answer"
+            return "The worker is starting" if workers[0].is_starting else "The worker does not answer"
         states = {HEALTHY: "ready", LOADING: "loading its model", STOPPING: "stopping"}
         return f"The worker is {states.get(health.status, 'not ready')}"
     return f"{ready} of {len(workers)} workers are ready"
@@ -90,6 +90,8 @@ def _so_many(number: int, noun: str, verb: str) -> str:
 
 def _problems_of(worker: SeenWorker) -> Iterator[Problem]:
     health = worker.health
+    if health is None and worker.is_starting:
+        return
     if health is None:
         yield Problem(
             title=_sentence(f"{worker.url}: {worker.problem or SILENT}"),

@@ -65,6 +65,12 @@ def test_a_spent_budget_is_one_problem_of_all_workers() -> None:
     assert "FALLBACK_BUDGET_USD_PER_DAY" in problem.remedy
 
 
+def test_a_worker_that_was_just_started_is_no_problem_before_it_answers() -> None:
+    seen = overview_of([SeenWorker(url="http://w-1:8080", health=None, problem="refused", is_starting=True)], None, NOW)
+
+    assert (seen.headline, seen.problems) == ("The worker is starting", [])
+
+
 def test_a_worker_that_loads_or_stops_is_no_problem() -> None:
     workers = [seen_worker(status="loading"), seen_worker(status="stopping")]
 
