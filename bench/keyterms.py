@@ -203,7 +203,7 @@ def _report(
 
 
 def _figures(*scores: NameScore) -> list[dict[str, int]]:
-    """Return the counts with own names, with strangers and with letters."""
+    """Return the counts with own names, with all names, with strangers and with letters."""
     return [
         {
             "spoken": one.terms.spoken,
