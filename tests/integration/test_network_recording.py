@@ -158,6 +158,36 @@ def test_memory_that_runs_out_drops_recordings_and_halves_passes(speech_windows:
     assert all(map(torch.equal, frames, expected))
 
 
+def test_the_smallest_pass_is_run_again_without_recordings_before_it_is_an_error(
+    speech_windows: tuple[Pcm, ...],
+) -> None:
+    parts, recorder = parts_of(tiny_transcriber()), Recorder()
+    windows = speech_windows[:1]
+    expected = frames_of(list(PackedPasses(parts, SIZES, PassLimit(1), None)(windows)))
+    reported: list[str] = []
+    recorded = recorded_passes(parts, recorder, reported)
+    encode = PackedPasses(parts, SIZES, PassLimit(1), recorded, report=lambda event, /, **_: reported.append(event))
+    list(encode(windows))
+    recorded.record_pending()
+    recorder.full = True
+
+    frames = frames_of(list(encode(windows)))
+
+    assert reported == ["engine.graphs_forgotten"]
+    assert all(map(torch.equal, frames, expected))
+
+
+def test_weights_are_rounded_and_multiplied_where_they_are_used() -> None:
+    """On a GPU: by one thread of the CPU this takes seconds of every start."""
+    config = network_config(with_option("encoder.n_layers", 1))
+
+    with Watching() as watching:
+        parts_without_values(config, torch.float16)
+
+    assert {"aten.mm.default", "aten.cat.default", "aten.sqrt.default"} <= watching.ran.keys()
+    assert not {"aten.mm.default", "aten.cat.default", "aten.sqrt.default"} & watching.met_values
+
+
 def test_the_smallest_pass_that_does_not_fit_is_an_error(speech_windows: tuple[Pcm, ...]) -> None:
     def full(*_: object) -> "Tensor":
         raise torch.OutOfMemoryError

@@ -32,7 +32,8 @@ class Cuda:
         self.streams: list[Cuda.Stream] = []
         self.graphs: list[weakref.ref[Cuda.Graph]] = []
         self._stand_in("Stream", self._new_stream)
-        self._stand_in("current_stream", Cuda.Stream)
+        self.current = Cuda.Stream()
+        self._stand_in("current_stream", lambda: self.current)
         self._stand_in("CUDAGraph", self._new_graph)
         self._stand_in("graph_pool_handle", object)
         self._stand_in("stream", nullcontext)
@@ -41,8 +42,10 @@ class Cuda:
     class Stream:
         def __init__(self, priority: int = 0) -> None:
             self.priority = priority
+            self.waited_for: list[Cuda.Stream] = []
 
-        def wait_stream(self, stream: "Cuda.Stream") -> None: ...
+        def wait_stream(self, stream: "Cuda.Stream") -> None:
+            self.waited_for.append(stream)
 
     class Graph:
         replay: Callable[[], object]
@@ -146,6 +149,17 @@ def test_a_recording_without_memory_leaves_another_its_chance(cuda: Cuda) -> Non
     repeat = capture(cuda.work)
 
     assert [float(output) for output in repeat()] == [2.0, 4.0]
+
+
+def test_the_callers_stream_waits_for_a_recording_that_fails_too(cuda: Cuda) -> None:
+    """It reuses the memory of the work's tensors, which the first runs may still write to."""
+    capture = CudaCapture()
+    for trouble in (torch.OutOfMemoryError(), RuntimeError("not permitted")):
+        cuda.trouble = trouble
+        with pytest.raises(RuntimeError):
+            capture(cuda.work)
+
+    assert cuda.current.waited_for == cuda.streams * 2
 
 
 def test_a_graph_has_the_priority_of_the_stream_that_it_is_recorded_on(cuda: Cuda) -> None:

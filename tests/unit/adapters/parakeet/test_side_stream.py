@@ -17,12 +17,15 @@ class Cuda:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.did: list[str] = []
         monkeypatch.setattr(torch.cuda, "Stream", lambda *_, **options: Cuda.Stream(self, f"second {options}"))
-        monkeypatch.setattr(torch.cuda, "current_stream", lambda: Cuda.Stream(self, "first"))
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda _=None: Cuda.Stream(self, "first"))
         monkeypatch.setattr(torch.cuda, "stream", self._entered)
 
     class Stream:
         def __init__(self, cuda: "Cuda", name: str) -> None:
             self.cuda, self.name = cuda, name
+
+        def wait_stream(self, other: "Cuda.Stream") -> None:
+            self.cuda.did.append(f"{self.name}: wait for all of {other.name}")
 
         def record_event(self) -> str:
             self.cuda.did.append(f"{self.name}: mark")
@@ -58,6 +61,7 @@ def test_on_a_gpu_the_second_stream_waits_for_what_it_takes_and_only_when_it_tak
 
     second = "second {'priority': -1}"
     assert cuda.did == [
+        f"{second}: wait for all of first",  # the weights
         "first: mark",
         f"{second}: begin",
         f"{second}: wait for mark",

@@ -68,7 +68,6 @@ def serve(
 def _open_parakeet(options: EngineOptions) -> Engine:
     # Threads that spin while they wait for work cost ten times that work on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS then repeats itself bit for bit
     threading.Thread(target=_prefetch, args=(options.model_name,), name="prefetch", daemon=True).start()
     started = time.perf_counter()
     log.info("engine.loading", phase="imports", model=options.model_name)

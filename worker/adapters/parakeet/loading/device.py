@@ -1,5 +1,7 @@
 """The device that a model runs on, set up so that it repeats itself and keeps within its memory."""
 
+import os
+
 import torch
 
 from worker.errors import GpuNotAvailable
@@ -17,7 +19,12 @@ def open_device(name: str, memory_limit_gib: float) -> torch.device:
     if not has_gpu:
         reason = f"CUDA finds no device: {_driver()}, torch is built for CUDA {torch.version.cuda}"
         raise GpuNotAvailable(f"{reason}; PARAKEET_DEVICE=cpu runs without one, slowly")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS then repeats itself bit for bit
     torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False  # convolutions in float32 would be rounded to 10 bits
+    # Torch prefers it on Hopper and Blackwell, where it chooses a kernel by shape, so that a window's last bits would
+    # depend on its pass, and builds a plan of 0.04 to 0.4 s for every shape.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     total_gib = torch.cuda.get_device_properties(0).total_memory / 2**30

@@ -40,13 +40,15 @@ class CudaCapture:
         if self._is_broken:
             raise RuntimeError("an earlier recording broke off")
         self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):  # which also ends it where the recording breaks off and torch does not
-            for _ in range(2):
-                work()
-            graph = torch.cuda.CUDAGraph()
-            self._graphs.append(graph)
-            outputs = self._record(graph, work)
-        torch.cuda.current_stream().wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):  # ends also where a recording breaks off, and torch's does not
+                for _ in range(2):
+                    work()
+                graph = torch.cuda.CUDAGraph()
+                self._graphs.append(graph)
+                outputs = self._record(graph, work)
+        finally:  # also where memory ran out: the caller's stream reuses what the work has read and written
+            torch.cuda.current_stream().wait_stream(self._stream)
 
         def repeat() -> tuple[Tensor, ...]:
             graph.replay()

@@ -73,7 +73,7 @@ class Convolution:
             weights.take(f"{norm}.{part}", width) for part in ("weight", "bias", "running_mean", "running_var")
         )
         gain = gain / torch.sqrt(variance + _BATCH_NORM_EPSILON)
-        bias = weights.take(f"{name}.depthwise_conv.bias", width) if config.use_bias else torch.zeros(width)
+        bias = weights.take(f"{name}.depthwise_conv.bias", width) if config.use_bias else torch.zeros_like(mean)
         depthwise = weights.take(f"{name}.depthwise_conv.weight", width, 1, kernel)
         self._kernel = weights.place(depthwise * gain[:, None, None])
         self._bias = weights.place(shift + (bias - mean) * gain)

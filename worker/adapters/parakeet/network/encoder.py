@@ -17,7 +17,7 @@ class Encoder:
     """Log-mel features of a pass to encoder frames."""
 
     def __init__(self, weights: Weights, config: NetworkConfig) -> None:
-        positions = relative_positions(config.d_model, LONGEST_WINDOW_FRAMES)
+        positions = relative_positions(config.d_model, LONGEST_WINDOW_FRAMES).to(weights.device)
         self._subsampling = Subsampling(weights, config)
         self._layers = [
             ConformerLayer(weights, config, f"encoder.layers.{number}", positions) for number in range(config.n_layers)

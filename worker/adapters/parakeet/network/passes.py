@@ -117,13 +117,16 @@ class PackedPasses:
             try:
                 encoded.append(self._encode(*self._next_pass(windows[done:])))
             except torch.OutOfMemoryError:
-                if not self._limit.shrink():
-                    raise
+                halved = self._limit.shrink()
+                if not (halved or (self._recorded and self._recorded.recorded)):
+                    raise  # else the smallest pass may fit without the recordings
             else:
                 self._limit.fitted()
                 continue
             # Only here, past the handler, is the traceback gone that kept the tensors of the failed pass alive.
             self._make_room()
+            if halved:
+                self._report("engine.rows_halved", blocks=self._limit.blocks)
         return encoded
 
     def _next_pass(self, windows: Sequence[Samples]) -> tuple[PassShape, Sequence[Samples]]:
@@ -165,7 +168,6 @@ class PackedPasses:
             self._recorded.forget()
         if self._parts.device.type == "cuda":
             torch.cuda.empty_cache()
-        self._report("engine.rows_halved", blocks=self._limit.blocks)
 
 
 def run_pass(parts: Parts, shape: PassShape, features: Tensor, plan: Tensor) -> Tensor:

@@ -19,8 +19,10 @@ class SideStream:
     """
 
     def __init__(self, device: torch.device) -> None:
-        on_gpu = device.type == "cuda"
-        self._stream = torch.cuda.Stream(device, priority=HIGH_PRIORITY) if on_gpu else None  # type: ignore[no-untyped-call]
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device, priority=HIGH_PRIORITY)  # type: ignore[no-untyped-call]
+            self._stream.wait_stream(torch.cuda.current_stream(device))  # there weights may still be on their way
 
     def working(self) -> AbstractContextManager[object]:
         """Return a context in which operations are queued on this stream; they wait only for tensors handed over."""

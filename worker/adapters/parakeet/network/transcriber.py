@@ -127,6 +127,7 @@ class Transcriber:
         self._on_gpu, self._graphs, self._report, self._lap = device.type == "cuda", graphs, report, lap
         self._encodes_aside = self._on_gpu or threads > 1
         self._side = SideStream(device)
+        self._pass_bytes = 0
         self._sizes: PassSizes | None = None
         self._recorded: RecordedPasses | None = None
         if self._on_gpu:
@@ -225,6 +226,7 @@ class Transcriber:
         free = free_bytes(self._parts.device) - self._encoded_bytes()
         most = self._limit.blocks
         self._limit.set_most(blocks_within(free, block_bytes, most))
+        self._pass_bytes = self._limit.blocks * block_bytes
         if self._limit.blocks < most:
             self._report("engine.rows_limited", blocks=self._limit.blocks, wanted=most)
 
@@ -293,7 +295,7 @@ class Transcriber:
             return new_features(parts, shape), plan
 
         def leaves_room() -> bool:
-            return free_bytes(parts.device) > self._encoded_bytes()
+            return free_bytes(parts.device) > self._encoded_bytes() + self._pass_bytes
 
         return RecordedPasses(partial(run_pass, parts), blank_inputs, CudaCapture, leaves_room, self._report)
 
