@@ -17,8 +17,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from bench.bare_machine import parts
 from bench.bare_machine.random_model import PIECES, write_model
 from bench.bare_machine.rivals import is_installed
@@ -100,7 +98,6 @@ def _measure(results: GpuFigures, model: Path | None, folder: Path) -> None:
     results.run("speed", lambda: _speeds(setup, results))
     results.run("agreement", lambda: parts.agreement(setup))
     if setup.on_gpu:
-        torch.cuda.empty_cache()
         for name in ("finding 1", "finding 2"):
             results.run(name, partial(_by_itself, name, setup, results))
     results.run("profile of a pass", lambda: parts.profiles(setup))
@@ -123,7 +120,8 @@ def _speeds(setup: parts.Setup, results: GpuFigures) -> Mapping[str, object]:
 
 
 def _by_itself(name: str, setup: parts.Setup, results: GpuFigures) -> object:
-    """Run a part in a process of its own, which may die: that is then what was found."""
+    """Run a part in a process of its own, which may die: that is then what was found. It gets the GPU's memory."""
+    parts.release(setup.device)
     command = [sys.executable, "-m", "bench.gpu", "--part", name]
     command += ["--model", str(setup.model), "--precision", setup.precisions[0]]
     try:

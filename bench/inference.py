@@ -28,7 +28,6 @@ SEED = 5
 SECONDS_PER_MINUTE = 60
 LEAST_RATIOS = {"cpu": (15.0, 1.3), "cuda": (10.0, 2.0)}
 """Ours over NeMo on chunks, and over NeMo on windows."""
-WINDOWS_OF_A_BATCH = 8
 LEAST_SHARE_OF_CEILING = 0.25
 MOST_WRONG = {"float32": 0.0, "bfloat16": 0.01, "float16": 0.002}
 """Share of tokens. With random weights, whose best token has a probability of 0.002, another order of adding up in
@@ -71,7 +70,7 @@ def _plan(wish: InferenceWish, weights: str, device: str, batch_sizes: Sequence[
     return ComparisonPlan(
         weights=weights,
         device=device,
-        batch_size=settings.gpu_batch_size or WINDOWS_OF_A_BATCH,
+        batch_size=settings.gpu_batch_size,
         threads=wish.threads or len(os.sched_getaffinity(0)),
         nemo_batch_sizes=tuple(batch_sizes),
         memory_limit_gib=settings.gpu_memory_limit_gb,
@@ -128,7 +127,7 @@ def _report(
         command=f"python -m bench.inference {options} --repeats {plan.repeats}",
         machine=this_machine(),
         grids=(
-            _speeds(plan, measured, seconds, chunk_minutes),
+            _speeds(measured, seconds, chunk_minutes),
             _agreements(measured),
             _stages(measured),
             _sweep(measured, seconds),
@@ -146,7 +145,7 @@ def _note(plan: ComparisonPlan, measured: Comparison, minutes: float, chunk_minu
         f"(a) is `transcribe()` on files of {chunk_minutes:g} minutes with its default batch size and timestamps, "
         "in float32. (b) is `transcribe()` on our windows, longest first, "
         f"without timestamps, at the best of the batch sizes below, in {measured.precision}. Ours gives words with "
-        f"times and confidences, in {measured.precision}, {plan.batch_size} windows a batch. "
+        f"times and confidences, in {measured.precision}, {measured.batch_size} windows a batch. "
         f"Threads on the CPU: {plan.threads} of ours, {measured.nemo_threads} of NeMo's; in a worker, "
         "ours has one fewer than there are cores."
     )
@@ -172,7 +171,7 @@ def _least(claim: str, measured: float, limit: float) -> BenchVerdict:
     return BenchVerdict(claim=claim, measured=measured, must_be="at least", limit=limit)
 
 
-def _speeds(plan: ComparisonPlan, measured: Comparison, seconds: float, chunk_minutes: float) -> Grid:
+def _speeds(measured: Comparison, seconds: float, chunk_minutes: float) -> Grid:
     def row(name: str, way: ComparedWay) -> tuple[str, ...]:
         speeds = [seconds / one for one in way.seconds]
         ratio = way.median_seconds / measured.ours.median_seconds
@@ -182,7 +181,7 @@ def _speeds(plan: ComparisonPlan, measured: Comparison, seconds: float, chunk_mi
         title="Speed",
         columns=("way", "times real time", "ours is faster by", "peak GiB beside the weights"),
         rows=(
-            row(f"ours, batch {plan.batch_size}", measured.ours),
+            row(f"ours, batch {measured.batch_size}", measured.ours),
             row(f"NeMo (a), chunks of {chunk_minutes:g} min", measured.chunks),
             row(f"NeMo (b), windows, batch {measured.best_batch_size}", measured.windows),
         ),

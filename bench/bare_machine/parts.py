@@ -1,6 +1,7 @@
 """The parts of `bench.gpu`. Each returns what it found, by name; those of `BY_ITSELF` run in a process of their own."""
 
 import dataclasses
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
@@ -22,6 +23,7 @@ from bench.bare_machine.speed import (
     transcribe_all,
     windows_of_speech,
 )
+from worker.adapters.parakeet.loading.device import open_device
 from worker.adapters.parakeet.loading.model_files import ModelFiles, open_model_files
 from worker.adapters.parakeet.network.transcriber import Transcriber
 
@@ -190,10 +192,18 @@ BY_ITSELF: Mapping[str, Callable[[Path, str], Found]] = {
 
 
 def opened(setup: Setup, precision: str, *, graphs: bool) -> Transcriber:
-    """Return a warm transcriber."""
+    """Return a warm transcriber, in the memory of the last one."""
+    release(setup.device)
     transcriber = Transcriber(setup.files, setup.device, PRECISIONS[precision], graphs=graphs)
     transcriber.warm_up()
     return transcriber
+
+
+def release(device: torch.device) -> None:
+    """Give a GPU's memory back that nothing uses: a transcriber with recordings is a circle of references."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def recorded(transcriber: Transcriber, windows: Sequence[NDArray[np.int16]]) -> None:
@@ -218,11 +228,8 @@ def share_equal(ours: Sequence[Sequence[str]], exact: Sequence[Sequence[str]]) -
 
 
 def any_device() -> torch.device:
-    """Return the GPU, or the CPU with one thread where there is none."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", 0)
-    torch.set_num_threads(1)  # as in the inference process
-    return torch.device("cpu")
+    """Return the GPU, or the CPU where there is none, set up as in the inference process, with all of its memory."""
+    return open_device("auto", float("inf"))
 
 
 def process_seconds() -> float:

@@ -50,8 +50,12 @@ def nemo_speeds(
     for size in (_DEFAULT_BATCH, *batch_sizes):
         if time.monotonic() > until:
             break
-        nemo.windows(windows[:size], size)
-        speeds[f"batch size {size}"] = seconds_of(windows) / timed(device, partial(nemo.windows, windows, size), 1)
+        try:
+            nemo.windows(windows[:size], size)
+            seconds = timed(device, partial(nemo.windows, windows, size), 1)
+        except torch.OutOfMemoryError:
+            break
+        speeds[f"batch size {size}"] = seconds_of(windows) / seconds
     return speeds
 
 

@@ -58,6 +58,7 @@ def compare(plan: ComparisonPlan, material: Material, say: Callable[[str], None]
         precision=str(loaded.dtype).removeprefix("torch."),
         nemo_threads=nemo_threads,
         ours=_way(turns.ours, kept_bytes=rivals.ours.kept_bytes),
+        batch_size=rivals.ours.batch_size,
         chunks=_way(turns.chunks),
         windows=_way(turns.windows),
         best_batch_size=best,
@@ -118,6 +119,11 @@ class Ours:
         self._model = loaded.transcriber(plan, threads=plan.threads)
         self._model.warm_up()
         self.kept_bytes = kept_bytes(loaded.device) - before
+
+    @property
+    def batch_size(self) -> int:
+        """Windows of 30 s in a full batch."""
+        return self._model.batch_size
 
     def hear(self, windows: Sequence[Pcm]) -> None:
         """Recognise the windows, as the worker does."""

@@ -29,7 +29,8 @@ class ComparisonPlan:
 
     weights: str
     device: str
-    batch_size: int
+    batch_size: int | None
+    """Most windows in a batch of ours; None: as suits the device."""
     threads: int
     """Threads of ours; NeMo uses torch's default."""
     nemo_batch_sizes: Sequence[int]
@@ -80,6 +81,8 @@ class Comparison:
     """Precision of ours and of NeMo on windows; NeMo on chunks uses float32, its default."""
     nemo_threads: int
     ours: ComparedWay
+    batch_size: int
+    """Windows of 30 s in a full batch of ours."""
     chunks: ComparedWay
     """NeMo as it comes: whole chunks, default batch, timestamps on."""
     windows: ComparedWay
