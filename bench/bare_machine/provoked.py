@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.bare_machine.speed import finish, transcribe_all, windows_of_speech
 from worker.adapters.parakeet.loading.model_files import ModelFiles
-from worker.adapters.parakeet.network.capture import CudaCapture, Work
+from worker.adapters.parakeet.network.cuda import CudaCapture, Work
 from worker.adapters.parakeet.network.transcriber import Transcriber
 
 _SPLIT_K = (64, 16_384)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.bare_machine.token_rate import with_token_rate
-from worker.adapters.parakeet.loading.mel_bands import mel_bands
 from worker.adapters.parakeet.loading.model_files import ModelFiles
+from worker.adapters.parakeet.loading.safetensors_folder import mel_bands
 from worker.adapters.parakeet.loading.shapes import weight_shapes
 from worker.adapters.parakeet.network.config import NetworkConfig, network_config
 

@@ -15,7 +15,7 @@ from worker.ports import Pcm
 torch = pytest.importorskip("torch")
 
 from worker.adapters.parakeet.network.layout import SLOT_FRAMES, PassSizes  # noqa: E402  needs torch
-from worker.adapters.parakeet.network.pass_limit import PassLimit  # noqa: E402
+from worker.adapters.parakeet.network.pass_sizes import PassLimit  # noqa: E402
 from worker.adapters.parakeet.network.passes import LonePasses, PackedPasses  # noqa: E402
 from worker.adapters.parakeet.network.tdt_decoder import DecoderRows  # noqa: E402
 from worker.adapters.parakeet.network.transcriber import Encoded, FloatOverflow, Transcriber  # noqa: E402
@@ -24,7 +24,7 @@ from worker.adapters.parakeet.network.window_decoder import LEAST_ROWS, EncodedW
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from worker.adapters.parakeet.network.side_stream import SideStream
+    from worker.adapters.parakeet.network.cuda import SideStream
 
 pytestmark = pytest.mark.timeout(300)
 

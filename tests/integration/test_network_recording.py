@@ -21,7 +21,7 @@ from worker.adapters.parakeet.network.boosting import Boost  # noqa: E402
 from worker.adapters.parakeet.network.encoder import Encoder  # noqa: E402
 from worker.adapters.parakeet.network.graphs import RecordedPasses  # noqa: E402
 from worker.adapters.parakeet.network.layout import PassShape, PassSizes  # noqa: E402
-from worker.adapters.parakeet.network.pass_limit import PassLimit  # noqa: E402
+from worker.adapters.parakeet.network.pass_sizes import PassLimit  # noqa: E402
 from worker.adapters.parakeet.network.passes import (  # noqa: E402
     LonePasses,
     PackedPasses,
@@ -36,7 +36,7 @@ from worker.adapters.parakeet.network.weights import Weights  # noqa: E402
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from worker.adapters.parakeet.network.capture import Work
+    from worker.adapters.parakeet.network.cuda import Work
 
 pytestmark = pytest.mark.timeout(300)
 

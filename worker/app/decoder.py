@@ -1,7 +1,7 @@
 """The audio decoder that the settings ask for."""
 
 from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
-from worker.adapters.machine.processors import processors
+from worker.adapters.machine.process import processors
 from worker.core.jobs.routing import SECONDS_PER_HOUR
 from worker.settings import EngineSettings, JobSettings
 

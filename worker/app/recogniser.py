@@ -5,8 +5,8 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 
 import structlog
 
-from worker.adapters.gpu.presence import absent_gpu
-from worker.adapters.machine.processors import processors
+from worker.adapters.gpu.nvml import absent_gpu
+from worker.adapters.machine.process import processors
 from worker.adapters.memory.recogniser import null_engine, null_speed
 from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.adapters.parakeet.loading.model_path import demand_model

@@ -13,10 +13,9 @@ import structlog
 
 from worker.adapters.audio import FfmpegDecoder
 from worker.adapters.gpu.nvml import open_gpus
-from worker.adapters.machine.allocator import return_large_blocks
 from worker.adapters.machine.clock import SystemClock
 from worker.adapters.machine.instance import this_instance, worker_name
-from worker.adapters.machine.own_memory import hide_memory
+from worker.adapters.machine.process import hide_memory, return_large_blocks
 from worker.adapters.machine.workspace import workspace
 from worker.adapters.pubsub.backlog_metric import BacklogMetric, google_session
 from worker.app.cloud import Cloud, open_cloud

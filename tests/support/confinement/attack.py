@@ -20,7 +20,7 @@ from worker.adapters.audio import Confinement, Kernel, Limits
 from worker.adapters.audio.confinement.program import Program
 from worker.adapters.audio.process import started
 from worker.adapters.audio.report import Report
-from worker.adapters.machine.own_memory import hide_memory
+from worker.adapters.machine.process import hide_memory
 
 UID = 10001
 HOSTILE_DECODER = Path(__file__).with_name("hostile_decoder.py").read_text("utf-8")

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from worker.adapters.parakeet.network.capture import Work
+from worker.adapters.parakeet.network.cuda import Work
 
 WAITS_FOR_THE_DEVICE = frozenset(
     f"aten.{name}.default" for name in ("_local_scalar_dense", "equal", "is_nonzero", "item", "nonzero")

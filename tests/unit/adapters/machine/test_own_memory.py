@@ -13,7 +13,7 @@ UID = 10001
 # Forked, so that both are the unprivileged user without starting a program that this user may not read.
 SCRIPT = """
 import ctypes, os, sys
-from worker.adapters.machine.own_memory import hide_memory
+from worker.adapters.machine.process import hide_memory
 
 if os.geteuid() == 0:
     os.setresgid(*[{uid}] * 3)

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from worker.adapters.parakeet.network.capture import CudaCapture  # noqa: E402  needs torch
+from worker.adapters.parakeet.network.cuda import CudaCapture  # noqa: E402  needs torch
 
 if TYPE_CHECKING:
     from torch import Tensor

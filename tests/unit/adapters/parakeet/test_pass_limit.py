@@ -1,7 +1,10 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.adapters.parakeet.network.pass_limit import FIRST_PATIENCE, PassLimit
+pytest.importorskip("torch")
+
+from worker.adapters.parakeet.network.pass_sizes import FIRST_PATIENCE, PassLimit  # noqa: E402  needs torch
 
 
 class Device:

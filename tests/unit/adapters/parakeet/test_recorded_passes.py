@@ -13,7 +13,7 @@ from worker.adapters.parakeet.network.layout import PassShape  # noqa: E402
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from worker.adapters.parakeet.network.capture import Capture, Work
+    from worker.adapters.parakeet.network.cuda import Capture, Work
 
 
 def shape_of(frames: int) -> PassShape:

@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from worker.adapters.parakeet.network.side_stream import SideStream  # noqa: E402  needs torch
+from worker.adapters.parakeet.network.cuda import SideStream  # noqa: E402  needs torch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ import pickle
 import sys
 from multiprocessing.connection import Connection
 
-from worker.adapters.machine.own_memory import hide_memory
+from worker.adapters.machine.process import hide_memory
 
 
 def main(descriptor: int) -> None:

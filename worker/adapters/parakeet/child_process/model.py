@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 import torch
 
-from worker.adapters.machine.allocator import return_what_is_free
+from worker.adapters.machine.process import return_what_is_free
 from worker.adapters.parakeet.child_process.pipeline import Pipeline, Take, TwoStepModel, plan_of
 from worker.adapters.parakeet.loading.calibration_file import digest, read_calibration
 from worker.adapters.parakeet.loading.device import open_device

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from worker.adapters.parakeet.loading import safetensors_folder
-from worker.adapters.parakeet.loading.errors import BadModelFile
+from worker.adapters.parakeet.loading import BadModelFile, safetensors_folder
 from worker.adapters.parakeet.loading.nemo_file import NemoFile
 from worker.adapters.parakeet.loading.shapes import require_shapes
 from worker.adapters.parakeet.network.config import NetworkConfig, network_config

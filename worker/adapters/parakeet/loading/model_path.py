@@ -1,9 +1,20 @@
-"""The place of a model: a `.nemo` file, a folder of safetensors, or a name on the Hugging Face hub."""
+"""The place of a model: a `.nemo` file, a folder of safetensors, or a name on the Hugging Face hub.
 
+The hub, through its own client and its cache, is for the image's build stage and for `transcribe` on a desk. The
+deployed image names a file: it never asks the hub.
+"""
+
+import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from worker.adapters.parakeet.loading.hub import demand_hub, hub_model
+from worker.adapters.machine.network import unreachable
 from worker.errors import ModelLoadingError
+
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+
+_SAFETENSORS = ("config.json", "preprocessor_config.json", "tokenizer.json", "model*.safetensors", "model*.json")
+"""The files that a folder of safetensors is read from."""
 
 
 def model_path(name: str) -> Path:
@@ -11,13 +22,13 @@ def model_path(name: str) -> Path:
 
     Raises `ModelLoadingError`.
     """
-    return _local_path(name) or hub_model(name)
+    return _local_path(name) or _hub_model(name)
 
 
 def demand_model(name: str) -> None:
     """Raise `ModelLoadingError` where there is no such file or folder, or no way to the hub; takes a second at most."""
     if _local_path(name) is None:
-        demand_hub(name)
+        _demand_hub(name)
 
 
 def _local_path(name: str) -> Path | None:
@@ -33,3 +44,44 @@ def _local_path(name: str) -> Path | None:
         reason = "neither a .nemo file, nor a folder, nor a hub name like nvidia/parakeet-tdt-0.6b-v2"
         raise ModelLoadingError(name, reason)
     return None
+
+
+def _hub_model(name: str) -> Path:
+    """Return the path of the model's `.nemo` file, or of its folder of safetensors where the hub has no such file.
+
+    Downloads what is not cached, and with HF_HUB_OFFLINE=1 nothing. Raises `ModelLoadingError` where the hub has no
+    such model, gives no access to it, or cannot be reached.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download  # noqa: PLC0415  # not for a file on this machine
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError  # noqa: PLC0415
+
+    nemo = f"{name.rpartition('/')[2]}.nemo"
+    try:
+        try:
+            return Path(hf_hub_download(name, nemo))
+        except EntryNotFoundError as no_file:  # also where nothing is cached and the hub is out of reach
+            folder = Path(snapshot_download(name, allow_patterns=list(_SAFETENSORS)))
+            if not (folder / "config.json").exists():
+                raise ModelLoadingError(name, f"the hub's repository holds neither {nemo} nor config.json") from no_file
+            return folder
+    except (OSError, HFValidationError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelLoadingError(name, f"the hub does not give it: {type(error).__name__}: {reason}") from error
+
+
+def _demand_hub(name: str) -> None:
+    """Raise `ModelLoadingError` where the model is not in the cache and the hub cannot be reached."""
+    where = os.environ
+    home = where.get("HF_HOME") or f"{where.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    cache = Path(os.path.expanduser(where.get("HF_HUB_CACHE") or f"{home}/hub"))  # noqa: PTH111  never raises
+    if any(cache.glob(f"models--{name.replace('/', '--')}/snapshots/*")):
+        return
+    advice = "name a .nemo file or a folder by PARAKEET_MODEL_NAME"
+    if where.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
+        raise ModelLoadingError(name, f"it is not in the cache {cache}, and HF_HUB_OFFLINE is set; {advice}")
+    if any(where.get(proxy) for proxy in _PROXIES):
+        return
+    hub = urlsplit(where.get("HF_ENDPOINT") or "https://huggingface.co")
+    port = hub.port or (80 if hub.scheme == "http" else 443)
+    if reason := unreachable(hub.hostname or "", port):
+        raise ModelLoadingError(name, f"the hub {hub.hostname} cannot be reached ({reason}); {advice}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from worker.adapters.parakeet.loading.errors import BadModelFile
+from worker.adapters.parakeet.loading import BadModelFile
 
 MOST_BYTES = 16 * 2**20
 """A vocabulary of 8,192 pieces, written twice, takes 0.3 MB."""

@@ -12,7 +12,7 @@ from typing import IO, Self
 
 from torch import Tensor
 
-from worker.adapters.parakeet.loading.errors import BadModelFile
+from worker.adapters.parakeet.loading import BadModelFile
 from worker.adapters.parakeet.loading.nemo_config import MOST_BYTES, read_config
 from worker.adapters.parakeet.loading.torch_weights import WEIGHTS, mapped_weights
 from worker.adapters.parakeet.network.config import UnsupportedModel

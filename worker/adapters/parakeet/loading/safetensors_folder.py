@@ -5,6 +5,7 @@ It holds `config.json`, `model.safetensors` (or parts of it and their index) and
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worker.adapters.parakeet.loading.errors import BadModelFile
-from worker.adapters.parakeet.loading.mel_bands import mel_bands
+from worker.adapters.parakeet.loading import BadModelFile
 from worker.adapters.parakeet.network.config import NetworkConfig, UnsupportedModel
 
 CONFIG = "config.json"
@@ -39,6 +39,11 @@ _NEMO_NAMES = tuple(
         (r"^joint\.head\.", "joint.joint_net.2."),
     )
 )
+
+_LINEAR_HZ = 200 / 3
+"""Slaney's mel scale is linear below 1 kHz, 66.7 Hz a mel, and logarithmic above."""
+_BREAK_HZ = 1000.0
+_LOG_STEP = math.log(6.4) / 27.0
 
 
 def nemo_config(folder: Path) -> Mapping[str, object]:
@@ -83,6 +88,24 @@ def mapped_weights(folder: Path, config: NetworkConfig) -> Mapping[str, Tensor]:
         n_mels=config.n_mels, n_fft=config.n_fft, sample_rate_hz=config.sample_rate_hz
     )
     return weights
+
+
+def mel_bands(*, n_mels: int, n_fft: int, sample_rate_hz: int) -> Tensor:
+    """Return triangles of unit area on Slaney's scale from 0 to half the sample rate.
+
+    float32 of shape (1, n_mels, n_fft // 2 + 1). Source: Slaney's Auditory Toolbox, as librosa.filters.mel computes it.
+    """
+    top_mel = _mel(sample_rate_hz / 2)
+    mels = torch.linspace(0, top_mel, n_mels + 2, dtype=torch.float64)
+    linear = mels * _LINEAR_HZ
+    break_mel = _mel(_BREAK_HZ)
+    corners = torch.where(mels < break_mel, linear, _BREAK_HZ * torch.exp(_LOG_STEP * (mels - break_mel)))
+    bins = torch.linspace(0, sample_rate_hz / 2, n_fft // 2 + 1, dtype=torch.float64)
+    widths = corners.diff()
+    ramps = corners[:, None] - bins
+    rising, falling = -ramps[:-2] / widths[:-1, None], ramps[2:] / widths[1:, None]
+    triangles = torch.minimum(rising, falling).clamp(min=0).float()  # rounded twice, as librosa does
+    return (triangles * (2 / (corners[2:] - corners[:-2]))[:, None]).float()[None]
 
 
 def pieces(folder: Path, vocabulary_size: int) -> tuple[str, ...]:
@@ -199,3 +222,9 @@ def _json(file: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise BadModelFile(f"{file.name} holds no object")
     return content
+
+
+def _mel(hz: float) -> float:
+    if hz < _BREAK_HZ:
+        return hz / _LINEAR_HZ
+    return _BREAK_HZ / _LINEAR_HZ + math.log(hz / _BREAK_HZ) / _LOG_STEP

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from worker.adapters.parakeet.loading.errors import BadModelFile
+from worker.adapters.parakeet.loading import BadModelFile
 from worker.adapters.parakeet.network.config import NetworkConfig
 
 Shape = tuple[int, ...]

@@ -18,7 +18,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from worker.adapters.parakeet.loading.errors import BadModelFile
+from worker.adapters.parakeet.loading import BadModelFile
 from worker.adapters.parakeet.network.config import UnsupportedModel
 
 WEIGHTS = "model_weights.ckpt"

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from worker.adapters.parakeet.network.config import NetworkConfig
 from worker.adapters.parakeet.network.layout import PassLayout
-from worker.adapters.parakeet.network.linear import Linear
-from worker.adapters.parakeet.network.weights import Weights
+from worker.adapters.parakeet.network.weights import Linear, Weights
 
 QUERY_BLOCK = 192
 """Queries whose scores are computed at once: half of a window of 30 s."""

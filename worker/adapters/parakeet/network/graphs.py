@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from worker.adapters.parakeet.network.capture import Capture, Work
+from worker.adapters.parakeet.network.cuda import Capture, Work
 from worker.adapters.parakeet.network.layout import PassShape
 
 RunPass: TypeAlias = Callable[[PassShape, Tensor, Tensor], Tensor]

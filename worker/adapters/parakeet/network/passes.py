@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.adapters.parakeet.network.config import NetworkConfig
+from worker.adapters.parakeet.network.cuda import Staging
 from worker.adapters.parakeet.network.encoder import Encoder
 from worker.adapters.parakeet.network.graphs import RecordedPasses, Report, ignore
 from worker.adapters.parakeet.network.layout import PassLayout, PassShape, PassSizes, padded_rows, plan_pass
-from worker.adapters.parakeet.network.pass_limit import PassLimit
+from worker.adapters.parakeet.network.pass_sizes import PassLimit
 from worker.adapters.parakeet.network.spectrogram import LogMel
-from worker.adapters.parakeet.network.staging import Staging
 from worker.adapters.parakeet.network.tdt_decoder import TdtDecoder
 from worker.adapters.parakeet.network.window_decoder import EncodedWindows
 

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from worker.adapters.parakeet.network.config import NetworkConfig
 from worker.adapters.parakeet.network.layout import PassLayout, Stretch
-from worker.adapters.parakeet.network.linear import Linear
-from worker.adapters.parakeet.network.weights import Weights
+from worker.adapters.parakeet.network.weights import Linear, Weights
 
 _KERNEL = 3
 

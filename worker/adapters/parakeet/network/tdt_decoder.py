@@ -14,10 +14,9 @@ import torch.nn.functional as F  # noqa: N812  torch's own custom
 from torch import Tensor
 
 from worker.adapters.parakeet.network.boosting import Boost
-from worker.adapters.parakeet.network.capture import Capture, Work
 from worker.adapters.parakeet.network.config import TransducerConfig
-from worker.adapters.parakeet.network.conformer_layer import linear_of
-from worker.adapters.parakeet.network.weights import Weights
+from worker.adapters.parakeet.network.cuda import Capture, Work
+from worker.adapters.parakeet.network.weights import Weights, linear_of
 
 Refused = Callable[[str], object]
 """Receives the reason why a recording is not used."""

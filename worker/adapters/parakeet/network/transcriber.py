@@ -16,13 +16,18 @@ from torch import Tensor
 from schemas.speech import Word
 from worker.adapters.parakeet.network.boosting import Keyterms, WindowTerms, window_terms
 from worker.adapters.parakeet.network.calibration import Calibration
-from worker.adapters.parakeet.network.capture import CudaCapture
 from worker.adapters.parakeet.network.config import SAMPLE_RATE_HZ, NetworkConfig
+from worker.adapters.parakeet.network.cuda import HIGH_PRIORITY, CudaCapture, SideStream
 from worker.adapters.parakeet.network.encoder import LONGEST_WINDOW_FRAMES, Encoder
-from worker.adapters.parakeet.network.gpu import PASS_WINDOW_FRAMES, blocks_within, free_bytes, pass_sizes
 from worker.adapters.parakeet.network.graphs import RecordedPasses, Report, ignore
 from worker.adapters.parakeet.network.layout import PassShape, PassSizes
-from worker.adapters.parakeet.network.pass_limit import PassLimit
+from worker.adapters.parakeet.network.pass_sizes import (
+    PASS_WINDOW_FRAMES,
+    PassLimit,
+    blocks_within,
+    free_bytes,
+    pass_sizes,
+)
 from worker.adapters.parakeet.network.passes import (
     Lap,
     LonePasses,
@@ -33,7 +38,6 @@ from worker.adapters.parakeet.network.passes import (
     no_lap,
     run_pass,
 )
-from worker.adapters.parakeet.network.side_stream import HIGH_PRIORITY, SideStream
 from worker.adapters.parakeet.network.spectrogram import LogMel
 from worker.adapters.parakeet.network.tdt_decoder import TdtDecoder
 from worker.adapters.parakeet.network.weights import Weights

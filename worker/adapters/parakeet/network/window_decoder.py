@@ -10,7 +10,7 @@ from torch import Tensor
 from schemas.speech import Word
 from worker.adapters.parakeet.network.boosting import Boost, Keyterms, WindowTerms
 from worker.adapters.parakeet.network.calibration import Calibration
-from worker.adapters.parakeet.network.capture import Capture
+from worker.adapters.parakeet.network.cuda import Capture
 from worker.adapters.parakeet.network.graphs import Report
 from worker.adapters.parakeet.network.layout import SLOT_FRAMES
 from worker.adapters.parakeet.network.tdt_decoder import DecoderRows, Steps, TdtDecoder

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from worker.adapters.parakeet.loading.errors import BadModelFile
+from worker.adapters.parakeet.loading import BadModelFile
 from worker.adapters.parakeet.loading.nemo_config import read_config
 
 

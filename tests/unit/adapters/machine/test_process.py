@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import sys, psutil
-from worker.adapters.machine.allocator import return_large_blocks
+from worker.adapters.machine.process import return_large_blocks
 
 if sys.argv[1] == "returning":
     return_large_blocks()
@@ -39,7 +39,7 @@ def test_freed_chunks_of_audio_go_back_to_the_system() -> None:
 
 HOLES = """
 import psutil
-from worker.adapters.machine.allocator import return_what_is_free
+from worker.adapters.machine.process import return_what_is_free
 
 process, held, blocks = psutil.Process(), [], []
 before = process.memory_info().rss

@@ -1,0 +1,140 @@
+"""CUDA as the network uses it: graphs, a second stream, and copies to the device that the host does not wait for.
+
+A graph is work that the host launches once and the device repeats, instead of a launch for every kernel. Work that can
+be recorded runs the same operations on the same memory whatever the values are: it never reads a value on the host. Its
+inputs are written to where they were when it was recorded, and its outputs are read before the next repeat. Nothing in
+a graph is conditional, so drivers from CUDA 12.2 on will do.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Work: TypeAlias = Callable[[], tuple[Tensor, ...]]
+
+Capture: TypeAlias = Callable[[Work], Work]
+"""Records work and returns what repeats it; its outputs are the same tensors each time.
+
+The work may run some times before it is recorded. Raises RuntimeError, of which `torch.OutOfMemoryError` is one."""
+
+HIGH_PRIORITY = -1
+
+_BUFFERS = 3
+"""One is filled, one is copied and one waits, while the device is a pass behind."""
+
+_Tensors = TypeVar("_Tensors", bound=tuple[Tensor, ...])
+
+
+class CudaCapture:
+    """Records CUDA graphs on a stream of its own, all in one pool of memory.
+
+    Only one of the graphs may run at a time, and its outputs are to be read before another runs. A graph's kernels have
+    the priority of the stream they were recorded on (since torch 2.10), whatever stream repeats them.
+
+    Every graph lives as long as this object, used or not: torch 2.13 frees the stream's cuBLAS workspace with the first
+    graph that is dropped, and the others go on writing to it (pytorch issue 193402). To drop them, drop all of them.
+    """
+
+    def __init__(self, *, priority: int = 0) -> None:
+        self._stream = torch.cuda.Stream(priority=priority)  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
+        self._graphs: list[torch.cuda.CUDAGraph] = []
+        self._is_broken = False
+
+    def __call__(self, work: Work) -> Work:
+        """See `Capture`. The work runs twice before it is recorded: libraries prepare themselves at the first call."""
+        if self._is_broken:
+            raise RuntimeError("an earlier recording broke off")
+        self._stream.wait_stream(torch.cuda.current_stream())
+        try:
+            with torch.cuda.stream(self._stream):  # ends also where a recording breaks off, and torch's does not
+                for _ in range(2):
+                    work()
+                graph = torch.cuda.CUDAGraph()
+                self._graphs.append(graph)
+                outputs = self._record(graph, work)
+        finally:  # also where memory ran out: the caller's stream reuses what the work has read and written
+            torch.cuda.current_stream().wait_stream(self._stream)
+
+        def repeat() -> tuple[Tensor, ...]:
+            graph.replay()
+            return outputs
+
+        return repeat
+
+    def _record(self, graph: torch.cuda.CUDAGraph, work: Work) -> tuple[Tensor, ...]:
+        try:
+            # Other threads of the process may do what they like meanwhile.
+            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                return work()
+        except torch.OutOfMemoryError:
+            raise  # the recording ended in order
+        except RuntimeError:
+            self._is_broken = True  # torch's allocator goes on pointing to a graph whose recording was invalid
+            raise
+
+
+class SideStream:
+    """On a GPU a stream of high priority: its many small kernels run between the large ones of the other stream.
+
+    On a CPU operations run in the order of the calls, and this class does nothing.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device, priority=HIGH_PRIORITY)  # type: ignore[no-untyped-call]
+            self._stream.wait_stream(torch.cuda.current_stream(device))  # there weights may still be on their way
+
+    def working(self) -> AbstractContextManager[object]:
+        """Return a context in which operations are queued on this stream; they wait only for tensors handed over."""
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+    def handed_over(self, tensors: _Tensors) -> Iterator[_Tensors]:
+        """Yield these tensors of the current stream once, to be taken inside `working`.
+
+        Operations queued there from then on wait until the tensors are computed; the host does not. Their memory is not
+        reused before those operations are done.
+        """
+        if self._stream is None:
+            return iter((tensors,))
+        return _taken(tensors, self._stream, torch.cuda.current_stream().record_event())
+
+
+def _taken(tensors: _Tensors, stream: torch.cuda.Stream, computed: torch.cuda.Event) -> Iterator[_Tensors]:
+    stream.wait_event(computed)
+    for tensor in tensors:
+        tensor.record_stream(stream)
+    yield tensors
+
+
+class Staging:
+    """Copies arrays of one type to the device through a ring of pinned buffers, which the host does not wait for.
+
+    The device's copies are read on the current stream. `capacity` is in elements.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, capacity: int) -> None:
+        self._device, self._pinned = device, device.type == "cuda"
+        count = _BUFFERS if self._pinned else 0
+        self._buffers = [torch.empty(capacity, dtype=dtype, pin_memory=True) for _ in range(count)]
+        self._copied = [torch.cuda.Event() for _ in range(count)]  # type: ignore[no-untyped-call]
+        self._next = 0
+
+    def send(self, arrays: Sequence[NDArray[Any]]) -> Tensor:
+        """Return the arrays end to end, on the device."""
+        if not self._pinned:
+            return torch.from_numpy(np.concatenate(arrays))
+        buffer, copied = self._buffers[self._next], self._copied[self._next]
+        self._next = (self._next + 1) % len(self._buffers)
+        copied.synchronize()  # returns at once unless the device is two passes behind
+        total = sum(map(len, arrays))
+        np.concatenate(arrays, out=buffer[:total].numpy())
+        sent = buffer[:total].to(self._device, non_blocking=True)
+        copied.record()
+        return sent
