@@ -29,6 +29,7 @@ from tests.support.engines.parakeet import BATCH_SIZE
 from tests.support.workers.cloud import cloud_in
 from tests.support.workers.pipeline import Pipeline
 from worker.adapters.parakeet.engine import ParakeetEngine, Patience
+from worker.adapters.parakeet.protocol import EngineOptions
 from worker.core.transcript.merging import merge
 from worker.embedded.samples import tiny_model
 from worker.ports import SAMPLE_RATE_HZ, Pcm
@@ -94,10 +95,7 @@ def _long_file(seed: int, folder: Path) -> LongFile:
 async def _by_engine(files: Sequence[LongFile]) -> dict[int, dict[str, Score]]:
     """Without planner and merging of ours, save that words of windows are put on the clock of the file."""
     async with ParakeetEngine(
-        model_name=str(tiny_model()),
-        device="cpu",
-        batch_size=BATCH_SIZE,
-        memory_limit_gib=4,
+        EngineOptions(model_name=str(tiny_model()), device="cpu", batch_size=BATCH_SIZE, memory_limit_gib=4),
         patience=Patience(silence_seconds=60),  # of a busy machine
     ) as engine:
         return {

@@ -28,6 +28,7 @@ from tests.support.audio.made_sounds import MUSIC, NOISES
 from tests.support.audio.speech_bank import Utterance, build_long_file, decode
 from tests.support.engines.parakeet import BATCH_SIZE
 from worker.adapters.parakeet.engine import ParakeetEngine, Patience
+from worker.adapters.parakeet.protocol import EngineOptions
 from worker.core.transcript.gaps import GapRules, Hole, filled, holes, second_window
 from worker.core.transcript.planning import Chunk, ChunkCutter
 from worker.embedded.samples import tiny_model
@@ -135,10 +136,7 @@ def _cells(tally: HoleCounts) -> tuple[str, ...]:
 async def _measured(seeds: Sequence[int], seconds: float) -> tuple[HoleCounts, HoleCounts]:
     clean, mixed = HoleCounts(), HoleCounts()
     async with ParakeetEngine(
-        model_name=str(tiny_model()),
-        device="cpu",
-        batch_size=BATCH_SIZE,
-        memory_limit_gib=4,
+        EngineOptions(model_name=str(tiny_model()), device="cpu", batch_size=BATCH_SIZE, memory_limit_gib=4),
         patience=Patience(silence_seconds=60),  # of a busy machine
     ) as engine:
         for seed in seeds:

@@ -127,7 +127,8 @@ def agreement(setup: Setup) -> Found:
 def profiles(setup: Setup) -> Found:
     """Profile the kernels of a full pass, without graphs."""
     transcriber = opened(setup, setup.precisions[0], graphs=False)
-    return dataclasses.asdict(profile_pass(transcriber, windows_of_speech(transcriber.batch_size), setup.device))
+    windows = windows_of_speech(transcriber.flow.batch_windows)
+    return dataclasses.asdict(profile_pass(transcriber, windows, setup.device))
 
 
 def first_text(model: Path, precision: str) -> Found:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worker.adapters.parakeet.child_process.pipeline import Pipeline, plan_of
+from worker.adapters.parakeet.child_process.pipeline import Pipeline
 from worker.adapters.parakeet.frames import PassPlan
 from worker.adapters.parakeet.loading.shapes import weight_shapes
 from worker.adapters.parakeet.network.config import NetworkConfig
@@ -69,14 +69,14 @@ def batches(windows: Sequence[NDArray[np.int16]], plan: PassPlan) -> Iterator[Ba
 
 def encode_all(transcriber: Transcriber, windows: Sequence[NDArray[np.int16]]) -> None:
     """Spectrogram and encoder of all windows, and nothing else."""
-    for batch in batches(windows, plan_of(transcriber)):
+    for batch in batches(windows, transcriber.flow.plan):
         for _ in transcriber.encode(batch.windows).parts:
             pass
 
 
 def transcribe_all(transcriber: Transcriber, windows: Sequence[NDArray[np.int16]]) -> int:
     """All windows through the loop of the inference process; return the number of words."""
-    planned = batches(windows, plan_of(transcriber))
+    planned = batches(windows, transcriber.flow.plan)
     words = 0
     for answer in Pipeline(transcriber).answers(lambda _: next(planned, None)):
         if answer.words is None:

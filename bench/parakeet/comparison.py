@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.parakeet.device import DeviceRun, Stopwatch, kept_bytes, matmul_ceiling, timed
 from bench.parakeet.nemo import Nemo
 from bench.parakeet.results import Agreement, ComparedWay, Comparison, ComparisonPlan, Material, agreement
-from worker.adapters.parakeet.child_process.pipeline import Pipeline, plan_of
+from worker.adapters.parakeet.child_process.pipeline import Pipeline
 from worker.adapters.parakeet.loading.device import open_device
 from worker.adapters.parakeet.loading.model_files import ModelFiles, open_model_files
 from worker.adapters.parakeet.loading.model_path import model_path
@@ -123,7 +123,7 @@ class Ours:
     @property
     def batch_size(self) -> int:
         """Windows of 30 s in a full batch."""
-        return self._model.batch_size
+        return self._model.flow.batch_windows
 
     def hear(self, windows: Sequence[Pcm]) -> None:
         """Recognise the windows, as the worker does."""
@@ -163,7 +163,7 @@ class Ours:
                 raise torch.OutOfMemoryError("a batch of ours")
 
     def _batches(self, windows: Sequence[Pcm]) -> Iterator[list[int]]:
-        plan, waiting = plan_of(self._model), list(range(len(windows)))
+        plan, waiting = self._model.flow.plan, list(range(len(windows)))
         while waiting:
             places = plan.next_pass([plan.frames_of(len(windows[number])) for number in waiting])
             taken = [waiting[place] for place in places]

@@ -77,7 +77,7 @@ def passes_of_every_size(network: "Transcriber", windows: Sequence[Pcm]) -> list
     """The first window alone, and with as many others as fill each size of pass."""
     hop = 1_280
     sizes = [[windows[0]]]
-    for size in network.pass_frames:
+    for size in network.flow.plan.sizes:
         taken = [windows[0]]
         for window in windows[1:]:
             if sum(len(one) // hop + 6 for one in (*taken, window)) <= size:
@@ -108,7 +108,7 @@ def test_a_windows_frames_are_the_same_in_a_pass_of_every_size_recorded_or_not(
         assert all(map(torch.equal, plain, recorded)), len(windows)
         assert all(map(torch.equal, plain, backwards)), len(windows)
     assert network._recorded is not None
-    assert len(network._recorded.recorded) >= len(network.pass_frames)
+    assert len(network._recorded.recorded) >= len(network.flow.plan.sizes)
 
 
 def test_words_and_confidences_are_the_same_with_graphs_and_without(

@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from tests.support.engines.parakeet import in_noise
 from worker.adapters.parakeet.engine import ParakeetEngine
+from worker.adapters.parakeet.protocol import EngineOptions
 from worker.embedded.samples import tiny_model as tiny_model_file
 from worker.ports import Pcm
 
@@ -25,7 +26,7 @@ pytestmark = [
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine() -> AsyncIterator[ParakeetEngine]:
     async with ParakeetEngine(
-        model_name=str(tiny_model_file()), device="cuda", batch_size=8, memory_limit_gib=MEMORY_LIMIT_GIB
+        EngineOptions(model_name=str(tiny_model_file()), device="cuda", batch_size=8, memory_limit_gib=MEMORY_LIMIT_GIB)
     ) as started:
         yield started
 
@@ -55,7 +56,7 @@ async def test_memory_stays_below_its_limit(engine: ParakeetEngine, speech_windo
 
 async def test_batches_much_too_large_for_the_cap_cost_no_window(speech_windows: tuple[Pcm, ...]) -> None:
     async with ParakeetEngine(
-        model_name=str(tiny_model_file()), device="cuda", batch_size=256, memory_limit_gib=2
+        EngineOptions(model_name=str(tiny_model_file()), device="cuda", batch_size=256, memory_limit_gib=2)
     ) as tight:
         heard = await asyncio.gather(*(tight.recognise(window, "job") for window in speech_windows * 64))
         health = tight.health
@@ -77,11 +78,13 @@ async def test_words_are_the_same_with_graphs_and_without(
     boosted = [(await engine.recognise(window, "job", keyterms=terms)).words for window, terms in asked]
 
     async with ParakeetEngine(
-        model_name=str(tiny_model_file()),
-        device="cuda",
-        batch_size=8,
-        memory_limit_gib=MEMORY_LIMIT_GIB,
-        gpu_graphs=False,
+        EngineOptions(
+            model_name=str(tiny_model_file()),
+            device="cuda",
+            batch_size=8,
+            memory_limit_gib=MEMORY_LIMIT_GIB,
+            gpu_graphs=False,
+        )
     ) as plain:
         assert [(await plain.recognise(window, "job")).words for window in speech_windows] == heard
         together = await asyncio.gather(
@@ -96,7 +99,7 @@ async def test_batches_of_a_real_size_much_too_large_for_the_cap_cost_no_window(
     random_weights: Path, speech_windows: tuple[Pcm, ...]
 ) -> None:
     async with ParakeetEngine(
-        model_name=str(random_weights), device="cuda", batch_size=128, memory_limit_gib=8
+        EngineOptions(model_name=str(random_weights), device="cuda", batch_size=128, memory_limit_gib=8)
     ) as tight:
         heard = await asyncio.gather(*(tight.recognise(window, "job") for window in speech_windows * 32))
         health = tight.health

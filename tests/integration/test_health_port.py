@@ -24,6 +24,7 @@ from tests.support.workers.in_process import watched
 from tests.support.workers.worker_process import START_SECONDS, WorkerProcess
 from worker.adapters.memory.recogniser import null_engine
 from worker.adapters.parakeet.engine import ParakeetEngine
+from worker.adapters.parakeet.protocol import EngineOptions
 from worker.adapters.web.answers import Answer
 from worker.adapters.web.http_server import HealthServer
 from worker.commands.health import fetch, health
@@ -42,7 +43,8 @@ IDLE = {"/health": lambda: Answer(status=200, body=b"{}")}
 def patient_engine() -> ParakeetEngine:
     """A real inference process without a model, supervised with the patience of production."""
     return ParakeetEngine(
-        model_name="mortal", device="cpu", batch_size=4, memory_limit_gib=1, log_format="json", program=main
+        EngineOptions(model_name="mortal", device="cpu", batch_size=4, memory_limit_gib=1, log_format="json"),
+        program=main,
     )
 
 

@@ -10,6 +10,7 @@ from tests.support.engines.safetensors_models import tiny_model_as_v3
 from tests.support.services.deepgram import hear
 from tests.support.workers.cloud import Cloud
 from worker.adapters.parakeet.engine import ParakeetEngine, Patience
+from worker.adapters.parakeet.protocol import EngineOptions
 from worker.app.sample import SPEECH
 from worker.embedded.deepgram import EmbeddedDeepgram
 from worker.embedded.own_thread import in_thread
@@ -38,7 +39,8 @@ async def test_a_german_job_of_a_v3_shaped_model_is_not_sent_to_deepgram(
     paid = {"DEEPGRAM_API_KEY": deepgram.api_key, "DEEPGRAM_BASE_URL": deepgram.url}
     async with (
         ParakeetEngine(
-            model_name=str(v3), device="cpu", batch_size=4, memory_limit_gib=4, patience=Patience(silence_seconds=60)
+            EngineOptions(model_name=str(v3), device="cpu", batch_size=4, memory_limit_gib=4),
+            patience=Patience(silence_seconds=60),
         ) as engine,
         cloud.working(engine, **paid) as pipeline,
     ):

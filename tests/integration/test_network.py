@@ -110,7 +110,7 @@ def test_threads_do_not_change_words(network: Transcriber, windows: tuple[Pcm, .
 def test_more_windows_than_the_decoder_takes_at_once_are_decoded_in_groups(
     network: Transcriber, speech_windows: tuple[Pcm, ...]
 ) -> None:
-    count = network.decoded_windows + 3
+    count = network.flow.decoded_windows + 3
     short = [window[: 16_000 * 2] for window in speech_windows]
 
     words = network([short[number % len(short)] for number in range(count)])
@@ -140,7 +140,7 @@ class Handover:
 def as_on_a_gpu(dtype: "torch.dtype") -> tuple[Transcriber, Handover]:
     network, handover = tiny_transcriber(), Handover()
     network._on_gpu, network._side = True, cast("SideStream", handover)
-    network._parts = replace(network._parts, dtype=dtype)
+    network.parts = replace(network.parts, dtype=dtype)
     return network, handover
 
 

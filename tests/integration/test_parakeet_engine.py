@@ -24,7 +24,7 @@ from worker.ports import Pcm
 torch = pytest.importorskip("torch")
 
 from worker.adapters.parakeet.child_process.model import open_engine  # noqa: E402  needs torch
-from worker.adapters.parakeet.child_process.pipeline import Pipeline, plan_of  # noqa: E402
+from worker.adapters.parakeet.child_process.pipeline import Pipeline  # noqa: E402
 from worker.adapters.parakeet.loading.calibration_file import calibration_path  # noqa: E402
 from worker.adapters.parakeet.loading.device import open_device  # noqa: E402
 from worker.adapters.parakeet.loading.model_path import model_path  # noqa: E402
@@ -110,7 +110,7 @@ def test_the_plain_loop_gives_the_words_of_the_overlapped_one(
 
 
 def test_on_a_cpu_a_pass_has_the_frames_of_its_windows(transcriber: Transcriber) -> None:
-    plan = plan_of(transcriber)
+    plan = transcriber.flow.plan
 
     assert plan.sizes == ()
     assert plan.most_windows == BATCH_SIZE

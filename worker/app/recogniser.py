@@ -10,6 +10,7 @@ from worker.adapters.machine.process import processors
 from worker.adapters.memory.recogniser import null_engine, null_speed
 from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.adapters.parakeet.loading.model_path import demand_model
+from worker.adapters.parakeet.protocol import EngineOptions
 from worker.errors import GpuNotAvailable, ModelLoadingError
 from worker.ports import EngineFacts, Pcm, Recognition, WindowRecogniser
 from worker.settings import CloudSettings, EngineSettings, ParakeetDevice
@@ -65,19 +66,21 @@ def make_engine(
             raise
         return nullcontext(without_gpu(exc.reason))
     return ParakeetEngine(
-        model_name=settings.parakeet_model_name,
-        languages=settings.parakeet_languages,
-        engine=settings.parakeet_engine,
-        device=settings.parakeet_device.value,
-        batch_size=settings.gpu_batch_size,
-        memory_limit_gib=settings.gpu_memory_limit_gb,
-        gpu_precision=settings.gpu_precision,
-        gpu_graphs=settings.gpu_graphs,
-        overlap=settings.parakeet_overlap,
-        log_format=log_format,
-        log_level=log_level,
-        keyterm_weight=settings.keyterm_weight,
-        cpu_threads=max(1, processors(settings.instance_vcpus) - 1),  # one is the event loop's
+        EngineOptions(
+            model_name=settings.parakeet_model_name,
+            languages=settings.parakeet_languages,
+            engine=settings.parakeet_engine,
+            device=settings.parakeet_device.value,
+            batch_size=settings.gpu_batch_size,
+            memory_limit_gib=settings.gpu_memory_limit_gb,
+            gpu_precision=settings.gpu_precision,
+            gpu_graphs=settings.gpu_graphs,
+            overlap=settings.parakeet_overlap,
+            log_format=log_format,
+            log_level=log_level,
+            keyterm_weight=settings.keyterm_weight,
+            cpu_threads=max(1, processors(settings.instance_vcpus) - 1),  # one is the event loop's
+        )
     )
 
 

@@ -80,11 +80,14 @@ class CappedModel:
 def capped_engine(model_name: str, *, batch_size: int, cap_gib: float) -> ParakeetEngine:
     """To be entered."""
     return ParakeetEngine(
-        model_name=model_name,
-        device="cpu",
-        batch_size=batch_size,
-        memory_limit_gib=cap_gib,
-        log_format="json",
+        EngineOptions(
+            model_name=model_name,
+            heartbeat_seconds=0.05,
+            device="cpu",
+            batch_size=batch_size,
+            memory_limit_gib=cap_gib,
+            log_format="json",
+        ),
         patience=PATIENT,
         program=main,
     )

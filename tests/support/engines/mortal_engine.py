@@ -34,11 +34,14 @@ def make_deadly(samples: Pcm, *seconds: float) -> Pcm:
 def mortal_engine() -> ParakeetEngine:
     """To be entered."""
     return ParakeetEngine(
-        model_name="mortal",
-        device="cpu",
-        batch_size=4,
-        memory_limit_gib=1,
-        log_format="json",
+        EngineOptions(
+            model_name="mortal",
+            heartbeat_seconds=0.05,
+            device="cpu",
+            batch_size=4,
+            memory_limit_gib=1,
+            log_format="json",
+        ),
         patience=PATIENT,
         program=main,
     )

@@ -50,7 +50,7 @@ def tiny_transcriber(*, batch_windows: int = 8, threads: int = 1, keyterm_weight
 
 
 def parts_of(transcriber: "Transcriber") -> "Parts":
-    return transcriber._parts
+    return transcriber.parts
 
 
 def frames_of(encoded: "Sequence[EncodedWindows]") -> "list[Tensor]":

@@ -19,16 +19,7 @@ BATCH_SIZE = 4
 PAUSE = np.zeros(SAMPLE_RATE_HZ // 3, dtype=np.int16)
 
 TINY_OPTIONS = EngineOptions(
-    model_name=str(tiny_model_file()),
-    device="cpu",
-    batch_size=BATCH_SIZE,
-    gpu_precision="bfloat16",
-    gpu_graphs=True,
-    memory_limit_gib=4,
-    cpu_threads=1,
-    overlap=True,
-    heartbeat_seconds=0.5,
-    log_format="json",
+    model_name=str(tiny_model_file()), device="cpu", batch_size=BATCH_SIZE, memory_limit_gib=4, log_format="json"
 )
 
 
@@ -44,10 +35,7 @@ def quiet() -> Iterator[None]:
 async def parakeet() -> AsyncIterator[ParakeetEngine]:
     """The engine, shared by the whole session: it loads for 10 s. Tests of it run on the session's loop."""
     async with ParakeetEngine(
-        model_name=str(tiny_model_file()),
-        device="cpu",
-        batch_size=BATCH_SIZE,
-        memory_limit_gib=4,
+        EngineOptions(model_name=str(tiny_model_file()), device="cpu", batch_size=BATCH_SIZE, memory_limit_gib=4),
         patience=Patience(silence_seconds=60),  # of a busy machine
     ) as engine:
         yield engine

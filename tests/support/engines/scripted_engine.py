@@ -20,7 +20,7 @@ from worker.errors import GpuNotAvailable, ModelLoadingError
 from worker.ports import EngineFacts, Pcm
 
 # Starting a Python process on a busy machine may take seconds; whatever is not under test must not run out.
-PATIENT = Patience(start_seconds=60, heartbeat_seconds=0.05, silence_seconds=20, first_backoff_seconds=0.01)
+PATIENT = Patience(start_seconds=60, silence_seconds=20, first_backoff_seconds=0.01)
 
 
 Refusal: TypeAlias = Literal["model", "gpu", "library"]
@@ -58,11 +58,14 @@ class Stage:
     def engine(self, *, patience: Patience = PATIENT, batch_size: int = 4) -> ParakeetEngine:
         """An engine whose processes run the scripted program."""
         return ParakeetEngine(
-            model_name=str(self.folder),
-            device="cpu",
-            batch_size=batch_size,
-            memory_limit_gib=1,
-            log_format="json",
+            EngineOptions(
+                model_name=str(self.folder),
+                heartbeat_seconds=0.05,
+                device="cpu",
+                batch_size=batch_size,
+                memory_limit_gib=1,
+                log_format="json",
+            ),
             patience=patience,
             program=main,
         )

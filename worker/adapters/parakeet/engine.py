@@ -13,20 +13,12 @@ import structlog
 
 from worker.adapters.parakeet.child import InferenceProcess, Program, StartedProcess, start_process
 from worker.adapters.parakeet.child_process import serve
-from worker.adapters.parakeet.protocol import (
-    DEFAULT_KEYTERM_WEIGHT,
-    Done,
-    EngineKind,
-    EngineOptions,
-    Precision,
-    Ready,
-)
+from worker.adapters.parakeet.protocol import Done, EngineOptions, Ready
 from worker.adapters.parakeet.queue import Window
 from worker.adapters.parakeet.scheduler import Scheduler
 from worker.adapters.parakeet.spelling import Speller
 from worker.errors import EngineFailure, GpuNotAvailable, ModelLoadingError, TranscriptionTimeout, WorkerError
 from worker.ports import EngineFacts, Pcm, Recognition
-from worker.telemetry import LogFormat, LogLevel
 
 log = structlog.get_logger()
 
@@ -66,7 +58,6 @@ class Patience:
     """The timeouts after which the engine replaces its process, and the backoff between restarts."""
 
     start_seconds: float = 230  # less than Cloud Run's longest start-up probe, 240 s: then the reason is still logged
-    heartbeat_seconds: float = 0.5
     silence_seconds: float = 5  # a process that computes keeps beating: that is a thread of its own
     batch_seconds: float = 30
     """For an answer, plus the length of all running audio on a CPU, or a fortieth of that on a GPU."""
@@ -77,49 +68,17 @@ class Patience:
 
 
 class ParakeetEngine:
-    """A Parakeet TDT model, from a hub name or a file, that transcribes windows of all jobs in shared batches.
+    """A Parakeet TDT model in a process of its own that transcribes windows of all jobs in shared batches.
 
     Entering waits for the model and raises `ModelLoadingError` or `GpuNotAvailable`; leaving kills the process and
     refuses what still waits. In between a process that dies, hangs or falls silent is replaced and its batches are
-    tried again. `device` is cuda, cpu or auto; `cuda` without a GPU never falls back to the CPU.
+    tried again.
     """
 
     def __init__(
-        self,
-        *,
-        model_name: str,
-        device: str,
-        batch_size: int | None,
-        memory_limit_gib: float,
-        engine: EngineKind = "auto",
-        gpu_precision: Precision = "bfloat16",
-        gpu_graphs: bool = True,
-        cpu_threads: int = 1,
-        overlap: bool = True,
-        keyterm_weight: float = DEFAULT_KEYTERM_WEIGHT,
-        log_format: LogFormat = "auto",
-        log_level: LogLevel = "info",
-        languages: frozenset[str] = frozenset(),
-        patience: Patience | None = None,
-        program: Program = serve.main,
+        self, options: EngineOptions, *, patience: Patience | None = None, program: Program = serve.main
     ) -> None:
-        self._patience, self._program = patience or Patience(), program
-        self._options = EngineOptions(
-            model_name=model_name,
-            languages=languages,
-            engine=engine,
-            device=device,
-            batch_size=batch_size,
-            memory_limit_gib=memory_limit_gib,
-            gpu_precision=gpu_precision,
-            gpu_graphs=gpu_graphs,
-            cpu_threads=cpu_threads,
-            overlap=overlap,
-            keyterm_weight=keyterm_weight,
-            heartbeat_seconds=self._patience.heartbeat_seconds,
-            log_format=log_format,
-            log_level=log_level,
-        )
+        self._options, self._patience, self._program = options, patience or Patience(), program
         self._facts: EngineFacts | None = None
         self._speller: Speller | None = None
         self._scheduler = Scheduler(time.monotonic)
@@ -221,9 +180,9 @@ class ParakeetEngine:
         time to beat again.
         """
         silent_rounds, beats = 0, child.beats
-        while silent_rounds * self._patience.heartbeat_seconds < self._patience.silence_seconds:
+        while silent_rounds * self._options.heartbeat_seconds < self._patience.silence_seconds:
             try:
-                async with asyncio.timeout(self._patience.heartbeat_seconds):
+                async with asyncio.timeout(self._options.heartbeat_seconds):
                     await child.ended.wait()
                 return EngineFailure("parakeet", f"its process ended: {child.failure}")
             except TimeoutError:

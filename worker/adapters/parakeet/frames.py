@@ -1,4 +1,4 @@
-"""Encoder frames of a window, and the plan of a pass: which windows share it and how many frames it has.
+"""Encoder frames of a window, the plan of a pass, and how many windows a model takes at each of its steps.
 
 On a GPU the encoder takes passes of a few fixed sizes, so that few shapes reach the device and each can be recorded as
 a CUDA graph. Windows of any length lie end to end in a pass; what no window fills is computed for nothing. On a CPU a
@@ -19,7 +19,17 @@ HOP_SAMPLES, SUBSAMPLING_FACTOR = 160, 8
 WINDOW_FRAMES = 384
 """Frames of a window of 30 s, which has 375, rounded up to a multiple of 128."""
 
-_LONGEST_WINDOW_FRAMES = 512
+LONGEST_WINDOW_FRAMES = 512
+"""40.96 s at 80 ms a frame."""
+
+WINDOWS_OF_A_BATCH = 8
+"""Windows of 30 s in a batch where the device does not say."""
+
+_DECODED_WINDOWS = 32
+"""Windows that are decoded at once. On a CPU a window of the tiny model takes 9.6 ms by 16, 6.7 by 24, 5.5 by 32."""
+
+_CHUNK_WINDOWS = 12
+"""On a CPU the decoder's rows that stay empty at the end of a chunk cost as much as two windows of the encoder."""
 
 _PASS_COST_FRAMES = 128
 """Fixed cost of a pass, in frames: on an L4 reading the weights takes as long as computing about 128 frames."""
@@ -36,7 +46,7 @@ def encoder_frames(samples: int) -> int:
 
 def pass_capacity(windows: int) -> int:
     """Return the frames of a pass for the given number of windows of 30 s, at least those of the longest window."""
-    return max(_LONGEST_WINDOW_FRAMES, windows * WINDOW_FRAMES)
+    return max(LONGEST_WINDOW_FRAMES, windows * WINDOW_FRAMES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +110,47 @@ class PassPlan:
             rest, _ = self._cheapest(_without(frames, taken), size)
             ways.append((size + _PASS_COST_FRAMES + rest, taken))
         return min(ways, key=lambda way: way[0])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flow:
+    """How many windows a model takes at each of its two steps."""
+
+    plan: PassPlan
+    """By which the worker packs windows into batches."""
+    batch_windows: int
+    """Windows of 30 s in a full batch."""
+    decoded_windows: int
+    """Most windows that are decoded at once."""
+    windows_ahead: int
+    """Windows that should be encoded, or on their way through the encoder, before the first of them are decoded."""
+    windows_of_a_chunk: int
+    """The same where no window waits behind them."""
+    batches_in_flight: int
+    """Batches that keep the model busy: some that are not answered yet, and some to begin meanwhile."""
+
+
+def flow_of(batch_windows: int, *, aside: bool, sizes: tuple[int, ...] = (), gap_frames: int = 0) -> Flow:
+    """Return the flow of a model with so many windows of 30 s in a full batch, and passes as in `PassPlan`.
+
+    An encoder that runs aside has work while windows are decoded. Before one that does not, as many windows are decoded
+    as another full batch might not fit in with.
+    """
+    decoded = batch_windows * max(1, _DECODED_WINDOWS // batch_windows)
+    ahead = 2 * decoded if aside else max(decoded // 2, decoded - batch_windows) + 1
+    return Flow(
+        plan=PassPlan(
+            capacity=sizes[-1] if sizes else pass_capacity(batch_windows),
+            most_windows=decoded if sizes else batch_windows,
+            sizes=sizes,
+            gap_frames=gap_frames,
+        ),
+        batch_windows=batch_windows,
+        decoded_windows=decoded,
+        windows_ahead=ahead,
+        windows_of_a_chunk=ahead if aside else min(ahead, _CHUNK_WINDOWS),
+        batches_in_flight=(decoded + (ahead if aside else batch_windows)) // batch_windows,
+    )
 
 
 def _without(frames: Sequence[int], positions: Collection[int]) -> list[int]:

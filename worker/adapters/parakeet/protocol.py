@@ -19,7 +19,7 @@ EngineKind: TypeAlias = Literal["auto", "native", "nemo"]
 """The worker's own network, NeMo, or with auto the network where it knows the model and NeMo otherwise."""
 
 DEFAULT_KEYTERM_WEIGHT = 3.5
-"""The default of KEYTERM_WEIGHT, for engines made without the settings."""
+"""The default of KEYTERM_WEIGHT."""
 
 PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """A terminal and a platform send these to the whole process group; only the worker acts on them."""
@@ -30,18 +30,20 @@ class EngineOptions:
     """Options of an inference process."""
 
     model_name: str
+    """A hub name, or a file or folder."""
     device: str
+    """cuda, cpu or auto; `cuda` without a GPU never falls back to the CPU."""
     batch_size: int | None
     """Most windows of 30 s in a pass of the encoder; None: as suits the device."""
     memory_limit_gib: float
-    gpu_precision: Precision
-    gpu_graphs: bool
-    cpu_threads: int
+    gpu_precision: Precision = "bfloat16"
+    gpu_graphs: bool = True
+    cpu_threads: int = 1
     """Number of windows encoded concurrently on a CPU."""
-    overlap: bool
+    overlap: bool = True
     """Encode the next batches before the decoder has finished the last; False: one batch after the other."""
-    heartbeat_seconds: float
-    log_format: "LogFormat"
+    heartbeat_seconds: float = 0.5
+    log_format: "LogFormat" = "auto"
     log_level: "LogLevel" = "info"
     keyterm_weight: float = DEFAULT_KEYTERM_WEIGHT
     """Boost of a whole keyterm in log-probability; 0: keyterms change nothing."""

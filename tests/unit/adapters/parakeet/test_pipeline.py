@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from schemas.speech import Word  # noqa: E402  needs torch
 from worker.adapters.parakeet.child_process.pipeline import Pipeline, Recognised  # noqa: E402
+from worker.adapters.parakeet.frames import Flow, flow_of  # noqa: E402
 from worker.adapters.parakeet.protocol import Batch  # noqa: E402
 
 BATCH_SIZE = 4
@@ -30,6 +31,15 @@ class Model:
     decoder_is_full: bool = False
     pending: int = 0
     keyterms: list[tuple[str, ...]] = field(default_factory=list)
+
+    @property
+    def flow(self) -> Flow:
+        return replace(
+            flow_of(BATCH_SIZE, aside=True),
+            decoded_windows=self.decoded_windows,
+            windows_ahead=self.windows_ahead,
+            windows_of_a_chunk=self.windows_of_a_chunk,
+        )
 
     def encode(self, windows: Sequence[Any], keyterms: Sequence[tuple[str, ...]] = ()) -> list[int]:
         if self.encoder_is_full:

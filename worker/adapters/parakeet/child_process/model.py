@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import structlog
 import torch
 
 from worker.adapters.machine.process import return_what_is_free
-from worker.adapters.parakeet.child_process.pipeline import Pipeline, Take, TwoStepModel, plan_of
+from worker.adapters.parakeet.child_process.pipeline import Pipeline, Take
+from worker.adapters.parakeet.frames import WINDOWS_OF_A_BATCH
 from worker.adapters.parakeet.loading.calibration_file import digest, read_calibration
 from worker.adapters.parakeet.loading.device import open_device
 from worker.adapters.parakeet.loading.fingerprint import model_fingerprint, weights_sum
@@ -20,9 +21,8 @@ from worker.adapters.parakeet.loading.model_files import open_model_files
 from worker.adapters.parakeet.loading.model_path import model_path
 from worker.adapters.parakeet.loading.stored_precision import stored_precision
 from worker.adapters.parakeet.network.boosting import BOOSTING_VERSION
-from worker.adapters.parakeet.network.calibration import Calibration
 from worker.adapters.parakeet.network.config import UnsupportedModel
-from worker.adapters.parakeet.network.transcriber import WINDOWS_OF_A_BATCH, Transcriber
+from worker.adapters.parakeet.network.transcriber import Transcriber
 from worker.adapters.parakeet.protocol import Done, EngineOptions, Ready
 from worker.errors import ModelLoadingError
 from worker.ports import EngineFacts
@@ -36,29 +36,7 @@ BATCHES_TO_TRIM = 4
 """On a CPU. It takes less of the tiny model's time than runs differ by; after every eighth the heap grew by 30 MiB."""
 
 
-class _Model(TwoStepModel[Any], Protocol):
-    @property
-    def windows_under_way(self) -> int:
-        """Windows that keep the model busy: some that are not answered yet, and some to begin meanwhile."""
-        ...
-
-    @property
-    def pieces(self) -> tuple[str, ...]:
-        """SentencePiece pieces by label."""
-        ...
-
-    @property
-    def block_frames(self) -> int | None:
-        """Frames that products take at once; None: those of a window."""
-        ...
-
-    def warm_up(self) -> None:
-        """Run what the first window would otherwise wait for."""
-        ...
-
-    def calibrate(self, calibration: Calibration | None) -> None:
-        """Give words calibrated confidences from now on."""
-        ...
+_Model: TypeAlias = "Transcriber | NemoTranscriber"
 
 
 class ServedModel:
@@ -66,12 +44,12 @@ class ServedModel:
 
     def __init__(self, model: _Model, facts: EngineFacts, *, overlap: bool) -> None:
         self._facts = facts
-        self._pipeline = Pipeline(model, overlap=overlap)
+        self._pipeline: Pipeline[Any] = Pipeline(model, overlap=overlap)
         self._ready = Ready(
             facts=facts,
             device_memory_bytes=self._device_memory(),
-            plan=plan_of(model),
-            batches_in_flight=model.windows_under_way // model.batch_size,
+            plan=model.flow.plan,
+            batches_in_flight=model.flow.batches_in_flight,
             pieces=model.pieces,
         )
         self._untrimmed = 0

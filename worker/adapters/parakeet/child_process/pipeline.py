@@ -21,7 +21,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 import torch
 
 from schemas.speech import Word
-from worker.adapters.parakeet.frames import PassPlan, pass_capacity
+from worker.adapters.parakeet.frames import Flow
 from worker.adapters.parakeet.protocol import Batch
 from worker.ports import Pcm
 
@@ -41,33 +41,8 @@ class TwoStepModel(Protocol[_Encoded]):
     """
 
     @property
-    def batch_size(self) -> int:
-        """Windows of 30 s in a full batch."""
-        ...
-
-    @property
-    def pass_frames(self) -> tuple[int, ...]:
-        """The sizes that a pass can have, in encoder frames, ascending; empty: a pass has the frames of its windows."""
-        ...
-
-    @property
-    def gap_frames(self) -> int:
-        """Frames that a window takes in a pass besides its own."""
-        ...
-
-    @property
-    def decoded_windows(self) -> int:
-        """Most windows that are decoded at once."""
-        ...
-
-    @property
-    def windows_ahead(self) -> int:
-        """Windows that should be encoded, or on their way through the encoder, before the first of them are decoded."""
-        ...
-
-    @property
-    def windows_of_a_chunk(self) -> int:
-        """The same where no window waits behind them."""
+    def flow(self) -> Flow:
+        """Windows at each step."""
         ...
 
     def encode(self, windows: Sequence[Pcm], keyterms: Sequence[tuple[str, ...]] = ()) -> _Encoded:
@@ -84,13 +59,6 @@ class TwoStepModel(Protocol[_Encoded]):
     def idle(self) -> bool:
         """Do one piece of work that waits for idle time, such as recording a CUDA graph. False: there is none."""
         ...
-
-
-def plan_of(model: TwoStepModel[_Encoded]) -> PassPlan:
-    """Return the plan by which the worker packs windows into batches for the model."""
-    if not (sizes := model.pass_frames):
-        return PassPlan(capacity=pass_capacity(model.batch_size), most_windows=model.batch_size)
-    return PassPlan(capacity=sizes[-1], most_windows=model.decoded_windows, sizes=sizes, gap_frames=model.gap_frames)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,12 +129,13 @@ class Pipeline(Generic[_Encoded]):
 
         At the end of a chunk that is earlier: the worker then has the next chunk ready before the engine is idle.
         """
-        enough = self._model.windows_of_a_chunk if newest.is_last else self._model.windows_ahead
+        flow = self._model.flow
+        enough = flow.windows_of_a_chunk if newest.is_last else flow.windows_ahead
         return sum(one.windows for one in started) >= enough
 
     def _next_group(self, started: deque[_Started[_Encoded]]) -> list[_Started[_Encoded]]:
         """Remove and return the oldest batches that the decoder takes at once."""
-        group, room = [], self._model.decoded_windows
+        group, room = [], self._model.flow.decoded_windows
         while started and started[0].windows <= room:
             room -= started[0].windows
             group.append(started.popleft())

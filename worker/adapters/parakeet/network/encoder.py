@@ -7,14 +7,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812  torch's own custom
 from torch import Tensor
 
+from worker.adapters.parakeet.frames import LONGEST_WINDOW_FRAMES
 from worker.adapters.parakeet.network.attention import RelativeAttention, relative_positions
 from worker.adapters.parakeet.network.config import NetworkConfig
 from worker.adapters.parakeet.network.layout import PassLayout
 from worker.adapters.parakeet.network.subsampling import Subsampling
 from worker.adapters.parakeet.network.weights import Linear, Weights, linear_of
-
-LONGEST_WINDOW_FRAMES = 512
-"""40.96 s at 80 ms a frame."""
 
 _BATCH_NORM_EPSILON = 1e-5
 

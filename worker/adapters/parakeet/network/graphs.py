@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,16 +13,11 @@ from worker.adapters.parakeet.network.layout import PassShape
 RunPass: TypeAlias = Callable[[PassShape, Tensor, Tensor], Tensor]
 """Features, (spectrogram rows, bands), and a plan, for passes of the shape, to projected frames, (frames, joint)."""
 
+Report: TypeAlias = Callable[..., object]
+"""Receives an event with its fields, as structlog's loggers do."""
+
 BUSY_PASSES = 32
 """Passes of a shape after which its recording is made although windows are waiting."""
-
-
-class Report(Protocol):
-    """Receives an event with its fields, as structlog's loggers do."""
-
-    def __call__(self, event: str, /, **fields: object) -> object:
-        """Note the event."""
-        ...
 
 
 def ignore(event: str, /, **fields: object) -> None:

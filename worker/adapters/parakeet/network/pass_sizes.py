@@ -2,11 +2,9 @@
 
 import torch
 
+from worker.adapters.parakeet.frames import WINDOW_FRAMES
 from worker.adapters.parakeet.network.config import NetworkConfig
 from worker.adapters.parakeet.network.layout import PassSizes
-
-PASS_WINDOW_FRAMES = 384
-"""A window of 30 s with its gap, as a multiple of 128."""
 
 _TILE = 128
 """Rows and columns of a product that one of the GPU's processors computes at once."""
@@ -32,7 +30,7 @@ def pass_sizes(config: NetworkConfig, processors: int, most_windows: int | None)
     block = min(max(block, _LEAST_BLOCK), _LARGEST_BLOCK)
     blocks = _MOST_BLOCKS
     if most_windows is not None:
-        most_frames = max(most_windows * PASS_WINDOW_FRAMES, _LEAST_BLOCK)
+        most_frames = max(most_windows * WINDOW_FRAMES, _LEAST_BLOCK)
         block = min(block, most_frames // _TILE * _TILE)
         blocks = min(blocks, most_frames // block)
     return PassSizes(

@@ -4,25 +4,25 @@ In two steps, since each has a size of its own: passes of the encoder are as lar
 bound by its number of steps, takes the windows of several passes at once, beside the passes that follow.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from schemas.speech import Word
+from worker.adapters.parakeet.frames import LONGEST_WINDOW_FRAMES, WINDOW_FRAMES, WINDOWS_OF_A_BATCH, flow_of
 from worker.adapters.parakeet.network.boosting import Keyterms, WindowTerms, window_terms
 from worker.adapters.parakeet.network.calibration import Calibration
-from worker.adapters.parakeet.network.config import SAMPLE_RATE_HZ, NetworkConfig
+from worker.adapters.parakeet.network.config import SAMPLE_RATE_HZ
 from worker.adapters.parakeet.network.cuda import HIGH_PRIORITY, CudaCapture, SideStream
-from worker.adapters.parakeet.network.encoder import LONGEST_WINDOW_FRAMES, Encoder
+from worker.adapters.parakeet.network.encoder import Encoder
 from worker.adapters.parakeet.network.graphs import RecordedPasses, Report, ignore
-from worker.adapters.parakeet.network.layout import PassShape, PassSizes
+from worker.adapters.parakeet.network.layout import PassShape
 from worker.adapters.parakeet.network.pass_sizes import (
-    PASS_WINDOW_FRAMES,
     PassLimit,
     blocks_within,
     free_bytes,
@@ -44,36 +44,11 @@ from worker.adapters.parakeet.network.weights import Weights
 from worker.adapters.parakeet.network.window_decoder import EncodedWindows, WindowDecoder
 from worker.adapters.parakeet.network.words import Token
 
-DECODED_WINDOWS = 32
-"""Windows that are decoded at once. On a CPU a window of the tiny model takes 9.6 ms by 16, 6.7 by 24, 5.5 by 32."""
+if TYPE_CHECKING:
+    from worker.adapters.parakeet.loading.model_files import ModelFiles
 
 BLOCK_STEPS = 8
 """Decoding steps between two checks. A window of 30 s takes some 130: half a block is wasted on average."""
-
-_CHUNK_WINDOWS = 12
-"""On a CPU the decoder's rows that stay empty at the end of a chunk cost as much as two windows of the encoder."""
-
-WINDOWS_OF_A_BATCH = 8
-"""Windows of 30 s in a batch where the device does not say."""
-
-
-class ModelParts(Protocol):
-    """A model to build the network from."""
-
-    @property
-    def config(self) -> NetworkConfig:
-        """The network's sizes."""
-        ...
-
-    @property
-    def weights(self) -> Mapping[str, Tensor]:
-        """Parameters by NeMo's names, on the CPU."""
-        ...
-
-    @property
-    def pieces(self) -> Sequence[str]:
-        """SentencePiece pieces by label."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +82,7 @@ class Transcriber:
 
     def __init__(
         self,
-        files: ModelParts,
+        files: "ModelFiles",
         device: torch.device,
         dtype: torch.dtype,
         *,
@@ -119,8 +94,8 @@ class Transcriber:
         lap: Lap = no_lap,
     ) -> None:
         weights = Weights(files.weights, device, dtype)
-        self._config, self.pieces = files.config, tuple(files.pieces)
-        self._parts = Parts(
+        self.pieces = tuple(files.pieces)
+        self.parts = Parts(
             config=files.config,
             log_mel=LogMel(weights, files.config),
             encoder=Encoder(weights, files.config),
@@ -129,82 +104,35 @@ class Transcriber:
             dtype=dtype,
         )
         self._on_gpu, self._graphs, self._report, self._lap = device.type == "cuda", graphs, report, lap
-        self._encodes_aside = self._on_gpu or threads > 1
         self._side = SideStream(device)
         self._pass_bytes = 0
-        self._sizes: PassSizes | None = None
         self._recorded: RecordedPasses | None = None
+        self._passes: LonePasses | PackedPasses
+        self.block_frames: int | None = None
+        """Frames that products take at once, on which last bits depend; None: those of the window."""
+        longest_pass = 0
         if self._on_gpu:
             processors = torch.cuda.get_device_properties(device).multi_processor_count
-            self._sizes = pass_sizes(files.config, processors, batch_windows)
-            self._limit = PassLimit(self._sizes.blocks[-1])
+            sizes = pass_sizes(files.config, processors, batch_windows)
+            self.block_frames, longest_pass = sizes.block, sizes.frames[-1]
+            self.flow = flow_of(
+                max(1, longest_pass // WINDOW_FRAMES), aside=True, sizes=sizes.frames, gap_frames=sizes.gap
+            )
+            self._limit = PassLimit(sizes.blocks[-1])
             if graphs:
                 self._recorded = self._recorded_passes()
-            self._passes: LonePasses | PackedPasses = PackedPasses(
-                self._parts, self._sizes, self._limit, self._recorded, report=report, lap=lap
-            )
+            self._passes = PackedPasses(self.parts, sizes, self._limit, self._recorded, report=report, lap=lap)
         else:
-            self._passes = LonePasses(self._parts, threads=threads, lap=lap)
-        self._batch_windows = batch_windows or WINDOWS_OF_A_BATCH
+            self.flow = flow_of(batch_windows or WINDOWS_OF_A_BATCH, aside=threads > 1)
+            self._passes = LonePasses(self.parts, threads=threads, lap=lap)
         self._decoder = WindowDecoder(
-            self._parts.decoder,
+            self.parts.decoder,
             self.pieces,
             Keyterms(self.pieces, keyterm_weight, device),
             frame_seconds=files.config.frame_seconds,
-            most_windows=self.decoded_windows,
-            most_frames=self.decoded_windows * PASS_WINDOW_FRAMES + (self._sizes.frames[-1] if self._sizes else 0),
+            most_windows=self.flow.decoded_windows,
+            most_frames=self.flow.decoded_windows * WINDOW_FRAMES + longest_pass,
         )
-
-    @property
-    def parts(self) -> Parts:
-        """The network's parts up to the decoder."""
-        return self._parts
-
-    @property
-    def pass_frames(self) -> tuple[int, ...]:
-        """The sizes in frames that a pass can have, ascending; empty where a pass has the frames of its window."""
-        return self._sizes.frames if self._sizes else ()
-
-    @property
-    def gap_frames(self) -> int:
-        """Frames that a window takes in a pass besides its own."""
-        return self._sizes.gap if self._sizes else 0
-
-    @property
-    def block_frames(self) -> int | None:
-        """Frames that products and convolutions take at once, on which last bits depend; None: those of the window."""
-        return self._sizes.block if self._sizes else None
-
-    @property
-    def batch_size(self) -> int:
-        """Windows of 30 s in a full batch."""
-        return max(1, self._sizes.frames[-1] // PASS_WINDOW_FRAMES) if self._sizes else self._batch_windows
-
-    @property
-    def decoded_windows(self) -> int:
-        """Most windows that are decoded at once."""
-        return self.batch_size * max(1, DECODED_WINDOWS // self.batch_size)
-
-    @property
-    def windows_ahead(self) -> int:
-        """Windows that should be encoded, or on their way, before the first of them are decoded.
-
-        Where the encoder runs aside it then has work meanwhile. Where it does not they are as many as another full
-        batch might not fit in with.
-        """
-        if self._encodes_aside:
-            return 2 * self.decoded_windows
-        return max(self.decoded_windows // 2, self.decoded_windows - self.batch_size) + 1
-
-    @property
-    def windows_of_a_chunk(self) -> int:
-        """The same where no window waits behind them."""
-        return self.windows_ahead if self._encodes_aside else min(self.windows_ahead, _CHUNK_WINDOWS)
-
-    @property
-    def windows_under_way(self) -> int:
-        """Windows that keep the transcriber busy: some that are not answered yet, and some to begin meanwhile."""
-        return self.decoded_windows + (self.windows_ahead if self._encodes_aside else self.batch_size)
 
     def calibrate(self, calibration: Calibration | None) -> None:
         """From now on give words calibrated confidences; None: those of their weakest pieces."""
@@ -222,12 +150,12 @@ class Transcriber:
         if self._graphs:
             with self._side.working():
                 capture = CudaCapture(priority=HIGH_PRIORITY)
-                self._decoder.record(capture, self._parts.device, self._parts.dtype, self._report)
-        before = torch.cuda.memory_allocated(self._parts.device)
-        torch.cuda.reset_peak_memory_stats(self._parts.device)
+                self._decoder.record(capture, self.parts.device, self.parts.dtype, self._report)
+        before = torch.cuda.memory_allocated(self.parts.device)
+        torch.cuda.reset_peak_memory_stats(self.parts.device)
         self([silence])
-        block_bytes = torch.cuda.max_memory_allocated(self._parts.device) - before
-        free = free_bytes(self._parts.device) - self._encoded_bytes()
+        block_bytes = torch.cuda.max_memory_allocated(self.parts.device) - before
+        free = free_bytes(self.parts.device) - self._encoded_bytes()
         most = self._limit.blocks
         self._limit.set_most(blocks_within(free, block_bytes, most))
         self._pass_bytes = self._limit.blocks * block_bytes
@@ -251,15 +179,15 @@ class Transcriber:
         window; none: no window has any.
         """
         most = LONGEST_WINDOW_FRAMES
-        if windows and (longest := max(map(len, windows))) > 0 and self._config.encoder_frames(longest) > most:
-            raise ValueError(f"a window of {longest} samples is longer than {most * self._config.frame_seconds} s")
+        if windows and (longest := max(map(len, windows))) > 0 and self.parts.config.encoder_frames(longest) > most:
+            raise ValueError(f"a window of {longest} samples is longer than {most * self.parts.config.frame_seconds} s")
         parts: Iterable[EncodedWindows] = self._passes(windows)
         if self._on_gpu:
             parts = self._handed_over(tuple(parts))
         return Encoded(
             seconds=tuple(len(window) / SAMPLE_RATE_HZ for window in windows),
             parts=parts,
-            terms=window_terms(windows, keyterms, self._config.hop_samples * self._config.subsampling_factor),
+            terms=window_terms(windows, keyterms, self.parts.config.hop_samples * self.parts.config.subsampling_factor),
         )
 
     def decode(self, batches: Sequence[Encoded]) -> list[tuple[tuple[Word, ...], ...]]:
@@ -282,17 +210,17 @@ class Transcriber:
 
     def _handed_over(self, parts: Sequence[EncodedWindows]) -> Iterator[EncodedWindows]:
         """Hand over to the decoder's stream what this stream computes now, to be taken later."""
-        finite = [torch.isfinite(one.frames).all() for one in parts] if self._parts.dtype == torch.float16 else []
+        finite = [torch.isfinite(one.frames).all() for one in parts] if self.parts.dtype == torch.float16 else []
         handed_over = self._side.handed_over((*(one.frames for one in parts), *finite))
         return _finite(parts, handed_over)
 
     def _encoded_bytes(self) -> int:
         """Return the memory between the steps: what is encoded ahead, and what is decoded."""
-        windows = self.windows_ahead + 2 * self.decoded_windows
-        return windows * LONGEST_WINDOW_FRAMES * self._config.d_joint * self._parts.dtype.itemsize
+        windows = self.flow.windows_ahead + 2 * self.flow.decoded_windows
+        return windows * LONGEST_WINDOW_FRAMES * self.parts.config.d_joint * self.parts.dtype.itemsize
 
     def _recorded_passes(self) -> RecordedPasses:
-        parts = self._parts
+        parts = self.parts
 
         def blank_inputs(shape: PassShape) -> tuple[Tensor, Tensor]:
             plan = torch.zeros(shape.plan_size, dtype=torch.int64, device=parts.device)

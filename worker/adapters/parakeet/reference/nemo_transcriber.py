@@ -10,19 +10,19 @@ from typing import Any
 import torch
 
 from schemas.speech import Word
+from worker.adapters.parakeet.frames import LONGEST_WINDOW_FRAMES, flow_of
 from worker.adapters.parakeet.network.boosting import Keyterms, WindowTerms, window_terms
 from worker.adapters.parakeet.network.calibration import Calibration
 from worker.adapters.parakeet.network.config import SAMPLE_RATE_HZ
 from worker.adapters.parakeet.network.passes import Samples
 from worker.adapters.parakeet.network.tdt_decoder import TdtDecoder
-from worker.adapters.parakeet.network.transcriber import BLOCK_STEPS, DECODED_WINDOWS
+from worker.adapters.parakeet.network.transcriber import BLOCK_STEPS
 from worker.adapters.parakeet.network.weights import Weights
 from worker.adapters.parakeet.network.window_decoder import EncodedWindows, WindowDecoder
 from worker.adapters.parakeet.network.words import Token
 from worker.adapters.parakeet.reference.nemo_model import pieces_of, transducer_of
 
 _FULL_SCALE = 32_768
-_FRAMES_OF_A_WINDOW = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,8 @@ class NemoTranscriber:
         config = transducer_of(network, name)
         weights = Weights(network.state_dict(), device, dtype)
         self._network, self._device, self._dtype = network, device, dtype
-        self._batch_windows, self.pieces = batch_windows, tuple(pieces_of(network))
+        self.flow, self.pieces = flow_of(batch_windows, aside=False), tuple(pieces_of(network))
+        self.block_frames = None  # products have the size of a window
         self._transducer = TdtDecoder(weights, config, block_steps=BLOCK_STEPS)
         self._frame_samples = network.encoder.subsampling_factor * network.preprocessor.featurizer.hop_length
         self._decoder = WindowDecoder(
@@ -61,49 +62,9 @@ class NemoTranscriber:
             self.pieces,
             Keyterms(self.pieces, keyterm_weight, device),
             frame_seconds=self._frame_samples / SAMPLE_RATE_HZ,
-            most_windows=self.decoded_windows,
-            most_frames=self.decoded_windows * _FRAMES_OF_A_WINDOW,
+            most_windows=self.flow.decoded_windows,
+            most_frames=self.flow.decoded_windows * LONGEST_WINDOW_FRAMES,
         )
-
-    @property
-    def batch_size(self) -> int:
-        """Windows in a full batch."""
-        return self._batch_windows
-
-    @property
-    def decoded_windows(self) -> int:
-        """Most windows that are decoded at once."""
-        return self._batch_windows * max(1, DECODED_WINDOWS // self._batch_windows)
-
-    @property
-    def windows_ahead(self) -> int:
-        """Windows that are encoded before the first of them are decoded."""
-        return max(self.decoded_windows // 2, self.decoded_windows - self._batch_windows) + 1
-
-    @property
-    def windows_of_a_chunk(self) -> int:
-        """The same where no window waits behind them."""
-        return min(self.windows_ahead, self._batch_windows)
-
-    @property
-    def windows_under_way(self) -> int:
-        """Windows that keep the transcriber busy."""
-        return self.decoded_windows + self._batch_windows
-
-    @property
-    def pass_frames(self) -> tuple[int, ...]:
-        """Empty: a pass has the frames of its window."""
-        return ()
-
-    @property
-    def gap_frames(self) -> int:
-        """Windows share no pass."""
-        return 0
-
-    @property
-    def block_frames(self) -> int | None:
-        """None: products have the size of a window."""
-        return None
 
     def calibrate(self, calibration: Calibration | None) -> None:
         """From now on give words calibrated confidences; None: those of their weakest pieces."""

@@ -25,7 +25,7 @@ def test_the_network_is_the_same_to_the_last_bit(
 
     def frames_of(model: Path) -> torch.Tensor:
         transcriber = Transcriber(open_model_files(model), torch.device("cpu"), dtype)
-        (encoded,) = LonePasses(transcriber._parts)(speech_windows[:1])
+        (encoded,) = LonePasses(transcriber.parts)(speech_windows[:1])
         return encoded.frames
 
     assert torch.equal(frames_of(target), frames_of(source))
