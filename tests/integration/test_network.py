@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, cast
 
@@ -139,8 +138,7 @@ class Handover:
 
 def as_on_a_gpu(dtype: "torch.dtype") -> tuple[Transcriber, Handover]:
     network, handover = tiny_transcriber(), Handover()
-    network._on_gpu, network._side = True, cast("SideStream", handover)
-    network.parts = replace(network.parts, dtype=dtype)
+    network._on_gpu, network._dtype, network._side = True, dtype, cast("SideStream", handover)
     return network, handover
 
 

@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pynvml
 import structlog
-
-T = TypeVar("T")
 
 PERCENT = 100
 MILLIWATTS = 1000
@@ -56,59 +54,49 @@ class Gpus:
             return ()
         with contextlib.suppress(self._nvml.NVMLError):
             count = self._nvml.nvmlDeviceGetCount()
-            return tuple(reading for index in range(count) if (reading := self._read(index)))
+            return tuple(reading for index in range(count) if (reading := _read(self._nvml, index)))
         return ()
 
-    def _read(self, index: int) -> GpuReading | None:
-        nvml = self._nvml
-        if nvml is None:
-            return None
-        try:
-            handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-            name = nvml.nvmlDeviceGetName(handle)
-        except nvml.NVMLError as exc:
-            log.warning("gpu.unreadable", gpu=index, reason=str(exc))
-            return None
-        power = self._optional(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
-        return GpuReading(
-            index=index,
-            name=name,
-            memory_used_bytes=memory.used,
-            memory_total_bytes=memory.total,
-            utilisation=self._optional(lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / PERCENT),
-            temperature_celsius=self._optional(
-                lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
-            ),
-            power_watts=None if power is None else power / MILLIWATTS,
-            throttled_by=self._throttling(handle),
-            ecc_errors=self._optional(
-                lambda: nvml.nvmlDeviceGetTotalEccErrors(
-                    handle, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC
-                )
-            ),
-        )
 
-    def _throttling(self, handle: Any) -> frozenset[str]:
-        nvml = self._nvml
-        if (
-            nvml is None
-            or (mask := self._optional(lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))) is None
-        ):
-            return frozenset()
-        reasons = {
-            "thermal": nvml.nvmlClocksThrottleReasonSwThermalSlowdown | nvml.nvmlClocksThrottleReasonHwThermalSlowdown,
-            "power": nvml.nvmlClocksThrottleReasonSwPowerCap | nvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown,
-            "hardware": nvml.nvmlClocksThrottleReasonHwSlowdown,
-        }
-        return frozenset(name for name, bits in reasons.items() if mask & bits)
-
-    def _optional(self, ask: Callable[[], T]) -> T | None:
-        if self._nvml is None:
-            return None
-        with contextlib.suppress(self._nvml.NVMLError):
-            return ask()
+def _read(nvml: Any, index: int) -> GpuReading | None:
+    try:
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        name = nvml.nvmlDeviceGetName(handle)
+    except nvml.NVMLError as exc:
+        log.warning("gpu.unreadable", gpu=index, reason=str(exc))
         return None
+
+    def reported(ask: Callable[..., Any], *what: int) -> Any:
+        """Return what the GPU reports; None where it does not."""
+        with contextlib.suppress(nvml.NVMLError):
+            return ask(handle, *what)
+        return None
+
+    power = reported(nvml.nvmlDeviceGetPowerUsage)
+    rates = reported(nvml.nvmlDeviceGetUtilizationRates)
+    return GpuReading(
+        index=index,
+        name=name,
+        memory_used_bytes=memory.used,
+        memory_total_bytes=memory.total,
+        utilisation=None if rates is None else rates.gpu / PERCENT,
+        temperature_celsius=reported(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
+        power_watts=None if power is None else power / MILLIWATTS,
+        throttled_by=_throttling(nvml, reported(nvml.nvmlDeviceGetCurrentClocksThrottleReasons) or 0),
+        ecc_errors=reported(
+            nvml.nvmlDeviceGetTotalEccErrors, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC
+        ),
+    )
+
+
+def _throttling(nvml: Any, mask: int) -> frozenset[str]:
+    reasons = {
+        "thermal": nvml.nvmlClocksThrottleReasonSwThermalSlowdown | nvml.nvmlClocksThrottleReasonHwThermalSlowdown,
+        "power": nvml.nvmlClocksThrottleReasonSwPowerCap | nvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown,
+        "hardware": nvml.nvmlClocksThrottleReasonHwSlowdown,
+    }
+    return frozenset(name for name, bits in reasons.items() if mask & bits)
 
 
 @contextmanager

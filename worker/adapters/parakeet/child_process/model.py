@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 import structlog
 import torch
@@ -21,14 +20,11 @@ from worker.adapters.parakeet.loading.model_files import open_model_files
 from worker.adapters.parakeet.loading.model_path import model_path
 from worker.adapters.parakeet.loading.stored_precision import stored_precision
 from worker.adapters.parakeet.network.boosting import BOOSTING_VERSION
-from worker.adapters.parakeet.network.config import UnsupportedModel
-from worker.adapters.parakeet.network.transcriber import Transcriber
+from worker.adapters.parakeet.network.options import UnsupportedModel
+from worker.adapters.parakeet.network.transcriber import Transcriber, TwoStepTranscriber
 from worker.adapters.parakeet.protocol import Done, EngineOptions, Ready
 from worker.errors import ModelLoadingError
 from worker.ports import EngineFacts
-
-if TYPE_CHECKING:
-    from worker.adapters.parakeet.reference.nemo_transcriber import NemoTranscriber
 
 log = structlog.get_logger()
 
@@ -36,15 +32,12 @@ BATCHES_TO_TRIM = 4
 """On a CPU. It takes less of the tiny model's time than runs differ by; after every eighth the heap grew by 30 MiB."""
 
 
-_Model: TypeAlias = "Transcriber | NemoTranscriber"
-
-
 class ServedModel:
     """A warm model behind the messages of the pipe."""
 
-    def __init__(self, model: _Model, facts: EngineFacts, *, overlap: bool) -> None:
+    def __init__(self, model: TwoStepTranscriber, facts: EngineFacts, *, overlap: bool) -> None:
         self._facts = facts
-        self._pipeline: Pipeline[Any] = Pipeline(model, overlap=overlap)
+        self._pipeline = Pipeline(model, overlap=overlap)
         self._ready = Ready(
             facts=facts,
             device_memory_bytes=self._device_memory(),
@@ -96,13 +89,12 @@ def open_engine(options: EngineOptions) -> ServedModel:
     return ServedModel(model, facts, overlap=options.overlap)
 
 
-def _open(options: EngineOptions) -> tuple[_Model, EngineFacts]:
+def _open(options: EngineOptions) -> tuple[TwoStepTranscriber, EngineFacts]:
     device = open_device(options.device, options.memory_limit_gib)
     dtype: torch.dtype = getattr(torch, options.gpu_precision) if device.type == "cuda" else torch.float32
     path = model_path(options.model_name)
     with ThreadPoolExecutor(1, "sum") as aside:
         summed = aside.submit(weights_sum, path)
-        model: _Model
         if options.engine == "nemo":
             model, languages = _by_nemo(options, "PARAKEET_ENGINE is nemo", path, device, dtype)
         else:
@@ -131,7 +123,7 @@ def _open(options: EngineOptions) -> tuple[_Model, EngineFacts]:
 
 def _by_network(
     options: EngineOptions, path: Path, device: torch.device, dtype: torch.dtype
-) -> tuple[Transcriber, frozenset[str]]:
+) -> tuple[TwoStepTranscriber, frozenset[str]]:
     """Return the model and its languages. Raises `UnsupportedModel`."""
     files = open_model_files(path)
     stored = stored_precision(files.weights)
@@ -152,7 +144,7 @@ def _by_network(
 
 def _by_nemo(
     options: EngineOptions, why: str, path: Path, device: torch.device, dtype: torch.dtype
-) -> "tuple[NemoTranscriber, frozenset[str]]":
+) -> tuple[TwoStepTranscriber, frozenset[str]]:
     """Return a model that the network does not compute. Raises `ModelLoadingError` where NeMo is not installed."""
     if find_spec("nemo") is None:
         reason = f"{why}. NeMo, which could serve such a model, is not installed"

@@ -71,17 +71,16 @@ def _hub_model(name: str) -> Path:
 
 def _demand_hub(name: str) -> None:
     """Raise `ModelLoadingError` where the model is not in the cache and the hub cannot be reached."""
-    where = os.environ
-    home = where.get("HF_HOME") or f"{where.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-    cache = Path(os.path.expanduser(where.get("HF_HUB_CACHE") or f"{home}/hub"))  # noqa: PTH111  never raises
-    if any(cache.glob(f"models--{name.replace('/', '--')}/snapshots/*")):
+    from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE, HF_HUB_OFFLINE  # noqa: PLC0415  # as above
+
+    if any(Path(HF_HUB_CACHE).glob(f"models--{name.replace('/', '--')}/snapshots/*")):
         return
     advice = "name a .nemo file or a folder by PARAKEET_MODEL_NAME"
-    if where.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
-        raise ModelLoadingError(name, f"it is not in the cache {cache}, and HF_HUB_OFFLINE is set; {advice}")
-    if any(where.get(proxy) for proxy in _PROXIES):
+    if HF_HUB_OFFLINE:
+        raise ModelLoadingError(name, f"it is not in the cache {HF_HUB_CACHE}, and HF_HUB_OFFLINE is set; {advice}")
+    if any(os.environ.get(proxy) for proxy in _PROXIES):
         return
-    hub = urlsplit(where.get("HF_ENDPOINT") or "https://huggingface.co")
+    hub = urlsplit(ENDPOINT)
     port = hub.port or (80 if hub.scheme == "http" else 443)
     if reason := unreachable(hub.hostname or "", port):
         raise ModelLoadingError(name, f"the hub {hub.hostname} cannot be reached ({reason}); {advice}")

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from worker.adapters.parakeet.loading import BadModelFile
-from worker.adapters.parakeet.network.config import NetworkConfig, UnsupportedModel
+from worker.adapters.parakeet.network.config import NetworkConfig
+from worker.adapters.parakeet.network.options import UnsupportedModel
 
 CONFIG = "config.json"
 

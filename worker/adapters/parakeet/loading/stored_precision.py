@@ -10,17 +10,14 @@ import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from worker.adapters.parakeet.loading.checksum_note import WEIGHTS, note_of, prepare
 from worker.adapters.parakeet.loading.model_files import open_model_files
+from worker.adapters.parakeet.protocol import Precision
 from worker.errors import ModelLoadingError
-
-Precision = Literal["bfloat16", "float16", "float32"]
-"""torch's names."""
 
 _ROUNDED = re.compile(
     r"encoder\.layers\.\d+\.(feed_forward[12]\.linear[12]|self_attn\.linear_(q|k|v|out)|conv\.pointwise_conv[12])\.weight"

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from worker.adapters.parakeet.loading import BadModelFile
-from worker.adapters.parakeet.network.config import UnsupportedModel
+from worker.adapters.parakeet.network.options import UnsupportedModel
 
 WEIGHTS = "model_weights.ckpt"
 

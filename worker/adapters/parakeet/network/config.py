@@ -15,7 +15,6 @@ from worker.adapters.parakeet.network.options import (
     JOINT_OPTIONS,
     PREPROCESSOR_OPTIONS,
     Section,
-    UnsupportedModel,
 )
 
 SAMPLE_RATE_HZ = 16_000
@@ -23,15 +22,6 @@ SAMPLE_RATE_HZ = 16_000
 _MODEL_CLASSES = ("EncDecRNNTBPEModel", "EncDecHybridRNNTCTCBPEModel")
 _DEFAULT_MAX_SYMBOLS = 10
 _BLANKS = 1
-
-__all__ = [
-    "SAMPLE_RATE_HZ",
-    "NetworkConfig",
-    "TransducerConfig",
-    "UnsupportedModel",
-    "network_config",
-    "transducer_config",
-]
 
 LEAST_SUBSAMPLING = 8
 """With it a window of 40 s has 501 frames of 80 ms; attention's slots have at most 512."""

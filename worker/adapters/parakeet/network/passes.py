@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worker.adapters.parakeet.frames import LONGEST_WINDOW_FRAMES
 from worker.adapters.parakeet.network.config import NetworkConfig
 from worker.adapters.parakeet.network.cuda import Staging
 from worker.adapters.parakeet.network.encoder import Encoder
@@ -63,7 +64,15 @@ class LonePasses:
         self._pool = ThreadPoolExecutor(threads, "encoder") if threads > 1 else None
 
     def __call__(self, windows: Sequence[Samples]) -> Iterable[EncodedWindows]:
-        """See `Passes`. With one thread the work is done on return, with more it goes on."""
+        """See `Passes`. With one thread the work is done on return, with more it goes on.
+
+        Raises ValueError for a window of more frames than there are positions for.
+        """
+        config = self._parts.config
+        for window in windows:
+            if config.encoder_frames(len(window)) > LONGEST_WINDOW_FRAMES:
+                longest = LONGEST_WINDOW_FRAMES * config.frame_seconds
+                raise ValueError(f"a window of {len(window)} samples is longer than {longest} s")
         return self._pool.map(self._encode, windows) if self._pool else [self._encode(one) for one in windows]
 
     @torch.inference_mode()  # which each thread has for itself

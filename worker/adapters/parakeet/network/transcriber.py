@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from schemas.speech import Word
-from worker.adapters.parakeet.frames import LONGEST_WINDOW_FRAMES, WINDOW_FRAMES, WINDOWS_OF_A_BATCH, flow_of
+from worker.adapters.parakeet.frames import LONGEST_WINDOW_FRAMES, WINDOW_FRAMES, WINDOWS_OF_A_BATCH, Flow, flow_of
 from worker.adapters.parakeet.network.boosting import Keyterms, WindowTerms, window_terms
 from worker.adapters.parakeet.network.calibration import Calibration
 from worker.adapters.parakeet.network.config import SAMPLE_RATE_HZ
@@ -33,6 +33,7 @@ from worker.adapters.parakeet.network.passes import (
     LonePasses,
     PackedPasses,
     Parts,
+    Passes,
     Samples,
     new_features,
     no_lap,
@@ -67,71 +68,39 @@ class FloatOverflow(Exception):
     """The encoder's numbers left the range of the network's precision."""
 
 
-class Transcriber:
-    """A Parakeet TDT network that turns windows of at most 40 s into words; one caller at a time.
+class TwoStepTranscriber:
+    """A model that turns windows of at most 40 s into words, whatever encodes them; one caller at a time.
 
-    A window's words, times and rounded confidences do not depend on what is encoded and decoded with it; on a CPU they
-    are the same to the last bit. On a GPU
-    windows share passes of a few sizes, at most `batch_windows` windows of 30 s or, where that is None, as suits the
-    GPU; with `graphs` passes and decoding steps are repeated from recordings. On a CPU each window has a pass of its
-    own, `threads` of them side by side.
-
-    `report` receives events and their fields; `lap` the name of each stage when the host is done with it: mel, encoder,
-    decoding, words; with one thread only.
+    A window's words, times and rounded confidences do not depend on what is encoded and decoded with it.
     """
 
     def __init__(
         self,
-        files: "ModelFiles",
+        passes: Passes,
+        decoder: TdtDecoder,
+        pieces: Sequence[str],
+        *,
+        flow: Flow,
         device: torch.device,
         dtype: torch.dtype,
-        *,
-        batch_windows: int | None = None,
-        threads: int = 1,
-        graphs: bool = True,
-        keyterm_weight: float = 0.0,
-        report: Report = ignore,
+        frame_samples: int,
+        keyterm_weight: float,
+        block_frames: int | None = None,
         lap: Lap = no_lap,
     ) -> None:
-        weights = Weights(files.weights, device, dtype)
-        self.pieces = tuple(files.pieces)
-        self.parts = Parts(
-            config=files.config,
-            log_mel=LogMel(weights, files.config),
-            encoder=Encoder(weights, files.config),
-            decoder=TdtDecoder(weights, files.config, block_steps=BLOCK_STEPS),
-            device=device,
-            dtype=dtype,
-        )
-        self._on_gpu, self._graphs, self._report, self._lap = device.type == "cuda", graphs, report, lap
-        self._side = SideStream(device)
-        self._pass_bytes = 0
-        self._recorded: RecordedPasses | None = None
-        self._passes: LonePasses | PackedPasses
-        self.block_frames: int | None = None
+        self._passes, self.pieces, self.flow, self._lap = passes, tuple(pieces), flow, lap
+        self._device, self._dtype, self._frame_samples = device, dtype, frame_samples
+        self._on_gpu = device.type == "cuda"
+        self.block_frames = block_frames
         """Frames that products take at once, on which last bits depend; None: those of the window."""
-        longest_pass = 0
-        if self._on_gpu:
-            processors = torch.cuda.get_device_properties(device).multi_processor_count
-            sizes = pass_sizes(files.config, processors, batch_windows)
-            self.block_frames, longest_pass = sizes.block, sizes.frames[-1]
-            self.flow = flow_of(
-                max(1, longest_pass // WINDOW_FRAMES), aside=True, sizes=sizes.frames, gap_frames=sizes.gap
-            )
-            self._limit = PassLimit(sizes.blocks[-1])
-            if graphs:
-                self._recorded = self._recorded_passes()
-            self._passes = PackedPasses(self.parts, sizes, self._limit, self._recorded, report=report, lap=lap)
-        else:
-            self.flow = flow_of(batch_windows or WINDOWS_OF_A_BATCH, aside=threads > 1)
-            self._passes = LonePasses(self.parts, threads=threads, lap=lap)
+        self._side = SideStream(device)
         self._decoder = WindowDecoder(
-            self.parts.decoder,
+            decoder,
             self.pieces,
             Keyterms(self.pieces, keyterm_weight, device),
-            frame_seconds=files.config.frame_seconds,
-            most_windows=self.flow.decoded_windows,
-            most_frames=self.flow.decoded_windows * WINDOW_FRAMES + longest_pass,
+            frame_seconds=frame_samples / SAMPLE_RATE_HZ,
+            most_windows=flow.decoded_windows,
+            most_frames=flow.decoded_windows * WINDOW_FRAMES + flow.plan.capacity,
         )
 
     def calibrate(self, calibration: Calibration | None) -> None:
@@ -139,32 +108,12 @@ class Transcriber:
         self._decoder.calibration = calibration
 
     def warm_up(self) -> None:
-        """Run what the first window would otherwise wait for, and on a GPU bound passes by the free memory.
-
-        One pass of one block and a recording of the decoder: passes of the encoder are recorded later, see `idle`.
-        """
-        silence = np.zeros(5 * SAMPLE_RATE_HZ, dtype=np.int16)
-        if not self._on_gpu:
-            self([silence])
-            return
-        if self._graphs:
-            with self._side.working():
-                capture = CudaCapture(priority=HIGH_PRIORITY)
-                self._decoder.record(capture, self.parts.device, self.parts.dtype, self._report)
-        before = torch.cuda.memory_allocated(self.parts.device)
-        torch.cuda.reset_peak_memory_stats(self.parts.device)
-        self([silence])
-        block_bytes = torch.cuda.max_memory_allocated(self.parts.device) - before
-        free = free_bytes(self.parts.device) - self._encoded_bytes()
-        most = self._limit.blocks
-        self._limit.set_most(blocks_within(free, block_bytes, most))
-        self._pass_bytes = self._limit.blocks * block_bytes
-        if self._limit.blocks < most:
-            self._report("engine.rows_limited", blocks=self._limit.blocks, wanted=most)
+        """Run what the first window would otherwise wait for."""
+        self([np.zeros(5 * SAMPLE_RATE_HZ, dtype=np.int16)])
 
     def idle(self) -> bool:
-        """Do something useful while no window is waiting: record a pass. Returns False where there is nothing to do."""
-        return self._recorded is not None and self._recorded.record_pending()
+        """Do something useful while no window is waiting. Returns False where there is nothing to do."""
+        return False
 
     def __call__(self, windows: Sequence[Samples]) -> tuple[tuple[Word, ...], ...]:
         """Return the words of each window, in order. Raises `torch.OutOfMemoryError`."""
@@ -178,16 +127,13 @@ class Transcriber:
         pass fits into memory, and ValueError for a window that is longer than 40.96 s. `keyterms` are those of each
         window; none: no window has any.
         """
-        most = LONGEST_WINDOW_FRAMES
-        if windows and (longest := max(map(len, windows))) > 0 and self.parts.config.encoder_frames(longest) > most:
-            raise ValueError(f"a window of {longest} samples is longer than {most * self.parts.config.frame_seconds} s")
-        parts: Iterable[EncodedWindows] = self._passes(windows)
+        parts = self._passes(windows)
         if self._on_gpu:
             parts = self._handed_over(tuple(parts))
         return Encoded(
             seconds=tuple(len(window) / SAMPLE_RATE_HZ for window in windows),
             parts=parts,
-            terms=window_terms(windows, keyterms, self.parts.config.hop_samples * self.parts.config.subsampling_factor),
+            terms=window_terms(windows, keyterms, self._frame_samples),
         )
 
     def decode(self, batches: Sequence[Encoded]) -> list[tuple[tuple[Word, ...], ...]]:
@@ -210,14 +156,103 @@ class Transcriber:
 
     def _handed_over(self, parts: Sequence[EncodedWindows]) -> Iterator[EncodedWindows]:
         """Hand over to the decoder's stream what this stream computes now, to be taken later."""
-        finite = [torch.isfinite(one.frames).all() for one in parts] if self.parts.dtype == torch.float16 else []
+        finite = [torch.isfinite(one.frames).all() for one in parts] if self._dtype == torch.float16 else []
         handed_over = self._side.handed_over((*(one.frames for one in parts), *finite))
         return _finite(parts, handed_over)
+
+
+class Transcriber(TwoStepTranscriber):
+    """A Parakeet TDT network; on a CPU a window's words are the same to the last bit in any company.
+
+    On a GPU windows share passes of a few sizes, at most `batch_windows` windows of 30 s or, where that is None, as
+    suits the GPU; with `graphs` passes and decoding steps are repeated from recordings. On a CPU each window has a pass
+    of its own, `threads` of them side by side.
+
+    `report` receives events and their fields; `lap` the name of each stage when the host is done with it: mel, encoder,
+    decoding, words; with one thread only.
+    """
+
+    def __init__(
+        self,
+        files: "ModelFiles",
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        batch_windows: int | None = None,
+        threads: int = 1,
+        graphs: bool = True,
+        keyterm_weight: float = 0.0,
+        report: Report = ignore,
+        lap: Lap = no_lap,
+    ) -> None:
+        config, weights = files.config, Weights(files.weights, device, dtype)
+        self.parts = Parts(
+            config=config,
+            log_mel=LogMel(weights, config),
+            encoder=Encoder(weights, config),
+            decoder=TdtDecoder(weights, config, block_steps=BLOCK_STEPS),
+            device=device,
+            dtype=dtype,
+        )
+        self._report, self._pass_bytes = report, 0
+        self._recorded: RecordedPasses | None = None
+        passes: Passes
+        block_frames = None
+        if device.type == "cuda":
+            processors = torch.cuda.get_device_properties(device).multi_processor_count
+            sizes = pass_sizes(config, processors, batch_windows)
+            block_frames, full = sizes.block, max(1, sizes.frames[-1] // WINDOW_FRAMES)
+            flow = flow_of(full, aside=True, sizes=sizes.frames, gap_frames=sizes.gap)
+            self._limit = PassLimit(sizes.blocks[-1])
+            if graphs:
+                self._recorded = self._recorded_passes()
+            passes = PackedPasses(self.parts, sizes, self._limit, self._recorded, report=report, lap=lap)
+        else:
+            flow = flow_of(batch_windows or WINDOWS_OF_A_BATCH, aside=threads > 1)
+            passes = LonePasses(self.parts, threads=threads, lap=lap)
+        super().__init__(
+            passes,
+            self.parts.decoder,
+            files.pieces,
+            flow=flow,
+            device=device,
+            dtype=dtype,
+            frame_samples=config.hop_samples * config.subsampling_factor,
+            keyterm_weight=keyterm_weight,
+            block_frames=block_frames,
+            lap=lap,
+        )
+
+    def warm_up(self) -> None:
+        """Run what the first window would otherwise wait for, and on a GPU bound passes by the free memory.
+
+        One pass of one block and a recording of the decoder: passes of the encoder are recorded later, see `idle`.
+        """
+        if not self._on_gpu:
+            super().warm_up()
+            return
+        if self._recorded:
+            with self._side.working():
+                self._decoder.record(CudaCapture(priority=HIGH_PRIORITY), self._device, self._dtype, self._report)
+        before = torch.cuda.memory_allocated(self._device)
+        torch.cuda.reset_peak_memory_stats(self._device)
+        super().warm_up()
+        block_bytes = torch.cuda.max_memory_allocated(self._device) - before
+        free = free_bytes(self._device) - self._encoded_bytes()
+        most = self._limit.blocks
+        self._limit.set_most(blocks_within(free, block_bytes, most))
+        self._pass_bytes = self._limit.blocks * block_bytes
+        if self._limit.blocks < most:
+            self._report("engine.rows_limited", blocks=self._limit.blocks, wanted=most)
+
+    def idle(self) -> bool:
+        """Record a pass. Returns False where there is none to record."""
+        return self._recorded is not None and self._recorded.record_pending()
 
     def _encoded_bytes(self) -> int:
         """Return the memory between the steps: what is encoded ahead, and what is decoded."""
         windows = self.flow.windows_ahead + 2 * self.flow.decoded_windows
-        return windows * LONGEST_WINDOW_FRAMES * self.parts.config.d_joint * self.parts.dtype.itemsize
+        return windows * LONGEST_WINDOW_FRAMES * self.parts.config.d_joint * self._dtype.itemsize
 
     def _recorded_passes(self) -> RecordedPasses:
         parts = self.parts

@@ -7,7 +7,8 @@ import torch
 from nemo.collections.asr.models import ASRModel
 from omegaconf import OmegaConf
 
-from worker.adapters.parakeet.network.config import TransducerConfig, UnsupportedModel, transducer_config
+from worker.adapters.parakeet.network.config import TransducerConfig, transducer_config
+from worker.adapters.parakeet.network.options import UnsupportedModel
 from worker.errors import ModelLoadingError
 
 
