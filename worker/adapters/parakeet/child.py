@@ -5,17 +5,18 @@ import atexit
 import contextlib
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
 from typing import TypeAlias, assert_never
 
 from schemas.codes import ErrorCode
-from worker.adapters.parakeet.environment import passed_on
 from worker.adapters.parakeet.pipe import ParentEnd
 from worker.adapters.parakeet.protocol import PARENTS_SIGNALS, Answer, Batch, Beat, Done, EngineOptions, Failed, Ready
 from worker.errors import GpuNotAvailable, ModelLoadingError, WorkerError
@@ -25,6 +26,24 @@ Program: TypeAlias = Callable[[Connection, int, EngineOptions], None]
 
 _MAIN = "worker.adapters.parakeet.child_process.main"
 _STDERR = 2
+
+_NAMES = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP"),
+        *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NO_PROXY", "no_proxy"),
+        *("SYSTEMROOT", "GLIBC_TUNABLES", "CI", "FORCE_COLOR", "NO_COLOR"),
+    }
+)
+_PREFIXES = (
+    *("LC_", "LD_", "DYLD_", "PYTHON", "MALLOC_", "COVERAGE_"),
+    *("CUDA", "CUBLAS", "CUDNN", "NVIDIA_", "NV_", "NCCL_"),
+    *("TORCH", "PYTORCH_", "TRITON_", "NEMO_", "NUMBA_", "MPL"),
+    *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "VECLIB_"),
+    *("HF_", "HUGGINGFACE_", "TRANSFORMERS_"),  # where the model hub keeps its files, and whether it may be asked
+)
+_PROXY = re.compile(r"(?:https?|all)_proxy", re.IGNORECASE)
+_SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,3 +163,22 @@ class InferenceProcess:
         self._process.wait()
         self._end.close()
         atexit.unregister(self._process.kill)
+
+
+def passed_on(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the part of the worker's environment that the inference process gets, with this process's import path.
+
+    The worker's holds Deepgram's key and may hold others. The lists name what is passed on, so that a secret under a
+    name not thought of stays behind. So do names that sound like a secret whatever they begin with (HF_TOKEN: log in
+    with `hf auth login`, or load the model from a file), and proxies whose address holds a password.
+    """
+    kept = {name: value for name, value in environment.items() if _is_harmless(name, value)}
+    return {**kept, "PYTHONPATH": os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)}
+
+
+def _is_harmless(name: str, value: str) -> bool:
+    if _SECRET.search(name):
+        return False
+    if _PROXY.fullmatch(name):
+        return "@" not in value
+    return name in _NAMES or name.startswith(_PREFIXES)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.adapters.parakeet.environment import passed_on
+from worker.adapters.parakeet.child import passed_on
 
 SECRETS = [
     "DEEPGRAM_API_KEY",

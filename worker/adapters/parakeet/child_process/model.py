@@ -149,8 +149,11 @@ def _by_nemo(
     if find_spec("nemo") is None:
         reason = f"{why}. NeMo, which could serve such a model, is not installed"
         raise ModelLoadingError(options.model_name, reason)
-    from worker.adapters.parakeet.reference.nemo_model import languages_of, pieces_of, restore  # noqa: PLC0415
-    from worker.adapters.parakeet.reference.nemo_transcriber import NemoTranscriber  # noqa: PLC0415  10 s and 0.7 GB
+    from worker.adapters.parakeet.reference.nemo_model import (  # noqa: PLC0415  10 s and 0.7 GB
+        NemoTranscriber,
+        languages_of,
+        restore,
+    )
 
     log.warning("engine.served_by_nemo", model=options.model_name, reason=why)
     network = restore(path, device, dtype)
@@ -162,4 +165,4 @@ def _by_nemo(
         batch_windows=options.batch_size or WINDOWS_OF_A_BATCH,
         keyterm_weight=options.keyterm_weight,
     )
-    return model, languages_of(network) or known_languages(options.model_name, len(pieces_of(network)))
+    return model, languages_of(network) or known_languages(options.model_name, len(model.pieces))

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from worker.adapters.parakeet.loading import BadModelFile
-from worker.adapters.parakeet.loading.nemo_config import read_config
+from worker.adapters.parakeet.loading.nemo_file import read_config
 
 
 def test_references_are_replaced_by_what_they_name() -> None:
