@@ -1,8 +1,4 @@
-"""Windows in, words out: spectrogram, encoder, decoder, all as tensors.
-
-In two steps, since each has a size of its own: passes of the encoder are as large as suits the device, while decoding,
-bound by its number of steps, takes the windows of several passes at once, beside the passes that follow.
-"""
+"""Windows in, words out, in two steps: spectrogram and encoder; decoder and words. See `TwoStepModel`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
