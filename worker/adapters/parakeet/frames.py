@@ -114,7 +114,7 @@ class PassPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flow:
-    """How many windows a model takes at each of its two steps."""
+    """The numbers of windows that a model takes at each of its two steps."""
 
     plan: PassPlan
     """By which the worker packs windows into batches."""
@@ -123,7 +123,7 @@ class Flow:
     decoded_windows: int
     """Most windows that are decoded at once."""
     windows_ahead: int
-    """Windows that should be encoded, or on their way through the encoder, before the first of them are decoded."""
+    """Windows that should be encoded, or in the encoder, before the first of them are decoded."""
     windows_of_a_chunk: int
     """The same where no window waits behind them."""
     batches_in_flight: int
@@ -131,7 +131,7 @@ class Flow:
 
 
 def flow_of(batch_windows: int, *, aside: bool, sizes: tuple[int, ...] = (), gap_frames: int = 0) -> Flow:
-    """Return the flow of a model with so many windows of 30 s in a full batch, and passes as in `PassPlan`.
+    """Return the flow of a model by the windows of 30 s in a full batch of it, with passes as in `PassPlan`.
 
     An encoder that runs aside has work while windows are decoded. Before one that does not, as many windows are decoded
     as another full batch might not fit in with.

@@ -48,7 +48,7 @@ def test_a_gpu_repeats_itself_and_float32_is_float32(memory_shares: list[float])
 
 
 def test_attention_takes_the_same_kernel_for_every_shape(memory_shares: list[float]) -> None:
-    """Where torch may, it prefers cuDNN's on Hopper, which depends on the shape and plans each shape anew."""
+    """Torch prefers cuDNN's on Hopper, which depends on the shape and plans each shape anew."""
     del memory_shares
 
     open_device("cuda", 20.0)
