@@ -368,3 +368,27 @@ def test_a_model_that_does_not_load_is_reported_before_the_probe_ends_the_instan
     window = probe["periodSeconds"] * probe["failureThreshold"]
 
     assert window - Patience().start_seconds >= 10
+
+
+def test_the_image_that_the_build_tests_has_every_file_that_its_tests_read() -> None:
+    """The context of the build is what .dockerignore lets in: entries of the root, by name or by a star at the end."""
+    rules = (ROOT / ".dockerignore").read_text().splitlines()
+    let_in = [rule.removeprefix("!").removesuffix("*.txt") for rule in rules if rule.startswith("!")]
+    targets = (ROOT / "Makefile").read_text()
+    sources = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "bench").rglob("*.py")]
+    read = {name for path in sources for name in re.findall(r'\bROOT / "([^"/]+)"', path.read_text())}
+
+    assert "mkdocs build" in targets  # with mkdocs.yml, whose name it does not say
+    left_out = [
+        name for name in {*read, "mkdocs.yml", ".ci"} - {".git"} if (ROOT / name).exists() and not name.startswith(tuple(let_in))
+    ]
+
+    assert left_out == []
+
+
+def test_tests_that_need_git_find_it_in_the_image() -> None:
+    users = [path.name for path in (ROOT / "tests").rglob("*.py") if '["git"' in path.read_text()]
+    stage = (ROOT / "Dockerfile.gpu").read_text().split(" AS test\n")[1]
+
+    assert users != []
+    assert re.search(r"apt-get install [^&]*\bgit\b", stage)
