@@ -5,8 +5,17 @@
 api() {
     local url=$1 token
     shift
-    token=$(gcloud auth print-access-token 2>/dev/null)
+    token=$(answer gcloud auth print-access-token 2>/dev/null)
     curl --silent --show-error --fail --max-time 20 --config - "$@" "$url" <<<"header = \"Authorization: Bearer $token\""
+}
+
+# run_api URL CURL OPTION...: `api`, printed as a command that can be pasted; in a dry run only printed.
+run_api() {
+    local words
+    printf -v words ' %q' "${@:2}" "$1"
+    # shellcheck disable=SC2016  # the shell that it is pasted into asks for the token
+    echo 'curl --silent --show-error --fail --header "Authorization: Bearer $(gcloud auth print-access-token)"'"$words"
+    [[ -n $DRY_RUN ]] || api "$@" >/dev/null
 }
 
 # missing_permissions PERMISSION...: those of them that the caller does not have on the project, one a line.

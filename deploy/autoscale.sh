@@ -6,7 +6,7 @@
 # Run it after provision.sh and the first deploy.sh, and again when MIN_INSTANCES, MAX_INSTANCES or
 # MAX_CONCURRENT_JOBS change, and when a quota was raised: it never asks for more instances than the quotas let run, for
 # the autoscaler would ask for too many again and again and get none of them. One autoscaler for a pool, never two.
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "$0")/lib.sh"
 source "$DEPLOY/quotas.sh"
 
 CREMA=us-central1-docker.pkg.dev/cloud-run-oss-images/crema-v1/autoscaler:1.2 # deployed by the digest that it has today
@@ -57,7 +57,7 @@ affordable() {
 configure() {
     local file
     file=$(rendered "$DEPLOY/autoscaling/crema.yaml")
-    version="c$(sha256sum "$file" | cut -c1-12)"
+    version="c$(checksum <"$file")"
     found gcloud parametermanager parameters describe "$SCALER" --location=global ||
         run gcloud parametermanager parameters create "$SCALER" --location=global --parameter-format=YAML
     found gcloud parametermanager parameters versions describe "$version" --parameter="$SCALER" --location=global ||

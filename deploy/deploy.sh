@@ -23,7 +23,7 @@
 #
 # The other canary is by share of videos, on any number of instances: PARAKEET_ROLLOUT_PERCENT=10 deploy/deploy.sh ...,
 # then 50, then 100. The other videos keep the Deepgram path.
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "$0")/lib.sh"
 source "$DEPLOY/pool.sh"
 source "$DEPLOY/quotas.sh"
 source "$DEPLOY/sample_job.sh"
@@ -32,7 +32,7 @@ KEPT=(PARAKEET_ROLLOUT_PERCENT FALLBACK_BUDGET_USD_PER_DAY VCPUS MEMORY_GIB)
 
 main() {
     local canary render from_files asked='' before
-    POOL_EXISTS='' HANDED_BACK=''
+    POOL_EXISTS='' HANDED_BACK='' IMAGE_BEFORE=''
     arguments_of 1 --dry-run --image= --instances= --canary= --promote --from-files --sample-job --no-wait --no-quota-check \
         --diff --render -- "$@"
     IMAGE=${GIVEN[image]:-} INSTANCES=${GIVEN[instances]:-}
@@ -44,15 +44,16 @@ main() {
 
     if [[ -n ${GIVEN[promote]:-} ]]; then
         require_gcloud
+        [[ -n $DRY_RUN ]] || require_canary
         worker_pools update-instance-split --to-latest
         return
     fi
     [[ $IMAGE =~ ^[^[:space:]\"]+@sha256:[0-9a-f]{64}$ ]] || die "--image must name a digest: ...@sha256:..., not '$IMAGE'"
-    [[ -z $INSTANCES || $INSTANCES =~ ^[0-9]{1,2}$ ]] || die "--instances $INSTANCES is not a number"
+    [[ -z $INSTANCES || $INSTANCES =~ ^(0|[1-9][0-9]?)$ ]] || die "--instances $INSTANCES is not a whole number"
     [[ -z $canary || $canary =~ ^[1-9][0-9]?$ ]] || die "--canary $canary is not a percentage from 1 to 99"
     if [[ -n $render ]]; then
-        prepare "${INSTANCES:-1}"
-        render "$DEPLOY/worker-pool.yaml" | settled
+        : "${INSTANCES:=1}"
+        render_pool
         return
     fi
     require_gcloud
@@ -64,7 +65,6 @@ main() {
     require_image
     [[ -z $canary ]] || require_room_for_a_canary "$canary"
     if [[ -n $POOL_EXISTS ]]; then require_quota $((INSTANCES + 1)); else require_quota "$INSTANCES" new; fi
-    prepare "$INSTANCES"
     write_pool "$canary"
     [[ -z ${GIVEN[diff]:-} ]] || return 0
     trap 'hand_back "$BEFORE"' EXIT
@@ -115,20 +115,18 @@ require_room_for_a_canary() {
     local least=$(((99 + smaller) / smaller))
     [[ -z $DRY_RUN ]] || die "a canary depends on the pool that stands: --diff shows it, and changes nothing"
     [[ -n $POOL_EXISTS ]] || die "a canary needs a revision that runs already"
+    live serving >/dev/null || die "the revision that served is gone, and a canary is compared with it: deploy without --canary"
     ((INSTANCES >= least)) ||
         die "a canary of $1 % needs $least instances, or one side has none; $INSTANCES are asked for: --instances $least"
 }
 
-# prepare INSTANCES: what worker-pool.yaml needs besides the settings.
-prepare() {
-    INSTANCES=$1
-    [[ $FALLBACK_BUDGET_USD_PER_DAY != none ]] || FALLBACK_BUDGET_USD_PER_DAY='' # as the worker reads it
-    export IMAGE INSTANCES FALLBACK_BUDGET_USD_PER_DAY
-}
-
-# settled: filters the rendered YAML. Where the fallback is off there need be no key, and no secret.
-settled() {
-    if [[ $ENABLE_FALLBACK == false ]]; then sed '/- name: DEEPGRAM_API_KEY/,/key: latest/d'; else cat; fi
+# What --promote ends: two revisions share the instances, and the latest of them became ready.
+require_canary() {
+    fetch_pool
+    require_pool
+    show_revisions
+    live canary >/dev/null ||
+        die "no canary runs, see above; to give all instances to a revision: deploy/rollback.sh $ENVIRONMENT REVISION"
 }
 
 # write_pool CANARY: renders it, has the server validate it, and prints what would change.
@@ -136,7 +134,7 @@ write_pool() {
     local file
     file=$RENDERED/$POOL.yaml
     own_folder
-    render "$DEPLOY/worker-pool.yaml" | settled >"$file"
+    render_pool >"$file"
     [[ -z $1 ]] || split "$(live serving)" "$1" >>"$file"
     POOL_FILE=$file
     run gcloud beta run worker-pools replace "$file" --dry-run ||
@@ -162,15 +160,24 @@ YAML
 }
 
 roll_out() {
-    local served=''
-    [[ -z $POOL_EXISTS ]] || served=$(live serving) || true
+    local served='' newest=''
+    if [[ -n $POOL_EXISTS ]]; then
+        newest=$(live latest || true)
+        fetch_pool
+        [[ $(live latest || true) == "$newest" ]] ||
+            die "another deployment made $(live latest) in the meantime; nothing was changed. Run it again"
+        served=$(live serving) || true
+        IMAGE_BEFORE=$(live image)
+    fi
     run gcloud beta run worker-pools replace "$POOL_FILE" ||
         die "the new revision did not start${served:+; $served goes on serving}." \
             "docs/operate/runbook.md, \"It does not start\"; its log: deploy/status.sh $ENVIRONMENT"
     run gcloud beta run worker-pools describe "$POOL" --region="$REGION"
     [[ -z $DRY_RUN ]] || return 0
-    NEW_REVISION=$(gcloud beta run worker-pools describe "$POOL" --region="$REGION" \
-        --format='value(status.latestCreatedRevisionName)')
+    fetch_pool
+    NEW_REVISION=$(live latest)
+    [[ $(live image "$NEW_REVISION") == "$IMAGE" ]] ||
+        die "another deployment made $NEW_REVISION, with another image, in the meantime. Run it again: deploy/status.sh $ENVIRONMENT"
     echo "# new revision: $NEW_REVISION"
 }
 
@@ -178,7 +185,7 @@ roll_out() {
 # has asked for more in the meantime. Runs as the script ends.
 hand_back() {
     local status=$?
-    [[ -z ${SAMPLE_SUBSCRIPTION:-} ]] || remove_sample_subscription
+    [[ -z $SAMPLE_SUBSCRIPTION ]] || remove_sample_subscription
     if [[ -z $DRY_RUN && $1 == 0 && -z $HANDED_BACK ]]; then
         HANDED_BACK=1
         fetch_pool
@@ -194,9 +201,8 @@ hand_back() {
 remember_image() {
     local tags=${IMAGE%@*}
     [[ $IMAGE == *-docker.pkg.dev/* ]] || return 0
-    if [[ -n $POOL_EXISTS && $(live image) != "$IMAGE" ]]; then
-        run gcloud artifacts docker tags add "$(live image)" "${tags%:*}:$ENVIRONMENT-before"
-    fi
+    [[ -z $IMAGE_BEFORE || $IMAGE_BEFORE == "$IMAGE" ]] ||
+        run gcloud artifacts docker tags add "$IMAGE_BEFORE" "${tags%:*}:$ENVIRONMENT-before"
     run gcloud artifacts docker tags add "$IMAGE" "${tags%:*}:$ENVIRONMENT"
 }
 

@@ -9,7 +9,7 @@
 #
 # Stays in any case, for other environments share it: APIs, the registry and its images, the build account, the log-based
 # metrics, audit logs. The billing budget goes where BILLING_ACCOUNT is set, as it was when it was made.
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "$0")/lib.sh"
 
 main() {
     local with_data
@@ -57,12 +57,14 @@ destroy_monitoring() {
     remove_titled "$(title "$DEPLOY/monitoring/dashboard.yaml")" gcloud monitoring dashboards
 }
 
-# remove_titled TITLE GROUP...: the one that `GROUP list` finds under that display name, if any.
+# remove_titled TITLE GROUP...: all that `GROUP list` finds under that display name.
 remove_titled() {
-    local title=$1 standing
+    local title=$1 name names
     shift
-    standing=$(standing_as "$title" "$@" list)
-    [[ -z $standing ]] || run "$@" delete "$standing" --quiet
+    names=$(standing_as "$title" "$@" list)
+    for name in $names; do
+        run "$@" delete "$name" --quiet
+    done
 }
 
 destroy_compute() {
@@ -84,7 +86,7 @@ remove_parameter() {
         versions=$(value VERSION gcloud parametermanager parameters versions list --parameter="$SCALER" --location=global \
             --limit=1 --format='value(name.basename())')
     elif found gcloud parametermanager parameters describe "$SCALER" --location=global; then
-        versions=$(gcloud parametermanager parameters versions list --parameter="$SCALER" --location=global \
+        versions=$(answer gcloud parametermanager parameters versions list --parameter="$SCALER" --location=global \
             --format='value(name.basename())')
     else
         return 0
@@ -95,7 +97,6 @@ remove_parameter() {
     remove gcloud parametermanager parameters describe "$SCALER" --location=global -- \
         gcloud parametermanager parameters delete "$SCALER" --location=global
 }
-
 
 # Undelivered jobs and unread events are lost with their subscriptions; dead letters only --with-data.
 destroy_queues() {
@@ -129,11 +130,12 @@ destroy_accounts() {
 }
 
 destroy_budget() {
-    local standing
+    local name names
     [[ -n $BILLING_ACCOUNT ]] || return 0
-    standing=$(standing_as "Transcription ($ENVIRONMENT)" \
-        gcloud billing budgets list --billing-account="$BILLING_ACCOUNT")
-    [[ -z $standing ]] || run gcloud billing budgets delete "$standing"
+    names=$(standing_as "Transcription ($ENVIRONMENT)" gcloud billing budgets list --billing-account="$BILLING_ACCOUNT")
+    for name in $names; do
+        run gcloud billing budgets delete "$name"
+    done
 }
 
 remove_subscription() {

@@ -9,13 +9,13 @@
 #   --local      the scenes that development servers on this machine can hold: kill model; no cloud, no GPU
 #
 # Everything is put back at the end of each scene, and also after a failure or Ctrl-C. Jobs are the built-in sample.
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "$0")/lib.sh"
 source "$DEPLOY/pool.sh"
 source "$DEPLOY/api.sh"
 source "$DEPLOY/sample_job.sh"
 
 SCENES=(instances grant budget model revision)
-RESULTS=() RESTORE='' SAMPLE_SUBSCRIPTION=''
+RESULTS=() RESTORE=''
 
 main() {
     local scene
@@ -80,7 +80,7 @@ play() {
 # until_true ALERT BEGAN: how long its condition took to become true.
 until_true() {
     local query waited=0 most=${DETECT_SECONDS:-1800} step=${POLL_SECONDS:-15}
-    query=$(render "$DEPLOY/monitoring/alerts/$1.yaml" | sed -n '/query: >-/,/duration:/{/query: >-/d;/duration:/d;p}' | tr -s ' \n' ' ')
+    query=$(render "$DEPLOY/monitoring/alerts/$1.yaml" | sed -n '/query: >-/,/duration:/{/query: >-/d;/duration:/d;p;}' | tr -s ' \n' ' ')
     while ((waited < most)); do
         if [[ -n $(measured "$query" 2>/dev/null || true) ]]; then
             echo "$((SECONDS - $2)) s"

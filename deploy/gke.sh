@@ -6,26 +6,21 @@
 # Topics, buckets and grants are those of provision.sh. Beforehand, once: a node pool with L4s, KEDA, and
 #   kubectl create serviceaccount transcription-worker          # WORKER_ACCOUNT, bound by workload identity
 #   kubectl create secret generic deepgram-api-key --from-literal=latest=...        # DEEPGRAM_SECRET; not without the fallback
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "$0")/lib.sh"
 
 main() {
     arguments_of 1 --image= -- "$@"
     IMAGE=${GIVEN[image]:-} INSTANCES=1
     [[ $IMAGE =~ ^[^[:space:]\"]+@sha256:[0-9a-f]{64}$ ]] || die "--image must name a digest: ...@sha256:..., not '$IMAGE'"
     load_environment "${WORDS[0]}" >&2
-    [[ $FALLBACK_BUDGET_USD_PER_DAY != none ]] || FALLBACK_BUDGET_USD_PER_DAY=''
     export IMAGE INSTANCES
     render "$DEPLOY/autoscaling/gke.yaml"
     # The same indentation: both are a list of containers in the template of a pod.
-    render "$DEPLOY/worker-pool.yaml" | sed -n '/^          env:$/,$p' | fallback_settled
+    render_pool | sed -n '/^          env:$/,$p'
     echo '            - name: WORKER_REVISION'
     echo "              value: \"${IMAGE##*@sha256:}\""
     echo '---'
     render "$DEPLOY/autoscaling/keda.yaml"
-}
-
-fallback_settled() {
-    if [[ $ENABLE_FALLBACK == false ]]; then sed '/- name: DEEPGRAM_API_KEY/,/key: latest/d'; else cat; fi
 }
 
 main "$@"

@@ -1,5 +1,7 @@
 # shellcheck shell=bash
 # What the scripts of this folder share. Sourced, never run.
+[ -n "${BASH_VERSION:-}" ] || exec bash "${ZSH_ARGZERO:-$0}" "$@" # of `sh deploy/up.sh`
+set +o posix # and where sh is bash itself
 set -euo pipefail
 ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || {
     echo "error: bash $BASH_VERSION is too old, 4.4 or newer is needed (macOS: brew install bash)" >&2
@@ -7,16 +9,16 @@ set -euo pipefail
 }
 exec 3>&1 # what `value` prints in a dry run must not be captured as its result
 
-DEPLOY=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-DRY_RUN=${DRY_RUN:-}
+DEPLOY=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+DRY_RUN='' FOUND_OUTPUT=''
 GCLOUD_LEAST=528 # the oldest gcloud that these scripts were tried with
 
-# shellcheck source=arguments.sh
 source "$DEPLOY/arguments.sh"
+source "$DEPLOY/environment.sh"
 
 # The header comment of the calling script is its help.
 usage() {
-    sed -n '2,/^[^#]/{/^#/{s/^# \{0,1\}//;p}}' "$0"
+    sed -n '2,/^[^#]/{/^#/{s/^# \{0,1\}//;p;};}' "$0"
     exit "${1:-0}"
 }
 
@@ -25,131 +27,15 @@ die() {
     exit 1
 }
 
-# ---- The environment: names and settings ----
-
-# load_environment NAME: its names and settings as variables that child processes see. A setting that the caller has in
-# its own environment wins over the files and is listed; a caller that holds another environment's names is refused.
-load_environment() {
-    local file="$DEPLOY/env/$1.env" name
-    [[ $1 != defaults && -f $file ]] || die "there is no environment $1; see $DEPLOY/env"
-    local -a names=()
-    local -A files=() shell=()
-    mapfile -t names < <(setting_names)
-    check_file "$file" "${names[@]}"
-    read_settings files "$1" "${names[@]}"
-    for name in "${names[@]}"; do
-        [[ -z ${!name:-} ]] || shell[$name]=${!name}
-    done
-    refuse_other_environments "$1" "${names[@]}"
-    set -a
-    # shellcheck source=/dev/null
-    source "$file"
-    for name in "${!shell[@]}"; do
-        printf -v "$name" %s "${shell[$name]}"
-    done
-    # shellcheck source=env/defaults.env
-    source "$DEPLOY/env/defaults.env"
-    set +a
-    check_settings "${names[@]}"
-    export CLOUDSDK_CORE_PROJECT=$PROJECT_ID CLOUDSDK_CORE_DISABLE_PROMPTS=1
-    RENDERED=${TMPDIR:-/tmp}/klipstream-$ENVIRONMENT-$UID
-    echo "# $ENVIRONMENT: project $PROJECT_ID, region $REGION${DRY_RUN:+; a dry run, as if nothing existed yet}"
-    for name in "${names[@]}"; do
-        [[ -z ${shell[$name]+set} || ${shell[$name]} == "${files[$name]}" ]] ||
-            echo "# from your shell: $name=${shell[$name]} (the files say: ${files[$name]:-nothing})"
-    done
-    echo "export CLOUDSDK_CORE_PROJECT=$PROJECT_ID"
-}
-
-# Every name that deploy/env/defaults.env gives a value.
-setting_names() {
-    sed -n 's/^: "${\([A-Z_]*\):=.*/\1/p' "$DEPLOY/env/defaults.env"
-}
-
-# check_file FILE NAME...: it is valid shell, and assigns settings and nothing else.
-check_file() {
-    local file=$1 line name known
-    shift
-    known=" ENVIRONMENT SUFFIX $* "
-    bash -n "$file" 2>/dev/null || die "$file is not valid shell: $(bash -n "$file" 2>&1 | head -1)"
-    while IFS= read -r line; do
-        line=${line#: \"\$\{}
-        name=${line%%[=:]*}
-        [[ -z ${line//[[:space:]]/} || $line == '#'* || $known == *" $name "* ]] ||
-            die "$file: ${name%%[[:space:]]*} is no setting; deploy/env/defaults.env lists them"
-    done <"$file"
-}
-
-# read_settings ARRAY ENVIRONMENT NAME...: what the files alone give the names, in the caller's project and region.
-read_settings() {
-    local -n into=$1
-    local environment=$2 name value
-    shift 2
-    # shellcheck disable=SC2016  # the inner shell expands them
-    while IFS='=' read -r name value; do
-        # shellcheck disable=SC2034,SC2004  # an associative array of the caller's
-        into[$name]=$value
-    done < <(env -i PATH="$PATH" ${PROJECT_ID:+PROJECT_ID="$PROJECT_ID"} ${REGION:+REGION="$REGION"} \
-        bash -euc 'source "$1"; source "$2"; shift 2; for name; do echo "$name=${!name}"; done' - \
-        "$DEPLOY/env/$environment.env" "$DEPLOY/env/defaults.env" ENVIRONMENT SUFFIX "$@")
-}
-
-# refuse_other_environments NAME SETTING...: ends the script where the caller's shell holds names of another environment
-# than the one asked for. Those of a single word or bucket are enough: they are where a script would act.
-refuse_other_environments() {
-    local wanted=$1 file other name
-    local -A own=() others=()
-    shift
-    local way_out="start a new shell, or run it as: env -i HOME=\"\$HOME\" PATH=\"\$PATH\" deploy/${0##*/} $wanted ..."
-    [[ -z ${ENVIRONMENT:-} || $ENVIRONMENT == "$wanted" ]] ||
-        die "you asked for $wanted, but ENVIRONMENT=$ENVIRONMENT is set in this shell; $way_out"
-    read_settings own "$wanted" "$@"
-    [[ -z ${SUFFIX+set} || $SUFFIX == "${own[SUFFIX]}" ]] ||
-        die "you asked for $wanted, whose SUFFIX is '${own[SUFFIX]}', but SUFFIX='$SUFFIX' is set in this shell; $way_out"
-    for file in "$DEPLOY"/env/*.env; do
-        other=$(basename "$file" .env)
-        [[ $other != defaults && $other != "$wanted" ]] || continue
-        others=()
-        read_settings others "$other" "$@"
-        for name in $(identifying_names); do
-            [[ -z ${!name:-} || ${!name} == "${own[$name]}" || ${!name} != "${others[$name]}" ]] ||
-                die "you asked for $wanted, but this shell holds a name of $other: $name=${!name}" \
-                    "($wanted has ${own[$name]}); $way_out"
-        done
-    done
-}
-
-# The settings that name a resource; all others mean the same in every environment.
-identifying_names() {
-    sed -n '/^# Names/,/^$/s/^: "${\([A-Z_]*\):=.*/\1/p' "$DEPLOY/env/defaults.env"
-    echo PROJECT_ID
-}
-
-# check_settings NAME...: values that would break a file rendered from them, or an arithmetic expression.
-check_settings() {
-    local name
-    # shellcheck disable=SC2016  # the text itself
-    for name; do
-        [[ ${!name} != *[\"\\$'\n']* && ${!name} != *'${'* ]] ||
-            die "$name holds a quote, a backslash, a line break or \${: it cannot be put into a file"
-    done
-    for name in VCPUS MEMORY_GIB MIN_INSTANCES MAX_INSTANCES MAX_CONCURRENT_JOBS PARAKEET_ROLLOUT_PERCENT; do
-        [[ ${!name} =~ ^[0-9]{1,4}$ ]] || die "$name=${!name} is not a whole number"
-    done
-    ((PARAKEET_ROLLOUT_PERCENT <= 100)) || die "PARAKEET_ROLLOUT_PERCENT=$PARAKEET_ROLLOUT_PERCENT is above 100"
-    ((MIN_INSTANCES <= MAX_INSTANCES)) || die "MIN_INSTANCES=$MIN_INSTANCES is above MAX_INSTANCES=$MAX_INSTANCES"
-    [[ $FALLBACK_BUDGET_USD_PER_DAY =~ ^(none|[0-9]+(\.[0-9]+)?)$ ]] ||
-        die "FALLBACK_BUDGET_USD_PER_DAY=$FALLBACK_BUDGET_USD_PER_DAY is neither a number nor none"
-}
-
-# ---- Commands ----
-
 # The login, gcloud itself and the project, before anything is changed. A dry run needs none of them.
 require_gcloud() {
     [[ -z $DRY_RUN ]] || return 0
-    local version said
+    local version said tool
     command -v gcloud >/dev/null || die "gcloud is not installed: https://cloud.google.com/sdk/docs/install"
-    version=$(gcloud version --format='value("Google Cloud SDK")' 2>/dev/null) || version=unknown
+    for tool in python3 curl; do
+        command -v "$tool" >/dev/null || die "$tool is not installed, and these scripts need it"
+    done
+    version=$(answer gcloud version --format='value("Google Cloud SDK")' 2>/dev/null) || version=unknown
     [[ ${version%%.*} =~ ^[0-9]+$ && ${version%%.*} -ge $GCLOUD_LEAST ]] ||
         die "gcloud is version $version, $GCLOUD_LEAST or newer is needed: gcloud components update"
     said=$(gcloud auth print-access-token 2>&1 >/dev/null) ||
@@ -158,8 +44,22 @@ require_gcloud() {
         die "project $PROJECT_ID cannot be read, set PROJECT_ID or ask for access: $(first_line "$said")"
 }
 
+# first_line TEXT: the line of what a failed command printed that says why: its error, if it marks one, or the first one
+# that is no warning.
 first_line() {
-    sed -n '/[^[:space:]]/{s/^ERROR: //;p;q}' <<<"$1"
+    local lines
+    lines=$(sed -n 's/^ERROR: //p' <<<"$1")
+    [[ -n $lines ]] || lines=$(without_remarks <<<"$1" | sed '/^[[:space:]]*$/d')
+    head -n 1 <<<"${lines:-$1}"
+}
+
+# answer COMMAND...: what it prints, without the remarks that gcloud, or a program around it, may put on stdout.
+answer() {
+    "$@" | without_remarks
+}
+
+without_remarks() {
+    sed -e '/^WARNING:/d' -e '/^Updates are available/d' -e '/^Your active configuration is:/d' -e '/^To take a quick anonymous survey/d'
 }
 
 # run COMMAND...: print it so that it can be pasted, and unless this is a dry run, run it.
@@ -178,7 +78,8 @@ run_patiently() {
             [[ -z $said ]] || echo "$said"
             return
         fi
-        ((attempt == 12)) || echo "# not yet (attempt $attempt of 12): $(first_line "$said")"
+        ((attempt < 12)) || break
+        echo "# not yet (attempt $attempt of 12): $(first_line "$said")"
         sleep "${RETRY_SECONDS:-10}"
     done
     die "$(first_line "$said")"
@@ -186,10 +87,14 @@ run_patiently() {
 
 # printed COMMAND...: print it; what a dry run does not know yet is a shell variable that an earlier line sets.
 printed() {
+    quoted "$@" | sed -E 's/@\\?\{([A-Z_]+)\\?\}@/${\1}/g'
+}
+
+# quoted WORD...: as they are pasted into a shell.
+quoted() {
     local words
     printf -v words ' %q' "$@"
-    words=$(sed -E 's/@\\?\{([A-Z_]+)\\?\}@/${\1}/g' <<<"${words# }")
-    echo "$words"
+    echo "${words# }"
 }
 
 # found COMMAND...: whether a describing command finds its resource. In a dry run nothing is found. A command that fails
@@ -203,6 +108,7 @@ found() {
     else
         ! said=$("$@" 2>&1) || return 0 # bq says on stdout what went wrong
     fi
+    said=$(without_remarks <<<"$said")
     [[ ! $said =~ (PERMISSION_DENIED|UNAUTHENTICATED|denied|does not have|reauth|invalid_grant|credential) ]] || die "$(refusal "$said")"
     [[ $said =~ ([Nn]ot.[Ff]ound|NOT_FOUND|404|[Cc]annot\ find|does\ not\ exist) ]] || die "$*: $(refusal "$said")"
     return 1
@@ -216,13 +122,12 @@ refusal() {
 # value NAME COMMAND...: what a command prints. In a dry run the command is printed as the assignment of a shell variable,
 # and the result is a placeholder that later printed commands name as that variable.
 value() {
-    local name=$1 words
+    local name=$1
     shift
     if [[ -z $DRY_RUN ]]; then
-        "$@"
+        answer "$@"
     else
-        printf -v words ' %q' "$@"
-        echo "$name=\$(${words# })" >&3
+        echo "$name=\$($(quoted "$@"))" >&3
         echo "@{$name}@"
     fi
 }
@@ -241,8 +146,10 @@ rendered() {
     echo "$target"
 }
 
-# Makes $RENDERED, readable by the caller alone.
+# Makes $RENDERED, readable by the caller alone; those of yesterday go.
 own_folder() {
+    [[ ! -d $RENDERED || ! -O $RENDERED ]] || return 0
+    find "${RENDERED%/*}/" -maxdepth 1 -user "$UID" -name "klipstream-$ENVIRONMENT-$UID-*" -mtime +0 -exec rm -rf {} + 2>/dev/null || true
     mkdir -m 700 "$RENDERED" 2>/dev/null || [[ -d $RENDERED && -O $RENDERED ]] ||
         die "$RENDERED cannot be made, or belongs to somebody else: set TMPDIR"
 }
@@ -260,16 +167,29 @@ render() {
     done <"$1"
 }
 
+# render_pool: the worker pool's YAML. The worker reads an empty limit as none, and without the fallback it needs no key.
+render_pool() {
+    local FALLBACK_BUDGET_USD_PER_DAY=${FALLBACK_BUDGET_USD_PER_DAY/#none/}
+    render "$DEPLOY/worker-pool.yaml" |
+        if [[ $ENABLE_FALLBACK == false ]]; then sed '/- name: DEEPGRAM_API_KEY/,/key: latest/d'; else cat; fi
+}
+
+# checksum: the first twelve digits of the SHA-256 of what comes in.
+checksum() {
+    python3 -I -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:12])'
+}
+
 # title FILE: the display name that a file of deploy/monitoring gives to what is made of it.
 title() {
     render <(grep -m 1 '^displayName:' "$1") | sed 's/^displayName: "\(.*\)"$/\1/'
 }
 
-# standing_as TITLE COMMAND...: the resource name of what has that display name; empty where there is none.
+# standing_as TITLE COMMAND...: the resource names of what has that display name, one a line: a run that was cut off, or two
+# at once, may have made a second one.
 standing_as() {
     local title=$1
     shift
-    value FOUND "$@" --filter="displayName=\"$title\"" --format='value(name)' --limit=1
+    value FOUND "$@" --filter="displayName=\"$title\"" --format='value(name)'
 }
 
 # runbook_of ORIGIN: the runbook's address on the web page of a repository; empty for an origin that has none.

@@ -6,7 +6,7 @@
 #   deploy/logs.sh production 'jsonPayload.event="health.changed"' --since 1d --limit 1    what /health says, without a way in
 #
 #   FILTER  as Cloud Logging has it; default: everything
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "$0")/lib.sh"
 
 main() {
     local filter
@@ -15,7 +15,8 @@ main() {
     load_environment "${WORDS[0]}" >&2
     require_gcloud
     gcloud logging read "resource.type=\"cloud_run_worker_pool\" AND resource.labels.worker_pool_name=\"$POOL\"${filter:+ AND ($filter)}" \
-        --freshness="${GIVEN[since]:-1h}" --limit="${GIVEN[limit]:-50}" --format='value(timestamp, severity, resource.labels.revision_name, jsonPayload, textPayload)' | tac
+        --freshness="${GIVEN[since]:-1h}" --limit="${GIVEN[limit]:-50}" --format='value(timestamp, severity, resource.labels.revision_name, jsonPayload, textPayload)' |
+        sed '1!G;h;$!d' # turned round
 }
 
 main "$@"

@@ -10,7 +10,7 @@
 #
 # The worker must send its metrics to Cloud Monitoring: METRICS_EXPORTER=gcp, and
 # OTEL_RESOURCE_ATTRIBUTES=service.namespace=ENVIRONMENT,cloud.region=REGION,gcp.project_id=PROJECT.
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "$0")/lib.sh"
 
 main() {
     arguments_of 1 --dry-run -- "$@"
@@ -67,7 +67,7 @@ log_metric() {
 alert() {
     local standing
     [[ -n $RUNBOOK_URL ]] || sed -i.bak '/displayName: Runbook$/,+1d' "$1"
-    standing=$(standing "$(title "$1")" gcloud alpha monitoring policies list)
+    standing=$(standing "$(title "$1")" gcloud alpha monitoring policies list | head -n 1)
     if [[ -n $standing ]]; then
         run gcloud alpha monitoring policies update "$standing" --policy-from-file="$1" \
             --set-notification-channels="$NOTIFICATION_CHANNELS"
@@ -82,12 +82,14 @@ standing() {
     [[ -n $DRY_RUN ]] || standing_as "$@"
 }
 
-# A new dashboard before the old one goes: an update would need the old one's etag in the file.
+# A new dashboard before the old ones go: an update would need the old one's etag in the file.
 dashboard() {
-    local standing
-    standing=$(standing "$(title "$1")" gcloud monitoring dashboards list)
+    local name names
+    names=$(standing "$(title "$1")" gcloud monitoring dashboards list)
     run gcloud monitoring dashboards create --config-from-file="$1"
-    [[ -z $standing ]] || run gcloud monitoring dashboards delete "$standing" --quiet
+    for name in $names; do
+        run gcloud monitoring dashboards delete "$name" --quiet
+    done
 }
 
 main "$@"

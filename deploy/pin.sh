@@ -7,9 +7,10 @@
 #   --write  put the new digests, revision and checksum into Dockerfile.gpu and cloudbuild.yaml; then read the diff, build, and run smoke.sh
 #
 # It takes docker with buildx, or skopeo, for the images, and the project's .venv for the model.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 DOCKERFILE=$ROOT/Dockerfile.gpu
 WRITE=''
 
@@ -18,7 +19,7 @@ main() {
     '') ;;
     --write) WRITE=1 ;;
     *)
-        sed -n '2,/^[^#]/{/^#/{s/^# \{0,1\}//;p}}' "$0"
+        sed -n '2,/^[^#]/{/^#/{s/^# \{0,1\}//;p;};}' "$0"
         exit 2
         ;;
     esac
@@ -84,8 +85,15 @@ builder() {
         echo "same $now"
     else
         echo "new  $now"
-        [[ -z $WRITE ]] || sed -i "s|name: $2\$|name: $now|" "$ROOT/cloudbuild.yaml"
+        [[ -z $WRITE ]] || edit "s|name: $2\$|name: $now|" "$ROOT/cloudbuild.yaml"
     fi
+}
+
+# edit EXPRESSION FILE: as `sed -i` does, whose option is another one on macOS.
+edit() {
+    sed "$1" "$2" >"$2.new"
+    cat "$2.new" >"$2"
+    rm "$2.new"
 }
 
 # found NAME VALUE: say whether it differs from what is pinned, and with --write pin it.
@@ -94,7 +102,7 @@ found() {
         echo "same $1=$2"
     else
         echo "new  $1=$2"
-        [[ -z $WRITE ]] || sed -i "s|^ARG $1=..*|ARG $1=$2|" "$DOCKERFILE"
+        [[ -z $WRITE ]] || edit "s|^ARG $1=..*|ARG $1=$2|" "$DOCKERFILE"
     fi
 }
 

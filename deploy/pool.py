@@ -5,7 +5,9 @@ pool.py COMMAND POOL.json REVISIONS.json [ARGUMENT...]
   table               the revisions, newest first: name, share of instances, ready, created, image
   serving             the revision that serves; of a canary the one it is compared with
   previous            the newest revision older than that one which became ready and has another image
-  image               the image of the revision that serves
+  latest              the revision that was made last
+  canary              that one, where it is ready and shares the instances with another; exit status 1 otherwise
+  image [REVISION]    the image of that revision, or of the one that serves; exit status 1 where there is none
   setting NAME        a setting of the revision that serves; exit status 1 where it has none
   instances           how many instances are asked for
   diff NEW.yaml       what a rendered worker-pool.yaml would change
@@ -66,6 +68,17 @@ def previous(pool: Json, revisions: list[Json]) -> Json | None:
     ordered = newest_first(revisions)
     older = ordered[ordered.index(now) + 1 :]
     return next((one for one in older if ready(one) and image(one) != image(now)), None)
+
+
+def canary(pool: Json) -> str | None:
+    """Return the latest revision if it is ready and shares the instances with another one."""
+    share, latest = shares(pool), pool.get("status", {}).get("latestReadyRevisionName")
+    return latest if latest in share and len(share) > 1 else None
+
+
+def image_of(revisions: list[Json], name: str) -> str | None:
+    """Return the image of the revision of that name, if there is one."""
+    return next((image(one) for one in revisions if one["metadata"]["name"] == name), None)
 
 
 def ready(revision: Json) -> bool:
@@ -187,7 +200,9 @@ def main(command: str, pool: Json, revisions: list[Json], arguments: list[str]) 
         "table": lambda: "\n".join(table(pool, revisions)),
         "serving": lambda: name_of(now),
         "previous": lambda: name_of(previous(pool, revisions)),
-        "image": lambda: image(live),
+        "latest": lambda: pool.get("status", {}).get("latestCreatedRevisionName"),
+        "canary": lambda: canary(pool),
+        "image": lambda: image_of(revisions, arguments[0]) if arguments else image(live),
         "setting": lambda: settings(live).get(arguments[0]),
         "instances": lambda: str(pool["metadata"].get("annotations", {}).get(COUNT) or 0),
         "diff": lambda: "\n".join(difference(live, Path(arguments[0]).read_text())),

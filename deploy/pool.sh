@@ -5,9 +5,10 @@
 fetch_pool() {
     POOL_EXISTS=''
     own_folder
-    FOUND_OUTPUT="$RENDERED/live.json" \
+    FOUND_OUTPUT="$RENDERED/described" \
         found gcloud beta run worker-pools describe "$POOL" --region="$REGION" --format=json || return 0
-    gcloud beta run worker-pools revisions list --worker-pool="$POOL" --region="$REGION" --format=json \
+    without_remarks <"$RENDERED/described" >"$RENDERED/live.json"
+    answer gcloud beta run worker-pools revisions list --worker-pool="$POOL" --region="$REGION" --format=json \
         >"$RENDERED/revisions.json"
     POOL_EXISTS=1
 }
@@ -23,6 +24,12 @@ live() {
     python3 -I -S "$DEPLOY/pool.py" "$command" "$RENDERED/live.json" "$RENDERED/revisions.json" "$@"
 }
 
+# require_revision NAME: ends the script where the pool has no such revision, or none is named.
+require_revision() {
+    live image "$1" >/dev/null ||
+        die "the pool has no revision '$1': deploy/rollback.sh $ENVIRONMENT --list shows those that there are"
+}
+
 show_revisions() {
     live table | sed 's/^/# /'
 }
@@ -32,7 +39,7 @@ show_revisions() {
 relaunch() {
     if [[ -n $DRY_RUN ]]; then
         show_fetching
-        echo "python3 $DEPLOY/pool.py like $RENDERED/live.json $RENDERED/revisions.json $* >$RENDERED/relaunched.json"
+        printed_to relaunched.json python3 "$DEPLOY/pool.py" like "$RENDERED/live.json" "$RENDERED/revisions.json" "$@"
         run gcloud beta run worker-pools replace "$RENDERED/relaunched.json"
         return
     fi
@@ -49,8 +56,13 @@ relaunch() {
 # In a dry run: the commands whose output fetch_pool reads.
 show_fetching() {
     own_folder
-    echo "gcloud beta run worker-pools describe $POOL --region=$REGION --format=json >$RENDERED/live.json"
-    echo "gcloud beta run worker-pools revisions list --worker-pool=$POOL --region=$REGION --format=json >$RENDERED/revisions.json"
+    printed_to live.json gcloud beta run worker-pools describe "$POOL" --region="$REGION" --format=json
+    printed_to revisions.json gcloud beta run worker-pools revisions list --worker-pool="$POOL" --region="$REGION" --format=json
+}
+
+# printed_to NAME COMMAND...: print the command with its output in that file of $RENDERED.
+printed_to() {
+    echo "$(quoted "${@:2}") >$(quoted "$RENDERED/$1")"
 }
 
 # scale N: asks for N instances; the revisions and their shares stay.
@@ -62,7 +74,7 @@ scale() {
 
 # logged REVISION FILTER: the newest log entry of the revision that the filter selects, as one line; empty for none.
 logged() {
-    gcloud logging read "resource.type=\"cloud_run_worker_pool\" AND resource.labels.worker_pool_name=\"$POOL\" AND \
+    answer gcloud logging read "resource.type=\"cloud_run_worker_pool\" AND resource.labels.worker_pool_name=\"$POOL\" AND \
 resource.labels.revision_name=\"$1\" AND $2" --freshness=1h --limit=1 --format='value(timestamp, jsonPayload)'
 }
 
@@ -72,11 +84,11 @@ await_ready() {
     while ((waited < most)); do
         # An older image, to which a rollback goes, has the event's name in its message.
         entry=$(logged "$1" '(jsonPayload.event="worker.ready" OR jsonPayload.message="worker.ready")')
-        [[ -z $entry ]] || break
+        [[ $entry != *worker.ready* ]] || break
         sleep "$step"
         waited=$((waited + (step > 0 ? step : 5)))
     done
-    if [[ -z $entry ]]; then
+    if [[ $entry != *worker.ready* ]]; then
         echo "# the last thing that $1 logged: $(logged "$1" 'severity>=DEFAULT')" >&2
         die "no worker of $1 became ready within $most s. docs/operate/runbook.md, \"It does not start\"; to go back: deploy/rollback.sh $ENVIRONMENT"
     fi

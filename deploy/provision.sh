@@ -9,7 +9,7 @@
 #                (audit alone is done only when it is named: it logs every access, at $0.50 a GiB, for the whole project)
 #
 # It takes an account that may administer the project: roles/owner, or the administrator roles of the services it names.
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "$0")/lib.sh"
 
 LABELS=app=klipstream-transcription
 PARTS=(apis accounts pubsub buckets lifecycle secret costs access oncall registry budget)
@@ -69,7 +69,7 @@ provision_pubsub() {
 urgent_subscription() {
     local filter='attributes.priority = "urgent"' has
     if found gcloud pubsub subscriptions describe "$JOBS_SUBSCRIPTION_URGENT"; then
-        has=$(gcloud pubsub subscriptions describe "$JOBS_SUBSCRIPTION_URGENT" --format='value(filter)')
+        has=$(answer gcloud pubsub subscriptions describe "$JOBS_SUBSCRIPTION_URGENT" --format='value(filter)')
         [[ $has == "$filter" ]] ||
             die "$JOBS_SUBSCRIPTION_URGENT has the filter '$has', not '$filter', and a filter cannot be changed:" \
                 "gcloud pubsub subscriptions delete $JOBS_SUBSCRIPTION_URGENT; its jobs are in $JOBS_SUBSCRIPTION too"
@@ -206,8 +206,8 @@ provision_access() {
     grant projects "$PROJECT_ID" "$worker" roles/telemetry.writer roles/monitoring.viewer \
         roles/serviceusage.serviceUsageConsumer
 
-    grant projects "$PROJECT_ID" "$builder" roles/logging.logWriter roles/run.developer roles/artifactregistry.writer \
-        roles/cloudquotas.viewer roles/ondemandscanning.admin
+    grant projects "$PROJECT_ID" "$builder" roles/logging.logWriter roles/logging.viewer roles/run.developer \
+        roles/artifactregistry.writer roles/cloudquotas.viewer roles/ondemandscanning.admin
     grant "storage buckets" "gs://$(source_bucket)" "$builder" roles/storage.objectUser
     grant "iam service-accounts" "$(account "$WORKER_ACCOUNT")" "$builder" roles/iam.serviceAccountUser
 
@@ -275,23 +275,21 @@ provision_audit() {
     local policy
     policy=$RENDERED/policy.json
     own_folder
-    if [[ -n $DRY_RUN ]]; then
-        echo "gcloud projects get-iam-policy $PROJECT_ID --format=json | python3 $DEPLOY/audit_policy.py serviceAccount:$(account "$WORKER_ACCOUNT") >$policy"
-    else
-        gcloud projects get-iam-policy "$PROJECT_ID" --format=json | \
-            python3 "$DEPLOY/audit_policy.py" "serviceAccount:$(account "$WORKER_ACCOUNT")" >"$policy"
-    fi
+    local -a get=(gcloud projects get-iam-policy "$PROJECT_ID" --format=json)
+    local -a complete=(python3 -I "$DEPLOY/audit_policy.py" "serviceAccount:$(account "$WORKER_ACCOUNT")")
+    echo "$(quoted "${get[@]}") | $(quoted "${complete[@]}") >$(quoted "$policy")"
+    [[ -n $DRY_RUN ]] || answer "${get[@]}" | "${complete[@]}" >"$policy"
     run gcloud projects set-iam-policy "$PROJECT_ID" "$policy" --format=none
 }
 
 provision_budget() {
-    local name="Transcription ($ENVIRONMENT)"
+    local name="Transcription ($ENVIRONMENT)" standing=''
     if [[ -z $BILLING_ACCOUNT ]]; then
         echo "# BILLING_ACCOUNT is not set: no budget"
         return
     fi
-    [[ -z $DRY_RUN && -n $(standing_as "$name" gcloud billing budgets list --billing-account="$BILLING_ACCOUNT") ]] ||
-        run gcloud billing budgets create --billing-account="$BILLING_ACCOUNT" --display-name="$name" \
+    [[ -n $DRY_RUN ]] || standing=$(standing_as "$name" gcloud billing budgets list --billing-account="$BILLING_ACCOUNT")
+    [[ -n $standing ]] || run gcloud billing budgets create --billing-account="$BILLING_ACCOUNT" --display-name="$name" \
             --budget-amount="${BUDGET_USD_PER_MONTH}USD" --filter-projects="projects/$PROJECT_ID" \
             --filter-labels="environment=$ENVIRONMENT" --threshold-rule=percent=0.5 --threshold-rule=percent=0.9 \
             --threshold-rule=percent=1.0,basis=forecasted-spend

@@ -21,7 +21,7 @@ read_quotas() {
         run "${ask[@]}"
         return
     fi
-    answer=$("${ask[@]}") || die "cannot read the quotas of Cloud Run: roles/cloudquotas.viewer is needed, or --no-quota-check"
+    answer=$(answer "${ask[@]}") || die "cannot read the quotas of Cloud Run: roles/cloudquotas.viewer is needed, or --no-quota-check"
     # A quota may come in several lines, such as one for every kind of dimension: the largest counts.
     while IFS=, read -r name granted; do
         [[ $granted =~ ^-?[0-9]+$ ]] || continue

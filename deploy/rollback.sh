@@ -11,7 +11,7 @@
 #   --dry-run      print every command, run none
 #
 # A new deploy.sh ends the rollback: it makes a revision and gives it the instances.
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "$0")/lib.sh"
 source "$DEPLOY/pool.sh"
 
 main() {
@@ -37,13 +37,21 @@ main() {
     [[ -z ${GIVEN[list]:-} ]] || return 0
     if [[ -z $revision ]]; then
         revision=$(live previous) ||
-            die "no earlier revision with another image than $(live serving) ever became ready; name one, or --to-deepgram"
+            die "no earlier revision with another image than $(live serving || live image) ever became ready; name one, or --to-deepgram"
     fi
+    require_revision "$revision"
     [[ $revision != "$(live serving)" ]] || die "$revision is what serves already"
-    echo "# from $(live serving) to $revision"
+    echo "# from $(live serving || echo a revision that is gone) to $revision"
+    look_for_image "$(live image "$revision")"
     worker_pools update-instance-split --to-revisions="$revision=100"
     fetch_pool
     show_revisions
+}
+
+# look_for_image IMAGE: a warning where it is not found. It is no error: Cloud Run may have a copy, and this is an emergency.
+look_for_image() {
+    [[ $1 != *-docker.pkg.dev/* ]] || gcloud artifacts docker images describe "$1" >/dev/null 2>&1 ||
+        echo "# WARNING: $1 is not found in the registry. Where no instance becomes ready: --list, and another REVISION" >&2
 }
 
 main "$@"

@@ -8,6 +8,7 @@
 #   CONTAINER_ENGINE  docker (the default) or podman
 #
 # Everything runs on the host's network, on free ports; no GPU, no cloud.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 
 ENGINE=${CONTAINER_ENGINE:-docker}

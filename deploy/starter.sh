@@ -3,7 +3,8 @@
 # Pub/Sub push every job to it. Run it after up.sh; the autoscaler must be there, for it does everything else.
 #
 #   deploy/starter.sh ENVIRONMENT [--dry-run]
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "$0")/lib.sh"
+source "$DEPLOY/api.sh"
 
 LABELS=app=klipstream-transcription
 
@@ -13,18 +14,16 @@ main() {
     require_gcloud
     LABELS+=",environment=$ENVIRONMENT"
 
-    local image digest url audience push starter
+    local digest url audience push starter
     push="serviceAccount:$(account "$PUSH_ACCOUNT")" starter="serviceAccount:$(account "$STARTER_ACCOUNT")"
     audience=$PUSH_SUBSCRIPTION.starter # a name of our own: the service's address is known only after it is deployed
     accounts
-    image=$REGION-docker.pkg.dev/$PROJECT_ID/$REPOSITORY/starter:$(cat "$DEPLOY/starter/Dockerfile" "$DEPLOY/starter/main.py" | sha256sum | cut -c1-12)
-    found gcloud artifacts docker images describe "$image" ||
-        run gcloud builds submit "$DEPLOY/starter" --tag="$image" \
-            --service-account="projects/$PROJECT_ID/serviceAccounts/$(account "$BUILD_ACCOUNT")" \
-            --default-buckets-behavior=regional-user-owned-bucket
-    digest=$(value STARTER_DIGEST gcloud artifacts docker images describe "$image" --format='value(image_summary.digest)')
-    run gcloud run deploy "$STARTER" --region="$REGION" --image="${image%:*}@$digest" --service-account="$(account "$STARTER_ACCOUNT")" \
-        --no-allow-unauthenticated --cpu=1 --memory=256Mi --concurrency=80 --min-instances=0 --max-instances=2 --cpu-throttling \
+    build
+    digest=$(value STARTER_DIGEST gcloud artifacts docker images describe "$IMAGE" --format='value(image_summary.digest)')
+    first_point
+    # One instance at most: what it knows of the pool is its own, and its metric takes one point in five seconds.
+    run gcloud run deploy "$STARTER" --region="$REGION" --image="${IMAGE%:*}@$digest" --service-account="$(account "$STARTER_ACCOUNT")" \
+        --no-allow-unauthenticated --cpu=1 --memory=256Mi --concurrency=80 --min-instances=0 --max-instances=1 --cpu-throttling \
         --timeout=30 --labels="$LABELS" \
         --set-env-vars="PROJECT_ID=$PROJECT_ID,POOL=projects/$PROJECT_ID/locations/$REGION/workerPools/$POOL,AUDIENCE=$audience,PUSH_ACCOUNT=$(account "$PUSH_ACCOUNT")"
     # Cloud Run itself looks at the token as well: its audience must then be one that the service accepts.
@@ -46,6 +45,28 @@ accounts() {
         --role=roles/iam.serviceAccountUser --format=none
     run_patiently gcloud projects add-iam-policy-binding "$PROJECT_ID" --member="$starter" --role=roles/monitoring.metricWriter \
         --condition=None --format=none
+}
+
+# Sets IMAGE: one for each content, built where there is none yet, by the builder that cloudbuild.yaml pins.
+build() {
+    local config
+    export IMAGE BUILDER
+    IMAGE=$REGION-docker.pkg.dev/$PROJECT_ID/$REPOSITORY/starter:$(cat "$DEPLOY/starter/Dockerfile" "$DEPLOY/starter/main.py" | checksum)
+    BUILDER=$(sed -n 's/^ *name: \(.*cloud-builders\/docker@.*\)$/\1/p' "$DEPLOY/../cloudbuild.yaml" | head -n 1)
+    config=$(rendered "$DEPLOY/starter/cloudbuild.yaml")
+    found gcloud artifacts docker images describe "$IMAGE" ||
+        run gcloud builds submit "$DEPLOY/starter" --config="$config" --region=global \
+            --service-account="projects/$PROJECT_ID/serviceAccounts/$(account "$BUILD_ACCOUNT")"
+}
+
+# Cloud Monitoring shows the first point of a series minutes after it was written and the others within seconds, so the first
+# is written here: without it the autoscaler would undo the first start.
+first_point() {
+    local series
+    printf -v series '{"timeSeries": [{"metric": {"type": "%s", "labels": {"pool": "%s"}}, "resource": {"type": "global", "labels": {"project_id": "%s"}}, "points": [{"interval": {"endTime": "%s"}, "value": {"int64Value": "0"}}]}]}' \
+        custom.googleapis.com/transcription/wake "$POOL" "$PROJECT_ID" "$(date -u +%FT%TZ)"
+    run_api "https://monitoring.googleapis.com/v3/projects/$PROJECT_ID/timeSeries" --request POST \
+        --header 'Content-Type: application/json' --data "$series"
 }
 
 # Jobs are in the workers' own subscription: a push that is lost or comes late delays the start, never a job.

@@ -3,7 +3,7 @@
 # errors, what today has cost. Changes nothing.
 #
 #   deploy/status.sh ENVIRONMENT
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "$0")/lib.sh"
 source "$DEPLOY/pool.sh"
 source "$DEPLOY/api.sh"
 
@@ -43,9 +43,7 @@ instances() {
 drift() {
     export IMAGE INSTANCES
     IMAGE=$(live image) INSTANCES=$(live instances)
-    [[ $FALLBACK_BUDGET_USD_PER_DAY != none ]] || FALLBACK_BUDGET_USD_PER_DAY=''
-    render "$DEPLOY/worker-pool.yaml" >"$RENDERED/files.yaml"
-    if [[ $ENABLE_FALLBACK == false ]]; then sed -i '/- name: DEEPGRAM_API_KEY/,/key: latest/d' "$RENDERED/files.yaml"; fi
+    render_pool >"$RENDERED/files.yaml"
     live diff "$RENDERED/files.yaml"
 }
 

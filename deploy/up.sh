@@ -2,9 +2,11 @@
 # From an empty project to a proven worker, or from any state to the one that deploy/ describes. Staging first.
 #
 #   deploy/up.sh ENVIRONMENT [--image IMAGE@sha256:DIGEST | --build] [--no-quota-check]
+#   deploy/up.sh ENVIRONMENT --image IMAGE@sha256:DIGEST --dry-run
 #
-#   --image  what to deploy; default: the image that serves now
-#   --build  build and push the commit that is checked out (35 minutes), unless that was done before, and deploy it
+#   --image    what to deploy; default: the image that serves now
+#   --build    build and push the commit that is checked out (35 minutes), unless that was done before, and deploy it
+#   --dry-run  print every command, as if nothing existed yet; check and run none
 #
 #   DEEPGRAM_API_KEY  where the secret has no version yet: it becomes the first one
 #   BILLING_ACCOUNT, PIPELINE_MEMBER, OPERATORS_MEMBER, ALERT_EMAIL  see deploy/env/defaults.env
@@ -13,13 +15,16 @@
 # do, quotas, the key, the image, the pool as the server would take it, what it costs. Then: provision, build, deploy one
 # instance at least, wait for its `worker.ready`, one sample job, hand the instance count back, alerts, autoscaler, links.
 # What is as it should be is left alone; a run that was cut off is repeated and goes on where it was.
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "$0")/lib.sh"
 source "$DEPLOY/pool.sh"
 source "$DEPLOY/quotas.sh"
 source "$DEPLOY/api.sh"
 
-mapfile -d '' -t CALLER < <(env -0) # the other scripts must see what you set, not what is read from files here
-REGISTRY='' STEP=preflight CHANGED=''
+CALLER=() # your shell's variables: the other scripts must see what you set, not what is read from files here
+for EXPORTED in $(compgen -e); do
+    CALLER+=("$EXPORTED=${!EXPORTED}")
+done
+REGISTRY='' STEP=preflight CHANGED='' KEY_MISSING='' DIFFERS=''
 PERMISSIONS=(serviceusage.services.enable resourcemanager.projects.setIamPolicy iam.serviceAccounts.create
     iam.serviceAccounts.actAs pubsub.topics.create pubsub.subscriptions.create storage.buckets.create
     secretmanager.secrets.create bigquery.datasets.create artifactregistry.repositories.create run.services.create
@@ -27,7 +32,7 @@ PERMISSIONS=(serviceusage.services.enable resourcemanager.projects.setIamPolicy 
 
 main() {
     local build
-    arguments_of 1 --image= --build --no-quota-check -- "$@"
+    arguments_of 1 --image= --build --no-quota-check --dry-run -- "$@"
     IMAGE=${GIVEN[image]:-} build=${GIVEN[build]:-}
     [[ -z ${GIVEN[no-quota-check]:-} ]] || QUOTA_CHECK=0
     [[ -z $IMAGE || -z $build ]] || usage 2
@@ -35,15 +40,31 @@ main() {
     trap 'echo "error: interrupted" >&2; exit 130' INT TERM
     load_environment "${WORDS[0]}"
     REGISTRY=$REGION-docker.pkg.dev/$PROJECT_ID/$REPOSITORY/worker
+    if [[ -n $DRY_RUN ]]; then
+        rehearse
+        return
+    fi
 
     preflight "$build"
     provision
     add_key
     [[ -z $build ]] || build
     deploy
-    part watched monitor.sh "$(fingerprint monitor.sh monitoring/* monitoring/*/*)" alerts and dashboard
+    part watched monitor.sh "$(fingerprint monitor.sh 'monitoring/*' 'monitoring/*/*')" alerts and dashboard
     part scaled autoscale.sh "$(fingerprint autoscale.sh autoscaling/crema.yaml)" autoscaler
     links
+}
+
+# What a dry run prints: the commands of the other scripts, one after the other.
+rehearse() {
+    [[ -n $IMAGE ]] || die "a dry run needs --image IMAGE@sha256:...: without it the image is looked up, or built"
+    child provision.sh "$ENVIRONMENT" --dry-run
+    # shellcheck disable=SC2016  # the shell that it is pasted into has the key
+    [[ $ENABLE_FALLBACK == false ]] ||
+        echo 'printf %s "$DEEPGRAM_API_KEY" | '"$(quoted gcloud secrets versions add "$DEEPGRAM_SECRET" --data-file=-)"
+    child deploy.sh "$ENVIRONMENT" --image "$IMAGE" --dry-run
+    child monitor.sh "$ENVIRONMENT" --dry-run
+    child autoscale.sh "$ENVIRONMENT" --dry-run
 }
 
 # step TEXT: names what follows, with the time since the beginning.
@@ -75,7 +96,7 @@ preflight() {
 
 check_billing() {
     local enabled
-    enabled=$(gcloud billing projects describe "$PROJECT_ID" --format='value(billingEnabled)' 2>/dev/null) || {
+    enabled=$(answer gcloud billing projects describe "$PROJECT_ID" --format='value(billingEnabled)' 2>/dev/null) || {
         echo "# whether the project has a billing account cannot be read; it needs one"
         return
     }
@@ -116,19 +137,22 @@ check_build() {
 # The worker does not start with a secret that has no version.
 check_key() {
     local versions=''
+    [[ -z ${DEEPGRAM_API_KEY:-} || $DEEPGRAM_API_KEY =~ ^[[:graph:]]+$ ]] ||
+        die "DEEPGRAM_API_KEY holds a blank or a line break: set it to the key alone"
     [[ $ENABLE_FALLBACK != false ]] || { echo "# ENABLE_FALLBACK is false: no Deepgram key" && return; }
     ! found gcloud secrets describe "$DEEPGRAM_SECRET" ||
-        versions=$(gcloud secrets versions list "$DEEPGRAM_SECRET" --filter=state=ENABLED --limit=1 --format='value(name)')
+        versions=$(answer gcloud secrets versions list "$DEEPGRAM_SECRET" --filter=state=ENABLED --limit=1 --format='value(name)')
     [[ -n $versions || -n ${DEEPGRAM_API_KEY:-} ]] ||
         die "the secret $DEEPGRAM_SECRET has no version: set DEEPGRAM_API_KEY for this command, or ENABLE_FALLBACK=false"
-    KEY_MISSING=''
+    [[ -z $versions || -z ${DEEPGRAM_API_KEY:-} ]] ||
+        echo "# DEEPGRAM_API_KEY is not used: $DEEPGRAM_SECRET has a key. Another one: docs/operate/runbook.md, \"Rotate the Deepgram key\""
     [[ -n $versions ]] || KEY_MISSING=1
 }
 
 # What the server objects to before there are APIs and accounts says nothing about the pool.
 check_pool() {
     local said
-    if said=$(child deploy.sh "$ENVIRONMENT" --image "$IMAGE" --diff --no-quota-check 2>&1); then
+    if said=$(child deploy.sh "$ENVIRONMENT" --image "$IMAGE" --diff --no-quota-check 2>&1 | without_remarks); then
         grep '^#' <<<"$said" || true
         DIFFERS=$(sed -n '/^# live -> new:/,$p' <<<"$said" | sed '1d;/ -> /!d;/^#   instances /d')
         return
@@ -142,6 +166,7 @@ check_pool() {
 # List prices, from the price book of this checkout.
 show_cost() {
     local hour
+    local -x LC_ALL=C # prices have a point
     hour=$(awk -v vcpus="$VCPUS" -v gib="$MEMORY_GIB" -F' *= *' '
         /^\[/ { part = $1 }
         part == "[gpu]" && $1 == "usd_per_second" { gpu = $2 }
@@ -167,21 +192,31 @@ child() {
 
 # Ctrl-C reaches the whole pipeline: what the other script still says as it cleans up must have somewhere to go.
 indented() {
-    (
-        trap '' INT TERM
-        exec sed -u 's/^/  /'
-    )
+    local line
+    trap '' INT TERM
+    while IFS= read -r line || [[ -n $line ]]; do
+        printf '  %s\n' "$line"
+    done
 }
 
-# fingerprint FILE...: of those files and all settings: what was made from them is as it should be while it stays the same.
+# fingerprint PATTERN...: of those files of deploy/ and all settings: what was made from them is as it should be while it
+# stays the same.
 fingerprint() {
-    (cd "$DEPLOY" && for file in lib.sh env/defaults.env "env/$ENVIRONMENT.env" "$@"; do [[ ! -f $file ]] || cat "$file"; done
-        for name in $(setting_names); do echo "$name=${!name}"; done) | sha256sum | cut -c1-16
+    (
+        cd "$DEPLOY"
+        # shellcheck disable=SC2048  # patterns of files
+        for file in lib.sh env/defaults.env "env/$ENVIRONMENT.env" $*; do
+            [[ ! -f $file ]] || cat "$file"
+        done
+        for name in $(setting_names); do
+            echo "$name=${!name}"
+        done
+    ) | checksum
 }
 
 # The label of the jobs topic under which the fingerprint of a part was noted when it was made.
 noted() {
-    gcloud pubsub topics describe "$JOBS_TOPIC" --format="value(labels.$1)" 2>/dev/null || true
+    answer gcloud pubsub topics describe "$JOBS_TOPIC" --format="value(labels.$1)" 2>/dev/null || true
 }
 
 note() {
@@ -206,7 +241,7 @@ part() {
 provision() {
     local print missing=''
     step "provision"
-    print=$(fingerprint provision.sh lifecycle/* bigquery/* registry-cleanup.json)
+    print=$(fingerprint provision.sh 'lifecycle/*' 'bigquery/*' registry-cleanup.json)
     if [[ $(noted provisioned) == "$print" ]]; then
         missing=$(what_is_missing)
         [[ -n $missing ]] || { echo "# nothing to do: provisioned, as of $print" && return; }
@@ -243,13 +278,14 @@ build() {
     local digest
     step "build $COMMIT"
     if ! found gcloud artifacts docker images describe "$REGISTRY:$COMMIT"; then
-        (cd "$DEPLOY/.." && run gcloud builds submit --config=cloudbuild.yaml \
+        (cd "$DEPLOY/.." && run gcloud builds submit --config=cloudbuild.yaml --region=global \
+            --service-account="projects/$PROJECT_ID/serviceAccounts/$(account "$BUILD_ACCOUNT")" \
             --substitutions="COMMIT_SHA=$COMMIT,_REGION=$REGION,_REPOSITORY=$REPOSITORY")
         CHANGED=1
     else
         echo "# nothing to do: $REGISTRY:$COMMIT was built before"
     fi
-    digest=$(gcloud artifacts docker images describe "$REGISTRY:$COMMIT" --format='value(image_summary.digest)')
+    digest=$(answer gcloud artifacts docker images describe "$REGISTRY:$COMMIT" --format='value(image_summary.digest)')
     IMAGE=$REGISTRY@$digest
     check_pool
 }

@@ -3,9 +3,8 @@
 If the worker pool has 0 instances, the count is set to 1; everything else is the autoscaler's. The pool is read
 once a minute at most, and the answer holds for all pushes of that minute. The autoscaler sees backlogs two to three
 minutes late and would set the count back to 0 before that, so the wake is written as a metric first, which the
-autoscaler's query takes into account for five minutes. Reading, metric and count are three calls, and none replaces
-another: setting the count unread would take instances away from a pool that has more than one. After them the pool
-is not read for three minutes, so that an instance of this service makes one call a minute in the long run.
+autoscaler's query takes into account for five minutes. A start is three calls, of which none replaces another
+(docs/operate/runbook.md has the reasons), and after them the pool is not read for three minutes: one call a minute.
 
 Standard library only. Pushes must carry the identity token of PUSH_ACCOUNT for AUDIENCE; others get 403. Where an API
 fails the answer is 503 and Pub/Sub repeats the push; the job itself waits in the workers' own subscription all along.
@@ -65,12 +64,18 @@ class Unavailable(Exception):
     """An API failed; the push is to be repeated."""
 
 
+class Overtaken(Exception):
+    """Another writer changed the pool after it was read."""
+
+
 def asked(request: urllib.request.Request) -> dict[str, Any]:
-    """Return the JSON answer. Raises `Unavailable` for anything but success."""
+    """Return the JSON answer. Raises `Overtaken` for a conflict, `Unavailable` for anything else but success."""
     try:
         with urllib.request.urlopen(request, timeout=API_SECONDS) as answer:
             found = json.load(answer)
     except (OSError, http.client.HTTPException, ValueError) as exc:
+        if isinstance(exc, urllib.error.HTTPError) and exc.code == HTTPStatus.CONFLICT:
+            raise Overtaken(str(exc)) from exc
         raise Unavailable(f"{request.get_method()} {request.full_url}: {exc}") from exc
     if not isinstance(found, dict):
         raise Unavailable(f"{request.full_url}: not an object")
@@ -187,13 +192,15 @@ class Starter:
                 self._start(str(pool.get("etag", "")))
                 self._next_look += (CALLS_OF_A_WAKE - 1) * LOOK_SECONDS  # and the metric still holds then
                 log("starter.started", pool=self._settings.pool)
+        except Overtaken as exc:  # by a deployment or the autoscaler, which reads the metric at its next look
+            log("starter.overtaken", reason=str(exc))
         except Unavailable as exc:
             log("starter.failed", severity="ERROR", reason=str(exc))
             return str(exc)
         return None
 
     def _start(self, etag: str) -> None:
-        """Set the count, unless another writer changed the pool since it was read."""
+        """Set the count. Raises `Overtaken` if another writer changed the pool since it was read."""
         url = f"{self._settings.run_api}/v2/{self._settings.pool}?updateMask=scaling.manualInstanceCount"
         body = {"name": self._settings.pool, "etag": etag, "scaling": {"manualInstanceCount": 1}}
         asked(self._request("PATCH", url, body))

@@ -15,6 +15,7 @@ from tests.support.deploy.project import IMAGES, Project
 from tests.support.deploy.scripts import BARE, IMAGE, RUNBOOK, dry_run
 
 RUNS = [
+    ("up.sh", "--image", IMAGE),
     ("provision.sh",),
     ("deploy.sh", "--image", IMAGE),
     ("deploy.sh", "--promote"),
@@ -87,7 +88,7 @@ def test_what_a_dry_run_prints_can_be_pasted_and_run(run: tuple[str, ...], tmp_p
 
     pasted = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", printed],
-        env={**BARE, **standing.environment},
+        env={**BARE, **standing.environment, "DEEPGRAM_API_KEY": "key"},
         capture_output=True,
         text=True,
         check=False,

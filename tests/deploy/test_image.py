@@ -380,7 +380,9 @@ def test_the_image_that_the_build_tests_has_every_file_that_its_tests_read() -> 
 
     assert "mkdocs build" in targets  # with mkdocs.yml, whose name it does not say
     left_out = [
-        name for name in {*read, "mkdocs.yml", ".ci"} - {".git"} if (ROOT / name).exists() and not name.startswith(tuple(let_in))
+        name
+        for name in {*read, "mkdocs.yml", ".ci"} - {".git"}
+        if (ROOT / name).exists() and not name.startswith(tuple(let_in))
     ]
 
     assert left_out == []

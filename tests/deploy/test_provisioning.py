@@ -129,6 +129,7 @@ def test_the_build_account_reads_the_source_it_builds_and_writes_what_it_made() 
     assert grants(builder) == {
         ("gs://klipstream_cloudbuild", "roles/storage.objectUser"),
         ("klipstream", "roles/logging.logWriter"),
+        ("klipstream", "roles/logging.viewer"),
         ("klipstream", "roles/run.developer"),
         ("klipstream", "roles/artifactregistry.writer"),
         ("klipstream", "roles/cloudquotas.viewer"),
@@ -208,8 +209,8 @@ def test_provisioning_twice_makes_nothing_twice(tmp_path: Path) -> None:
 
     project.done("provision.sh", "production", BILLING_ACCOUNT="0-0-0")
 
-    made = {group: sorted(names) for group, names in project.state["kept"].items() if group != "services identity"}
-    assert made == {group: sorted(names) for group, names in first.items() if group != "services identity"}
+    made = {group: sorted(names) for group, names in project.state["kept"].items()}
+    assert made == {group: sorted(names) for group, names in first.items()}
 
 
 def test_pubsub_itself_may_forward_dead_letters_and_fill_the_table() -> None:
@@ -318,7 +319,6 @@ def test_what_was_made_is_gone_after_destroying_it_with_its_data(tmp_path: Path)
         "artifacts repositories": ["transcription"],
         "iam service-accounts": ["transcription-build@klipstream.iam.gserviceaccount.com"],
         "logging metrics": sorted(path.stem for path in (DEPLOY / "monitoring" / "log-metrics").iterdir()),
-        "services identity": ["services/identity/1"],
         "storage buckets": ["gs://klipstream_cloudbuild"],
         "artifacts docker tags": [f"{IMAGE.split('@')[0]}:staging"],
     }

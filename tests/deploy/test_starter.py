@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from hypothesis import given
@@ -56,10 +57,11 @@ def token(key: rsa.RSAPrivateKey = GOOGLES, kid: str = "k1", alg: str = "RS256",
 
 
 class Google:
-    """The pool's count, and every call of the APIs; `broken` makes them answer 503."""
+    """The pool's count, and every call; `broken` APIs answer 503, `overtaken` ones refuse the count."""
 
     def __init__(self, count: int = 0) -> None:
         self.count, self.broken, self.calls = count, False, list[tuple[str, str]]()
+        self.overtaken = False
         self.waking: list[dict[str, Any]] = []
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -75,6 +77,8 @@ class Google:
             return 503, {}
         if path.endswith("/timeSeries"):
             self.waking.append(body)
+        if method == "PATCH" and self.overtaken:
+            return 409, {"error": {"status": "ABORTED"}}
         if method == "PATCH":
             self.count = body["scaling"]["manualInstanceCount"]
         return 200, {"name": POOL, "etag": "e1", "scaling": {"manualInstanceCount": self.count} if self.count else {}}
@@ -256,6 +260,20 @@ def test_while_the_api_is_down_pubsub_is_made_to_repeat_and_the_next_minute_star
     assert (afterwards, google.count) == (204, 1)
 
 
+def test_a_pool_that_another_writer_changed_meanwhile_is_left_to_it_and_the_push_is_not_repeated(bearer: str) -> None:
+    google, now = Google(), [0.0]
+    google.overtaken = True
+
+    with running(google, lambda: now[0]) as port:
+        answers = [pushed(port, bearer) for _ in range(5)]
+        google.overtaken, now[0] = False, 60.0
+        pushed(port, bearer)
+
+    assert answers == 5 * [204]
+    assert [method for method, _ in google.calls] == ["GET", "POST", "PATCH"] * 2
+    assert google.count == 1
+
+
 def test_the_wake_metric_is_written_before_the_count_changes(bearer: str) -> None:
     google = Google()
 
@@ -371,14 +389,41 @@ def test_it_is_deployed_as_small_as_it_is_meant_to_be_and_jobs_are_pushed_to_it(
         "cpu": "1",
         "concurrency": "80",
         "min-instances": "0",
-        "max-instances": "2",
+        "max-instances": "1",
     }
     assert {"no-allow-unauthenticated", "cpu-throttling"} <= set(service)
     assert "@sha256:" in service["image"]
     push = project.state["kept"]["pubsub subscriptions"]["transcription-jobs-starter-staging"]
     assert push["topic"] == "transcription-jobs-staging"
     assert push["push-auth-service-account"] == "transcription-push-staging@klipstream.iam.gserviceaccount.com"
-    assert len([call for call in project.calls if "builds submit" in call]) == 1
+    (built,) = [call for call in project.calls if "builds submit" in call]
+    assert "--region=global" in built
+
+
+def test_it_is_built_by_the_pinned_builder_with_no_bucket_for_its_log() -> None:
+    (words,) = [words for words in dry_run("starter.sh", "production") if "submit" in words]
+
+    build = yaml.safe_load(Path(flag(words, "config")).read_text())
+
+    assert build["steps"][0]["name"] in (ROOT / "cloudbuild.yaml").read_text()
+    assert "@sha256:" in build["steps"][0]["name"]
+    assert build["options"] == {"logging": "CLOUD_LOGGING_ONLY"}  # the build account may not make a bucket
+    assert flag(words, "service-account").endswith("transcription-build@klipstream.iam.gserviceaccount.com")
+
+
+def test_the_first_point_of_its_metric_is_written_before_any_start_depends_on_the_metric(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.done("provision.sh", "staging")
+    project.done("deploy.sh", "staging", "--image", IMAGES[0])
+
+    project.done("starter.sh", "staging")
+
+    order = [index for index, call in enumerate(project.calls) if "/timeSeries" in call or "run deploy" in call]
+    first = project.calls[order[0]]
+    assert len(order) == 2
+    (series,) = json.loads(first[first.index("{") : first.rindex("}") + 1])["timeSeries"]
+    assert series["metric"] == {"type": starter.WAKE_METRIC, "labels": {"pool": "transcription-worker-staging"}}
+    assert series["points"][0]["value"] == {"int64Value": "0"}
 
 
 def test_it_is_destroyed_with_the_rest(tmp_path: Path) -> None:

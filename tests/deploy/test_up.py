@@ -220,7 +220,7 @@ def test_the_log_is_read_with_one_filter_of_this_pool(tmp_path: Path) -> None:
     assert 'worker_pool_name="transcription-worker-staging" AND (jsonPayload.event="worker.ready")' in asked
 
 
-def test_a_new_operator_needs_three_commands_after_the_clone_and_the_second_brings_the_first_transcript(
+def test_a_new_operator_needs_four_commands_after_the_clone_and_the_second_brings_the_first_transcript(
     tmp_path: Path,
 ) -> None:
     page = RUNBOOK.read_text().split("## Deploy for the first time\n")[1].split("\n## ")[0]
@@ -241,7 +241,7 @@ def test_a_new_operator_needs_three_commands_after_the_clone_and_the_second_brin
         check=False,
     )
 
-    assert len(commands) == 3
+    assert len(commands) == 4
     assert commands[0] == "gcloud auth login"
     assert done.returncode == 0, done.stderr
     assert "completed: 398 words by parakeet" in done.stdout

@@ -9,7 +9,7 @@ import threading
 from functools import partial
 from pathlib import Path
 
-from tests.support.deploy.gcloud_twin import Refused, main
+from tests.support.deploy.gcloud_twin import Interrupted, Refused, main
 
 
 class Server(socketserver.ThreadingTCPServer):
@@ -28,6 +28,7 @@ class Server(socketserver.ThreadingTCPServer):
 exec 3<>/dev/tcp/127.0.0.1/{self.server_address[1]}
 printf '%s\\0' $(($# + 2)) {name} {shlex.quote(str(folder))} "$@" >&3
 read -r status stream <&3
+[[ $status != interrupted ]] || kill -INT 0
 IFS= read -r -d '' text <&3
 printf %s "$text" >&"${{stream:-2}}"
 exit "${{status:-1}}"
@@ -42,12 +43,16 @@ class Answer(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         count = int(self._word())
         name, folder, *words = (self._word() for _ in range(count))
-        status, stream = 0, 1
+        status: int | str = 0
+        stream = 1
         with self.server.turn:
             try:
                 text = main(name, words, Path(folder))
             except Refused as exc:
-                status, stream, text = exc.status, 1 if name == "bq" else 2, str(exc)
+                status, text = exc.status, str(exc)
+                stream = 1 if name == "bq" or status == 0 else 2
+            except Interrupted:
+                status, text = "interrupted", ""
         text += "\n" if text and not text.endswith("\n") else ""
         self.wfile.write(f"{status} {stream}\n{text}".encode())
 

@@ -3,7 +3,9 @@
 Programs of those names ask a server in the test's process (gcloud_server.py). The twin implements no API: it stores
 created resources, refuses missing or existing ones with gcloud's wording, and simulates the worker pool: revisions,
 shares of the instances, workers that become ready and log it, and a job whose event comes back. Faults that a test
-wants are in the project under `faults`: the beginning of a command line -> [exit status, stderr].
+wants are in the project under `faults`: the beginning of a command line -> [exit status, stderr]; `remarks` come before
+everything that gcloud prints; at the change whose number is `interrupt_at` the terminal sends Ctrl-C; `overtaken_by` is
+the image of another operator, who deploys it as soon as a pool was replaced.
 """
 
 import base64
@@ -38,6 +40,10 @@ class Refused(Exception):
     def __init__(self, text: str, status: int = 1) -> None:
         super().__init__(text)
         self.status = status
+
+
+class Interrupted(Exception):
+    """A command that was carried out, and during which Ctrl-C was typed."""
 
 
 class Command:
@@ -85,10 +91,33 @@ def main(program: str, words: list[str], folder: Path) -> str:
     try:
         refuse_as_told(project, line)
         if program == "gcloud":
-            return gcloud(project, Command(words))
-        return {"bq": bq, "curl": curl}[program](project, words)
+            printed = remarked(project, gcloud(project, Command(words)))
+        else:
+            printed = {"bq": bq, "curl": curl}[program](project, words)
+        interrupt(project, line)
+    except Refused as exc:
+        raise Refused(remarked(project, str(exc)), exc.status) from exc
     finally:
         project.save()
+    return printed
+
+
+def remarked(project: Project, text: str) -> str:
+    remarks: str = project.state["remarks"]
+    return f"{remarks}\n{text}" if remarks else text
+
+
+def is_change(line: str) -> bool:
+    """Whether a command line changes something in the project."""
+    reading = (" describe", " list", " read ", " show ", "version", "print-access-token", "--dry-run", "bq query")
+    return line.startswith(("gcloud ", "bq ")) and not any(word in line for word in reading)
+
+
+def interrupt(project: Project, line: str) -> None:
+    if project.state["interrupt_at"] and is_change(line):
+        project.state["interrupt_at"] -= 1
+        if project.state["interrupt_at"] == 0:
+            raise Interrupted
 
 
 def refuse_as_told(project: Project, line: str) -> None:
@@ -112,6 +141,8 @@ def gcloud(project: Project, command: Command) -> str:  # noqa: C901, PLR0911, P
             return "123456"
         case "projects", "get-iam-policy":
             return "{}"
+        case "services identity", "create":
+            return ""
         case "projects" | "services" | "iam" | "beta services identity", _ if command.verb != "create":
             return ""
         case "billing projects", "describe":
@@ -301,6 +332,11 @@ def replace(project: Project, command: Command) -> str:
         {"revisionName": one.get("revisionName") or latest, "percent": one["percent"]} for one in splits
     ]
     project.kept(POOL_GROUP)[name] = {**wanted, "status": status}
+    if image := state.pop("overtaken_by", None):
+        template = json.loads(json.dumps(wanted["spec"]["template"]))
+        template["spec"]["containers"][0]["image"] = image
+        revision = make_revision(state, name, template)
+        status |= {"latestCreatedRevisionName": revision, "latestReadyRevisionName": revision}
     if not state["starts"]:
         raise Refused(f"ERROR: (gcloud.beta.run.worker-pools.replace) Revision '{revision}' is not ready")
     if int(wanted["metadata"]["annotations"]["run.googleapis.com/manualInstanceCount"]):
@@ -364,8 +400,8 @@ def pull(project: Project, command: Command) -> str:
 
 def build(project: Project, command: Command) -> str:
     """A build: the image that it pushed is known from now on, by its digest and by its commit."""
-    if tag := command.flags.get("tag"):
-        project.state["images"].append(tag)
+    if "substitutions" not in command.flags:
+        project.state["images"] += read(Path(command.flags["config"]))["images"]
         return ""
     registry = project.state["built"].split("@")[0]
     commit = re.search(r"COMMIT_SHA=(\w+)", command.flags["substitutions"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.deploy.gcloud_server import Server
+from tests.support.deploy.gcloud_twin import is_change
 from tests.support.deploy.scripts import script
 
 GIB = 1024**3
@@ -62,8 +63,10 @@ class Project:
             "starts": True,
             "answers": COMPLETED,
             "answers_to_queries": "",
-            "urls": {"/prometheus/": {"data": {"result": [{"value": [0, "3"]}]}}},
+            "urls": {"/prometheus/": {"data": {"result": [{"value": [0, "3"]}]}}, "/timeSeries": {}},
             "lacks": [],
+            "remarks": "",
+            "interrupt_at": 0,
             **differing,
         }
         (self._folder / "project.json").write_text(json.dumps(state))
@@ -109,19 +112,11 @@ class Project:
 
     def changes(self) -> list[str]:
         """The command lines that change something."""
-        reading = (
-            " describe",
-            " list",
-            " read ",
-            " show ",
-            "version",
-            "print-access-token",
-            "--dry-run",
-            "bq query",
-            "curl ",
-        )
-        calls = [call for call in self.calls if call.startswith(("gcloud ", "bq "))]
-        return [call for call in calls if not any(word in call for word in reading)]
+        return [call for call in self.calls if is_change(call)]
+
+    def names(self) -> dict[str, list[str]]:
+        """The names of all that is there, by kind."""
+        return {kind: sorted(names) for kind, names in self.state["kept"].items() if names}
 
     def pool(self, name: str = "transcription-worker") -> dict[str, Any]:
         """The worker pool as the server keeps it."""
