@@ -162,7 +162,7 @@ def test_no_package_index_is_named() -> None:
 def test_where_the_build_tests_itself_alerts_are_judged_by_prometheus_itself() -> None:
     test_stage = DOCKERFILE.split(" AS test\n")[1].split("\nFROM ")[0]
 
-    assert "install -y --no-install-recommends make prometheus" in test_stage
+    assert "install -y --no-install-recommends git make prometheus" in test_stage
     assert "CI_REQUIRE_PROMTOOL=true" in test_stage
 
 
