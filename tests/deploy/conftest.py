@@ -1,4 +1,4 @@
-"""What several tests of the scripts begin with."""
+"""Fixtures that several tests of the scripts share."""
 
 import pytest
 

@@ -108,7 +108,7 @@ def remarked(project: Project, text: str) -> str:
 
 
 def is_change(line: str) -> bool:
-    """Whether a command line changes something in the project."""
+    """Return whether a command line changes something in the project."""
     reading = (" describe", " list", " read ", " show ", "version", "print-access-token", "--dry-run", "bq query")
     return line.startswith(("gcloud ", "bq ")) and not any(word in line for word in reading)
 
