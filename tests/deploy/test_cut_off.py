@@ -46,7 +46,7 @@ def test_ctrl_c_at_any_change_of_up_and_another_run_give_what_one_run_gives(
     assert project.settings() == finished.settings()
 
 
-@pytest.mark.parametrize("number", [2, 9, 16, 30, 45])
+@pytest.mark.parametrize("number", [2, 9, 16, 23, 30])
 def test_destroying_that_was_cut_off_anywhere_is_finished_by_another_run(
     number: int, finished: Project, tmp_path: Path
 ) -> None:
@@ -56,7 +56,8 @@ def test_destroying_that_was_cut_off_anywhere_is_finished_by_another_run(
     assert ended_by_ctrl_c(project, number, *destroy)
     project.done(*destroy)
 
-    assert not {name for names in project.names().values() for name in names if "staging" in name}
+    left = {name for kind, names in project.names().items() if not kind.startswith("artifacts") for name in names}
+    assert not {name for name in left if "staging" in name}  # images stay
     assert project.state["kept"]["monitoring policies"] == {}
 
 
