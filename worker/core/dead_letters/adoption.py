@@ -39,8 +39,8 @@ REFUSED_LOOK_SECONDS = 600.0
 FIRST_PULL_MESSAGES, PULL_MESSAGES = 100, 500
 PULL_BYTES = 8 * 1024 * 1024
 """Intended limit of one pull's size; the next count is derived from the sizes in the previous pull."""
-LOOK_BYTES = 8 * PULL_BYTES
-"""Limit of one look: where letters are small and many, all of some ten thousand."""
+LOOK_MESSAGES, LOOK_BYTES = 5_000, 8 * PULL_BYTES
+"""Limits of one look: its letters are nacked within `RELEASE_SECONDS`, a thousand in each request."""
 NEXT_PULL_SECONDS = 1.0
 LEASE_SECONDS = 60
 RELEASE_SECONDS = 2.0
@@ -96,7 +96,7 @@ class Adoption:
         """Pull while every answer is full, so that more letters are likely, and none of them is a forwarded one."""
         letters, others, left_bytes = list[Forwarded](), list[str](), LOOK_BYTES
         try:
-            while not letters and left_bytes > 0:
+            while not letters and left_bytes > 0 and len(others) < LOOK_MESSAGES:
                 most = self._pull_messages
                 # An empty answer takes as long as the subscription waits, and the console must not wait for so long.
                 pull = bounded(self._pull(most), NEXT_PULL_SECONDS, self._clock) if others else self._pull(most)
