@@ -48,7 +48,7 @@ USERS_HOURS = (1, 3, 6)
 
 def costs(since: str, file: Path | None, html: Path | None, *, as_json: bool) -> None:
     """Print the report, or write it as a page. Exit 1 when the events cannot be read."""
-    configure_logging("json" if as_json else "auto")
+    configure_logging("json" if as_json else "console", "warning")
     now = datetime.now(UTC)
     start = now - parse_span(since)
     events, unreadable = _from_file(file) if file else _from_results(start)

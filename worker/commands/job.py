@@ -23,6 +23,7 @@ from worker.commands.console import EXIT_USAGE, TextPart, cell, fail, line, load
 from worker.commands.prerequisites import demand
 from worker.commands.tables import Card, print_fitted
 from worker.errors import WorkerError
+from worker.telemetry import configure_logging
 
 MOST_BEGINNING = 400
 STRIP_CELLS = 60
@@ -55,6 +56,7 @@ def job(job_id: str, *, as_json: bool) -> None:
     if (bucket := state_bucket(cloud)) is None:
         fail("STATE_BUCKET is not set; it names the bucket that holds the state of jobs", EXIT_USAGE)
     demand(cloud, storage=True)
+    configure_logging("console", "warning")
     seen = asyncio.run(_look(bucket, job_id))
     if as_json:
         print(plain_json(document(seen)))

@@ -19,7 +19,7 @@ from worker.commands.console import EXIT_FAILED, fail, line, load_settings, out,
 from worker.commands.keyterms import keyterms_text
 from worker.commands.prerequisites import demand
 from worker.core.dead_letters.entries import SHORT_ID
-from worker.telemetry.logs import warn_in_plain_text
+from worker.telemetry import configure_logging
 
 UPLOADED = "gs://bucket/object"
 """In place of the address of a file that is not uploaded yet."""
@@ -35,12 +35,12 @@ def submit(
     A local file is uploaded to `bucket` first; what is no job is refused before that.
     """
     settings = load_settings().cloud
+    configure_logging("console", "warning")
     parse_job(json.dumps({**fields, "audio_uri": audio if audio.startswith(SCHEME) else UPLOADED}).encode())
     audio_uri = located(audio, bucket, fields["video_id"])
     job = {**fields, "audio_uri": audio_uri, "metadata": {"audio_uri": audio_uri}}
     demand(settings, pubsub=True)
     project, topic = settings.project_id, settings.jobs_topic
-    warn_in_plain_text()
     if not wait:
         message_id = client.submit(job, project_id=project, topic=topic)
         _print(as_json, {"job_id": job["job_id"], "message_id": message_id}, line(f"published {job['job_id']}"))
@@ -66,7 +66,7 @@ def watch(*, as_json: bool) -> None:
     """Print events as they come, until Ctrl-C, from a subscription of this command's own."""
     settings = load_settings().cloud
     demand(settings, pubsub=True)
-    warn_in_plain_text()
+    configure_logging("console", "warning")
     with (
         suppress(KeyboardInterrupt),
         client.own_subscription(project_id=settings.project_id, topic=settings.completion_topic) as subscription,

@@ -32,7 +32,7 @@ from worker.commands.submit import show
 from worker.commands.tables import NOTHING, Field, FittedTable, print_fitted
 from worker.ports import ObjectRef
 from worker.settings import CloudSettings
-from worker.telemetry.logs import warn_in_plain_text
+from worker.telemetry import configure_logging
 
 SECONDS_PER_HOUR = 3600.0
 FOLDER = "validation"
@@ -84,7 +84,7 @@ def validate(plan: AcceptancePlan, *, as_json: bool) -> None:
         fail("made speech needs a bucket to lie in: --bucket, or AUDIO_BUCKET", EXIT_USAGE)
     demand_temp_dir(settings.jobs)
     demand(settings.cloud, pubsub=True, storage=bool(plan.hours))
-    warn_in_plain_text()
+    configure_logging("console", "warning")
     given = [located(audio, plan.bucket, f"{FOLDER}-{run}") for audio in plan.audio]
     speech = asyncio.run(_uploaded_speech(plan, settings.jobs.temp_dir, settings.cloud.project_id, run))
     trials = list(_trials(plan, [*given, *speech], run))

@@ -183,7 +183,7 @@ class _OtherServer(BaseHTTPRequestHandler):
     """A server that is no worker: the path names the status and the body."""
 
     def do_GET(self) -> None:
-        _, status, body, *_ = self.path.split("/")
+        _, status, body, *_ = self.path.split("/") if self.path[1:4].isdecimal() else ("", "500", "none")
         self.send_response(int(status))
         self.end_headers()
         self.wfile.write({"html": b"<html>", "json": b'{"status": "ok"}', "deep": b"[" * 200_000, "none": b""}[body])
@@ -211,3 +211,11 @@ def test_what_is_no_worker_is_not_healthy(status: int, body: str, other: str) ->
     seen = run("top", "--once", "--json", url, environment={})
     assert seen.exit_code == 1
     assert json.loads(seen.stdout)["workers"][0]["health"] is None
+
+
+@pytest.mark.parametrize("line", ["job some-job", "costs"])
+def test_a_retry_is_logged_beside_the_json(line: str, other: str) -> None:
+    done = run(*line.split(), "--json", environment={**AWAY, "STORAGE_EMULATOR_HOST": other})
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "asked again" in done.stderr or "retry" in done.stderr

@@ -21,7 +21,7 @@ from worker.commands.bulk.until_done import follow
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, note, problem, say
 from worker.commands.prerequisites import demand
 from worker.settings import CloudSettings
-from worker.telemetry.logs import warn_in_plain_text
+from worker.telemetry import configure_logging
 
 BLOCK_BYTES = 1 << 20
 MOST_SHOWN = 50
@@ -58,7 +58,7 @@ def submit_many(plan: BulkPlan) -> None:
     cloud, pace = load_settings().cloud, per_second(plan.rate)
     source = _source(plan, cloud)
     demand(cloud, pubsub=not plan.is_dry, storage=plan.file is None or plan.waits)
-    warn_in_plain_text()
+    configure_logging("console", "warning")
     rows = _begun(plan, source)  # before a journal is made for a source that cannot be read
     with open_journal(plan.journal_path, place_of(cloud), as_copy=plan.is_dry) as journal, ExitStack() as stack:
         topic, subscription = cloud.completion_topic, ""

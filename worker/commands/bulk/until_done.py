@@ -18,7 +18,7 @@ from worker.commands.prerequisites import demand
 from worker.commands.submit import show
 from worker.core.jobs.state.files import StateFiles
 from worker.settings import CloudSettings
-from worker.telemetry.logs import warn_in_plain_text
+from worker.telemetry import configure_logging
 
 READ_AT_ONCE = 60
 
@@ -30,7 +30,7 @@ def until_done(source: str | None, *, timeout_seconds: float | None, as_json: bo
     if path is not None and not path.is_file():
         fail(f"{path}: there is no such journal; submit --from makes one beside its file", EXIT_USAGE)
     demand(cloud, pubsub=True, storage=bool(cloud.state_bucket))
-    warn_in_plain_text()
+    configure_logging("console", "warning")
     with open_journal(path, place_of(cloud)) as journal:
         if path is None:
             asyncio.run(_note_begun(journal, cloud))
