@@ -1,6 +1,7 @@
 """The demands of a CUDA graph on the network, without a GPU: on tensors without values, and by a strict recorder."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -327,9 +328,26 @@ def test_the_joint_networks_logits_are_not_rounded_to_the_networks_precision(met
     with torch.inference_mode():
         given = DecoderRows(frames=frames, starts=indices, lengths=indices.clone())
 
-        *_, logits = decoder._score(given, decoder._first_state(given))
+        *_, logits = decoder._score(given, indices, decoder._first_state(given))
 
     assert logits.dtype == torch.float32
+
+
+def test_durations_that_are_not_their_own_places_are_looked_up(speech_windows: tuple[Pcm, ...]) -> None:
+    files, parts = tiny_files(), parts_of(tiny_transcriber())
+    labels, durations = files.config.n_labels, len(files.config.durations)
+    order = [*range(labels), labels + 1, labels, *range(labels + 2, labels + durations)]
+    last = f"joint.joint_net.{1 + files.config.joint_dropout}"
+    swapped = {f"{last}.{part}": files.weights[f"{last}.{part}"][order] for part in ("weight", "bias")}
+    weights = Weights({**files.weights, **swapped}, torch.device("cpu"), torch.float32)
+    decoder = TdtDecoder(weights, replace(files.config, durations=(1, 0, *files.config.durations[2:])), block_steps=8)
+    rows = rows_of(parts, speech_windows[:2])
+
+    steps, expected = decoder(rows), parts.decoder(rows)
+
+    assert steps.emitted.any()
+    for mine, theirs in zip(steps.columns[:4], expected.columns[:4], strict=True):
+        assert torch.equal(mine, theirs)
 
 
 def test_as_many_tokens_as_allowed_at_a_frame_move_on_by_one(speech_windows: tuple[Pcm, ...]) -> None:

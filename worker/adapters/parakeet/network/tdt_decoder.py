@@ -141,7 +141,9 @@ class TdtDecoder:
         last, outputs = f"joint.joint_net.{1 + config.joint_dropout}", config.n_labels + len(config.durations)
         self._joint = weights.place(weights.take(f"{last}.weight", outputs, joint)).t()
         self._joint_bias = weights.place(weights.take(f"{last}.bias", outputs), torch.float32)
-        self._durations = torch.tensor(config.durations, device=weights.device)
+        self._durations: Tensor | None = None  # those of published models are their places: 0, 1, 2, ...
+        if config.durations != tuple(range(len(config.durations))):
+            self._durations = torch.tensor(config.durations, device=weights.device)
         self._config, self._block_steps = config, block_steps
         self._recordings: list[_Recording] = []
 
@@ -211,9 +213,9 @@ class TdtDecoder:
 
     def _block(self, rows: DecoderRows, state: _State) -> tuple[Tensor, ...]:
         """Run a block of steps from `state` on, which then holds the state after them. Never waits for the device."""
-        now, scored = state, []
+        now, scored, last = state, [], (rows.lengths - 1).clamp_(min=0)
         for _ in range(self._block_steps):
-            now, step = self._step(rows, now)
+            now, step = self._step(rows, last, now)
             scored.append(step)
         emitted, labels, *columns, logits = (torch.stack(column) for column in zip(*scored, strict=True))
         state.copy_from(now)
@@ -221,8 +223,8 @@ class TdtDecoder:
         chosen = logits.gather(2, labels[:, :, None])[:, :, 0] if rows.boost else logits.amax(dim=-1)
         return emitted, labels, *columns, torch.exp(chosen - logits.logsumexp(dim=-1))
 
-    def _step(self, rows: DecoderRows, at: _State) -> tuple[_State, tuple[Tensor, ...]]:
-        labels, durations, terms, logits = self._score(rows, at)
+    def _step(self, rows: DecoderRows, last: Tensor, at: _State) -> tuple[_State, tuple[Tensor, ...]]:
+        labels, durations, terms, logits = self._score(rows, torch.minimum(at.frame, last), at)
         emitted = (at.frame < rows.lengths) & (labels != self._config.blank)
         frame, symbols = self._advance(rows, at, emitted, durations)
         prediction, cells = self._predict(labels, at.cells)
@@ -236,18 +238,17 @@ class TdtDecoder:
         )
         return state, (emitted, labels, at.frame, durations, logits)
 
-    def _score(self, rows: DecoderRows, at: _State) -> tuple[Tensor, Tensor, tuple[Tensor, ...], Tensor]:
-        """Return the best label and duration of each row, the state of its keyterms, and the logits in float32.
+    def _score(self, rows: DecoderRows, place: Tensor, at: _State) -> tuple[Tensor, Tensor, tuple[Tensor, ...], Tensor]:
+        """Return the best label and duration of each row at its place, its keyterms' state, and float32 logits.
 
         Keyterms change the label alone: neither the logits, of which confidences are made, nor the durations.
         """
-        last = (rows.lengths - 1).clamp_(min=0)
-        place = torch.minimum(at.frame, last)
         frames = rows.frames[rows.starts + place]
         logits = self._in_float32(F.relu(frames + at.prediction))
-        labels, durations = logits[:, : self._config.n_labels], logits[:, self._config.n_labels :]
+        labels, durations = torch.split(logits, [self._config.n_labels, len(self._config.durations)], dim=1)
         best, *terms = rows.boost.choose(labels, at.terms[0], place) if rows.boost else (labels.argmax(dim=-1),)
-        return best, self._durations[durations.argmax(dim=-1)], tuple(terms), labels
+        duration = durations.argmax(dim=-1)
+        return best, duration if self._durations is None else self._durations[duration], tuple(terms), labels
 
     def _in_float32(self, hidden: Tensor) -> Tensor:
         """Return the joint network's logits without rounding them to the network's precision.
@@ -260,10 +261,10 @@ class TdtDecoder:
 
     def _advance(self, rows: DecoderRows, at: _State, emitted: Tensor, durations: Tensor) -> tuple[Tensor, Tensor]:
         """Return each row's next frame and the tokens emitted there; blanks, and too many tokens, move on by one."""
-        symbols = torch.where(emitted & (durations == 0), at.symbols + 1, 0)
-        must_move = ~emitted | (symbols >= self._config.max_symbols)
-        moved = torch.where(must_move, durations.clamp(min=1), durations)
-        return torch.minimum(at.frame + moved, rows.lengths), torch.where(must_move, 0, symbols)
+        symbols = at.symbols + 1
+        stays = emitted & (durations == 0) & (symbols < self._config.max_symbols)
+        moved = torch.maximum(durations, ~stays)
+        return torch.minimum(at.frame + moved, rows.lengths), symbols.mul_(stays)
 
     def _predict(self, labels: Tensor, cells: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Advance the LSTM by a step, cell by cell: torch's LSTM, made for sequences, is slower by 1.7."""
