@@ -148,7 +148,7 @@ async def test_a_program_begins_once_its_limits_are_set(tmp_path: Path) -> None:
         seen.append(cat.status())
 
     with audio.open("rb", buffering=0) as stdin:
-        child = await Child.start((), stdin, confinement, slow, buffer_bytes=1 << 16)
+        child = await Child.start((), stdin, confinement, slow)
     copied, status = await child.stdout.read(), await child.wait()
 
     assert seen == [psutil.STATUS_SLEEPING]

@@ -150,7 +150,7 @@ async def test_limits_are_set_after_execve_and_before_the_programs_first_step(me
 
     for _ in range(20):
         with long.open("rb", buffering=0) as audio:
-            child = await Child.start(("-version",), audio, confinement, limit, buffer_bytes=1 << 16)
+            child = await Child.start(("-version",), audio, confinement, limit)
         await child.wait()
 
     assert calls == [str(SET_ROBUST_LIST[platform.machine()])] * 20
@@ -164,9 +164,7 @@ async def test_limits_are_set_after_execve_without_a_filter_too(media: MediaKit,
 
     for _ in range(20):
         with long.open("rb", buffering=0) as audio:
-            child = await Child.start(
-                ("-version",), audio, Confinement(path=media.ffmpeg, kernel=UNCONFINED), limit, buffer_bytes=1 << 16
-            )
+            child = await Child.start(("-version",), audio, Confinement(path=media.ffmpeg, kernel=UNCONFINED), limit)
         assert await child.wait() == 0
 
     assert states == [psutil.STATUS_STOPPED] * 20

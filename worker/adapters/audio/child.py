@@ -1,8 +1,9 @@
-"""A confined child process with its output on this event loop."""
+"""A confined child process, with its messages on this event loop."""
 
 import asyncio
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -17,21 +18,66 @@ from worker.adapters.audio.confinement.calls import in_own_thread
 _ENVIRONMENT = {"LC_ALL": "C"}
 _PIPE_BYTES = 1 << 18
 """Capacity of the pipe with ffmpeg's output. Linux's own 64 KiB hold two seconds of samples at most."""
+_BUFFER_BYTES = 1 << 16
+_ALL = -1
 _HELD_SECONDS = 1.0
 """Wait at most for a program to reach the gate; one whose C library makes no such call runs past it."""
 _NICER = 10
 _NICEST = 19
 
 
-class Child:
-    """A running process; create it with `start`. Its `stdout` and `stderr` are streams of the event loop."""
+class Output:
+    """The output of a process, read by a thread of its own when asked for: whole blocks, whatever is written at once.
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], stdout: asyncio.StreamReader, stderr: asyncio.StreamReader
-    ) -> None:
+    A stream of the event loop is woken at every write, and copies thrice. At the end the thread reaps the process.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], pipe: IO[bytes]) -> None:
+        self._process = process
+        self._requests: queue.SimpleQueue[tuple[int, asyncio.Future[bytes]]] = queue.SimpleQueue()
+        self._end: asyncio.Future[bytes] | None = None
+        threading.Thread(target=self._serve, args=(pipe,), name="ffmpeg.output", daemon=True).start()
+
+    async def readexactly(self, size: int) -> bytes:
+        """Return the next `size` bytes. Raises `asyncio.IncompleteReadError` with what is left at the end."""
+        data = await self._asked(size)
+        if len(data) < size:
+            raise asyncio.IncompleteReadError(data, size)
+        return data
+
+    async def read(self) -> bytes:
+        """Return what is left, once the process has been reaped; the same at every call."""
+        if self._end is None:
+            self._end = self._asked(_ALL)
+        return await asyncio.shield(self._end)
+
+    def _asked(self, size: int) -> asyncio.Future[bytes]:
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._requests.put((size, future))
+        return future
+
+    def _serve(self, pipe: IO[bytes]) -> None:
+        size = 0
+        with pipe:
+            while size != _ALL:
+                size, future = self._requests.get()
+                data = pipe.read(size)
+                if size == _ALL:
+                    self._process.wait()
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    future.get_loop().call_soon_threadsafe(_deliver, future, data)
+
+
+def _deliver(future: asyncio.Future[bytes], data: bytes) -> None:
+    if not future.done():
+        future.set_result(data)
+
+
+class Child:
+    """A running process; create it with `start`. Its `stderr` is a stream of the event loop."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stdout: Output, stderr: asyncio.StreamReader) -> None:
         self._process, self.stdout, self.stderr = process, stdout, stderr
-        self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        threading.Thread(target=self._reap, name="ffmpeg.reaper", daemon=True).start()
 
     @classmethod
     async def start(
@@ -40,8 +86,6 @@ class Child:
         stdin: IO[bytes],
         confinement: Confinement,
         limit: Callable[[int], None],
-        *,
-        buffer_bytes: int,
     ) -> Self:
         """Start `confinement.path` with `stdin` as its input, 10 steps of niceness below this process.
 
@@ -57,7 +101,6 @@ class Child:
                 stdout=pipe,
                 stderr=pipe,
                 env=_ENVIRONMENT,
-                limit=buffer_bytes,
             )
         with contextlib.ExitStack() as undo:
             process, descriptor, gate = _start_confined(confinement, arguments, stdin)
@@ -75,13 +118,11 @@ class Child:
                     with _paused(process.pid):
                         limit(process.pid)
             _enlarge(process.stdout)
-            streams = []
-            for pipe in (process.stdout, process.stderr):
-                stream, transport = await _stream(pipe, buffer_bytes)
-                undo.callback(transport.close)
-                streams.append(stream)
+            stderr, transport = await _stream(process.stderr)
+            undo.callback(transport.close)
+            child = cls(process, Output(process, process.stdout), stderr)
             undo.pop_all()
-        return cls(process, *streams)
+        return child
 
     @property
     def pid(self) -> int:
@@ -93,13 +134,9 @@ class Child:
         self._process.kill()
 
     async def wait(self) -> int:
-        """Wait for its end. Returns the exit status, negative for a signal."""
-        return await asyncio.shield(self._exit)
-
-    def _reap(self) -> None:
-        status = self._process.wait()
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._exit.get_loop().call_soon_threadsafe(self._exit.set_result, status)
+        """Wait for its end, and pass over its output. Returns the exit status, negative for a signal."""
+        await self.stdout.read()
+        return self._process.wait()
 
 
 def _start_confined(
@@ -156,7 +193,7 @@ def _popen(program: Path, arguments: tuple[str, ...], stdin: IO[bytes]) -> subpr
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        bufsize=0,
+        bufsize=_BUFFER_BYTES,
         env=_ENVIRONMENT,
         cwd=os.sep,
         process_group=0,  # not a session: Linux may weigh those against each other, whatever their processes' niceness
@@ -183,8 +220,8 @@ def _enlarge(pipe: IO[bytes]) -> None:
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
-async def _stream(pipe: IO[bytes], buffer_bytes: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
-    reader = asyncio.StreamReader(limit=buffer_bytes)
+async def _stream(pipe: IO[bytes]) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
+    reader = asyncio.StreamReader()
     connect = asyncio.get_running_loop().connect_read_pipe
     transport, _ = await connect(lambda: asyncio.StreamReaderProtocol(reader), pipe)
     return reader, transport

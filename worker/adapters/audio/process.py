@@ -30,7 +30,6 @@ _OPEN_FILES = 64
 _ADDRESSES_BYTES = 4 << 30
 _STACK_BYTES = 8 << 20
 _THREADS_OF_THE_USER = 4096
-_BUFFER_BYTES = 1 << 20  # of the reader: with asyncio's own 64 KiB it stops and starts the reading all the time
 _STOPPED_BY_SIGNAL = 255  # ffmpeg's status when a signal made it end early but orderly
 
 
@@ -124,7 +123,7 @@ async def started(
     ffmpeg inherits the file open for reading as its descriptor 0. Raises OSError where it cannot be started.
     """
     with path.open("rb", buffering=0) as audio:
-        process = await Child.start(arguments, audio, confinement, partial(_limit, limits), buffer_bytes=_BUFFER_BYTES)
+        process = await Child.start(arguments, audio, confinement, partial(_limit, limits))
     run = Run(process, report, limits)
     try:
         yield run
