@@ -162,10 +162,12 @@ async def test_limits_are_set_after_execve_without_a_filter_too(media: MediaKit,
     def limit(pid: int) -> None:
         states.append(psutil.Process(pid).status())
 
+    decoding = ("-nostdin", "-i", "fd:", "-f", "s16le", "pipe:1")  # which ends only once its output is read
     for _ in range(20):
         with long.open("rb", buffering=0) as audio:
-            child = await Child.start(("-version",), audio, Confinement(path=media.ffmpeg, kernel=UNCONFINED), limit)
-        assert await child.wait() == 0
+            child = await Child.start(decoding, audio, Confinement(path=media.ffmpeg, kernel=UNCONFINED), limit)
+        child.kill()
+        assert await child.wait() == -signal.SIGKILL
 
     assert states == [psutil.STATUS_STOPPED] * 20
 
