@@ -7,7 +7,6 @@ from typing import Any
 from google.auth.exceptions import GoogleAuthError
 
 from schemas.text import plain_json
-from worker.adapters.web.health_document import read_health
 from worker.app.cloud import open_cloud
 from worker.app.preflight import Finding, cloud_findings, local_findings, variable_findings
 from worker.commands.console import EXIT_FAILED, load_settings, say
@@ -59,7 +58,7 @@ async def _everything(settings: Settings) -> AsyncIterator[Finding]:
     async for finding in local_findings(settings.jobs, settings.engine, settings.routing, settings.money):
         yield finding
     running = fetch_health(own_url()) if settings.telemetry.health_port else None
-    is_worker = running is not None and read_health(running) is not None
+    is_worker = running is not None and "worker" in running
     if running and is_worker:
         yield running_worker(running)
     for finding in _telemetry(settings.telemetry, is_port_ours=is_worker):
