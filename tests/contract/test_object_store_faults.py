@@ -220,8 +220,21 @@ async def test_a_service_that_never_describes_the_object_fails_like_one_that_is_
 ) -> None:
     proxy.faults.extend([answer(b"{}")] * ATTEMPTS)
 
-    with pytest.raises(StorageServiceError, match="does not describe an object"):
+    with pytest.raises(StorageServiceError, match="the answer is not one of Cloud Storage"):
         await store.stat(ref)
+
+
+@pytest.mark.parametrize("body", [b"<html>sign in</html>", b"", b"[]", b'"x"', b'{"items": 5}', b'{"items": ["x"]}'])
+async def test_an_answer_that_lists_no_objects_is_asked_for_again(
+    proxy: FaultyProxy, store: GcsObjectStore, audio: ObjectFacts, body: bytes
+) -> None:
+    proxy.faults.extend([answer(body), answer(body)])
+
+    pages = [page async for page in store.pages(audio.ref.bucket, audio.ref.name)]
+
+    assert pages == [(audio,)]
+    assert list(await store.list(audio.ref.bucket, audio.ref.name)) == [audio]
+    assert len(proxy.requests) == 4
 
 
 async def test_a_damaged_download_is_noticed_and_begun_again(

@@ -284,18 +284,21 @@ class GcsObjectStore:
 
     def _list(self, bucket: str, prefix: str) -> Sequence[ObjectFacts]:
         blobs = self._client.list_blobs(bucket, prefix=prefix, timeout=TIMEOUT_SECONDS, retry=None)
-        return tuple(_facts(blob) for blob in blobs)
+        with _reading():
+            return tuple(_facts(blob) for blob in blobs)
 
     def _page(self, bucket: str, prefix: str, token: str) -> tuple[Sequence[ObjectFacts], str | None]:
         blobs = self._client.list_blobs(
             bucket, prefix=prefix, page_token=token or None, page_size=PAGE_OBJECTS, timeout=TIMEOUT_SECONDS, retry=None
         )
-        found = tuple(_facts(blob) for page in islice(blobs.pages, 1) for blob in page)
+        with _reading():
+            found = tuple(_facts(blob) for page in islice(blobs.pages, 1) for blob in page)
         return found, blobs.next_page_token
 
     def _granted(self, bucket: str, permissions: Sequence[str]) -> frozenset[str]:
-        asked = self._client.bucket(bucket).test_iam_permissions(list(permissions), timeout=TIMEOUT_SECONDS, retry=None)
-        return frozenset(asked)
+        named = self._client.bucket(bucket)
+        with _reading():
+            return frozenset(named.test_iam_permissions(list(permissions), timeout=TIMEOUT_SECONDS, retry=None))
 
     def _fetch(self, partial: PartialFile) -> None:
         facts = partial.facts
@@ -313,8 +316,7 @@ class GcsObjectStore:
 
 
 def _facts(blob: Blob) -> ObjectFacts:
-    """Return the facts of the last answer. Raises `ConnectionError` for another server's, such as a proxy's."""
-    try:
+    with _reading():
         return ObjectFacts(
             ref=ObjectRef(blob.bucket.name, blob.name),
             generation=int(blob.generation),
@@ -322,8 +324,15 @@ def _facts(blob: Blob) -> ObjectFacts:
             crc32c=blob.crc32c,
             created_at=blob.time_created,
         )
-    except (AttributeError, TypeError, ValueError) as exc:
-        raise ConnectionError("the answer does not describe an object") from exc
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Raise `ConnectionError` for an answer of another server, such as a proxy's."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        raise ConnectionError("the answer is not one of Cloud Storage") from exc
 
 
 def _refuse_unsafe(ref: ObjectRef) -> None:
