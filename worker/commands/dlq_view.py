@@ -1,6 +1,5 @@
 """Dead letters as people read them: a table, groups by code, and one letter as a card."""
 
-import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -10,12 +9,12 @@ from rich.text import Text
 
 from schemas.decoding import load_object
 from worker.commands.console import cell, line
-from worker.commands.tables import NOTHING, Card, Field, FittedTable, age
+from worker.commands.tables import NOTHING, Card, Command, Field, FittedTable, age
 from worker.core.dead_letters.entries import DeadLetterEntry, Letter, Origin, histogram, short_ids
 from worker.core.dead_letters.remedies import remedy_of
 from worker.core.dead_letters.replay import Refusal, ReplayRules, plan
 
-PROGRAM = "klipstream-worker dlq"
+PROGRAM = ("klipstream-worker", "dlq")
 MOST_OF_A_MESSAGE = 200
 FIELDS = (
     Field(name="id"),
@@ -68,7 +67,7 @@ def groups(entries: Sequence[DeadLetterEntry], now: datetime) -> Group:
     """Return a card for each code: its letters, their ages, and the command that replays them."""
     shown: list[RenderableType] = []
     for group in groups_of(entries, now):
-        replay = f"{PROGRAM} replay --code {shlex.quote(group['code'])} --execute"
+        replay = Command((*PROGRAM, "replay", "--code", group["code"], "--execute"))
         ages = f"newest {age(group['newest_seconds'])}, oldest {age(group['oldest_seconds'])}"
         facts = (
             ("letters", str(group["letters"])),
@@ -98,7 +97,7 @@ def letter_card(entry: DeadLetterEntry, letter: Letter, short: str, now: datetim
     tries = f"{entry.attempts} {one if entry.attempts == 1 else many}"
     if letter.crashes:
         tries += f", {letter.crashes} crash{'es' * (letter.crashes != 1)}"
-    facts: list[tuple[str, str | Text]] = [
+    facts: list[tuple[str, str | Text | Command]] = [
         ("dead letter", entry.dead_letter_id),
         ("what", cell(entry.code, "bold red")),
         ("why", letter.message),
@@ -118,16 +117,16 @@ def letter_card(entry: DeadLetterEntry, letter: Letter, short: str, now: datetim
             "replay",
             f"stays: {decision.reason}" if isinstance(decision, Refusal) else _command("replay", short, "--execute"),
         ),
-        ("drop", _command("drop", short, "--export dropped.jsonl --execute")),
+        ("drop", _command("drop", short, "--export", "dropped.jsonl", "--execute")),
         ("all of it", _command("show", short, "--json")),
     ]
     return Card(facts=facts)
 
 
-def _command(verb: str, name: str, options: str) -> str:
+def _command(verb: str, name: str, *options: str) -> Command:
     """Return a command on one letter. A name that begins as options do is not taken for one."""
-    words = (options, "--", shlex.quote(name)) if name.startswith("-") else (shlex.quote(name), options)
-    return " ".join((PROGRAM, verb, *words))
+    words = (*options, "--", name) if name.startswith("-") else (name, *options)
+    return Command((*PROGRAM, verb, *words))
 
 
 def _asked_for(data: bytes | None) -> list[tuple[str, str]]:

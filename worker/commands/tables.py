@@ -5,6 +5,7 @@ COLUMNS sets a width.
 """
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -107,13 +108,38 @@ class FittedTable:
 class Card:
     """Facts of one thing, a line each; long values are folded, and facts without a value are left out."""
 
-    facts: Sequence[tuple[str, str | Text]]
+    facts: Sequence[tuple[str, "str | Text | Command"]]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from card([(name, _text(value)) for name, value in self.facts], options.max_width)
+        facts = [(name, value if isinstance(value, Command) else _text(value)) for name, value in self.facts]
+        yield from card(facts, options.max_width)
 
 
-def card(facts: Sequence[tuple[str, Text]], width: int) -> Iterator[Text]:
+@dataclass(frozen=True)
+class Command:
+    """A command to paste. Where it is too long for one line, a part of it alone might do something else, or to more."""
+
+    words: tuple[str, ...]
+
+    @property
+    def plain(self) -> str:
+        """The command in one line."""
+        return shlex.join(self.words)
+
+    def lines(self, width: int) -> Iterator[Text]:
+        """Yield lines that end in a backslash, but for the last one; only a word that is too long makes one wider."""
+        first, *others = map(shlex.quote, self.words)
+        line = first
+        for word in others:
+            if cell_len(f"{line} {word} \\") > width:
+                yield cell(f"{line} \\")
+                line = word
+            else:
+                line = f"{line} {word}"
+        yield cell(line)
+
+
+def card(facts: Sequence[tuple[str, Text | Command]], width: int) -> Iterator[Text]:
     """Yield the facts as lines of a name and a value, none of them wider than `width`."""
     shown = [(cell(name, "bold"), value) for name, value in facts if value.plain not in EMPTY]
     indent = max((cell_len(name.plain) for name, _ in shown), default=0) + len(GAP)
@@ -124,7 +150,8 @@ def card(facts: Sequence[tuple[str, Text]], width: int) -> Iterator[Text]:
             head = Text.assemble(name, " " * (indent - cell_len(name.plain)))
         else:
             yield from folded(name, width)
-        for part in folded(value, max(1, width - indent)):
+        room = max(1, width - indent)
+        for part in value.lines(room) if isinstance(value, Command) else folded(value, room):
             yield head + part
             head = Text(" " * indent)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -143,8 +144,8 @@ def test_the_commands_of_a_card_act_on_that_letter_alone_whatever_its_id_is(name
     strange = replace(enveloped(unchecked=True), data=b"{}", attributes={"envelope": "1", "dead_letter_id": name})
     with console_on([strange, *letters(3)]):
         card = console("show", "--", name)
-        (drop,) = (line for line in card.stdout.splitlines() if line.startswith("drop "))
-        words = shlex.split(drop)
+        (drop,) = re.findall(r"^drop (?:.*\\\n)*.*", card.stdout, re.MULTILINE)
+        words = shlex.split(drop.replace("\\\n", ""))  # as a shell does
         command = [str(tmp_path / "x") if word == "dropped.jsonl" else word for word in words[words.index("dlq") + 1 :]]
         done = console(*command)
         left = console("list", "--json").stdout.splitlines()

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -30,7 +31,7 @@ from worker.commands import accuracy, canary, costs, demo, dlq_view, top, valida
 from worker.commands.acceptance import Trial, judged
 from worker.commands.accuracy import ManifestEntry, score
 from worker.commands.health_card import shown
-from worker.commands.tables import Card, Field, FittedTable, age, bar, print_fitted
+from worker.commands.tables import Card, Command, Field, FittedTable, age, bar, print_fitted
 from worker.core.costs.canary import Judgement
 from worker.core.costs.report import report
 from worker.core.dead_letters.entries import DeadLetterEntry, entry_of, read
@@ -282,3 +283,25 @@ def test_a_terminal_of_no_columns_is_one_of_the_usual_width(
     print_fitted(Card(facts=[("worker", "w-1")]))
 
     assert capsys.readouterr().out == "worker  w-1\n"
+
+
+@pytest.mark.parametrize("width", [20, 28, 40, 59, 60, 61, 68, 71, 72, 80, 120])
+def test_a_command_that_is_too_long_for_a_line_is_still_one_command_when_pasted(width: int) -> None:
+    words = ("klipstream-worker", "dlq", "drop", "--export", "dropped.jsonl", "--execute", "--", "-a b")
+    lines = [line.plain for line in Command(words).lines(width)]
+
+    pasted = subprocess.run(
+        ["sh", "-c", "print() { printf '%s\\n' \"$@\"; }; print " + "\n".join(lines)],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+
+    assert pasted.stdout.decode().splitlines() == list(words)
+    assert all(line.endswith(" \\") for line in lines[:-1])
+    assert max(map(len, lines)) <= width
+
+
+def test_control_characters_of_a_commands_words_are_escaped() -> None:
+    (line,) = Command(("dlq", "show", "\x1b[2J")).lines(80)
+
+    assert "\x1b" not in line.plain
