@@ -26,6 +26,7 @@ SERVERS = {
     ),
 }
 """The form of an address, and the first bytes of a client and of an answer: gRPC's are HTTP/2's settings."""
+ANSWER_BYTES = 5
 ANSWER_SECONDS = 1.5
 METADATA_HOST, METADATA_SECONDS = "169.254.169.254", 1.0
 GOOGLES = ("KUBERNETES_SERVICE_HOST", "K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL", "APPENGINE_RUNTIME")
@@ -39,13 +40,18 @@ def demand_temp_dir(jobs: JobSettings) -> None:
         fail(f"TEMP_DIR: must be a folder that can be written to (got {str(jobs.temp_dir)!r})", EXIT_USAGE)
 
 
-def demand(cloud: CloudSettings, *, pubsub: bool = False, storage: bool = False) -> None:
-    """End the command where a server that it needs is not there, or where there are no credentials."""
-    for missing in missing_services(cloud, pubsub=pubsub, storage=storage):
+def demand(cloud: CloudSettings, *, pubsub: bool = False, storage: bool = False, patient: bool = False) -> None:
+    """End the command where a server that it needs is not there, or where there are no credentials.
+
+    With `patient` a server that listens and does not answer is let pass, as a worker asks again by itself.
+    """
+    for missing in missing_services(cloud, pubsub=pubsub, storage=storage, patient=patient):
         fail(missing)
 
 
-def missing_services(cloud: CloudSettings, *, pubsub: bool = True, storage: bool = True) -> Iterator[str]:
+def missing_services(
+    cloud: CloudSettings, *, pubsub: bool = True, storage: bool = True, patient: bool = False
+) -> Iterator[str]:
     """Yield what is missing and what to do about it; takes a second for each, and most often nothing."""
     signs_in = False
     servers = (
@@ -53,14 +59,14 @@ def missing_services(cloud: CloudSettings, *, pubsub: bool = True, storage: bool
         (storage, "STORAGE_EMULATOR_HOST", cloud.storage_emulator_host),
     )
     for needed, variable, address in servers:
-        if needed and address and (problem := server_problem(variable, address)):
+        if needed and address and (problem := server_problem(variable, address, patient=patient)):
             yield f"{problem}: start the development servers (klipstream-worker emulators), or unset {variable}"
         signs_in |= needed and not address
     if signs_in:
         yield from missing_credentials(os.environ)
 
 
-def server_problem(variable: str, address: str, name: str = "") -> str:
+def server_problem(variable: str, address: str, name: str = "", *, patient: bool = False) -> str:
     """Return why the address is none of such a server, or an empty string; `name` is its name for the user."""
     name = name or variable
     form, greeting, answer = SERVERS[variable]
@@ -73,21 +79,26 @@ def server_problem(variable: str, address: str, name: str = "") -> str:
         return f"{name}={address} is no address, which has the form {form}"
     if reason := unreachable(host, port):
         return f"nothing listens on {host}:{port} ({reason})"
-    if parts.scheme != "https" and (reason := _stranger(host, port, greeting, answer)):
+    if parts.scheme != "https" and (reason := _stranger(host, port, greeting, answer, patient=patient)):
         return f"what listens on {host}:{port} is not what {name} is for ({reason})"
     return ""
 
 
-def _stranger(host: str, port: int, greeting: bytes, answer: re.Pattern[bytes]) -> str:
+def _stranger(host: str, port: int, greeting: bytes, answer: re.Pattern[bytes], *, patient: bool) -> str:
     """Return why the server does not speak the protocol of the greeting, or an empty string where it does."""
+    begun = b""
     try:
         with socket.create_connection((host, port), timeout=ANSWER_SECONDS) as connection:
             connection.sendall(greeting)
-            return "" if answer.match(connection.recv(len(greeting))) else "it speaks another protocol"
+            while len(begun) < ANSWER_BYTES and (more := connection.recv(ANSWER_BYTES)):
+                begun += more
+        reason = "it speaks another protocol" if begun else "it ends the connection without an answer"
     except TimeoutError:
-        return f"no answer within {ANSWER_SECONDS:g} s"
+        reason = f"no answer within {ANSWER_SECONDS:g} s"
     except OSError as exc:
-        return exc.strerror or str(exc)
+        reason = exc.strerror or str(exc)
+    is_known = answer.match(begun) or (patient and not begun)
+    return "" if is_known else reason
 
 
 def missing_credentials(environment: Mapping[str, str]) -> Iterator[str]:

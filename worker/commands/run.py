@@ -18,7 +18,7 @@ def run() -> None:
     settings = load_settings()
     log_format, log_level = settings.telemetry.log_format, settings.telemetry.log_level
     configure_logging(log_format, log_level, project_id=settings.cloud.project_id, worker=worker_name())
-    demand(settings.cloud, pubsub=True, storage=True)
+    demand(settings.cloud, pubsub=True, storage=True, patient=True)
     may_do_without = may_do_without_gpu(settings.engine)
     engine = make_engine(settings.engine, settings.cloud, log_format, log_level, may_do_without=may_do_without)
     start_early(engine)
