@@ -11,7 +11,7 @@ from schemas.decoding import load_object
 from worker.commands.console import cell, line
 from worker.commands.tables import NOTHING, Card, Command, Field, FittedTable, age
 from worker.core.dead_letters.entries import DeadLetterEntry, Letter, Origin, histogram, short_ids
-from worker.core.dead_letters.remedies import remedy_of
+from worker.core.dead_letters.remedies import remedy_of, replay_options
 from worker.core.dead_letters.replay import Refusal, ReplayRules, plan
 
 PROGRAM = ("klipstream-worker", "dlq")
@@ -67,7 +67,7 @@ def groups(entries: Sequence[DeadLetterEntry], now: datetime) -> Group:
     """Return a card for each code: its letters, their ages, and the command that replays them."""
     shown: list[RenderableType] = []
     for group in groups_of(entries, now):
-        replay = Command((*PROGRAM, "replay", "--code", group["code"], "--execute"))
+        replay = Command((*PROGRAM, "replay", "--code", group["code"], *replay_options(group["code"])))
         ages = f"newest {age(group['newest_seconds'])}, oldest {age(group['oldest_seconds'])}"
         facts = (
             ("letters", str(group["letters"])),
@@ -97,6 +97,7 @@ def letter_card(entry: DeadLetterEntry, letter: Letter, short: str, now: datetim
     tries = f"{entry.attempts} {one if entry.attempts == 1 else many}"
     if letter.crashes:
         tries += f", {letter.crashes} crash{'es' * (letter.crashes != 1)}"
+    replay = _command("replay", short, *replay_options(entry.code))
     facts: list[tuple[str, str | Text | Command]] = [
         ("dead letter", entry.dead_letter_id),
         ("what", cell(entry.code, "bold red")),
@@ -115,7 +116,7 @@ def letter_card(entry: DeadLetterEntry, letter: Letter, short: str, now: datetim
         ("origin", ORIGINS[entry.origin]),
         (
             "replay",
-            f"stays: {decision.reason}" if isinstance(decision, Refusal) else _command("replay", short, "--execute"),
+            f"stays: {decision.reason}" if isinstance(decision, Refusal) else replay,
         ),
         ("drop", _command("drop", short, "--export", "dropped.jsonl", "--execute")),
         ("all of it", _command("show", short, "--json")),

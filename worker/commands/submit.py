@@ -18,6 +18,7 @@ from worker.commands.audio_file import SCHEME, located
 from worker.commands.console import EXIT_FAILED, fail, line, load_settings, out, say
 from worker.commands.keyterms import keyterms_text
 from worker.commands.prerequisites import demand
+from worker.commands.tables import beside_deepgram
 from worker.core.dead_letters.entries import SHORT_ID
 from worker.telemetry import configure_logging
 
@@ -100,8 +101,7 @@ def describe(event: Event) -> Text:
                 head, ("failed", "red"), f" {_value(error.error_code)} {error.error_message[:MOST_OF_A_MESSAGE]}"
             )
         case CostEvent():
-            saved = f"{event.savings_percent:.1f} % below Deepgram"
-            return line(head, ("cost", "cyan"), f" ${event.usd_total:.6f}, {saved}")
+            return line(head, ("cost", "cyan"), f" ${event.usd_total:.6f}, {beside_deepgram(event.savings_percent)}")
         case ProgressEvent():
             return line(head, f"progress {event.audio_seconds_done:.0f} s of audio done")
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from schemas.text import plain_json
 from worker.commands.console import EXIT_FAILED, cell, line, out
 from worker.commands.health import ADVICE, address_of, fetch_health, own_url
-from worker.commands.tables import NOTHING, Field, FittedTable, bar, print_fitted
+from worker.commands.tables import NOTHING, Field, FittedTable, bar, beside_deepgram, print_fitted
 
 PERCENT = 100
 GIB = 1024**3
@@ -134,7 +134,7 @@ def _summary(count: int, answering: Sequence[dict[str, Any]]) -> Text:
     if audio:
         parts.append(f"{audio / 3600:.1f} h of audio")
     if usd or baseline:
-        saved = f", {PERCENT * (1 - usd / baseline):.1f} % below Deepgram" if baseline else ""
+        saved = f", {beside_deepgram(PERCENT * (1 - usd / baseline))}" if baseline else ""
         parts.append(f"${usd:.4f} so far{saved}")
     if _sum(totals, "chunks"):
         parts.append(f"fallback {_share(_sum(totals, 'chunks_fallback'), _sum(totals, 'chunks'))}")

@@ -19,7 +19,7 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from schemas.codes import Method
+from schemas.codes import ErrorCode, Method
 from schemas.speech import Word
 from tests.support.hostile_text import HOSTILE, hostile_text, is_visible
 from tests.support.jobs.ended_jobs import completed, cost_of
@@ -31,7 +31,7 @@ from worker.commands import accuracy, canary, costs, demo, dlq_view, top, valida
 from worker.commands.acceptance import Trial, judged
 from worker.commands.accuracy import ManifestEntry, score
 from worker.commands.health_card import shown
-from worker.commands.tables import Card, Command, Field, FittedTable, age, bar, print_fitted
+from worker.commands.tables import Card, Command, Field, FittedTable, age, bar, beside_deepgram, print_fitted
 from worker.core.costs.canary import Judgement
 from worker.core.costs.report import report
 from worker.core.dead_letters.entries import DeadLetterEntry, entry_of, read
@@ -305,3 +305,16 @@ def test_control_characters_of_a_commands_words_are_escaped() -> None:
     (line,) = Command(("dlq", "show", "\x1b[2J")).lines(80)
 
     assert "\x1b" not in line.plain
+
+
+def test_a_cost_above_deepgrams_is_called_that() -> None:
+    assert [beside_deepgram(98.06), beside_deepgram(-30)] == ["98.1 % below Deepgram", "30.0 % above Deepgram"]
+
+
+def test_the_replay_of_an_expired_letter_takes_its_time_away() -> None:
+    letter = enveloped(code=ErrorCode.EXPIRED)
+    entry = entry_of(letter)
+
+    shown = [dlq_view.letter_card(entry, read(letter), "51c6", NOW), dlq_view.groups([entry], NOW)]
+
+    assert all("--set expires_at=null --execute" in "\n".join(lines_at(one, 200)) for one in shown)

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 
-from schemas.codes import ErrorCode
 from schemas.events import CompletedEvent, FailedEvent
 from schemas.text import plain
 from worker.adapters.web.health_document import EndedFacts, HealthDocument, SeenWorker, segment_of
@@ -20,6 +19,7 @@ from worker.adapters.web.views import (
 )
 from worker.app.page.results import KEPT_DAYS, JobResult
 from worker.core.costs.report import Period, Spending, report
+from worker.core.dead_letters.remedies import replay_options
 
 MOST_ROWS = 50
 SAME_ENDING = timedelta(minutes=1)
@@ -215,8 +215,7 @@ def _failures(results: Sequence[JobResult]) -> Sequence[FailureGroup]:
 
 def replay_command(letters: str, code: str) -> str:
     """Return the command that replays the letters; `letters` are its arguments."""
-    change = " --set expires_at=null" if code == ErrorCode.EXPIRED.value else ""
-    return f"klipstream-worker dlq replay {letters}{change} --execute"
+    return f"klipstream-worker dlq replay {letters} {' '.join(replay_options(code))}"
 
 
 def _group(code: str, failed: Sequence[JobResult]) -> FailureGroup:

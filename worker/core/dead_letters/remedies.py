@@ -49,6 +49,11 @@ def remedy_of_code(code: str) -> str:
     return remedies.get(code, OF_A_NEWER_WORKER)
 
 
+def replay_options(code: str) -> tuple[str, ...]:
+    """Return the options with which a replay of letters of the code does not fail again for the same reason."""
+    return ("--set", "expires_at=null", "--execute") if code == ErrorCode.EXPIRED.value else ("--execute",)
+
+
 def known_codes() -> list[str]:
     """Return every code that can end a job."""
     return [code.value for code in ErrorCode if code is not ErrorCode.WORKER_UNFIT]
