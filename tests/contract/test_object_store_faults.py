@@ -224,6 +224,20 @@ async def test_a_service_that_never_describes_the_object_fails_like_one_that_is_
         await store.stat(ref)
 
 
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refused_list_is_a_refusal_and_no_odd_answer(
+    proxy: FaultyProxy, store: GcsObjectStore, audio: ObjectFacts, status: int
+) -> None:
+    proxy.faults.extend([refuse(status)] * ATTEMPTS)
+    with pytest.raises(ObjectForbidden):
+        await store.list(audio.ref.bucket, audio.ref.name)
+
+    proxy.faults.clear()
+    proxy.faults.extend([refuse(status)] * ATTEMPTS)
+    with pytest.raises(ObjectForbidden):
+        await store.granted(audio.ref.bucket, ["storage.objects.get"])
+
+
 @pytest.mark.parametrize("body", [b"<html>sign in</html>", b"", b"[]", b'"x"', b'{"items": 5}', b'{"items": ["x"]}'])
 async def test_an_answer_that_lists_no_objects_is_asked_for_again(
     proxy: FaultyProxy, store: GcsObjectStore, audio: ObjectFacts, body: bytes

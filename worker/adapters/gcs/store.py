@@ -331,6 +331,8 @@ def _reading() -> Iterator[None]:
     """Raise `ConnectionError` for an answer of another server, such as a proxy's."""
     try:
         yield
+    except VENDOR_ERRORS:  # some are ValueErrors, too, such as a refusal without credentials to renew
+        raise
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
         raise ConnectionError("the answer is not one of Cloud Storage") from exc
 
