@@ -12,7 +12,7 @@ def main() -> None:
     if sys.version_info < (3, 11):
         sys.exit(NEEDED.format(reason="this is Python {}.{}".format(*sys.version_info)))
     try:
-        from worker.cli import main as command_line  # noqa: PLC0415
+        from worker.cli.main import main as command_line  # noqa: PLC0415
     except KeyboardInterrupt:
         sys.stderr.write("stopped by Ctrl-C\n")
         sys.exit(130)

@@ -28,7 +28,7 @@ from tests.support.wait import wait_until
 from tests.support.workers.cloud import Cloud
 from tests.support.workers.console import run as in_process
 from tests.support.workers.forked_commands import run_forked
-from worker.cli import app
+from worker.cli.main import app
 from worker.client.connections import publisher_client, subscriber_client
 from worker.embedded.local_cloud import COMPLETION_TOPIC
 from worker.embedded.samples import tiny_model

@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from worker.cli import app
+from worker.cli.main import app
 from worker.commands.group import UsageError
 from worker.settings import fields
 

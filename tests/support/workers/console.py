@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from tests.support.clock import FakeClock
 from worker.adapters.memory.pubsub import MemoryPubSub, MemoryTopic
-from worker.cli import app
+from worker.cli.main import app
 from worker.commands import dlq_desk
 from worker.ports import Delivery
 

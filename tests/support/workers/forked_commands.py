@@ -40,7 +40,7 @@ class _Interrupter:
 
 
 def _serve() -> None:
-    import worker.cli  # noqa: F401, PLC0415  what all of them need
+    import worker.cli.main  # noqa: F401, PLC0415  what all of them need
 
     # a test's own parent may ignore it
     signal.signal(signal.SIGINT, signal.default_int_handler)

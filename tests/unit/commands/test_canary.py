@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from worker.cli import app
+from worker.cli.main import app
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "v1" / "events" / "cost.json").read_text())
 STARTED = datetime.now(UTC) - timedelta(hours=3)

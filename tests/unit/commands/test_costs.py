@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from schemas.state import ResultMarker, StoredMessage
 from tests.support.jobs.ended_jobs import completed, cost_of, failed, json_lines
 from worker.adapters.memory.store import MemoryObjectStore
-from worker.cli import app
+from worker.cli.main import app
 from worker.commands.costs import parse_span, read_results
 from worker.commands.costs_page import page
 from worker.core.costs.report import CostReport, report

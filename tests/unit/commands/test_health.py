@@ -17,7 +17,7 @@ from tests.support.workers.conditions import IDENTITY, condition, consumer_snaps
 from worker.adapters.web.answers import Answer
 from worker.adapters.web.http_server import HealthServer
 from worker.app.status import Condition, Disk, health_answer, live_answer
-from worker.cli import app
+from worker.cli.main import app
 from worker.commands.health import health
 from worker.commands.health_card import shown
 

@@ -17,7 +17,7 @@ from tests.unit.core.dead_letters.dead_letter_messages import enveloped, forward
 from worker.adapters.web.answers import Answer
 from worker.adapters.web.http_server import HealthServer
 from worker.app.status import health_answer, live_answer
-from worker.cli import app
+from worker.cli.main import app
 
 WITHOUT = {
     "run": "a service: its log is JSON by LOG_FORMAT",

@@ -24,7 +24,7 @@ def test_a_command_that_asks_google_loads_no_engine_and_no_exporter_before_its_f
 
 def test_help_and_usage_errors_load_nothing_but_the_command_line() -> None:
     loaded = loaded_by(
-        "from contextlib import suppress; from worker.cli import app\n"
+        "from contextlib import suppress; from worker.cli.main import app\n"
         "with suppress(SystemExit): app(['run', '--nope'])\n"
         "with suppress(SystemExit): app(['--help'])\n"
         "pass"

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from schemas.codes import CaptionFormat, Channels, Method
+from worker.cli.dlq import dlq
+from worker.cli.jobs import KeytermOption, KeytermsFile, job, submit, watch
 from worker.commands.group import (
     EXIT_CODES,
     CommandGroup,
@@ -20,8 +22,6 @@ from worker.commands.group import (
     finite,
     run_to_exit,
 )
-from worker.dlq_cli import dlq
-from worker.jobs_cli import KeytermOption, KeytermsFile, job, submit, watch
 
 
 class LocalOutput(StrEnum):
@@ -108,8 +108,8 @@ def top(
     command(url or [], interval_seconds=interval, once=once, as_json=as_json)
 
 
-if find_spec("worker.checkout_cli"):
-    from worker.checkout_cli import demo, dev, emulators
+if find_spec("worker.cli.checkout"):
+    from worker.cli.checkout import demo, dev, emulators
 
     app.command(rich_help_panel=TRY)(demo)
     app.command(rich_help_panel=TRY, epilog=examples("emulators", "emulators --env"))(emulators)
