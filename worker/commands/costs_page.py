@@ -1,9 +1,11 @@
 """The cost report as one HTML page that needs nothing else: inline style and drawings, light and dark."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property, partial
 from html import escape
+from itertools import chain
 from math import ceil, floor, log10
 
 from schemas.text import plain
@@ -11,8 +13,10 @@ from worker.core.costs.report import CostReport, Period, Spending
 
 PROMISED_SAVINGS_PERCENT = 90.0
 PROMISED_FALLBACK_PERCENT = 5.0
-COLOURS = {"parakeet": "parakeet", "deepgram": "deepgram"}
-"""Names of CSS variables, so that both themes work."""
+VERDICTS = {True: ' class="good"', False: ' class="bad"'}
+PERCENT = "{:z.1f} %"
+COLOURS = {"parakeet": "parakeet", "saved": "parakeet", "deepgram": "deepgram", "fallback": "deepgram"}
+"""Names of the series' CSS variables, so that both themes work."""
 WIDTH, HEIGHT = 720, 240
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 34
 MOST_LABELS = 10
@@ -47,31 +51,42 @@ tr.sum { font-weight: 600; border-top: 2px solid var(--line); }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Series:
-    """A value for each day, None where there is none. `colour` is the name of a CSS variable."""
-
-    name: str
-    colour: str
-    values: Sequence[float | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mark:
-    """A level to be kept to."""
-
-    name: str
-    value: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Chart:
-    """One plot. `form` writes a value for axis and tooltips."""
+    """A plot over days: stacked bars; with a promise lines, which have gaps at days without a value."""
 
     title: str
     days: Sequence[str]
-    series: Sequence[Series]
-    form: Callable[[float], str]
-    mark: Mark | None = None
+    series: Mapping[str, Sequence[float | None]]
+    """By name, a value a day."""
+    form: str
+    """Format of a value for the axis and the tooltips."""
+    promise: tuple[str, float] | None = None
+    """Name and value of a level to be kept to."""
+
+    @cached_property
+    def levels(self) -> Sequence[float]:
+        """Values of the grid lines: 1, 2 or 5 times a power of ten apart, so that there are few."""
+        columns = [[value or 0.0 for value in column] for column in zip(*self.series.values(), strict=True)]
+        values = [*map(sum, columns), 0.0] if self.promise is None else [*chain(*columns), 0.0, self.promise[1]]
+        lowest, highest = min(values), max(values)
+        span = (highest - lowest) or 1.0
+        power = 10.0 ** floor(log10(span / 4))
+        step = next(factor * power for factor in (1, 2, 5, 10) if span / (factor * power) <= MOST_STEPS)
+        return [number * step for number in range(floor(lowest / step), (ceil(highest / step - 1e-9) or 1) + 1)]
+
+    @property
+    def day_width(self) -> float:
+        """Width of a day on the drawing."""
+        return (WIDTH - LEFT - RIGHT) / max(len(self.days), 1)
+
+    def x(self, day: int) -> float:
+        """Return the middle of a day on the drawing."""
+        return LEFT + (day + 0.5) * self.day_width
+
+    def y(self, value: float) -> float:
+        """Return the place of a value on the drawing."""
+        bottom, top = self.levels[0], self.levels[-1]
+        return HEIGHT - BOTTOM - (value - bottom) / (top - bottom) * (HEIGHT - TOP - BOTTOM)
 
 
 def page(report: CostReport, *, start: datetime, end: datetime) -> str:
@@ -81,85 +96,49 @@ def page(report: CostReport, *, start: datetime, end: datetime) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Transcription costs</title><style>{STYLE}</style></head><body>"
-        f"<header><h1>Transcription costs</h1><p>{visible(period)}</p></header><main>"
-        f"{_tiles(report.total)}{''.join(_plots(report))}{_table(report)}</main></body></html>\n"
+        f"<header><h1>Transcription costs</h1><p>{period}</p></header><main>"
+        f"<dl>{_tiles(report.total)}</dl>{''.join(_plots(report))}{_table(report)}</main></body></html>\n"
     )
 
 
 def _tiles(total: Period) -> str:
     spending = total.total
     saved, share = spending.savings_percent, total.fallback_percent
+    is_saved = saved is None or saved >= PROMISED_SAVINGS_PERCENT
+    is_rare = share is None or share < PROMISED_FALLBACK_PERCENT
     tiles = (
-        _tile("audio", f"{spending.audio_hours:,.1f} h", f"{total.jobs:,} jobs, {total.failed_jobs:,} failed"),
-        _tile("spent", f"${spending.usd:,.2f}", f"Deepgram alone: ${spending.baseline_usd:,.2f}"),
-        _tile("an audio hour", _usd(spending.usd_per_audio_hour), ""),
-        _tile(
-            "saved",
-            _percent(saved),
-            f"promised: {PROMISED_SAVINGS_PERCENT:g} %",
-            is_good=saved is None or saved >= PROMISED_SAVINGS_PERCENT,
-        ),
-        _tile(
-            "fallback",
-            _percent(share),
-            f"promised: below {PROMISED_FALLBACK_PERCENT:g} % of chunks",
-            is_good=share is None or share < PROMISED_FALLBACK_PERCENT,
-        ),
+        ("audio", "", f"{spending.audio_hours:,.1f} h", f"{total.jobs:,} jobs, {total.failed_jobs:,} failed"),
+        ("spent", "", f"${spending.usd:,.2f}", f"Deepgram alone: ${spending.baseline_usd:,.2f}"),
+        ("an audio hour", "", _figure(spending.usd_per_audio_hour, "${:,.4f}"), ""),
+        ("saved", VERDICTS[is_saved], _percent(saved), f"promised: {PROMISED_SAVINGS_PERCENT:g} %"),
+        ("fallback", VERDICTS[is_rare], _percent(share), f"promised: below {PROMISED_FALLBACK_PERCENT:g} % of chunks"),
     )
-    return f"<dl>{''.join(tiles)}</dl>"
-
-
-def _tile(name: str, value: str, note: str, *, is_good: bool | None = None) -> str:
-    verdict = "" if is_good is None else f' class="{"good" if is_good else "bad"}"'
-    return f"<div><dt>{visible(name)}</dt><dd{verdict}>{visible(value)}<small>{visible(note)}</small></dd></div>"
+    return "".join(
+        f"<div><dt>{name}</dt><dd{css}>{value}<small>{note}</small></dd></div>" for name, css, value, note in tiles
+    )
 
 
 def _plots(report: CostReport) -> Iterator[str]:
     first, last = min(report.days, default=None), max(report.days, default=None)
     calendar = [first + timedelta(days=at) for at in range((last - first).days + 1)] if first and last else []
-    days = [day.isoformat() for day in calendar]
     periods = [report.days.get(day, Period()) for day in calendar]
-    yield bars(Chart(title="USD a day", days=days, series=_by_engine(periods, "usd"), form=lambda usd: f"${usd:,.4g}"))
-    yield bars(
-        Chart(
-            title="Audio hours a day",
-            days=days,
-            series=_by_engine(periods, "audio_hours"),
-            form=lambda hours: f"{hours:,.4g} h",
-        )
-    )
-    saved = Series(name="saved", colour="parakeet", values=[period.total.savings_percent for period in periods])
-    yield lines(
-        Chart(
-            title="Saved against Deepgram",
-            days=days,
-            series=[saved],
-            form=_percent,
-            mark=Mark(name="promised", value=PROMISED_SAVINGS_PERCENT),
-        )
-    )
-    share = Series(name="fallback", colour="deepgram", values=[period.fallback_percent for period in periods])
-    yield lines(
-        Chart(
-            title="Chunks that fell back to Deepgram",
-            days=days,
-            series=[share],
-            form=_percent,
-            mark=Mark(name="at most", value=PROMISED_FALLBACK_PERCENT),
-        )
+    saved = [period.total.savings_percent for period in periods]
+    share = [period.fallback_percent for period in periods]
+    usd, hours = _by_engine(periods, "usd"), _by_engine(periods, "audio_hours")
+    chart = partial(Chart, days=[day.isoformat() for day in calendar])
+    yield _plot(chart(title="USD a day", series=usd, form="${:,.4g}"))
+    yield _plot(chart(title="Audio hours a day", series=hours, form="{:,.4g} h"))
+    promise = ("promised", PROMISED_SAVINGS_PERCENT)
+    yield _plot(chart(title="Saved against Deepgram", series={"saved": saved}, form=PERCENT, promise=promise))
+    promise = ("at most", PROMISED_FALLBACK_PERCENT)
+    yield _plot(
+        chart(title="Chunks that fell back to Deepgram", series={"fallback": share}, form=PERCENT, promise=promise)
     )
 
 
-def _by_engine(periods: Sequence[Period], figure: str) -> Sequence[Series]:
+def _by_engine(periods: Sequence[Period], figure: str) -> Mapping[str, Sequence[float]]:
     names = sorted({name for period in periods for name in period.engines}, key=lambda name: (name != "parakeet", name))
-    return [
-        Series(
-            name=name,
-            colour=COLOURS.get(name, "other"),
-            values=[getattr(period.engines.get(name, Spending()), figure) for period in periods],
-        )
-        for name in names
-    ]
+    return {name: [getattr(period.engines.get(name, Spending()), figure) for period in periods] for name in names}
 
 
 def _table(report: CostReport) -> str:
@@ -168,8 +147,8 @@ def _table(report: CostReport) -> str:
     rows = []
     for day, *values in cells(report):
         css = ' class="sum"' if values[0] == "all" else ""
-        rows.append(f'<tr{css}><th scope="row">{visible(day)}</th>')
-        rows += [f"<td>{visible(value)}</td>" for value in values] + ["</tr>"]
+        rows.append(f'<tr{css}><th scope="row">{day}</th>')
+        rows += [f"<td>{_visible(value)}</td>" for value in values] + ["</tr>"]
     return (
         '<div class="scroll"><table><caption>By day and engine</caption>'
         f"<thead><tr>{names}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
@@ -186,155 +165,87 @@ def cells(report: CostReport) -> Iterator[tuple[str, ...]]:
 
 
 def _money(spending: Spending) -> tuple[str, str, str]:
-    an_hour = spending.usd_per_audio_hour
-    return f"{spending.audio_hours:.2f}", f"{spending.usd:.4f}", "-" if an_hour is None else f"{an_hour:.4f}"
-
-
-def _usd(value: float | None) -> str:
-    return "-" if value is None else f"${value:,.4f}"
+    return f"{spending.audio_hours:.2f}", f"{spending.usd:.4f}", _figure(spending.usd_per_audio_hour, "{:.4f}")
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:z.1f} %"
+    return _figure(value, PERCENT)
 
 
-# bars and lines over days, as inline SVG
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
 
 
-def visible(text: str) -> str:
-    """Return text for a page: what would act on a reader or in HTML is written out."""
+def _visible(text: str) -> str:
+    """Return text from outside for a page: what would act on a reader or in HTML is written out."""
     return escape(plain(text))
 
 
-def bars(chart: Chart) -> str:
-    """Stack the series."""
-    sums = [sum(each.values[at] or 0.0 for each in chart.series) for at in range(len(chart.days))]
-    scale = _Scale(0.0, max([*sums, *_marks(chart)], default=0.0), len(chart.days))
-    parts = []
-    for at, day in enumerate(chart.days):
-        base = 0.0
-        for series in chart.series:
-            value = series.values[at] or 0.0
-            if value > 0:
-                parts.append(_bar(scale, at, base, value, series, f"{day}, {series.name}: {chart.form(value)}"))
-            base += value
-    return _figure(chart, scale, parts)
-
-
-def lines(chart: Chart) -> str:
-    """Each series as a line with a dot a day; days without a value leave a gap."""
-    values = [value for series in chart.series for value in series.values if value is not None]
-    lowest = min([0.0, *values])
-    scale = _Scale(lowest, max([*values, *_marks(chart)], default=0.0), len(chart.days))
-    parts = [part for series in chart.series for part in _line(chart, scale, series)]
-    return _figure(chart, scale, parts)
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """From values and day numbers to places on the drawing."""
-
-    lowest: float
-    highest: float
-    days: int
-
-    @property
-    def step(self) -> float:
-        """Between two grid lines: 1, 2 or 5 times a power of ten, so that there are few."""
-        span = (self.highest - self.lowest) or 1.0
-        power = 10.0 ** floor(log10(span / 4))
-        return next(factor * power for factor in (1, 2, 5, 10) if span / (factor * power) <= MOST_STEPS)
-
-    @property
-    def levels(self) -> Sequence[float]:
-        first, last = floor(self.lowest / self.step), ceil(self.highest / self.step - 1e-9) or 1
-        return [number * self.step for number in range(first, last + 1)]
-
-    def x(self, day: float) -> float:
-        return LEFT + (day + 0.5) * (WIDTH - LEFT - RIGHT) / max(self.days, 1)
-
-    def y(self, value: float) -> float:
-        bottom, top = self.levels[0], self.levels[-1]
-        return HEIGHT - BOTTOM - (value - bottom) / (top - bottom) * (HEIGHT - TOP - BOTTOM)
-
-    @property
-    def bar_width(self) -> float:
-        return min(48.0, 0.7 * (WIDTH - LEFT - RIGHT) / max(self.days, 1))
-
-
-def _marks(chart: Chart) -> Sequence[float]:
-    return [chart.mark.value] if chart.mark else []
-
-
-def _bar(scale: _Scale, at: int, base: float, value: float, series: Series, tip: str) -> str:
-    top, bottom = scale.y(base + value), scale.y(base)
-    left = scale.x(at) - scale.bar_width / 2
+def _plot(chart: Chart) -> str:
+    parts = [*_grid(chart), *(_bars(chart) if chart.promise is None else _lines(chart, *chart.promise))]
+    keys = (f'<i style="background:{_colour(name)}"></i>{_visible(name)}' for name in chart.series)
+    legend = "" if len(chart.series) == 1 else f'<span class="legend">{" ".join(keys)}</span>'
     return (
-        f'<rect x="{left:.1f}" y="{top:.1f}" width="{scale.bar_width:.1f}" height="{bottom - top:.1f}" rx="2" '
-        f'fill="var(--{series.colour})"><title>{visible(tip)}</title></rect>'
+        f"<figure><figcaption>{chart.title}{legend}</figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{_visible(_spoken(chart))}">{"".join(parts)}</svg>'
+        "</figure>"
     )
 
 
-def _line(chart: Chart, scale: _Scale, series: Series) -> Sequence[str]:
-    points = [(at, value) for at, value in enumerate(series.values) if value is not None]
-    path, previous = [], -2
-    for at, value in points:
-        path.append(f"{'L' if at == previous + 1 else 'M'}{scale.x(at):.1f} {scale.y(value):.1f}")
-        previous = at
-    dots = [
-        f'<circle cx="{scale.x(at):.1f}" cy="{scale.y(value):.1f}" r="3.5" fill="var(--{series.colour})">'
-        f"<title>{visible(f'{chart.days[at]}, {series.name}: {chart.form(value)}')}</title></circle>"
-        for at, value in points
-    ]
-    return [f'<path d="{" ".join(path)}" fill="none" stroke="var(--{series.colour})" stroke-width="2"/>', *dots]
-
-
-def _figure(chart: Chart, scale: _Scale, parts: Sequence[str]) -> str:
-    drawn = "".join([*_grid(chart, scale), *parts, *_mark(chart, scale)])
-    return (
-        f"<figure><figcaption>{visible(chart.title)}{_legend(chart)}</figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{visible(_spoken(chart))}">{drawn}</svg></figure>'
-    )
-
-
-def _grid(chart: Chart, scale: _Scale) -> Sequence[str]:
-    grid = []
-    for level in scale.levels:
-        y = scale.y(level)
-        grid.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        grid.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{visible(chart.form(level))}</text>')
+def _grid(chart: Chart) -> Iterator[str]:
+    for level in chart.levels:
+        yield _level("grid", chart.y(level))
+        yield f'<text x="{LEFT - 8}" y="{chart.y(level) + 4:.1f}" text-anchor="end">{chart.form.format(level)}</text>'
     every = ceil(len(chart.days) / MOST_LABELS) or 1
-    grid += [
-        f'<text x="{scale.x(at):.1f}" y="{HEIGHT - 12}" text-anchor="middle">{visible(day[5:])}</text>'
-        for at, day in enumerate(chart.days)
-        if at % every == 0
-    ]
-    return grid
+    for at, day in list(enumerate(chart.days))[::every]:
+        yield f'<text x="{chart.x(at):.1f}" y="{HEIGHT - 12}" text-anchor="middle">{day[5:]}</text>'
 
 
-def _mark(chart: Chart, scale: _Scale) -> Sequence[str]:
-    if chart.mark is None:
-        return []
-    y = scale.y(chart.mark.value)
-    return [
-        f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>',
-        f'<text class="mark" x="{WIDTH - RIGHT}" y="{y + 14:.1f}" text-anchor="end">{visible(chart.mark.name)}</text>',
-    ]
+def _bars(chart: Chart) -> Iterator[str]:
+    width = min(48.0, 0.7 * chart.day_width)
+    bases = [0.0] * len(chart.days)
+    for name, values in chart.series.items():
+        for at, value in enumerate(values):
+            if not value:
+                continue
+            bottom, top = chart.y(bases[at]), chart.y(bases[at] + value)
+            bases[at] += value
+            box = f'x="{chart.x(at) - width / 2:.1f}" y="{top:.1f}" width="{width:.1f}" height="{bottom - top:.1f}"'
+            yield f'<rect {box} rx="2" fill="{_colour(name)}">{_tip(chart, at, name, value)}</rect>'
 
 
-def _legend(chart: Chart) -> str:
-    if len(chart.series) == 1:
-        return ""
-    keys = (f'<i style="background:var(--{each.colour})"></i>{visible(each.name)}' for each in chart.series)
-    return f'<span class="legend">{" ".join(keys)}</span>'
+def _lines(chart: Chart, promise: str, promised: float) -> Iterator[str]:
+    for name, values in chart.series.items():
+        path, dots = [], []
+        for at, value in enumerate(values):
+            if value is not None:
+                x, y = f"{chart.x(at):.1f}", f"{chart.y(value):.1f}"
+                path.append(f"{'M' if at == 0 or values[at - 1] is None else 'L'}{x} {y}")
+                tip = _tip(chart, at, name, value)
+                dots.append(f'<circle cx="{x}" cy="{y}" r="3.5" fill="{_colour(name)}">{tip}</circle>')
+        yield f'<path d="{" ".join(path)}" fill="none" stroke="{_colour(name)}" stroke-width="2"/>'
+        yield from dots
+    yield _level("mark", level := chart.y(promised))
+    yield f'<text class="mark" x="{WIDTH - RIGHT}" y="{level + 14:.1f}" text-anchor="end">{promise}</text>'
+
+
+def _level(css: str, y: float) -> str:
+    return f'<line class="{css}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+
+
+def _colour(series: str) -> str:
+    return f"var(--{COLOURS.get(series, 'other')})"
+
+
+def _tip(chart: Chart, at: int, series: str, value: float) -> str:
+    return f"<title>{_visible(f'{chart.days[at]}, {series}: {chart.form.format(value)}')}</title>"
 
 
 def _spoken(chart: Chart) -> str:
     """Describe the plot for screen readers; the table below the plots has every figure."""
     extremes = []
-    for series in chart.series:
-        known = [value for value in series.values if value is not None]
-        if known:
-            extremes.append(f"{series.name} between {chart.form(min(known))} and {chart.form(max(known))}")
+    for name, values in chart.series.items():
+        if known := [value for value in values if value is not None]:
+            extremes.append(f"{name} between {chart.form.format(min(known))} and {chart.form.format(max(known))}")
     period = f"{chart.days[0]} to {chart.days[-1]}" if chart.days else "no days"
     return f"{chart.title}, {period}: {'; '.join(extremes) or 'nothing'}"
