@@ -67,7 +67,7 @@ def main() -> None:
 def draw_top(urls: Sequence[str]) -> None:
     """Write the screen of `top` as it is now."""
     console = Console(width=COLUMNS, record=True, file=io.StringIO())
-    console.print(screen([Seen(url=url, health=fetch_health(url)) for url in urls]))
+    console.print(screen([Seen(url=url, document=fetch_health(url)) for url in urls]))
     console.save_svg(str(HERE / "top.svg"), title="klipstream-worker top")
 
 

@@ -1,12 +1,19 @@
 """A worker's `/health` and `/live` for people: a card."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.text import Text
 
-from worker.adapters.web.health_document import HealthDocument, UrgentFacts, read_health
+from worker.adapters.web.health_document import (
+    DeepgramFacts,
+    FuseFacts,
+    GpuFacts,
+    HealthDocument,
+    UrgentFacts,
+    read_health,
+)
 from worker.commands.console import cell, line
 from worker.commands.tables import NOTHING, Card, age, bar
 
@@ -22,19 +29,14 @@ def shown(page: str, body: bytes) -> Card | None:
         return None
     if page == "live":
         return _live(document)
-    health = read_health(document)
-    return None if health is None else card_of(health, document)
-
-
-def card_of(health: HealthDocument, document: Mapping[str, Any]) -> Card:
-    """Return the card of a health document; `document` is the same as JSON has it."""
+    if (health := read_health(document)) is None:
+        return None
     status = line((health.status, COLOURS.get(health.status, "bold red")), f"  {health.worker}")
     jobs = health.jobs
-    slots = f"{jobs.in_flight} of {jobs.in_flight + jobs.free_slots}"
     facts: list[tuple[str, str | Text]] = [
         ("worker", status),
         ("why", cell(health.reason, "yellow")),
-        ("jobs", f"{slots} in flight" + (f", {jobs.parked} parked" if jobs.parked else "")),
+        ("jobs", f"{jobs.in_flight} of {jobs.slots} in flight" + (f", {jobs.parked} parked" if jobs.parked else "")),
         *(("", line(bar(job.audio_seconds_done, job.audio_seconds).plain, f"  {job.job_id}")) for job in jobs.running),
         ("backlog", _backlog(health)),
         *((("urgent", _urgent(health.urgent)),) if health.urgent else ()),
@@ -43,8 +45,8 @@ def card_of(health: HealthDocument, document: Mapping[str, Any]) -> Card:
         ("model", f"{health.model.name} on {health.model.device}" if health.model else NOTHING),
         *(("GPU", _gpu(gpu)) for gpu in health.gpu.devices),
         ("disk", _disk(health)),
-        ("Deepgram", _deepgram(health, document)),
-        ("fuse", _fuse(document)),
+        ("Deepgram", _deepgram(health.deepgram)),
+        ("fuse", _fuse(health.fuse)),
         *_tests(health),
         ("version", ", ".join(f"{name} {version}" for name, version in health.versions.items())),
     ]
@@ -74,8 +76,8 @@ def _sums(health: HealthDocument) -> str:
     if not totals.completed + totals.failed:
         return "no job has ended yet"
     parts = [f"{totals.completed} job{'s' * (totals.completed != 1)} done, {totals.failed} failed"]
-    if totals.processing_seconds:
-        parts.append(f"{totals.audio_seconds / totals.processing_seconds:.0f}x")
+    if totals.speed_ratio is not None:
+        parts.append(f"{totals.speed_ratio:.0f}x")
     if totals.cost_usd or totals.baseline_usd:
         parts.append(f"${totals.cost_usd:.4f}")
     if totals.chunks:
@@ -91,12 +93,10 @@ def _last_job(health: HealthDocument) -> str:
     return f"{job.job_id or 'not a job'} {job.code or 'completed'} in {job.seconds:.1f} s{speed}"
 
 
-def _gpu(gpu: Any) -> str:
-    parts = [gpu.name]
-    parts += [] if gpu.utilisation is None else [f"{100 * gpu.utilisation:.0f} % busy"]
-    parts += [] if gpu.temperature_celsius is None else [f"{gpu.temperature_celsius:.0f} °C"]
-    parts += [f"{gpu.memory_used_bytes / GIB:.1f} of {gpu.memory_total_bytes / GIB:.0f} GiB"]
-    return ", ".join(parts)
+def _gpu(gpu: GpuFacts) -> str:
+    busy = "" if gpu.utilisation is None else f", {100 * gpu.utilisation:.0f} % busy"
+    warmth = "" if gpu.temperature_celsius is None else f", {gpu.temperature_celsius:.0f} °C"
+    return f"{gpu.name}{busy}{warmth}, {gpu.memory_used_bytes / GIB:.1f} of {gpu.memory_total_bytes / GIB:.0f} GiB"
 
 
 def _disk(health: HealthDocument) -> str:
@@ -104,21 +104,16 @@ def _disk(health: HealthDocument) -> str:
     return f"{disk.free_bytes / GIB:.1f} of {disk.total_bytes / GIB:.1f} GiB free in {disk.path}" if disk else NOTHING
 
 
-def _deepgram(health: HealthDocument, document: Mapping[str, Any]) -> str | Text:
-    if health.deepgram.down_because:
-        return cell(f"down: {health.deepgram.down_because}", "yellow")
-    if health.deepgram.budget_spent:
+def _deepgram(deepgram: DeepgramFacts) -> str | Text:
+    if deepgram.down_because:
+        return cell(f"down: {deepgram.down_because}", "yellow")
+    if deepgram.budget_spent:
         return cell("the budget of the day is spent", "yellow")
-    facts = document.get("deepgram")
-    is_configured = isinstance(facts, dict) and facts.get("configured")
-    return "ready as the fallback" if is_configured else "no key: no fallback"
+    return "ready as the fallback" if deepgram.configured else "no key: no fallback"
 
 
-def _fuse(document: Mapping[str, Any]) -> str | Text:
-    fuse = document.get("fuse")
-    if not isinstance(fuse, dict) or fuse.get("state") in {None, "closed"}:
-        return NOTHING
-    return cell(f"{fuse['state']}: {fuse.get('reason', '')}", "yellow")
+def _fuse(fuse: FuseFacts | None) -> str | Text:
+    return NOTHING if fuse is None or fuse.state == "closed" else cell(f"{fuse.state}: {fuse.reason}", "yellow")
 
 
 def _tests(health: HealthDocument) -> Sequence[tuple[str, str | Text]]:

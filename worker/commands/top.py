@@ -3,7 +3,8 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -11,7 +12,8 @@ from rich.live import Live
 from rich.text import Text
 
 from schemas.text import plain_json
-from worker.commands.console import EXIT_FAILED, cell, line, out
+from worker.adapters.web.health_document import HealthDocument, RunningFacts, Sums, read_health
+from worker.commands.console import EXIT_FAILED, cell, out
 from worker.commands.health import ADVICE, address_of, fetch_health, own_url
 from worker.commands.tables import NOTHING, Field, FittedTable, bar, beside_deepgram, print_fitted
 
@@ -48,12 +50,20 @@ JOB_FIELDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """A worker and its `/health`; None where nothing answers."""
+    """A health port and its document; None where nothing answers."""
 
     url: str
-    health: dict[str, Any] | None
-    problem: str = "no answer"
-    """Why there is no `health`."""
+    document: dict[str, Any] | None
+
+    @cached_property
+    def health(self) -> HealthDocument | None:
+        """The document, read; None for one that is not a worker's."""
+        return read_health(self.document)
+
+    @property
+    def problem(self) -> str:
+        """The reason why there is no `health`, or an empty string."""
+        return "" if self.health else "no answer" if self.document is None else "not a worker's answer"
 
 
 def top(urls: Sequence[str], *, interval_seconds: float, once: bool, as_json: bool = False) -> None:
@@ -68,7 +78,7 @@ def top(urls: Sequence[str], *, interval_seconds: float, once: bool, as_json: bo
 
         def look() -> list[Seen]:
             answers = zip(addresses, pool.map(fetch_health, addresses), strict=True)
-            return [understood(Seen(url=url, health=found)) for url, found in answers]
+            return [Seen(url=url, document=document) for url, document in answers]
 
         if once:
             seen = look()
@@ -89,55 +99,51 @@ def top(urls: Sequence[str], *, interval_seconds: float, once: bool, as_json: bo
             return
 
 
-def understood(worker: Seen) -> Seen:
-    """Return the worker as it is shown; what answers may be none of ours, or of another version."""
-    try:
-        screen([worker])
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
-        return Seen(url=worker.url, health=None, problem="not a worker's answer")
-    return worker
-
-
 def screen(workers: Sequence[Seen]) -> RenderableType:
     """Everything, as one picture."""
-    answering = [worker.health for worker in workers if worker.health is not None]
-    jobs = [_job(health, job) for health in answering for job in health["jobs"]["running"]]
+    answering = [worker.health for worker in workers if worker.health]
+    jobs = [_job(health.worker, job) for health in answering for job in health.jobs.running]
     shown: list[RenderableType] = [_summary(len(workers), answering), ""]
     shown.append(FittedTable(fields=WORKER_FIELDS, rows=[_worker(worker) for worker in workers]))
     if jobs:
         shown += ["", FittedTable(fields=JOB_FIELDS, rows=jobs)]
-    if troubles := _troubles(workers):
-        shown += ["", *troubles]
+    troubles = [f"{health.worker}: {health.reason}" for health in answering if health.reason]
+    if workers and not answering:
+        troubles = [ADVICE]
+    if troubles:
+        shown += ["", *(cell(trouble, "yellow") for trouble in troubles)]
     return Group(*shown)
 
 
 def _print_document(seen: Sequence[Seen]) -> None:
-    workers = [{**asdict(worker), "problem": "" if worker.health else worker.problem} for worker in seen]
+    workers = [
+        {"url": worker.url, "health": worker.document if worker.health else None, "problem": worker.problem}
+        for worker in seen
+    ]
     print(plain_json({"workers": workers}), flush=True)
 
 
-def _summary(count: int, answering: Sequence[dict[str, Any]]) -> Text:
+def _summary(count: int, answering: Sequence[HealthDocument]) -> Text:
     """Return the sums; those of ended jobs only once a job has ended."""
-    totals = [health["totals"] for health in answering]
-    done, failed = _sum(totals, "completed"), _sum(totals, "failed")
-    audio, usd, baseline = (_sum(totals, name) for name in ("audio_seconds", "cost_usd", "baseline_usd"))
-    ready = sum(health["status"] == "healthy" for health in answering)
+    totals = sum((health.totals for health in answering), Sums())
+    ready = sum(health.status == "healthy" for health in answering)
     parts = [f"{ready} of {count} worker{'s' * (count != 1)} ready"]
     # Workers of one subscription have one backlog.
-    waiting = {health["subscription"]: health["backlog"] for health in answering if health["backlog"] is not None}
+    waiting = {health.subscription: health.backlog for health in answering if health.backlog is not None}
     if waiting:
         parts.append(f"backlog {sum(waiting.values())}")
-    if done or failed:
-        parts.append(f"{done:.0f} job{'s' * (done != 1)} done, {failed:.0f} failed")
+    if totals.completed or totals.failed:
+        parts.append(f"{totals.completed} job{'s' * (totals.completed != 1)} done, {totals.failed} failed")
     elif answering:
         parts.append("no job has ended yet")
-    if audio:
-        parts.append(f"{audio / 3600:.1f} h of audio")
+    if totals.audio_seconds:
+        parts.append(f"{totals.audio_seconds / 3600:.1f} h of audio")
+    usd, baseline = totals.cost_usd, totals.baseline_usd
     if usd or baseline:
         saved = f", {beside_deepgram(PERCENT * (1 - usd / baseline))}" if baseline else ""
         parts.append(f"${usd:.4f} so far{saved}")
-    if _sum(totals, "chunks"):
-        parts.append(f"fallback {_share(_sum(totals, 'chunks_fallback'), _sum(totals, 'chunks'))}")
+    if totals.chunks:
+        parts.append(f"fallback {_fallback(totals)}")
     return cell(" · ".join(parts))
 
 
@@ -145,69 +151,54 @@ def _worker(worker: Seen) -> tuple[str | Text, ...]:
     health = worker.health
     if health is None:
         return (worker.url, cell(worker.problem, "bold red"), *[""] * (len(WORKER_FIELDS) - 2))
-    jobs, totals, status = health["jobs"], health["totals"], health["status"]
-    ended = totals["completed"] + totals["failed"]
+    jobs, totals, status = health.jobs, health.totals, health.status
     gpu, load, memory = _gpu(health)
     return (
-        cell(health["worker"]),
+        health.worker,
         cell(status, COLOURS.get(status, "bold red")),
-        f"{jobs['in_flight']} of {jobs['in_flight'] + jobs['free_slots']}",
-        _ratio(totals["audio_seconds"], totals["processing_seconds"]),
+        f"{jobs.in_flight} of {jobs.slots}",
+        _ratio(totals.speed_ratio),
         load,
-        cell(totals["completed"]),
-        cell(totals["failed"]),
-        _share(totals["chunks_fallback"], totals["chunks"]),
-        f"{totals['cost_usd']:.4f}" if ended else NOTHING,
-        _duration(health["uptime_seconds"]),
-        cell(jobs["parked"]),
+        str(totals.completed),
+        str(totals.failed),
+        _fallback(totals),
+        f"{totals.cost_usd:.4f}" if totals.completed or totals.failed else NOTHING,
+        _duration(health.uptime_seconds),
+        str(jobs.parked),
         gpu,
         memory,
     )
 
 
-def _gpu(health: dict[str, Any]) -> tuple[str | Text, str, str]:
-    devices = health["gpu"]["devices"]
-    if not devices:
-        return cell((health["model"] or {}).get("device", NOTHING)), NOTHING, NOTHING
-    first = devices[0]
-    busy = NOTHING if first["utilisation"] is None else f"{PERCENT * first['utilisation']:.0f} %"
-    warmth = "" if first["temperature_celsius"] is None else f" {first['temperature_celsius']:.0f} °C"
-    used, limit = first["memory_used_bytes"] / GIB, health["gpu_memory_limit_gb"]
-    return cell(first["name"]), busy + warmth, f"{used:.1f} of {limit:g} GiB"
+def _gpu(health: HealthDocument) -> tuple[str, str, str]:
+    if not health.gpu.devices:
+        return health.model.device if health.model else NOTHING, NOTHING, NOTHING
+    first = health.gpu.devices[0]
+    busy = NOTHING if first.utilisation is None else f"{PERCENT * first.utilisation:.0f} %"
+    warmth = "" if first.temperature_celsius is None else f" {first.temperature_celsius:.0f} °C"
+    return first.name, busy + warmth, f"{first.memory_used_bytes / GIB:.1f} of {health.gpu_memory_limit_gb:g} GiB"
 
 
-def _job(health: dict[str, Any], job: dict[str, Any]) -> tuple[str | Text, ...]:
-    done, whole, seconds = job["audio_seconds_done"], job["audio_seconds"], job["seconds"]
-    left = max(0.0, whole - done) * seconds / done if whole and done else None
+def _job(worker: str, job: RunningFacts) -> tuple[str | Text, ...]:
     return (
-        cell(job["job_id"]),
-        cell(health["worker"]),
-        bar(done, whole),
-        _ratio(done, seconds),
-        NOTHING if left is None else _duration(left),
-        _duration(seconds),
-        f"{_duration(done)} of {_duration(whole)}",
-        cell(job["method"] or NOTHING),
-        cell(job["video_id"]),
+        job.job_id,
+        worker,
+        bar(job.audio_seconds_done, job.audio_seconds),
+        _ratio(job.speed_ratio),
+        NOTHING if job.eta_seconds is None else _duration(job.eta_seconds),
+        _duration(job.seconds),
+        f"{_duration(job.audio_seconds_done)} of {_duration(job.audio_seconds)}",
+        job.method or NOTHING,
+        job.video_id,
     )
 
 
-def _troubles(workers: Sequence[Seen]) -> list[Text]:
-    silent = [line((ADVICE, "yellow"))] if workers and not any(worker.health for worker in workers) else []
-    troubled = [worker.health for worker in workers if worker.health and worker.health["reason"]]
-    return [*silent, *(line((f"{health['worker']}: {health['reason']}", "yellow")) for health in troubled)]
+def _fallback(totals: Sums) -> str:
+    return f"{PERCENT * totals.chunks_fallback / totals.chunks:.1f} %" if totals.chunks else NOTHING
 
 
-def _sum(totals: Sequence[dict[str, float]], name: str) -> float:
-    return sum(each[name] for each in totals)
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{PERCENT * part / whole:.1f} %" if whole else NOTHING
-
-
-def _ratio(audio_seconds: float, seconds: float) -> str:
-    return f"{audio_seconds / seconds:.0f}x" if seconds and audio_seconds else NOTHING
+def _ratio(speed: float | None) -> str:
+    return f"{speed:.0f}x" if speed else NOTHING
 
 
 def _duration(seconds: float | None) -> str:

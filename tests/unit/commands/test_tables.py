@@ -42,13 +42,13 @@ NAMES = (LONG, "w-1", "日本語の名前", *HOSTILE)
 
 
 def seen_workers() -> RenderableType:
-    workers = [top.Seen(url=f"http://{name}:8080/", health=None) for name in NAMES]
+    workers = [top.Seen(url=f"http://{name}:8080/", document=None) for name in NAMES]
     for name in NAMES:
         health = json.loads(health_answer(IDENTITY, condition(), 0.0).body)
         health["worker"], health["reason"] = name, name
         (job,) = health["jobs"]["running"]
         health["jobs"]["running"] = [{**job, "job_id": name, "video_id": name} for _ in range(3)]
-        workers.append(top.Seen(url="http://w", health=health))
+        workers.append(top.Seen(url="http://w", document=health))
     return top.screen(workers)
 
 

@@ -213,7 +213,7 @@ def spoilt(document: Any, text: str) -> Any:
 @given(text=hostile_text)
 def test_top_shows_it_as_text(text: str) -> None:
     document = spoilt(json.loads(health_answer(IDENTITY, condition(), 0.0).body), text)
-    picture = screen([Seen(url=text, health=document), Seen(url=text, health=None)])
+    picture = screen([Seen(url=text, document=document), Seen(url=text, document=None)])
 
     with printed():
         out().print(picture, soft_wrap=False)

@@ -9,7 +9,7 @@ from tests.support.workers.conditions import IDENTITY, condition
 from worker.adapters.web.answers import Answer
 from worker.adapters.web.http_server import HealthServer
 from worker.app.status import Condition, health_answer
-from worker.commands.top import Seen, screen, top, understood
+from worker.commands.top import Seen, screen, top
 from worker.core.jobs.board import Totals
 
 
@@ -19,7 +19,7 @@ def health_of(seen: Condition) -> dict[str, Any]:
 
 
 def workers_of(*answers: dict[str, Any]) -> list[Seen]:
-    return [Seen(url="http://w", health=answer) for answer in answers]
+    return [Seen(url="http://w", document=answer) for answer in answers]
 
 
 def shown(*workers: Seen, width: int = 180) -> str:
@@ -29,7 +29,7 @@ def shown(*workers: Seen, width: int = 180) -> str:
 
 
 def test_a_worker_at_work_is_shown_with_its_jobs_and_its_money() -> None:
-    picture = shown(Seen(url="http://w", health=health_of(condition())))
+    picture = shown(Seen(url="http://w", document=health_of(condition())))
 
     for told in (
         "1 of 1 worker ready",
@@ -51,7 +51,7 @@ def test_a_worker_at_work_is_shown_with_its_jobs_and_its_money() -> None:
 
 
 def test_two_workers_of_one_subscription_have_one_backlog() -> None:
-    picture = shown(*(Seen(url=f"http://{name}", health=health_of(condition())) for name in "ab"))
+    picture = shown(*(Seen(url=f"http://{name}", document=health_of(condition())) for name in "ab"))
 
     assert "backlog 17" in picture
 
@@ -59,14 +59,14 @@ def test_two_workers_of_one_subscription_have_one_backlog() -> None:
 def test_workers_that_load_or_do_not_answer_are_shown_as_that() -> None:
     loading = health_of(Condition(uptime_seconds=3.0))
 
-    picture = shown(Seen(url="http://gone:1", health=None), Seen(url="http://w", health=loading))
+    picture = shown(Seen(url="http://gone:1", document=None), Seen(url="http://w", document=loading))
 
     assert "0 of 2 workers ready" in picture
     assert "http://gone:1" in picture
     assert "no answer" in picture
     assert "the model is being loaded" in picture
     assert "start a worker" not in picture
-    assert "start a worker" in shown(Seen(url="http://gone:1", health=None))
+    assert "start a worker" in shown(Seen(url="http://gone:1", document=None))
 
 
 def test_one_look_is_printed(capsys: Any) -> None:
@@ -78,7 +78,7 @@ def test_one_look_is_printed(capsys: Any) -> None:
 
 
 def test_before_a_job_has_ended_there_are_no_sums() -> None:
-    picture = shown(Seen(url="http://w", health=health_of(condition(totals=Totals()))))
+    picture = shown(Seen(url="http://w", document=health_of(condition(totals=Totals()))))
 
     assert "no job has ended yet" in picture
     assert "$" not in picture
@@ -123,11 +123,10 @@ def test_one_look_as_json_is_one_document(capsys: Any) -> None:
 def test_what_answers_but_is_no_worker_is_shown_as_that() -> None:
     answers: tuple[dict[str, Any], ...] = (
         {},
-        {"totals": []},
+        {**health_of(condition()), "totals": []},
         {**health_of(condition()), "status": []},
         {"status": "ok"},
     )
 
     for answer in answers:
-        assert "not a worker's answer" in shown(understood(Seen(url="http://other", health=answer)))
-    assert understood(Seen(url="http://w", health=health_of(condition()))).health is not None
+        assert "not a worker's answer" in shown(Seen(url="http://other", document=answer))

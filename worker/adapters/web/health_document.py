@@ -49,6 +49,7 @@ class RunningFacts(_Part):
 
     job_id: str
     video_id: str
+    method: str | None = None
     seconds: float
     audio_seconds: float | None
     audio_seconds_done: float
@@ -148,6 +149,9 @@ class Sums(_Part):
         """Audio by processing time; None before a job has completed."""
         return self.audio_seconds / self.processing_seconds if self.processing_seconds else None
 
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums.model_validate({name: value + getattr(other, name) for name, value in self})
+
 
 class PartFacts(_Part):
     """The last self-test of one part."""
@@ -156,9 +160,17 @@ class PartFacts(_Part):
     reason: str = ""
 
 
+class FuseFacts(_Part):
+    """The fuse, which stops the intake after failures in a row."""
+
+    state: str
+    reason: str = ""
+
+
 class DeepgramFacts(_Part):
     """The fallback."""
 
+    configured: bool = False
     down_because: str = ""
     budget_spent: bool = False
 
@@ -181,7 +193,7 @@ class UrgentFacts(_Part):
 
 
 class HealthDocument(_Part):
-    """Everything that the page shows of one worker."""
+    """Everything that the page, `health` and `top` show of one worker."""
 
     status: str
     reason: str
@@ -197,7 +209,9 @@ class HealthDocument(_Part):
     oldest_message_seconds: float | None = None
     urgent: UrgentFacts | None = None
     disk: DiskFacts | None = None
+    fuse: FuseFacts | None = None
     deepgram: DeepgramFacts = DeepgramFacts()
+    gpu_memory_limit_gb: float = 0.0
     self_test: Mapping[str, PartFacts] = Field(default_factory=dict)
     versions: Mapping[str, str] = Field(default_factory=dict)
 
