@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from worker.commands.console import EXIT_USAGE, fail, out, say
-from worker.commands.dlq import append
+from worker.commands.dlq import append, letter_card
 from worker.commands.dlq_desk import Desk, adopt_policy_letters, with_desk
-from worker.commands.dlq_view import letter_card
 from worker.commands.tables import print_fitted
 from worker.core.dead_letters.entries import DeadLetterEntry, Selection
 from worker.core.dead_letters.replay import Edit, EditRefused, Refusal, ReplayRules, drop, plan, replay

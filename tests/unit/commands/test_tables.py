@@ -27,11 +27,11 @@ from tests.support.jobs.messages import failed_event
 from tests.support.workers.conditions import IDENTITY, condition
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped
 from worker.app.status import health_answer
-from worker.commands import accuracy, canary, costs, demo, dlq_view, top, validate
-from worker.commands.acceptance import Trial, judged
+from worker.commands import accuracy, canary, costs, demo, dlq, top, validate
 from worker.commands.accuracy import ManifestEntry, score
 from worker.commands.health_card import shown
 from worker.commands.tables import Card, Command, Field, FittedTable, age, bar, beside_deepgram, print_fitted
+from worker.commands.validate import Trial, judged
 from worker.core.costs.canary import Judgement
 from worker.core.costs.report import report
 from worker.core.dead_letters.entries import DeadLetterEntry, entry_of, read
@@ -103,21 +103,21 @@ def dead_letters() -> tuple[DeadLetterEntry, ...]:
 
 
 def letters_in_a_table() -> RenderableType:
-    return dlq_view.table(dead_letters(), NOW)
+    return dlq.table(dead_letters(), NOW)
 
 
 def letters_counted() -> RenderableType:
-    return dlq_view.counts(dead_letters())
+    return dlq.counts(dead_letters())
 
 
 def letters_in_groups() -> RenderableType:
-    return dlq_view.groups(dead_letters(), NOW)
+    return dlq.groups(dead_letters(), NOW)
 
 
 def one_letter() -> RenderableType:
     entry = dead_letters()[0]
     letter = replace(read(enveloped()), message=LONG * 9, violations=HOSTILE, worker=LONG, data=b"\x1b[2J" * 99)
-    return dlq_view.letter_card(entry, letter, entry.dead_letter_id[:8], NOW)
+    return dlq.letter_card(entry, letter, entry.dead_letter_id[:8], NOW)
 
 
 def health() -> RenderableType:
@@ -315,6 +315,6 @@ def test_the_replay_of_an_expired_letter_takes_its_time_away() -> None:
     letter = enveloped(code=ErrorCode.EXPIRED)
     entry = entry_of(letter)
 
-    shown = [dlq_view.letter_card(entry, read(letter), "51c6", NOW), dlq_view.groups([entry], NOW)]
+    shown = [dlq.letter_card(entry, read(letter), "51c6", NOW), dlq.groups([entry], NOW)]
 
     assert all("--set expires_at=null --execute" in "\n".join(lines_at(one, 200)) for one in shown)

@@ -32,11 +32,11 @@ from tests.unit.core.dead_letters.dead_letter_messages import enveloped, forward
 from worker.app.preflight import Finding
 from worker.app.status import health_answer
 from worker.commands import check, costs, dlq, health, local_files, submit, validate
-from worker.commands.acceptance import Trial, judged
 from worker.commands.console import cell, fail, out, say
 from worker.commands.costs_page import page
 from worker.commands.group import CommandGroup
 from worker.commands.top import Seen, screen
+from worker.commands.validate import Trial, judged
 from worker.core.costs.report import report
 from worker.core.dead_letters.entries import Selection
 from worker.core.dead_letters.replay import ReplayRules

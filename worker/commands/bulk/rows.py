@@ -1,20 +1,27 @@
 """Rows of a CSV or JSON-lines file as jobs, one after the other: memory does not grow with the file."""
 
+import asyncio
 import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, TextIO
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TextIO, TypeAlias
 
 from schemas.decoding import load_object, shorten
 from schemas.ids import job_identity, request_fingerprint
 from schemas.job import MAX_JOB_BYTES, JobRejected, TranscriptionJob, parse_job
+from schemas.uris import GcsUri
+from worker.adapters.gcs import open_object_store
 from worker.client import attributes_of
-from worker.commands.audio_file import video_id_of
+from worker.commands.audio_file import SCHEME, fit_for_an_id, video_id_of
+from worker.ports import ObjectFacts
 
 CSV_ENDINGS = {".csv", ".tsv"}
 JSON_ENDINGS = {".jsonl", ".ndjson"}
@@ -32,6 +39,12 @@ PLACEHOLDER = "id"
 """Replaced by the id that is derived from the parsed job."""
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 """Byte order marks of the encoding that spreadsheets call Unicode text."""
+VideoIdFrom: TypeAlias = Literal["name", "folder", "path"]
+"""The part of an object's name that becomes the video id."""
+NO_AUDIO = re.compile(
+    r"\.(csv|html|jpe?g|jsonl?|log|m3u8|md|ndjson|nemo|parquet|pdf|png|srt|tar|tsv|txt|vtt|webp|xml|ya?ml|zip)"
+)
+"""Endings of files that are found beside audio; the content decides for everything else."""
 
 
 class FileUnusable(ValueError):
@@ -111,6 +124,9 @@ def job_of(row: Row, defaults: Mapping[str, Any]) -> "BulkJob | BadRow":
         ignored=ignored,
         names_its_video=row.fields.get("video_id") is not None,
     )
+
+
+# rows of a file
 
 
 def rows_of(path: Path) -> "Iterator[Row | BadRow]":
@@ -270,3 +286,87 @@ def _is_undecoded(text: str) -> bool:
 
 def _as_latin(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+# objects of a bucket
+
+
+@dataclass(kw_only=True)
+class BucketRows:
+    """Rows of the audio that a pattern matches, with what was left out.
+
+    In a pattern `*` matches within a folder and `**` across folders; a trailing `/` means everything below.
+    """
+
+    pattern: str
+    video_id_from: VideoIdFrom
+    project: str
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Number of objects by ending that are no audio."""
+    seen: int = 0
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield the rows. Raises `WorkerError` where the bucket cannot be listed."""
+        bucket, _, rest = self.pattern.removeprefix(SCHEME).partition("/")
+        fits, prefix = matcher(rest), rest.split("*")[0]
+        for facts in _objects(self.project, bucket, prefix):
+            name = facts.ref.name
+            if name.endswith("/") or not fits.fullmatch(name):
+                continue
+            self.seen += 1
+            ending = PurePosixPath(name).suffix.lower()
+            if NO_AUDIO.fullmatch(ending):
+                self.skipped[ending] += 1
+                continue
+            below = name.removeprefix(prefix[: prefix.rfind("/") + 1])
+            uri, video_id = facts.ref.uri, _video_id(below, self.video_id_from)
+            yield Row(number=self.seen, fields={"audio_uri": uri}, video_id=video_id, name=uri)
+
+
+def matcher(pattern: str) -> re.Pattern[str]:
+    """Return the pattern of object names as a regular expression."""
+    whole = f"{pattern}**" if pattern.endswith("/") or not pattern else pattern
+    parts = re.split(r"(\*+)", whole)
+    return re.compile(
+        "".join({"": "", "*": "[^/]*"}.get(p, ".*") if p.strip("*") == "" else re.escape(p) for p in parts)
+    )
+
+
+def is_valid_bucket(pattern: str) -> bool:
+    """Return True where the address names a bucket before its first wildcard."""
+    bucket, slash, _ = pattern.removeprefix(SCHEME).partition("/")
+    try:
+        GcsUri.parse_prefix(f"{SCHEME}{bucket}/")
+    except ValueError:
+        return False
+    return bool(slash)
+
+
+def _video_id(below: str, source: VideoIdFrom) -> str:
+    path = PurePosixPath(below)
+    match source:
+        case "name":
+            return fit_for_an_id(path.stem)
+        case "folder":
+            return fit_for_an_id(path.parent.name or path.stem)
+        case "path":
+            return fit_for_an_id(str(path.with_suffix("")).replace("/", "-"))
+
+
+def _objects(project: str, bucket: str, prefix: str) -> Iterator[ObjectFacts]:
+    """Yield the objects; the bucket is listed while the caller takes its time."""
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+
+        async def opened() -> AsyncIterator[Sequence[ObjectFacts]]:
+            return (await stack.enter_async_context(open_object_store(project=project))).pages(bucket, prefix)
+
+        async def following(pages: AsyncIterator[Sequence[ObjectFacts]]) -> Sequence[ObjectFacts] | None:
+            return await anext(pages, None)
+
+        try:
+            pages = runner.run(opened())
+            while (page := runner.run(following(pages))) is not None:
+                yield from page
+        finally:
+            runner.run(stack.aclose())

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.codes import Method
 from tests.support.jobs.ended_jobs import completed, cost_of, failed
-from worker.commands.acceptance import Criterion, Trial, has_passed, judged
+from worker.commands.validate import Criterion, Trial, has_passed, judged
 
 
 def trial(

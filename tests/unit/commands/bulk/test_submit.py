@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from worker.commands.bulk.journal import Journal, JournalUnusable, open_journal
-from worker.commands.bulk.publishing import RowCounts, RowOutcome, Submission
 from worker.commands.bulk.rows import BadRow, BulkJob, Row, job_of
+from worker.commands.bulk.submit import RowCounts, RowOutcome, Submission
 
 
 @dataclass
