@@ -338,3 +338,18 @@ async def test_credentials_that_are_refused_and_cannot_be_renewed_are_a_refusal(
         await store.stat(ObjectRef(BUCKET, "o"))
 
     assert caught.value.refused
+
+
+async def test_requests_go_through_the_proxy_of_the_environment_unless_no_proxy_names_the_server(
+    proxy: FaultyProxy, server: EmbeddedGcs, ref: ObjectRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy.url)
+    proxy.faults.append(refuse(403))
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with store_at(server.url) as store:
+        await store.write(ref, b"direct", content_type=TEXT)
+    monkeypatch.setenv("NO_PROXY", "")
+    async with store_at(server.url) as store:
+        with pytest.raises(ObjectForbidden):
+            await store.stat(ref)
