@@ -29,11 +29,11 @@ from bench.weights import TINY_WEIGHTS
 from tests.support.audio.conditions import NOISE_DB
 from tests.support.audio.speech_bank import build_long_file, decode, transcode, write_wave
 from worker.adapters.parakeet.loading.calibration_file import read_calibration, write_calibration
-from worker.adapters.parakeet.loading.fingerprint import weights_sum
+from worker.adapters.parakeet.loading.facts import weights_sum
 from worker.adapters.parakeet.loading.model_files import open_model_files
 from worker.adapters.parakeet.loading.model_path import model_path
-from worker.adapters.parakeet.network.calibration import Calibration
 from worker.adapters.parakeet.network.transcriber import Transcriber
+from worker.adapters.parakeet.network.words import Calibration
 from worker.commands.accuracy import read_manifest
 from worker.commands.console import fail
 from worker.core.transcript.planning import ChunkCutter

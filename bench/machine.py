@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from worker.adapters.audio import ffmpeg_version, find_ffmpeg
-from worker.adapters.gpu.nvml import open_gpus
+from worker.adapters.gpu import open_gpus
 
 PACKAGES = ("klipstream-worker", "torch", "nemo_toolkit", "numpy")
 GIB = 1 << 30

@@ -7,8 +7,14 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.adapters.parakeet.network.calibration import Calibration, near_scores, word_score
-from worker.adapters.parakeet.network.words import Token, spoken_tokens, word_groups
+from worker.adapters.parakeet.network.words import (
+    Calibration,
+    Token,
+    near_scores,
+    spoken_tokens,
+    word_groups,
+    word_score,
+)
 from worker.core.transcript.word_errors import matched_words, reliability, spoken_words
 
 STEPS = 60

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.bare_machine.token_rate import with_token_rate
+from bench.bare_machine.weight_shapes import weight_shapes
 from worker.adapters.parakeet.loading.model_files import ModelFiles
 from worker.adapters.parakeet.loading.safetensors_folder import mel_bands
-from worker.adapters.parakeet.loading.shapes import weight_shapes
 from worker.adapters.parakeet.network.config import NetworkConfig, network_config
 
 PIECES = 1024
@@ -84,9 +84,7 @@ def random_weights(config: NetworkConfig) -> dict[str, Tensor]:
     torch.manual_seed(_SEED)
     weights = {name: _random(name, shape) for name, shape in weight_shapes(config)}
     weights["preprocessor.featurizer.window"] = torch.hann_window(config.window_samples, periodic=False)
-    weights["preprocessor.featurizer.fb"] = mel_bands(
-        n_mels=config.n_mels, n_fft=config.n_fft, sample_rate_hz=config.sample_rate_hz
-    )
+    weights["preprocessor.featurizer.fb"] = mel_bands(n_mels=config.n_mels, n_fft=config.n_fft)
     return weights
 
 

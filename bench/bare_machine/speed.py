@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.bare_machine.weight_shapes import weight_shapes
 from worker.adapters.parakeet.child_process.pipeline import Pipeline
 from worker.adapters.parakeet.frames import PassPlan
-from worker.adapters.parakeet.loading.shapes import weight_shapes
 from worker.adapters.parakeet.network.config import NetworkConfig
 from worker.adapters.parakeet.network.transcriber import Transcriber
 from worker.adapters.parakeet.protocol import Batch

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from worker.adapters.parakeet.loading.model_files import ModelFiles
 from worker.adapters.parakeet.network.tdt_decoder import DecoderRows, TdtDecoder
-from worker.adapters.parakeet.network.transcriber import BLOCK_STEPS, Transcriber
+from worker.adapters.parakeet.network.transcriber import Transcriber
 from worker.adapters.parakeet.network.weights import Weights
 
 TOKENS_PER_SECOND = 4.0
@@ -36,7 +36,7 @@ def with_token_rate(
         middle = (low + high) / 2
         bias[files.config.blank] = start - middle
         weights = Weights({**files.weights, name: bias}, device, torch.float32)
-        decoder = TdtDecoder(weights, files.config, block_steps=BLOCK_STEPS)
+        decoder = TdtDecoder(weights, files.config)
         if float(decoder(rows).emitted.sum()) / seconds > TOKENS_PER_SECOND:
             high = middle
         else:

@@ -100,7 +100,7 @@ def by_network(model: Path, windows: Sequence[Any]) -> list[list[str]]:
     try:
         files = open_model_files(model)
     except UnsupportedModel as error:
-        raise UnsupportedByNetwork(error.reason) from error
+        raise UnsupportedByNetwork(str(error)) from error
     transcriber = Transcriber(files, torch.device("cpu"), torch.float32)
     return [[token.piece for token in tokens] for tokens in transcriber.tokens(windows)]
 
@@ -109,7 +109,7 @@ def by_nemo(model: Path, windows: Sequence[Any]) -> list[list[str]]:
     """Return the tokens of NeMo's own `transcribe`, one window at a time: its batches mix up their windows."""
     import torch  # noqa: PLC0415
 
-    from worker.adapters.parakeet.reference.nemo_model import restore  # noqa: PLC0415
+    from worker.adapters.parakeet.reference import restore  # noqa: PLC0415
 
     network = restore(model, torch.device("cpu"), torch.float32)
     waves = [window.astype("float32") / 32_768 for window in windows]

@@ -19,7 +19,7 @@ from tests.support.telemetry import render, series
 from tests.support.wait import eventually
 from tests.support.workers.cloud import Cloud
 from tests.support.workers.in_process import Watched, watched
-from worker.adapters.gpu.nvml import Gpus
+from worker.adapters.gpu import Gpus
 from worker.adapters.machine.clock import SystemClock
 from worker.adapters.pubsub.backlog_metric import BacklogMetric
 from worker.core.transcript.planning import ChunkCutter

@@ -14,8 +14,11 @@ from worker.ports import Pcm
 torch = pytest.importorskip("torch")
 
 from worker.adapters.parakeet.network.layout import SLOT_FRAMES, PassSizes  # noqa: E402  needs torch
-from worker.adapters.parakeet.network.pass_sizes import PassLimit  # noqa: E402
-from worker.adapters.parakeet.network.passes import LonePasses, PackedPasses  # noqa: E402
+from worker.adapters.parakeet.network.passes import (  # noqa: E402
+    LonePasses,
+    PackedPasses,
+    PassLimit,
+)
 from worker.adapters.parakeet.network.tdt_decoder import DecoderRows  # noqa: E402
 from worker.adapters.parakeet.network.transcriber import Encoded, FloatOverflow, Transcriber  # noqa: E402
 from worker.adapters.parakeet.network.window_decoder import LEAST_ROWS, EncodedWindows  # noqa: E402
@@ -190,7 +193,7 @@ def test_the_decoder_has_as_few_rows_as_leave_every_rows_steps_the_same(
         lengths = torch.zeros(rows, dtype=torch.int64)
         lengths[place] = len(frames[0])
         steps = decoder(DecoderRows(frames=frames[0], starts=torch.zeros_like(lengths), lengths=lengths))
-        return [column[:, place] for column in steps.columns]
+        return [column[:, place] for column in steps]
 
     expected = steps_of(32, 0)
     for rows in range(LEAST_ROWS, 33):

@@ -157,7 +157,7 @@ def rows_of(windows: Sequence[Pcm], lists: Sequence[tuple[str, ...]], rows: int 
 
 
 def same(steps: Steps, others: Steps) -> bool:
-    return all(map(torch.equal, steps.columns, others.columns))
+    return all(map(torch.equal, steps, others))
 
 
 def decoder() -> TdtDecoder:

@@ -31,7 +31,7 @@ LAYERS = 2
 
 def restored(path: Path) -> Any:
     with quiet():
-        from worker.adapters.parakeet.reference.nemo_model import restore  # noqa: PLC0415  NeMo: 10 s
+        from worker.adapters.parakeet.reference import restore  # noqa: PLC0415  NeMo: 10 s
 
         return restore(path, CPU, torch.float32)
 

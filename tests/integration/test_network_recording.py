@@ -15,22 +15,20 @@ from worker.ports import Pcm
 
 torch = pytest.importorskip("torch")
 
+from bench.bare_machine.weight_shapes import weight_shapes  # noqa: E402
 from tests.support.engines.graph_recorder import WAITS_FOR_THE_DEVICE, Recorder  # noqa: E402  needs torch
 from tests.support.engines.operations import Products, Watching  # noqa: E402
-from worker.adapters.parakeet.loading.shapes import weight_shapes  # noqa: E402
 from worker.adapters.parakeet.network.boosting import Boost  # noqa: E402
-from worker.adapters.parakeet.network.encoder import Encoder  # noqa: E402
-from worker.adapters.parakeet.network.graphs import RecordedPasses  # noqa: E402
+from worker.adapters.parakeet.network.cuda import RecordedPasses  # noqa: E402
 from worker.adapters.parakeet.network.layout import PassShape, PassSizes  # noqa: E402
-from worker.adapters.parakeet.network.pass_sizes import PassLimit  # noqa: E402
 from worker.adapters.parakeet.network.passes import (  # noqa: E402
     LonePasses,
     PackedPasses,
     Parts,
+    PassLimit,
     new_features,
     run_pass,
 )
-from worker.adapters.parakeet.network.spectrogram import LogMel  # noqa: E402
 from worker.adapters.parakeet.network.tdt_decoder import DecoderRows, Steps, TdtDecoder  # noqa: E402
 from worker.adapters.parakeet.network.weights import Weights  # noqa: E402
 
@@ -46,15 +44,7 @@ SIZES = PassSizes(block=512, blocks=(1, 2, 4), gap=4, factor=8)
 
 def parts_without_values(config: NetworkConfig, dtype: "torch.dtype") -> Parts:
     zeros = {name: torch.zeros(()).expand(shape) for name, shape in weight_shapes(config)}
-    weights = Weights(zeros, torch.device("meta"), dtype)
-    return Parts(
-        config=config,
-        log_mel=LogMel(weights, config),
-        encoder=Encoder(weights, config),
-        decoder=TdtDecoder(weights, config, block_steps=8),
-        device=torch.device("meta"),
-        dtype=dtype,
-    )
+    return Parts.of(config, Weights(zeros, torch.device("meta"), dtype))
 
 
 @pytest.fixture(scope="module", params=["tiny", "0.6B-shaped"])
@@ -219,7 +209,7 @@ def rows_of(parts: Parts, windows: Sequence[Pcm], rows: int = 8) -> DecoderRows:
 
 
 def same(steps: Steps, others: Steps) -> bool:
-    return all(map(torch.equal, steps.columns, others.columns))
+    return all(map(torch.equal, steps, others))
 
 
 @pytest.fixture
@@ -340,22 +330,20 @@ def test_durations_that_are_not_their_own_places_are_looked_up(speech_windows: t
     last = f"joint.joint_net.{1 + files.config.joint_dropout}"
     swapped = {f"{last}.{part}": files.weights[f"{last}.{part}"][order] for part in ("weight", "bias")}
     weights = Weights({**files.weights, **swapped}, torch.device("cpu"), torch.float32)
-    decoder = TdtDecoder(weights, replace(files.config, durations=(1, 0, *files.config.durations[2:])), block_steps=8)
+    decoder = TdtDecoder(weights, replace(files.config, durations=(1, 0, *files.config.durations[2:])))
     rows = rows_of(parts, speech_windows[:2])
 
     steps, expected = decoder(rows), parts.decoder(rows)
 
     assert steps.emitted.any()
-    for mine, theirs in zip(steps.columns[:4], expected.columns[:4], strict=True):
+    for mine, theirs in zip(steps[:4], expected[:4], strict=True):
         assert torch.equal(mine, theirs)
 
 
 def test_as_many_tokens_as_allowed_at_a_frame_move_on_by_one(speech_windows: tuple[Pcm, ...]) -> None:
     """A joint network that always prefers a token of duration 0 must not stay there."""
     parts = parts_of(tiny_transcriber())
-    decoder = TdtDecoder(
-        Weights(tiny_files().weights, torch.device("cpu"), torch.float32), tiny_files().config, block_steps=8
-    )
+    decoder = TdtDecoder(Weights(tiny_files().weights, torch.device("cpu"), torch.float32), tiny_files().config)
     decoder._joint_bias = decoder._joint_bias.clone()
     decoder._joint_bias[5] += 1_000
     decoder._joint_bias[parts.config.n_labels] += 1_000

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from schemas.speech import Word
-from tests.support.engines.nemo_files import nemo_file
+from tests.support.engines.nemo_files import nemo_file, zip_with
 from tests.support.engines.network import tiny_transcriber
 from tests.support.engines.parakeet import BATCH_SIZE, TINY_OPTIONS, in_noise
 from tests.support.wait import eventually
@@ -216,3 +216,12 @@ def test_a_model_that_the_network_does_not_know_is_refused_where_nemo_is_not_ins
 
     with pytest.raises(ModelLoadingError, match=r"encoder.self_attention_model is 'abs_pos'.*NeMo.*is not installed"):
         open_engine(replace(TINY_OPTIONS, model_name=str(unusual)))
+
+
+def test_weights_of_another_configuration_are_refused(tmp_path: Path) -> None:
+    foreign = nemo_file(
+        tmp_path / "foreign.nemo", {"model_weights.ckpt": lambda one: zip_with(one, {"data.pkl": b"\x80\x02}."})}
+    )
+
+    with pytest.raises(ModelLoadingError, match="the weights lack preprocessor"):
+        open_engine(replace(TINY_OPTIONS, model_name=str(foreign)))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from worker.adapters.gpu.nvml import GpuReading, Gpus
+from worker.adapters.gpu import GpuReading, Gpus
 from worker.adapters.machine.instance import worker_name
 from worker.adapters.pubsub.backlog_metric import BacklogMetric
 from worker.adapters.web.answers import Answer, HealthPortTaken, listen

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 
 import structlog
 
-from worker.adapters.gpu.nvml import absent_gpu
+from worker.adapters.gpu import absent_gpu
 from worker.adapters.machine.process import processors
 from worker.adapters.memory.recogniser import null_engine, null_speed
 from worker.adapters.parakeet.engine import ParakeetEngine

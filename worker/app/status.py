@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from worker.adapters.gpu.nvml import GpuReading
+from worker.adapters.gpu import GpuReading
 from worker.adapters.parakeet.engine import EngineHealth, EngineState
 from worker.adapters.web.answers import Answer
 from worker.core.delivery.consumer import ConsumerSnapshot

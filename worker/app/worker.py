@@ -12,7 +12,7 @@ from typing import Self
 import structlog
 
 from worker.adapters.audio import FfmpegDecoder
-from worker.adapters.gpu.nvml import open_gpus
+from worker.adapters.gpu import open_gpus
 from worker.adapters.machine.clock import SystemClock
 from worker.adapters.machine.instance import this_instance, worker_name
 from worker.adapters.machine.process import hide_memory, return_large_blocks

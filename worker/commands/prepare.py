@@ -22,7 +22,7 @@ def prepare(model: str, target: Path, precision: Precision) -> None:
     except ModelLoadingError as exc:  # whose advice is about a setting
         fail(str(exc))
     from worker.adapters.parakeet.loading.calibration_file import copy_calibration  # noqa: PLC0415  # torch
-    from worker.adapters.parakeet.loading.stored_precision import write_model  # noqa: PLC0415  # torch: seconds
+    from worker.adapters.parakeet.loading.model_files import write_model  # noqa: PLC0415  # torch: seconds
     from worker.adapters.parakeet.network.options import UnsupportedModel  # noqa: PLC0415
 
     source = model_path(model)
@@ -30,5 +30,5 @@ def prepare(model: str, target: Path, precision: Precision) -> None:
         write_model(source, target, precision)
         copy_calibration(source, target)
     except UnsupportedModel as exc:
-        fail(f"{model}: {exc.reason}; only a model that the network knows can be written again")
+        fail(f"{model}: {exc}; only a model that the network knows can be written again")
     out().print(Text(f"{target}: {target.stat().st_size / 1e6:,.1f} MB in {precision}, with its checksum note"))

@@ -41,7 +41,7 @@ class CappedModel:
     """Recognises as the twin does, in passes as large as the worker's own code finds to fit."""
 
     def __init__(self, options: EngineOptions) -> None:
-        from worker.adapters.parakeet.network.pass_sizes import PassLimit, blocks_within  # noqa: PLC0415  needs torch
+        from worker.adapters.parakeet.network.passes import PassLimit, blocks_within  # noqa: PLC0415  needs torch
 
         self._plan, self._batches = plan_of(options), 0
         cap_bytes = options.memory_limit_gib * 2**30

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from worker.adapters.parakeet.loading.model_files import ModelFiles
-    from worker.adapters.parakeet.network.calibration import Calibration
     from worker.adapters.parakeet.network.passes import EncodedWindows, Parts
     from worker.adapters.parakeet.network.transcriber import Transcriber
+    from worker.adapters.parakeet.network.words import Calibration
 
 
 @cache
@@ -26,7 +26,7 @@ def tiny_files() -> "ModelFiles":
 @cache
 def tiny_calibration() -> "Calibration | None":
     from worker.adapters.parakeet.loading.calibration_file import read_calibration  # noqa: PLC0415  torch
-    from worker.adapters.parakeet.loading.fingerprint import weights_sum  # noqa: PLC0415  torch
+    from worker.adapters.parakeet.loading.facts import weights_sum  # noqa: PLC0415  torch
 
     return read_calibration(tiny_model_file(), weights_sum(tiny_model_file()))
 

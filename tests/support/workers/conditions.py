@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from worker.adapters.gpu.nvml import GpuReading
+from worker.adapters.gpu import GpuReading
 from worker.adapters.parakeet.engine import EngineHealth, EngineState
 from worker.app.status import Condition, Identity, Model
 from worker.core.delivery.consumer import ConsumerSnapshot

@@ -10,7 +10,7 @@ from unittest import mock
 
 from tests.support.workers.cloud import Cloud
 from tests.support.workers.pipeline import Pipeline
-from worker.adapters.gpu.nvml import Gpus
+from worker.adapters.gpu import Gpus
 from worker.adapters.machine.clock import SystemClock
 from worker.adapters.pubsub.backlog_metric import BacklogMetric
 from worker.app.cloud import open_cloud

@@ -11,7 +11,7 @@ from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
 from tests.support.telemetry import render, value
 from tests.support.wait import eventually
 from tests.support.workers.conditions import IDENTITY, condition, consumer_snapshot
-from worker.adapters.gpu.nvml import GpuReading, Gpus
+from worker.adapters.gpu import GpuReading, Gpus
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.app.monitor import Watch
 from worker.core.jobs.board import Board

@@ -13,8 +13,9 @@ from bench.bare_machine.parts import share_equal  # noqa: E402
 from bench.bare_machine.random_model import random_weights, raw_config  # noqa: E402
 from bench.bare_machine.speed import batches, encoder_flops, seconds_of, windows_of_speech  # noqa: E402
 from worker.adapters.parakeet.frames import PassPlan  # noqa: E402
-from worker.adapters.parakeet.loading.shapes import require_shapes  # noqa: E402
 from worker.adapters.parakeet.network.config import network_config  # noqa: E402
+from worker.adapters.parakeet.network.passes import Parts  # noqa: E402
+from worker.adapters.parakeet.network.weights import Weights  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 ABSENT = {
@@ -53,7 +54,7 @@ def test_random_weights_are_those_that_the_configuration_asks_for() -> None:
 
     weights = random_weights(config)
 
-    require_shapes(weights, config)
+    Parts.of(config, Weights(weights, torch.device("meta"), torch.float32))  # raises where they are others
     assert all(torch.isfinite(one).all() for one in weights.values())
 
 

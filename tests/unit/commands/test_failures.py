@@ -12,7 +12,7 @@ from google.api_core import exceptions as google
 from google.auth import exceptions as auth
 
 from schemas.job import JobRejected
-from worker.adapters.gpu.nvml import absent_gpu
+from worker.adapters.gpu import absent_gpu
 from worker.adapters.machine.network import unreachable
 from worker.commands.failures import failure_of
 from worker.commands.prerequisites import missing_credentials, missing_services

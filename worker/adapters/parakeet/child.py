@@ -17,8 +17,17 @@ from pathlib import Path
 from typing import TypeAlias, assert_never
 
 from schemas.codes import ErrorCode
-from worker.adapters.parakeet.pipe import ParentEnd
-from worker.adapters.parakeet.protocol import PARENTS_SIGNALS, Answer, Batch, Beat, Done, EngineOptions, Failed, Ready
+from worker.adapters.parakeet.protocol import (
+    PARENTS_SIGNALS,
+    Answer,
+    Batch,
+    Beat,
+    Done,
+    EngineOptions,
+    Failed,
+    ParentEnd,
+    Ready,
+)
 from worker.errors import GpuNotAvailable, ModelLoadingError, WorkerError
 
 Program: TypeAlias = Callable[[Connection, int, EngineOptions], None]

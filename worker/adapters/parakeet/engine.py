@@ -13,10 +13,10 @@ import structlog
 
 from worker.adapters.parakeet.child import InferenceProcess, Program, StartedProcess, start_process
 from worker.adapters.parakeet.child_process import serve
+from worker.adapters.parakeet.network.keyterm_automaton import Speller
 from worker.adapters.parakeet.protocol import Done, EngineOptions, Ready
 from worker.adapters.parakeet.queue import Window
 from worker.adapters.parakeet.scheduler import Scheduler
-from worker.adapters.parakeet.spelling import Speller
 from worker.errors import EngineFailure, GpuNotAvailable, ModelLoadingError, TranscriptionTimeout, WorkerError
 from worker.ports import EngineFacts, Pcm, Recognition
 

@@ -1,7 +1,7 @@
 import pytest
 
 from tests.support.engines.nvml import Driver
-from worker.adapters.gpu.nvml import Gpus
+from worker.adapters.gpu import Gpus
 
 
 def test_everything_is_read_in_its_unit() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.adapters.parakeet.network.calibration import Calibration
+from worker.adapters.parakeet.network.words import Calibration
 
 PLAIN = Calibration(temperature=1.0, near=0.0, bias=0.0)
 pieces = st.lists(st.floats(0, 1), min_size=1, max_size=6)

@@ -117,7 +117,7 @@ def frames_of_windows(samples: Pcm) -> list[int]:
 
 def plan_of_gpu(multiprocessors: int) -> PassPlan:
     """The plan for parakeet-tdt-0.6b on a GPU with memory enough."""
-    gpu = pytest.importorskip("worker.adapters.parakeet.network.pass_sizes", exc_type=ImportError)
+    gpu = pytest.importorskip("worker.adapters.parakeet.network.passes", exc_type=ImportError)
     random_model = pytest.importorskip("bench.bare_machine.random_model", exc_type=ImportError)
     config = network_config(random_model.raw_config(["a"] * 1024, layers=24))
     sizes = gpu.pass_sizes(config, multiprocessors, None)

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 
-from worker.adapters.parakeet.network.pass_sizes import FIRST_PATIENCE, PassLimit
+from worker.adapters.parakeet.network.passes import FIRST_PATIENCE, PassLimit
 
 
 class Device:

@@ -4,8 +4,7 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from worker.adapters.parakeet.pipe import receive_batch, send_batch
-from worker.adapters.parakeet.protocol import Batch
+from worker.adapters.parakeet.protocol import Batch, receive_batch, send_batch
 from worker.ports import Pcm
 
 SAMPLES = np.arange(40_000, dtype=np.int16)

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.support.engines.graph_recorder import Recorder  # noqa: E402  needs torch
-from worker.adapters.parakeet.network.graphs import BUSY_PASSES, RecordedPasses  # noqa: E402
+from worker.adapters.parakeet.network.cuda import BUSY_PASSES, RecordedPasses  # noqa: E402
 from worker.adapters.parakeet.network.layout import PassShape  # noqa: E402
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from worker.adapters.parakeet.network.speech_energy import frames_with_speech
+from worker.adapters.parakeet.network.boosting import frames_with_speech
 
 FRAME = 1_280
 SECOND = 16_000

@@ -1,6 +1,6 @@
 import pytest
 
-from worker.adapters.parakeet.spelling import Speller, spelling
+from worker.adapters.parakeet.network.keyterm_automaton import Speller, spelling
 
 PIECES = ("<unk>", "▁", "▁har", "bor", "b", "or", "▁N", "ine", "<0xCE>")
 

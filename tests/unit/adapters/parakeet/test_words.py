@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.speech import Word
-from worker.adapters.parakeet.network.calibration import Calibration
-from worker.adapters.parakeet.network.words import Token, words_of
+from worker.adapters.parakeet.network.words import Calibration, Token, words_of
 
 
 def heard(*tokens: Token, window_seconds: float = 10.0) -> tuple[Word, ...]:

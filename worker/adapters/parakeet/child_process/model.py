@@ -14,14 +14,13 @@ from worker.adapters.parakeet.child_process.pipeline import Pipeline, Take
 from worker.adapters.parakeet.frames import WINDOWS_OF_A_BATCH
 from worker.adapters.parakeet.loading.calibration_file import digest, read_calibration
 from worker.adapters.parakeet.loading.device import open_device
-from worker.adapters.parakeet.loading.fingerprint import model_fingerprint, weights_sum
-from worker.adapters.parakeet.loading.languages import known_languages
-from worker.adapters.parakeet.loading.model_files import open_model_files
+from worker.adapters.parakeet.loading.facts import known_languages, model_fingerprint, weights_sum
+from worker.adapters.parakeet.loading.model_files import open_model_files, stored_precision
 from worker.adapters.parakeet.loading.model_path import model_path
-from worker.adapters.parakeet.loading.stored_precision import stored_precision
 from worker.adapters.parakeet.network.boosting import BOOSTING_VERSION
 from worker.adapters.parakeet.network.options import UnsupportedModel
 from worker.adapters.parakeet.network.transcriber import Transcriber, TwoStepTranscriber
+from worker.adapters.parakeet.network.weights import WrongWeights
 from worker.adapters.parakeet.protocol import Done, EngineOptions, Ready
 from worker.errors import ModelLoadingError
 from worker.ports import EngineFacts
@@ -100,10 +99,12 @@ def _open(options: EngineOptions) -> tuple[TwoStepTranscriber, EngineFacts]:
         else:
             try:
                 model, languages = _by_network(options, path, device, dtype)
+            except WrongWeights as error:
+                raise ModelLoadingError(str(path), str(error)) from error
             except UnsupportedModel as unknown:
                 if options.engine == "native":
-                    raise ModelLoadingError(options.model_name, unknown.reason) from unknown
-                model, languages = _by_nemo(options, unknown.reason, path, device, dtype)
+                    raise ModelLoadingError(options.model_name, str(unknown)) from unknown
+                model, languages = _by_nemo(options, str(unknown), path, device, dtype)
         # Products of other sizes may add up in another order, and so give other last bits.
         arithmetic = f"{type(model).__name__}, blocks of {model.block_frames}"
         calibration = read_calibration(path, summed.result())
@@ -149,7 +150,7 @@ def _by_nemo(
     if find_spec("nemo") is None:
         reason = f"{why}. NeMo, which could serve such a model, is not installed"
         raise ModelLoadingError(options.model_name, reason)
-    from worker.adapters.parakeet.reference.nemo_model import (  # noqa: PLC0415  10 s and 0.7 GB
+    from worker.adapters.parakeet.reference import (  # noqa: PLC0415  10 s and 0.7 GB
         NemoTranscriber,
         languages_of,
         restore,

@@ -3,12 +3,12 @@
 The way of a batch, and the files it meets:
 
     ../scheduler.py     in the worker: packs waiting windows into batches
-    ../pipe.py          carries their samples into this process, and the answers back
+    ../protocol.py      carries their samples into this process, and the answers back
     serve.py            what surrounds the loop: signals, stderr, the report of its death
     pipeline.py         the loop: `plain_loop` explains it, `overlapped_loop` is what runs
     model.py            opens the model that the loop drives
     ../network/         encodes samples into frames, and decodes frames into words
-    ../reference/       does the same by NeMo, for models that the network does not know
+    ../reference.py     does the same by NeMo, for models that the network does not know
 """
 
 import contextlib

@@ -19,8 +19,7 @@ from typing import Protocol
 import structlog
 
 from schemas.codes import ErrorCode
-from worker.adapters.parakeet.pipe import ChildEnd
-from worker.adapters.parakeet.protocol import PARENTS_SIGNALS, Batch, Done, EngineOptions, Failed, Ready
+from worker.adapters.parakeet.protocol import PARENTS_SIGNALS, Batch, ChildEnd, Done, EngineOptions, Failed, Ready
 from worker.errors import WorkerError
 from worker.telemetry import configure_logging
 

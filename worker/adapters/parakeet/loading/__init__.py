@@ -5,8 +5,4 @@ Nothing here imports NeMo. Files are treated as hostile: nothing in them is exec
 
 
 class BadModelFile(Exception):
-    """The file is damaged, foreign or hostile; `reason` says where. `open_model_files` translates it."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """The file is damaged, foreign or hostile; the message says where. `open_model_files` translates it."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import structlog
 
-from worker.adapters.parakeet.loading.fingerprint import CALIBRATION, weights_sum
-from worker.adapters.parakeet.network.calibration import Calibration
+from worker.adapters.parakeet.loading.facts import CALIBRATION, weights_sum
+from worker.adapters.parakeet.network.words import Calibration
 from worker.errors import ModelLoadingError
 
 _WEIGHTS = ("temperature", "near", "bias")

@@ -6,10 +6,10 @@ where unpacking would write 2.5 GB to a temporary folder, which in a container i
 
 import re
 import tarfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Self
+from typing import IO, Any, cast
 
 import yaml
 from torch import Tensor
@@ -35,33 +35,29 @@ _MOST_TOKENIZER_BYTES = 64 * 2**20
 _GZIP = b"\x1f\x8b"
 
 
+@contextmanager
+def open_nemo_file(path: Path) -> Iterator["NemoFile"]:
+    """Open the file for the length of the block, and check its list of members.
+
+    Raises `OSError` for a file that cannot be read, `BadModelFile` for one that is no whole tar or that holds links or
+    paths which lead out of it, and `UnsupportedModel` for a compressed tar, as NeMo wrote before 1.7.
+    """
+    try:
+        tar = tarfile.open(path, "r:")  # noqa: SIM115  # closed below
+    except tarfile.TarError as error:
+        with path.open("rb") as file:
+            if file.read(len(_GZIP)) == _GZIP:
+                raise UnsupportedModel("the file is a compressed tar, as NeMo wrote before 1.7") from error
+        raise BadModelFile(f"it is no .nemo file, which is a tar: {error}") from error
+    with tar:
+        yield NemoFile(path, tar, _checked_members(tar))
+
+
 class NemoFile:
-    """An open `.nemo` file; a context manager. Its methods raise `BadModelFile`."""
+    """An open `.nemo` file, of which every member is a plain file or a folder. Its methods raise `BadModelFile`."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file and check its list of members.
-
-        Raises `OSError` for a file that cannot be read, `BadModelFile` for one that is no whole tar or that holds
-        links or paths which lead out of it, and `UnsupportedModel` for a compressed tar, as NeMo wrote before 1.7.
-        """
-        self._path = path
-        try:
-            tar = tarfile.open(path, "r:")  # noqa: SIM115  # closed by __exit__
-        except tarfile.TarError as error:
-            with path.open("rb") as file:
-                if file.read(len(_GZIP)) == _GZIP:
-                    raise UnsupportedModel("the file is a compressed tar, as NeMo wrote before 1.7") from error
-            raise BadModelFile(f"it is no .nemo file, which is a tar: {error}") from error
-        with ExitStack() as unless_refused:
-            unless_refused.enter_context(tar)
-            self._tar, self._members = tar, _checked_members(tar)
-            unless_refused.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._tar.close()
+    def __init__(self, path: Path, tar: tarfile.TarFile, members: Sequence[tarfile.TarInfo]) -> None:
+        self._path, self._tar, self._members = path, tar, members
 
     def config(self) -> Mapping[str, object]:
         """Return the configuration with its references resolved."""
@@ -69,8 +65,8 @@ class NemoFile:
 
     def weights(self) -> Mapping[str, Tensor]:
         """Map the weights: see `mapped_weights`."""
-        member = self._one(WEIGHTS)
-        return mapped_weights(self._path, member.offset_data, self._opened(member))
+        member, content = self._one(WEIGHTS)
+        return mapped_weights(self._path, member.offset_data, content)
 
     def pieces(self, config: Mapping[str, object]) -> tuple[str, ...]:
         """Return the tokenizer's pieces in the order of their ids.
@@ -81,30 +77,29 @@ class NemoFile:
         name = tokenizer.get("model_path") if isinstance(tokenizer, Mapping) else None
         if not isinstance(name, str) or not name:
             raise UnsupportedModel("the configuration names no SentencePiece model at tokenizer.model_path")
-        return sentencepiece_pieces(
-            self._content(PurePosixPath(name.removeprefix("nemo:")).name, _MOST_TOKENIZER_BYTES)
-        )
+        model = self._content(PurePosixPath(name.removeprefix("nemo:")).name, _MOST_TOKENIZER_BYTES)
+        import sentencepiece  # noqa: PLC0415  # a folder of safetensors needs none
 
-    def _one(self, name: str) -> tarfile.TarInfo:
+        try:
+            processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except (RuntimeError, OSError, ValueError, TypeError) as error:
+            raise BadModelFile(f"the tokenizer is no SentencePiece model: {error}") from error
+        return tuple(processor.id_to_piece(number) for number in range(processor.get_piece_size()))
+
+    def _one(self, name: str) -> tuple[tarfile.TarInfo, IO[bytes]]:
+        """Return the one plain file of that name, and its content."""
         found = [member for member in self._members if PurePosixPath(member.name).name == name and member.isreg()]
         if len(found) != 1:
             raise BadModelFile(f"{len(found)} files in the tar are named {name}; there must be one")
         if found[0].issparse():
             raise BadModelFile(f"{name} is stored as a sparse file")
-        return found[0]
-
-    def _opened(self, member: tarfile.TarInfo) -> IO[bytes]:
-        file = self._tar.extractfile(member)
-        if file is None:
-            raise BadModelFile(f"{member.name} is no file")
-        return file
+        return found[0], cast("IO[bytes]", self._tar.extractfile(found[0]))
 
     def _content(self, name: str, most_bytes: int) -> bytes:
-        member = self._one(name)
+        member, content = self._one(name)
         if member.size > most_bytes:
             raise BadModelFile(f"{name} has {member.size:,} bytes; at most {most_bytes:,} are read")
-        with self._opened(member) as file:
-            return file.read()
+        return content.read()
 
 
 def _checked_members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
@@ -125,17 +120,6 @@ def _checked_members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
     return members
 
 
-def sentencepiece_pieces(model: bytes) -> tuple[str, ...]:
-    """Return the pieces of a serialised SentencePiece model. Raises `BadModelFile`."""
-    import sentencepiece  # noqa: PLC0415  # a folder of safetensors needs none
-
-    try:
-        processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-    except (RuntimeError, OSError, ValueError, TypeError) as error:
-        raise BadModelFile(f"the tokenizer is no SentencePiece model: {error}") from error
-    return tuple(processor.id_to_piece(number) for number in range(processor.get_piece_size()))
-
-
 def read_config(text: bytes) -> Mapping[str, object]:
     """Parse the configuration and replace every value that is one reference, like `${model_defaults.enc_hidden}`.
 
@@ -143,16 +127,16 @@ def read_config(text: bytes) -> Mapping[str, object]:
     `BadModelFile` where the text is no YAML mapping, refers to what is not there or to itself, or would grow without
     bound.
     """
-    if len(text) > _MOST_CONFIG_BYTES:
-        raise BadModelFile(f"model_config.yaml has {len(text):,} bytes; at most {_MOST_CONFIG_BYTES:,} are read")
     try:
         _require_plain(text)
         config = yaml.load(text, _LOADER)  # noqa: S506  # it is the safe loader
     except (yaml.YAMLError, UnicodeError, ValueError) as error:
-        raise BadModelFile(f"model_config.yaml is no YAML: {_first_line(error)}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise BadModelFile(f"model_config.yaml is no YAML: {reason}") from error
     if not isinstance(config, Mapping):
         raise BadModelFile("model_config.yaml holds no mapping")
-    return _References(config).resolved()
+    references = _References(config)
+    return {str(name): references.resolve(value, 1) for name, value in config.items()}
 
 
 def _require_plain(text: bytes) -> None:
@@ -175,19 +159,16 @@ class _References:
     def __init__(self, config: Mapping[str, object]) -> None:
         self._config, self._values = config, 0
 
-    def resolved(self) -> Mapping[str, object]:
-        return {str(name): self._resolve(value, 1) for name, value in self._config.items()}
-
-    def _resolve(self, value: object, depth: int) -> object:
+    def resolve(self, value: object, depth: int) -> object:
         self._values += 1
         if depth > _MOST_DEPTH or self._values > _MOST_VALUES:
             raise BadModelFile("the references of model_config.yaml are circular or multiply without bound")
         if isinstance(value, dict):
-            return {name: self._resolve(one, depth + 1) for name, one in value.items()}
+            return {name: self.resolve(one, depth + 1) for name, one in value.items()}
         if isinstance(value, list):
-            return [self._resolve(one, depth + 1) for one in value]
+            return [self.resolve(one, depth + 1) for one in value]
         reference = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
-        return self._resolve(self._at(reference[1]), depth + 1) if reference else value
+        return self.resolve(self._at(reference[1]), depth + 1) if reference else value
 
     def _at(self, path: str) -> object:
         value: Any = self._config
@@ -197,7 +178,3 @@ class _References:
             except (KeyError, IndexError, TypeError, ValueError) as error:
                 raise BadModelFile(f"model_config.yaml refers to ${{{path}}}, which it does not hold") from error
         return value
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -17,6 +17,7 @@ from torch import Tensor
 from worker.adapters.parakeet.loading import BadModelFile
 from worker.adapters.parakeet.network.config import NetworkConfig
 from worker.adapters.parakeet.network.options import UnsupportedModel
+from worker.ports import SAMPLE_RATE_HZ
 
 CONFIG = "config.json"
 
@@ -85,23 +86,20 @@ def mapped_weights(folder: Path, config: NetworkConfig) -> Mapping[str, Tensor]:
     """Map the weights, by NeMo's names; window and bands of the spectrogram are computed. Raises `BadModelFile`."""
     weights = {_nemo_name(name): tensor for name, tensor in _tensors(folder)}
     weights["preprocessor.featurizer.window"] = torch.hann_window(config.window_samples, periodic=False)
-    weights["preprocessor.featurizer.fb"] = mel_bands(
-        n_mels=config.n_mels, n_fft=config.n_fft, sample_rate_hz=config.sample_rate_hz
-    )
+    weights["preprocessor.featurizer.fb"] = mel_bands(n_mels=config.n_mels, n_fft=config.n_fft)
     return weights
 
 
-def mel_bands(*, n_mels: int, n_fft: int, sample_rate_hz: int) -> Tensor:
-    """Return triangles of unit area on Slaney's scale from 0 to half the sample rate.
+def mel_bands(*, n_mels: int, n_fft: int) -> Tensor:
+    """Return triangles of unit area on Slaney's scale from 0 to half of 16 kHz.
 
     float32 of shape (1, n_mels, n_fft // 2 + 1). Source: Slaney's Auditory Toolbox, as librosa.filters.mel computes it.
     """
-    top_mel = _mel(sample_rate_hz / 2)
-    mels = torch.linspace(0, top_mel, n_mels + 2, dtype=torch.float64)
+    mels = torch.linspace(0, _mel(SAMPLE_RATE_HZ / 2), n_mels + 2, dtype=torch.float64)
     linear = mels * _LINEAR_HZ
     break_mel = _mel(_BREAK_HZ)
     corners = torch.where(mels < break_mel, linear, _BREAK_HZ * torch.exp(_LOG_STEP * (mels - break_mel)))
-    bins = torch.linspace(0, sample_rate_hz / 2, n_fft // 2 + 1, dtype=torch.float64)
+    bins = torch.linspace(0, SAMPLE_RATE_HZ / 2, n_fft // 2 + 1, dtype=torch.float64)
     widths = corners.diff()
     ramps = corners[:, None] - bins
     rising, falling = -ramps[:-2] / widths[:-1, None], ramps[2:] / widths[1:, None]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from worker.adapters.parakeet.network.config import NetworkConfig
 from worker.adapters.parakeet.network.layout import PassLayout
-from worker.adapters.parakeet.network.weights import Linear, Weights
+from worker.adapters.parakeet.network.weights import Linear, Weights, linear_of
 
 QUERY_BLOCK = 192
 """Queries whose scores are computed at once: half of a window of 30 s."""
@@ -42,13 +42,9 @@ class RelativeAttention:
             torch.cat([weights.take(f"{part}.weight", width, width) for part in parts]),
             torch.cat(bias) if bias else None,
         )
-        self._out = Linear(
-            weights,
-            weights.take(f"{name}.linear_out.weight", width, width),
-            weights.take(f"{name}.linear_out.bias", width) if config.use_bias else None,
-        )
+        self._out = linear_of(weights, f"{name}.linear_out", width, width, has_bias=config.use_bias)
         self._content_bias, self._distance_bias = (
-            weights.place(weights.take(f"{name}.pos_bias_{part}", self._heads, head)) for part in "uv"
+            weights.placed(f"{name}.pos_bias_{part}", self._heads, head) for part in "uv"
         )
         projected = F.linear(positions, weights.take(f"{name}.linear_pos.weight", width, width))
         by_head = projected.view(len(positions), self._heads, head).permute(1, 2, 0)

@@ -1,27 +1,19 @@
 """The sizes of a FastConformer-TDT network, read from NeMo's configuration, and the refusal of every other network.
 
 NeMo builds many networks from one configuration format. This package knows one of them, so everything in the
-configuration that could change what is computed is compared with what the package knows. An option of NeMo that is not
-listed here may change it too and is refused as well. Options that matter only to training are ignored.
+configuration that could change what is computed is compared with what the package knows. Options that matter only to
+training are ignored.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worker.adapters.parakeet.network.options import (
-    DECODER_OPTIONS,
-    ENCODER_OPTIONS,
-    JOINT_OPTIONS,
-    PREPROCESSOR_OPTIONS,
-    Section,
-)
-
-SAMPLE_RATE_HZ = 16_000
+from worker.adapters.parakeet.network.options import Section
+from worker.ports import SAMPLE_RATE_HZ
 
 _MODEL_CLASSES = ("EncDecRNNTBPEModel", "EncDecHybridRNNTCTCBPEModel")
 _DEFAULT_MAX_SYMBOLS = 10
-_BLANKS = 1
 
 LEAST_SUBSAMPLING = 8
 """With it a window of 40 s has 501 frames of 80 ms; attention's slots have at most 512."""
@@ -53,14 +45,13 @@ class TransducerConfig:
     @property
     def n_labels(self) -> int:
         """Pieces and the blank."""
-        return self.vocabulary_size + _BLANKS
+        return self.vocabulary_size + 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkConfig(TransducerConfig):
     """Everything that the network's shape and arithmetic depend on, besides its weights."""
 
-    sample_rate_hz: int
     window_samples: int
     """Length of the spectrogram's window."""
     hop_samples: int
@@ -86,7 +77,7 @@ class NetworkConfig(TransducerConfig):
     @property
     def frame_seconds(self) -> float:
         """Duration of an encoder frame."""
-        return self.subsampling_factor * self.hop_samples / self.sample_rate_hz
+        return self.subsampling_factor * self.hop_samples / SAMPLE_RATE_HZ
 
     def spectrogram_frames(self, samples: int) -> int:
         """Return the spectrogram frames of a window of `samples` samples."""
@@ -131,24 +122,24 @@ def _require_model(model: Section) -> None:
 
 
 def _spectrogram(part: Section) -> dict[str, Any]:
-    part.require_known(PREPROCESSOR_OPTIONS)
     part.require_class("AudioToMelSpectrogramPreprocessor")
-    part.require("sample_rate", SAMPLE_RATE_HZ, default=SAMPLE_RATE_HZ)
-    part.require("normalize", "per_feature", default="per_feature")
+    part.require_defaults(
+        sample_rate=SAMPLE_RATE_HZ,
+        normalize="per_feature",
+        log=True,
+        log_zero_guard_type="add",
+        frame_splicing=1,
+        exact_pad=False,
+        mag_power=2.0,
+        pad_value=0,
+    )
     part.require("window", "hann", "hamming", "blackman", "bartlett", default="hann")
-    part.require("log", True, default=True)
-    part.require("log_zero_guard_type", "add", default="add")
-    part.require("frame_splicing", 1, default=1)
-    part.require("exact_pad", False, default=False)
-    part.require("mag_power", 2.0, default=2.0)
-    part.require("pad_value", 0, default=0)
     window = part.samples("window_size", "n_window_size", default_seconds=0.02)
     hop = part.samples("window_stride", "n_window_stride", default_seconds=0.01)
-    n_fft = part.integer("n_fft", default=_power_of_two_from(window))
+    n_fft = part.integer("n_fft", default=1 << (window - 1).bit_length())
     if n_fft < window:
         raise part.unsupported("n_fft", f"at least the window's {window} samples")
     return {
-        "sample_rate_hz": SAMPLE_RATE_HZ,
         "window_samples": window,
         "hop_samples": hop,
         "n_fft": n_fft,
@@ -159,17 +150,18 @@ def _spectrogram(part: Section) -> dict[str, Any]:
 
 
 def _encoder(part: Section, preprocessor: Section) -> dict[str, Any]:
-    part.require_known(ENCODER_OPTIONS)
-    part.require("feat_in", preprocessor.integer("features", default=64))
     part.require_class("ConformerEncoder")
-    part.require("self_attention_model", "rel_pos", default="rel_pos")
+    part.require_defaults(
+        self_attention_model="rel_pos",
+        att_context_style="regular",
+        global_tokens=0,
+        causal_downsampling=False,
+        conv_norm_type="batch_norm",
+    )
+    part.require("feat_in", preprocessor.integer("features", default=64))
     part.require("att_context_size", None, [-1, -1], [[-1, -1]])
-    part.require("att_context_style", "regular", default="regular")
-    part.require("global_tokens", 0, default=0)
     part.require("subsampling", "dw_striding")
-    part.require("causal_downsampling", False, default=False)
     part.require("reduction", None, False)
-    part.require("conv_norm_type", "batch_norm", default="batch_norm")
     d_model, heads = part.integer("d_model"), part.integer("n_heads", default=4)
     part.require("feat_out", -1, 0, d_model, default=-1)
     if d_model % heads or d_model % 2:
@@ -196,32 +188,25 @@ def _encoder(part: Section, preprocessor: Section) -> dict[str, Any]:
 
 
 def _transducer(model: Section) -> dict[str, Any]:
-    decoder, joint, decoding = (
-        model.section("decoder"),
-        model.section("joint"),
-        model.section("decoding", optional=True),
-    )
-    decoder.require_known(DECODER_OPTIONS)
+    decoder, joint = model.section("decoder"), model.section("joint")
+    decoding = model.section("decoding", optional=True)
     decoder.require_class("RNNTDecoder")
     decoder.require("normalization_mode", None)
-    decoder.require("blank_as_pad", True, default=True)
+    decoder.require_defaults(blank_as_pad=True)
     prediction, layers = decoder.section("prednet"), joint.section("jointnet")
     size = prediction.integer("pred_hidden")
     prediction.require("rnn_hidden_size", None, -1, size, default=-1)
-    joint.require_known(JOINT_OPTIONS)
     joint.require_class("RNNTJoint")
     layers.require("activation", "relu")
-    durations = _durations(model, decoding, joint)
     has_width = "encoder_hidden" in layers
-    width = layers.integer("encoder_hidden") if has_width else model.section("encoder").integer("d_model")
     return {
-        "d_encoder": width,
+        "d_encoder": layers.integer("encoder_hidden") if has_width else model.section("encoder").integer("d_model"),
         "d_prediction": size,
         "n_prediction_layers": prediction.integer("pred_rnn_layers"),
         "d_joint": layers.integer("joint_hidden"),
         "joint_dropout": bool(layers.get("dropout", 0.0)),
         "vocabulary_size": _vocabulary_size(decoder, joint),
-        "durations": durations,
+        "durations": _durations(model, decoding, joint),
         "max_symbols": _max_symbols(decoding),
     }
 
@@ -249,7 +234,3 @@ def _max_symbols(decoding: Section) -> int:
     greedy = decoding.section("greedy", optional=True)
     name = "max_symbols" if greedy.get("max_symbols") is not None else "max_symbols_per_step"
     return _DEFAULT_MAX_SYMBOLS if greedy.get(name) is None else greedy.integer(name)
-
-
-def _power_of_two_from(samples: int) -> int:
-    return 1 << (samples - 1).bit_length()

@@ -1,6 +1,8 @@
 """The FastConformer encoder: subsampling, then layers that each look at all frames of a window.
 
-A layer is half a feed-forward, attention, convolution and another half, each added to what came in.
+Subsampling makes one encoder frame of every `factor` spectrogram frames. Its first convolution is a plain one; each of
+the others is depthwise, followed by a product over the channels. A layer is half a feed-forward, attention, convolution
+and another half, each added to what came in.
 """
 
 import torch
@@ -10,11 +12,11 @@ from torch import Tensor
 from worker.adapters.parakeet.frames import LONGEST_WINDOW_FRAMES
 from worker.adapters.parakeet.network.attention import RelativeAttention, relative_positions
 from worker.adapters.parakeet.network.config import NetworkConfig
-from worker.adapters.parakeet.network.layout import PassLayout
-from worker.adapters.parakeet.network.subsampling import Subsampling
+from worker.adapters.parakeet.network.layout import PassLayout, Stretch
 from worker.adapters.parakeet.network.weights import Linear, Weights, linear_of
 
 _BATCH_NORM_EPSILON = 1e-5
+_KERNEL = 3
 
 
 class Encoder:
@@ -65,7 +67,7 @@ class LayerNorm:
     """Normalisation of each frame over its features."""
 
     def __init__(self, weights: Weights, name: str, width: int) -> None:
-        self._weight, self._bias = (weights.place(weights.take(f"{name}.{part}", width)) for part in ("weight", "bias"))
+        self._weight, self._bias = (weights.placed(f"{name}.{part}", width) for part in ("weight", "bias"))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return a tensor of the same shape."""
@@ -76,10 +78,9 @@ class FeedForward:
     """Two products with a SiLU in between, added by half."""
 
     def __init__(self, weights: Weights, config: NetworkConfig, name: str) -> None:
-        self._widen = linear_of(weights, f"{name}.linear1", config.d_feed_forward, config.d_model, config.use_bias)
-        self._narrow = linear_of(
-            weights, f"{name}.linear2", config.d_model, config.d_feed_forward, config.use_bias, scale=0.5
-        )
+        width, inner, has_bias = config.d_model, config.d_feed_forward, config.use_bias
+        self._widen = linear_of(weights, f"{name}.linear1", inner, width, has_bias=has_bias)
+        self._narrow = linear_of(weights, f"{name}.linear2", width, inner, has_bias=has_bias, scale=0.5)
 
     def add_to(self, total: Tensor, x: Tensor, layout: PassLayout) -> None:
         """Add half of the result for `x` to `total`, both of shape (frames, width)."""
@@ -90,16 +91,16 @@ class Convolution:
     """A gated product, a depthwise convolution over time with its batch norm folded in, a SiLU and another product."""
 
     def __init__(self, weights: Weights, config: NetworkConfig, name: str) -> None:
-        width, kernel = config.d_model, config.conv_kernel
-        self._gate = _pointwise(weights, config, f"{name}.pointwise_conv1", 2 * width)
-        self._out = _pointwise(weights, config, f"{name}.pointwise_conv2", width)
-        norm = f"{name}.batch_norm"
+        width, has_bias = config.d_model, config.use_bias
+        self._gate = linear_of(weights, f"{name}.pointwise_conv1", 2 * width, width, 1, has_bias=has_bias)
+        self._out = linear_of(weights, f"{name}.pointwise_conv2", width, width, 1, has_bias=has_bias)
         gain, shift, mean, variance = (
-            weights.take(f"{norm}.{part}", width) for part in ("weight", "bias", "running_mean", "running_var")
+            weights.take(f"{name}.batch_norm.{part}", width)
+            for part in ("weight", "bias", "running_mean", "running_var")
         )
         gain = gain / torch.sqrt(variance + _BATCH_NORM_EPSILON)
-        bias = weights.take(f"{name}.depthwise_conv.bias", width) if config.use_bias else torch.zeros_like(mean)
-        depthwise = weights.take(f"{name}.depthwise_conv.weight", width, 1, kernel)
+        bias = weights.take(f"{name}.depthwise_conv.bias", width) if has_bias else torch.zeros_like(mean)
+        depthwise = weights.take(f"{name}.depthwise_conv.weight", width, 1, config.conv_kernel)
         self._kernel = weights.place(depthwise * gain[:, None, None])
         self._bias = weights.place(shift + (bias - mean) * gain)
 
@@ -122,7 +123,50 @@ class Convolution:
         return (torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]).t().contiguous()
 
 
-def _pointwise(weights: Weights, config: NetworkConfig, name: str, outputs: int) -> Linear:
-    """Return a convolution over one frame, which is a product."""
-    weight = weights.take(f"{name}.weight", outputs, config.d_model, 1)[..., 0]
-    return Linear(weights, weight, weights.take(f"{name}.bias", outputs) if config.use_bias else None)
+class Subsampling:
+    """Log-mel features to the input of the first layer.
+
+    Features lie as (rows, bands, channels), which convolutions on a CPU like four times better than channels first.
+    """
+
+    def __init__(self, weights: Weights, config: NetworkConfig) -> None:
+        channels, levels = config.subsampling_channels, config.subsampling_factor.bit_length() - 2
+        name = "encoder.pre_encode"
+        self._first = _convolution(weights, f"{name}.conv.0", channels)
+        self._depthwise, self._pointwise = [], []
+        for level in range(levels):
+            index = 2 + 3 * level  # a ReLU precedes each pair
+            self._depthwise.append(_convolution(weights, f"{name}.conv.{index}", channels))
+            self._pointwise.append(linear_of(weights, f"{name}.conv.{index + 1}", channels, channels, 1, 1))
+        bands = config.n_mels
+        for _ in range(levels + 1):
+            bands = (bands - 1) // 2 + 1
+        # NeMo flattens channels before bands; here they lie the other way round.
+        out = weights.take(f"{name}.out.weight", config.d_model, channels * bands).view(-1, channels, bands)
+        scale = config.d_model**0.5 if config.xscaling else 1.0
+        bias = weights.take(f"{name}.out.bias", config.d_model)
+        self._out = Linear(weights, out.transpose(1, 2).flatten(1) * scale, bias * scale)
+
+    def __call__(self, features: Tensor, layout: PassLayout) -> Tensor:
+        """Return (frames, width) for features of shape (spectrogram rows, bands)."""
+        parts = [self._subsample(features[one.rows], one) for one in layout.stretches]
+        return torch.cat(parts)[: layout.frames] if len(parts) > 1 else parts[0][: layout.frames]
+
+    def _subsample(self, features: Tensor, stretch: Stretch) -> Tensor:
+        x = _convolve(features[:, :, None], self._first, groups=1).relu_()
+        for depthwise, pointwise, edges in zip(self._depthwise, self._pointwise, stretch.edges, strict=True):
+            x.index_fill_(0, edges, 0.0)
+            x = _convolve(x, depthwise, groups=x.shape[2])
+            x = pointwise(x.flatten(0, 1), x.shape[0] * x.shape[1]).view(x.shape).relu_()
+        return self._out(x[stretch.lead_frames :].flatten(1), len(x))
+
+
+def _convolution(weights: Weights, name: str, channels: int) -> tuple[Tensor, Tensor]:
+    return weights.placed(f"{name}.weight", channels, 1, _KERNEL, _KERNEL), weights.placed(f"{name}.bias", channels)
+
+
+def _convolve(x: Tensor, convolution: tuple[Tensor, Tensor], groups: int) -> Tensor:
+    """Return every second row and band of a convolution over (rows, bands, channels)."""
+    kernel, bias = convolution
+    convolved = F.conv2d(x[None].permute(0, 3, 1, 2), kernel, bias, stride=2, padding=_KERNEL // 2, groups=groups)
+    return convolved.permute(0, 2, 3, 1)[0].contiguous()

@@ -5,6 +5,7 @@ that match after it, so a term is followed however it is split into pieces. A te
 boost pieces that begin with a small letter: Theodore says nothing for "the".
 """
 
+import re
 import unicodedata
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.adapters.parakeet.network.words import WORD_START
-from worker.adapters.parakeet.spelling import spelling, spelling_of_piece
+
+_CONTROL = re.compile(r"<.*>")
+"""Control pieces: unknown, padding, languages, bytes."""
+
+
+def spelling(text: str) -> str:
+    """Return the letters of a term or a piece as they are compared: composed, in lower case, each word marked."""
+    return "".join(WORD_START + word for word in unicodedata.normalize("NFKC", text).lower().split())
+
+
+def spelling_of_piece(piece: str) -> str:
+    """Return the letters that a piece spells; empty for a control piece."""
+    return "" if _CONTROL.fullmatch(piece) else unicodedata.normalize("NFKC", piece).lower()
+
+
+class Speller:
+    """The texts that pieces can spell."""
+
+    def __init__(self, pieces: Sequence[str]) -> None:
+        self._pieces = frozenset(map(spelling_of_piece, pieces)) - {""}
+        self._longest = max(map(len, self._pieces), default=0)
+
+    def can_spell(self, term: str) -> bool:
+        """Return True where some sequence of pieces spells the term, in any case of its letters."""
+        letters = spelling(term)
+        reached = {0}
+        for start in range(len(letters)):
+            if start in reached:
+                ends = range(start + 1, min(start + self._longest, len(letters)) + 1)
+                reached.update(end for end in ends if letters[start:end] in self._pieces)
+        return bool(letters) and len(letters) in reached
+
 
 _WHOLE_BOOST_LETTERS = 3
 """The least letters that earn the whole boost: with it a term of one letter would flood a text."""

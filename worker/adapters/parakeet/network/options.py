@@ -1,26 +1,17 @@
 """Reading one part of a NeMo configuration, with errors that name the option, its value and what is known."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from textwrap import shorten
-from typing import Any, Self
+from typing import Self
 
-_REQUIRED: Any = object()
-
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-PREPROCESSOR_OPTIONS = _names("""
+_OPTIONS = {
+    "AudioToMelSpectrogramPreprocessor": """
     _target_ sample_rate window_size window_stride n_window_size n_window_stride window normalize n_fft preemph
     features lowfreq highfreq log log_zero_guard_type log_zero_guard_value dither pad_to frame_splicing exact_pad
     pad_value mag_power rng nb_augmentation_prob nb_max_freq mel_norm use_torchaudio stft_exact_pad stft_conv
-""")
-"""Arguments of NeMo 3.0's AudioToMelSpectrogramPreprocessor. Bands and window are weights, so what they are made of
-(`lowfreq`, `highfreq`, `mel_norm`) does not matter."""
-
-ENCODER_OPTIONS = _names("""
+    """,
+    "ConformerEncoder": """
     _target_ feat_in feat_out n_layers d_model subsampling subsampling_factor subsampling_conv_chunking_factor
     subsampling_conv_channels causal_downsampling reduction reduction_position reduction_factor ff_expansion_factor
     self_attention_model n_heads att_context_size att_context_probs att_chunk_context_size att_context_style xscaling
@@ -28,25 +19,19 @@ ENCODER_OPTIONS = _names("""
     dropout_pre_encoder dropout_emb dropout_att stochastic_depth_drop_prob stochastic_depth_mode
     stochastic_depth_start_layer global_tokens global_tokens_spacing global_attn_separate use_pytorch_sdpa
     use_pytorch_sdpa_backends sync_max_audio_length
-""")
-"""Arguments of NeMo 3.0's ConformerEncoder."""
-
-DECODER_OPTIONS = _names("_target_ prednet vocab_size normalization_mode random_state_sampling blank_as_pad")
-"""Arguments of NeMo 3.0's RNNTDecoder."""
-
-JOINT_OPTIONS = _names("""
+    """,
+    "RNNTDecoder": "_target_ prednet vocab_size normalization_mode random_state_sampling blank_as_pad",
+    "RNNTJoint": """
     _target_ jointnet num_classes num_extra_outputs vocabulary log_softmax preserve_memory fuse_loss_wer
     fused_batch_size experimental_fuse_loss_wer masking_prob
-""")
-"""Arguments of NeMo 3.0's RNNTJoint."""
+    """,
+}
+"""Arguments of NeMo 3.0's classes. The spectrogram's bands and window are weights, so what they are made of (`lowfreq`,
+`highfreq`, `mel_norm`) does not matter."""
 
 
 class UnsupportedModel(Exception):
-    """A model that the network does not compute; `reason` names the option, its value and what is known."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """A model that the network does not compute; the message names the option, its value and what is known."""
 
 
 class Section:
@@ -71,7 +56,7 @@ class Section:
             raise self.unsupported(option, "a mapping")
         return type(self)(self._name(option), values)
 
-    def integer(self, option: str, default: int = _REQUIRED) -> int:
+    def integer(self, option: str, default: int | None = None) -> int:
         """Return a whole number above zero."""
         value = self._value(option, default)
         if type(value) is not int or value < 1:
@@ -80,9 +65,9 @@ class Section:
 
     def number(self, option: str, default: float, null: float | None = None) -> float:
         """Return a finite number that is not negative; `null`, where it is not None, for an explicit null."""
-        value = self._value(option, default)
-        if null is not None and self._values.get(option, default) is None:
-            value = null
+        value = self._values.get(option, default)
+        if value is None:
+            value = default if null is None else null
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise self.unsupported(option, "a number from 0")
         return float(value)
@@ -111,21 +96,26 @@ class Section:
         if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in known):
             raise self.unsupported(option, " or ".join(map(repr, known)))
 
+    def require_defaults(self, **known: object) -> None:
+        """Raise `UnsupportedModel` where one of these options is there and has another value."""
+        for option, value in known.items():
+            self.require(option, value, default=value)
+
     def require_empty(self, option: str) -> None:
         """Raise `UnsupportedModel` where the option is set to anything."""
         if self._values.get(option):
             raise self.unsupported(option, "nothing")
 
     def require_class(self, name: str) -> None:
-        """Raise `UnsupportedModel` unless NeMo would build this class."""
+        """Raise `UnsupportedModel` unless NeMo would build this class, from options of which none is a stranger.
+
+        An option that is not listed may change what is computed.
+        """
+        for option, value in self._values.items():
+            if option not in _OPTIONS[name].split() and value is not None and value is not False:
+                raise self.unsupported(str(option), "no such option")
         if str(self._values.get("_target_", name)).rsplit(".", 1)[-1] != name:
             raise self.unsupported("_target_", name)
-
-    def require_known(self, options: Collection[str]) -> None:
-        """Raise `UnsupportedModel` where an option outside `options` is set: it may change what is computed."""
-        for option, value in self._values.items():
-            if option not in options and value is not None and value is not False:
-                raise self.unsupported(str(option), "no such option")
 
     def unsupported(self, option: str, known: str) -> UnsupportedModel:
         """Return the error for the option's value; `known` says what the network takes instead."""
@@ -136,7 +126,5 @@ class Section:
         return f"{self._path}.{option}" if self._path else option
 
     def _value(self, option: str, default: object) -> object:
-        if default is _REQUIRED:
-            return self._values.get(option)
-        value = self._values.get(option, default)
+        value = self._values.get(option)
         return default if value is None else value

@@ -1,26 +1,40 @@
-"""Windows through the encoder, in passes: one window a pass on a CPU, packed passes on a GPU."""
+"""Windows through the encoder, in passes: one window a pass on a CPU, packed passes on a GPU.
+
+On a GPU the size of passes follows from its processors, its free memory, and what has fitted into it.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worker.adapters.parakeet.frames import LONGEST_WINDOW_FRAMES
+from worker.adapters.parakeet.frames import LONGEST_WINDOW_FRAMES, WINDOW_FRAMES
 from worker.adapters.parakeet.network.config import NetworkConfig
-from worker.adapters.parakeet.network.cuda import Staging
+from worker.adapters.parakeet.network.cuda import RecordedPasses, Report, Staging, ignore
 from worker.adapters.parakeet.network.encoder import Encoder
-from worker.adapters.parakeet.network.graphs import RecordedPasses, Report, ignore
 from worker.adapters.parakeet.network.layout import PassLayout, PassShape, PassSizes, padded_rows, plan_pass
-from worker.adapters.parakeet.network.pass_sizes import PassLimit
 from worker.adapters.parakeet.network.spectrogram import LogMel
 from worker.adapters.parakeet.network.tdt_decoder import TdtDecoder
+from worker.adapters.parakeet.network.weights import Weights
 from worker.adapters.parakeet.network.window_decoder import EncodedWindows
+
+_TILE = 128
+"""Rows and columns of a product that one of the GPU's processors computes at once."""
+
+_LEAST_BLOCK, _LARGEST_BLOCK = 512, 2048
+_MOST_BLOCKS = 4
+_USABLE = 0.9
+"""The share of the free memory that passes may take; the allocator cannot use all of its blocks."""
+
+FIRST_PATIENCE, LONGEST_PATIENCE = 64, 4096
+"""Passes that must have fitted before a larger size is tried again: seconds on a GPU, doubled to minutes by tries that
+fail, which cost a pass each."""
 
 Samples: TypeAlias = NDArray[np.int16]
 """Mono samples at 16 kHz, shape (samples,)."""
@@ -35,7 +49,7 @@ def no_lap(stage: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """The network's parts up to the decoder, and where they are."""
+    """The network's parts, and where they are."""
 
     config: NetworkConfig
     log_mel: LogMel
@@ -44,17 +58,27 @@ class Parts:
     device: torch.device
     dtype: torch.dtype
 
+    @classmethod
+    def of(cls, config: NetworkConfig, weights: Weights) -> "Parts":
+        """Build the network. Raises `WrongWeights` where the weights are not just those that it asks for."""
+        parts = cls(
+            config=config,
+            log_mel=LogMel(weights, config),
+            encoder=Encoder(weights, config),
+            decoder=TdtDecoder(weights, config),
+            device=weights.device,
+            dtype=weights.dtype,
+        )
+        weights.require_all_taken()
+        return parts
 
-class Passes(Protocol):
-    """A way through the encoder."""
 
-    def __call__(self, windows: Sequence[Samples]) -> Iterable[EncodedWindows]:
-        """Encode windows; the results hold them in order. Raises `torch.OutOfMemoryError`."""
-        ...
+Passes: TypeAlias = Callable[[Sequence[Samples]], Iterable[EncodedWindows]]
+"""Encodes windows; the results hold them in order. Raises `torch.OutOfMemoryError`."""
 
 
 class LonePasses:
-    """Each window in a pass of its own, at its own length: nothing to mask, and nothing is shared.
+    """Each window in a pass of its own, at its own length.
 
     `threads` windows are encoded side by side, each by one thread: that scales better than threads within a product.
     """
@@ -93,6 +117,45 @@ class LonePasses:
         frames = parts.decoder.project(encoded, layout.block)
         self._lap("encoder")
         return EncodedWindows(frames=frames, starts=(0,), lengths=(layout.frames,))
+
+
+class PassLimit:
+    """The most blocks in a pass, between 1 and `most`: halved when memory runs out, doubled again after a while.
+
+    One caller at a time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = self._blocks = most
+        self._fitted = 0
+        self._is_try = False
+        self._patience = FIRST_PATIENCE
+
+    @property
+    def blocks(self) -> int:
+        """The limit for the next pass."""
+        return self._blocks
+
+    def set_most(self, most: int) -> None:
+        """Never exceed `most` from now on."""
+        self._most = self._blocks = max(1, most)
+
+    def fitted(self) -> None:
+        """Note that a pass fitted into memory."""
+        self._fitted += 1
+        if self._blocks < self._most and self._fitted >= self._patience:
+            self._blocks, self._fitted, self._is_try = min(self._most, 2 * self._blocks), 0, True
+
+    def shrink(self) -> bool:
+        """Halve the limit after memory ran out. Returns False where it was 1 already."""
+        if self._blocks == 1:
+            return False
+        if self._fitted:
+            self._patience = FIRST_PATIENCE
+        elif self._is_try:  # the memory has not come back: wait longer before the next try
+            self._patience = min(2 * self._patience, LONGEST_PATIENCE)
+        self._blocks, self._fitted, self._is_try = self._blocks // 2, 0, False
+        return True
 
 
 class PackedPasses:
@@ -189,3 +252,36 @@ def new_features(parts: Parts, shape: PassShape) -> Tensor:
     """Return a pass of silence: (spectrogram rows, bands), with the rows of one frame more."""
     rows = (shape.frames + 1) * shape.factor
     return torch.zeros(rows, parts.config.n_mels, dtype=parts.dtype, device=parts.device)
+
+
+def pass_sizes(config: NetworkConfig, processors: int, most_windows: int | None) -> PassSizes:
+    """Return the sizes of passes for a GPU with that number of multiprocessors; `most_windows` of 30 s bound them.
+
+    A block has as many frames as give every processor a tile of a product as wide as the model: on an L4, with 58, that
+    is 896 for a width of 1,024, and on an H100 2,048. Passes are of one, two or four blocks.
+    """
+    block = _TILE * (processors // -(-config.d_model // _TILE))
+    block = min(max(block, _LEAST_BLOCK), _LARGEST_BLOCK)
+    blocks = _MOST_BLOCKS
+    if most_windows is not None:
+        most_frames = max(most_windows * WINDOW_FRAMES, _LEAST_BLOCK)
+        block = min(block, most_frames // _TILE * _TILE)
+        blocks = min(blocks, most_frames // block)
+    return PassSizes(
+        block=block,
+        blocks=tuple(sorted({1, min(2, blocks), blocks})),
+        gap=config.conv_kernel // 2,
+        factor=config.subsampling_factor,
+    )
+
+
+def blocks_within(free: float, block_bytes: float, most: int) -> int:
+    """Return how many blocks a pass may have in the memory that is free, at least one, at most `most`."""
+    return max(1, min(most, int(free * _USABLE // max(block_bytes, 1))))
+
+
+def free_bytes(device: torch.device) -> float:
+    """Return the memory below the cap that `set_per_process_memory_fraction` has set; what graphs hold is not free."""
+    torch.cuda.empty_cache()
+    share = torch.cuda.get_per_process_memory_fraction(device)
+    return share * torch.cuda.get_device_properties(device).total_memory - torch.cuda.memory_reserved(device)

@@ -19,10 +19,9 @@ class LogMel:
 
     def __init__(self, weights: Weights, config: NetworkConfig) -> None:
         self._config = config
-        window = weights.take("preprocessor.featurizer.window", config.window_samples)
+        self._window = weights.take("preprocessor.featurizer.window", config.window_samples)
         bands = weights.take("preprocessor.featurizer.fb", 1, config.n_mels, config.n_fft // 2 + 1)
-        self._window = weights.place(window, torch.float32)
-        self._bands = weights.place(bands[0].t(), torch.float32)
+        self._bands = bands[0].t().contiguous()
 
     def __call__(self, samples: Tensor) -> Tensor:
         """Return the features of one window of int16 samples: float32 of shape (spectrogram frames, bands).

@@ -1,13 +1,13 @@
 """Greedy TDT decoding of many windows at once: each advances by the durations that are predicted for it.
 
 A token-and-duration transducer scores, at one encoder frame and after the tokens so far, the next token and how many
-frames it lasts. NeMo 3.0's own batched loop returns durations that depend on the other windows: seeking the next label
-of some rows it overwrites the durations of all.
+frames it lasts.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812  torch's own custom
@@ -18,12 +18,12 @@ from worker.adapters.parakeet.network.config import TransducerConfig
 from worker.adapters.parakeet.network.cuda import Capture, Work
 from worker.adapters.parakeet.network.weights import Weights, linear_of
 
-Refused = Callable[[str], object]
-"""Receives the reason why a recording is not used."""
+BLOCK_STEPS = 8
+"""Steps between two checks whether all rows are done, each of which makes the host wait for the device. A window of
+30 s takes some 130: half a block is wasted on average."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Steps:
+class Steps(NamedTuple):
     """The outcome of each decoding step for each row, every tensor of shape (steps, rows).
 
     Only entries where `emitted` is true are tokens; the others are blanks and idle steps of finished rows.
@@ -36,11 +36,6 @@ class Steps:
     durations: Tensor
     confidences: Tensor
     """The probability of the label among labels, without boosts: float32."""
-
-    @property
-    def columns(self) -> tuple[Tensor, ...]:
-        """All five."""
-        return self.emitted, self.labels, self.frames, self.durations, self.confidences
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +52,7 @@ class DecoderRows:
     """The keyterms of the rows; None where no row has any."""
 
     def fits(self, other: "DecoderRows") -> bool:
-        """Return True where the others are as many rows, of no more frames, and boosted where these are."""
+        """Return True where the others are as many rows, of no more frames, and boosted just where these are."""
         if len(other.lengths) != len(self.lengths) or len(other.frames) > len(self.frames):
             return False
         if self.boost is None or other.boost is None:
@@ -75,18 +70,18 @@ class DecoderRows:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _State:
-    """The state of every row between two steps."""
+    """The state of every row between two steps. Indices and counts are int64, (rows,)."""
 
     frame: Tensor
-    """The frame to be scored, int64."""
+    """The frame to be scored."""
     symbols: Tensor
-    """Tokens emitted there so far, int64."""
+    """Tokens emitted there so far."""
     prediction: Tensor
     """The prediction network's output as the joint network takes it, (rows, joint size)."""
     cells: tuple[Tensor, ...]
     """Output and cell of each LSTM layer, (rows, prediction size)."""
     terms: tuple[Tensor, ...] = ()
-    """The state of each row in the automaton of its keyterms, int64, (rows,); empty where no row has any."""
+    """The state of each row in the automaton of its keyterms; empty where no row has any."""
 
     def copy_from(self, other: "_State") -> None:
         """Take the other state's content in place."""
@@ -114,37 +109,31 @@ class _Recording:
 
 
 class TdtDecoder:
-    """The prediction network, the joint network and the decoding loop.
+    """The prediction network, the joint network and the decoding loop; one block of steps can be recorded.
 
-    A step does the same arithmetic whatever the rows hold, and no row looks at another. A block of `block_steps` steps
-    runs between two checks whether all rows are done, since each check makes the host wait for the device.
+    A step does the same arithmetic whatever the rows hold, and no row looks at another.
     """
 
-    def __init__(self, weights: Weights, config: TransducerConfig, *, block_steps: int) -> None:
+    def __init__(self, weights: Weights, config: TransducerConfig) -> None:
         size, joint = config.d_prediction, config.d_joint
-        embedding = weights.take("decoder.prediction.embed.weight", config.n_labels, size)
-        self._embedding = weights.place(embedding)
+        self._embedding = weights.placed("decoder.prediction.embed.weight", config.n_labels, size)
         self._lstm = [
             [
-                weights.place(weights.take(f"decoder.prediction.dec_rnn.lstm.{part}_l{layer}", *shape))
-                for part, shape in (
-                    ("weight_ih", (4 * size, size)),
-                    ("weight_hh", (4 * size, size)),
-                    ("bias_ih", (4 * size,)),
-                    ("bias_hh", (4 * size,)),
-                )
+                weights.placed(f"decoder.prediction.dec_rnn.lstm.{part}_{side}_l{layer}", *shape)
+                for part, shape in (("weight", (4 * size, size)), ("bias", (4 * size,)))
+                for side in ("ih", "hh")
             ]
             for layer in range(config.n_prediction_layers)
         ]
-        self._project_encoder = linear_of(weights, "joint.enc", joint, config.d_encoder, has_bias=True)
-        self._project_prediction = linear_of(weights, "joint.pred", joint, size, has_bias=True)
+        self._project_encoder = linear_of(weights, "joint.enc", joint, config.d_encoder)
+        self._project_prediction = linear_of(weights, "joint.pred", joint, size)
         last, outputs = f"joint.joint_net.{1 + config.joint_dropout}", config.n_labels + len(config.durations)
-        self._joint = weights.place(weights.take(f"{last}.weight", outputs, joint)).t()
-        self._joint_bias = weights.place(weights.take(f"{last}.bias", outputs), torch.float32)
+        self._joint = weights.placed(f"{last}.weight", outputs, joint).t()
+        self._joint_bias = weights.take(f"{last}.bias", outputs)
         self._durations: Tensor | None = None  # those of published models are their places: 0, 1, 2, ...
         if config.durations != tuple(range(len(config.durations))):
             self._durations = torch.tensor(config.durations, device=weights.device)
-        self._config, self._block_steps = config, block_steps
+        self._config = config
         self._recordings: list[_Recording] = []
 
     @property
@@ -168,14 +157,17 @@ class TdtDecoder:
         blocks: list[tuple[Tensor, ...]] = []
         while bool((state.frame < rows.lengths).any()):
             blocks.append(block())
-        return _steps(blocks, rows.lengths)
+        if blocks:
+            return Steps(*map(torch.cat, zip(*blocks, strict=True)))
+        none = rows.lengths.new_zeros((0, len(rows.lengths)))
+        return Steps(none.bool(), none, none, none, none.float())
 
     @torch.inference_mode()
-    def record(self, rows: DecoderRows, capture: Capture, refused: Refused) -> None:
+    def record(self, rows: DecoderRows, capture: Capture, refused: Callable[[str], object]) -> None:
         """From now on repeat a recording of a block for as many rows as these, with at most as many frames.
 
-        Rows with keyterms and rows without have a recording each, to be made one after the other. A recording is
-        refused where it fails, or where it does not give the same steps as the loop for these rows.
+        Rows with keyterms and rows without have a recording each, to be made one after the other. `refused` receives
+        the reason where a recording fails, or does not give the same steps as the loop for these rows.
         """
         expected = self(rows)
         blank = DecoderRows(
@@ -188,7 +180,7 @@ class TdtDecoder:
         try:
             repeat = capture(partial(self._block, blank, state))
             self._recordings.append(_Recording(rows=blank, state=state, repeat=repeat))
-            is_right = all(map(torch.equal, self(rows).columns, expected.columns))
+            is_right = all(map(torch.equal, self(rows), expected))
             reason = "" if is_right else "it does not give the same steps"
         except RuntimeError as exc:
             reason = str(exc) or type(exc).__name__
@@ -214,7 +206,7 @@ class TdtDecoder:
     def _block(self, rows: DecoderRows, state: _State) -> tuple[Tensor, ...]:
         """Run a block of steps from `state` on, which then holds the state after them. Never waits for the device."""
         now, scored, last = state, [], (rows.lengths - 1).clamp_(min=0)
-        for _ in range(self._block_steps):
+        for _ in range(BLOCK_STEPS):
             now, step = self._step(rows, last, now)
             scored.append(step)
         emitted, labels, *columns, logits = (torch.stack(column) for column in zip(*scored, strict=True))
@@ -274,11 +266,3 @@ class TdtDecoder:
             following += torch.lstm_cell(hidden, list(cells[2 * layer : 2 * layer + 2]), *weights)
             hidden = following[-2]
         return self._project_prediction(hidden, len(hidden)), tuple(following)
-
-
-def _steps(blocks: Sequence[tuple[Tensor, ...]], lengths: Tensor) -> Steps:
-    if not blocks:
-        none = lengths.new_zeros((0, len(lengths)))
-        return Steps(emitted=none.bool(), labels=none, frames=none, durations=none, confidences=none.float())
-    emitted, labels, frames, durations, confidences = (torch.cat(column) for column in zip(*blocks, strict=True))
-    return Steps(emitted=emitted, labels=labels, frames=frames, durations=durations, confidences=confidences)

@@ -12,40 +12,31 @@ from torch import Tensor
 from schemas.speech import Word
 from worker.adapters.parakeet.frames import LONGEST_WINDOW_FRAMES, WINDOW_FRAMES, WINDOWS_OF_A_BATCH, Flow, flow_of
 from worker.adapters.parakeet.network.boosting import Keyterms, WindowTerms, window_terms
-from worker.adapters.parakeet.network.calibration import Calibration
-from worker.adapters.parakeet.network.config import SAMPLE_RATE_HZ
-from worker.adapters.parakeet.network.cuda import HIGH_PRIORITY, CudaCapture, SideStream
-from worker.adapters.parakeet.network.encoder import Encoder
-from worker.adapters.parakeet.network.graphs import RecordedPasses, Report, ignore
+from worker.adapters.parakeet.network.cuda import HIGH_PRIORITY, CudaCapture, RecordedPasses, Report, SideStream, ignore
 from worker.adapters.parakeet.network.layout import PassShape
-from worker.adapters.parakeet.network.pass_sizes import (
-    PassLimit,
-    blocks_within,
-    free_bytes,
-    pass_sizes,
-)
 from worker.adapters.parakeet.network.passes import (
     Lap,
     LonePasses,
     PackedPasses,
     Parts,
     Passes,
+    PassLimit,
     Samples,
+    blocks_within,
+    free_bytes,
     new_features,
     no_lap,
+    pass_sizes,
     run_pass,
 )
-from worker.adapters.parakeet.network.spectrogram import LogMel
 from worker.adapters.parakeet.network.tdt_decoder import TdtDecoder
 from worker.adapters.parakeet.network.weights import Weights
 from worker.adapters.parakeet.network.window_decoder import EncodedWindows, WindowDecoder
-from worker.adapters.parakeet.network.words import Token
+from worker.adapters.parakeet.network.words import Calibration, Token
+from worker.ports import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     from worker.adapters.parakeet.loading.model_files import ModelFiles
-
-BLOCK_STEPS = 8
-"""Decoding steps between two checks. A window of 30 s takes some 130: half a block is wasted on average."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,6 +151,8 @@ class TwoStepTranscriber:
 class Transcriber(TwoStepTranscriber):
     """A Parakeet TDT network; on a CPU a window's words are the same to the last bit in any company.
 
+    Raises `WrongWeights` for files whose weights are not those of their configuration.
+
     On a GPU windows share passes of a few sizes, at most `batch_windows` windows of 30 s or, where that is None, as
     suits the GPU; with `graphs` passes and decoding steps are repeated from recordings. On a CPU each window has a pass
     of its own, `threads` of them side by side.
@@ -181,15 +174,8 @@ class Transcriber(TwoStepTranscriber):
         report: Report = ignore,
         lap: Lap = no_lap,
     ) -> None:
-        config, weights = files.config, Weights(files.weights, device, dtype)
-        self.parts = Parts(
-            config=config,
-            log_mel=LogMel(weights, config),
-            encoder=Encoder(weights, config),
-            decoder=TdtDecoder(weights, config, block_steps=BLOCK_STEPS),
-            device=device,
-            dtype=dtype,
-        )
+        config = files.config
+        self.parts = Parts.of(config, Weights(files.weights, device, dtype))
         self._report, self._pass_bytes = report, 0
         self._recorded: RecordedPasses | None = None
         passes: Passes

@@ -10,6 +10,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+_PARTS = ("preprocessor.", "encoder.", "decoder.", "joint.")
+"""Weights outside of these belong to heads that are not used, such as a hybrid model's CTC decoder."""
+
+_UNUSED = "num_batches_tracked"
+"""Batch norm's counter, of training."""
+
 
 class WrongWeights(Exception):
     """The weights are not those of the network that the configuration describes; the message names the parameter."""
@@ -23,20 +29,34 @@ class Weights:
 
     def __init__(self, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
         self._tensors, self.device, self.dtype = tensors, device, dtype
+        self._taken: set[str] = set()
 
     def take(self, name: str, *shape: int) -> Tensor:
         """Return a parameter on the device, in float32. Raises `WrongWeights` where it is missing or misshapen."""
         if name not in self._tensors:
             raise WrongWeights(f"the weights lack {name}")
+        self._taken.add(name)
         tensor = self._tensors[name]
-        if tuple(tensor.shape) != shape or not tensor.is_floating_point():
-            found = f"{tuple(tensor.shape)} of {tensor.dtype}"
-            raise WrongWeights(f"{name} is {found}; the configuration asks for {shape} of floating-point numbers")
+        if tensor.shape != shape:
+            found = tuple(tensor.shape)
+            raise WrongWeights(f"{name} is of shape {found}; the configuration asks for {shape}")
+        if not tensor.is_floating_point():
+            raise WrongWeights(f"{name} is of type {tensor.dtype}, not of floats")
         return tensor.detach().to(self.device).float()  # in one step torch would convert on the CPU, by one thread
 
-    def place(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Return the tensor on the device in the network's precision, or in `dtype`, contiguous."""
-        return tensor.to(self.device, dtype or self.dtype).contiguous()
+    def place(self, tensor: Tensor) -> Tensor:
+        """Return the tensor in the network's precision, contiguous."""
+        return tensor.to(self.dtype).contiguous()
+
+    def placed(self, name: str, *shape: int) -> Tensor:
+        """Return a parameter on the device, in the network's precision. Raises as `take` does."""
+        return self.place(self.take(name, *shape))
+
+    def require_all_taken(self) -> None:
+        """Raise `WrongWeights` where parts of the network have parameters that nothing has taken."""
+        for name in self._tensors:
+            if name.startswith(_PARTS) and name not in self._taken and not name.endswith(_UNUSED):
+                raise WrongWeights(f"the weights hold {name}, which the configuration does not ask for")
 
 
 class Linear:
@@ -66,7 +86,9 @@ class Linear:
         return torch.mm(x, self._weight) if self._bias is None else torch.addmm(self._bias, x, self._weight)
 
 
-def linear_of(weights: Weights, name: str, outputs: int, inputs: int, has_bias: bool, *, scale: float = 1.0) -> Linear:
-    """Return the product with a parameter of NeMo's, times `scale`."""
+def linear_of(
+    weights: Weights, name: str, outputs: int, *inputs: int, has_bias: bool = True, scale: float = 1.0
+) -> Linear:
+    """Return the product with a parameter of NeMo's, times `scale`; a convolution over one place has `inputs`, 1 ..."""
     bias = weights.take(f"{name}.bias", outputs) * scale if has_bias else None
-    return Linear(weights, weights.take(f"{name}.weight", outputs, inputs) * scale, bias)
+    return Linear(weights, weights.take(f"{name}.weight", outputs, *inputs).flatten(1) * scale, bias)

@@ -3,18 +3,17 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from schemas.speech import Word
 from worker.adapters.parakeet.network.boosting import Boost, Keyterms, WindowTerms
-from worker.adapters.parakeet.network.calibration import Calibration
-from worker.adapters.parakeet.network.cuda import Capture
-from worker.adapters.parakeet.network.graphs import Report
+from worker.adapters.parakeet.network.cuda import Capture, Report
 from worker.adapters.parakeet.network.layout import SLOT_FRAMES
 from worker.adapters.parakeet.network.tdt_decoder import DecoderRows, Steps, TdtDecoder
-from worker.adapters.parakeet.network.words import Token, words_of
+from worker.adapters.parakeet.network.words import Calibration, Token, words_of
 
 LEAST_ROWS = 16
 """Rows of a decoding step. With fewer MKL may multiply in another order (up to 3 on one Xeon, up to 15 on a newer one),
@@ -24,14 +23,12 @@ do not."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedWindows:
-    """Some windows as the decoder takes them."""
+    """Some windows as the decoder takes them: each window's first frame and number of frames in `frames`."""
 
     frames: Tensor
-    """Projected encoder frames, (frames, joint size), where the windows lie."""
+    """Projected encoder frames, (frames, joint size)."""
     starts: tuple[int, ...]
-    """Each window's first frame."""
     lengths: tuple[int, ...]
-    """Each window's number of frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +76,7 @@ class WindowDecoder:
     def words(self, tokens: Sequence[Token], window_seconds: float) -> tuple[Word, ...]:
         """Return the words of a window of that length."""
         return words_of(
-            tokens,
-            frame_seconds=self._frame_seconds,
-            window_seconds=window_seconds,
-            calibration=self.calibration,
+            tokens, frame_seconds=self._frame_seconds, window_seconds=window_seconds, calibration=self.calibration
         )
 
     @torch.inference_mode()
@@ -91,11 +85,12 @@ class WindowDecoder:
 
         The step with keyterms is recorded before the first windows that have any.
         """
-        self._record(None, capture, device, dtype, report)
-        self._record_boosted = partial(self._record, capture=capture, device=device, dtype=dtype, report=report)
+        record = partial(self._record, capture, device, dtype, report)
+        record(None)
+        self._record_boosted = record
 
     def _record(
-        self, boost: Boost | None, capture: Capture, device: torch.device, dtype: torch.dtype, report: Report
+        self, capture: Capture, device: torch.device, dtype: torch.dtype, report: Report, boost: Boost | None
     ) -> None:
         longest = SLOT_FRAMES[-1]
         lengths = longest - torch.arange(self._most_windows, device=device) % longest
@@ -105,13 +100,9 @@ class WindowDecoder:
         self._decoder.record(rows, capture, lambda reason: refused(reason=reason))
 
     def _rows(self, group: Sequence[_Window]) -> DecoderRows:
-        offsets: dict[int, int] = {}
-        frames: list[Tensor] = []
-        total = 0
-        for window in group:
-            if id(window.frames) not in offsets:
-                offsets[id(window.frames)], total = total, total + len(window.frames)
-                frames.append(window.frames)
+        passes = {id(window.frames): window.frames for window in group}
+        frames = list(passes.values())
+        offsets = dict(zip(passes, accumulate(map(len, frames), initial=0), strict=False))
         device = frames[0].device
         on_gpu = device.type == "cuda"
         rows = self._most_windows if on_gpu else max(LEAST_ROWS, len(group))
@@ -119,7 +110,7 @@ class WindowDecoder:
         starts = [offsets[id(window.frames)] + window.start for window in group]
         places = torch.tensor([starts + filler, [window.length for window in group] + filler], pin_memory=on_gpu)
         places = places.to(device, non_blocking=on_gpu)
-        if not total:
+        if not any(map(len, frames)):
             frames = [frames[0].new_zeros(1, frames[0].shape[1])]
         boost = self._keyterms.rows([window.terms for window in group], rows)
         if boost and self._record_boosted:
@@ -144,6 +135,6 @@ def _groups(windows: Sequence[_Window], most_windows: int, most_frames: int) -> 
 
 
 def _tokens_by_row(steps: Steps, pieces: Sequence[str]) -> Iterator[list[Token]]:
-    for emitted, *values in zip(*(column.T.cpu() for column in steps.columns), strict=True):
+    for emitted, *values in zip(*(column.T.cpu() for column in steps), strict=True):
         rows = zip(*(value[emitted].tolist() for value in values), strict=True)
         yield [Token(pieces[label], frame, frames, confidence) for label, frame, frames, confidence in rows]

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from worker.adapters.parakeet.loading.calibration_file import digest, read_calibration, write_calibration
-from worker.adapters.parakeet.loading.fingerprint import weights_sum
-from worker.adapters.parakeet.network.calibration import Calibration
+from worker.adapters.parakeet.loading.facts import weights_sum
+from worker.adapters.parakeet.network.words import Calibration
 from worker.errors import ModelLoadingError
 
 FITTED = Calibration(temperature=2.5, near=0.58, bias=-2.36)

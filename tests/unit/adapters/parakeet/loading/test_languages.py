@@ -1,6 +1,6 @@
 import pytest
 
-from worker.adapters.parakeet.loading.languages import ENGLISH, EUROPEAN, known_languages
+from worker.adapters.parakeet.loading.facts import ENGLISH, EUROPEAN, known_languages
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ import torch
 from tests.support.engines.nemo_files import CONFIG, WEIGHTS, Change, contents, nemo_file, tar_of, zip_with
 from worker.adapters.parakeet.loading.model_files import open_model_files
 from worker.adapters.parakeet.network.options import UnsupportedModel
+from worker.adapters.parakeet.network.transcriber import Transcriber
+from worker.adapters.parakeet.network.weights import WrongWeights
 from worker.embedded.samples import tiny_model
 from worker.errors import ModelLoadingError
 
@@ -217,8 +219,8 @@ BAD_WEIGHTS: dict[str, tuple[Change, str]] = {
 def test_weights_that_are_damaged_foreign_or_hostile_are_refused(tmp_path: Path, change: Change, reason: str) -> None:
     path = nemo_file(tmp_path / "model.nemo", {WEIGHTS: change})
 
-    with pytest.raises(ModelLoadingError, match=reason):
-        open_model_files(path)
+    with pytest.raises((ModelLoadingError, WrongWeights), match=reason):
+        Transcriber(open_model_files(path), torch.device("cpu"), torch.float32)
 
 
 def a_link(path: Path) -> None:
@@ -258,6 +260,9 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no configuration": (
         lambda path: tar_of(path, [(name, data) for name, data in contents().items() if name != CONFIG]),
         "0 files in the tar are named model_config.yaml",
+    ),
+    "a configuration too large": (
+        lambda path: nemo_file(path, {CONFIG: lambda _: b"#" * (16 * 2**20 + 1)}), "16,777,217 bytes; at most",
     ),
     "a foreign tokenizer": (
         lambda path: nemo_file(path, {name: lambda _: b"x" * 99 for name in contents() if name.endswith(".model")}),

@@ -14,6 +14,8 @@ from tests.support.engines.safetensors_models import random_model, write_tokeniz
 from worker.adapters.parakeet.loading.model_files import open_model_files
 from worker.adapters.parakeet.loading.safetensors_folder import mel_bands
 from worker.adapters.parakeet.network.options import UnsupportedModel
+from worker.adapters.parakeet.network.transcriber import Transcriber
+from worker.adapters.parakeet.network.weights import WrongWeights
 from worker.embedded.samples import tiny_model
 from worker.errors import ModelLoadingError
 
@@ -103,7 +105,7 @@ def test_pieces_are_read_from_either_kind_of_tokenizer(folder: Path) -> None:
 def test_mel_bands_are_those_that_nemo_and_transformers_use(saved: Path) -> None:
     from transformers import ParakeetFeatureExtractor  # noqa: PLC0415  # seconds
 
-    ours = mel_bands(n_mels=80, n_fft=512, sample_rate_hz=16_000)
+    ours = mel_bands(n_mels=80, n_fft=512)
 
     assert torch.equal(ours, open_model_files(tiny_model()).weights["preprocessor.featurizer.fb"])
     theirs = ParakeetFeatureExtractor.from_pretrained(saved).mel_filters
@@ -166,8 +168,8 @@ def test_a_folder_that_is_damaged_foreign_or_hostile_is_refused(
 ) -> None:
     change(folder)
 
-    with pytest.raises(ModelLoadingError, match=reason):
-        open_model_files(folder)
+    with pytest.raises((ModelLoadingError, WrongWeights), match=reason):
+        Transcriber(open_model_files(folder), torch.device("cpu"), torch.float32)
 
 
 CONFIGURATIONS: list[tuple[str, Any, str]] = [

@@ -3,10 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.engines.nemo_files import nemo_file
+from tests.support.engines.nemo_files import WEIGHTS, nemo_file, zip_with
 from worker.adapters.parakeet.loading.checksum_note import noted_sum, sum_of
-from worker.adapters.parakeet.loading.model_files import open_model_files
-from worker.adapters.parakeet.loading.stored_precision import Precision, stored_precision, write_model
+from worker.adapters.parakeet.loading.model_files import Precision, open_model_files, stored_precision, write_model
 from worker.adapters.parakeet.network.passes import LonePasses
 from worker.adapters.parakeet.network.transcriber import Transcriber
 from worker.embedded.samples import tiny_model
@@ -44,10 +43,15 @@ def test_the_note_is_that_of_the_written_file(tmp_path: Path) -> None:
 
 def test_a_bad_model_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    bad = nemo_file(tmp_path / "bad.nemo", {"model_weights.ckpt": lambda weights: weights[:1_000]})
+    bad = nemo_file(tmp_path / "bad.nemo", {WEIGHTS: lambda weights: weights[:1_000]})
+    empty = nemo_file(
+        tmp_path / "empty.nemo", {WEIGHTS: lambda weights: zip_with(weights, {"data.pkl": b"\x80\x02}."})}
+    )
 
     with pytest.raises(ModelLoadingError):
         write_model(bad, tmp_path / "out" / "model.nemo", "bfloat16")
+    with pytest.raises(ModelLoadingError, match="lack preprocessor"):
+        write_model(empty, tmp_path / "out" / "model.nemo", "bfloat16")
     with pytest.raises(ModelLoadingError, match="written in another precision"):
         write_model(tmp_path, tmp_path / "out" / "model.nemo", "bfloat16")
 

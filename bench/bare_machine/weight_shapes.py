@@ -1,38 +1,13 @@
 """The names and shapes of the weights that a configuration asks for, as NeMo writes them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from torch import Tensor
-
-from worker.adapters.parakeet.loading import BadModelFile
 from worker.adapters.parakeet.network.config import NetworkConfig
 
 Shape = tuple[int, ...]
 
-_PARTS = ("preprocessor.", "encoder.", "decoder.", "joint.")
-"""Weights outside of these belong to heads that are not used, such as a hybrid model's CTC decoder."""
-
 _KERNEL = 3
 """Size of the subsampling's convolutions in both directions."""
-
-_UNUSED = "num_batches_tracked"
-"""Batch norm's counter, of training."""
-
-
-def require_shapes(weights: Mapping[str, Tensor], config: NetworkConfig) -> None:
-    """Raise `BadModelFile` unless the weights are those that the configuration asks for, all of them floats."""
-    expected = dict(weight_shapes(config))
-    for name, shape in expected.items():
-        if name not in weights:
-            raise BadModelFile(f"the weights lack {name}")
-        found = tuple(weights[name].shape)
-        if found != shape:
-            raise BadModelFile(f"{name} is of shape {found}; the configuration asks for {shape}")
-        if not weights[name].is_floating_point():
-            raise BadModelFile(f"{name} is of type {weights[name].dtype}, not of floats")
-    for name in weights:
-        if name.startswith(_PARTS) and name not in expected and not name.endswith(_UNUSED):
-            raise BadModelFile(f"the weights hold {name}, which the configuration does not ask for")
 
 
 def weight_shapes(config: NetworkConfig) -> Iterator[tuple[str, Shape]]:

@@ -1,6 +1,9 @@
-"""A model restored by NeMo, served with its own spectrogram and encoder: one window at a time, at its own length.
+"""NeMo: the judge of the network's tokens, and the engine of models that the network does not know.
 
-Decoding is the network's: NeMo 3.0's own batched loop gives durations that depend on the other windows.
+The only module that imports NeMo, whose import costs 10 s and 0.7 GB. Images have it where they are built with NEMO=1.
+
+Spectrogram and encoder are NeMo's, one window at a time, at its own length. Decoding is the network's: in NeMo 3.0's
+own batched loop the durations of all rows are overwritten while the next label of some is sought.
 """
 
 from collections.abc import Sequence
@@ -16,7 +19,7 @@ from worker.adapters.parakeet.network.config import TransducerConfig, transducer
 from worker.adapters.parakeet.network.options import UnsupportedModel
 from worker.adapters.parakeet.network.passes import Samples
 from worker.adapters.parakeet.network.tdt_decoder import TdtDecoder
-from worker.adapters.parakeet.network.transcriber import BLOCK_STEPS, TwoStepTranscriber
+from worker.adapters.parakeet.network.transcriber import TwoStepTranscriber
 from worker.adapters.parakeet.network.weights import Weights
 from worker.adapters.parakeet.network.window_decoder import EncodedWindows
 from worker.errors import ModelLoadingError
@@ -53,7 +56,7 @@ def transducer_of(network: Any, name: str) -> TransducerConfig:
     try:
         return transducer_config(raw)
     except UnsupportedModel as error:
-        raise ModelLoadingError(name, f"{type(network).__name__}: {error.reason}") from error
+        raise ModelLoadingError(name, f"{type(network).__name__}: {error}") from error
 
 
 def pieces_of(network: Any) -> list[str]:
@@ -68,7 +71,7 @@ def languages_of(network: Any) -> frozenset[str]:
 
 
 class NemoTranscriber(TwoStepTranscriber):
-    """A model restored by NeMo. Slow on a GPU, where every window is a pass of its own."""
+    """A model restored by NeMo. Slow on a GPU."""
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ class NemoTranscriber(TwoStepTranscriber):
         keyterm_weight: float = 0.0,
     ) -> None:
         weights = Weights(network.state_dict(), device, dtype)
-        decoder = TdtDecoder(weights, transducer_of(network, name), block_steps=BLOCK_STEPS)
+        decoder = TdtDecoder(weights, transducer_of(network, name))
         super().__init__(
             NemoPasses(network, decoder, device, dtype),
             decoder,
