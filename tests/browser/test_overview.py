@@ -14,7 +14,7 @@ from tests.support.hostile_text import HOSTILE
 from tests.support.jobs.ended_jobs import completed, cost_of, failed
 from tests.support.workers.pages import PagesInMemory, nothing_seen, result_of, seen_worker, served
 from worker.adapters.web.health_document import RunningFacts
-from worker.adapters.web.pages import UploadRefused
+from worker.adapters.web.http_server import UploadRefused
 from worker.adapters.web.views import Overview, Problem
 from worker.app.page.overview import overview_of
 

@@ -5,7 +5,7 @@ import random
 from tests.support.queues.pubsub_server import Server
 from worker.adapters.machine.clock import SystemClock
 from worker.adapters.pubsub.pubsub import open_pubsub
-from worker.core.delivery.urgent import UrgentFirst
+from worker.core.delivery.intake import UrgentFirst
 from worker.embedded.local_cloud import JOBS_SUBSCRIPTION, JOBS_SUBSCRIPTION_URGENT, JOBS_TOPIC, PLANS
 from worker.embedded.pubsub.provision import provision
 from worker.ports import Delivery

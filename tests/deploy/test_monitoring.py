@@ -15,8 +15,7 @@ from tests.support.deploy.monitoring import MONITORING, alerts, judged, loaded, 
 from tests.support.deploy.project import Project
 from tests.support.deploy.scripts import ROOT, dry_run, rendered
 from worker.telemetry import configure_logging
-from worker.telemetry.metrics import Metric
-from worker.telemetry.register import REGISTER
+from worker.telemetry.register import REGISTER, Metric
 
 NAMED = {metric.name: metric for metric in REGISTER}
 SERIES = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.telemetry.rows import SHOWN
+from worker.telemetry.logs import SHOWN
 from worker.telemetry.sentences import MOST_CHARACTERS, SENTENCES, sentence
 
 WORKER = Path(__file__).parents[2] / "worker"

@@ -1,4 +1,4 @@
-"""The engines that the settings ask for: Parakeet on this machine, Deepgram behind a key, or one of them alone."""
+"""The decoder and the engines that the settings ask for: Parakeet on this machine, Deepgram behind a key, or both."""
 
 import random
 from collections.abc import AsyncIterator
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from schemas.codes import Method
 from schemas.events import ParakeetRates
+from worker.adapters.audio import FfmpegDecoder, Limits, find_ffmpeg
 from worker.adapters.deepgram import DeepgramRecogniser, RetryPolicy
 from worker.adapters.machine.clock import SystemClock
+from worker.adapters.machine.process import processors
 from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.app.recogniser import NoEngine, may_do_without_gpu, without_gpu
 from worker.core.costs.bill import Prices, price_book
@@ -16,9 +18,10 @@ from worker.core.costs.budget import Budget, FallbackBudget, NoLimit
 from worker.core.costs.usage import MeteredRecogniser
 from worker.core.jobs.engine_trust import EngineTrust, Readiness
 from worker.core.jobs.paid_recogniser import PaidRecogniser
+from worker.core.jobs.routing import SECONDS_PER_HOUR
 from worker.errors import GpuNotAvailable
 from worker.ports import ObjectStore, WindowRecogniser
-from worker.settings import CloudSettings, EngineSettings, MoneySettings, RoutingSettings
+from worker.settings import CloudSettings, EngineSettings, JobSettings, MoneySettings, RoutingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,4 +165,13 @@ def prices(settings: EngineSettings, money: MoneySettings, *, uses_gpu: bool) ->
         deepgram_keyterm_usd_per_minute=(
             book.deepgram_keyterm_usd_per_minute.get(settings.deepgram_model, 0.0) if keyterms is None else keyterms
         ),
+    )
+
+
+def make_decoder(jobs: JobSettings, engine: EngineSettings) -> FfmpegDecoder:
+    """Return the decoder, with the length limit of the settings. Raises `FfmpegMissing`."""
+    return FfmpegDecoder(
+        ffmpeg=find_ffmpeg(),
+        limits=Limits(max_seconds=jobs.max_audio_hours * SECONDS_PER_HOUR),
+        parts=max(1, processors(engine.instance_vcpus) - 1),  # one is the event loop's
     )

@@ -16,7 +16,7 @@ from worker.adapters.machine.instance import worker_name
 from worker.adapters.pubsub.backlog_metric import BacklogMetric
 from worker.adapters.web.answers import Answer, HealthPortTaken, listen
 from worker.app.engines import Engines
-from worker.app.preflight.finding import Finding
+from worker.app.preflight import Finding
 from worker.app.status import (
     Condition,
     Disk,
@@ -37,7 +37,6 @@ from worker.core.tasks import together
 from worker.ports import Clock
 from worker.settings import CloudSettings, EngineSettings, TelemetrySettings
 from worker.telemetry.export import Destinations, ExportRefused, exporting
-from worker.telemetry.metrics import Counter
 from worker.telemetry.register import (
     BUDGET_SPENT,
     COST_USD,
@@ -63,6 +62,7 @@ from worker.telemetry.register import (
     URGENT_BACKLOG,
     URGENT_OLDEST_SECONDS,
     URGENT_PULL_FAILURES,
+    Counter,
 )
 
 LOOK_SECONDS = 0.5

@@ -19,8 +19,7 @@ from worker.adapters.machine.process import hide_memory, return_large_blocks
 from worker.adapters.machine.workspace import workspace
 from worker.adapters.pubsub.backlog_metric import BacklogMetric, google_session
 from worker.app.cloud import Cloud, open_cloud
-from worker.app.decoder import make_decoder
-from worker.app.engines import Engines, open_engines
+from worker.app.engines import Engines, make_decoder, open_engines
 from worker.app.monitor import Watch, destinations_of, identity_of, watching
 from worker.app.parts import Buckets, decoder_part, engine_part, worker_parts
 from worker.app.preflight import findings, log_finding, require_all, variable_findings
@@ -31,7 +30,7 @@ from worker.core.dead_letters.adoption import Adoption
 from worker.core.dead_letters.entries import Forwarded
 from worker.core.delivery.consumer import Chore, Consumer
 from worker.core.delivery.fitness import Fitness
-from worker.core.delivery.urgent import UrgentFirst
+from worker.core.delivery.intake import UrgentFirst
 from worker.core.jobs.attempt import Jobs
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.board import Board

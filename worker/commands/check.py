@@ -88,8 +88,7 @@ def _telemetry(settings: TelemetrySettings, *, is_port_ours: bool) -> Iterator[F
 
 
 async def _engine(engine: EngineSettings, cloud: CloudSettings, jobs: JobSettings) -> Finding:
-    from worker.app.decoder import make_decoder  # noqa: PLC0415
-    from worker.app.engines import started_or_none  # noqa: PLC0415
+    from worker.app.engines import make_decoder, started_or_none  # noqa: PLC0415
     from worker.app.recogniser import NoEngine, make_engine, may_do_without_gpu  # noqa: PLC0415
     from worker.app.worker import self_test  # noqa: PLC0415  all of the worker: the checks before it come first
 

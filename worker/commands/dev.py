@@ -16,7 +16,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from worker import client
-from worker.adapters.web.pages import Upload, UploadRefused
+from worker.adapters.web.http_server import Upload, UploadRefused
 from worker.app.page.host import fleet_pages
 from worker.app.recogniser import demand_engine, may_do_without_gpu
 from worker.commands.audio_file import job_id_of, upload_file, video_id_of

@@ -21,7 +21,6 @@ from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, err, fail, li
 from worker.commands.dlq_desk import BEST_EFFORT, Desk, adopt_policy_letters, with_desk
 from worker.commands.tables import NOTHING, Card, Command, Field, FittedTable, age, print_fitted
 from worker.core.dead_letters.entries import DeadLetterEntry, Letter, Origin, Selection, histogram, short_ids
-from worker.core.dead_letters.remedies import remedy_of, replay_options
 from worker.core.dead_letters.replay import (
     Edit,
     EditRefused,
@@ -33,7 +32,9 @@ from worker.core.dead_letters.replay import (
     facts_of,
     plan,
     planned,
+    remedy_of,
     replay,
+    replay_options,
 )
 
 PROGRAM = ("klipstream-worker", "dlq")

@@ -26,8 +26,7 @@ from worker.core.dead_letters.entries import (
     short_ids,
 )
 from worker.core.dead_letters.hold import Holding, HoldLimits, hold_dead_letters
-from worker.core.dead_letters.remedies import known_codes
-from worker.core.dead_letters.replay import Refusal
+from worker.core.dead_letters.replay import Refusal, known_codes
 from worker.core.tasks import finished
 from worker.settings import CloudSettings, EngineSettings, JobSettings, MoneySettings, RoutingSettings
 from worker.telemetry import configure_logging
@@ -240,8 +239,7 @@ async def _jobs(
     """Nearly all of the worker, which looking at dead letters does not need."""
     from worker.adapters.gcs import open_object_store  # noqa: PLC0415
     from worker.app.cloud import Cloud  # noqa: PLC0415
-    from worker.app.decoder import make_decoder  # noqa: PLC0415
-    from worker.app.engines import engines_of  # noqa: PLC0415
+    from worker.app.engines import engines_of, make_decoder  # noqa: PLC0415
     from worker.app.recogniser import NoEngine  # noqa: PLC0415
     from worker.app.worker import make_jobs, routing_policy  # noqa: PLC0415
 

@@ -15,9 +15,8 @@ from schemas.text import plain_json
 from worker.adapters.web.health_document import Segment
 from worker.adapters.web.rendering import grouped, span, usd
 from worker.adapters.web.views import JobStory
+from worker.app.page.bucket import JobReader, StateBucket, is_job_id
 from worker.app.page.host import state_bucket
-from worker.app.page.job_reader import JobReader, is_job_id
-from worker.app.page.results import StateBucket
 from worker.app.page.story import JobTraces, story_of
 from worker.commands.console import EXIT_USAGE, TextPart, cell, fail, line, load_settings, note, out, say
 from worker.commands.prerequisites import demand

@@ -268,7 +268,7 @@ def write_page(
     # The templates are for a page alone.
     from worker.adapters.web.health_document import segment_of  # noqa: PLC0415
     from worker.adapters.web.rendering import span, standalone  # noqa: PLC0415
-    from worker.app.page.transcript import read_transcript  # noqa: PLC0415
+    from worker.app.page.bucket import read_transcript  # noqa: PLC0415
 
     folder = transcript_file.parent
     source = _embedded(audio) if options.embeds_audio else _relative(audio, folder)

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from worker.adapters.web.answers import HealthPortTaken
-from worker.adapters.web.http_server import HealthServer
-from worker.adapters.web.pages import Pages
+from worker.adapters.web.http_server import HealthServer, Pages
 from worker.app.page.host import fleet_pages
 from worker.commands.console import fail, load_settings, note, out, say
 from worker.commands.health import address_of, own_url

@@ -66,7 +66,7 @@ def transcribe(
     folder.mkdir(parents=True, exist_ok=True)
     start_early(engine)
     # These imports run while the inference process does its own.
-    from worker.app.decoder import make_decoder  # noqa: PLC0415
+    from worker.app.engines import make_decoder  # noqa: PLC0415
     from worker.commands.local_files import Outputs, Shown, transcribe_all  # noqa: PLC0415
 
     decoder = make_decoder(settings.jobs, settings.engine)

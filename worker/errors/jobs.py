@@ -1,9 +1,9 @@
-"""Jobs that cannot be done by any worker."""
+"""Errors of jobs: of their messages, their audio, and the engines that transcribe it."""
 
 from datetime import datetime
 
 from schemas.codes import ErrorCode
-from worker.errors.policy import JobFault, Retryable
+from worker.errors.policy import JobFault, PaidServiceError, Retryable, ServiceDown, WorkerError, WorkerFault
 
 TOLD_VIOLATIONS = 5
 """Maximum number of violations in the error's message; the event and the dead letter list all of them."""
@@ -29,7 +29,6 @@ class UnsupportedSchemaVersion(JobFault):
     suggested_action = "deploy a worker that knows this schema_version, then replay"
 
     def __init__(self, version: int, newest: int) -> None:
-        self.version, self.newest = version, newest
         super().__init__(f"schema_version {version} is newer than {newest}, the newest this worker knows")
 
 
@@ -40,7 +39,6 @@ class JobIdConflict(JobFault):
     suggested_action = "publish the job under a job_id of its own"
 
     def __init__(self, job_id: str) -> None:
-        self.job_id = job_id
         super().__init__(f"job_id {job_id!r} was used before for another request")
 
 
@@ -51,7 +49,6 @@ class AudioNotFound(JobFault):
     suggested_action = "upload the audio, then replay the job"
 
     def __init__(self, uri: str, generation: int | None = None) -> None:
-        self.uri, self.generation = uri, generation
         super().__init__(f"no object at {uri}" + (f" with generation {generation}" if generation else ""))
 
 
@@ -62,7 +59,6 @@ class AudioReplaced(Retryable):
     suggested_action = "stop overwriting the object while it is transcribed, or pin its generation; then replay"
 
     def __init__(self, uri: str, looks: int) -> None:
-        self.uri, self.looks = uri, looks
         super().__init__(f"{uri} was replaced while it was fetched, {looks} times in a row")
 
 
@@ -73,7 +69,6 @@ class AudioForbidden(JobFault):
     suggested_action = "grant the worker's service account access to the bucket, or list it in INPUT_BUCKETS"
 
     def __init__(self, uri: str, reason: str) -> None:
-        self.uri, self.reason = uri, reason
         super().__init__(f"may not read {uri}: {reason}")
 
 
@@ -84,7 +79,7 @@ class AudioTooLarge(JobFault):
     suggested_action = "publish smaller audio (16 kHz mono is enough) or raise MAX_FILE_SIZE_GB"
 
     def __init__(self, size_bytes: int, limit_bytes: int, *, unpacked: bool = False) -> None:
-        self.size_bytes, self.limit_bytes = size_bytes, limit_bytes
+        self.limit_bytes = limit_bytes
         size = f"unpacks to at least {size_bytes} bytes" if unpacked else f"has {size_bytes} bytes"
         super().__init__(f"the audio object {size}, the limit is {limit_bytes}")
 
@@ -107,7 +102,6 @@ class AudioUndecodable(JobFault):
     suggested_action = "play the file locally; publish WAV, FLAC, MP3, AAC/MP4, Opus/Ogg or WebM audio (docs/media.md)"
 
     def __init__(self, reason: str) -> None:
-        self.reason = reason
         super().__init__(f"the audio cannot be decoded: {reason}")
 
 
@@ -118,7 +112,6 @@ class DeliveriesExhausted(JobFault):
     suggested_action = "look for out-of-memory kills in the platform's log, then replay"
 
     def __init__(self, deliveries: int) -> None:
-        self.deliveries = deliveries
         counted = f"{deliveries} deliveries" if deliveries else "deliveries it did not count"
         super().__init__(f"the subscription gave up after {counted}, without a verdict of a worker")
 
@@ -130,7 +123,6 @@ class AttemptsExhausted(JobFault):
     suggested_action = "look at the reason, or for out-of-memory kills in the platform's log, then replay"
 
     def __init__(self, crashes: int, limit: int, reason: str = "") -> None:
-        self.crashes, self.limit, self.reason = crashes, limit, reason
         counted = f"{crashes} starts of this job ended without a verdict, the limit is {limit}"
         super().__init__(f"{counted}; the last: {reason}" if reason else counted)
 
@@ -142,5 +134,184 @@ class JobExpired(JobFault):
     suggested_action = "publish it again with a later expires_at and the next run; or replay with --set expires_at=null"
 
     def __init__(self, expires_at: datetime, seconds_late: float) -> None:
-        self.expires_at, self.seconds_late = expires_at, seconds_late
+        self.expires_at = expires_at
         super().__init__(f"the job expired at {expires_at.isoformat()}, {seconds_late:.0f} s before it could be begun")
+
+
+class EngineError(WorkerError):
+    """Parakeet did not transcribe a window."""
+
+    engine_seconds: float = 0.0
+    """Engine time that the failed window used, in seconds."""
+
+
+class GpuNotAvailable(EngineError, WorkerFault):
+    """Parakeet was requested and cannot run: there is no GPU, or the inference process cannot be replaced."""
+
+    code = ErrorCode.GPU_NOT_AVAILABLE
+    suggested_action = "check ENABLE_GPU_TRANSCRIPTION and the GPU; or replay with force_method=deepgram"
+    part = "engine"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"Parakeet cannot run: {reason}")
+
+
+class ParakeetDisabled(JobFault):
+    """The job forces Parakeet, but the worker's settings or the job's own restrictions exclude it."""
+
+    code = ErrorCode.GPU_NOT_AVAILABLE
+    suggested_action = "replay with force_method=deepgram, or turn on ENABLE_GPU_TRANSCRIPTION"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"Parakeet may not be used: {reason}")
+
+
+class GpuMemoryError(EngineError, Retryable):
+    """A batch did not fit into the GPU's memory, even at the smallest size."""
+
+    code = ErrorCode.GPU_MEMORY_ERROR
+    suggested_action = "lower GPU_BATCH_SIZE or raise GPU_MEMORY_LIMIT_GB"
+
+    def __init__(self, batch_windows: int) -> None:
+        super().__init__(f"out of GPU memory with a batch of {batch_windows} window(s)")
+
+
+class ModelLoadingError(WorkerFault):
+    """The model could not be loaded; at start-up the worker exits with it."""
+
+    code = ErrorCode.MODEL_LOADING_ERROR
+    part = "engine"
+    suggested_action = "check PARAKEET_MODEL_NAME: a hub name, a readable .nemo file, or a folder of safetensors"
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(f"cannot load the model {model!r}: {reason}")
+
+
+class TranscriptionTimeout(PaidServiceError, EngineError, Retryable):
+    """An engine did not answer in time."""
+
+    code = ErrorCode.TRANSCRIPTION_TIMEOUT
+    suggested_action = "replay; if it repeats, look at the engine's health"
+
+    def __init__(self, engine: str, seconds: float) -> None:
+        self.engine = engine
+        super().__init__(f"{engine} gave no answer within {seconds:.0f} s")
+
+
+class EngineFailure(EngineError, Retryable):
+    """The inference process died or failed on this window, and so did a fresh process."""
+
+    code = ErrorCode.TRANSCRIPTION_SERVICE_ERROR
+    suggested_action = "replay; if it repeats, replay with force_method=deepgram"
+
+    def __init__(self, engine: str, reason: str) -> None:
+        self.engine = engine
+        super().__init__(f"{engine} failed: {reason}")
+
+
+class DeepgramDown(PaidServiceError, ServiceDown):
+    """Deepgram serves no requests: they fail unbilled, or the circuit breaker is open.
+
+    The subclasses are reasons that only the account's owner can remove.
+    """
+
+    code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
+    suggested_action = "wait: the jobs go on by themselves. Deepgram's status page lists outages"
+    part = "Deepgram"
+
+    def __init__(self, reason: str, what: str = "Deepgram is down") -> None:
+        self.reason = reason
+        super().__init__(f"{what}: {reason}")
+
+
+class DeepgramQuotaError(DeepgramDown):
+    """Deepgram refuses more requests: no credit (402), or too many requests (429) after the wait that it asked for."""
+
+    code = ErrorCode.DEEPGRAM_QUOTA_ERROR
+    suggested_action = "check the Deepgram project's balance and rate limit; the jobs then go on by themselves"
+
+    def __init__(self, status: int, reason: str) -> None:
+        self.status = status
+        super().__init__(reason, f"Deepgram's quota is used up ({status})")
+
+
+class DeepgramAuthError(DeepgramDown):
+    """Deepgram does not accept the API key, or the key may not use the model (401, 403)."""
+
+    code = ErrorCode.DEEPGRAM_AUTH_ERROR
+    suggested_action = "set a valid DEEPGRAM_API_KEY that may use DEEPGRAM_MODEL; the jobs then go on by themselves"
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason, f"Deepgram refuses the API key ({status})")
+
+
+class DeepgramRejected(PaidServiceError, JobFault):
+    """Deepgram rejects this request for good: its audio or options are not acceptable (400, 413 to 415, 422)."""
+
+    code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
+    suggested_action = "look at the reason; the audio or DEEPGRAM_MODEL does not suit Deepgram"
+
+    def __init__(self, status: int, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"Deepgram rejects the request ({status}): {reason}")
+
+
+class DeepgramUnavailable(PaidServiceError, Retryable):
+    """One request failed although Deepgram served others at the same time, or so late that it may be billed."""
+
+    code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
+    suggested_action = "check Deepgram's status page, then replay"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"Deepgram did not transcribe: {reason}")
+
+
+class DeepgramUnusable(PaidServiceError, Retryable):
+    """Deepgram's answer to one billed request is not a transcript of its audio."""
+
+    code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
+    suggested_action = "replay; if it repeats, send Deepgram's support the reason, or replay with force_method=parakeet"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"Deepgram's answer is no transcript: {reason}")
+
+
+class DeepgramNotConfigured(JobFault):
+    """The job can only go to Deepgram, and this worker has no key for it."""
+
+    code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
+    suggested_action = "set DEEPGRAM_API_KEY, then replay; or replay with force_method=parakeet"
+
+    def __init__(self, routing_reason: str) -> None:
+        super().__init__(f"the job must go to Deepgram ({routing_reason}), and DEEPGRAM_API_KEY is not set")
+
+
+class DeepgramPriceUnknown(JobFault):
+    """The price of `DEEPGRAM_MODEL` is unknown, so costs and budget cannot be computed."""
+
+    suggested_action = "set DEEPGRAM_USD_PER_MINUTE to the price of that model"
+
+    def __init__(self, model: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"the price book has no Deepgram model {model!r}, only {', '.join(known)}")
+
+
+class FallbackBudgetExhausted(JobFault):
+    """The day's Deepgram dollars are spent, and the job cannot do without Deepgram."""
+
+    code = ErrorCode.FALLBACK_BUDGET_EXHAUSTED
+    suggested_action = "replay on the next UTC day, or raise FALLBACK_BUDGET_USD_PER_DAY and replay"
+
+    def __init__(self, usd_per_day: float, day: str) -> None:
+        self.usd_per_day, self.day = usd_per_day, day
+        super().__init__(f"the Deepgram budget of ${usd_per_day:g} for {day} (UTC) is spent")
+
+
+class TranscriptRejected(Retryable):
+    """Parakeet's words for a chunk failed the quality gates, even with other cuts."""
+
+    code = ErrorCode.TRANSCRIPTION_SERVICE_ERROR
+    suggested_action = "listen to the audio there; replay with force_method=deepgram"
+
+    def __init__(self, gates: tuple[str, ...]) -> None:
+        super().__init__(f"Parakeet's transcript failed: {', '.join(gates)}")

@@ -1,10 +1,10 @@
 """The classes of errors. The class of an error is the policy, its code is part of the contract.
 
-Every concrete error belongs to exactly one of these classes. `Undiagnosed` errors of an adapter state only which call
-failed: `worker.core.delivery.fitness` probes the resource and replaces them before anything is decided. Exceptions
-that are no `WorkerError` are diagnosed too: an exhausted resource of the operating system is a `WorkerFault`,
-everything else is a defect of the worker's code and `Retryable`. Facts are attributes, and the class builds the
-message; callers never parse messages. `docs/whose-fault.md` has the matrix of all errors and consequences.
+Every concrete error belongs to exactly one of these classes. `worker.core.delivery.fitness` replaces `Undiagnosed`
+errors before anything is decided, and exceptions that are no `WorkerError`: an exhausted resource of the operating
+system is a `WorkerFault`, everything else is a defect of the worker's code and counts as `Retryable`. The class builds
+the message; facts that callers need are attributes, and messages are never parsed. `docs/whose-fault.md` has the matrix
+of all errors and consequences.
 """
 
 from typing import ClassVar, Self
@@ -20,6 +20,11 @@ class WorkerError(Exception):
 
     code: ClassVar[ErrorCode] = ErrorCode.INTERNAL_ERROR
     suggested_action: ClassVar[str] = "look at the worker's log for this job_id"
+
+    def because_of(self, cause: BaseException) -> Self:
+        """Set the cause, as `raise ... from` does; return the error."""
+        self.__cause__ = cause
+        return self
 
     def without_frames(self) -> Self:
         """Drop traceback and causes, whose frames hold the samples of a chunk; return the error, which may be kept."""
@@ -60,10 +65,9 @@ class Fatal(WorkerError):
 
 
 class Undiagnosed(WorkerError):
-    """A call to `resource` failed, and the error alone does not determine whose fault that is.
+    """A call to `resource` failed. The error has no policy of its own: a probe of `resource` decides whose fault it is.
 
-    Has no policy of its own: a probe of `resource` decides. `refused`: the service answered with a refusal (401, 403,
-    404), as opposed to not answering.
+    `refused`: the service answered with a refusal (401, 403, 404), as opposed to not answering.
     """
 
     resource: str
@@ -75,7 +79,7 @@ class Undiagnosed(WorkerError):
 
     def verdict(self) -> WorkerError:
         """Return `otherwise` if set, or else the `Retryable` for a call that failed although its resource works."""
-        return self.otherwise or CallFailed.of(self)
+        return self.otherwise or CallFailed(str(self)).because_of(self)
 
 
 class CallFailed(Retryable):
@@ -83,13 +87,6 @@ class CallFailed(Retryable):
 
     code = ErrorCode.STORAGE_SERVICE_ERROR
     suggested_action = "replay; if it repeats, look at Google Cloud's status page"
-
-    @classmethod
-    def of(cls, error: Undiagnosed) -> "CallFailed":
-        """Return the verdict on the call, with its message and cause."""
-        failed = cls(str(error))
-        failed.__cause__ = error
-        return failed
 
 
 class PaidServiceError(WorkerError):

@@ -18,25 +18,25 @@ class StorageServiceError(Undiagnosed):
 
 
 class ObjectNotFound(Undiagnosed):
-    """No such object, or not that generation of it, or no such bucket. Callers that know more raise a better error."""
+    """No such object, generation or bucket. Callers that know what the object is raise a better error."""
 
     code = ErrorCode.AUDIO_NOT_FOUND
     refused = True
 
     def __init__(self, uri: str, operation: str = "read") -> None:
-        self.uri, self.operation = uri, operation
+        self.operation = operation
         self.resource = bucket_of(uri)
         super().__init__(f"no object at {uri}")
 
 
 class ObjectForbidden(Undiagnosed):
-    """The operation on the object is refused (401, 403). Callers that know what the object is raise a better error."""
+    """The operation on the object is refused (401, 403). Callers raise a better error, as for `ObjectNotFound`."""
 
     code = ErrorCode.AUDIO_FORBIDDEN
     refused = True
 
     def __init__(self, operation: str, uri: str, reason: str = "") -> None:
-        self.operation, self.uri, self.reason = operation, uri, reason
+        self.operation, self.reason = operation, reason
         self.resource = bucket_of(uri)
         super().__init__(f"no permission to {operation} {uri}" + (f": {reason}" if reason else ""))
 
@@ -45,7 +45,6 @@ class PreconditionFailed(Retryable):
     """Another writer was first: the object's generation is not the expected one. Callers that race expect it."""
 
     def __init__(self, uri: str, expected_generation: int | None) -> None:
-        self.uri, self.expected_generation = uri, expected_generation
         super().__init__(f"{uri} is not at generation {expected_generation}")
 
 
@@ -65,7 +64,6 @@ class MessageRefused(JobFault):
     suggested_action = "make the message smaller: fewer or shorter attributes, less data"
 
     def __init__(self, resource: str, reason: str) -> None:
-        self.resource, self.reason = resource, reason
         super().__init__(f"Pub/Sub refuses the message for {resource}: {reason}")
 
 
@@ -87,7 +85,6 @@ class SubscriptionNotFound(Fatal):
     suggested_action = "create it (deploy/provision.sh) or correct the setting that names it"
 
     def __init__(self, resource: str) -> None:
-        self.resource = resource
         super().__init__(f"no such Pub/Sub resource: {resource}")
 
 
@@ -97,7 +94,7 @@ class MachineFault(WorkerFault):
     suggested_action = "look at the instance: its disk, memory and limits"
 
     def __init__(self, part: str, reason: str) -> None:
-        self.part, self.reason = part, reason
+        self.part = part
         super().__init__(f"{part}: {reason}")
 
 
@@ -107,7 +104,6 @@ class TempDirFull(MachineFault):
     suggested_action = "free or enlarge TEMP_DIR; DOWNLOAD_ROOM_GB bounds what the worker itself puts there"
 
     def __init__(self, folder: str, needed_bytes: int, free_bytes: int) -> None:
-        self.needed_bytes, self.free_bytes = needed_bytes, free_bytes
         super().__init__("TEMP_DIR", f"{folder} has no room for audio of {needed_bytes} bytes ({free_bytes} are free)")
 
 
@@ -117,7 +113,7 @@ class ResourceRefused(WorkerFault):
     suggested_action = "create it (deploy/provision.sh), grant the worker's account its role, or correct the setting"
 
     def __init__(self, part: str, reason: str) -> None:
-        self.part, self.reason = part, reason
+        self.part = part
         super().__init__(f"{part}: {reason}")
 
 
@@ -128,7 +124,7 @@ class ResourceDown(ServiceDown):
     suggested_action = "wait; the worker goes on by itself. Google Cloud's status page lists outages"
 
     def __init__(self, part: str, reason: str) -> None:
-        self.part, self.reason = part, reason
+        self.part = part
         super().__init__(f"{part}: {reason}")
 
 
@@ -136,7 +132,6 @@ class PartBroken(Deferred):
     """A part of this worker that the job needs is known not to work; the job has not tried it."""
 
     def __init__(self, fault: WorkerFault) -> None:
-        self.part = fault.part
         super().__init__(str(fault))
 
 
@@ -144,7 +139,6 @@ class ParkingFull(Deferred):
     """Another worker has this job, and every parking place of this worker is taken."""
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
         super().__init__(f"all {limit} parking places are taken")
 
 
@@ -152,7 +146,6 @@ class ClaimHeld(Deferred):
     """Another worker holds the claim on this job, or concluded the job just now."""
 
     def __init__(self, job_id: str, owner: str) -> None:
-        self.job_id, self.owner = job_id, owner
         super().__init__(f"job {job_id!r} is held by {owner}")
 
 
@@ -160,7 +153,6 @@ class ClaimLost(Deferred):
     """This worker lost its claim during the job: another worker has the job, or heartbeats failed."""
 
     def __init__(self, job_id: str) -> None:
-        self.job_id = job_id
         super().__init__(f"the claim on job {job_id!r} was lost")
 
 

@@ -33,8 +33,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
-from worker.telemetry.metrics import Counter
-from worker.telemetry.register import REGISTER
+from worker.telemetry.register import REGISTER, Counter
 
 GOOGLE = "https://telemetry.googleapis.com"
 # The worker is killed 10 s after SIGTERM; this is the time left after its messages are nacked.

@@ -21,8 +21,7 @@ from tests.support.workers.pipeline import Pipeline, pipeline_of
 from tests.support.workers.worker_process import WorkerProcess
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.app.cloud import open_cloud
-from worker.app.decoder import make_decoder
-from worker.app.engines import engines_of, open_deepgram
+from worker.app.engines import engines_of, make_decoder, open_deepgram
 from worker.app.worker import make_consumer, routing_policy
 from worker.core.delivery.consumer import Consumer
 from worker.core.jobs.paid_recogniser import PaidRecogniser

@@ -14,8 +14,7 @@ from worker.adapters.gpu import Gpus
 from worker.adapters.machine.clock import SystemClock
 from worker.adapters.pubsub.backlog_metric import BacklogMetric
 from worker.app.cloud import open_cloud
-from worker.app.decoder import make_decoder
-from worker.app.engines import engines_of, open_deepgram
+from worker.app.engines import engines_of, make_decoder, open_deepgram
 from worker.app.monitor import Watch, identity_of, watching
 from worker.app.worker import make_consumer, routing_policy
 from worker.commands.health import fetch

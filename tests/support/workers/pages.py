@@ -15,10 +15,9 @@ from schemas.events import CompletedEvent, CostEvent, FailedEvent
 from schemas.state import ResultMarker
 from tests.support.workers.conditions import IDENTITY, condition
 from worker.adapters.web.health_document import HealthDocument, SeenWorker, read_health
-from worker.adapters.web.http_server import HealthServer
-from worker.adapters.web.pages import Pages, Upload
+from worker.adapters.web.http_server import HealthServer, Pages, Upload
 from worker.adapters.web.views import JobStory, Overview
-from worker.app.page.results import JobResult
+from worker.app.page.bucket import JobResult
 from worker.app.status import health_answer
 
 

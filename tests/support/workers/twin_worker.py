@@ -20,7 +20,7 @@ from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.app.parts import Buckets, machine_parts
 from worker.core.delivery.consumer import Consumer
 from worker.core.delivery.fitness import Fitness, Part
-from worker.core.delivery.urgent import UrgentFirst
+from worker.core.delivery.intake import UrgentFirst
 from worker.core.jobs.attempt import Jobs
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.engine_trust import EngineTrust

@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.job import URGENT_FILTER
-from worker.app.preflight.cloud import _found, bucket_findings, loop_findings, urgent_findings
+from worker.app.preflight import _found, bucket_findings, loop_findings, urgent_findings
 from worker.core.delivery.fitness import Part
 from worker.errors import ObjectForbidden, QueueServiceError
 from worker.ports import SubscriptionFacts

@@ -18,7 +18,7 @@ from tests.support.workers.console import Broker, console_on, run
 from tests.unit.core.dead_letters.dead_letter_messages import enveloped, job_bytes
 from worker.commands import dlq_desk, dlq_triage
 from worker.core.dead_letters.entries import Selection, entry_of
-from worker.core.dead_letters.remedies import ENDS_OF_JOBS, known_codes, remedy_of, remedy_of_code
+from worker.core.dead_letters.replay import ENDS_OF_JOBS, known_codes, remedy_of, remedy_of_code
 from worker.ports import Delivery
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from worker.adapters.memory.recogniser import MemoryRecogniser
-from worker.app.decoder import make_decoder
+from worker.app.engines import make_decoder
 from worker.app.sample import SPEECH
 from worker.commands.local_files import Outputs, Shown, _without_gzip, transcribe_all
 from worker.commands.transcribe import Choices, _named

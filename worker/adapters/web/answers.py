@@ -2,9 +2,7 @@
 
 import errno
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 JSON = "application/json"
 
@@ -16,10 +14,6 @@ class Answer:
     status: int
     body: bytes
     content_type: str = JSON
-
-
-Route: TypeAlias = Callable[[], Answer]
-"""Called in the server's thread; returns at once."""
 
 
 class HealthPortTaken(Exception):

@@ -17,9 +17,9 @@ from worker.adapters.web.views import (
     Overview,
     Problem,
 )
-from worker.app.page.results import KEPT_DAYS, JobResult
+from worker.app.page.bucket import KEPT_DAYS, JobResult
 from worker.core.costs.report import Period, Spending, report
-from worker.core.dead_letters.remedies import replay_options
+from worker.core.dead_letters.replay import replay_options
 
 MOST_ROWS = 50
 SAME_ENDING = timedelta(minutes=1)

@@ -10,8 +10,8 @@ from schemas.state import AttemptFault, Checkpoint, ClaimRecord
 from worker.adapters.web.health_document import EndedFacts, RunningFacts, Segment, segment_of
 from worker.adapters.web.rendering import counted, less, span, usd
 from worker.adapters.web.views import CostLine, JobStory, Problem, StoryStep, Transcript
+from worker.app.page.bucket import JobResult
 from worker.app.page.overview import flags_of, replay_command
-from worker.app.page.results import JobResult
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from worker.adapters.audio import (
 from worker.adapters.deepgram import RetryPolicy
 from worker.app.engines import make_deepgram, only_deepgram, prices
 from worker.app.parts import takes_files
-from worker.app.preflight.finding import Finding, with_action
+from worker.app.preflight import Finding, with_action
 from worker.errors import DeepgramPriceUnknown
 from worker.ports import SAMPLE_RATE_HZ
 from worker.settings import EngineSettings, JobSettings, MoneySettings, RoutingSettings

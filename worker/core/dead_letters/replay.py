@@ -12,13 +12,14 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Any
 
+from schemas.codes import ErrorCode
 from schemas.decoding import load_object
 from schemas.ids import request_fingerprint
 from schemas.job import JobRejected, TranscriptionConfig, TranscriptionJob, parse_job
 from schemas.text import plain_json
+from worker import errors
 from worker.core.dead_letters.entries import DeadLetterEntry, Letter, Origin
 from worker.core.dead_letters.hold import Holding
-from worker.core.dead_letters.remedies import remedy_of
 from worker.core.tasks import finished
 from worker.errors import MessageRefused
 from worker.ports import Clock, Topic
@@ -26,6 +27,35 @@ from worker.ports import Clock, Topic
 MOST_ATTRIBUTES, MOST_NAME_BYTES, MOST_VALUE_BYTES = 100, 256, 1024
 MOST_BYTES = 10_000_000
 REPLAYED_BUT_NOT_ACKED = "replayed, but it could not be acknowledged; replaying it again is the same run"
+ENDS_OF_JOBS: tuple[type[errors.WorkerError], ...] = (
+    errors.AttemptsExhausted,
+    errors.AudioForbidden,
+    errors.AudioNotFound,
+    errors.AudioTooLarge,
+    errors.AudioTooLong,
+    errors.AudioUndecodable,
+    errors.CallFailed,
+    errors.DeepgramAuthError,
+    errors.DeepgramQuotaError,
+    errors.DeepgramUnavailable,
+    errors.EngineFailure,
+    errors.FallbackBudgetExhausted,
+    errors.GpuMemoryError,
+    errors.GpuNotAvailable,
+    errors.InvalidJob,
+    errors.JobExpired,
+    errors.JobIdConflict,
+    errors.ModelLoadingError,
+    errors.TranscriptionTimeout,
+    errors.UnsupportedSchemaVersion,
+    errors.WorkerError,
+)
+"""One error of each code; where several share a code, the most general one."""
+OF_ORIGIN = {
+    Origin.STRAY: "find out who publishes to the dead-letter topic; replay it if it is a job, or drop it",
+    Origin.UNREADABLE: "drop it; the export keeps its bytes",
+}
+OF_A_NEWER_WORKER = "read the reason; the console is older than the worker that wrote it"
 
 
 class EditRefused(ValueError):
@@ -268,3 +298,26 @@ def _job_or_none(data: bytes) -> TranscriptionJob | None:
         return parse_job(data)[0]
     except JobRejected:
         return None
+
+
+def remedy_of(entry: DeadLetterEntry) -> str:
+    """Return what to do about a dead letter."""
+    if entry.origin in OF_ORIGIN:
+        return OF_ORIGIN[entry.origin]
+    return entry.suggested_action or remedy_of_code(entry.code)
+
+
+def remedy_of_code(code: str) -> str:
+    """Return what to do about failures of a code."""
+    remedies = {error.code.value: error.suggested_action for error in ENDS_OF_JOBS}
+    return remedies.get(code, OF_A_NEWER_WORKER)
+
+
+def replay_options(code: str) -> tuple[str, ...]:
+    """Return the options with which a replay of letters of the code does not fail again for the same reason."""
+    return ("--set", "expires_at=null", "--execute") if code == ErrorCode.EXPIRED.value else ("--execute",)
+
+
+def known_codes() -> list[str]:
+    """Return every code that can end a job."""
+    return [code.value for code in ErrorCode if code is not ErrorCode.WORKER_UNFIT]

@@ -19,11 +19,9 @@ import structlog
 from worker.core.delivery.fitness import Fitness, PartTest
 from worker.core.delivery.fuse import Fuse, FuseStatus
 from worker.core.delivery.handler import Attempt, DeliveryOutcome, JobHandler, Step, next_step
-from worker.core.delivery.intake import Intake, never_idle
+from worker.core.delivery.intake import Intake, UrgentFirst
 from worker.core.delivery.lease import Lease, LeaseKeeper, LeaseLost
-from worker.core.delivery.lifetime import Lifetime
 from worker.core.delivery.slots import Slot, Slots
-from worker.core.delivery.urgent import UrgentFirst
 from worker.core.tasks import bounded, caught, first_of
 from worker.errors import (
     Fatal,
@@ -51,7 +49,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConsumerSnapshot:
-    """State of the consumer, for health endpoints. `unsettled` counts all deliveries held, including parked ones."""
+    """State of the consumer, for health endpoints. `unsettled` counts all deliveries held, parked ones too."""
 
     jobs: int
     parked: int
@@ -62,7 +60,6 @@ class ConsumerSnapshot:
     """Reason why the last pull failed; empty if it did not."""
     urgent_pull_failures_in_a_row: int = 0
     urgent_pull_failure: str = ""
-    """Reason why the last pull of the urgent subscription failed; empty if it did not."""
     parts: tuple[PartTest, ...]
     fuse: FuseStatus
     intake_stopped_because: str
@@ -92,7 +89,7 @@ class Consumer:
         fuse_threshold: int,
         clock: Clock,
         rng: random.Random,
-        why_idle: Callable[[], str] = never_idle,
+        why_idle: Callable[[], str] = lambda: "",
         chores: Mapping[str, Chore] | None = None,
     ) -> None:
         self._subscription = subscription
@@ -137,8 +134,8 @@ class Consumer:
     async def run(self) -> None:
         """Work until `stop` is called, then nack every unsettled delivery. May be called once.
 
-        Raises the error that ended a background task, such as `SubscriptionNotFound`. Jobs are stopped and nacked in
-        that case too, and when `run` is cancelled.
+        Raises the error that ended a background task, such as `SubscriptionNotFound`. Jobs are nacked then too, and
+        when `run` is cancelled.
         """
         intake = self._lifetime.own(self._intake.run(self._accept), "intake")
         background = [
@@ -197,7 +194,7 @@ class Consumer:
             log.info("delivery.settled", outcome=outcome.value, seconds=self._clock.monotonic() - began)
 
     async def _see_through(self, delivery: Delivery, slot: Slot, began: float) -> DeliveryOutcome:
-        """Do the job of one delivery and settle it. Raises `CancelledError` when the worker is stopping."""
+        """Do the job and settle its message. Raises `CancelledError` when the worker is stopping."""
         attempt = self._handler.attempt(delivery)
         with self._leases.hold(delivery) as lease:
             error = await self._handle(attempt, slot, lease, began)
@@ -217,7 +214,7 @@ class Consumer:
         except asyncio.CancelledError as cancelled:
             if self._lifetime.is_stopping:
                 raise
-            error = LeaseLost(lease.message_id, lease.lost) if lease.lost else HandlerCancelled(cancelled)
+            error = LeaseLost(lease.message_id, lease.lost) if lease.lost else HandlerCancelled().because_of(cancelled)
         if error is not None and self._lifetime.is_stopping:
             raise asyncio.CancelledError from error  # no verdict: the job was stopped
         return error
@@ -269,7 +266,7 @@ class Consumer:
         return DeliveryOutcome.DEFERRED
 
     def _note_fault(self, error: Exception, delivery: Delivery) -> bool:
-        """Stop the intake or the worker if the error's class requires it; return True for a fault met again."""
+        """Stop the intake or the worker if the error's class says so; return True for a fault met again."""
         if isinstance(error, Fatal):
             self._lifetime.die(error, "handler")
         if isinstance(error, WorkerFault | ServiceDown):
@@ -329,6 +326,61 @@ class Consumer:
 class HandlerCancelled(Retryable):
     """The job's own code cancelled the delivery's task: a defect, and one attempt."""
 
-    def __init__(self, cancelled: asyncio.CancelledError) -> None:
+    def __init__(self) -> None:
         super().__init__("the job was cancelled although neither a stop nor a lost lease asked for it")
-        self.__cause__ = cancelled
+
+
+class Lifetime:
+    """Stop signal of the consumer, and owner of its tasks: an error in a task triggers the stop."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._stopping = asyncio.Event()
+        self._at_once = asyncio.Event()
+        self._cause_of_death: BaseException | None = None
+
+    @property
+    def is_stopping(self) -> bool:
+        """True once the shutdown has begun."""
+        return self._stopping.is_set()
+
+    def stop(self) -> None:
+        """Start a graceful shutdown; a second call makes it immediate."""
+        if self._stopping.is_set():
+            self._at_once.set()
+        self._stopping.set()
+
+    def die(self, error: BaseException, where: str) -> None:
+        """Start the shutdown because of an error."""
+        log.error("consumer.died", where=where, exc_info=error)
+        self._cause_of_death = self._cause_of_death or error
+        self._stopping.set()
+
+    def own(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run the work in a named task. If it fails, or is cancelled before the shutdown, the consumer stops."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def wait_for_stop(self) -> None:
+        """Wait for the shutdown to begin; a cancelled wait starts it."""
+        try:
+            await self._stopping.wait()
+        finally:
+            self._stopping.set()
+
+    async def grace(self, seconds: float) -> None:
+        """Wait for `seconds`, or until the shutdown becomes immediate."""
+        await first_of(self._clock.sleep(seconds), self._at_once.wait())
+
+    def raise_cause_of_death(self) -> None:
+        """Raise the first error that caused the shutdown, if any."""
+        if self._cause_of_death is not None:
+            raise self._cause_of_death
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            if not self.is_stopping:
+                self.die(RuntimeError(f"the task {task.get_name()} was cancelled although nothing stopped it"), "owner")
+        elif (error := task.exception()) is not None:
+            self.die(error, task.get_name())

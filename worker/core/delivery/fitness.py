@@ -3,13 +3,13 @@
 An error of an adapter or of the operating system states which call failed, not why. `Fitness.diagnose` probes the
 bucket, topic or folder that the call needed and returns an error whose class is the policy:
 
-    the part is broken: the service refuses it (401, 403, 404)       WorkerFault  (ResourceRefused)
-                        the service does not answer                  ServiceDown  (ResourceDown)
-                        the operating system refuses (ENOSPC, ...)   WorkerFault  (MachineFault)
-    the part works:     the call was refused all the same            the job's own fault where the caller named one,
-                                                                     else WorkerFault, see `report`
-                        the call failed                              Retryable    (CallFailed)
-    the part is no part of this worker                               the job's own fault where the caller named one
+    the part is broken: the service refuses it (401, 403, 404)       ResourceRefused, a WorkerFault
+                        the service does not answer                  ResourceDown, a ServiceDown
+                        the operating system refuses (ENOSPC, ...)   MachineFault, a WorkerFault
+    the part works:     the call was refused all the same            the job's fault that the caller named, or else
+                                                                     ResourceRefused, see `report`
+                        the call failed                              CallFailed, a Retryable
+    the part is no part of this worker                               the job's fault that the caller named
 
 A part that was broken at any time since the delivery began counts as broken, even if it works again by now.
 """
@@ -39,12 +39,11 @@ from worker.errors import (
 from worker.ports import Clock
 
 PROBE_SECONDS = 60.0
-"""Time limit of a probe whose part sets no other limit."""
 LONGEST_PROBE_PAUSE_SECONDS = 15.0
 LONGEST_RELAPSE_PAUSE_SECONDS = 60.0
 MOST_REMEMBERED_FAULTS = 4096
 MOST_PARTS = 200
-"""Upper bound, because buckets that jobs have used become parts too."""
+"""A bound, because buckets that jobs have used become parts too."""
 TEMP_DIR, MACHINE, DECODER = "TEMP_DIR", "machine", "decoder"
 """Resources that every job needs of this machine: disk; memory, descriptors, processes; and the program ffmpeg."""
 DISK_IS_REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
@@ -59,19 +58,19 @@ class Need(Enum):
     """Faults of a part that stop the intake."""
 
     EVERY_JOB = "every job"
-    """Every job needs the part: a refusal and an outage stop the intake."""
+    """Both a refusal and an outage."""
     SOME_JOBS = "some jobs"
-    """Only a refusal, which is the worker's fault, stops the intake. In an outage the jobs that need the part wait."""
+    """Only a refusal, which is the worker's fault. In an outage the jobs that need the part wait."""
     OPTIONAL = "optional"
-    """No fault of the part stops the intake: jobs have another way, or another component decides."""
+    """None: jobs have another way, or another component decides."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """Something that jobs need of this worker. `probe` returns if the part works and raises if it does not.
+    """Something that jobs need of this worker. `probe` raises if the part does not work.
 
-    `resource` is its name in errors: `gs://bucket`, a topic's path, `TEMP_DIR`. `remote`: the part belongs to a
-    service, which may be down; all other parts belong to this machine.
+    `resource` is its name in errors: `gs://bucket`, a topic's path, `TEMP_DIR`. A `remote` part belongs to a service,
+    which may be down; all others belong to this machine.
     """
 
     name: str
@@ -86,7 +85,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartTest:
-    """Last test of one part: `passed` is None before the first test, `reason` is empty unless the test failed."""
+    """Last test of one part: `passed` is None before the first test, `reason` is empty unless it failed."""
 
     part: str
     passed: bool | None = None
@@ -151,7 +150,7 @@ class Fitness:
 
     @property
     def tests(self) -> tuple[PartTest, ...]:
-        """Last test of each part, in the order in which the parts were added."""
+        """Last test of each part, in the order of their addition."""
         return tuple(condition.test for condition in self._conditions.values())
 
     def why_unfit(self) -> str:
@@ -169,10 +168,10 @@ class Fitness:
             await condition.mended.wait()
 
     def refuse_if_broken(self, resource: str) -> None:
-        """Raise where the resource's part does not work now, so that no call has to fail first.
+        """Raise where the resource's part is known to be broken, so that no call has to fail first.
 
-        `ResourceDown` in an outage, which may be waited out; otherwise `PartBroken`: a job that has not tried the part
-        is not the cause of its fault, however often that happens.
+        `ResourceDown` in an outage, which may be waited out; otherwise `PartBroken`, for a job that has not tried the
+        part never counts as the cause of its fault.
         """
         condition = self._conditions.get(resource)
         if condition is None or condition.fault is None:
@@ -196,8 +195,8 @@ class Fitness:
     def report(self, fault: WorkerFault | ServiceDown, delivery: str) -> bool:
         """Stop the intake until a probe of the fault's part works; return True where the job is the likely cause.
 
-        The job is the likely cause if the same `delivery` met the same fault before and the part has worked in between:
-        a job that fills the disk by itself must end.
+        That is so if the same `delivery` met the same fault before and the part has worked in between: a job that fills
+        the disk by itself must end.
         """
         before = self._met_at.pop((delivery, fault.part), None)
         self._met_at[delivery, fault.part] = self._clock.monotonic()
@@ -211,20 +210,20 @@ class Fitness:
         return isinstance(fault, WorkerFault) and before is not None and condition.recovered_at > before
 
     def record_success(self) -> None:
-        """Reset the distrust of parts that broke repeatedly: a job was completed."""
+        """Reset the distrust of parts that broke repeatedly."""
         for condition in self._conditions.values():
             if condition.fault is None:
                 condition.relapses = 0
 
     def record_verified(self) -> None:
-        """Mark all present parts as tested: the caller has just verified them by other means."""
+        """Mark all present parts as tested, by other means."""
         now = self._clock.now()
         for condition in self._conditions.values():
             if condition.test.passed is None:
                 condition.test = PartTest(part=condition.part.name, passed=True, tested_at=now)
 
     async def self_test(self) -> None:
-        """Probe every part that a setting names, in order; then raise the fault of the first broken one."""
+        """Probe every part but learned ones, in order; then raise the fault of the first broken one."""
         own = [condition for condition in self._conditions.values() if not condition.part.is_learned]
         faults = [await self._probe(condition) for condition in own]
         for fault in faults:
@@ -250,9 +249,7 @@ class Fitness:
             return fault
         if error.refused and error.otherwise is None:
             # Refused although the part works: this call alone, or the refusal has ended. Not counted the first time.
-            refused = ResourceRefused(condition.part.name, str(error))
-            refused.__cause__ = error
-            return refused
+            return ResourceRefused(condition.part.name, str(error)).because_of(error)
         return error.verdict()
 
     async def _diagnose_disk(self, error: OSError, since: float) -> Exception:
@@ -316,7 +313,7 @@ class Fitness:
         self._note_fitness()
 
     def _pause_seconds(self, condition: _Condition) -> float:
-        """Delay the trust in a part that breaks again each time a job uses it, until a job is completed."""
+        """Return a longer pause for a part that breaks each time a job uses it, until a job is completed."""
         probes, relapses = condition.failed_probes, condition.relapses
         by_probes = backoff_seconds(max(probes, 1), base=1.0, most=LONGEST_PROBE_PAUSE_SECONDS, rng=self._rng)
         if not relapses:
@@ -341,24 +338,18 @@ def _is_shortage(error: Exception) -> bool:
 
 
 def _machine_fault(part: str, error: BaseException) -> MachineFault:
-    fault = MachineFault(part, _described(error))
-    fault.__cause__ = error
-    return fault
+    return MachineFault(part, _described(error)).because_of(error)
 
 
 def _fault_from(failed: Exception, part: Part) -> WorkerFault | ServiceDown:
     """Return the fault of a part whose probe failed."""
     if isinstance(failed, WorkerFault | ServiceDown) and failed.part == part.name:
         return failed
-    fault: WorkerFault | ServiceDown
     if isinstance(failed, Undiagnosed) and failed.refused:
-        fault = ResourceRefused(part.name, str(failed))
-    elif part.remote and isinstance(failed, Undiagnosed | TimeoutError):
-        fault = ResourceDown(part.name, str(failed))
-    else:
-        fault = MachineFault(part.name, _described(failed))
-    fault.__cause__ = failed
-    return fault
+        return ResourceRefused(part.name, str(failed)).because_of(failed)
+    if part.remote and isinstance(failed, Undiagnosed | TimeoutError):
+        return ResourceDown(part.name, str(failed)).because_of(failed)
+    return _machine_fault(part.name, failed)
 
 
 def _described(error: BaseException) -> str:

@@ -31,7 +31,7 @@ class FuseState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FuseStatus:
-    """State of the fuse for health endpoints and `check`; `reason` is empty while the fuse is closed."""
+    """State of the fuse, for health endpoints; `reason` is empty while the fuse is closed."""
 
     state: FuseState
     reason: str
@@ -41,9 +41,8 @@ class FuseStatus:
 class Fuse:
     """Counts failed deliveries, and blows at `threshold` failures without a success in between.
 
-    While the fuse is not closed, failures of jobs that still run are not counted, and only a passed self-test closes
-    it. Each passed self-test without a success doubles the number of failures that trigger the next one, so that
-    passing tests do not slow down a flood of bad messages.
+    Only a passed self-test closes it again; until then failures are not counted. Each passed self-test without a
+    success doubles the threshold, so that passing tests do not slow down a flood of bad messages.
     """
 
     def __init__(self, threshold: int) -> None:
@@ -66,11 +65,11 @@ class Fuse:
         return self._status.state is FuseState.CLOSED
 
     async def wait_closed(self) -> None:
-        """Wait until the fuse is closed: not at all, or until a self-test has passed."""
+        """Wait until the fuse is closed."""
         await self._closed.wait()
 
     def record_success(self) -> None:
-        """Record a completed job, which resets the count of failures."""
+        """Reset the count of failures: a job was completed."""
         if self.is_closed:
             self._threshold, self._only_messages = self._least_threshold, True
             self._change(FuseState.CLOSED, "", 0)
@@ -90,7 +89,7 @@ class Fuse:
     async def tend(self, fitness: Fitness, clock: Clock) -> None:
         """Run a self-test whenever the fuse has blown, at most one a minute, in an endless loop.
 
-        Faults that are evident from the messages need no second self-test within a minute of one that passed.
+        Faults that are evident from the messages need none within a minute of one that passed.
         """
         began = float("-inf")
         while True:

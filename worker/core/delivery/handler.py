@@ -1,6 +1,6 @@
 """Interface between the consumer and the job handler, which knows nothing of acks, leases or Pub/Sub.
 
-Beside it the consumer's next step after a handler has ended, as a pure function of its error and the lease.
+Beside it the consumer's next step after a handler has ended: a pure function.
 """
 
 from enum import Enum
@@ -11,7 +11,7 @@ from worker.ports import Delivery, JobSlot
 
 
 class Attempt(Protocol):
-    """The work on one delivery. Returning from `handle` means done; the class of a raised error is the policy.
+    """The work on one delivery.
 
     Each method may be cancelled, at shutdown or because the lease was lost. A write that must still happen goes into
     the method's own `finally`, shielded and within two seconds; the cancellation is re-raised. The same message may be
@@ -19,18 +19,18 @@ class Attempt(Protocol):
     """
 
     async def handle(self, slot: JobSlot) -> None:
-        """Do the job. On return all its results are durable and published; the consumer then acknowledges the message.
+        """Do the job. On return its results are durable and published; the consumer then acknowledges the message.
 
-        May raise any exception: `worker.core.delivery.fitness` diagnoses it, and the class of the result is the policy.
+        May raise any exception: `Fitness.diagnose` returns an error whose class is the policy.
         """
         ...
 
     async def record_failure(self, error: Exception) -> int:
-        """Count an attempt durably, which failed by `error`; return the attempts of this run, this one included."""
+        """Count an attempt durably; return the attempts of this run, this one included."""
         ...
 
     async def record_crash(self, error: WorkerError) -> None:
-        """Count a crash durably: the job caused `error`, a fault of the worker, again. Too many crashes end the job."""
+        """Count a crash durably: the job caused a fault of the worker again. Too many crashes end the job."""
         ...
 
     async def give_up(self, error: Exception, attempts: int) -> None:
@@ -81,10 +81,10 @@ class DeliveryOutcome(Enum):
 
 
 def next_step(error: Exception | None, *, lease_is_lost: bool) -> Step:
-    """Return the next step. The class of the error is the policy; an error without a policy class counts an attempt.
+    """Return the next step. An error without a policy class counts an attempt.
 
-    A job that is done is acknowledged even if its lease is lost, since its results are durable. An error after the
-    lease was lost is not the job's: the job was cancelled.
+    A job that is done is acknowledged even if its lease is lost, since its results are durable. An error after the loss
+    is not the job's, which was cancelled.
     """
     match error:
         case None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from worker.core.delivery.urgent import by_subscription
+from worker.core.delivery.intake import by_subscription
 from worker.core.tasks import bounded, first_of
 from worker.errors import Deferred, QueueServiceError
 from worker.ports import Clock, Delivery, Subscription
@@ -30,7 +30,6 @@ class LeaseLost(Deferred):
     """The message may be with another worker: it is not settled and nothing is counted."""
 
     def __init__(self, message_id: str, reason: str) -> None:
-        self.message_id, self.reason = message_id, reason
         super().__init__(f"lost the lease of message {message_id}: {reason}")
 
 
@@ -51,8 +50,8 @@ class Lease:
 class LeaseKeeper:
     """Leases of one worker. `renew` and `watch` are endless background tasks that the owner starts.
 
-    `seconds` is the length of an extension, the subscription's ack deadline (10 to 600). `on_lost` receives the ack id
-    of a lost lease at once, before its job has ended.
+    `seconds` is the subscription's ack deadline (10 to 600). `on_lost` receives the ack id of a lost lease at once,
+    before its job has ended.
     """
 
     def __init__(
@@ -71,8 +70,7 @@ class LeaseKeeper:
     def hold(self, delivery: Delivery) -> Iterator[Lease]:
         """Keep the delivery, which the current task has just received, leased inside the block.
 
-        When the lease is lost, `Lease.lost` is set to the reason and the task is cancelled, unless `is_cancellable` is
-        False. The holder recognises that cancellation by `lost`.
+        When the lease is lost, `Lease.lost` is set and the task is cancelled if `is_cancellable`.
         """
         lease = self._leases[delivery.ack_id] = self._receive(delivery)
         try:
@@ -81,10 +79,7 @@ class LeaseKeeper:
             self._leases.pop(delivery.ack_id, None)
 
     async def release(self, ack_ids: Iterable[str]) -> None:
-        """Nack the deliveries, in one request a subscription; they come again after the subscription's backoff.
-
-        Waits for an extension in flight, which would otherwise revert the nack; later ones do not hold these ack ids.
-        """
+        """Nack the deliveries, one request a subscription, after an extension in flight: it would revert the nack."""
         async with self._requests:
             pass
         nacks = (self._subscription.extend(group, 0) for group in by_subscription(ack_ids))
@@ -121,7 +116,7 @@ class LeaseKeeper:
         return Lease(message_id=delivery.message_id, task=task, deadline=deadline)
 
     async def _extend_all(self) -> None:
-        """Extend every lease; a subscription that fails does not cost the other one its leases."""
+        """Extend every lease; a failing subscription does not cost the other one its leases."""
         sent_at = self._clock.monotonic()
         self._renew_at = sent_at + self._seconds / 2
         await asyncio.gather(*(self._extend(group, sent_at) for group in by_subscription(self._leases)))

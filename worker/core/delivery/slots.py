@@ -22,10 +22,9 @@ class Slot:
 
     @asynccontextmanager
     async def parked(self) -> AsyncIterator[None]:
-        """Release the slot inside the block; re-acquire one on exit.
+        """Release the slot inside the block; re-acquire one on exit, ahead of new pulls and in order of arrival.
 
-        Entering raises `ParkingFull` when every parking place is taken; the slot is then still held. Leaving waits for
-        a free slot, ahead of new pulls and in order of arrival. Only a cancelled block ends without a slot.
+        Raises `ParkingFull`; the slot is then still held. Only a cancelled block ends without a slot.
         """
         with self._slots.parking_place():
             self.release()
@@ -48,7 +47,7 @@ class Slot:
 
 
 class Slots:
-    """Slots of one worker: `total` jobs at once, and `max_parked` parked deliveries."""
+    """Slots of one worker."""
 
     def __init__(self, total: int, max_parked: int) -> None:
         self._total = total
@@ -81,7 +80,7 @@ class Slots:
         return self._free
 
     def take(self) -> Slot:
-        """Take a free slot. The caller has checked that one is free, and releases it."""
+        """Take a slot. The caller has checked that one is free, and releases it."""
         self._set_free(self._free - 1)
         return Slot(self)
 

@@ -15,7 +15,7 @@ import pytest
 from tests.support.hostile_text import HOSTILE, is_visible
 from tests.support.workers.pages import PagesInMemory, ask, nothing_seen, seen_worker, served
 from worker.adapters.web.health_document import RunningFacts, SeenWorker
-from worker.adapters.web.pages import UploadRefused
+from worker.adapters.web.http_server import UploadRefused
 from worker.adapters.web.views import (
     EndedRow,
     FailureGroup,
@@ -187,7 +187,7 @@ def test_the_files_of_the_page_are_served_and_no_others() -> None:
     with served(PagesInMemory(seen=nothing_seen())) as url:
         files = re.findall(r'(?:href|src)="(/static/[^"]+)"', ask(f"{url}/").text)
         found = [ask(url + file).status for file in files]
-        others = [ask(f"{url}/static/{name}").status for name in ("pages.py", "..%2Fviews.py", "%2e%2e/views.py")]
+        others = [ask(f"{url}/static/{name}").status for name in ("views.py", "..%2Fviews.py", "%2e%2e/views.py")]
 
     assert found == [200, 200, 200]
     assert others == [404, 404, 404]

@@ -9,11 +9,9 @@ from tests.support.workers.conditions import IDENTITY, condition
 from tests.support.workers.pages import ask
 from worker.adapters.web.answers import Answer
 from worker.adapters.web.health_document import SeenWorker
-from worker.adapters.web.http_server import HealthServer
-from worker.adapters.web.pages import is_loopback
+from worker.adapters.web.http_server import HealthServer, is_loopback
 from worker.adapters.web.rendering import render
-from worker.app.page.host import fleet_pages, worker_pages
-from worker.app.page.source import WorkersPage
+from worker.app.page.host import WorkersPage, fleet_pages, worker_pages
 from worker.app.status import health_answer
 from worker.errors import StorageServiceError
 from worker.settings import CloudSettings

@@ -2,7 +2,7 @@ import json
 
 from schemas.speech import Word
 from tests.support.jobs.messages import TEN_O_CLOCK
-from worker.app.page.transcript import read_transcript
+from worker.app.page.bucket import read_transcript
 from worker.core.transcript.artefacts import ArtefactInfo, transcript_json
 from worker.core.transcript.paragraphs import paragraphs_of
 

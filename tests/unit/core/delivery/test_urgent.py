@@ -12,7 +12,7 @@ from tests.support.clock import FakeClock
 from tests.support.queues.consumer_harness import ScriptedHandler, fitness_of
 from tests.support.queues.scripted_subscription import ScriptedSubscription, make_delivery
 from worker.core.delivery.consumer import Consumer
-from worker.core.delivery.urgent import HEAD_START_SECONDS, MOST_URGENT_IN_A_ROW, Source, UrgentFirst, order_of
+from worker.core.delivery.intake import HEAD_START_SECONDS, MOST_URGENT_IN_A_ROW, Source, UrgentFirst, order_of
 from worker.errors import QueueServiceError, SubscriptionNotFound
 
 FORBIDDEN = QueueServiceError("pull from", "urgent", "403", refused=True)

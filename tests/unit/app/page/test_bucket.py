@@ -6,8 +6,8 @@ from schemas.events import encode
 from schemas.state import ResultMarker, StoredMessage
 from tests.support.jobs.ended_jobs import completed, cost_of
 from worker.adapters.memory.store import MemoryObjectStore
-from worker.app.page import results as module
-from worker.app.page.results import Results
+from worker.app.page import bucket as module
+from worker.app.page.bucket import Results
 from worker.errors import StorageServiceError
 from worker.ports import ObjectFacts, ObjectRef
 
