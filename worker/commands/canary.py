@@ -1,37 +1,113 @@
-"""`canary`: compare two revisions, or the two groups of videos of a roll-out, by their cost events."""
+"""`canary`: the new revision, or group of videos of a roll-out, judged beside the old one by their cost events.
 
+Each criterion is decided at 95 % confidence, one-sided, or not at all: too few jobs decide nothing.
+
+- success, fallback: shares of jobs and of chunks. Pass where the share of the new side is certainly within the promise
+  (99 %, 5 %), or certainly no more than one point worse than the old side's. Fail where it is certainly outside of the
+  promise and certainly worse than the old side's. Bounds: Wilson's for a share, Newcombe's for a difference.
+- speed, cost: per completed job, audio seconds a second of work and dollars an audio hour. Pass where the mean is
+  certainly no more than a tenth worse than the old side's, fail where it certainly is. Bounds: Welch's, on logarithms
+  for speed.
+"""
+
+import math
 import re
 import subprocess
 from codecs import BOM_UTF8
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import NormalDist, fmean, variance
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.events import CostEvent, EventUnreadable, parse_event
+from schemas.events import CostEvent
 from schemas.text import plain_json
 from worker.commands.console import EXIT_USAGE, cell, fail, note, say
 from worker.commands.costs import parse_span
 from worker.commands.tables import Field, FittedTable, print_fitted
-from worker.core.costs.canary import JobCost, Judgement, compare, overall
+from worker.core.costs.report import event_in
 
 By = Literal["revision", "group"]
 EXIT_NOT_ENOUGH = 3
 NEWER_GROUP, OLDER_GROUP = "parakeet", "deepgram"
 TABLE = re.compile(r"[A-Za-z][\w:.-]*\.\w+\.\w+")
 COLUMNS = (
-    "event_id, FORMAT_TIMESTAMP('%FT%TZ', occurred_at) AS occurred_at, outcome = 'completed' AS completed, "
-    "audio_seconds, usd_total AS usd, IFNULL(revision, '') AS revision, rollout_group, "
-    "processing_time_seconds AS processing_seconds, chunks_total AS chunks, chunks_fallback"
+    "event_id, FORMAT_TIMESTAMP('%FT%TZ', occurred_at) AS occurred_at, outcome, audio_seconds, usd_total, "
+    "IFNULL(revision, '') AS revision, rollout_group, processing_time_seconds, chunks_total, chunks_fallback"
 )
 """The fields of `JobCost`; bq prints every value as text, or null."""
 MOST_ROWS = 1_000_000
 BQ_SECONDS = 300
 MOST_QUOTED = 60
 COLOURS = {"pass": "green", "fail": "red", "not enough yet": "yellow"}
+Verdict = Literal["pass", "fail", "not enough yet"]
+CriterionName = Literal["success", "fallback", "speed", "cost"]
+Z = NormalDist().inv_cdf(0.95)
+FEWEST_JOBS = 10
+"""Jobs of each side, below which means of speed and cost are not compared."""
+MOST_FAILED = 0.01
+MOST_FALLEN_BACK = 0.05
+WORSE_BY = 0.01
+SLOWER_OR_DEARER_BY = 0.1
+SECONDS_PER_HOUR = 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobCost:
+    """Fields of one cost event, under its names; None where an older worker did not write them."""
+
+    event_id: str
+    occurred_at: datetime
+    outcome: str
+    audio_seconds: float
+    usd_total: float
+    revision: str
+    rollout_group: str | None
+    processing_time_seconds: float | None
+    chunks_total: int | None
+    chunks_fallback: int | None
+
+    @property
+    def completed(self) -> bool:
+        """The job was not given up."""
+        return self.outcome == "completed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """A count of bad ones and of all."""
+
+    bad: int
+    of: int
+
+    @property
+    def value(self) -> float:
+        """The share, 0 of nothing."""
+        return self.bad / self.of if self.of else 0.0
+
+    def bounds(self) -> tuple[float, float]:
+        """Return Wilson's lower and upper bound; 0 and 1 of nothing."""
+        if not self.of:
+            return 0.0, 1.0
+        centre = (self.value + Z * Z / (2 * self.of)) / (1 + Z * Z / self.of)
+        spread = self.value * (1 - self.value) / self.of + Z * Z / (4 * self.of * self.of)
+        half = Z * math.sqrt(spread) / (1 + Z * Z / self.of)
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """The verdict of one criterion, with the figures and sample sizes of both sides."""
+
+    criterion: CriterionName
+    verdict: Verdict
+    old: float | None
+    new: float | None
+    old_sample: int
+    new_sample: int
 
 
 def canary(
@@ -83,30 +159,9 @@ def _sides(jobs: Iterable[JobCost], by: By, old: str | None, new: str | None) ->
 
 def _from_file(path: Path) -> list[JobCost]:
     """Read exported cost events, one a line; other events, and lines that are none, are left out."""
-    found = []
-    for line in path.read_bytes().removeprefix(BOM_UTF8).splitlines():
-        try:
-            event = parse_event(line)
-        except EventUnreadable:
-            continue
-        if isinstance(event, CostEvent):
-            found.append(_of_event(event))
-    return found
-
-
-def _of_event(event: CostEvent) -> JobCost:
-    return JobCost(
-        event_id=event.event_id,
-        occurred_at=event.occurred_at,
-        completed=event.outcome == "completed",
-        audio_seconds=event.audio_seconds,
-        usd=event.usd_total,
-        revision=event.revision,
-        rollout_group=event.rollout_group,
-        processing_seconds=event.processing_time_seconds,
-        chunks=event.chunks_total,
-        chunks_fallback=event.chunks_fallback,
-    )
+    events = map(event_in, path.read_bytes().removeprefix(BOM_UTF8).splitlines())
+    costs = [event for event in events if isinstance(event, CostEvent)]
+    return [JobCost(**{name: getattr(cost, name) for name in JobCost.__dataclass_fields__}) for cost in costs]
 
 
 def _from_bigquery(table: str | None, span: timedelta) -> list[JobCost]:
@@ -159,3 +214,124 @@ def _figure(one: Judgement, value: float | None) -> str:
     if one.criterion == "speed":
         return f"{value:.0f} x"
     return f"${value:.4f}/h" if one.criterion == "cost" else f"{value:.2%}"
+
+
+# the judge: pure functions
+
+
+def compare(old: Sequence[JobCost], new: Sequence[JobCost]) -> tuple[Judgement, ...]:
+    """Compare the jobs of both sides. An event that came twice counts once."""
+    old, new = ([*{job.event_id: job for job in side}.values()] for side in (old, new))
+    return (
+        _share("success", _failed(old), _failed(new), MOST_FAILED),
+        _share("fallback", _fallen_back(old), _fallen_back(new), MOST_FALLEN_BACK),
+        _mean("speed", _speeds(old), _speeds(new), _slower),
+        _mean("cost", _prices(old), _prices(new), _dearer),
+    )
+
+
+def overall(judgements: Iterable[Judgement]) -> Verdict:
+    """Fail where one criterion fails, pass where all pass."""
+    verdicts = {one.verdict for one in judgements}
+    if "fail" in verdicts:
+        return "fail"
+    return "pass" if verdicts == {"pass"} else "not enough yet"
+
+
+def difference(old: Share, new: Share) -> tuple[float, float]:
+    """Return Newcombe's lower and upper bound of new - old."""
+    (old_low, old_high), (new_low, new_high) = old.bounds(), new.bounds()
+    apart = new.value - old.value
+    below = math.hypot(new.value - new_low, old_high - old.value)
+    above = math.hypot(new_high - new.value, old.value - old_low)
+    return apart - below, apart + above
+
+
+def _share(criterion: CriterionName, old: Share, new: Share, promise: float) -> Judgement:
+    low, high = new.bounds()
+    worse_at_least, worse_at_most = difference(old, new)
+    verdict: Verdict = "not enough yet"
+    if new.of and (high <= promise or (old.of and worse_at_most <= WORSE_BY)):
+        verdict = "pass"
+    elif new.of and low > promise and (not old.of or worse_at_least > 0):
+        verdict = "fail"
+    good = criterion == "success"
+    return Judgement(
+        criterion=criterion,
+        verdict=verdict,
+        old=_shown(old, good=good),
+        new=_shown(new, good=good),
+        old_sample=old.of,
+        new_sample=new.of,
+    )
+
+
+def _shown(share: Share, *, good: bool) -> float | None:
+    if not share.of:
+        return None
+    return 1 - share.value if good else share.value
+
+
+def _mean(
+    criterion: CriterionName,
+    old: Sequence[float],
+    new: Sequence[float],
+    worse: Callable[[Sequence[float], Sequence[float]], tuple[float, float]],
+) -> Judgement:
+    verdict: Verdict = "not enough yet"
+    if min(len(old), len(new)) >= FEWEST_JOBS:
+        at_least, at_most = worse(old, new)
+        if at_most <= SLOWER_OR_DEARER_BY:
+            verdict = "pass"
+        elif at_least > SLOWER_OR_DEARER_BY:
+            verdict = "fail"
+    return Judgement(
+        criterion=criterion,
+        verdict=verdict,
+        old=fmean(old) if old else None,
+        new=fmean(new) if new else None,
+        old_sample=len(old),
+        new_sample=len(new),
+    )
+
+
+def _slower(old: Sequence[float], new: Sequence[float]) -> tuple[float, float]:
+    """Return by what part the new side is slower, at least and at most; negative where it is faster."""
+    logs = [[math.log(speed) for speed in side] for side in (old, new)]
+    low, high = _welch(*logs)
+    return 1 - math.exp(high), 1 - math.exp(low)
+
+
+def _dearer(old: Sequence[float], new: Sequence[float]) -> tuple[float, float]:
+    """Return by what part the new side is dearer, at least and at most; negative where it is cheaper."""
+    low, high = _welch(old, new)
+    base = fmean(old)
+    if base <= 0:
+        return (math.inf, math.inf) if low > 0 else (0.0, 0.0)
+    return low / base, high / base
+
+
+def _welch(old: Sequence[float], new: Sequence[float]) -> tuple[float, float]:
+    """Return the bounds of the difference of the means, new - old, with the normal law in place of Student's."""
+    apart = fmean(new) - fmean(old)
+    error = Z * math.sqrt(variance(new) / len(new) + variance(old) / len(old))
+    return apart - error, apart + error
+
+
+def _failed(jobs: Sequence[JobCost]) -> Share:
+    return Share(bad=sum(not job.completed for job in jobs), of=len(jobs))
+
+
+def _fallen_back(jobs: Sequence[JobCost]) -> Share:
+    told = [job for job in jobs if job.chunks_total is not None]
+    return Share(bad=sum(job.chunks_fallback or 0 for job in told), of=sum(job.chunks_total or 0 for job in told))
+
+
+def _speeds(jobs: Sequence[JobCost]) -> list[float]:
+    done = [(job.audio_seconds, job.processing_time_seconds or 0) for job in jobs if job.completed]
+    return [audio / seconds for audio, seconds in done if audio > 0 and seconds > 0]
+
+
+def _prices(jobs: Sequence[JobCost]) -> list[float]:
+    done = [job for job in jobs if job.completed and job.audio_seconds > 0]
+    return [job.usd_total * SECONDS_PER_HOUR / job.audio_seconds for job in done]

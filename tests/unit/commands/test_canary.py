@@ -115,13 +115,13 @@ def test_the_costs_table_is_read_with_bq(tmp_path: Path, monkeypatch: pytest.Mon
             row = {
                 "event_id": one["event_id"],
                 "occurred_at": one["occurred_at"].split(".")[0] + "Z",
-                "completed": "true",
+                "outcome": one["outcome"],
                 "audio_seconds": one["audio_seconds"],
-                "usd": one["usd_total"],
+                "usd_total": one["usd_total"],
                 "revision": one["revision"],
                 "rollout_group": one["rollout_group"],
-                "processing_seconds": one["processing_time_seconds"],
-                "chunks": one["chunks_total"],
+                "processing_time_seconds": one["processing_time_seconds"],
+                "chunks_total": one["chunks_total"],
                 "chunks_fallback": one["chunks_fallback"],
             }
             rows.append({name: None if value is None else str(value) for name, value in row.items()})

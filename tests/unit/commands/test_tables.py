@@ -29,10 +29,10 @@ from tests.unit.core.dead_letters.dead_letter_messages import enveloped
 from worker.app.status import health_answer
 from worker.commands import accuracy, canary, costs, demo, dlq, top, validate
 from worker.commands.accuracy import ManifestEntry, score
+from worker.commands.canary import Judgement
 from worker.commands.health_card import shown
 from worker.commands.tables import Card, Command, Field, FittedTable, age, bar, beside_deepgram, print_fitted
 from worker.commands.validate import Trial, judged
-from worker.core.costs.canary import Judgement
 from worker.core.costs.report import report
 from worker.core.dead_letters.entries import DeadLetterEntry, entry_of, read
 

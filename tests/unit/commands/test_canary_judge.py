@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.costs.canary import JobCost, Share, Verdict, compare, difference, overall
+from worker.commands.canary import JobCost, Share, Verdict, compare, difference, overall
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 
@@ -23,13 +23,13 @@ def jobs(
             JobCost(
                 event_id=f"{fields.get('revision', 'r')}-{number}",
                 occurred_at=NOW,
-                completed=number >= failed,
+                outcome="completed" if number >= failed else "failed",
                 audio_seconds=3600,
-                usd=usd * around,
+                usd_total=usd * around,
                 revision="r",
                 rollout_group="parakeet",
-                processing_seconds=3600 / speed / around,
-                chunks=6,
+                processing_time_seconds=3600 / speed / around,
+                chunks_total=6,
                 chunks_fallback=1 if number < fallback else 0,
             )
         )
@@ -94,13 +94,13 @@ def test_jobs_without_a_chunk_count_do_not_count_as_without_fallback() -> None:
         JobCost(
             event_id=str(number),
             occurred_at=NOW,
-            completed=True,
+            outcome="completed",
             audio_seconds=60,
-            usd=0.1,
+            usd_total=0.1,
             revision="r",
             rollout_group=None,
-            processing_seconds=None,
-            chunks=None,
+            processing_time_seconds=None,
+            chunks_total=None,
             chunks_fallback=None,
         )
         for number in range(500)
