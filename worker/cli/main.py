@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from schemas.codes import CaptionFormat, Channels, Method
+from schemas.codes import Artefact, Channels, Method
 from worker.cli.dlq import dlq
 from worker.cli.jobs import KeytermOption, KeytermsFile, job, submit, watch
 from worker.commands.group import (
@@ -203,21 +203,19 @@ def transcribe(
 ) -> None:
     """Print the text of local files, and write words, paragraphs and transcript (audio_NAME_...) without Pub/Sub."""
     from worker.commands.keyterms import keyterms_of
-    from worker.commands.transcribe import Choices, PageOptions
+    from worker.commands.transcribe import Choices, Outputs
     from worker.commands.transcribe import transcribe as command
 
     wanted = output or []
     if embed_audio and "html" not in wanted:
         raise typer.BadParameter("goes with --output html", param_hint="--embed-audio")
-    captions = [CaptionFormat(name) for name in wanted if name != "html"]
-    page = PageOptions(embeds_audio=embed_audio) if "html" in wanted else None
+    captions = frozenset(Artefact[name.name] for name in wanted if name != "html")
+    place: Literal["inside", "beside"] = "inside" if embed_audio else "beside"
     command(
         files,
-        out,
+        Outputs(folder=out, captions=captions, page=place if "html" in wanted else None),
+        Choices(keyterms=keyterms_of(keyterm or [], keyterms_file), channels=channels),
         video_id=video_id,
-        captions=captions,
-        page=page,
-        choices=Choices(keyterms=keyterms_of(keyterm or [], keyterms_file), channels=channels),
         as_json=as_json,
         overwrites=force,
         verbose=verbose,

@@ -29,7 +29,7 @@ from worker.adapters.machine.clock import SystemClock
 from worker.commands.audio_file import sha256_of
 from worker.commands.console import cell, err, line, out
 from worker.commands.keyterms import keyterms_text
-from worker.commands.transcribe import Choices, PageOptions
+from worker.commands.transcribe import Choices, Outputs, PageAudio
 from worker.core.jobs import transcription
 from worker.core.jobs.audio_input import unpacked
 from worker.core.jobs.engine_trust import EngineTrust
@@ -47,16 +47,6 @@ GIB = 1024**3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """The folder of the artefacts, the files to write besides the standard ones, and the choices."""
-
-    folder: Path
-    captions: frozenset[Artefact]
-    page: PageOptions | None
-    choices: Choices
-
-
-@dataclass(frozen=True, kw_only=True)
 class Shown:
     """Results on stdout, as text or a JSON object a file; figures, failures and progress beside them on stderr."""
 
@@ -66,14 +56,14 @@ class Shown:
     def failure(self, file: Path, code: ErrorCode, reason: str) -> None:
         """Show that a file failed, and why."""
         if self.as_json:
-            self._print({"file": str(file), "error_code": code.value, "error": reason})
+            print(plain_json({"file": str(file), "error_code": code.value, "error": reason}), flush=True)
         else:
             err().print(line(("failed", "red"), f" {file}: {reason}"))
 
     def result(self, told: Mapping[str, Any], text: str, keyterms: KeytermFields | None, *, of_several: bool) -> None:
         """Show a file's text, and its figures."""
         if self.as_json:
-            self._print({**told, **(keyterms or {}), "text": text})
+            print(plain_json({**told, **(keyterms or {}), "text": text}), flush=True)
             return
         console = out()
         if of_several:
@@ -90,23 +80,14 @@ class Shown:
             )
         )
 
-    @staticmethod
-    def _print(document: Mapping[str, Any]) -> None:
-        print(plain_json(document), flush=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Written:
-    paths: list[str]
-    text: str
-
 
 async def transcribe_all(
     model_name: str,
     jobs: JobSettings,
     decoder: AudioDecoder,
     engine: AbstractAsyncContextManager[WindowRecogniser],
-    named: dict[str, Path],
+    named: Mapping[str, Path],
+    choices: Choices,
     outputs: Outputs,
     shown: Shown,
 ) -> int:
@@ -125,12 +106,11 @@ async def transcribe_all(
             for name, file in named.items():
                 row, began = bars.add_task(name, total=None), time.monotonic()
                 try:
-                    heard = await transcribe_file(
-                        jobs, decoder, recogniser, file, partial(bars.update, row), outputs.choices
-                    )
+                    bar = partial(bars.update, row)
+                    heard = await transcribe_file(jobs, decoder, recogniser, file, bar, choices)
                     seconds = time.monotonic() - began
-                    keyterms = await keyterm_fields(outputs.choices.keyterms, heard, recogniser)
-                    written = _write(name, file, heard, recogniser.facts, outputs, keyterms)
+                    keyterms = await keyterm_fields(choices.keyterms, heard, recogniser)
+                    paths, text = _write(name, file, heard, recogniser.facts, outputs, keyterms)
                 except WorkerError as exc:
                     failed += 1
                     shown.failure(file, exc.code, str(exc))
@@ -143,9 +123,8 @@ async def transcribe_all(
                     continue
                 finally:
                     bars.remove_task(row)
-                told = {"file": str(file), **_figures(heard, seconds), "artefacts": written.paths}
-                asked = keyterms if outputs.choices.keyterms else None
-                shown.result(told, written.text, asked, of_several=len(named) > 1)
+                told = {"file": str(file), **_figures(heard, seconds), "artefacts": paths}
+                shown.result(told, text, keyterms if choices.keyterms else None, of_several=len(named) > 1)
     return failed
 
 
@@ -165,17 +144,29 @@ async def transcribe_file(
     engine: WindowRecogniser,
     file: Path,
     bar: Callable[..., None],
-    choices: Choices | None = None,
+    choices: Choices,
 ) -> transcription.Transcribed:
     """Transcribe one file by Parakeet alone; `bar` receives total and completed seconds. Raises `WorkerError`."""
     async with _without_gzip(jobs, file) as audio:
-        choices = choices or Choices()
         facts = await decoder.probe(audio)
         channels = transcription.channels_apart(choices.channels, facts)
         bar(total=facts.duration_seconds and facts.duration_seconds * channels)
+        clock = SystemClock()
+        ladder = Ladder(
+            recogniser=engine,
+            paid=None,
+            health=EngineTrust(clock),
+            clock=clock,
+            route=Route(method="parakeet", reason="local_file"),
+            may_fall_back=False,
+            may_use_parakeet=True,
+            language="en",
+            job_id=file.name,
+            keyterms=with_sound(choices.keyterms),
+        )
         return await transcription.Transcription(
             decoder=decoder,
-            transcribe=_ladder(engine, file.name, with_sound(choices.keyterms)).transcribe,
+            transcribe=ladder.transcribe,
             store=_NoStore(),
             key="",
             paid_key="",
@@ -200,23 +191,6 @@ def _linked(folder: Path, file: Path) -> Path:
     return link
 
 
-def _ladder(engine: WindowRecogniser, job_id: str, keyterms: tuple[str, ...]) -> Ladder:
-    """Parakeet alone: a local file costs nothing but time."""
-    clock = SystemClock()
-    return Ladder(
-        recogniser=engine,
-        paid=None,
-        health=EngineTrust(clock),
-        clock=clock,
-        route=Route(method="parakeet", reason="local_file"),
-        may_fall_back=False,
-        may_use_parakeet=True,
-        language="en",
-        job_id=job_id,
-        keyterms=keyterms,
-    )
-
-
 def _write(
     video_id: str,
     file: Path,
@@ -224,7 +198,8 @@ def _write(
     engine: EngineFacts,
     outputs: Outputs,
     keyterms: KeytermFields,
-) -> _Written:
+) -> tuple[list[str], str]:
+    """Write the artefacts; return their paths, and the text by paragraphs."""
     info = ArtefactInfo(
         video_id=video_id,
         request_id=request_id(video_id),
@@ -242,15 +217,19 @@ def _write(
         if artefact.kind is Artefact.PARAGRAPHS:
             rows = csv.DictReader(io.StringIO(artefact.data.decode(), newline=""))
             text = "\n".join(row["text"] for row in rows)
-        path = outputs.folder / artefact.file_name
-        path.with_suffix(".partial").write_bytes(artefact.data)
-        path.with_suffix(".partial").replace(path)
-        written.append(str(path))
+        written.append(str(_stored(outputs.folder / artefact.file_name, artefact.data)))
     if outputs.page is not None:
         transcript = outputs.folder / Artefact.TRANSCRIPT.file_name(video_id)
         engines = [chunk.engine for chunk in heard.chunks]
         written.append(str(write_page(transcript, file, engines, engine, outputs.page, keyterms)))
-    return _Written(paths=written, text=text)
+    return written, text
+
+
+def _stored(path: Path, data: bytes) -> Path:
+    """Write the file whole or not at all."""
+    unfinished = path.with_suffix(".partial")
+    unfinished.write_bytes(data)
+    return unfinished.replace(path)
 
 
 def write_page(
@@ -258,20 +237,25 @@ def write_page(
     audio: Path,
     engines: Sequence[str],
     engine: EngineFacts,
-    options: PageOptions,
+    place: PageAudio,
     keyterms: KeytermFields,
 ) -> Path:
     """Write the page beside the transcript artefact and return its path. Raises `OSError`.
 
-    `engines` are those of the chunks, in the order of the audio; `keyterms` say which were found.
+    `engines` are those of the chunks, in the order of the audio; `keyterms` say which were found, and `place` where the
+    audio of the page is.
     """
     # The templates are for a page alone.
     from worker.adapters.web.health_document import segment_of  # noqa: PLC0415
     from worker.adapters.web.rendering import span, standalone  # noqa: PLC0415
     from worker.app.page.bucket import read_transcript  # noqa: PLC0415
 
-    folder = transcript_file.parent
-    source = _embedded(audio) if options.embeds_audio else _relative(audio, folder)
+    if place == "inside":
+        media_type = mimetypes.guess_type(audio.name)[0] or "audio/mpeg"
+        source = f"data:{media_type};base64,{base64.b64encode(audio.read_bytes()).decode()}"
+    else:
+        relative = os.path.relpath(audio.resolve(), transcript_file.parent.resolve())
+        source = quote(os.fsencode(relative))  # a name may be no text
     found = read_transcript(json.loads(transcript_file.read_bytes()), audio_src=source)
     if found is None:
         raise AssertionError("an artefact of ours has our shape")
@@ -284,19 +268,7 @@ def write_page(
         f"{keyterms_text(**keyterms)}."
     )
     page = standalone(transcript, title=audio.name, lede=lede, version=version("klipstream-worker"))
-    path = transcript_file.with_suffix(".html")
-    partial = path.with_suffix(".partial")
-    partial.write_text(page, encoding="utf-8")
-    return partial.replace(path)
-
-
-def _relative(audio: Path, folder: Path) -> str:
-    return quote(os.fsencode(os.path.relpath(audio.resolve(), folder.resolve())))  # a name may be no text
-
-
-def _embedded(audio: Path) -> str:
-    media_type = mimetypes.guess_type(audio.name)[0] or "audio/mpeg"
-    return f"data:{media_type};base64,{base64.b64encode(audio.read_bytes()).decode()}"
+    return _stored(transcript_file.with_suffix(".html"), page.encode())
 
 
 class _NoStore:

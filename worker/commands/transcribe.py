@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.codes import Artefact, CaptionFormat, Channels
+from schemas.codes import Artefact, Channels
 from schemas.ids import request_id
 from schemas.job import Id
 from worker.app.recogniser import make_engine, start_early
@@ -18,14 +19,8 @@ from worker.commands.prerequisites import demand_temp_dir
 from worker.errors import ModelLoadingError
 from worker.telemetry import LogFormat, LogLevel, configure_logging
 
+PageAudio: TypeAlias = Literal["beside", "inside"]
 STANDARD = (Artefact.WORDS, Artefact.PARAGRAPHS, Artefact.TRANSCRIPT)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PageOptions:
-    """The place of the page's audio."""
-
-    embeds_audio: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +31,27 @@ class Choices:
     channels: Channels = Channels.MIX
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """The folder of the artefacts, and the files to write besides the standard ones."""
+
+    folder: Path
+    captions: frozenset[Artefact] = frozenset()
+    page: PageAudio | None = None
+    """The place of the audio of a page to read; None: no page."""
+
+
 def transcribe(
     files: Sequence[Path],
-    folder: Path,
+    outputs: Outputs,
+    choices: Choices,
     *,
     video_id: str | None,
-    captions: Sequence[CaptionFormat],
-    page: PageOptions | None = None,
-    choices: Choices | None = None,
     as_json: bool,
-    overwrites: bool = False,
-    verbose: bool = False,
+    overwrites: bool,
+    verbose: bool,
 ) -> None:
-    """Print each file's text, and write its artefacts to `folder`.
+    """Print each file's text, and write its artefacts.
 
     Exit 1 when a file failed; the others are done all the same. Files that are not of the same audio are replaced only
     if `overwrites`. Log lines, those of the inference process too, are shown only if `verbose`.
@@ -59,23 +62,20 @@ def transcribe(
     configure_logging(log_format, log_level)
     demand_temp_dir(settings.jobs)
     named = _named(files, video_id)
-    kinds = frozenset(Artefact[wanted.name] for wanted in captions)
     if not overwrites:
-        refuse_foreign(named, folder, kinds, has_page=page is not None)
+        refuse_foreign(named, outputs)
     engine = make_engine(settings.engine, settings.cloud, log_format, log_level)
-    folder.mkdir(parents=True, exist_ok=True)
+    outputs.folder.mkdir(parents=True, exist_ok=True)
     start_early(engine)
     # These imports run while the inference process does its own.
     from worker.app.engines import make_decoder  # noqa: PLC0415
-    from worker.commands.local_files import Outputs, Shown, transcribe_all  # noqa: PLC0415
+    from worker.commands.local_files import Shown, transcribe_all  # noqa: PLC0415
 
     decoder = make_decoder(settings.jobs, settings.engine)
-    outputs = Outputs(folder=folder, captions=kinds, page=page, choices=choices or Choices())
     model_name = settings.engine.parakeet_model_name
     shown = Shown(as_json=as_json, has_bars=not verbose)
-    transcribing = transcribe_all(model_name, settings.jobs, decoder, engine, named, outputs, shown)
     try:
-        failed = asyncio.run(transcribing)
+        failed = asyncio.run(transcribe_all(model_name, settings.jobs, decoder, engine, named, choices, outputs, shown))
     except ModelLoadingError:
         if not verbose:
             note("-v shows the log of the inference process")
@@ -89,7 +89,8 @@ def _named(files: Sequence[Path], video_id: str | None) -> dict[str, Path]:
         fail("--video-id names the artefacts of one file; leave it out for several", EXIT_USAGE)
     named: dict[str, Path] = {}
     for file in files:
-        name = _stem(file) if video_id is None else video_id
+        stem = Path(file.stem).stem if file.suffix.lower() == ".gz" else file.stem
+        name = stem if video_id is None else video_id
         if name in named:
             both = f"{named[name]} and {file}"
             fail(f"{both} would have artefacts of the same names: transcribe one alone, with --video-id", EXIT_USAGE)
@@ -103,16 +104,15 @@ def _named(files: Sequence[Path], video_id: str | None) -> dict[str, Path]:
     return named
 
 
-def refuse_foreign(named: Mapping[str, Path], folder: Path, captions: Iterable[Artefact], *, has_page: bool) -> None:
+def refuse_foreign(named: Mapping[str, Path], outputs: Outputs) -> None:
     """End the command where it would overwrite a file that is no earlier transcript of the same audio.
 
     `named` are the audio files by the video id of their artefacts.
     """
-    kinds = (*STANDARD, *captions)
     for video_id, audio in named.items():
-        transcript = folder / Artefact.TRANSCRIPT.file_name(video_id)
-        planned = [folder / kind.file_name(video_id) for kind in kinds]
-        planned += [transcript.with_suffix(".html")] if has_page else []
+        transcript = outputs.folder / Artefact.TRANSCRIPT.file_name(video_id)
+        planned = [outputs.folder / kind.file_name(video_id) for kind in (*STANDARD, *outputs.captions)]
+        planned += [transcript.with_suffix(".html")] if outputs.page else []
         there = [path for path in planned if path.exists()]
         if there and not _is_of(transcript, video_id, audio):
             fail(
@@ -128,7 +128,3 @@ def _is_of(transcript: Path, video_id: str, audio: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return found == (request_id(video_id), sha256_of(audio))
-
-
-def _stem(file: Path) -> str:
-    return Path(file.stem).stem if file.suffix.lower() == ".gz" else file.stem

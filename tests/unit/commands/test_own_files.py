@@ -9,7 +9,7 @@ import typer
 from schemas.codes import Artefact
 from schemas.ids import request_id
 from worker.commands.audio_file import sha256_of
-from worker.commands.transcribe import refuse_foreign
+from worker.commands.transcribe import Outputs, PageAudio, refuse_foreign
 
 
 @pytest.fixture
@@ -20,8 +20,9 @@ def talk(tmp_path: Path) -> Path:
     return audio
 
 
-def refuse(audio: Path, *captions: Artefact, has_page: bool = False) -> None:
-    refuse_foreign({"talk": audio}, audio.parent / "out", captions, has_page=has_page)
+def refuse(audio: Path, *captions: Artefact, page: PageAudio | None = None) -> None:
+    outputs = Outputs(folder=audio.parent / "out", captions=frozenset(captions), page=page)
+    refuse_foreign({"talk": audio}, outputs)
 
 
 def transcript_of(audio: Path, **changes: str) -> Path:
@@ -75,4 +76,4 @@ def test_captions_and_the_page_are_looked_for_where_they_are_asked_for(talk: Pat
     with pytest.raises(typer.Exit):
         refuse(talk, Artefact.SRT)
     with pytest.raises(typer.Exit):
-        refuse(talk, has_page=True)
+        refuse(talk, page="beside")

@@ -10,8 +10,8 @@ import pytest
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.app.engines import make_decoder
 from worker.app.sample import SPEECH
-from worker.commands.local_files import Outputs, Shown, _without_gzip, transcribe_all
-from worker.commands.transcribe import Choices, _named
+from worker.commands.local_files import Shown, _without_gzip, transcribe_all
+from worker.commands.transcribe import Choices, Outputs, _named
 from worker.errors import AudioTooLarge
 from worker.settings import JobSettings, read_settings
 
@@ -52,9 +52,9 @@ async def test_a_file_that_vanishes_fails_alone(tmp_path: Path, capsys: pytest.C
     settings = read_settings({"TEMP_DIR": str(tmp_path)})
     decoder, engine = make_decoder(settings.jobs, settings.engine), nullcontext(MemoryRecogniser())
     named = {"lost": tmp_path / "lost.mp3", "speech": SPEECH}
-    outputs = Outputs(folder=tmp_path, captions=frozenset(), page=None, choices=Choices())
+    outputs = Outputs(folder=tmp_path)
 
-    failed = await transcribe_all("m", settings.jobs, decoder, engine, named, outputs, Shown(as_json=True))
+    failed = await transcribe_all("m", settings.jobs, decoder, engine, named, Choices(), outputs, Shown(as_json=True))
 
     lost, speech = (json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{"))
     assert (failed, lost["error_code"], lost["error"]) == (1, "AUDIO_NOT_FOUND", "No such file or directory")

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import pytest
 
 from worker.commands.local_files import write_page
-from worker.commands.transcribe import PageOptions
+from worker.commands.transcribe import PageAudio
 from worker.core.jobs.reporting import KeytermFields
 from worker.ports import EngineFacts
 
@@ -35,11 +35,10 @@ ARTEFACT = {
 }
 
 
-def page_of(folder: Path, audio: Path, *, embeds_audio: bool = False) -> str:
+def page_of(folder: Path, audio: Path, place: PageAudio = "beside") -> str:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "audio_v_transcript.json").write_text(json.dumps(ARTEFACT))
-    options = PageOptions(embeds_audio=embeds_audio)
-    path = write_page(folder / "audio_v_transcript.json", audio, ["parakeet"], ENGINE, options, KEYTERMS)
+    path = write_page(folder / "audio_v_transcript.json", audio, ["parakeet"], ENGINE, place, KEYTERMS)
     assert path == folder / "audio_v_transcript.html"
     assert [file.name for file in folder.iterdir() if "partial" in file.name] == []
     return path.read_text("utf-8")
@@ -75,7 +74,7 @@ def test_the_page_finds_its_audio_beside_it_whatever_the_file_is_called(tmp_path
 def test_the_audio_can_be_inside_the_page(tmp_path: Path) -> None:
     (tmp_path / "talk.wav").write_bytes(b"RIFF")
 
-    page = page_of(tmp_path / "out", tmp_path / "talk.wav", embeds_audio=True)
+    page = page_of(tmp_path / "out", tmp_path / "talk.wav", "inside")
 
     assert source_in(page) == "data:audio/x-wav;base64,UklGRg=="
     assert "This file needs no network and no other file." in page
