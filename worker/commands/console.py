@@ -5,8 +5,11 @@ characters; so does every console of `out`.
 """
 
 import os
-from collections.abc import Mapping
-from typing import NoReturn, TypeAlias
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 import typer
 from pydantic import ValidationError
@@ -18,10 +21,14 @@ from rich.text import Text
 from schemas.text import plain, plain_lines
 from worker.settings import Settings, problems, read_settings
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
 USUAL_WIDTH = 80
+SECONDS_BETWEEN_LINES = 10.0
 IN_ASCII = str.maketrans("─━█▒·…", "--#:..")
 """Our line art where the output's encoding is not Unicode; other characters are escaped there."""
 
@@ -80,6 +87,55 @@ def load_settings(defaults: Mapping[str, str] | None = None) -> Settings:
         return read_settings({**(defaults or {}), **os.environ})
     except ValidationError as exc:
         fail("; ".join(problems(exc)), EXIT_USAGE)
+
+
+class ProgressView:
+    """How far a long command is, on stderr: a plain line now and then."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + SECONDS_BETWEEN_LINES
+
+    def __call__(self, text: str, share: float | None) -> None:
+        """Show a text, and the share that is done where it is known."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + SECONDS_BETWEEN_LINES
+            note(text if share is None else f"{text} ({share:.0%})")
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Remove a bar while the block prints something else."""
+        return nullcontext()
+
+
+class _Bar(ProgressView):
+    """A bar on a terminal."""
+
+    def __init__(self, bar: "Progress") -> None:
+        self._bar, self._task = bar, bar.add_task("", total=None)
+
+    def __call__(self, text: str, share: float | None) -> None:
+        total = None if share is None else 1.0
+        self._bar.update(self._task, description=cell(text).markup, total=total, completed=share or 0.0)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
+
+
+@contextmanager
+def progress(*, as_json: bool) -> Iterator[ProgressView]:
+    """Show how far the command is; as lines where it prints JSON, which may come too fast for a bar."""
+    if as_json or not sys.stderr.isatty():
+        yield ProgressView()
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415  a terminal's alone
+
+    columns = (BarColumn(bar_width=24), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=err(), transient=True) as bar:
+        yield _Bar(bar)
 
 
 def _guarded(console: Console) -> Console:

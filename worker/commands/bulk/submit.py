@@ -16,10 +16,19 @@ from schemas.text import plain_json
 from worker.client import own_subscription
 from worker.client.connections import publisher_client
 from worker.commands.bulk.journal import Journal, journal_of, open_journal, place_of
-from worker.commands.bulk.progress import ProgressView, progress
 from worker.commands.bulk.rows import BadRow, BucketRows, BulkJob, Row, VideoIdFrom, is_valid_bucket, job_of, rows_of
 from worker.commands.bulk.until_done import follow
-from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, note, problem, say
+from worker.commands.console import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    ProgressView,
+    fail,
+    load_settings,
+    note,
+    problem,
+    progress,
+    say,
+)
 from worker.commands.prerequisites import demand
 from worker.settings import CloudSettings
 from worker.telemetry import configure_logging

@@ -12,8 +12,7 @@ from worker.adapters.gcs import open_object_store
 from worker.client import completions, own_subscription
 from worker.client.event_reader import AwaitedJob
 from worker.commands.bulk.journal import COMPLETED, FAILED, Journal, journal_of, open_journal, place_of
-from worker.commands.bulk.progress import ProgressView, progress
-from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, note, say
+from worker.commands.console import EXIT_FAILED, EXIT_USAGE, ProgressView, fail, load_settings, note, progress, say
 from worker.commands.prerequisites import demand
 from worker.commands.submit import show
 from worker.core.jobs.state.files import StateFiles
