@@ -123,16 +123,44 @@ def with_desk(
 ) -> int:
     """Hold the dead letters while `act` works on them, and return its result."""
     settings = load_settings()
-    demand_temp_dir(settings.jobs)
-    demand(settings.cloud, pubsub=True)
+    cloud, jobs, clock = settings.cloud, settings.jobs, SystemClock()
+    demand_temp_dir(jobs)
+    demand(cloud, pubsub=True)
     configure_logging(settings.telemetry.log_format, settings.telemetry.log_level)
-    open_jobs = partial(_jobs, settings.cloud, settings.engine, settings.money, settings.routing, settings.jobs)
-    opening = _open(settings.cloud, settings.jobs, open_jobs, selection, most, with_messages=with_messages)
+    open_jobs = partial(_jobs, cloud, settings.engine, settings.money, settings.routing, jobs)
+    opening = open_pubsub(
+        cloud.project_id, emulator_host=cloud.pubsub_emulator_host, timeouts=CallTimeouts(pull=PULL_SECONDS)
+    )
 
     async def run() -> int:
-        async with opening as desk:
-            if full := desk.holding.full_of:
+        async with AsyncExitStack() as stack:
+            pubsub = await stack.enter_async_context(opening)
+            subscription = pubsub.subscription(cloud.dead_letter_subscription)
+            with _spinner() as show_count:
+
+                def wanted(entry: DeadLetterEntry) -> bool:
+                    show_count()
+                    return with_messages and selection.matches(entry, clock.now())
+
+                holding = hold_dead_letters(
+                    subscription,
+                    lease_seconds=(await subscription.facts()).ack_deadline_seconds,
+                    limits=HoldLimits(messages=most, folder=jobs.temp_dir),
+                    clock=clock,
+                    wanted=wanted,
+                )
+                held = await stack.enter_async_context(holding)
+            if full := held.full_of:
                 note(f"{full}: there may be more; what is done here makes room for them")
+            desk = Desk(
+                pubsub=pubsub,
+                cloud=cloud,
+                jobs=jobs,
+                open_jobs=open_jobs,
+                selection=selection,
+                holding=held,
+                clock=clock,
+            )
             return await act(desk.resolved())
 
     return asyncio.run(run())
@@ -174,46 +202,6 @@ async def adopt_policy_letters(desk: Desk, entries: Collection[DeadLetterEntry])
     await desk.holding.gather(lambda: done <= {entry.dead_letter_id for entry in desk.holding.entries})
     rest = [Refusal(entry=left[each], reason=NOT_TRIED) for each in left.keys() - kept.keys() - done]
     return [*kept.values(), *rest]
-
-
-@asynccontextmanager
-async def _open(
-    cloud: CloudSettings,
-    jobs: JobSettings,
-    open_jobs: "_OpenJobs",
-    selection: Selection,
-    most: int,
-    *,
-    with_messages: bool,
-) -> AsyncIterator[Desk]:
-    clock = SystemClock()
-    host, timeouts = cloud.pubsub_emulator_host, CallTimeouts(pull=PULL_SECONDS)
-    async with AsyncExitStack() as stack:
-        pubsub = await stack.enter_async_context(open_pubsub(cloud.project_id, emulator_host=host, timeouts=timeouts))
-        subscription = pubsub.subscription(cloud.dead_letter_subscription)
-        with _spinner() as show_count:
-
-            def wanted(entry: DeadLetterEntry) -> bool:
-                show_count()
-                return with_messages and selection.matches(entry, clock.now())
-
-            holding = hold_dead_letters(
-                subscription,
-                lease_seconds=(await subscription.facts()).ack_deadline_seconds,
-                limits=HoldLimits(messages=most, folder=jobs.temp_dir),
-                clock=clock,
-                wanted=wanted,
-            )
-            held = await stack.enter_async_context(holding)
-        yield Desk(
-            pubsub=pubsub,
-            cloud=cloud,
-            jobs=jobs,
-            open_jobs=open_jobs,
-            selection=selection,
-            holding=held,
-            clock=clock,
-        )
 
 
 @contextmanager
