@@ -90,7 +90,7 @@ def load_settings(defaults: Mapping[str, str] | None = None) -> Settings:
 
 
 class ProgressView:
-    """How far a long command is, on stderr: a plain line now and then."""
+    """The progress of a long command on stderr: a plain line now and then."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + SECONDS_BETWEEN_LINES

@@ -29,9 +29,10 @@ def health(url: str | None, page: str, *, as_json: bool = False) -> None:
     except (OSError, HTTPException) as exc:
         reason = getattr(exc, "strerror", None) or exc
         _end(f"no answer from {address} ({reason}): {ADVICE}", 1)
-    if PAGES[page] not in (_object(body) or {}):
+    document = _object(body) or {}
+    if PAGES[page] not in document:
         _end(f"{address} does not answer as a worker does (HTTP {status}): {ADVICE}", 1)
-    if as_json or not sys.stdout.isatty() or not _print_card(page, body):
+    if as_json or not sys.stdout.isatty() or not _print_card(page, document):
         print(plain_lines(body.decode(errors="replace").rstrip()))
     raise SystemExit(0 if status == OK else 1)
 
@@ -41,12 +42,12 @@ def _end(problem: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-def _print_card(page: str, body: bytes) -> bool:
+def _print_card(page: str, document: dict[str, object]) -> bool:
     """Print the answer for people; return False where it is not a worker's."""
-    from worker.commands.health_card import shown  # noqa: PLC0415  pydantic and rich: container checks need neither
-    from worker.commands.tables import print_fitted  # noqa: PLC0415
+    from worker.commands.tables import print_fitted  # noqa: PLC0415  pydantic and rich: container checks need neither
+    from worker.commands.top import answer_card  # noqa: PLC0415
 
-    if (card := shown(page, body)) is None:
+    if (card := answer_card(page, document)) is None:
         return False
     print_fitted(card)
     return True

@@ -19,7 +19,7 @@ from worker.adapters.web.http_server import HealthServer
 from worker.app.status import Condition, Disk, health_answer, live_answer
 from worker.cli.main import app
 from worker.commands.health import health
-from worker.commands.health_card import shown
+from worker.commands.top import answer_card
 
 AT_WORK = condition(disk=Disk(path="/tmp", free_bytes=3 * 1024**3, total_bytes=8 * 1024**3), oldest_message_seconds=90)  # noqa: S108
 
@@ -48,7 +48,7 @@ def piped(answer: Answer, *options: str) -> Result:
 
 def card_of(answer: Answer, width: int = 80) -> list[str]:
     console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
-    console.print(shown("health", answer.body))
+    console.print(answer_card("health", json.loads(answer.body)))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 
@@ -106,13 +106,18 @@ def test_live_on_a_terminal_is_a_word_and_a_reason() -> None:
     assert ("the event loop has been blocked for 60 s" in stuck[0], stuck[1]) == (True, 1)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"status": "ok"}', b"<html>", b"\xff", b"1e999"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{}", b'{"status": "ok"}', b"<html>", b"\xff", b"1e999"],
+)
 def test_an_answer_that_is_no_worker_s_is_not_printed(body: bytes) -> None:
     for page in ("health", "live"):
-        assert shown(page, body) is None
-    printed, code = on_a_terminal(Answer(status=503, body=body))
+        assert on_a_terminal(Answer(status=503, body=body), page=page) == ("", 1)
 
-    assert (printed, code) == ("", 1)
+
+def test_there_is_no_card_of_a_document_that_is_no_worker_s() -> None:
+    assert answer_card("live", {"live": "ok"}) is None
+    assert answer_card("health", {"worker": "w"}) is None
 
 
 def spoilt(document: Any, text: str) -> Any:

@@ -30,8 +30,8 @@ from worker.app.status import health_answer
 from worker.commands import accuracy, canary, costs, demo, dlq, top, validate
 from worker.commands.accuracy import ManifestEntry, score
 from worker.commands.canary import Judgement
-from worker.commands.health_card import shown
 from worker.commands.tables import Card, Command, Field, FittedTable, age, bar, beside_deepgram, print_fitted
+from worker.commands.top import answer_card
 from worker.commands.validate import Trial, judged
 from worker.core.costs.report import report
 from worker.core.dead_letters.entries import DeadLetterEntry, entry_of, read
@@ -121,7 +121,7 @@ def one_letter() -> RenderableType:
 
 
 def health() -> RenderableType:
-    card = shown("health", health_answer(IDENTITY, condition(), 0.0).body)
+    card = answer_card("health", json.loads(health_answer(IDENTITY, condition(), 0.0).body))
     assert card is not None
     return card
 
