@@ -9,12 +9,12 @@ import operator
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from rich.text import Text
 
@@ -34,7 +34,6 @@ from worker.ports import ObjectRef
 from worker.settings import CloudSettings
 from worker.telemetry import configure_logging
 
-SECONDS_PER_HOUR = 3600.0
 FOLDER = "validation"
 MEDIA_TYPE = "audio/mpeg"
 CLOCK_BY_SAMPLES = "asetpts=N/SR/TB"
@@ -69,7 +68,6 @@ MINUTES_BY_AUDIO_HOURS = {0.5: 2.0, 2.0: 6.0, 4.0: 12.0}
 LENGTH_TOLERANCE_SECONDS = 1.0
 # Other forced methods choose to pay and to wait for Deepgram: speed and money are not judged by such jobs.
 JUDGED_METHODS = frozenset({Method.AUTO, Method.PARAKEET})
-Comparison: TypeAlias = Literal["<", "<=", ">", ">="]
 COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
@@ -116,13 +114,13 @@ class Trial:
         return self.event if isinstance(self.event, CompletedEvent) else None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Criterion:
     """One promise: `value` is None if no job of the run has the figure."""
 
     name: str
     value: float | None
-    comparison: Comparison
+    comparison: Literal["<", "<=", ">", ">="]
     limit: float
     unit: str
 
@@ -130,10 +128,6 @@ class Criterion:
     def passed(self) -> bool | None:
         """True if the promise was kept; None if there is no figure."""
         return None if self.value is None else bool(COMPARISONS[self.comparison](self.value, self.limit))
-
-    def document(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {**vars(self), "passed": self.passed}
 
 
 def validate(plan: AcceptancePlan, *, as_json: bool) -> None:
@@ -147,7 +141,11 @@ def validate(plan: AcceptancePlan, *, as_json: bool) -> None:
     configure_logging("console", "warning")
     given = [located(audio, plan.bucket, f"{FOLDER}-{run}") for audio in plan.audio]
     speech = asyncio.run(_uploaded_speech(plan, settings.jobs.temp_dir, settings.cloud.project_id, run))
-    trials = list(_trials(plan, [*given, *speech], run))
+    wanted = [(uri, method) for _ in range(plan.copies) for uri in (*given, *speech) for method in plan.methods]
+    trials = [
+        Trial(job_id=f"validate-{run}-{number}", audio_uri=uri, method=method)
+        for number, (uri, method) in enumerate(wanted, 1)
+    ]
     _carry_out(trials, plan, settings.cloud, as_json=as_json)
     criteria = judged(trials)
     if as_json:
@@ -185,12 +183,6 @@ def _speech(hours: float, folder: Path) -> Path:
     return file
 
 
-def _trials(plan: AcceptancePlan, uris: Sequence[str], run: str) -> Iterator[Trial]:
-    wanted = [(uri, method) for _ in range(plan.copies) for uri in uris for method in plan.methods]
-    for number, (uri, method) in enumerate(wanted, 1):
-        yield Trial(job_id=f"validate-{run}-{number}", audio_uri=uri, method=method)
-
-
 def _carry_out(trials: Sequence[Trial], plan: AcceptancePlan, settings: CloudSettings, *, as_json: bool) -> None:
     """Keep the given number of jobs in flight until all have ended, the time is over or Ctrl-C."""
     project, waiting = settings.project_id, iter(trials)
@@ -208,23 +200,16 @@ def _carry_out(trials: Sequence[Trial], plan: AcceptancePlan, settings: CloudSet
         suppress(KeyboardInterrupt),
     ):
         publish(plan.at_once)
-        for event, trial in _heard(events, trials):
+        running = {trial.job_id: trial for trial in trials}
+        while running and (event := next(events, None)) is not None:
+            if (trial := running.get(event.job.job_id or "")) is None:
+                continue
+            trial.hear(event)
             if not as_json:
                 show(event, as_json=False)
             if trial.has_ended:
+                del running[trial.job_id]
                 publish(1)
-
-
-def _heard(events: Iterator[Event], trials: Sequence[Trial]) -> Iterator[tuple[Event, Trial]]:
-    """Pass events to their trials until all have ended; yield each event that is new to its trial."""
-    running = {trial.job_id: trial for trial in trials}
-    while running and (event := next(events, None)) is not None:
-        if (trial := running.get(event.job.job_id or "")) is None:
-            continue
-        trial.hear(event)
-        if trial.has_ended:
-            del running[trial.job_id]
-        yield event, trial
 
 
 # promises, judged
@@ -240,20 +225,16 @@ def judged(trials: Sequence[Trial]) -> tuple[Criterion, ...]:
     fallen, chunks = sum(one.chunks_fallback for one in told), sum(one.chunks_total for one in told)
     spent, baseline = sum(cost.usd_total for cost in costs), sum(cost.baseline.usd for cost in costs)
     hours = sum(cost.audio_seconds for cost in costs) / SECONDS_PER_HOUR
-    promises: Sequence[tuple[str, float | None, Comparison, float, str]] = (
-        ("success", _ratio(PERCENT * len(completed), len(trials)), ">", SUCCESS_PERCENT, "% of jobs"),
-        ("speed", _ratio(audio, busy), ">=", SPEED_RATIO, "x real time"),
-        ("fallback", _ratio(PERCENT * fallen, chunks), "<", FALLBACK_PERCENT, "% of chunks"),
-        ("cost", _ratio(spent, hours), "<=", USD_PER_AUDIO_HOUR, "USD an audio hour"),
-        ("savings", _ratio(PERCENT * (baseline - spent), baseline), ">", SAVINGS_PERCENT, "% below Deepgram"),
+    return (
+        Criterion("success", _ratio(PERCENT * len(completed), len(trials)), ">", SUCCESS_PERCENT, "% of jobs"),
+        Criterion("speed", _ratio(audio, busy), ">=", SPEED_RATIO, "x real time"),
+        Criterion("fallback", _ratio(PERCENT * fallen, chunks), "<", FALLBACK_PERCENT, "% of chunks"),
+        Criterion("cost", _ratio(spent, hours), "<=", USD_PER_AUDIO_HOUR, "USD an audio hour"),
+        Criterion("savings", _ratio(PERCENT * (baseline - spent), baseline), ">", SAVINGS_PERCENT, "% below Deepgram"),
         *(
-            (f"up to {hours:g} h of audio", _slowest_minutes(completed, hours), "<", minutes, "minutes")
+            Criterion(f"up to {hours:g} h of audio", _slowest_minutes(completed, hours), "<", minutes, "minutes")
             for hours, minutes in MINUTES_BY_AUDIO_HOURS.items()
         ),
-    )
-    return tuple(
-        Criterion(name=name, value=value, comparison=comparison, limit=limit, unit=unit)
-        for name, value, comparison, limit, unit in promises
     )
 
 
@@ -266,19 +247,12 @@ def has_passed(criteria: Sequence[Criterion]) -> bool:
 def _slowest_minutes(events: Sequence[CompletedEvent], hours: float) -> float | None:
     """Return the time of the slowest job to which this limit, and no stricter one, applies; without queue time."""
     shorter = max((other for other in MINUTES_BY_AUDIO_HOURS if other < hours), default=0.0)
-    return max(
-        (
-            event.transcription_metadata.processing_time_seconds / SECONDS_PER_MINUTE
-            for event in events
-            if shorter < _length_hours(event) <= hours
-        ),
-        default=None,
-    )
-
-
-def _length_hours(event: CompletedEvent) -> float:
-    seconds = event.transcription_metadata.audio_duration_seconds
-    return max(seconds - LENGTH_TOLERANCE_SECONDS, LENGTH_TOLERANCE_SECONDS) / SECONDS_PER_HOUR
+    minutes = []
+    for told in (event.transcription_metadata for event in events):
+        seconds = max(told.audio_duration_seconds - LENGTH_TOLERANCE_SECONDS, LENGTH_TOLERANCE_SECONDS)
+        if shorter < seconds / SECONDS_PER_HOUR <= hours:
+            minutes.append(told.processing_time_seconds / SECONDS_PER_MINUTE)
+    return max(minutes, default=None)
 
 
 def _ratio(part: float, whole: float) -> float | None:
@@ -330,7 +304,7 @@ def _document(run: str, trials: Sequence[Trial], criteria: Sequence[Criterion]) 
     return {
         "run": run,
         "passed": has_passed(criteria),
-        "criteria": [criterion.document() for criterion in criteria],
+        "criteria": [{**vars(criterion), "passed": criterion.passed} for criterion in criteria],
         "jobs": [
             {
                 "job_id": trial.job_id,
