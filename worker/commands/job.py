@@ -82,31 +82,26 @@ def log_query(job_id: str, *, as_json: bool = False) -> None:
 def show(seen: SeenJob) -> None:
     """Print the story as text; addresses and commands stay on one line each, to be copied."""
     story = seen.story
-    say((story.job_id, "bold"), "  ", (story.status, STATUS_STYLES[story.status]), *_chips(story))
+    chips = [part for chip in story.chips for part in ("  ", (chip, "yellow"))]
+    say((story.job_id, "bold"), "  ", (story.status, STATUS_STYLES[story.status]), *chips)
     say(f"video {story.video_id}")
     out().print(cell(story.lede), soft_wrap=False)
     _strip(story.segments)
     if (problem := story.problem) is not None:
-        say()
-        say((problem.title, "bold red"))
-        _facts([("", problem.text), ("", problem.remedy)])
+        _section(problem.title, [("", problem.text), ("", problem.remedy)], "bold red")
         if problem.command:
             say(f"  {problem.command}")
     _steps(story)
-    if story.costs:
-        _heading("Cost")
-        costs = [(each.engine, f"{usd(each.usd)}  {each.text}") for each in story.costs]
-        _facts([*costs, ("together", f"{usd(story.usd)}  Deepgram alone {usd(story.baseline_usd)}")])
-    if story.facts:
-        _heading("Facts")
-        _facts(story.facts)
+    costs = [(each.engine, f"{usd(each.usd)}  {each.text}") for each in story.costs]
+    together = ("together", f"{usd(story.usd)}  Deepgram alone {usd(story.baseline_usd)}")
+    _section("Cost", [*costs, together] if costs else [])
+    _section("Facts", story.facts)
     if story.artefacts:
         _heading("Artefacts")
         for _, uri, size in story.artefacts:
             say(f"  {uri}  ", (f"{size:,} bytes", "dim"))
-    if story.beginning or seen.unread:
-        _heading("Transcript")
-        _facts([("", story.beginning or seen.unread)])
+    beginning = story.beginning or seen.unread
+    _section("Transcript", [("", beginning)] if beginning else [])
 
 
 def document(seen: SeenJob) -> dict[str, Any]:
@@ -181,13 +176,16 @@ def _only_one(job_id: str, near: Sequence[str], bucket: str) -> str:
 # writing
 
 
-def _heading(text: str) -> None:
+def _heading(text: str, style: str = "bold") -> None:
     say()
-    say((text, "bold"))
+    say((text, style))
 
 
-def _chips(story: JobStory) -> Sequence[TextPart]:
-    return [part for chip in story.chips for part in ("  ", (chip, "yellow"))]
+def _section(title: str, facts: Sequence[tuple[str, str | Text]], style: str = "bold") -> None:
+    """Print facts below a heading, where there are any; those without a name are text."""
+    if facts:
+        _heading(title, style)
+        print_fitted(Card(facts=[(f"  {name}" if name else "", value) for name, value in facts]))
 
 
 def _strip(segments: Sequence[Segment]) -> None:
@@ -200,16 +198,10 @@ def _strip(segments: Sequence[Segment]) -> None:
 
 def _steps(story: JobStory) -> None:
     first = next((step.at for step in story.steps if step.at), None)
-    _heading(f"What happened, {first.astimezone(UTC):%Y-%m-%d} UTC" if first else "What happened")
     facts = []
     for step in story.steps:
         title = (step.title, "red" if step.is_trouble else "bold")
         took = (f"  {span(step.seconds)}", "dim") if step.seconds is not None else ""
         at = f"{step.at.astimezone(UTC):%H:%M:%S}" if step.at else ""
         facts.append((at, line(title, f"  {step.text}" if step.text else "", took)))
-    _facts(facts)
-
-
-def _facts(facts: Sequence[tuple[str, str | Text]]) -> None:
-    """Print facts below a heading; those without a name are text."""
-    print_fitted(Card(facts=[(f"  {name}" if name else "", value) for name, value in facts]))
+    _section(f"What happened, {first.astimezone(UTC):%Y-%m-%d} UTC" if first else "What happened", facts)

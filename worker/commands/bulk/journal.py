@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from worker.commands.bulk.rows import BulkJob
 from worker.settings import CloudSettings
 
 BUSY_SECONDS = 2.0
-AT_ONCE = 500
+READ_AT_ONCE = 60
 MOST_NAME = 60
 SUFFIX = ".journal"
 COMPLETED, FAILED = "completed", "failed"
@@ -68,39 +68,31 @@ class Journal:
 
     def add(self, jobs: Iterable[BulkJob]) -> None:
         """Note that the jobs were published; durable on return."""
-        rows = [(self.place, job.job_id, job.video_id, job.request, job.identity) for job in jobs]
-        with self.database:
-            self.database.executemany("insert or ignore into jobs values (?, ?, ?, ?, ?, null, null)", rows)
+        self._insert((self.place, job.job_id, job.video_id, job.request, job.identity) for job in jobs)
 
-    def note_id(self, job_id: str) -> None:
-        """Note a job of which only the id is known."""
-        with self.database:
-            self.database.execute(
-                "insert or ignore into jobs values (?, ?, '', '', '', null, null)", (self.place, job_id)
-            )
+    def add_ids(self, job_ids: Iterable[str]) -> None:
+        """Note jobs of which only the id is known."""
+        self._insert((self.place, job_id, "", "", "") for job_id in job_ids)
 
     def note_end(self, job_id: str, outcome: str, code: str | None) -> bool:
         """Note how a job of this journal ended; return True if it was not known to have ended."""
-        is_first = (
-            self._one("select 1 from jobs where place = ? and job_id = ? and outcome is null", job_id) is not None
-        )
+        open_one = self._one("select job_id from jobs where place = ? and job_id = ? and outcome is null", job_id)
         with self.database:
-            self.database.execute(
-                "update jobs set outcome = ?, code = ? where place = ? and job_id = ?",
-                (outcome, code, self.place, job_id),
-            )
-        return is_first
+            update = "update jobs set outcome = ?, code = ? where place = ? and job_id = ?"
+            self.database.execute(update, (outcome, code, self.place, job_id))
+        return open_one is not None
 
-    def not_completed(self) -> Iterator[str]:
-        """Yield the ids of the jobs that are not known to have completed."""
+    def not_completed(self) -> Iterator[Sequence[str]]:
+        """Yield the ids of the jobs that are not known to have completed, some at a time."""
         query = (
             "select job_id from jobs where place = ? and job_id > ? "
             "and outcome is not 'completed' order by job_id limit ?"
         )
         after = ""
-        while found := self.database.execute(query, (self.place, after, AT_ONCE)).fetchall():
-            yield from (str(job_id) for (job_id,) in found)
-            (after,) = found[-1]
+        while rows := self.database.execute(query, (self.place, after, READ_AT_ONCE)).fetchall():
+            found = [str(job_id) for (job_id,) in rows]
+            yield found
+            after = found[-1]
 
     def counts(self) -> Mapping[str | None, int]:
         """Return the number of jobs by outcome; None counts those that have not ended."""
@@ -111,6 +103,10 @@ class Journal:
         """Return the number of failed jobs by error code."""
         query = "select code, count(*) from jobs where place = ? and outcome = 'failed' group by code order by 2 desc"
         return {code or "unknown": count for code, count in self.database.execute(query, (self.place,))}
+
+    def _insert(self, rows: Iterable[tuple[str, ...]]) -> None:
+        with self.database:
+            self.database.executemany("insert or ignore into jobs values (?, ?, ?, ?, ?, null, null)", rows)
 
     def _one(self, query: str, *values: str) -> str | None:
         found = self.database.execute(query, (self.place, *values)).fetchone()

@@ -1,8 +1,7 @@
 """`watch --until-done`: the ends of many jobs, from the state bucket and from the events that come."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from schemas.events import CompletedEvent, Event, FailedEvent
@@ -18,8 +17,6 @@ from worker.commands.submit import show
 from worker.core.jobs.state.files import StateFiles
 from worker.settings import CloudSettings
 from worker.telemetry import configure_logging
-
-READ_AT_ONCE = 60
 
 
 def until_done(source: str | None, *, timeout_seconds: float | None, as_json: bool) -> None:
@@ -91,7 +88,7 @@ async def _look_up(journal: Journal, cloud: CloudSettings, shown: ProgressView) 
     async with open_object_store(project=cloud.project_id) as store:
         files = StateFiles(store=store, bucket=cloud.state_bucket)
         asked = 0
-        for some in _in_parts(journal.not_completed()):
+        for some in journal.not_completed():
             found = await asyncio.gather(*(files.load(files.result(job_id), ResultMarker) for job_id in some))
             for job_id, marker in zip(some, (stored.content for stored in found), strict=True):
                 if marker is not None and journal.request_of(job_id) in {marker.fingerprint, ""}:
@@ -106,14 +103,7 @@ async def _note_begun(journal: Journal, cloud: CloudSettings) -> None:
         fail("STATE_BUCKET is not set, and without it a bulk file must say which jobs are meant", EXIT_USAGE)
     async with open_object_store(project=cloud.project_id) as store:
         async for page in store.pages(cloud.state_bucket, "claims/"):
-            for facts in page:
-                journal.note_id(PurePosixPath(facts.ref.name).stem)
-
-
-def _in_parts(job_ids: Iterable[str]) -> Iterator[Sequence[str]]:
-    remaining = iter(job_ids)
-    while part := list(islice(remaining, READ_AT_ONCE)):
-        yield part
+            journal.add_ids(PurePosixPath(facts.ref.name).stem for facts in page)
 
 
 def _sum_up(journal: Journal, *, as_json: bool) -> None:

@@ -5,6 +5,7 @@ of each pass. Values are not rounded here; the schemas round them.
 """
 
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -153,7 +154,7 @@ def bill(
     return Cost(
         price_book=prices.book_version,
         audio_seconds=audio_seconds,
-        engines=(*_parakeet(chunks, prices, waste), *_deepgram(chunks, rate, waste)),
+        engines=_engines(chunks, prices, rate, waste),
         baseline=Baseline(usd=audio_seconds / SECONDS_PER_MINUTE * prices.deepgram_usd_per_minute),
         channels=_by_channel(chunks, prices, rate),
     )
@@ -170,27 +171,26 @@ def as_waste(chunks: Iterable[Checkpoint]) -> Waste:
 
 
 def _by_channel(chunks: Sequence[Checkpoint], prices: Prices, usd_per_minute: float) -> tuple[ChannelCost, ...]:
-    numbers = sorted({chunk.channel for chunk in chunks})
-    if numbers in ([], [0]):
-        return ()
+    by_number: dict[int, list[Checkpoint]] = defaultdict(list)
+    for chunk in chunks:
+        by_number[chunk.channel].append(chunk)
     return tuple(
-        _of_channel(number, [chunk for chunk in chunks if chunk.channel == number], prices, usd_per_minute)
-        for number in numbers
+        ChannelCost(
+            channel=number,
+            audio_seconds=sum(chunk.audio_seconds for chunk in of_one),
+            gpu_seconds=sum(chunk.engine_seconds for chunk in of_one),
+            deepgram_seconds=_billed_seconds(of_one),
+            usd=sum(engine.usd for engine in _engines(of_one, prices, usd_per_minute, NO_WASTE)),
+        )
+        for number, of_one in sorted(by_number.items())
+        if by_number.keys() != {0}
     )
 
 
-def _of_channel(number: int, chunks: Sequence[Checkpoint], prices: Prices, usd_per_minute: float) -> ChannelCost:
-    engines: tuple[EngineCost, ...] = (
-        *_parakeet(chunks, prices, NO_WASTE),
-        *_deepgram(chunks, usd_per_minute, NO_WASTE),
-    )
-    return ChannelCost(
-        channel=number,
-        audio_seconds=sum(chunk.audio_seconds for chunk in chunks),
-        gpu_seconds=sum(chunk.engine_seconds for chunk in chunks),
-        deepgram_seconds=_billed_seconds(chunks),
-        usd=sum(engine.usd for engine in engines),
-    )
+def _engines(
+    chunks: Sequence[Checkpoint], prices: Prices, usd_per_minute: float, waste: Waste
+) -> tuple[EngineCost, ...]:
+    return *_parakeet(chunks, prices, waste), *_deepgram(chunks, usd_per_minute, waste)
 
 
 def _parakeet(chunks: Sequence[Checkpoint], prices: Prices, waste: Waste) -> tuple[ParakeetCost, ...]:

@@ -87,10 +87,6 @@ class CostReport:
         return sum(self.days.values(), Period())
 
 
-_Ending = tuple[CostEvent, CompletedEvent | FailedEvent | None]
-"""End of a job's run: its cost, and its terminal event where that is known."""
-
-
 def report(events: Iterable[Event], since: datetime) -> CostReport:
     """Add up the jobs that ended at `since` or later.
 
@@ -121,17 +117,17 @@ def event_in(data: bytes) -> Event | None:
         return None
 
 
-def _endings(events: Iterable[Event]) -> Iterable[_Ending]:
+def _endings(events: Iterable[Event]) -> Iterable[tuple[CostEvent, CompletedEvent | FailedEvent | None]]:
+    """Yield the cost of each run that counts, with its terminal event where that is known."""
     costs: dict[str, list[CostEvent]] = defaultdict(list)
     terminals: dict[tuple[str | None, int, str], CompletedEvent | FailedEvent] = {}
     for event in events:
         match event:
             case CostEvent():
                 costs[event.job.job_id or event.event_id].append(event)
-            case CompletedEvent():
-                terminals[event.job.job_id, event.run, "completed"] = event
-            case FailedEvent():
-                terminals[event.job.job_id, event.run, "failed"] = event
+            case CompletedEvent() | FailedEvent():
+                outcome = "completed" if isinstance(event, CompletedEvent) else "failed"
+                terminals[event.job.job_id, event.run, outcome] = event
             case _:
                 pass
     for of_job in costs.values():
@@ -145,15 +141,8 @@ def _counted(costs: Sequence[CostEvent]) -> Iterable[CostEvent]:
     yield from completed.values()
     failed = [cost for cost in costs if cost.outcome == "failed" and cost.run > max(completed, default=-1)]
     if failed:
-        yield max(failed, key=_rank)
-
-
-def _rank(cost: CostEvent) -> tuple[bool, int, float]:
-    """Return True if the later run replaces the earlier one; a refused message under the same id never does.
-
-    A run that cost money replaces one that cost none.
-    """
-    return cost.usd_total > 0 or cost.audio_seconds > 0, cost.run, cost.audio_seconds
+        # A refused message under the same id costs nothing, and replaces no run that did.
+        yield max(failed, key=lambda cost: (cost.usd_total > 0 or cost.audio_seconds > 0, cost.run, cost.audio_seconds))
 
 
 def _period_of(cost: CostEvent, terminal: CompletedEvent | FailedEvent | None) -> Period:
