@@ -1,7 +1,7 @@
 """`check`: everything that `run` needs, each line ok or what to do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 from google.auth.exceptions import GoogleAuthError
@@ -15,7 +15,7 @@ from worker.commands.health import fetch_health, own_url
 from worker.commands.prerequisites import missing_services
 from worker.core.delivery.fuse import FuseState
 from worker.errors import WorkerError
-from worker.settings import CloudSettings, EngineSettings, JobSettings, Settings, TelemetrySettings
+from worker.settings import CloudSettings, EngineSettings, JobSettings, Settings
 from worker.telemetry import configure_logging
 
 
@@ -61,7 +61,9 @@ async def _everything(settings: Settings) -> AsyncIterator[Finding]:
     is_worker = running is not None and "worker" in running
     if running and is_worker:
         yield running_worker(running)
-    for finding in _telemetry(settings.telemetry, is_port_ours=is_worker):
+    from worker.app.monitor import telemetry_findings  # noqa: PLC0415  all of the worker
+
+    for finding in telemetry_findings(settings.telemetry, is_port_ours=is_worker):
         yield finding
     yield await _engine(settings.engine, settings.cloud, settings.jobs)
 
@@ -79,12 +81,6 @@ def running_worker(health: dict[str, Any]) -> Finding:
         advice=bool(reasons),
         detail=": ".join((detail, *reasons)),
     )
-
-
-def _telemetry(settings: TelemetrySettings, *, is_port_ours: bool) -> Iterator[Finding]:
-    from worker.app.monitor import telemetry_findings  # noqa: PLC0415  all of the worker
-
-    yield from telemetry_findings(settings, is_port_ours=is_port_ours)
 
 
 async def _engine(engine: EngineSettings, cloud: CloudSettings, jobs: JobSettings) -> Finding:

@@ -190,9 +190,7 @@ def _shape_figures(shape: Prices) -> dict[str, float]:
 def _shapes_table(shapes: Sequence[Prices]) -> FittedTable:
     rows = []
     for shape in shapes:
-        figures = _shape_figures(shape)
-        names = ("usd_per_hour", f"usd_per_audio_hour_at_{USERS_SPEED}x", f"savings_percent_at_{USERS_SPEED}x")
-        an_hour, an_audio_hour, saved = (figures[name] for name in names)
+        _, _, an_hour, an_audio_hour, saved, *_ = _shape_figures(shape).values()
         rows.append((_shape(shape), f"{an_hour:.3f}", f"{an_audio_hour:.4f}", f"{saved:.1f} %"))
     titles = ("shape", "USD / hour", f"USD / audio h at {USERS_SPEED}x", f"saved at {USERS_SPEED}x")
     title = f"an instance with one GPU, price book {shapes[0].book_version}"

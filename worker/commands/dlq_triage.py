@@ -4,9 +4,9 @@ import asyncio
 import os
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -15,7 +15,7 @@ from worker.commands.dlq import append, letter_card
 from worker.commands.dlq_desk import Desk, adopt_policy_letters, with_desk
 from worker.commands.tables import print_fitted
 from worker.core.dead_letters.entries import DeadLetterEntry, Selection
-from worker.core.dead_letters.replay import Edit, EditRefused, Refusal, ReplayRules, drop, plan, replay
+from worker.core.dead_letters.replay import Edit, EditRefused, Refusal, ReplayRules, Republish, drop, plan, replay
 
 Ask: TypeAlias = Callable[[str], Awaitable[str]]
 """Prints a prompt and returns the answer, which is empty at the end of the input."""
@@ -114,26 +114,25 @@ class Triage:
             return False
         decision = plan(current, desk.holding.letter(current), self._with(edits), desk.now)
         topic = desk.pubsub.topic(desk.cloud.jobs_topic)
-        done = replay(desk.holding, topic, [decision], per_second=self.rules.per_second, clock=desk.clock)
-        async with aclosing(done) as outcomes:
-            async for each in outcomes:
-                if isinstance(each, Refusal):
-                    return self._stays(each)
-                self._count("replayed")
-                say(("replayed", "green"), f" as run {each.attributes['run']}")
-        return True
+        work = replay(desk.holding, topic, [decision], per_second=self.rules.per_second, clock=desk.clock)
+        return await self._follow(work, "replayed")
 
     async def _drop(self, entry: DeadLetterEntry) -> bool:
         """Export and drop one letter; return False where it is still to be decided."""
         if (current := await self._adopted(entry)) is None:
             return False
         with self.export.open("a", encoding="utf-8") as file:
-            async with aclosing(drop(self.desk.holding, [current], lambda line: append(file, line))) as outcomes:
-                async for each in outcomes:
-                    if isinstance(each, Refusal):
-                        return self._stays(each)
-                    self._count("dropped")
-                    say(("dropped", "green"), f"; its messages are in {self.export}")
+            work = drop(self.desk.holding, [current], lambda line: append(file, line))
+            return await self._follow(work, "dropped")
+
+    async def _follow(self, work: AsyncGenerator[DeadLetterEntry | Republish | Refusal], outcome: Outcome) -> bool:
+        async with aclosing(work) as outcomes:
+            async for each in outcomes:
+                if isinstance(each, Refusal):
+                    return self._stays(each)
+                self._count(outcome)
+                run = f" as run {each.attributes['run']}" if isinstance(each, Republish) else ""
+                say((outcome, "green"), run or f"; its messages are in {self.export}")
         return True
 
     async def _adopted(self, entry: DeadLetterEntry) -> DeadLetterEntry | None:
@@ -151,7 +150,7 @@ class Triage:
         return refusal.entry.dead_letter_id not in held and self._count("skipped")
 
     def _with(self, edits: tuple[Edit, ...]) -> ReplayRules:
-        return ReplayRules(edits=edits, max_replays=self.rules.max_replays)
+        return replace(self.rules, edits=edits)
 
 
 async def ask_on_terminal(prompt: str) -> str:

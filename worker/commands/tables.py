@@ -100,7 +100,8 @@ class FittedTable:
         for row in rows:
             if row is None:
                 continue
-            yield from card([(field.name, value) for field, value in zip(self.fields, row, strict=True)], width)
+            facts = [(field.name, value) for field, value in zip(self.fields, row, strict=True)]
+            yield from Card(facts=facts).lines(width)
             yield Text("─" * min(width, 8), "dim")
 
 
@@ -111,8 +112,26 @@ class Card:
     facts: Sequence[tuple[str, "str | Text | Command"]]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        facts = [(name, value if isinstance(value, Command) else _text(value)) for name, value in self.facts]
-        yield from card(facts, options.max_width)
+        yield from self.lines(options.max_width)
+
+    def lines(self, width: int) -> Iterator[Text]:
+        """Yield the facts as lines of a name and a value, none of them wider than `width`."""
+        facts = [
+            (cell(name, "bold"), value if isinstance(value, Command) else _text(value)) for name, value in self.facts
+        ]
+        shown = [(name, value) for name, value in facts if value.plain not in EMPTY]
+        indent = max((cell_len(name.plain) for name, _ in shown), default=0) + len(GAP)
+        indent = min(indent, max(len(GAP), width // 2))
+        for name, value in shown:
+            head = Text(" " * indent)
+            if cell_len(name.plain) + len(GAP) <= indent:
+                head = Text.assemble(name, " " * (indent - cell_len(name.plain)))
+            else:
+                yield from folded(name, width)
+            room = max(1, width - indent)
+            for part in value.lines(room) if isinstance(value, Command) else folded(value, room):
+                yield head + part
+                head = Text(" " * indent)
 
 
 @dataclass(frozen=True)
@@ -137,23 +156,6 @@ class Command:
             else:
                 line = f"{line} {word}"
         yield cell(line)
-
-
-def card(facts: Sequence[tuple[str, Text | Command]], width: int) -> Iterator[Text]:
-    """Yield the facts as lines of a name and a value, none of them wider than `width`."""
-    shown = [(cell(name, "bold"), value) for name, value in facts if value.plain not in EMPTY]
-    indent = max((cell_len(name.plain) for name, _ in shown), default=0) + len(GAP)
-    indent = min(indent, max(len(GAP), width // 2))
-    for name, value in shown:
-        head = Text(" " * indent)
-        if cell_len(name.plain) + len(GAP) <= indent:
-            head = Text.assemble(name, " " * (indent - cell_len(name.plain)))
-        else:
-            yield from folded(name, width)
-        room = max(1, width - indent)
-        for part in value.lines(room) if isinstance(value, Command) else folded(value, room):
-            yield head + part
-            head = Text(" " * indent)
 
 
 def folded(text: Text, width: int) -> Iterator[Text]:
