@@ -98,7 +98,7 @@ class Share:
         return max(0.0, centre - half), min(1.0, centre + half)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Judgement:
     """The verdict of one criterion, with the figures and sample sizes of both sides."""
 
@@ -202,9 +202,8 @@ def _table(judgements: Iterable[Judgement], old: str, new: str) -> FittedTable:
     rows = []
     for one in judgements:
         of = "chunks" if one.criterion == "fallback" else "jobs"
-        samples = (f"{one.old_sample} {of}", f"{one.new_sample} {of}")
-        values = (_figure(one, one.old), samples[0], _figure(one, one.new), samples[1])
-        rows.append([cell(one.criterion), *map(cell, values), cell(one.verdict, COLOURS[one.verdict])])
+        values = (_figure(one, one.old), f"{one.old_sample} {of}", _figure(one, one.new), f"{one.new_sample} {of}")
+        rows.append((one.criterion, *values, cell(one.verdict, COLOURS[one.verdict])))
     return FittedTable(title=f"{new} against {old}", fields=fields, rows=rows)
 
 
@@ -255,21 +254,11 @@ def _share(criterion: CriterionName, old: Share, new: Share, promise: float) -> 
         verdict = "pass"
     elif new.of and low > promise and (not old.of or worse_at_least > 0):
         verdict = "fail"
-    good = criterion == "success"
-    return Judgement(
-        criterion=criterion,
-        verdict=verdict,
-        old=_shown(old, good=good),
-        new=_shown(new, good=good),
-        old_sample=old.of,
-        new_sample=new.of,
-    )
 
+    def shown(share: Share) -> float | None:
+        return None if not share.of else 1 - share.value if criterion == "success" else share.value
 
-def _shown(share: Share, *, good: bool) -> float | None:
-    if not share.of:
-        return None
-    return 1 - share.value if good else share.value
+    return Judgement(criterion, verdict, shown(old), shown(new), old.of, new.of)
 
 
 def _mean(
@@ -285,14 +274,8 @@ def _mean(
             verdict = "pass"
         elif at_least > SLOWER_OR_DEARER_BY:
             verdict = "fail"
-    return Judgement(
-        criterion=criterion,
-        verdict=verdict,
-        old=fmean(old) if old else None,
-        new=fmean(new) if new else None,
-        old_sample=len(old),
-        new_sample=len(new),
-    )
+    old_mean, new_mean = (fmean(side) if side else None for side in (old, new))
+    return Judgement(criterion, verdict, old_mean, new_mean, len(old), len(new))
 
 
 def _slower(old: Sequence[float], new: Sequence[float]) -> tuple[float, float]:
