@@ -20,7 +20,7 @@ from worker.commands.costs_page import cells, page
 from worker.commands.prerequisites import demand
 from worker.commands.tables import Field, FittedTable, Row, print_fitted
 from worker.core.costs.bill import Prices, speed_for_savings
-from worker.core.costs.report import CostReport, Period, Spending, event_in, events_in, report
+from worker.core.costs.report import CostReport, event_in, events_in, report
 from worker.errors import ObjectNotFound
 from worker.ports import ObjectFacts, ObjectStore
 from worker.telemetry import configure_logging
@@ -74,34 +74,22 @@ def parse_span(text: str) -> timedelta:
 
 
 def rows(found: CostReport) -> Iterator[dict[str, object]]:
-    """Yield the report as flat rows: the engines of a day, the day, and at the end all days."""
-    for day, period in found.days.items():
-        yield from _rows_of(day.isoformat(), period)
-    yield from _rows_of("all", found.total)
-
-
-def _rows_of(day: str, period: Period) -> Iterator[dict[str, object]]:
-    for engine, spending in period.engines.items():
-        yield {"day": day, "engine": engine, **_figures(spending)}
-    share = period.fallback_percent
-    yield {
-        "day": day,
-        "engine": "all",
-        **_figures(period.total),
-        "jobs": period.jobs,
-        "failed_jobs": period.failed_jobs,
-        "fallback_percent": None if share is None else round(share, 2),
-    }
-
-
-def _figures(spending: Spending) -> dict[str, object]:
-    an_hour, saved = spending.usd_per_audio_hour, spending.savings_percent
-    return {
-        "audio_hours": round(spending.audio_hours, 4),
-        "usd": round(spending.usd, 6),
-        "usd_per_audio_hour": None if an_hour is None else round(an_hour, 6),
-        "savings_percent": None if saved is None else round(saved, 2),
-    }
+    """Yield the report as flat rows."""
+    for day, engine, spending, period in found.lines():
+        an_hour, saved = spending.usd_per_audio_hour, spending.savings_percent
+        row: dict[str, object] = {
+            "day": day,
+            "engine": engine,
+            "audio_hours": round(spending.audio_hours, 4),
+            "usd": round(spending.usd, 6),
+            "usd_per_audio_hour": None if an_hour is None else round(an_hour, 6),
+            "savings_percent": None if saved is None else round(saved, 2),
+        }
+        if period is not None:
+            share = period.fallback_percent
+            row |= {"jobs": period.jobs, "failed_jobs": period.failed_jobs}
+            row["fallback_percent"] = None if share is None else round(share, 2)
+        yield row
 
 
 def _table(found: CostReport, since: str) -> FittedTable:

@@ -156,16 +156,13 @@ def _table(report: CostReport) -> str:
 
 
 def cells(report: CostReport) -> Iterator[tuple[str, ...]]:
-    """Yield the table's rows as text: the engines of a day, the day, and at the end all days."""
-    for day, period in (*report.days.items(), ("all", report.total)):
-        for engine, spending in period.engines.items():
-            yield (str(day), engine, *_money(spending), "", _percent(spending.savings_percent), "", "")
-        share, saved = _percent(period.fallback_percent), _percent(period.total.savings_percent)
-        yield (str(day), "all", *_money(period.total), share, saved, str(period.jobs), str(period.failed_jobs))
-
-
-def _money(spending: Spending) -> tuple[str, str, str]:
-    return f"{spending.audio_hours:.2f}", f"{spending.usd:.4f}", _figure(spending.usd_per_audio_hour, "{:.4f}")
+    """Yield the table's rows as text."""
+    for day, engine, spending, period in report.lines():
+        share, jobs, failed = "", "", ""
+        if period is not None:
+            share, jobs, failed = _percent(period.fallback_percent), str(period.jobs), str(period.failed_jobs)
+        an_hour, saved = _figure(spending.usd_per_audio_hour, "{:.4f}"), _percent(spending.savings_percent)
+        yield day, engine, f"{spending.audio_hours:.2f}", f"{spending.usd:.4f}", an_hour, share, saved, jobs, failed
 
 
 def _percent(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """Costs of many jobs by day and engine: the pure arithmetic of `klipstream-worker costs`."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
@@ -85,6 +85,16 @@ class CostReport:
     def total(self) -> Period:
         """All days together."""
         return sum(self.days.values(), Period())
+
+    def lines(self) -> Iterator[tuple[str, str, Spending, Period | None]]:
+        """Yield a day's engines, each with its spending, the day itself as engine `all`, and at the end day `all`.
+
+        Sums have the period that they are of.
+        """
+        for day, period in (*self.days.items(), ("all", self.total)):
+            for engine, spending in period.engines.items():
+                yield str(day), engine, spending, None
+            yield str(day), "all", period.total, period
 
 
 def report(events: Iterable[Event], since: datetime) -> CostReport:
