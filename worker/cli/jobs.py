@@ -12,6 +12,7 @@ KeytermOption = Annotated[list[str] | None, typer.Option("--keyterm", help="name
 KeytermsFile = Annotated[
     Path | None, typer.Option("--keyterms-file", help="keyterms, one a line", exists=True, dir_okay=False)
 ]
+ChannelsOption = Annotated[Channels, typer.Option(help="apart: each channel is transcribed by itself")]
 MANY = "Many jobs"
 
 Audio = Annotated[
@@ -45,7 +46,7 @@ def submit(
     output: Annotated[list[CaptionFormat] | None, typer.Option(help="captions besides the standard files")] = None,
     keyterm: KeytermOption = None,
     keyterms_file: KeytermsFile = None,
-    channels: Annotated[Channels, typer.Option(help="apart: each channel is transcribed by itself")] = Channels.MIX,
+    channels: ChannelsOption = Channels.MIX,
     urgent: Annotated[bool, typer.Option("--urgent", help="priority urgent: taken before other jobs")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="until the job has ended; exit 1 if it failed")] = False,
     bucket: Annotated[str | None, typer.Option(envvar="AUDIO_BUCKET", help="where a file is uploaded to")] = None,

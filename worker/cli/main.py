@@ -9,7 +9,7 @@ import typer
 
 from schemas.codes import Artefact, Channels, Method
 from worker.cli.dlq import dlq
-from worker.cli.jobs import KeytermOption, KeytermsFile, job, submit, watch
+from worker.cli.jobs import ChannelsOption, KeytermOption, KeytermsFile, job, submit, watch
 from worker.commands.group import (
     EXIT_CODES,
     CommandGroup,
@@ -31,6 +31,9 @@ class LocalOutput(StrEnum):
     VTT = "vtt"
     HTML = "html"
 
+
+Urls = Annotated[list[str] | None, typer.Argument(help="addresses of health ports; default: the one here")]
+Since = Annotated[str, typer.Option(help="how far back: 36h, 7d, 2w")]
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -95,7 +98,7 @@ def health(
 
 @app.command(rich_help_panel=WORKER, epilog=examples("top", "top http://10.0.0.5:8080 http://10.0.0.6:8080"))
 def top(
-    url: Annotated[list[str] | None, typer.Argument(help="addresses of health ports; default: the one here")] = None,
+    url: Urls = None,
     interval: Annotated[
         float, typer.Option(help="seconds between two looks", min=0.2, max=3600, callback=finite)
     ] = 1.0,
@@ -131,7 +134,7 @@ else:  # the wheel
 
 @app.command(rich_help_panel=WORKER, epilog=examples("page http://10.0.0.5:8080 http://10.0.0.6:8080"))
 def page(
-    url: Annotated[list[str] | None, typer.Argument(help="addresses of health ports; default: the one here")] = None,
+    url: Urls = None,
     port: PagePort = 8090,
     browser: OpensBrowser = True,
 ) -> None:
@@ -189,11 +192,12 @@ def transcribe(
     out: Annotated[Path, typer.Option(help="folder for the artefacts; default: here", file_okay=False)] = Path(),
     video_id: Annotated[str | None, typer.Option(help="for one file; default: the file's name")] = None,
     output: Annotated[
-        list[LocalOutput] | None, typer.Option(help="captions, or a page to read, besides the standard files")
+        list[LocalOutput] | None,
+        typer.Option(help="captions, or a page to read, besides the standard files"),
     ] = None,
     keyterm: KeytermOption = None,
     keyterms_file: KeytermsFile = None,
-    channels: Annotated[Channels, typer.Option(help="apart: each channel is transcribed by itself")] = Channels.MIX,
+    channels: ChannelsOption = Channels.MIX,
     embed_audio: Annotated[
         bool, typer.Option("--embed-audio", help="for the page: the audio inside it, not beside it")
     ] = False,
@@ -254,7 +258,7 @@ def prepare(
 
 @app.command(rich_help_panel=OPERATE, epilog=examples("costs --since 30d --html costs.html", "costs --explain"))
 def costs(
-    since: Annotated[str, typer.Option(help="how far back: 36h, 7d, 2w")] = "7d",
+    since: Since = "7d",
     file: Annotated[
         Path | None,
         typer.Option(
@@ -286,7 +290,7 @@ def canary(
     ] = "revision",
     old: Annotated[str | None, typer.Option(help="default: the revision before the newest; deepgram")] = None,
     new: Annotated[str | None, typer.Option(help="default: the newest revision; parakeet")] = None,
-    since: Annotated[str, typer.Option(help="how far back: 36h, 7d, 2w")] = "1d",
+    since: Since = "1d",
     table: Annotated[
         str | None, typer.Option(help="PROJECT.DATASET.TABLE, read with bq", envvar="COST_TABLE_NAME")
     ] = None,
