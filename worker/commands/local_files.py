@@ -277,5 +277,5 @@ class _NoStore:
     async def load(self, key: str, index: int) -> Checkpoint | None:  # noqa: ARG002
         return None
 
-    async def save(self, key: str, checkpoint: Checkpoint) -> None:
+    async def save(self, key: str, checkpoint: Checkpoint, *, is_last: bool = False) -> None:
         pass

@@ -88,10 +88,7 @@ class JobAttempt:
         """Do the job, or say again how it ended."""
         job = await self._understand()
         with self._tools.board.showing(lambda: self._phase):
-            if marker := await self._concluded_before(job):
-                await self._publish(marker.messages)
-            else:
-                await self._conclude(job, slot)
+            await self._conclude(job, slot)
 
     async def record_failure(self, error: Exception) -> int:
         """Count a verdict in the job's state."""
@@ -158,21 +155,27 @@ class JobAttempt:
         return marker
 
     async def _conclude(self, job: TranscriptionJob, slot: JobSlot) -> None:
+        publish_time, situation = self._delivery.publish_time, self._situation(job, job.duration_seconds)
+        is_new = self._subject.run == 0 and self._obstacles.is_free_to_begin(job, publish_time, situation)
         stale_generation: int | None = None
         deliveries = 1
         while True:
-            await self._obstacles.refuse_expired(job, self._delivery.publish_time)
-            situation = self._situation(job, job.duration_seconds)
+            if not is_new:  # where it seems to be, claiming it finds out
+                if marker := await self._concluded_before(job):
+                    return await self._publish(marker.messages)
+                await self._obstacles.refuse_expired(job, publish_time)
+                situation = self._situation(job, job.duration_seconds)
             try:
                 self._obstacles.refuse_if_down(situation)
-                async with self._claim(job, stale_generation, deliveries=deliveries) as claim:
-                    deliveries = 0  # this one is counted, if it claims the job again
+                async with self._claim(job, stale_generation, deliveries=deliveries, is_new=is_new) as claim:
+                    deliveries, is_new = 0, False  # this delivery is counted, if it claims the job again
                     return await self._work(job, claim)
             except (ClaimHeld, DeepgramDown, ResourceDown) as exc:
                 obstacle = exc.without_frames()
-            stale_generation = await self._obstacles.wait_out(obstacle, situation, slot)
-            if marker := await self._concluded_before(job):
-                return await self._publish(marker.messages)
+            if is_new:
+                is_new = False
+            else:
+                stale_generation = await self._obstacles.wait_out(obstacle, situation, slot)
 
     async def _work(self, job: TranscriptionJob, claim: Claim) -> None:
         record = claim.record
@@ -358,7 +361,12 @@ class JobAttempt:
     # small things
 
     def _claim(
-        self, job: TranscriptionJob, stale_generation: int | None = None, *, deliveries: int = 1
+        self,
+        job: TranscriptionJob,
+        stale_generation: int | None = None,
+        *,
+        deliveries: int = 1,
+        is_new: bool = False,
     ) -> AbstractAsyncContextManager[Claim]:
         return self._tools.states.claim(
             job.job_id,
@@ -367,6 +375,8 @@ class JobAttempt:
             stale_generation=stale_generation,
             deliveries=deliveries,
             over_result=self._lost_result,
+            has_result=self._last_result is not None,
+            is_new=is_new,
         )
 
     @asynccontextmanager

@@ -1,5 +1,6 @@
 """Obstacles to beginning a job now, and how they are waited out: in a parking place, without the claim."""
 
+import math
 from datetime import datetime
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from worker.core.jobs.output import OutputWriter
 from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import Situation, another_may_do_without, needs_paid_service
 from worker.core.jobs.state import JobStates
-from worker.errors import ClaimHeld, DeepgramDown, JobExpired, ParkingFull, ResourceDown, ServiceDown
+from worker.errors import ClaimHeld, DeepgramDown, JobExpired, ParkingFull, ResourceDown, ServiceDown, WorkerError
 from worker.ports import Clock, JobSlot
 
 LEAST_SECONDS = 5.0
@@ -44,6 +45,14 @@ class Obstacles:
     ) -> None:
         self._states, self._paid, self._clock, self._resources, self._output = states, paid, clock, resources, output
 
+    def is_free_to_begin(self, job: TranscriptionJob, publish_time: datetime, situation: Situation) -> bool:
+        """Return True where the deadline has not passed and no service is known to be down that the job needs."""
+        try:
+            self.refuse_if_down(situation)
+        except WorkerError:
+            return False
+        return self._late_seconds(job, publish_time) < 0
+
     async def refuse_expired(self, job: TranscriptionJob, publish_time: datetime) -> None:
         """Raise `JobExpired` where the job's deadline has passed and nothing has been done for it yet.
 
@@ -51,11 +60,14 @@ class Obstacles:
         worker's wall clock; where it is behind `publish_time`, at which Pub/Sub took the message, that time counts. A
         wall clock that is ahead makes jobs expire early by as much. Raises `StorageServiceError`.
         """
-        if job.expires_at is None:
-            return
-        late = (max(self._clock.now(), publish_time) - job.expires_at).total_seconds()
-        if late >= 0 and not await self._states.is_started(job.job_id):
+        late = self._late_seconds(job, publish_time)
+        if job.expires_at is not None and late >= 0 and not await self._states.is_started(job.job_id):
             raise JobExpired(job.expires_at, late)
+
+    def _late_seconds(self, job: TranscriptionJob, publish_time: datetime) -> float:
+        if job.expires_at is None:
+            return -math.inf
+        return (max(self._clock.now(), publish_time) - job.expires_at).total_seconds()
 
     def refuse_if_down(self, situation: Situation) -> None:
         """Raise where the job needs a service that is known not to work now, before anything is downloaded for it.

@@ -52,8 +52,8 @@ class ChunkStore(Protocol):
         """Return the finished chunk, or None."""
         ...
 
-    async def save(self, key: str, checkpoint: Checkpoint) -> None:
-        """Keep a finished chunk; durable on return."""
+    async def save(self, key: str, checkpoint: Checkpoint, *, is_last: bool = False) -> None:
+        """Keep a finished chunk; durable on return. `is_last`: no other chunk of the job is unfinished."""
         ...
 
 
@@ -256,7 +256,8 @@ class Transcription:
 
     async def _keep(self, checkpoint: Checkpoint) -> None:
         key = self._paid_key if checkpoint.engine == "deepgram" else self._key
-        save = self._store.save(key, checkpoint)
+        is_last = len(self._done) + 1 == self._chunks_total
+        save = self._store.save(key, checkpoint, is_last=is_last)
         if checkpoint.engine != "deepgram" and not checkpoint.gaps.deepgram_requests:
             await save
             return

@@ -27,7 +27,7 @@ from worker.errors import (
     Undiagnosed,
     UnsupportedSchemaVersion,
 )
-from worker.ports import ObjectRef, Pcm
+from worker.ports import ObjectFacts, ObjectRef, Pcm
 
 
 @pytest.fixture
@@ -108,6 +108,38 @@ async def test_events_do_not_wait_until_checkpoints_are_cleared(
 
     assert ("checkpoints", 2) in told_before
     assert ("checkpoints", 0) not in told_before
+
+
+async def test_a_short_job_asks_the_buckets_thirteen_times(room: JobsRoom, monkeypatch: pytest.MonkeyPatch) -> None:
+    await room.upload(speech(15))
+    asked: list[tuple[str, str]] = []
+
+    def counted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        async def counting(where: ObjectRef | ObjectFacts | str, *arguments: Any, **options: Any) -> Any:
+            ref = where.ref if isinstance(where, ObjectFacts) else where
+            asked.append((name, "checkpoints" if isinstance(ref, str) else ref.name.split("/")[0]))
+            return await call(where, *arguments, **options)
+
+        return counting
+
+    for name in ("stat", "download", "read", "write", "delete", "list"):
+        monkeypatch.setattr(room.store, name, counted(name, getattr(room.store, name)))
+
+    await room.attempt().handle(OnlySlot())
+
+    assert asked == [
+        ("write", "claims"),
+        ("read", "results"),
+        ("stat", "a.pcm"),
+        ("download", "a.pcm"),
+        ("list", "checkpoints"),
+        ("write", "checkpoints"),
+        ("write", "claims"),
+        *[("write", "vod")] * 3,
+        ("write", "results"),
+        ("delete", "checkpoints"),
+        ("delete", "claims"),
+    ]
 
 
 async def test_two_workers_render_the_same_bytes(tmp_path: Path) -> None:

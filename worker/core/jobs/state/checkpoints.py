@@ -46,8 +46,8 @@ class Holder(Protocol):
         """True if the job was never claimed before, so that it has no checkpoints yet."""
         ...
 
-    async def note_progress(self) -> None:
-        """Remember that this claim brought the job forward."""
+    async def note_progress(self, *, is_last: bool = False) -> None:
+        """Remember that this claim brought the job forward: at once, or with the next write where that `is_last`."""
         ...
 
 
@@ -74,9 +74,10 @@ class Checkpoints:
         self._used.add(ref.name)
         return found
 
-    async def save(self, key: str, checkpoint: Checkpoint) -> None:
+    async def save(self, key: str, checkpoint: Checkpoint, *, is_last: bool = False) -> None:
         """Keep a finished chunk; durable on return. One that is there already stays.
 
+        `is_last`: the job's other chunks are finished, and a proof of the claim follows, which notes the progress too.
         Raises `ClaimLost` when the job is no longer ours, `StorageServiceError`.
         """
         if self._holder.lost.is_set():
@@ -93,7 +94,7 @@ class Checkpoints:
             self.unkept.append(checkpoint.without_windows())
             raise
         if is_new:
-            await self._holder.note_progress()
+            await self._holder.note_progress(is_last=is_last)
 
     async def _write(self, ref: ObjectRef, checkpoint: Checkpoint) -> bool:
         """Write the checkpoint unless a sound one is there already; return whether it was written.

@@ -1,6 +1,7 @@
 """Holding a job: compare-and-swap, heartbeat, counters, release."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -22,6 +23,8 @@ MOST_REASON_CHARACTERS = 500
 MOST_FAULTS = 10
 RELEASE_SECONDS = 3.0
 """Time limit of a release; a worker has eight seconds after SIGTERM."""
+PROVEN_SECONDS = 1.0
+"""For this long `conclude` relies on `verify`; Cloud Storage documents one write a second for an object."""
 
 
 class ClaimChanges(TypedDict, total=False):
@@ -51,7 +54,7 @@ def successor(previous: ClaimRecord | None, fresh: ClaimRecord) -> ClaimRecord:
     A claim that is still held is taken over from a dead worker, which counts a crash of the job unless that claim had
     produced a verdict or a new checkpoint. Another run counts from zero.
     """
-    if previous is None or previous.run != fresh.run:
+    if previous is None or (previous.fingerprint, previous.run) != (fresh.fingerprint, fresh.run):
         return fresh
     crashed = previous.held and not previous.progressed
     crash = AttemptFault(at=fresh.first_seen, reason=f"the worker {previous.owner} went away")
@@ -86,7 +89,8 @@ class Claim:
         self._ref = files.claim(record.job_id)
         self._generation = self._marker_generation = ABSENT
         self._is_first = False
-        self._held = self._taken = self._concluded = False
+        self._held = self._taken = self._concluded = self._progressed = False
+        self._verified_at = -math.inf
         self._confirmed = clock.monotonic()
         self._writing = asyncio.Lock()
         self.lost = asyncio.Event()
@@ -111,6 +115,7 @@ class Claim:
     async def verify(self) -> None:
         """Prove by a write that the job is still ours, now. Raises `ClaimLost`, `StorageServiceError`."""
         await self._write()
+        self._verified_at = self._confirmed
 
     async def record_failure(self, reason: str) -> int:
         """Count a failure with a verdict and return the new total. Raises `ClaimLost`, `StorageServiceError`."""
@@ -130,19 +135,25 @@ class Claim:
         """Remember what failed chunks cost. Raises `ClaimLost`, `StorageServiceError`."""
         await self._write(waste=self._record.waste + waste)
 
-    async def note_progress(self) -> None:
-        """Remember that this claim brought the job forward. Raises `ClaimLost`, `StorageServiceError`."""
-        if not self._record.progressed:
-            await self._write(progressed=True)
+    async def note_progress(self, *, is_last: bool = False) -> None:
+        """Remember that this claim brought the job forward: at once, or with the next write where that `is_last`.
+
+        Raises `ClaimLost`, `StorageServiceError`.
+        """
+        if not self._progressed:
+            self._progressed = True
+            if not is_last:
+                await self._write()
 
     async def conclude(self, marker: ResultMarker) -> None:
         """Verify, then write the result marker over the earlier one, with the faults of the run.
 
-        Nothing is left to claim after that.
+        Nothing is left to claim after that. Of two workers that pass `verify` the marker's generation admits one.
 
         Raises `ClaimLost` when another worker owns or has concluded the job, `StorageServiceError`.
         """
-        await self.verify()
+        if self.lost.is_set() or self._clock.monotonic() - self._verified_at > PROVEN_SECONDS:
+            await self.verify()
         ref = self._files.result(marker.job_id)
         try:
             faulty = marker.model_copy(update={"faults": self._record.faults})
@@ -152,16 +163,18 @@ class Claim:
         self._concluded = True
 
     @asynccontextmanager
-    async def held(self, over_generation: int, over_result: ResultMarker | None = None) -> AsyncIterator[None]:
+    async def held(
+        self, over_generation: int, over_result: ResultMarker | None = None, *, is_new: bool = False
+    ) -> AsyncIterator[None]:
         """Put the claim over the one of `over_generation`, keep it alive, give it back.
 
         Entering raises `ClaimHeld` when another worker was first, or when the job has been concluded otherwise than by
-        `over_result`.
+        `over_result`: where it `is_new`, when it has any result.
         """
         tasks: list[asyncio.Task[None]] = []
         try:
             with stage("claim"):
-                await self._enter(over_generation, over_result)
+                await self._enter(over_generation, over_result, is_new=is_new)
             tasks += [
                 asyncio.create_task(self._beat(), name=f"claim-beat:{self._record.job_id}"),
                 asyncio.create_task(self._watch(), name=f"claim-watch:{self._record.job_id}"),
@@ -185,7 +198,7 @@ class Claim:
         await self.lost.wait()
         raise ClaimLost(self._record.job_id)
 
-    async def _enter(self, over_generation: int, over_result: ResultMarker | None) -> None:
+    async def _enter(self, over_generation: int, over_result: ResultMarker | None, *, is_new: bool) -> None:
         self._generation = over_generation
         try:
             await self._write()
@@ -194,6 +207,9 @@ class Claim:
         marker = await self._files.load(self._files.result(self._record.job_id), ResultMarker)
         self._marker_generation = marker.generation
         standing = marker.content
+        if is_new and marker.generation != ABSENT:
+            self._concluded = True  # so the claim we just made is removed again
+            raise ClaimHeld(self._record.job_id, "no worker: it has a result")
         if standing and standing != over_result and self._is_answered_by(standing):
             self._concluded = True  # so the claim we just made is removed again
             refuse_conflict(standing, self._record.fingerprint)
@@ -213,7 +229,8 @@ class Claim:
                 raise ClaimLost(self._record.job_id)
             began = self._clock.monotonic()
             beat = ClaimChanges(beat=self._record.beat + 1, heartbeat_at=self._clock.now())
-            record = self._record.model_copy(update={**changes, **beat})
+            progress = ClaimChanges(progressed=True) if self._progressed else {}
+            record = self._record.model_copy(update={**progress, **changes, **beat})
             try:
                 facts = await self._files.save(self._ref, record, if_generation=self._generation)
             except PreconditionFailed as exc:

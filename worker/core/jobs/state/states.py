@@ -92,8 +92,14 @@ class JobStates:
         stale_generation: int | None = None,
         deliveries: int = 1,
         over_result: ResultMarker | None = None,
+        has_result: bool = False,
+        is_new: bool = False,
     ) -> AsyncIterator[Claim]:
         """Hold the job inside the block; `stale_generation` is the result of `park`.
+
+        `is_new` saves the looks at `result` and at the claim, in the hope that the job has neither: entering raises
+        `ClaimHeld` where it has one, whatever that says. A worker that is killed before it finds the result leaves its
+        claim, perhaps of another request; so where `result` returned one, another request's claim is no conflict.
 
         `deliveries` is added to the job's count: 0 if the same delivery claims the job again. `over_result` is a result
         that is to be replaced; any other result that answers the run ends the claim.
@@ -105,16 +111,16 @@ class JobStates:
         Leaving releases the job within a few seconds: the claim is released with its counters, or removed after
         `conclude`. If that fails, the claim becomes stale by itself.
         """
-        look = await self._look(job_id)
+        look = _Look(found=Stored(content=None, generation=ABSENT)) if is_new else await self._look(job_id)
         found = look.found
-        if found.content is not None:
+        if found.content is not None and not has_result:
             refuse_conflict(found.content, fingerprint)
         is_stale = look.is_stale or found.generation == stale_generation
         if is_held(found) and not is_stale:
             raise ClaimHeld(job_id, found.content.owner if found.content else "unknown")
         record = successor(found.content, self._fresh(job_id, fingerprint, run, deliveries))
         claim = Claim(self._files, self._clock, self._ttl_seconds, record, self._bucket_time)
-        async with claim.held(found.generation, over_result):
+        async with claim.held(found.generation, over_result, is_new=is_new):
             if is_held(found):
                 self._log_taking_over(look)
             yield claim
