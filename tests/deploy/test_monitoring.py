@@ -15,13 +15,13 @@ from tests.support.deploy.monitoring import MONITORING, alerts, judged, loaded, 
 from tests.support.deploy.project import Project
 from tests.support.deploy.scripts import ROOT, dry_run, rendered
 from worker.telemetry import configure_logging
-from worker.telemetry.register import REGISTER, Metric
+from worker.telemetry.register import REGISTER, Histogram, Metric
 
 NAMED = {metric.name: metric for metric in REGISTER}
 SERIES = {
     f"{metric.name}{suffix}": metric
     for metric in REGISTER
-    for suffix in (("_bucket", "_sum", "_count") if metric.kind == "histogram" else ("",))
+    for suffix in (("_bucket", "_sum", "_count") if isinstance(metric, Histogram) else ("",))
 }
 # Of Google's own metrics: https://cloud.google.com/monitoring/api/metrics_gcp_p_z#gcp-pubsub
 GOOGLES = {

@@ -21,7 +21,6 @@ from worker.app.status import (
     Condition,
     Disk,
     Identity,
-    Model,
     Status,
     document,
     health_answer,
@@ -76,7 +75,7 @@ log = structlog.get_logger(__name__)
 
 
 class Watch:
-    """Samples the state of the registered components; before any is registered, the worker counts as loading.
+    """Samples the state of the worker, which counts as loading before `serving`.
 
     Belongs to one event loop; `condition` and `age_seconds` may be read in any thread.
     """
@@ -99,7 +98,8 @@ class Watch:
         self._started_at = self._seen_at = clock.monotonic()
         self._sums = _Sums()
         self._reported: tuple[Status, str] | None = None
-        self._identity: Identity | None = None
+        self.identity: Identity | None = None
+        """The unchanging part of the health document, for the log."""
         self.condition = Condition(uptime_seconds=0.0)
 
     @property
@@ -107,12 +107,8 @@ class Watch:
         """Age of the last sample, in seconds."""
         return self._clock.monotonic() - self._seen_at
 
-    def identified(self, identity: Identity) -> None:
-        """Take the unchanging part of the health document, for the log."""
-        self._identity = identity
-
     def serving(self, engines: Engines, consumer: Consumer) -> None:
-        """Register the consumer: the worker pulls messages from now on."""
+        """Sample these too: the worker pulls messages from now on."""
         self._engines, self._consumer = engines, consumer
 
     async def run(self) -> None:
@@ -146,7 +142,7 @@ class Watch:
             uptime_seconds=uptime_seconds,
             consumer=consumer.snapshot if consumer else None,
             engine=engines.process.health if engines and engines.process else None,
-            model=_model(engines) if engines else None,
+            model=engines.parakeet.facts if engines else None,
             gpus=self._readings,
             running=self._board.running(self._clock.monotonic()),
             last_jobs=tuple(self._board.ended),
@@ -193,7 +189,7 @@ class Watch:
             return
         before, self._reported = self._reported, seen_as
         say = log.warning if status is Status.UNHEALTHY else log.info
-        health = document(self._identity, seen, status, reason) if self._identity else {}
+        health = document(self.identity, seen, status, reason) if self.identity else {}
         say("health.changed", status=status, reason=reason, status_before=before[0] if before else None, health=health)
 
     def _measure_usage(self, engines: Engines, uptime_seconds: float) -> None:
@@ -213,7 +209,7 @@ def _disk(folder: Path) -> Disk | None:
 
 
 class _Sums:
-    """Turns totals that are known from elsewhere into counters; one that shrinks is waited for."""
+    """Turns totals into counters; a total that shrinks is ignored until it exceeds its highest value."""
 
     def __init__(self) -> None:
         self._told: dict[str, float] = {}
@@ -224,16 +220,6 @@ class _Sums:
         if total > before or counter.name not in self._told:
             counter.add(total - before, **labels)
             self._told[counter.name] = total
-
-
-def _model(engines: Engines) -> Model:
-    facts = engines.parakeet.facts
-    return Model(
-        name=facts.model_name,
-        fingerprint=facts.model_fingerprint,
-        device=facts.device_name,
-        uses_gpu=facts.uses_gpu,
-    )
 
 
 def _measure_gpu(reading: GpuReading) -> None:
@@ -267,7 +253,7 @@ async def watching(
     from worker.adapters.web.http_server import HealthServer  # noqa: PLC0415 - 5 MiB that only a health port needs
     from worker.app.page.host import worker_pages  # noqa: PLC0415 - the same
 
-    watch.identified(identity)
+    watch.identity = identity
     routes = {
         "/health": lambda: health_answer(identity, watch.condition, watch.age_seconds),
         "/ready": lambda: ready_answer(watch.condition, watch.age_seconds),

@@ -1,15 +1,14 @@
 """The parts of this worker that jobs need, and their probes: for the fuse's self-test, preflight, `check` and health.
 
-A probe does what a job does with the part, and costs nothing that is paid: it writes to TEMP_DIR, writes, reads and
-deletes an object of its own where jobs write, looks for an object where jobs read, asks each topic whether it may
-publish, and sends the built-in sample through the decoder and Parakeet. Deepgram is never asked: that costs money.
+A probe does what a job does with the part, and sends the built-in sample through the decoder and Parakeet. Deepgram is
+never probed: that costs money.
 """
 
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -21,9 +20,9 @@ from worker.ports import ObjectRef, ObjectStore
 from worker.settings import CloudSettings
 
 PROBE_BYTES = 1 << 20
-"""The bytes that TEMP_DIR must take for a worker to be fit; smaller than nearly all audio."""
+"""Less than nearly all audio has."""
 PROBE_FILES = 16
-"""Descriptors that must be free: about what one job needs."""
+"""Descriptors; one job needs about as many."""
 PROBE_NAME = ".klipstream-worker-check"
 ENGINE_PROBE_SECONDS = 300.0
 """On a CPU with a cold model the sample takes minutes."""
@@ -31,14 +30,14 @@ GET_OBJECT = "storage.objects.get"
 
 
 def worker_parts(cloud: Cloud, folder: Path) -> Iterator[Part]:
-    """Yield the parts that are there before the engines: the machine's, the buckets and the topics."""
+    """Yield the parts that are there before the engines."""
     yield from machine_parts(folder)
     yield from cloud_parts(cloud)
 
 
 def cloud_parts(cloud: Cloud) -> Iterator[Part]:
     """Yield the buckets and topics that the settings name."""
-    yield from Buckets.of(cloud.names, cloud.store.impatient()).parts()
+    yield from bucket_parts(cloud.names, cloud.store.impatient())
     for variable, name in (
         ("COMPLETION_TOPIC", cloud.names.completion_topic),
         ("DEAD_LETTER_TOPIC", cloud.names.dead_letter_topic),
@@ -47,43 +46,22 @@ def cloud_parts(cloud: Cloud) -> Iterator[Part]:
         yield Part(name=f"{variable} {name}", resource=topic.path, probe=topic.verify)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Buckets:
-    """The buckets that the settings name, by what jobs do there."""
+def bucket_parts(names: CloudSettings, store: ObjectStore) -> Iterator[Part]:
+    """Yield a part a bucket, those first that every job needs; one that several settings name is tested for all."""
+    own = {"OUTPUT_BUCKET": names.output_bucket, "STATE_BUCKET": names.state_bucket}
+    for bucket in dict.fromkeys(filter(None, own.values())):
+        variables = " and ".join(name for name, value in own.items() if value == bucket)
+        yield _bucket_part(f"{variables} gs://{bucket}", bucket, partial(writes, store, bucket), Need.EVERY_JOB)
+    for bucket in sorted(names.writable_buckets - set(own.values())):
+        yield _bucket_part(f"OUTPUT_BUCKETS gs://{bucket}", bucket, partial(writes, store, bucket), Need.SOME_JOBS)
+    for bucket in sorted(names.input_buckets - set(own.values()) - names.writable_buckets):
+        yield audio_part(store, bucket)
 
-    store: ObjectStore
-    output: str
-    state: str
-    other_outputs: frozenset[str]
-    inputs: frozenset[str]
 
-    @classmethod
-    def of(cls, names: CloudSettings, store: ObjectStore) -> "Buckets":
-        """Return the buckets that the settings name."""
-        return cls(
-            store=store,
-            output=names.output_bucket,
-            state=names.state_bucket,
-            other_outputs=names.writable_buckets - {names.output_bucket},
-            inputs=names.input_buckets,
-        )
-
-    def parts(self) -> Iterator[Part]:
-        """Yield a part a bucket, those first that every job needs; one that several settings name is tested for all."""
-        own = {"OUTPUT_BUCKET": self.output, "STATE_BUCKET": self.state}
-        for bucket in dict.fromkeys(filter(None, own.values())):
-            names = " and ".join(name for name, value in own.items() if value == bucket)
-            yield _bucket_part(f"{names} gs://{bucket}", bucket, partial(writes, self.store, bucket), Need.EVERY_JOB)
-        for bucket in sorted(self.other_outputs - set(own.values())):
-            name = f"OUTPUT_BUCKETS gs://{bucket}"
-            yield _bucket_part(name, bucket, partial(writes, self.store, bucket), Need.SOME_JOBS)
-        for bucket in sorted(self.inputs - set(own.values()) - self.other_outputs):
-            yield self.audio(bucket)
-
-    def audio(self, bucket: str, *, is_learned: bool = False) -> Part:
-        """Return the part for a bucket that audio is read from; a learned one is named by no setting."""
-        part = _bucket_part(f"audio bucket gs://{bucket}", bucket, partial(reads, self.store, bucket), Need.SOME_JOBS)
-        return replace(part, is_learned=is_learned)
+def audio_part(store: ObjectStore, bucket: str, *, is_learned: bool = False) -> Part:
+    """Return the part for a bucket that audio is read from; a learned one is named by no setting."""
+    part = _bucket_part(f"audio bucket gs://{bucket}", bucket, partial(reads, store, bucket), Need.SOME_JOBS)
+    return replace(part, is_learned=is_learned)
 
 
 def machine_parts(folder: Path) -> Iterator[Part]:
@@ -120,8 +98,8 @@ async def writes(store: ObjectStore, bucket: str) -> None:
 async def reads(store: ObjectStore, bucket: str) -> None:
     """Return where objects of the bucket may be read. Raises `ObjectForbidden`, `ObjectNotFound` for a missing bucket.
 
-    An object that is not there is looked for: a server that would give the right one says that it is not there. Where
-    listing is not granted Cloud Storage refuses instead; then the granted permissions decide.
+    Looks for an absent object: a server that may give objects says that it is not there. Where listing is not granted
+    Cloud Storage refuses instead; then the granted permissions decide.
     """
     granted = await store.granted(bucket, [GET_OBJECT])
     if granted is not None and GET_OBJECT not in granted:
@@ -144,9 +122,9 @@ async def _exists(store: ObjectStore, bucket: str, *, may_list: bool) -> None:
 
 
 def takes_files(folder: Path) -> None:
-    """Write `PROBE_BYTES` to a file of the folder and remove it. Raises `OSError`, or `MachineFault` for a lost folder.
+    """Write `PROBE_BYTES` to a file of the folder and remove it. Raises `OSError`.
 
-    A folder that was removed is made again, so that the next probe passes.
+    Raises `MachineFault` for a folder that was removed, which is made again, so that the next probe passes.
     """
     path = folder / f"probe-{uuid4().hex}"
     try:
@@ -162,7 +140,7 @@ def takes_files(folder: Path) -> None:
 
 
 def has_descriptors() -> None:
-    """Open as many descriptors as a job needs, and close them. Raises `OSError`, `MemoryError`."""
+    """Open `PROBE_FILES` descriptors and close them. Raises `OSError`, `MemoryError`."""
     opened: list[int] = []
     try:
         for _ in range(PROBE_FILES // 2):

@@ -14,12 +14,13 @@ from worker.adapters.web.answers import Answer
 from worker.core.delivery.consumer import ConsumerSnapshot
 from worker.core.delivery.fitness import PartTest
 from worker.core.jobs.board import EndedJob, RunningJob, Totals
+from worker.ports import EngineFacts
 
-# The event loop writes a condition twice a second, however busy; this long without one it is stuck.
+# The event loop writes a condition twice a second, however busy.
 STALLED_SECONDS = 10.0
-# A process whose replacements have failed for this long will not come by itself: a new instance may have a better GPU.
+# After failed replacements for this long a new instance may have a better GPU.
 GIVEN_UP_SECONDS = 60.0
-# A process that loads a model, however slowly, beats twice a second; this long without a beat it hangs while it starts.
+# A process that loads a model, however slowly, beats twice a second.
 SILENT_SECONDS = 60.0
 
 # One failed pull is a hiccup of the network; the third comes two seconds later at the earliest.
@@ -59,16 +60,6 @@ class Identity:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
-    """The engine's model; None of it is known before it is loaded."""
-
-    name: str
-    fingerprint: str
-    device: str
-    uses_gpu: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class Disk:
     """The file system of TEMP_DIR."""
 
@@ -84,7 +75,7 @@ class Condition:
     uptime_seconds: float
     consumer: ConsumerSnapshot | None = None
     engine: EngineHealth | None = None
-    model: Model | None = None
+    model: EngineFacts | None = None
     gpus: tuple[GpuReading, ...] = ()
     running: tuple[RunningJob, ...] = ()
     last_jobs: tuple[EndedJob, ...] = ()
@@ -96,10 +87,8 @@ class Condition:
     backlog: int | None = None
     """Unacknowledged messages of the subscription, some minutes ago; None if unknown."""
     oldest_message_seconds: float | None = None
-    """The age of the oldest of them; None where it is not known."""
     urgent_backlog: int | None = None
     oldest_urgent_seconds: float | None = None
-    """The same of the urgent subscription."""
     disk: Disk | None = None
 
 
@@ -115,15 +104,10 @@ def judge(condition: Condition, age_seconds: float) -> tuple[Status, str]:
     if engine is not None and engine.state is not EngineState.READY:
         state = f"the inference process {ENGINE_STATES[engine.state]}"
         return Status.UNHEALTHY, f"{state}: {engine.reason}" if engine.reason else state
-    if reason := _why_no_messages(consumer):
-        return Status.UNHEALTHY, reason
-    return Status.HEALTHY, ""
-
-
-def _why_no_messages(consumer: ConsumerSnapshot) -> str:
-    if consumer.pull_failures_in_a_row >= PULL_FAILURES_TO_REPORT and not consumer.intake_stopped_because:
-        return f"no messages can be pulled: {consumer.pull_failure}"
-    return consumer.intake_stopped_because
+    reason = consumer.intake_stopped_because
+    if not reason and consumer.pull_failures_in_a_row >= PULL_FAILURES_TO_REPORT:
+        reason = f"no messages can be pulled: {consumer.pull_failure}"
+    return Status.UNHEALTHY if reason else Status.HEALTHY, reason
 
 
 def is_alive(condition: Condition, age_seconds: float) -> tuple[bool, str]:
@@ -170,7 +154,7 @@ def document(identity: Identity, condition: Condition, status: Status, reason: s
         "worker": identity.worker,
         "subscription": identity.subscription,
         "uptime_seconds": round(condition.uptime_seconds, 1),
-        "model": asdict(condition.model) if condition.model else None,
+        "model": _model(condition.model) if condition.model else None,
         "engine": _engine(condition.engine),
         "jobs": {
             "in_flight": consumer.jobs if consumer else 0,
@@ -206,6 +190,15 @@ def document(identity: Identity, condition: Condition, status: Status, reason: s
         },
         "gpu_memory_limit_gb": identity.gpu_memory_limit_gb,
         "versions": identity.versions,
+    }
+
+
+def _model(facts: EngineFacts) -> dict[str, Any]:
+    return {
+        "name": facts.model_name,
+        "fingerprint": facts.model_fingerprint,
+        "device": facts.device_name,
+        "uses_gpu": facts.uses_gpu,
     }
 
 

@@ -21,7 +21,7 @@ from worker.adapters.pubsub.backlog_metric import BacklogMetric, google_session
 from worker.app.cloud import Cloud, open_cloud
 from worker.app.engines import Engines, make_decoder, open_engines
 from worker.app.monitor import Watch, destinations_of, identity_of, watching
-from worker.app.parts import Buckets, decoder_part, engine_part, worker_parts
+from worker.app.parts import audio_part, decoder_part, engine_part, worker_parts
 from worker.app.preflight import findings, log_finding, require_all, variable_findings
 from worker.app.recogniser import NoEngine
 from worker.app.sample import SPEECH
@@ -212,7 +212,7 @@ def make_jobs(
 ) -> Jobs:
     """Return what does the job of a delivery. Without `fitness` no bucket is refused before it is tried."""
     clock = SystemClock()
-    names, buckets = cloud.names, Buckets.of(cloud.names, cloud.store.impatient())
+    names, probed = cloud.names, cloud.store.impatient()
     parts = fitness or Fitness((), clock, random.Random())  # noqa: S311 - jitter
     tools = JobTools(
         states=JobStates(
@@ -229,7 +229,7 @@ def make_jobs(
             input_buckets=names.input_buckets,
             max_bytes=int(settings.max_file_size_gb * GIB),
             room_bytes=settings.download_room_gb * GIB,
-            on_read=lambda bucket: parts.add(buckets.audio(bucket, is_learned=True)),
+            on_read=lambda bucket: parts.add(audio_part(probed, bucket, is_learned=True)),
         ),
         output=OutputWriter(cloud.store, output_bucket=names.output_bucket, writable_buckets=names.writable_buckets),
         decoder=decoder,

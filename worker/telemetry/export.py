@@ -36,7 +36,7 @@ from prometheus_client.exposition import generate_latest
 from worker.telemetry.register import REGISTER, Counter
 
 GOOGLE = "https://telemetry.googleapis.com"
-# The worker is killed 10 s after SIGTERM; this is the time left after its messages are nacked.
+# What is left of the 10 s after SIGTERM once the messages are nacked.
 FLUSH_SECONDS = 1.0
 EXPORT_SECONDS = 5.0
 ID_FIELDS = ("traceId", "spanId", "parentSpanId")
@@ -64,7 +64,7 @@ class Destinations:
 def exporting(destinations: Destinations) -> Iterator[Callable[[], bytes] | None]:
     """Install the providers; yield the renderer of `/metrics`, or None if Prometheus is not the exporter.
 
-    Leaving the block flushes for at most a second and drops the rest. Raises `ExportRefused`.
+    Leaving the block flushes for `FLUSH_SECONDS` and drops the rest. Raises `ExportRefused`.
     """
     resource = Resource.create(
         {
@@ -81,20 +81,15 @@ def exporting(destinations: Destinations) -> Iterator[Callable[[], bytes] | None
         tracers.add_span_processor(BatchSpanProcessor(exporter, export_timeout_millis=EXPORT_SECONDS * 1000))
     if reader:
         metrics.set_meter_provider(meters)
-        begin_counting()
+        for metric in REGISTER:
+            if isinstance(metric, Counter):
+                metric.begin()
     if exporter:
         trace.set_tracer_provider(tracers)
     try:
         yield (lambda: generate_latest(registry)) if destinations.metrics == "prometheus" else None
     finally:
         _in_time(tracers.shutdown, meters.shutdown)
-
-
-def begin_counting() -> None:
-    """Initialise every counter of the register to zero."""
-    for metric in REGISTER:
-        if isinstance(metric, Counter):
-            metric.begin()
 
 
 def _metric_reader(exporter: MetricsExporter, registry: CollectorRegistry) -> MetricReader | None:
@@ -137,7 +132,7 @@ def _opened(file: Path | None) -> TextIO:
 
 
 class OtlpFile(SpanExporter):
-    """Appends each batch to a file as a line of OTLP's JSON encoding. Owns the file."""
+    """Appends each batch to a file, which it owns, as a line of OTLP's JSON encoding."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -173,7 +168,7 @@ def _google_session() -> AuthorizedSession:
 
 
 def _in_time(*works: Callable[[], None]) -> None:
-    """Run the flushes concurrently; return after `FLUSH_SECONDS` even if some have not ended."""
+    """Run the flushes concurrently, for `FLUSH_SECONDS` at most."""
     threads = [threading.Thread(target=work, name="telemetry-flush", daemon=True) for work in works]
     for thread in threads:
         thread.start()

@@ -77,9 +77,8 @@ def configure_logging(
 ) -> None:
     """Send log events from `level` on to `stream`, by default stderr.
 
-    They are JSON lines in Cloud Logging's field names, or text: a row for each event that a person cares for, with
-    `debug` every event with its fields. Text is coloured on a terminal, unless NO_COLOR is set. With a project, lines
-    of a traced job link to its trace; `worker` becomes a label of every line.
+    They are JSON lines in Cloud Logging's field names, or text, which is coloured on a terminal unless NO_COLOR is set.
+    With a project, lines of a traced job link to its trace; `worker` becomes a label of every line.
     """
     least, target = _LEVELS[level], stream or sys.stderr
     warn_in_plain_text(max(least, logging.WARNING))
@@ -98,7 +97,7 @@ def configure_logging(
 def warn_in_plain_text(least: int = logging.WARNING) -> None:
     """Write the warnings of libraries and of our client to stderr, escaped, since they quote text from outside.
 
-    Does nothing if the process has already configured the standard library's logging.
+    A no-op if the process has already configured the standard library's logging.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter("%(message)s"))
@@ -137,7 +136,7 @@ def _as_visible(value: object) -> object:
 
 
 def _write_traceback(target: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
-    """Write a traceback without the locals of its frames, which may contain keys, headers and transcripts."""
+    """Write a traceback without locals, which may contain keys, headers and transcripts."""
     target.write("\n" + plain_lines("".join(traceback.format_exception(*exc_info)).rstrip()))
 
 
@@ -202,7 +201,7 @@ def _source_location(_: object, __: str, event: structlog.typing.EventDict) -> s
 
 
 class Rows:
-    """The last processor of structlog's chain. `in_colour` and wrapped to the terminal's width where it is one."""
+    """The last processor of structlog's chain: rows in colour, wrapped to the terminal's width."""
 
     def __init__(self, *, in_colour: bool, wrapped: bool) -> None:
         self._in_colour, self._wrapped = in_colour, wrapped

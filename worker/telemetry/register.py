@@ -45,8 +45,6 @@ class Metric:
 class Counter(Metric):
     """A sum that only grows."""
 
-    kind = "counter"
-
     def __init__(self, name: str, help_text: str, *, unit: str = "", **labels: Iterable[str]) -> None:
         super().__init__(name, help_text, unit=unit, **labels)
         self._instrument = _METER.create_counter(name, unit, help_text)
@@ -64,8 +62,6 @@ class Counter(Metric):
 class Gauge(Metric):
     """A current value; exported only once it has been set."""
 
-    kind = "gauge"
-
     def __init__(self, name: str, help_text: str, *, unit: str = "", **labels: Iterable[str]) -> None:
         super().__init__(name, help_text, unit=unit, **labels)
         self._instrument = _METER.create_gauge(name, unit, help_text)
@@ -82,8 +78,6 @@ class Gauge(Metric):
 
 class Histogram(Metric):
     """A distribution of values."""
-
-    kind = "histogram"
 
     def __init__(
         self,

@@ -1,8 +1,7 @@
 """One sentence for each log event, for people: the `message` of a JSON line, and a row on a console.
 
-A template takes the fields of its event, bound ids among them; `{count:message}` is a number with its noun. Where an
-event has several templates, the first one whose fields are all there is taken. A test holds the table to the events
-that the code logs, and each template to their fields.
+A template takes the fields of its event, bound ids among them; `{count:message}` is a number with its noun. Of several
+templates the first one whose fields are all there is taken. A test compares the table with the events of the code.
 """
 
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from collections.abc import Mapping
 from schemas.text import plain
 
 MOST_CHARACTERS = 600
-"""The longest sentence. Reasons quote answers of services; the whole text is in the event's own field."""
+"""Reasons quote answers of services; the whole text is in the event's own field."""
 
 SENTENCES: Mapping[str, str | tuple[str, ...]] = {
     "adoption.failed": "Looking for forwarded messages failed, and is tried again: {reason}",
@@ -156,7 +155,7 @@ SENTENCES: Mapping[str, str | tuple[str, ...]] = {
 
 
 def sentence(event: Mapping[str, object]) -> str:
-    """Return a log event in words, after the id of its job where it has one; its name where the table has no words."""
+    """Return a log event in words, after the id of its job; its name where the table has no words."""
     known = {name: _in_words(value) for name, value in event.items() if value not in (None, "")}
     templates = SENTENCES.get(str(event.get("event")), ())
     for template in (templates,) if isinstance(templates, str) else templates:

@@ -1,7 +1,7 @@
 """Traces: one for each delivery's job, which continues its publisher's trace, with a span for each stage.
 
-They use OpenTelemetry's API and are no-ops until `worker.telemetry.export` installs a provider. Even then the
-publisher's trace id is passed from the message to the log and to the events.
+Spans are no-ops until `worker.telemetry.export` installs a provider. Even then the publisher's trace id is passed from
+the message to the log and to the events.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from time import perf_counter
 
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
@@ -52,9 +52,7 @@ def stage(name: str, **facts: AttributeValue) -> Iterator[None]:
 class Laps:
     """A stage that alternates with others. Its span covers the first lap to the last; its time is the sum of laps."""
 
-    def __init__(self, span: Span) -> None:
-        self._span = span
-        self.seconds = 0.0
+    seconds = 0.0
 
     @contextmanager
     def lap(self) -> Iterator[None]:
@@ -69,8 +67,7 @@ class Laps:
 @contextmanager
 def stage_in_laps(name: str) -> Iterator[Laps]:
     """Create a stage of laps. It is never the current span, so it may be used in a generator."""
-    span = _TRACER.start_span(name)
-    laps = Laps(span)
+    span, laps = _TRACER.start_span(name), Laps()
     try:
         yield laps
     finally:

@@ -5,10 +5,11 @@ from typing import Any
 
 from worker.adapters.gpu import GpuReading
 from worker.adapters.parakeet.engine import EngineHealth, EngineState
-from worker.app.status import Condition, Identity, Model
+from worker.app.status import Condition, Identity
 from worker.core.delivery.consumer import ConsumerSnapshot
 from worker.core.delivery.fuse import FuseState, FuseStatus
 from worker.core.jobs.board import EndedJob, RunningJob, Totals
+from worker.ports import EngineFacts
 
 IDENTITY = Identity(
     worker="w-1",
@@ -66,7 +67,13 @@ def condition(**changes: Any) -> Condition:
         "backlog": 17,
         "consumer": consumer_snapshot(),
         "engine": engine_health(),
-        "model": Model(name="parakeet", fingerprint="f", device="NVIDIA L4", uses_gpu=True),
+        "model": EngineFacts(
+            model_name="parakeet",
+            model_fingerprint="f",
+            device_name="NVIDIA L4",
+            uses_gpu=True,
+            languages=frozenset({"en"}),
+        ),
         "gpus": (L4,),
         "running": (
             RunningJob(

@@ -17,7 +17,7 @@ from tests.support.wait import eventually
 from worker.adapters.memory.audio import MemoryAudioDecoder, memory_audio
 from worker.adapters.memory.pubsub import MemoryPubSub
 from worker.adapters.memory.recogniser import MemoryRecogniser
-from worker.app.parts import Buckets, machine_parts
+from worker.app.parts import audio_part, bucket_parts, machine_parts
 from worker.core.delivery.consumer import Consumer
 from worker.core.delivery.fitness import Fitness, Part
 from worker.core.delivery.intake import UrgentFirst
@@ -29,6 +29,7 @@ from worker.core.jobs.routing import RoutingPolicy
 from worker.core.jobs.state import JobStates
 from worker.core.jobs.tools import JobRules, JobTools
 from worker.ports import ObjectRef, Pcm
+from worker.settings import CloudSettings
 
 MAX_ATTEMPTS, MAX_CRASHES = 3, 4
 JOBS, COMPLETIONS, DEAD_LETTERS = "jobs", "completions", "dead-letters"
@@ -55,8 +56,11 @@ class TwinWorker:
         urgent = self.broker.subscription(f"{JOBS}-urgent")
         self.both = UrgentFirst(urgent, self.subscription, self.clock, random.Random(1))
         self.windows = Counter[str]()
-        self.buckets = Buckets(
-            store=self.store, output="out", state="state", other_outputs=frozenset({"other"}), inputs=input_buckets
+        self.names = CloudSettings(
+            output_bucket="out",
+            state_bucket="state",
+            output_buckets=frozenset({"out", "other"}),
+            input_buckets=input_buckets,
         )
         self.fitness = Fitness(self._parts(), self.clock, random.Random(1))
         self.consumer = Consumer(
@@ -75,7 +79,7 @@ class TwinWorker:
 
     def _parts(self) -> list[Part]:
         topics = [Part(name=topic.path, resource=topic.path, probe=topic.verify) for topic in self.topics]
-        return [*machine_parts(self.folder), *self.buckets.parts(), *topics]
+        return [*machine_parts(self.folder), *bucket_parts(self.names, self.store), *topics]
 
     @property
     def topics(self) -> tuple[FaultyTopic, FaultyTopic]:
@@ -89,7 +93,7 @@ class TwinWorker:
                 self.folder,
                 input_buckets=frozenset(),
                 max_bytes=100_000_000,
-                on_read=lambda bucket: self.fitness.add(self.buckets.audio(bucket, is_learned=True)),
+                on_read=lambda bucket: self.fitness.add(audio_part(self.store, bucket, is_learned=True)),
             ),
             output=OutputWriter(self.store, output_bucket="out", writable_buckets=frozenset({"out", "other"})),
             decoder=MemoryAudioDecoder(max_seconds=3600),

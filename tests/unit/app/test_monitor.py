@@ -104,7 +104,7 @@ async def test_a_failed_job_is_on_the_board_with_its_code(tmp_path: Path) -> Non
 
 async def test_a_change_of_status_is_logged_once_and_whole() -> None:
     watch = Watch(Board(), Gpus(None), FakeClock())
-    watch.identified(IDENTITY)
+    watch.identity = IDENTITY
     with capture_logs() as log:
         watch.look()
         watch.look()

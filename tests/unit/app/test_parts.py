@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from tests.support.services.faulty import REFUSALS, STORAGE_FAULTS, FaultyStore
-from worker.app.parts import PROBE_NAME, Buckets, has_descriptors, reads, takes_files, writes
+from worker.app.parts import PROBE_NAME, bucket_parts, has_descriptors, reads, takes_files, writes
 from worker.core.delivery.fitness import Need
 from worker.errors import MachineFault, ObjectForbidden, ObjectNotFound, StorageServiceError
 from worker.ports import ObjectRef
+from worker.settings import CloudSettings
 
 
 @pytest.fixture
@@ -63,11 +64,14 @@ async def test_a_bucket_whose_permission_is_not_granted_is_refused_without_a_try
 
 
 def test_one_bucket_of_several_settings_is_one_part(store: FaultyStore) -> None:
-    buckets = Buckets(
-        store=store, output="one", state="one", other_outputs=frozenset({"two"}), inputs=frozenset({"one", "three"})
+    names = CloudSettings(
+        output_bucket="one",
+        state_bucket="one",
+        output_buckets=frozenset({"one", "two"}),
+        input_buckets=frozenset({"one", "three"}),
     )
 
-    parts = list(buckets.parts())
+    parts = list(bucket_parts(names, store))
 
     assert [(part.name, part.need) for part in parts] == [
         ("OUTPUT_BUCKET and STATE_BUCKET gs://one", Need.EVERY_JOB),

@@ -14,6 +14,7 @@ from worker.telemetry.register import (
     JOB_SECONDS,
     LEASES_LOST,
     REGISTER,
+    Counter,
     Metric,
     UndeclaredLabel,
 )
@@ -69,7 +70,7 @@ def test_the_labels_are_those_of_the_code() -> None:
 def test_names_follow_prometheus() -> None:
     for metric in REGISTER:
         assert metric.name.startswith("klipstream_")
-        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
+        assert metric.name.endswith("_total") == isinstance(metric, Counter), metric.name
         assert metric.help
 
 

@@ -1,4 +1,4 @@
-"""A file on its way here: counted, summed, resumed, and gone when it is not wanted any more."""
+"""The file of a download that may be resumed: counted, summed, and removed when it is discarded."""
 
 import base64
 import threading

@@ -21,7 +21,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,13 +45,13 @@ SMALL_THREADS = 6
 DOWNLOAD_THREADS = 4
 CLAIM_THREADS = 4
 CONNECTIONS = SMALL_THREADS + DOWNLOAD_THREADS + CLAIM_THREADS
-"""The connections that the client's session keeps for one host; its own default is 10."""
+"""Connections that the client's session keeps for one host; its own default is 10."""
 
 TIMEOUT_SECONDS = (5.0, 10.0)
-"""To connect, and between two reads; what a stalled transfer costs before it is taken up again."""
+"""To connect, and between two reads of a transfer."""
 
 UPLOAD_CHUNK_BYTES = 16 << 20
-"""Memory used by an upload of a file; the client's own default is 100 MiB."""
+"""Memory of a file's upload; the client's own default is 100 MiB."""
 
 PAGE_OBJECTS = 1_000
 CLOSE_SECONDS = 1.0
@@ -129,9 +128,8 @@ def _client(project: str) -> Client:
 class GcsObjectStore:
     """`worker.ports.ObjectStore` on google-cloud-storage; made by `open_object_store`.
 
-    A conditional write is retried after a lost reply too. If the retry meets a failed precondition and the object has
-    the bytes of the write, the write was applied: writers that must be distinguished put something unique into the
-    data.
+    A conditional write is retried after a lost reply too: if the retry meets a failed precondition and the object has
+    the bytes of the write, the write was applied.
     """
 
     def __init__(
@@ -146,11 +144,11 @@ class GcsObjectStore:
         return GcsObjectStore(self._client, self._claims, self._downloads, self._retries, self._claims)
 
     async def stat(self, ref: ObjectRef, generation: int | None = None) -> ObjectFacts:
-        """Describe the live object, or that generation of it: one request."""
+        """Return the metadata of the live object, or of the given generation: one request."""
         return await self._retried("describe", ref, lambda: self._stat(ref, generation))
 
     async def read(self, ref: ObjectRef) -> tuple[bytes, ObjectFacts]:
-        """Return the checksum-verified content of a small live object and the facts of its generation: two requests."""
+        """Return the checksum-verified content of a small object and the facts of its generation: two requests."""
         return await self._retried("read", ref, lambda: self._read(ref))
 
     async def write(
@@ -176,13 +174,13 @@ class GcsObjectStore:
         return await self._retried("upload", ref, lambda: self._put_file(path, ref, content_type), pool=self._downloads)
 
     async def delete(self, ref: ObjectRef, *, if_generation: int | None = None) -> None:
-        """Remove the object; one that is already gone is fine."""
+        """Delete the object; deleting a missing object is a no-op."""
         with suppress(ObjectNotFound):
             await self._retried("delete", ref, lambda: self._delete(ref, if_generation), if_generation=if_generation)
 
     async def list(self, bucket: str, prefix: str) -> Sequence[ObjectFacts]:
-        """Every live object whose name starts with `prefix`, by name."""
-        return await self._retried("list", ObjectRef(bucket, f"{prefix}*"), lambda: self._list(bucket, prefix))
+        """Return every live object whose name starts with `prefix`, sorted by name."""
+        return [facts async for page in self.pages(bucket, prefix) for facts in page]
 
     async def pages(self, bucket: str, prefix: str) -> AsyncIterator[Sequence[ObjectFacts]]:
         """Yield the objects of `list` page by page: memory does not grow with their number."""
@@ -200,7 +198,7 @@ class GcsObjectStore:
         return None
 
     def impatient(self) -> "GcsObjectStore":
-        """Return the same store with one repetition a call: for probes, which are repeated by themselves."""
+        """Return the same store with one retry a call: for probes, which are repeated by themselves."""
         return GcsObjectStore(self._client, self._small, self._downloads, Retries(attempts=2))
 
     async def download(self, facts: ObjectFacts, destination: Path) -> None:
@@ -286,18 +284,12 @@ class GcsObjectStore:
     def _delete(self, ref: ObjectRef, if_generation: int | None) -> None:
         self._blob(ref).delete(if_generation_match=if_generation, timeout=TIMEOUT_SECONDS, retry=None)
 
-    def _list(self, bucket: str, prefix: str) -> Sequence[ObjectFacts]:
-        blobs = self._client.list_blobs(bucket, prefix=prefix, timeout=TIMEOUT_SECONDS, retry=None)
-        with _reading():
-            return tuple(_facts(blob) for blob in blobs)
-
     def _page(self, bucket: str, prefix: str, token: str) -> tuple[Sequence[ObjectFacts], str | None]:
         blobs = self._client.list_blobs(
             bucket, prefix=prefix, page_token=token or None, page_size=PAGE_OBJECTS, timeout=TIMEOUT_SECONDS, retry=None
         )
         with _reading():
-            found = tuple(_facts(blob) for page in islice(blobs.pages, 1) for blob in page)
-        return found, blobs.next_page_token
+            return tuple(map(_facts, next(blobs.pages, ()))), blobs.next_page_token
 
     def _granted(self, bucket: str, permissions: Sequence[str]) -> frozenset[str]:
         named = self._client.bucket(bucket)

@@ -1,7 +1,7 @@
-"""Backlog of a subscription from Cloud Monitoring: some minutes old, and unknown on development servers.
+"""Backlog of a subscription from Cloud Monitoring, some minutes old. No decision of the worker depends on it.
 
 For the operator: the worker's account needs roles/monitoring.viewer in the project. Without it the number is left out,
-with one warning in the log. No decision of the worker depends on it.
+with one warning in the log.
 """
 
 import threading

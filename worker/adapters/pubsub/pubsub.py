@@ -4,16 +4,16 @@ For the operator. What must exist: the pull subscription (ack deadline 30 to 60 
 worker comes back soon; a retry policy; a dead-letter policy as the backstop; no filter, no push), the topics that are
 published to, and a subscription on each of them, for a topic without one loses messages. Where JOBS_SUBSCRIPTION_URGENT
 is set: a second subscription like the first, on the same topic, with the filter `attributes.priority = "urgent"`.
-Exactly-once delivery may be on; nothing relies on it. The worker's service account needs roles/pubsub.subscriber and
-roles/pubsub.viewer on the subscriptions, and roles/pubsub.publisher and roles/pubsub.viewer on the topics. For
-dead-letter forwarding Pub/Sub's own account, service-PROJECT_NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com, needs
-roles/pubsub.publisher on the dead-letter topic and roles/pubsub.subscriber on the subscriptions.
+Exactly-once delivery may be on; nothing relies on it. The worker's account needs roles/pubsub.viewer on all of them,
+roles/pubsub.subscriber on the subscriptions and roles/pubsub.publisher on the topics. For dead-letter forwarding
+Pub/Sub's own account, service-PROJECT_NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com, needs roles/pubsub.publisher on the
+dead-letter topic and roles/pubsub.subscriber on the subscriptions.
 
 Credentials are the application default ones. With an emulator's `host:port` there are none, and no TLS.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from functools import partial
@@ -36,7 +36,7 @@ AnswerT = TypeVar("AnswerT")
 TransportT = TypeVar("TransportT")
 
 PUBLISH, CONSUME = "pubsub.topics.publish", "pubsub.subscriptions.consume"
-"""The permissions that the worker needs on its topics and its subscription, beside reading their configuration."""
+"""The permissions that the worker needs on its topics and its subscription, beside viewing them."""
 
 # A request may have 512 KiB, an ack id about 250 bytes.
 _ACK_IDS_PER_REQUEST = 1000
@@ -109,13 +109,10 @@ async def open_pubsub(
     `emulator_host` is the value of PUBSUB_EMULATOR_HOST, which these clients do not read themselves. Without it, raises
     `google.auth.exceptions.DefaultCredentialsError` where there are no credentials.
     """
-    async with AsyncExitStack() as stack:
-        subscriber = await stack.enter_async_context(
-            SubscriberAsyncClient(transport=_transport(SubscriberGrpcAsyncIOTransport, emulator_host))
-        )
-        publisher = await stack.enter_async_context(
-            PublisherAsyncClient(transport=_transport(PublisherGrpcAsyncIOTransport, emulator_host))
-        )
+    async with (
+        SubscriberAsyncClient(transport=_transport(SubscriberGrpcAsyncIOTransport, emulator_host)) as subscriber,
+        PublisherAsyncClient(transport=_transport(PublisherGrpcAsyncIOTransport, emulator_host)) as publisher,
+    ):
         yield PubSub(project_id, subscriber, publisher, timeouts or CallTimeouts())
 
 
@@ -143,12 +140,11 @@ class PubSubSubscription:
 
     async def verify(self) -> None:
         """Raise `QueueServiceError` where the server says that messages may not be pulled; nothing is pulled."""
-        test = self._client.test_iam_permissions
-        if await self._calls.lacks(CONSUME, test):
+        if await self._calls.lacks(CONSUME, self._client.test_iam_permissions):
             raise QueueServiceError("pull from", self._path, f"{CONSUME} is not granted", refused=True)
 
     async def pull(self, max_messages: int) -> Sequence[Delivery]:
-        """Wait up to `CallTimeouts.pull`, return what came; not retried, since a lost reply may have held messages."""
+        """Wait up to `CallTimeouts.pull`; not retried, since a lost reply may have held messages."""
         request = types.PullRequest(subscription=self._path, max_messages=max_messages)
         try:
             response = await self._client.pull(request, retry=None, timeout=self._timeouts.pull)
@@ -159,7 +155,7 @@ class PubSubSubscription:
         return tuple(_delivery(message) for message in response.received_messages)
 
     async def extend(self, ack_ids: Sequence[str], seconds: int) -> frozenset[str]:
-        """Give each lease `seconds` from now; 0 is a nack. Returns the ack ids known to be expired."""
+        """Give each lease `seconds` from now; 0 is a nack. Return the ack ids known to be expired."""
 
         def modify(ids: Sequence[str], **options: Any) -> Awaitable[None]:
             request = types.ModifyAckDeadlineRequest(subscription=self._path, ack_ids=ids, ack_deadline_seconds=seconds)
@@ -170,7 +166,7 @@ class PubSubSubscription:
         return frozenset().union(*[await self._calls.settled("extend leases on", modify, batch) for batch in batches])
 
     async def ack(self, ack_id: str) -> None:
-        """Settle for good. On an exactly-once subscription a lost reply shows as an expired id, which is no error."""
+        """Settle for good. With exactly-once delivery a lost reply shows as an expired id, which is no error."""
 
         def acknowledge(ids: Sequence[str], **options: Any) -> Awaitable[None]:
             return self._client.acknowledge(types.AcknowledgeRequest(subscription=self._path, ack_ids=ids), **options)
@@ -179,7 +175,7 @@ class PubSubSubscription:
 
 
 class PubSubTopic:
-    """`worker.ports.Topic`, one message a request: every publish of the worker is awaited by itself."""
+    """`worker.ports.Topic`, one message a request."""
 
     def __init__(self, client: PublisherAsyncClient, path: str, timeouts: CallTimeouts) -> None:
         self._client, self._path = client, path
@@ -207,10 +203,7 @@ class PubSubTopic:
             raise self._calls.translated(_PUBLISH, exc) from exc
 
     async def publish(self, data: bytes, attributes: Mapping[str, str], ordering_key: str = "") -> str:
-        """Return the message id once the service confirmed it; retried, so a duplicate is possible.
-
-        Raises `MessageRefused` where the service says that it will never take this message.
-        """
+        """Return the message id once the service has confirmed it; retried, so a duplicate is possible."""
         message = types.PubsubMessage(data=data, attributes=dict(attributes), ordering_key=ordering_key)
         request = types.PublishRequest(topic=self._path, messages=[message])
         response = await self._calls.retried(_PUBLISH, partial(self._client.publish, request))
@@ -239,7 +232,7 @@ class _Calls:
         return permission not in answer.permissions
 
     async def retried(self, operation: str, call: Callable[..., Awaitable[AnswerT]]) -> AnswerT:
-        """Try until it works, fails for good or `CallTimeouts.give_up` is over; the client's own retry is off."""
+        """Call until that works, fails for good or `CallTimeouts.give_up` is over; the client's own retry is off."""
         attempts = retrying(
             "pubsub",
             operation,
@@ -257,7 +250,7 @@ class _Calls:
     async def settled(
         self, operation: str, send: Callable[..., Awaitable[None]], ack_ids: Sequence[str]
     ) -> frozenset[str]:
-        """Send the ids until each is answered for; returns those that an exactly-once answer calls expired."""
+        """Send the ids until each is answered for; return those that an exactly-once answer calls expired."""
         open_ids, expired = list(ack_ids), set[str]()
 
         async def attempt(**options: Any) -> None:
@@ -282,17 +275,14 @@ class _Calls:
         if isinstance(exc, vendor.InvalidArgument) and operation == _PUBLISH:
             return MessageRefused(self._resource, str(exc.message))
         if isinstance(exc, vendor.NotFound):
-            return (
-                SubscriptionNotFound(self._resource)
-                if "/subscriptions/" in self._resource
-                else QueueNotFound(self._resource)
-            )
+            kind = SubscriptionNotFound if "/subscriptions/" in self._resource else QueueNotFound
+            return kind(self._resource)
         refused = isinstance(exc, vendor.Forbidden | vendor.Unauthorized)
         return QueueServiceError(operation, self._resource, str(exc), refused=refused)
 
 
 class _SomeIdsFailed(Exception):
-    """The service could not handle some ack ids for now; those are to be sent again."""
+    """The service could not handle some ack ids for now."""
 
 
 def _verdicts(exc: vendor.GoogleAPICallError) -> dict[str, str]:

@@ -20,9 +20,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class ModelFacts(_Part):
-    """The engine's model."""
-
+class _Model(_Part):
     name: str
     device: str
 
@@ -38,9 +36,7 @@ class GpuFacts(_Part):
     power_watts: float | None = None
 
 
-class Devices(_Part):
-    """The GPUs."""
-
+class _Gpus(_Part):
     devices: tuple[GpuFacts, ...] = ()
 
 
@@ -153,9 +149,7 @@ class Sums(_Part):
         return Sums.model_validate({name: value + getattr(other, name) for name, value in self})
 
 
-class PartFacts(_Part):
-    """The last self-test of one part."""
-
+class _PartTest(_Part):
     passed: bool | None
     reason: str = ""
 
@@ -175,9 +169,7 @@ class DeepgramFacts(_Part):
     budget_spent: bool = False
 
 
-class DiskFacts(_Part):
-    """The file system of TEMP_DIR."""
-
+class _Disk(_Part):
     path: str
     free_bytes: int
     total_bytes: int
@@ -201,18 +193,18 @@ class HealthDocument(_Part):
     subscription: str
     uptime_seconds: float
     jobs: JobsFacts
-    model: ModelFacts | None = None
-    gpu: Devices = Devices()
+    model: _Model | None = None
+    gpu: _Gpus = _Gpus()
     last_jobs: tuple[EndedFacts, ...] = ()
     totals: Sums = Sums()
     backlog: int | None = None
     oldest_message_seconds: float | None = None
     urgent: UrgentFacts | None = None
-    disk: DiskFacts | None = None
+    disk: _Disk | None = None
     fuse: FuseFacts | None = None
     deepgram: DeepgramFacts = DeepgramFacts()
     gpu_memory_limit_gb: float = 0.0
-    self_test: Mapping[str, PartFacts] = Field(default_factory=dict)
+    self_test: Mapping[str, _PartTest] = Field(default_factory=dict)
     versions: Mapping[str, str] = Field(default_factory=dict)
 
 

@@ -37,9 +37,9 @@ from worker.adapters.web.rendering import FOLDER, release, render, render_main
 from worker.adapters.web.views import JobStory, Overview
 
 REQUEST_SECONDS = 5.0
-"""A connection whose next request has not arrived whole by then is closed."""
+"""Time for a request to arrive whole; then its connection is closed."""
 SHUTDOWN_SECONDS = 1
-"""Grace for open connections; a worker has eight seconds after SIGTERM."""
+"""Grace for open connections."""
 JOIN_SECONDS = 2.0
 """A page's read of a bucket that does not answer is left behind after this."""
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -57,7 +57,7 @@ HEADERS = {
     "cache-control": "no-store",
 }
 Upload = Callable[[str, AsyncIterator[bytes]], Awaitable[str]]
-"""Takes a file's name and its bytes, and returns the id of the job made of it. Raises `UploadRefused`."""
+"""Takes a file's name and bytes, returns the id of its job. Raises `UploadRefused`."""
 
 
 class HealthServer:
@@ -178,7 +178,7 @@ class UploadRefused(Exception):
 
 
 class PageSource(Protocol):
-    """The data behind the pages; every method may be called in any order, in the server's event loop."""
+    """The data behind the pages; called in the server's event loop."""
 
     async def overview(self) -> Overview:
         """Return the first page as of now."""
@@ -337,7 +337,7 @@ class _Rendered:
 
 
 def _events(request: Request, contents: Callable[[], Awaitable[str]]) -> Response:
-    """Send the contents whenever they change, and a sign of life in between; first the release, for older pages."""
+    """Send the contents when they change, and a sign of life in between; first the release, for older pages."""
     if request.method == "HEAD":
         return Response(media_type="text/event-stream", headers=HEADERS)
 

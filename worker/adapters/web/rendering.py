@@ -21,10 +21,10 @@ from worker.adapters.web.views import Transcript
 
 UNKNOWN = Markup('<span aria-hidden="true">\N{EN DASH}</span><span class="sr">not known</span>')
 TAIL_CHARACTERS = 8
-"""The end of an id that stays visible when its beginning is cut."""
+"""The end of an id, which is always visible."""
 MOST_SEGMENTS = 120
 FEW = 10
-"""Numbers below it are shown with one digit after the point."""
+"""Numbers below it have one digit after the point."""
 LEAST_USD = 0.0001
 """The smallest amount that is shown."""
 GIB = 1024**3
@@ -76,14 +76,14 @@ def render(template: str, **values: Any) -> str:
 
 
 def render_main(template: str, **values: Any) -> str:
-    """Return what is inside the template's `main` element, which is all of a page that changes."""
+    """Return the inside of the template's `main` element, which is all of a page that changes."""
     page = templates().get_template(template)
     return "".join(page.blocks["main"](page.new_context(values)))
 
 
 @cache
 def asset(name: str) -> str:
-    """Return the address of a static file; it changes with the content, so that browsers may keep it."""
+    """Return the address of a static file, which changes with the content."""
     digest = hashlib.sha256((FOLDER / "static" / name).read_bytes()).hexdigest()[:12]
     return f"/static/{name}?{digest}"
 
@@ -99,7 +99,7 @@ def _visible(value: object) -> object:
 
 
 def ident(value: object) -> Markup:
-    """Return an id from outside: isolated, on one line, its last characters always visible, whole in the title."""
+    """Return an id from outside: isolated, on one line, whole in the title."""
     text = plain(value)
     head, tail = text[:-TAIL_CHARACTERS], text[-TAIL_CHARACTERS:]
     return Markup('<bdi class="id" title="{}"><span>{}</span><span>{}</span></bdi>').format(text, head, tail)
@@ -179,7 +179,7 @@ def time_of_day(moment: datetime | None, form: str = "%H:%M:%S") -> str | Markup
 
 
 def grouped(segments: Sequence[Segment], most: int = MOST_SEGMENTS) -> Sequence[Segment]:
-    """Return at most `most` segments: several chunks share one, and the one that needs attention decides."""
+    """Return at most `most` segments: of several chunks the one that needs attention decides."""
     if len(segments) <= most:
         return segments
     order: tuple[Segment, ...] = ("failed", "deepgram", "working", "waiting", "parakeet")
@@ -213,6 +213,6 @@ def _digest(text: str) -> str:
 
 
 def url_part(value: object) -> Markup:
-    """Return any text as one segment of a path; dots alone are escaped as well, since browsers resolve them."""
+    """Return any text as one segment of a path; dots alone are escaped too, since browsers resolve them."""
     quoted = quote(str(value), safe="")
     return escape(quoted.replace(".", "%2E") if quoted.strip(".") == "" else quoted)

@@ -1,4 +1,4 @@
-"""The data of the pages, ready to be shown: frozen, made by `worker.app.page`, rendered by the templates."""
+"""The data of the pages: made by `worker.app.page`, rendered by the templates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

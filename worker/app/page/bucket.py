@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from schemas.dead_letter import DeadLetter, DeadLetterUnreadable, parse_dead_letter
 from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent
@@ -32,7 +32,7 @@ KEPT_DAYS = 14
 MOST_RESULTS = 5_000
 READS_AT_ONCE = 6
 SHARE_OF_TIME = 20
-"""A look that takes a second is followed by twenty without one: a full bucket must not be listed without pause."""
+"""A look that takes a second is followed by twenty without one: a full bucket is not listed without pause."""
 LEAST_SECONDS = 1.0
 PATIENCE_SECONDS = 2.0
 """A page does not wait longer for a look."""
@@ -266,43 +266,39 @@ async def _checkpoints(files: StateFiles, standing: Sequence[ObjectFacts]) -> Se
     ]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class _Word(_Part):
+class _Word(BaseModel):
     punctuated_word: str
     start: float
     confidence: float
 
 
-class _Paragraph(_Part):
+class _Paragraph(BaseModel):
     start: float
     num_words: int
 
 
-class _Paragraphs(_Part):
+class _Paragraphs(BaseModel):
     paragraphs: tuple[_Paragraph, ...]
 
 
-class _Alternative(_Part):
+class _Alternative(BaseModel):
     words: tuple[_Word, ...]
     paragraphs: _Paragraphs
 
 
-class _Channel(_Part):
+class _Channel(BaseModel):
     alternatives: tuple[_Alternative, ...]
 
 
-class _Results(_Part):
+class _Results(BaseModel):
     channels: tuple[_Channel, ...]
 
 
-class _Metadata(_Part):
+class _Metadata(BaseModel):
     duration: float
 
 
-class _Response(_Part):
+class _Response(BaseModel):
     metadata: _Metadata
     results: _Results
 

@@ -26,7 +26,7 @@ from worker.settings import CloudSettings
 ANSWER_SECONDS = 2.0
 MOST_BYTES = 4 << 20
 SHARE_OF_TIME = 20
-"""Thousands of results take a tenth of a second of CPU to add up; that is done a twentieth of the time at most."""
+"""Adding up thousands of results takes a tenth of a second of CPU: it is done a twentieth of the time at most."""
 Workers: TypeAlias = Callable[[], Awaitable[Sequence[SeenWorker]]]
 """Asks every worker for its health document."""
 
@@ -88,11 +88,7 @@ async def _ask(client: httpx.AsyncClient, url: str) -> SeenWorker:
 
 @dataclass(kw_only=True)
 class WorkersPage:
-    """A `worker.adapters.web.http_server.PageSource`.
-
-    `bucket` is None where no bucket may be read. `objects` is the folder that holds the objects of the development
-    servers: only there transcripts and audio are shown.
-    """
+    """A `worker.adapters.web.http_server.PageSource`. None as `bucket`: none is read; `objects` as in `JobReader`."""
 
     workers: Workers
     bucket: StateBucket | None = None
@@ -107,7 +103,7 @@ class WorkersPage:
             yield
 
     async def overview(self) -> Overview:
-        """Return the first page as of now."""
+        """Return the first page as of now; an older one while adding up takes long."""
         workers = await self.workers()
         now = datetime.now(UTC)
         if self.bucket is None:
@@ -170,7 +166,7 @@ class WorkersPage:
 def _timed_overview(
     workers: Sequence[SeenWorker], results: Sequence[JobResult] | None, now: datetime, problem: str
 ) -> tuple[Overview, float]:
-    """Return the overview and the CPU seconds that it took. Runs in a thread: /health is answered meanwhile."""
+    """Return the overview and its CPU seconds. Runs in a thread: /health is answered meanwhile."""
     began = time.thread_time()
     seen = overview_of(workers, results, now, problem)
     return seen, time.thread_time() - began

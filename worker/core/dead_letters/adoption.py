@@ -1,10 +1,9 @@
 """Adoption of messages that the subscription's policy forwarded, and that no worker has given a verdict.
 
 The publisher of such a message still waits for a `failed` event. Once a minute, while the worker is healthy, this task
-pulls dead letters until it finds such ones. Those with an envelope are nacked at once, so that an operator's console
-can read them: a nacked letter may be the first to come again, so they are kept until the last pull of a look. Any
-number of workers may do this: Pub/Sub leases a letter to one of them, and a second adoption publishes the same ids. A
-letter that cannot be adopted now is nacked, whatever the error.
+pulls dead letters until it finds such ones. All others are nacked after the last pull of a look, since a nacked letter
+may be the first to come again. Any number of workers may do this: Pub/Sub leases a letter to one of them, and a second
+adoption publishes the same ids. A letter that cannot be adopted now is nacked, whatever the error.
 
 For the operator: the worker's account needs roles/pubsub.subscriber on the dead-letter subscription. The subscription
 should have no retry policy, which would hide every nacked letter from the console for the length of the backoff.
@@ -34,11 +33,11 @@ from worker.errors import (
 from worker.ports import Clock, Delivery, Subscription
 
 LOOK_SECONDS = 60.0
-"""Interval between pulls; `REFUSED_LOOK_SECONDS` applies while the subscription is missing or refused."""
 REFUSED_LOOK_SECONDS = 600.0
+"""Interval between looks while the subscription is missing or refused."""
 FIRST_PULL_MESSAGES, PULL_MESSAGES = 100, 500
 PULL_BYTES = 8 * 1024 * 1024
-"""Intended limit of one pull's size; the next count is derived from the sizes in the previous pull."""
+"""Intended size of one pull, whose count is derived from the previous pull."""
 LOOK_MESSAGES, LOOK_BYTES = 5_000, 8 * PULL_BYTES
 """Limits of one look: its letters are nacked within `RELEASE_SECONDS`, a thousand in each request."""
 NEXT_PULL_SECONDS = 1.0
@@ -46,7 +45,7 @@ LEASE_SECONDS = 60
 RELEASE_SECONDS = 2.0
 
 OF_ALL_LETTERS = (WorkerFault, ServiceDown, Undiagnosed, Fatal)
-"""Errors that concern all letters, not only one."""
+"""Errors of the worker or of a service, which concern all letters."""
 
 Item = TypeVar("Item")
 
@@ -60,8 +59,8 @@ class AdoptionCut(Exception):
 class Adoption:
     """Pulls dead letters and passes forwarded ones to `adopt`. `run` is an endless background task.
 
-    `why_not` returns the reason why the worker can do nothing now, or an empty string. A letter whose job another
-    worker holds is tried again after `patience_seconds`, when a dead worker's claim is known to be stale.
+    `why_not` returns the reason why the worker can do nothing now, or an empty string; `patience_seconds` as in
+    `adopted`.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class Adoption:
             await self._clock.sleep(max(1.0, began + every - self._clock.monotonic()))
 
     async def _look(self) -> None:
-        """Pull while every answer is full, so that more letters are likely, and none of them is a forwarded one."""
+        """Pull while every answer is full and holds no forwarded letter; adopt the forwarded ones."""
         letters, others, left_bytes = list[Forwarded](), list[str](), LOOK_BYTES
         try:
             while not letters and left_bytes > 0 and len(others) < LOOK_MESSAGES:
@@ -190,9 +189,8 @@ async def adopted(
 ) -> AsyncIterator[tuple[Item, Exception | None]]:
     """Adopt letters one after another; yield each with its error, or None.
 
-    Letters whose job is held are tried once more after `patience_seconds`, since the holder may be dead; `on_wait` is
-    called with their number first. An error of the worker or of a service ends the iteration: later letters are not
-    tried.
+    Letters whose job another worker holds are tried once more after `patience_seconds`, when a dead worker's claim is
+    known to be stale; `on_wait` is called with their number first. An error of all letters ends the iteration.
     """
     waiting: list[Item] = []
     for item in items:

@@ -1,9 +1,8 @@
 """Pure functions that read, group, select and count dead letters.
 
-The dead-letter topic carries three kinds of messages. The worker's own envelopes contain the failed message and the
-reason. Messages that the subscription's policy forwarded are the publisher's, with attributes that Pub/Sub added; only
-these attributes identify a forwarded message, since any other name may be the publisher's own. All other messages were
-published there by a third party. At-least-once delivery makes duplicates; messages of one id are one dead letter.
+The dead-letter topic carries the worker's own envelopes, which contain the failed message and the reason; messages that
+the subscription's policy forwarded, which only the attributes that Pub/Sub adds identify; and what others publish
+there. At-least-once delivery makes duplicates; messages of one id are one dead letter.
 """
 
 from collections import Counter
@@ -19,7 +18,7 @@ from schemas.job import JobEcho, JobRejected, parse_job
 from worker.ports import Delivery
 
 FORWARDING_PREFIX = "CloudPubSubDeadLetterSource"
-"""Prefix of every attribute that Pub/Sub adds to a message it forwards."""
+"""Prefix of the attributes that Pub/Sub adds."""
 
 MOST_OF_A_REASON = 300
 LEAST_OF_AN_ID, SHORT_ID = 4, 8
@@ -29,7 +28,7 @@ _MOST_DIGITS = 9
 
 
 class Origin(StrEnum):
-    """Origin of a dead letter: a worker, the policy of the subscription, or a third party."""
+    """A worker, the subscription's policy, or a third party."""
 
     WORKER = "worker"
     POLICY = "policy"
@@ -49,7 +48,7 @@ class _Facts:
     """Number of verdicts, or of deliveries if the policy forwarded the message; 0 if unknown."""
     failed_at: datetime
     suggested_action: str | None = None
-    """The next step for an operator; None in letters of older workers and those that no worker wrote."""
+    """The next step for an operator; None in letters of older workers and of other origins."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +70,7 @@ class Letter(_Facts):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeadLetterEntry(_Facts):
-    """A dead letter as the console keeps it in memory: facts without texts, and the ids of its messages."""
+    """A dead letter as the console keeps it in memory."""
 
     reason: str
     """The beginning of the message."""
@@ -83,7 +82,7 @@ class DeadLetterEntry(_Facts):
         return now - self.failed_at
 
     def is_named(self, text: str) -> bool:
-        """Return True for the whole id, or for a beginning of it of at least `LEAST_OF_AN_ID` characters."""
+        """Return True for the whole id, or its beginning of at least `LEAST_OF_AN_ID` characters."""
         return self.dead_letter_id == text or (len(text) >= LEAST_OF_AN_ID and self.dead_letter_id.startswith(text))
 
 
@@ -132,7 +131,7 @@ def is_forwarded(delivery: Delivery) -> bool:
 
 
 def forwarded(delivery: Delivery) -> Forwarded:
-    """Return the message as it was before Pub/Sub forwarded it; unreadable facts keep the delivery's values."""
+    """Return the message as it was before; unreadable facts keep the delivery's values."""
     attributes = delivery.attributes
     published = _moment(attributes.get(f"{FORWARDING_PREFIX}TopicPublishTime")) or delivery.publish_time
     original = replace(
@@ -149,7 +148,7 @@ def forwarded(delivery: Delivery) -> Forwarded:
 
 
 def read(delivery: Delivery) -> Letter:
-    """Parse a message of the dead-letter subscription. Never raises: the console must be able to show any message."""
+    """Parse a message of the dead-letter subscription. Never raises: the console shows any message."""
     if is_forwarded(delivery):
         return _read_forwarded(forwarded(delivery))
     if "envelope" not in delivery.attributes:
@@ -164,7 +163,7 @@ def read(delivery: Delivery) -> Letter:
 
 
 def entry_of(delivery: Delivery) -> DeadLetterEntry:
-    """Parse a message and return only its facts."""
+    """Parse a message; return its facts."""
     letter = read(delivery)
     facts = {each.name: getattr(letter, each.name) for each in fields(_Facts)}
     facts["suggested_action"] = letter.suggested_action and letter.suggested_action[:MOST_OF_A_REASON]

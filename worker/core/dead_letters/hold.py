@@ -1,19 +1,16 @@
 """Holds dead letters while an operator works on them: leased from the first pull on, released at the end.
 
 Reading never consumes. It is best effort: a subscription guarantees no complete answer, and letters held by another
-console are not delivered. Facts are kept in memory. Messages are kept in a spool, if `wanted` selects them.
+console are not delivered. Facts are kept in memory, messages in a spool.
 """
 
 import asyncio
-import json
+import pickle
 import tempfile
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import structlog
 
@@ -26,8 +23,7 @@ EMPTY_ANSWERS = 3
 """Number of consecutive empty pulls taken for the end: Pub/Sub may return nothing although messages remain."""
 FIRST_PULL_MESSAGES, PULL_MESSAGES = 4, 100
 PULL_BYTES = 10 * 1024 * 1024
-"""Intended limit of one pull's size; the next count is derived from the sizes in the previous pull. As many pulls as
-`EMPTY_ANSWERS` may be in flight."""
+"""Intended size of one pull, whose count is derived from the previous pull; `EMPTY_ANSWERS` may be in flight."""
 MOST_BYTES = 1024 * 1024 * 1024
 RELEASE_SECONDS = 10.0
 MEMORY_BYTES = 16 * 1024 * 1024
@@ -45,20 +41,8 @@ class HoldLimits:
     folder: Path | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """Position of a message in the spool."""
-
-    start: int
-    head_bytes: int
-    data_bytes: int
-
-
 class Spool:
-    """File of messages below `folder`, so that thousands of large ones need no memory; it grows until it is closed.
-
-    Writing may raise `OSError`.
-    """
+    """File of messages below `folder`, so that thousands of large ones need no memory; it grows until it is closed."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES, dir=str(folder) if folder else None)  # noqa: SIM115 - `close` does
@@ -69,51 +53,31 @@ class Spool:
         """Total size of the messages put into the spool."""
         return self._end
 
-    def put(self, delivery: Delivery) -> Place:
-        """Append a message, without its ack id; return its position."""
-        facts = (
-            delivery.message_id,
-            dict(delivery.attributes),
-            delivery.publish_time.isoformat(),
-            delivery.ordering_key,
-        )
-        head = json.dumps(facts).encode()
-        place = Place(start=self._end, head_bytes=len(head), data_bytes=len(delivery.data))
-        self._file.seek(self._end)
-        self._file.write(head)
-        self._file.write(delivery.data)
-        self._end += len(head) + len(delivery.data)
+    def put(self, delivery: Delivery) -> int:
+        """Append a message; return its position. Raises `OSError`."""
+        place = self._end
+        self._file.seek(place)
+        pickle.dump(delivery, self._file)
+        self._end = self._file.tell()
         return place
 
-    def get(self, place: Place, ack_id: str) -> Delivery:
-        """Return the message at the position."""
-        self._file.seek(place.start)
-        message_id, attributes, publish_time, ordering_key = json.loads(self._file.read(place.head_bytes))
-        return Delivery(
-            ack_id=ack_id,
-            message_id=message_id,
-            data=self._file.read(place.data_bytes),
-            attributes=attributes,
-            publish_time=datetime.fromisoformat(publish_time),
-            ordering_key=ordering_key,
-        )
+    def get(self, place: int, ack_id: str) -> Delivery:
+        """Return the message at the position, with the ack id that is valid now."""
+        self._file.seek(place)
+        delivery: Delivery = pickle.load(self._file)  # noqa: S301 - an unnamed file of this process alone
+        return replace(delivery, ack_id=ack_id)
 
     def close(self) -> None:
         """Remove everything."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
-        self.close()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Held:
     ack_id: str
     entry: DeadLetterEntry
-    place: Place | None
+    place: int | None
+    """Position in the spool; None for a message that is not wanted."""
 
 
 class Holding:
@@ -137,7 +101,7 @@ class Holding:
 
     @property
     def full_of(self) -> str:
-        """A sentence that names the limit that was reached; empty if the subscription was read to its end."""
+        """The limit that was reached, as a sentence; empty if the subscription was read to its end."""
         if self._spool.bytes >= self._limits.bytes:
             return (
                 f"{len(self._held)} messages take {self._spool.bytes / 2**20:.0f} MiB, which is the most held at once"
@@ -255,10 +219,10 @@ async def hold_dead_letters(
 ) -> AsyncIterator[Holding]:
     """Pull dead letters within the limits and hold them inside the block.
 
-    `lease_seconds` is the ack deadline. Raises `QueueServiceError` or `SubscriptionNotFound` from pulling, and
-    `OSError` if there is no disk space for the messages.
+    `lease_seconds` is the ack deadline; only `wanted` messages are spooled. Raises `QueueServiceError` or
+    `SubscriptionNotFound` from pulling, and `OSError` if there is no disk space for the messages.
     """
-    with Spool(limits.folder) as spool:
+    with closing(Spool(limits.folder)) as spool:
         holding = Holding(subscription, spool, limits, wanted)
         keeping = keep_leased(subscription, holding.ack_ids, lease_seconds, clock)
         keeping_task = asyncio.create_task(keeping, name="dead-letter-leases")

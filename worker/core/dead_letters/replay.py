@@ -152,7 +152,7 @@ def plan(entry: DeadLetterEntry, letter: Letter, rules: ReplayRules, now: dateti
 
 
 def unpublishable(data: bytes, attributes: Mapping[str, str]) -> str:
-    """Return the reason why Pub/Sub would refuse the message, by its documented limits, or an empty string."""
+    """Return why Pub/Sub would refuse the message, by its documented limits, or an empty string."""
     if len(attributes) > MOST_ATTRIBUTES:
         return (
             f"it would have {len(attributes)} attributes, Pub/Sub takes {MOST_ATTRIBUTES}: drop it and submit the job"
@@ -198,8 +198,7 @@ async def replay(
     """Publish the replays in order and yield the result of each; acknowledge a letter once its replay is confirmed.
 
     A message that Pub/Sub refuses stays and is yielded as a refusal. Raises `QueueServiceError` at the first publish
-    that fails for another reason; letters not yielded yet are still held. A letter that has been begun is finished
-    before a cancellation takes effect.
+    that fails for another reason. A letter that has been begun is finished before a cancellation takes effect.
     """
     for each in decisions:
         if isinstance(each, Refusal):

@@ -1,7 +1,7 @@
 """Looking never consumes: what is held is extended while it is looked at, and handed back at the end."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -258,7 +258,7 @@ async def test_a_letter_that_could_not_be_acknowledged_is_reported() -> None:
 def test_a_spool_beyond_its_memory_is_a_file_without_a_name(tmp_path: Path) -> None:
     message = make_delivery(data=b"x" * (MEMORY_BYTES // 2))
 
-    with Spool(tmp_path) as spool:
+    with closing(Spool(tmp_path)) as spool:
         places = [spool.put(message) for _ in range(3)]
         assert [spool.get(place, "again").data == message.data for place in places] == [True] * 3
         assert spool.bytes > MEMORY_BYTES
