@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from tests.support.audio.decoding import decode_all
 from tests.support.audio.media import MediaKit, babble, riff_wav
@@ -82,6 +83,34 @@ async def test_only_the_stretch_that_cancels_is_replaced(media: MediaKit, decode
     decoded = await decode_all(decoder, path)
 
     assert np.array_equal(decoded.samples, talk)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize(
+    ("gains", "cancels"), [((1, 0.5), False), ((1, 0), False), ((1, -0.9), True), ((-0.96, 1), True)]
+)
+async def test_a_wav_is_read_once_for_its_mean_and_again_where_its_channels_cancel(
+    media: MediaKit, rate: int, gains: tuple[float, float], cancels: bool
+) -> None:
+    talk = babble(13.1, seed=6)
+    second = np.where(np.arange(talk.size) // (5 * SAMPLE_RATE_HZ) == 1, gains[1], 0.7)
+    both = np.stack([talk * gains[0], talk * second], axis=1).astype("<i2")
+    source = media.write("both.wav", riff_wav(both.tobytes(), channels=2))
+    path = media.encode(f"mean-{rate}-{hash(gains)}.wav", talk, "-i", str(source), "-map", "1:a", "-ar", str(rate))
+    decoders = [
+        FfmpegDecoder(
+            ffmpeg=media.ffmpeg, limits=Limits(max_seconds=60), one_thread=one_thread, parts=parts, part_seconds=2
+        )
+        for one_thread, parts in ((True, 1), (False, 1), (True, 3))
+    ]
+
+    with capture_logs() as logged:
+        one = await decode_all(decoders[0], path)
+    several, parts = [(await decode_all(decoder, path)).samples for decoder in decoders[1:]]
+
+    assert np.array_equal(one.samples, several)
+    assert np.array_equal(one.samples, parts)
+    assert [entry["event"] for entry in logged] == ["audio.several_threads"] * (cancels and rate % 4 == 0)
 
 
 @pytest.mark.parametrize("count", [65, 255, 32_767])

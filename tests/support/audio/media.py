@@ -46,10 +46,17 @@ def riff_wav(
     rate: int = SAMPLE_RATE_HZ,
     channels: int = 1,
     size: int | None = None,
+    valid_bits: int | None = None,
 ) -> bytes:
-    """A WAV file byte by byte; `size` is what its data chunk claims, `tag` 3 means float."""
+    """A WAV file byte by byte; `size` is what its data chunk claims, `tag` 3 means float.
+
+    With `valid_bits`, those of each sample that count, it has the extended format.
+    """
     frame = channels * bits // 8
-    layout = struct.pack("<HHIIHH", tag, channels, rate, rate * frame, frame, bits)
+    stated = tag if valid_bits is None else 0xFFFE
+    layout = struct.pack("<HHIIHH", stated, channels, rate, rate * frame, frame, bits)
+    if valid_bits is not None:
+        layout += struct.pack("<HHIH", 22, valid_bits, 0, tag) + bytes.fromhex("000000001000800000aa00389b71")
     claimed = len(payload) if size is None else size
     body = b"WAVEfmt " + struct.pack("<I", len(layout)) + layout + b"data" + struct.pack("<I", claimed) + payload
     return b"RIFF" + struct.pack("<I", min(len(body), 0xFFFFFFFF)) + body

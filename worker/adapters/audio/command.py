@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from worker.adapters.audio.headers import PlainSamples
 from worker.adapters.audio.matroska import INTEGERS, Encoding, encoding_for
 from worker.adapters.audio.report import Report
 from worker.ports import SAMPLE_RATE_HZ
@@ -75,8 +76,8 @@ class Way:
     ignores_wav_size: bool = False
     states_no_length: bool = False
     """Another header's size of the samples was not known when it was written."""
-    leaves_samples: bool = False
-    """Another header states less samples than there are; ffmpeg reads no further."""
+    lacks_samples: bool = False
+    """The file has less samples than its header states; or more, of which ffmpeg reads no further."""
     keeps_padding: bool = False
     """Nothing is cut off the end although the container asks for it: ALAC in CAF, whose last packet is shorter already
     by what ffmpeg would cut off once more."""
@@ -86,6 +87,10 @@ class Way:
     read_as: str | None = None
     """A container: one thread of ffmpeg reads the file as this, decodes and mixes, which takes half of the processor
     time; a first doubt ends it. None: each step has a thread, and what ffmpeg can mend it does."""
+    padded_codec: str | None = None
+    """The codec of a WAV's samples where ffmpeg errs about it."""
+    samples: PlainSamples | None = None
+    """A WAV's samples, by its header."""
     start_seconds: float = field(default=0.0, compare=False)
     """The start of the file on its own clock."""
 
@@ -119,9 +124,16 @@ class Way:
         )
 
     @property
+    def mean_alone(self) -> bool:
+        """Only the mean of two channels is decoded, since `samples` show where these cancel each other."""
+        shows = self.samples is not None and self.samples.has_two_channels
+        return shows and self.read_as == "wav" and self.only is None
+
+    @property
     def mixes(self) -> int:
         """The number of interleaved mixes in the output."""
-        return 1 if self.only is not None or (self.channels == 1 and not self.each_frame) else 2
+        is_one = self.only is not None or self.mean_alone or (self.channels == 1 and not self.each_frame)
+        return 1 if is_one else 2
 
     @property
     def frame_bytes(self) -> int:
@@ -154,8 +166,9 @@ def decode_arguments(
     later = _LATER if way.is_broadcast else ()
     whole = ("-ignore_length", "1") if way.ignores_wav_size else ()
     padded = ("-flags2", "+skip_manual") if way.keeps_padding else ()
+    decoder = ("-c:a", way.padded_codec) if way.padded_codec else ()
     return (
-        *_input(path, *jumps, *times, *whole, *padded, *begin, *length, byte_range=byte_range),
+        *_input(path, *jumps, *times, *whole, *padded, *decoder, *begin, *length, byte_range=byte_range),
         *("-filter_complex", f"[0:a:{way.track}]{_mixed(way)}[mixed]"),
         *later,
         *_output(way),
@@ -178,13 +191,15 @@ def _in_one_thread(path: Path, way: Way, begin_second: int, end_second: int | No
         "dec_threads": 1,
         "format_opts": whitelists,
     }
-    if way.read_as == "wav":  # ffmpeg's own input has looked for AC-3 and DTS among the samples, for up to 40 ms
+    not_searched: tuple[str, ...] = ()
+    if way.read_as == "wav":  # ffmpeg's own input has looked for AC-3 and DTS among the samples, or need not
         options["format_opts"] = f"probesize=32:{whitelists}"
+        not_searched = ("-probesize", "32") if way.samples else ()
     if begin_second:
         options["seek_point"] = begin_second
     source_filter = ":".join(f"{name}={_quoted(str(value))}" for name, value in options.items())
     return (
-        *_input(path, byte_range=_ALL_BYTES),
+        *_input(path, *not_searched, byte_range=_ALL_BYTES),
         *("-filter_complex_threads", "1", "-filter_complex", f"amovie={source_filter},{trimmed}{_mixed(way)}[mixed]"),
         *_LATER,
         *_output(way),
@@ -232,7 +247,7 @@ def _mixed(way: Way) -> str:
     rounding. No filter may fill gaps or keep frames across a change of format: ffmpeg rebuilds its filters where a
     file's rate or channels change, which loses their buffers and counters.
     """
-    floats = "aformat=sample_fmts=fltp"
+    floats, mean = "aformat=sample_fmts=fltp", "0.5*c0+0.5*c1"
     sample_format = "s16" if way.encoding is INTEGERS else "flt"
     mono = f"aformat=sample_fmts={sample_format}:channel_layouts=mono:sample_rates={SAMPLE_RATE_HZ}"
     if way.only is not None:
@@ -244,8 +259,10 @@ def _mixed(way: Way) -> str:
         return f"{both};[c][d]amerge=inputs=2" + ("" if way.each_frame else f",{_IN_LONG_PACKETS}")
     if way.channels == 1:
         return f"{floats},aresample,{mono},{_IN_LONG_PACKETS}"
+    if way.mean_alone:
+        return f"{floats},pan=mono|c0={mean},aresample,{mono},{_IN_LONG_PACKETS}"
     both = f"aformat=sample_fmts={sample_format}:sample_rates={SAMPLE_RATE_HZ}"
-    return f"{floats},pan=stereo|c0=0.5*c0+0.5*c1|c1=c0,aresample,{both},{_IN_LONG_PACKETS}"
+    return f"{floats},pan=stereo|c0={mean}|c1=c0,aresample,{both},{_IN_LONG_PACKETS}"
 
 
 def _mean(way: Way) -> str:

@@ -44,9 +44,9 @@ from worker.adapters.audio.command import (
     source,
 )
 from worker.adapters.audio.confinement import Confinement, Kernel
-from worker.adapters.audio.headers import flac_facts, samples_size, wav_facts
+from worker.adapters.audio.headers import flac_facts, plain_samples, samples_size, wav_facts
 from worker.adapters.audio.locate import ffmpeg_version
-from worker.adapters.audio.mixes import Chooser
+from worker.adapters.audio.mixes import Chooser, chooser_of
 from worker.adapters.audio.mpeg_audio import mp3_channels, mp3_facts
 from worker.adapters.audio.parts import PART_SECONDS, Divided, Heard, Stretch
 from worker.adapters.audio.process import Limits, Run, is_error, raise_for_end, raise_if_stopped, started
@@ -236,27 +236,27 @@ class FfmpegDecoder:
 
     async def _heard(self, path: Path, way: Way, part: Stretch, most_samples: int) -> Heard:
         samples, filled = np.empty(most_samples, np.int16), 0
-        chooser = Chooser()
+        chooser = chooser_of(path, way, part.begin_second)
         zero_seconds = FILE_TIMES_OFFSET_SECONDS + way.start_seconds + part.begin_second if way.read_as else 0.0
         clock = PacketClock(states_times=False, zero_seconds=zero_seconds)
         timeline = Timeline(clock, self._limits.max_seconds, coarse=True)
-        async with self._started(path, way, seconds=part) as run:
-            try:
+        try:
+            async with self._started(path, way, seconds=part) as run:
                 async with contextlib.aclosing(laid(run, way, timeline, chooser, self._block_samples)) as pieces:
                     async for piece in pieces:
                         if filled + piece.size > most_samples:
-                            return Heard(samples=samples[:filled], clean=False)
+                            return Heard(samples=samples[:0], clean=False)
                         samples[filled : filled + piece.size] = piece
                         filled += piece.size
-            except Doubt:
-                return Heard(samples=samples[:filled], clean=False)
-            code = await run.ended()
-        if not (way.read_as and is_error(code, run.report)):
-            raise_if_stopped(code)
-        for piece in chooser.finish():
-            rest = piece[: most_samples - filled]
-            samples[filled : filled + rest.size] = rest
-            filled += rest.size
+                code = await run.ended()
+            if not (way.read_as and is_error(code, run.report)):
+                raise_if_stopped(code)
+            for piece in chooser.finish():
+                rest = piece[: most_samples - filled]
+                samples[filled : filled + rest.size] = rest
+                filled += rest.size
+        except Doubt:
+            return Heard(samples=samples[:0], clean=False)
         return Heard(samples=samples[:filled], clean=code == 0 and not run.report.has_complaints)
 
 
@@ -275,11 +275,12 @@ def _first_way(path: Path) -> Way:
         raise AudioUndecodable("the file is empty")
     if size := samples_size(path):
         size.check()
-        if not size.wav_format:
-            return Way(states_no_length=size.is_unknown, leaves_samples=size.is_less and not size.is_unknown)
-        read_as = "wav" if size.is_plain_wav else None
-        channels = _MOST_LIKELY.get(size.channels, 1)
-        return Way(channels=channels, ignores_wav_size=size.is_unknown or size.is_less, read_as=read_as)
+        if not size.wav:
+            return Way(states_no_length=size.is_unknown, lacks_samples=size.is_less and not size.is_unknown)
+        way = Way(channels=_MOST_LIKELY.get(size.wav.channels, 1), ignores_wav_size=size.is_unknown or size.is_less)
+        if codec := size.wav.padded_codec:
+            return replace(way, padded_codec=codec, states_no_length=True, lacks_samples=size.is_cut)
+        return replace(way, read_as="wav", samples=plain_samples(path, size)) if size.is_plain_wav else way
     if channels := mp3_channels(path):
         return Way(channels=channels, read_as="mp3")
     if facts := flac_facts(path):

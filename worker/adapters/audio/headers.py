@@ -9,7 +9,9 @@ import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
 
 from worker.errors import AudioUndecodable
 from worker.ports import AudioFacts
@@ -17,8 +19,13 @@ from worker.ports import AudioFacts
 _UNKNOWN_FROM = 0x7EFF_F000
 """Sizes that programs write into a pipe: sox 0x7F000000 and 0x7FFFF000, others more, up to 0xFFFFFFFF, or 0."""
 _MOST_CHUNKS = 1000
-_PCM = 1
-_FORMAT = struct.Struct("<HHIIHH")
+_PCM, _EXTENSIBLE = 1, 0xFFFE
+_FORMAT = struct.Struct("<HHIIHH2xH4xH")
+_SHORT_FORMAT_BYTES = 16
+_SEARCHED_BITS, _SEARCHED_SAMPLES = 16, 1 << 16
+"""ffmpeg looks for frames of other codecs in samples of 16 bits, and so far: it takes 20 ms."""
+_LEAST_LIKENESS = 0.1
+_MOST_HZ = 384_000
 _CODECS = {8: "pcm_u8", 16: "pcm_s16le", 24: "pcm_s24le", 32: "pcm_s32le"}
 """Names of ffmpeg, by the bits of a sample."""
 _AIFF_OFFSETS_BYTES = 8
@@ -75,6 +82,46 @@ _LAYOUTS = (
 )
 
 
+class WavFormat(NamedTuple):
+    """A WAV's `fmt ` chunk; the last two are 0 in the short form."""
+
+    tag: int
+    channels: int
+    rate_hz: int
+    bytes_a_second: int
+    block_bytes: int
+    bits: int
+    """Bits that a sample takes in the file."""
+    valid_bits: int
+    """Bits of a sample that count."""
+    extended_tag: int
+
+    @property
+    def is_integers(self) -> bool:
+        """The samples are plain integers."""
+        return (self.extended_tag if self.tag == _EXTENSIBLE else self.tag) == _PCM
+
+    @property
+    def padded_codec(self) -> str | None:
+        """The codec of samples that take more bits than count, such as 32 for 24: ffmpeg errs about these."""
+        is_padded = self.tag == _EXTENSIBLE and self.is_integers and 0 < self.valid_bits < self.bits
+        return _CODECS.get(self.bits) if is_padded else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlainSamples:
+    """The samples of a WAV of 16 bits, of which it is certain that they are samples."""
+
+    first_byte: int
+    rate_hz: int
+    channels: int
+
+    @property
+    def has_two_channels(self) -> bool:
+        """Two channels, with as many samples in each quarter of a second, and no more than there are in use."""
+        return (self.channels, self.rate_hz % 4) == (2, 0) and self.rate_hz <= _MOST_HZ
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplesSize:
     """The size of the samples by the header, and by the file."""
@@ -86,8 +133,9 @@ class SamplesSize:
     """The size was not known when the header was written: the samples go on to the end of the file."""
     has_more_chunks: bool
     """Something that is no sample follows where the header says."""
-    wav_format: bytes
-    """The begin of a WAV's `fmt ` chunk; empty where there is none."""
+    wav: WavFormat | None
+    """None in another container, or where the chunk is cut."""
+    first_byte: int
 
     @property
     def is_less(self) -> bool:
@@ -95,22 +143,21 @@ class SamplesSize:
         return self.stated_bytes + _SLACK_BYTES < self.there_bytes and not self.has_more_chunks
 
     @property
+    def is_cut(self) -> bool:
+        """The file ends before the samples do."""
+        return self.stated_bytes > self.there_bytes and not self.is_unknown
+
+    @property
     def is_plain_wav(self) -> bool:
         """It is a WAV of integers, and as long as it states."""
         is_right = self.stated_bytes <= self.there_bytes and not (self.is_unknown or self.is_less)
-        return is_right and self.wav_format[:2] == _PCM.to_bytes(2, "little")
-
-    @property
-    def channels(self) -> int:
-        """The number of channels; 0 where the header comes without."""
-        return int.from_bytes(self.wav_format[2:4], "little")
+        return self.wav is not None and self.wav.is_integers and is_right
 
     def check(self) -> None:
         """Raise `AudioUndecodable` for a header that ffmpeg refuses without naming the cause."""
-        if len(self.wav_format) == _FORMAT.size:
-            tag, channels, rate_hz, _, _, bits = _FORMAT.unpack(self.wav_format)
-            if not channels or not rate_hz or (tag == _PCM and not bits):
-                stated = f"{channels} channels of {rate_hz} Hz and {bits} bits"
+        if wav := self.wav:
+            if not wav.channels or not wav.rate_hz or (wav.is_integers and not wav.bits):
+                stated = f"{wav.channels} channels of {wav.rate_hz} Hz and {wav.bits} bits"
                 raise AudioUndecodable(f"its WAV header states {stated}, of which none can be 0")
         elif self.stated_bytes <= _AIFF_OFFSETS_BYTES and self.is_less:
             there = f"{self.there_bytes} bytes follow"
@@ -123,17 +170,36 @@ def wav_facts(path: Path) -> AudioFacts | None:
     A header that contradicts itself, or the file's length, is left to ffmpeg, and so is a file without a sample.
     """
     size = samples_size(path)
-    if size is None or not size.is_plain_wav or len(size.wav_format) < _FORMAT.size:
+    if size is None or size.wav is None or not size.is_plain_wav:
         return None
-    _, channels, rate_hz, _, block_bytes, bits = _FORMAT.unpack(size.wav_format)
-    if bits not in _CODECS or 0 in {block_bytes, rate_hz} or block_bytes != channels * bits // 8:
+    wav = size.wav
+    if (
+        wav.bits not in _CODECS
+        or 0 in {wav.block_bytes, wav.rate_hz}
+        or wav.block_bytes != wav.channels * wav.bits // 8
+    ):
         return None
     return AudioFacts(
-        codec=_CODECS[bits],
-        sample_rate_hz=rate_hz,
-        channels=channels,
-        duration_seconds=size.stated_bytes / block_bytes / rate_hz,
+        codec=_CODECS[wav.bits],
+        sample_rate_hz=wav.rate_hz,
+        channels=wav.channels,
+        duration_seconds=size.stated_bytes / wav.block_bytes / wav.rate_hz,
     )
+
+
+def plain_samples(path: Path, size: SamplesSize) -> PlainSamples | None:
+    """Return the samples of a WAV of 16 bits; None for others, and where the first may be frames of another codec.
+
+    A WAV of a DTS track states plain samples. Such data has nothing to do with what comes just before, as audio has.
+    """
+    wav = size.wav
+    if wav is None or not size.is_plain_wav or wav.bits != _SEARCHED_BITS or wav.block_bytes != 2 * wav.channels:
+        return None
+    first = np.fromfile(path, "<i2", count=_SEARCHED_SAMPLES, offset=size.first_byte).astype(np.float32)
+    likeness = np.dot(first[wav.channels :], first[: -wav.channels])
+    if likeness < _LEAST_LIKENESS * np.dot(first, first):
+        return None
+    return PlainSamples(first_byte=size.first_byte, rate_hz=wav.rate_hz, channels=wav.channels)
 
 
 def samples_size(path: Path) -> SamplesSize | None:
@@ -144,7 +210,7 @@ def samples_size(path: Path) -> SamplesSize | None:
         if layout is None:
             return None
         end, begin = file.seek(0, os.SEEK_END), layout.begin
-        wav_format, in_64_bits = b"", None
+        wav, in_64_bits = None, None
         for _ in range(_MOST_CHUNKS):
             if (chunk := _chunk(file, layout, begin, end)) is None:
                 return None
@@ -152,8 +218,8 @@ def samples_size(path: Path) -> SamplesSize | None:
             first = file.tell()
             if name == b"ds64":
                 in_64_bits = int.from_bytes(file.read(16)[8:], "little")
-            elif name == b"fmt " and layout is _WAV:
-                wav_format = file.read(min(size, _FORMAT.size))
+            elif name == b"fmt " and layout is _WAV and size >= _SHORT_FORMAT_BYTES:
+                wav = WavFormat._make(_FORMAT.unpack(file.read(min(size, _FORMAT.size)).ljust(_FORMAT.size, b"\0")))
             elif name == layout.samples:
                 size, unknown_from = (size, layout.unknown_from) if in_64_bits is None else (in_64_bits, 1 << 62)
                 follows = _chunk(file, layout, first + -(-size // layout.rounded_to) * layout.rounded_to, end)
@@ -162,7 +228,8 @@ def samples_size(path: Path) -> SamplesSize | None:
                     there_bytes=end - first,
                     is_unknown=size == 0 or size >= unknown_from,
                     has_more_chunks=follows is not None and _is_chunk(*follows, end),
-                    wav_format=wav_format,
+                    wav=wav,
+                    first_byte=first,
                 )
             begin = first + -(-size // layout.rounded_to) * layout.rounded_to
     return None

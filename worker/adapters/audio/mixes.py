@@ -7,10 +7,14 @@ Quarters are counted from the file's first sample, so that parts of a file decid
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.adapters.audio.command import Way
+from worker.adapters.audio.headers import PlainSamples
+from worker.adapters.audio.timeline import Doubt
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 CELL_SAMPLES = SAMPLE_RATE_HZ // 4
@@ -27,15 +31,19 @@ _Pairs = NDArray[np.int32]
 
 
 class Chooser:
-    """Takes both mixes and gives one; holds back less than `_AT_ONCE_SAMPLES`."""
+    """Takes both mixes and gives one; holds back less than `_AT_ONCE_SAMPLES`.
 
-    def __init__(self) -> None:
+    With `wav` it takes the mean alone, and raises `Doubt` where the file's channels cancel each other.
+    """
+
+    def __init__(self, wav: "WavChannels | None" = None) -> None:
+        self._wav = wav
         self._held: list[Pcm] = []
         self._count = 0
 
     def push(self, samples: Pcm) -> Iterator[Pcm]:
         """Yield whole quarters of a second of the mix chosen; `samples` has shape (samples, mixes)."""
-        if samples.shape[1] == 1:
+        if samples.shape[1] == 1 and self._wav is None:
             yield samples[:, 0]
             return
         self._held.append(samples)
@@ -43,14 +51,52 @@ class Chooser:
         if self._count >= _AT_ONCE_SAMPLES:
             together = np.concatenate(self._held)
             whole = len(together) - len(together) % CELL_SAMPLES
-            yield _chosen(together[:whole])
+            yield self._chosen(together[:whole])
             self._held, self._count = [together[whole:]], len(together) - whole
 
     def finish(self) -> Iterator[Pcm]:
         """Yield what is left."""
         if self._count:
-            yield _chosen(np.concatenate(self._held))
+            yield self._chosen(np.concatenate(self._held))
             self._held, self._count = [], 0
+
+    def _chosen(self, samples: Pcm) -> Pcm:
+        return self._wav.mean(samples[:, 0]) if self._wav else _chosen(samples)
+
+
+class WavChannels:
+    """A plain WAV's two channels of 16 bits, beside their mean from `begin_second` on."""
+
+    def __init__(self, path: Path, samples: PlainSamples, begin_second: int = 0) -> None:
+        self._path, self._samples = path, samples
+        self._quarters = begin_second * 4
+
+    def mean(self, mean: Pcm) -> Pcm:
+        """Return the mean, which begins with a quarter. Raises `Doubt` where the channels may cancel each other.
+
+        The part of the first channel below 8 kHz counts, as in the other mix that would be chosen.
+        """
+        rate_hz, first = self._samples.rate_hz, self._quarters
+        means = np.pad(mean, (0, -len(mean) % CELL_SAMPLES)).reshape(-1, CELL_SAMPLES)
+        self._quarters += len(means)
+        quiet = np.flatnonzero(means.max(axis=1) < _BEYOND_DOUBT_PEAK)
+        frames = np.zeros((len(quiet), rate_hz // 4, 2), "<i2")
+        with self._path.open("rb", buffering=0) as file:
+            for number, quarter in enumerate(quiet):
+                file.seek(self._samples.first_byte + (first + int(quarter)) * rate_hz)
+                file.readinto(frames[number].data)
+        channel = frames[:, :, 0]
+        most = np.maximum(_AUDIBLE, _CANCELLED * _energy(means[quiet]) / CELL_SAMPLES) / 2
+        louder = _energy(channel) > most * channel.shape[1]
+        heard = np.abs(np.fft.rfft(channel[louder])[:, : SAMPLE_RATE_HZ // 8])
+        if np.any(2 * _energy(heard) > most[louder] * channel.shape[1] ** 2):
+            raise Doubt
+        return mean
+
+
+def chooser_of(path: Path, way: Way, begin_second: int = 0) -> Chooser:
+    """Return the chooser for the samples that come from that second on."""
+    return Chooser(WavChannels(path, way.samples, begin_second) if way.samples and way.mean_alone else None)
 
 
 def _chosen(samples: Pcm) -> Pcm:

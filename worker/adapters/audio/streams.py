@@ -14,7 +14,7 @@ from worker.adapters.audio import verdict
 from worker.adapters.audio.command import ByteRange, Way
 from worker.adapters.audio.delay import Trimmer, unstated_delay
 from worker.adapters.audio.matroska import Packet, PacketReader
-from worker.adapters.audio.mixes import Chooser
+from worker.adapters.audio.mixes import Chooser, chooser_of
 from worker.adapters.audio.parts import Divided, divisible
 from worker.adapters.audio.process import Limits, Run, is_error, raise_for_end
 from worker.adapters.audio.report import CLAIM_SLACK_SECONDS, Report
@@ -219,7 +219,7 @@ class DecodedStream:
                 return
 
     async def _in_one_thread(self) -> AsyncGenerator[Pcm]:
-        chooser, report = Chooser(), self._run.report
+        chooser, report = chooser_of(self._path, self._way), self._run.report
         timeline = Timeline(clock_of_file(self._path, report), self._limits.max_seconds, coarse=True)
         laid_down = laid(self._run, self._way, timeline, chooser, self._block_samples, is_joined=self._is_joined)
         async with aclosing(laid_down) as pieces:

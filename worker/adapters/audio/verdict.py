@@ -24,7 +24,7 @@ def is_missing(path: Path, report: Report, way: Way, decoded_seconds: float, *, 
     May read the whole file. `has_gap`: audio is missing by the container's clock.
     """
     ends_with_file = way.ignores_wav_size or way.states_no_length
-    if report.damaged or way.leaves_samples or (report.corrupt_packets and not ends_with_file):
+    if report.damaged or way.lacks_samples or (report.corrupt_packets and not ends_with_file):
         return True
     if report.falls_short(decoded_seconds):
         return True

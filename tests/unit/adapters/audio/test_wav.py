@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.support.audio.decoding import decode_all
 from tests.support.audio.media import MediaKit, riff_wav
 from worker.adapters.audio import FfmpegDecoder
 from worker.adapters.audio.command import Way
-from worker.adapters.audio.headers import wav_facts
-from worker.ports import Pcm
+from worker.adapters.audio.headers import PlainSamples, plain_samples, samples_size, wav_facts
+from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 
 @pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s16le"])
@@ -54,8 +56,55 @@ def test_a_length_or_a_width_that_cannot_be_is_left_to_ffmpeg(
     assert wav_facts(path) is None
 
 
+@pytest.mark.parametrize(
+    ("bits", "valid"), [(32, 24), (32, 20), (32, 16), (24, 20), (24, 16), (16, 8), (32, 32), (24, 24)]
+)
+@pytest.mark.parametrize("channels", [1, 2])
+async def test_samples_in_more_bits_than_count_are_read(
+    media: MediaKit, decoder: FfmpegDecoder, talk: Pcm, bits: int, valid: int, channels: int
+) -> None:
+    wide = (np.repeat(talk, channels).astype("<i4") << 16 & -1 << 32 - valid).view("u1").reshape(-1, 4)
+    content = riff_wav(wide[:, 4 - bits // 8 :].tobytes(), bits=bits, channels=channels, valid_bits=valid)
+    path = media.write("padded.wav", content)
+
+    facts, decoded = await decoder.probe(path), await decode_all(decoder, path)
+    cut = await decode_all(decoder, media.write("cut.wav", content[: len(content) // 2]))
+
+    assert facts == wav_facts(path)
+    assert facts.duration_seconds == talk.size / SAMPLE_RATE_HZ
+    assert np.abs(decoded.samples - talk.astype(int)).max() < 1 << max(0, 16 - valid)
+    assert not decoded.truncated
+    assert cut.truncated
+    assert cut.samples.size == pytest.approx(talk.size / 2, abs=50)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_noise_may_be_another_codec_and_speech_is_none(media: MediaKit, talk: Pcm, channels: int) -> None:
+    speech, noise, silence = talk.tobytes(), np.random.default_rng(1).bytes(talk.nbytes), bytes(talk.nbytes)
+    paths = [
+        media.write(f"{number}.wav", riff_wav(each, channels=channels))
+        for number, each in enumerate((speech, noise, silence))
+    ]
+
+    found = [plain_samples(path, size) for path in paths if (size := samples_size(path))]
+
+    plain = PlainSamples(first_byte=44, rate_hz=SAMPLE_RATE_HZ, channels=channels)
+    assert found == [plain, None, plain]
+
+
 def test_other_files_have_none(media: MediaKit, talk: Pcm, tmp_path: Path) -> None:
     assert wav_facts(media.encode("no.flac", talk)) is None
     assert wav_facts(media.encode("no.wav", talk, "-c:a", "pcm_mulaw")) is None
     (text := tmp_path / "text.wav").write_bytes(b"RIFF\0\0\0\0WAVEfmt ")
     assert wav_facts(text) is None
+
+
+def test_a_rate_that_cannot_be_takes_no_memory(media: MediaKit, talk: Pcm) -> None:
+    path = media.write("rate.wav", riff_wav(talk.tobytes(), channels=2, rate=400_000_000))
+    size = samples_size(path)
+    assert size
+
+    samples = plain_samples(path, size)
+
+    assert samples
+    assert not samples.has_two_channels
