@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.audio.decoding import decode_all
-from tests.support.audio.media import MediaKit, lag_samples, riff_wav
+from tests.support.audio.media import MediaKit, babble, lag_samples, riff_wav
 from worker.adapters.audio import FfmpegDecoder, Limits
 from worker.errors import AudioUndecodable
 from worker.ports import SAMPLE_RATE_HZ, Pcm
@@ -185,6 +185,39 @@ async def test_pages_missing_in_an_ogg_file_are_silence_and_flagged(
 
     assert abs(lag_samples(decoded.samples, talk)) <= SAMPLE_RATE_HZ // 100
     assert decoded.truncated
+
+
+@pytest.mark.parametrize("page_ms", [20, 300, 1000])
+@pytest.mark.parametrize(("name", "codec"), [("p.opus", "libopus"), ("p.ogg", "libvorbis"), ("p.oga", "flac")])
+async def test_pages_that_come_twice_in_an_ogg_file_are_decoded_once(
+    media: MediaKit, decoder: FfmpegDecoder, name: str, codec: str, page_ms: int
+) -> None:
+    options = ("-ar", "48000", "-c:a", codec, "-page_duration", str(1000 * page_ms))
+    whole = media.encode(f"{page_ms}-{name}", babble(7.0), *options)
+    content, pages = whole.read_bytes(), _pages(whole.read_bytes())
+    middle = len(pages) // 2
+    once, often = [*pages[:middle], *pages[middle - 1 :]], [*pages[:middle], *pages[3:middle], *pages[3:], pages[-1]]
+    fragment = content[: len(content) // 2] + content[len(content) // 3 :]
+    contents = (content, b"".join(once), b"".join(often), fragment)
+
+    heard = [await decode_all(decoder, media.write(f"{number}-{name}", each)) for number, each in enumerate(contents)]
+
+    assert all(np.array_equal(each.samples, heard[0].samples) for each in heard)
+    assert [each.truncated for each in heard] == [False, False, False, True]
+
+
+async def test_a_chain_of_ogg_files_with_pages_that_come_twice_keeps_its_links(
+    media: MediaKit, decoder: FfmpegDecoder
+) -> None:
+    links = [media.encode(f"link{seed}.opus", babble(4.0, seed=seed), "-c:a", "libopus") for seed in (1, 2)]
+    pages = [_pages(link.read_bytes()) for link in links]
+    twice = [page for link in pages for page in (*link[:4], *link[2:])]
+
+    chain = await decode_all(decoder, media.write("chain.opus", b"".join(link.read_bytes() for link in links)))
+    repeated = await decode_all(decoder, media.write("twice.opus", b"".join(twice)))
+
+    assert np.array_equal(chain.samples, repeated.samples)
+    assert not repeated.truncated
 
 
 # --- clocks -----------------------------------------------------------------------------------------------------------

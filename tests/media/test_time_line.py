@@ -100,6 +100,9 @@ WITH_GAPS = [
 ]
 
 
+QUIET_PEAK = 50
+
+
 def with_gap(seconds: float) -> tuple[str, ...]:
     return ("-af", f"asetpts='if(gte(T,1.5),PTS+{seconds}/TB,PTS)'")
 
@@ -116,6 +119,8 @@ async def test_a_gap_of_any_length_is_silence_in_every_container_that_can_state_
     last = talk[2 * SAMPLE_RATE_HZ :]
     assert lateness(decoded.samples, last, 2.0 + seconds) == pytest.approx(0, abs=0.08)
     assert likeness(decoded.samples, talk[:SAMPLE_RATE_HZ], lateness(decoded.samples, talk[:SAMPLE_RATE_HZ], 0)) > 0.9
+    inside = slice(round(1.8 * SAMPLE_RATE_HZ), round((0.3 + seconds) * SAMPLE_RATE_HZ))  # a page of Ogg is 1 s
+    assert np.abs(decoded.samples[inside]).max(initial=0) < QUIET_PEAK
     assert decoded.samples.size / SAMPLE_RATE_HZ == pytest.approx(3.0 + seconds, abs=0.1)
     assert not decoded.truncated
 

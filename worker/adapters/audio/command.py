@@ -7,6 +7,7 @@ default). Video tracks and album art are never decoded: none of their decoders i
 """
 
 import os
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -54,8 +55,13 @@ class ByteRange:
     start: int
     end: int | None
 
+    def within(self, other: "ByteRange") -> "ByteRange | None":
+        """Return what both have in common; None where that is nothing."""
+        start, end = max(self.start, other.start), min(self.end or sys.maxsize, other.end or sys.maxsize)
+        return ByteRange(start=start, end=end % sys.maxsize or None) if start < end else None
 
-_ALL_BYTES = ByteRange(start=0, end=None)
+
+ALL_BYTES = ByteRange(start=0, end=None)
 _LARGE_CLUSTERS = ("-cluster_time_limit", "5000", "-cluster_size_limit", "5000000")
 """Each cluster is one write, and each write wakes the worker: 5 s at a time take a tenth of its time less than 1 s."""
 _LATER = ("-output_ts_offset", str(FILE_TIMES_OFFSET_SECONDS))
@@ -84,6 +90,8 @@ class Way:
     each_frame: bool = False
     """Each of the codec's frames comes with its own time, and both mixes whatever the number of channels: for a file
     that changes inside or has gaps. Otherwise a second at a time."""
+    kept: tuple[ByteRange, ...] = ()
+    """The bytes to read of the file, in this order; (): all of them."""
     read_as: str | None = None
     """A container: one thread of ffmpeg reads the file as this, decodes and mixes, which takes half of the processor
     time; a first doubt ends it. None: each step has a thread, and what ffmpeg can mend it does."""
@@ -120,7 +128,7 @@ class Way:
             and (report.container in _ENDS_WITH_ITS_FILE or report.claimed_seconds is not None)
             and track.codec in _ONE_THREAD_CODECS
             and self.channels in {1, 2}
-            and not (self.ignores_wav_size or report.has_video)
+            and not (self.ignores_wav_size or report.has_video or self.kept)
         )
 
     @property
@@ -152,7 +160,7 @@ def decode_arguments(
     *,
     begin_second: int = 0,
     end_second: int | None = None,
-    byte_range: ByteRange | None = None,
+    byte_range: ByteRange = ALL_BYTES,
 ) -> tuple[str, ...]:
     """Decode a track, or some seconds or bytes of it, to 16 kHz samples with their times, as Matroska on stdout."""
     if way.read_as is not None:
@@ -168,7 +176,7 @@ def decode_arguments(
     padded = ("-flags2", "+skip_manual") if way.keeps_padding else ()
     decoder = ("-c:a", way.padded_codec) if way.padded_codec else ()
     return (
-        *_input(path, *jumps, *times, *whole, *padded, *decoder, *begin, *length, byte_range=byte_range),
+        *_input(_source_of(path, way, byte_range), *jumps, *times, *whole, *padded, *decoder, *begin, *length),
         *("-filter_complex", f"[0:a:{way.track}]{_mixed(way)}[mixed]"),
         *later,
         *_output(way),
@@ -185,7 +193,7 @@ def _in_one_thread(path: Path, way: Way, begin_second: int, end_second: int | No
     trimmed = f"atrim={':'.join(trim)}," if trim else ""
     whitelists = f"protocol_whitelist={_PROTOCOLS}:format_whitelist={way.read_as}:codec_whitelist={','.join(_DECODERS)}"
     options: dict[str, object] = {
-        "filename": _bytes_of(path, _ALL_BYTES),
+        "filename": _bytes_of(path, ALL_BYTES),
         "format_name": way.read_as,
         "streams": f"a:{way.track}",
         "dec_threads": 1,
@@ -199,7 +207,7 @@ def _in_one_thread(path: Path, way: Way, begin_second: int, end_second: int | No
         options["seek_point"] = begin_second
     source_filter = ":".join(f"{name}={_quoted(str(value))}" for name, value in options.items())
     return (
-        *_input(path, *not_searched, byte_range=_ALL_BYTES),
+        *_input(_bytes_of(path, ALL_BYTES), *not_searched),
         *("-filter_complex_threads", "1", "-filter_complex", f"amovie={source_filter},{trimmed}{_mixed(way)}[mixed]"),
         *_LATER,
         *_output(way),
@@ -222,18 +230,32 @@ def probe_arguments(path: Path, way: Way) -> tuple[str, ...]:
     """Decode one frame of a track and describe it on stderr."""
     whole = ("-ignore_length", "1") if way.ignores_wav_size else ()
     mapped = ("-map", f"0:a:{way.track}")
-    return (*_input(path, *whole), *mapped, "-af", "ashowinfo", "-frames:a", "1", "-f", "null", "-")
+    return (*_input(source(path), *whole), *mapped, "-af", "ashowinfo", "-frames:a", "1", "-f", "null", "-")
 
 
-def _input(path: Path, *options: str, byte_range: ByteRange | None = None) -> tuple[str, ...]:
-    name = source(path) if byte_range is None else _bytes_of(path, byte_range)
+def _input(name: str, *options: str) -> tuple[str, ...]:
+    protocols = f"{_PROTOCOLS},concat" if name.startswith("concat:") else _PROTOCOLS
     return (
         *("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"),
-        *("-protocol_whitelist", _PROTOCOLS),
+        *("-protocol_whitelist", protocols),
         *("-format_whitelist", ",".join(CONTAINERS)),
         *("-codec_whitelist", ",".join(_DECODERS)),
         *("-threads", "1", *options, "-i", name),
     )
+
+
+def _source_of(path: Path, way: Way, link: ByteRange) -> str:
+    """Return the name of what is read of some bytes of the file.
+
+    Several stretches are opened at once, and share one position in the file: the last one, of a byte that means
+    nothing behind the end, leaves it where the first one begins.
+    """
+    if not way.kept:
+        return source(path) if link == ALL_BYTES else _bytes_of(path, link)
+    stretches = [both for piece in way.kept if (both := piece.within(link))]
+    begin = stretches[0].start
+    stretches.append(ByteRange(start=begin, end=begin + 1))
+    return "concat:" + "|".join(_bytes_of(path, stretch) for stretch in stretches)
 
 
 def _bytes_of(path: Path, byte_range: ByteRange) -> str:

@@ -34,7 +34,9 @@ from pathlib import Path
 
 import numpy as np
 
+from worker.adapters.audio import ogg
 from worker.adapters.audio.command import (
+    ALL_BYTES,
     CHANNELS_MAX,
     FILE_TIMES_OFFSET_SECONDS,
     ByteRange,
@@ -165,6 +167,8 @@ class FfmpegDecoder:
         way = replace(self._proven.get(_state_of(path)) or _first_way(path), only=channel)
         if not self._one_thread:
             way = replace(way, read_as=None)
+        if way.read_as in {None, "ogg"} and (kept := await asyncio.to_thread(ogg.without_repeats, path)):
+            way = replace(way, kept=kept, read_as=None)
         run = await stack.enter_async_context(self._started(path, way))
         await run.headers()
         suited = way.suited_to(run.report)
@@ -198,7 +202,7 @@ class FfmpegDecoder:
         way: Way,
         *,
         seconds: Stretch | None = None,
-        byte_range: ByteRange | None = None,
+        byte_range: ByteRange = ALL_BYTES,
     ) -> contextlib.AbstractAsyncContextManager[Run]:
         begin, end = (seconds.begin_second, seconds.end_second) if seconds else (0, None)
         arguments = decode_arguments(path, way, begin_second=begin, end_second=end, byte_range=byte_range)

@@ -11,7 +11,7 @@ import numpy as np
 import structlog
 
 from worker.adapters.audio import verdict
-from worker.adapters.audio.command import ByteRange, Way
+from worker.adapters.audio.command import ALL_BYTES, ByteRange, Way
 from worker.adapters.audio.delay import Trimmer, unstated_delay
 from worker.adapters.audio.matroska import Packet, PacketReader
 from worker.adapters.audio.mixes import Chooser, chooser_of
@@ -34,7 +34,7 @@ _MOST_OTHER_TRACKS = 16
 class Start(Protocol):
     """Starts ffmpeg on the file, or on some of its bytes."""
 
-    def __call__(self, way: Way, *, byte_range: ByteRange | None = None) -> AbstractAsyncContextManager[Run]:
+    def __call__(self, way: Way, *, byte_range: ByteRange = ALL_BYTES) -> AbstractAsyncContextManager[Run]:
         """Run ffmpeg for the length of the context."""
         ...
 
@@ -54,10 +54,12 @@ async def laid(
 ) -> AsyncGenerator[Pcm]:
     """Yield the mono samples of a run on their time line, in arrays of any length, up to ffmpeg's last.
 
+    A piece is held back until the next packet is known to follow it: a packet with a gap inside is not where it begins.
+
     `is_joined` returns True if the file consists of several joined pieces; it is awaited only if that matters. Raises
     the errors of `Run.read`, `Doubt` and `AudioTooLong`.
     """
-    packets = PacketReader()
+    packets, held = PacketReader(), np.empty((0, way.mixes), np.int16)
     while data := await run.read(read_samples * way.frame_bytes):
         if timeline.coarse and run.report.container in verdict.JOINED:
             await _messages_parsed()  # at each packet it took 4 % of the worker's time for short FLAC
@@ -67,8 +69,11 @@ async def laid(
             samples = way.encoding.to_int16(packet.body)
             whole = len(samples) - len(samples) % way.mixes
             for piece in timeline.lay(packet.milliseconds, samples[:whole].reshape(-1, way.mixes)):
-                for chosen in chooser.push(piece):
+                for chosen in chooser.push(held):
                     yield chosen
+                held = piece
+    for chosen in chooser.push(held):
+        yield chosen
 
 
 async def _messages_parsed() -> None:
@@ -263,7 +268,7 @@ class DecodedStream:
         chooser, filled = Chooser(), 0
         for number, byte_range in enumerate(pieces_of_file):
             timeline = self._timeline(coarse=False, follows=number > 0)
-            async with self._start(way, byte_range=byte_range if len(pieces_of_file) > 1 else None) as run:
+            async with self._start(way, byte_range=byte_range) as run:
                 async with aclosing(laid(run, way, timeline, chooser, self._block_samples)) as pieces:
                     async for piece in pieces:
                         yield piece
