@@ -13,9 +13,8 @@ from worker.adapters.machine.clock import SystemClock
 from worker.adapters.machine.process import processors
 from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.app.recogniser import NoEngine, may_do_without_gpu, without_gpu
-from worker.core.costs.bill import Prices, price_book
+from worker.core.costs.bill import MeteredRecogniser, Prices, price_book
 from worker.core.costs.budget import Budget, FallbackBudget, NoLimit
-from worker.core.costs.usage import MeteredRecogniser
 from worker.core.jobs.engine_trust import EngineTrust, Readiness
 from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import SECONDS_PER_HOUR

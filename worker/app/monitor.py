@@ -28,7 +28,7 @@ from worker.app.status import (
     live_answer,
     ready_answer,
 )
-from worker.core.costs.usage import usage
+from worker.core.costs.bill import usage
 from worker.core.delivery.consumer import Consumer
 from worker.core.delivery.fuse import FuseState
 from worker.core.jobs.board import Board

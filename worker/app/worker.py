@@ -25,7 +25,7 @@ from worker.app.parts import audio_part, decoder_part, engine_part, worker_parts
 from worker.app.preflight import findings, log_finding, require_all, variable_findings
 from worker.app.recogniser import NoEngine
 from worker.app.sample import SPEECH
-from worker.core.costs.usage import report_usage
+from worker.core.costs.bill import report_usage
 from worker.core.dead_letters.adoption import Adoption
 from worker.core.dead_letters.entries import Forwarded
 from worker.core.delivery.consumer import Chore, Consumer

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
 from tests.support.jobs.harness import PRICES
 from worker.adapters.memory.recogniser import MemoryRecogniser
-from worker.core.costs.usage import REPORT_SECONDS, MeteredRecogniser, report_usage, usage
+from worker.core.costs.bill import REPORT_SECONDS, MeteredRecogniser, report_usage, usage
 
 USD_A_SECOND = PRICES.instance_usd_per_second
 TEN_SECONDS = np.zeros(160_000, np.int16)
