@@ -24,8 +24,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.events import CostEvent
-from schemas.text import plain_json
-from worker.commands.console import EXIT_USAGE, cell, fail, note, say
+from worker.commands.console import EXIT_USAGE, cell, fail, note, say, say_json
 from worker.commands.costs import parse_span
 from worker.commands.tables import Field, FittedTable, print_fitted
 from worker.core.costs.report import event_in
@@ -127,8 +126,8 @@ def canary(
     verdict = overall(judgements)
     if as_json:
         for one in judgements:
-            print(plain_json(asdict(one)))
-        print(plain_json({"old": old, "new": new, "verdict": verdict}))
+            say_json(asdict(one))
+        say_json({"old": old, "new": new, "verdict": verdict})
     else:
         print_fitted(_table(judgements, old, new))
         say((f"{new} against {old}: {verdict}", COLOURS[verdict]))

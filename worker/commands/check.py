@@ -6,10 +6,9 @@ from typing import Any
 
 from google.auth.exceptions import GoogleAuthError
 
-from schemas.text import plain_json
 from worker.app.cloud import open_cloud
 from worker.app.preflight import Finding, cloud_findings, local_findings, variable_findings
-from worker.commands.console import EXIT_FAILED, load_settings, say
+from worker.commands.console import EXIT_FAILED, load_settings, say, say_json
 from worker.commands.failures import failure_of
 from worker.commands.health import fetch_health, own_url
 from worker.commands.prerequisites import missing_services
@@ -35,7 +34,7 @@ async def _report(findings: AsyncIterator[Finding], *, as_json: bool) -> int:
     async for finding in findings:
         failed += not finding.ok
         if as_json:
-            print(plain_json(vars(finding)))
+            say_json(vars(finding))
         else:
             mark = ("fail", "red") if not finding.ok else ("note", "yellow") if finding.advice else ("ok  ", "green")
             say(mark, f" {finding.name}: {finding.detail}")

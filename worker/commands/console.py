@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import typer
 from pydantic import ValidationError
@@ -18,7 +18,7 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 
-from schemas.text import plain, plain_lines
+from schemas.text import plain, plain_json, plain_lines
 from worker.settings import Settings, problems, read_settings
 
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ def line(*parts: TextPart) -> Text:
 def say(*parts: TextPart) -> None:
     """Print one line on stdout."""
     out().print(line(*parts))
+
+
+def say_json(document: Mapping[str, Any]) -> None:
+    """Print an object as one line of JSON, at once."""
+    print(plain_json(document), flush=True)
 
 
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:

@@ -12,10 +12,9 @@ from pydantic import ValidationError
 
 from schemas.events import Event
 from schemas.state import ResultMarker
-from schemas.text import plain_json
 from worker.adapters.gcs import open_object_store
 from worker.app.engines import prices
-from worker.commands.console import EXIT_USAGE, cell, fail, load_settings, note, say
+from worker.commands.console import EXIT_USAGE, cell, fail, load_settings, note, say, say_json
 from worker.commands.costs_page import cells, page
 from worker.commands.prerequisites import demand
 from worker.commands.tables import Field, FittedTable, Row, print_fitted
@@ -59,7 +58,7 @@ def costs(since: str, file: Path | None, html: Path | None, *, as_json: bool) ->
         note(f"{unreadable} entries could not be read and are left out")
     if as_json:
         for row in rows(found):
-            print(plain_json(row))
+            say_json(row)
     else:
         print_fitted(_table(found, since))
         if html is not None:
@@ -154,7 +153,7 @@ def explain(*, as_json: bool) -> None:
     book = prices(settings.engine, settings.money, uses_gpu=True)
     shapes = [replace(book, vcpus=vcpus, memory_gib=gib) for vcpus, gib in SHAPES]
     if as_json:
-        print(plain_json({"price_book": book.book_version, "shapes": [_shape_figures(shape) for shape in shapes]}))
+        say_json({"price_book": book.book_version, "shapes": [_shape_figures(shape) for shape in shapes]})
         return
     print_fitted(_shapes_table(shapes), _hours_table(shapes[0]))
     for shape in shapes:

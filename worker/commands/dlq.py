@@ -16,8 +16,7 @@ from rich.progress import Progress
 from rich.text import Text
 
 from schemas.decoding import load_object
-from schemas.text import plain_json
-from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, err, fail, line, say
+from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, err, fail, line, say, say_json
 from worker.commands.dlq_desk import BEST_EFFORT, Desk, adopt_policy_letters, with_desk
 from worker.commands.tables import NOTHING, Card, Command, Field, FittedTable, age, print_fitted
 from worker.core.dead_letters.entries import DeadLetterEntry, Letter, Origin, Selection, histogram, short_ids
@@ -88,7 +87,7 @@ class Tally:
     def end(self, what: str, summary: str) -> None:
         """Print the sums."""
         if self.as_json:
-            print(plain_json({"outcome": "summary", _word(what): self.done, "stay": len(self.kept)}), flush=True)
+            say_json({"outcome": "summary", _word(what): self.done, "stay": len(self.kept)})
             return
         for each in self.kept:
             say(("stays", "yellow"), f" {self.desk.short(each.entry)} {each.reason}")
@@ -97,7 +96,7 @@ class Tally:
     def _line(self, entry: DeadLetterEntry, what: str, **more: Any) -> None:
         if self.as_json:
             facts = {"dead_letter_id": entry.dead_letter_id, "job_id": entry.job_id, "code": entry.code}
-            print(plain_json({"outcome": _word(what), **facts, **more}), flush=True)
+            say_json({"outcome": _word(what), **facts, **more})
 
 
 def show_all(selection: Selection, *, most: int, as_json: bool, by_code: bool = False) -> None:
@@ -106,18 +105,17 @@ def show_all(selection: Selection, *, most: int, as_json: bool, by_code: bool = 
     async def show(desk: Desk) -> int:
         entries = desk.selected
         if as_json:
-            lines = (
-                map(plain_json, _groups_of(entries, desk.now))
-                if by_code
-                else (export_line(desk.holding, entry) for entry in entries)
-            )
-            for line in lines:
-                print(line)
+            if by_code:
+                for group in _groups_of(entries, desk.now):
+                    say_json(group)
+            else:
+                for entry in entries:
+                    print(export_line(desk.holding, entry))
             return 0
-        if entries:
-            print_fitted(groups(entries, desk.now) if by_code else table(entries, desk.now))
-        if entries and not by_code:
-            print_fitted("", counts(entries))
+        if entries and by_code:
+            print_fitted(groups(entries, desk.now))
+        elif entries:
+            print_fitted(table(entries, desk.now), "", counts(entries))
         print_fitted(cell(f"{len(entries)} dead letter{'s' * (len(entries) != 1)}; {BEST_EFFORT}"))
         return 0
 
@@ -136,7 +134,7 @@ def show_one(dead_letter_id: str, *, most: int, as_json: bool = False) -> None:
         facts = facts_of(desk.holding, entry)
         if letter.data is not None:
             facts["original"] = letter.data.decode(errors="replace")
-        print(plain_json(facts))
+        say_json(facts)
         return 0
 
     with_desk(show, Selection(ids=frozenset({dead_letter_id})), most)

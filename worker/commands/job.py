@@ -11,14 +11,13 @@ from rich.text import Text
 
 from schemas.decoding import shorten
 from schemas.events import CompletedEvent
-from schemas.text import plain_json
 from worker.adapters.web.health_document import Segment
 from worker.adapters.web.rendering import grouped, span, usd
 from worker.adapters.web.views import JobStory
 from worker.app.page.bucket import JobReader, StateBucket, is_job_id
 from worker.app.page.host import state_bucket
 from worker.app.page.story import JobTraces, story_of
-from worker.commands.console import EXIT_USAGE, TextPart, cell, fail, line, load_settings, note, out, say
+from worker.commands.console import EXIT_USAGE, TextPart, cell, fail, line, load_settings, note, out, say, say_json
 from worker.commands.prerequisites import demand
 from worker.commands.tables import Card, print_fitted
 from worker.errors import WorkerError
@@ -58,7 +57,7 @@ def job(job_id: str, *, as_json: bool) -> None:
     configure_logging("console", "warning")
     seen = asyncio.run(_look(bucket, job_id))
     if as_json:
-        print(plain_json(document(seen)))
+        say_json(document(seen))
     else:
         show(seen)
 
@@ -73,7 +72,7 @@ def log_query(job_id: str, *, as_json: bool = False) -> None:
         f"--order=asc --format={shlex.quote(form)}"
     )
     if as_json:
-        print(plain_json({"query": query, "command": command}))
+        say_json({"query": query, "command": command})
         return
     say(query)
     say(command)

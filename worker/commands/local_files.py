@@ -24,10 +24,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from schemas.codes import Artefact, ErrorCode
 from schemas.ids import request_id
 from schemas.state import Checkpoint
-from schemas.text import plain, plain_json
+from schemas.text import plain
 from worker.adapters.machine.clock import SystemClock
 from worker.commands.audio_file import sha256_of
-from worker.commands.console import cell, err, line, out
+from worker.commands.console import cell, err, line, out, say_json
 from worker.commands.keyterms import keyterms_text
 from worker.commands.transcribe import Choices, Outputs, PageAudio
 from worker.core.jobs import transcription
@@ -56,14 +56,14 @@ class Shown:
     def failure(self, file: Path, code: ErrorCode, reason: str) -> None:
         """Show that a file failed, and why."""
         if self.as_json:
-            print(plain_json({"file": str(file), "error_code": code.value, "error": reason}), flush=True)
+            say_json({"file": str(file), "error_code": code.value, "error": reason})
         else:
             err().print(line(("failed", "red"), f" {file}: {reason}"))
 
     def result(self, told: Mapping[str, Any], text: str, keyterms: KeytermFields | None, *, of_several: bool) -> None:
         """Show a file's text, and its figures."""
         if self.as_json:
-            print(plain_json({**told, **(keyterms or {}), "text": text}), flush=True)
+            say_json({**told, **(keyterms or {}), "text": text})
             return
         console = out()
         if of_several:

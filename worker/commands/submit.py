@@ -11,11 +11,10 @@ from rich.text import Text
 
 from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, ProgressEvent
 from schemas.job import parse_job
-from schemas.text import plain_json
 from worker import client
 from worker.client.event_reader import AwaitedJob
 from worker.commands.audio_file import SCHEME, located
-from worker.commands.console import EXIT_FAILED, fail, line, load_settings, out, say
+from worker.commands.console import EXIT_FAILED, fail, line, load_settings, out, say, say_json
 from worker.commands.keyterms import keyterms_text
 from worker.commands.prerequisites import demand
 from worker.commands.tables import beside_deepgram
@@ -125,6 +124,6 @@ def _follow(
 
 def _print(as_json: bool, data: dict[str, Any], text: Text) -> None:
     if as_json:
-        print(plain_json(data), flush=True)
+        say_json(data)
     else:
         out().print(text)

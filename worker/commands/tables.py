@@ -19,6 +19,7 @@ from worker.commands.console import cell, out
 
 GAP = "  "
 UNBOUNDED = 100_000
+BAR_CELLS = 10
 NOTHING = "-"
 EMPTY = frozenset({"", NOTHING})
 
@@ -176,11 +177,11 @@ def print_fitted(*shown: RenderableType) -> None:
     console.print(*shown, sep="\n", soft_wrap=False)
 
 
-def bar(done: float, whole: float | None, width: int = 10) -> Text:
+def bar(done: float, whole: float | None) -> Text:
     """Return the share that is done as a bar and in percent."""
     share = min(1.0, max(0.0, done / whole)) if whole else 0.0
-    full = int(share * width)
-    return Text.assemble(("━" * full, "green"), ("─" * (width - full), "dim"), f" {100 * share:3.0f} %")
+    full = int(share * BAR_CELLS)
+    return Text.assemble(("━" * full, "green"), ("─" * (BAR_CELLS - full), "dim"), f" {100 * share:3.0f} %")
 
 
 def beside_deepgram(saved_percent: float) -> str:

@@ -11,7 +11,6 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from schemas.text import plain_json
 from worker.adapters.web.health_document import (
     DeepgramFacts,
     FuseFacts,
@@ -22,7 +21,7 @@ from worker.adapters.web.health_document import (
     UrgentFacts,
     read_health,
 )
-from worker.commands.console import EXIT_FAILED, cell, line, out
+from worker.commands.console import EXIT_FAILED, cell, line, out, say_json
 from worker.commands.health import ADVICE, address_of, fetch_health, own_url
 from worker.commands.tables import NOTHING, Card, Field, FittedTable, age, bar, beside_deepgram, print_fitted
 
@@ -129,7 +128,7 @@ def _print_document(seen: Sequence[Seen]) -> None:
         {"url": worker.url, "health": worker.document if worker.health else None, "problem": worker.problem}
         for worker in seen
     ]
-    print(plain_json({"workers": workers}), flush=True)
+    say_json({"workers": workers})
 
 
 def _summary(count: int, answering: Sequence[HealthDocument]) -> Text:

@@ -20,13 +20,12 @@ from rich.text import Text
 
 from schemas.codes import Method
 from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent
-from schemas.text import plain_json
 from worker import client
 from worker.adapters.audio import find_ffmpeg
 from worker.adapters.gcs import open_object_store
 from worker.app.sample import SPEECH
 from worker.commands.audio_file import demand_bucket, located
-from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, load_settings, say
+from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, load_settings, say, say_json
 from worker.commands.prerequisites import demand, demand_temp_dir
 from worker.commands.submit import show
 from worker.commands.tables import NOTHING, Field, FittedTable, print_fitted
@@ -149,7 +148,7 @@ def validate(plan: AcceptancePlan, *, as_json: bool) -> None:
     _carry_out(trials, plan, settings.cloud, as_json=as_json)
     criteria = judged(trials)
     if as_json:
-        print(plain_json(_document(run, trials, criteria)))
+        say_json(_document(run, trials, criteria))
     else:
         _show(trials, criteria)
     if not has_passed(criteria):

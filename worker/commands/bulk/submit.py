@@ -12,7 +12,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from schemas.text import plain_json
 from worker.client import own_subscription
 from worker.client.connections import publisher_client
 from worker.commands.bulk.journal import Journal, journal_of, open_journal, place_of
@@ -28,6 +27,7 @@ from worker.commands.console import (
     problem,
     progress,
     say,
+    say_json,
 )
 from worker.commands.prerequisites import demand
 from worker.settings import CloudSettings
@@ -282,7 +282,7 @@ def _publish(
 
 def _show(plan: BulkPlan, outcome: RowOutcome, counts: RowCounts, shown: ProgressView) -> None:
     if plan.as_json:
-        print(plain_json({name: value for name, value in asdict(outcome).items() if value}))
+        say_json({name: value for name, value in asdict(outcome).items() if value})
     elif outcome.status == "bad" and counts.bad <= MOST_SHOWN:
         with shown.aside():
             problem(f"{outcome.name or f'row {outcome.row}'}: {'; '.join(outcome.faults)}")
@@ -307,7 +307,7 @@ def _remark(source: "BucketRows | FileRows", counts: RowCounts) -> None:
 def _sum_up(plan: BulkPlan, counts: RowCounts, seconds: float) -> None:
     if plan.as_json:
         facts = {"submitted": counts.submitted, "known": counts.known, "bad": counts.bad, "seconds": round(seconds, 3)}
-        print(plain_json({"summary": {**facts, "dry_run": plan.is_dry}}))
+        say_json({"summary": {**facts, "dry_run": plan.is_dry}})
         return
     say(f"{_numbers(plan, counts)}, in {seconds:.1f} s")
     if plan.is_dry:

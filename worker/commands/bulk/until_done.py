@@ -6,12 +6,21 @@ from pathlib import PurePosixPath
 
 from schemas.events import CompletedEvent, Event, FailedEvent
 from schemas.state import ResultMarker
-from schemas.text import plain_json
 from worker.adapters.gcs import open_object_store
 from worker.client import completions, own_subscription
 from worker.client.event_reader import AwaitedJob
 from worker.commands.bulk.journal import COMPLETED, FAILED, Journal, journal_of, open_journal, place_of
-from worker.commands.console import EXIT_FAILED, EXIT_USAGE, ProgressView, fail, load_settings, note, progress, say
+from worker.commands.console import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    ProgressView,
+    fail,
+    load_settings,
+    note,
+    progress,
+    say,
+    say_json,
+)
 from worker.commands.prerequisites import demand
 from worker.commands.submit import show
 from worker.core.jobs.state.files import StateFiles
@@ -110,7 +119,7 @@ def _sum_up(journal: Journal, *, as_json: bool) -> None:
     counts, failures = journal.counts(), journal.failures()
     completed, failed, left = counts.get(COMPLETED, 0), counts.get(FAILED, 0), counts.get(None, 0)
     if as_json:
-        print(plain_json({"summary": {"completed": completed, "failed": failed, "open": left, "codes": failures}}))
+        say_json({"summary": {"completed": completed, "failed": failed, "open": left, "codes": failures}})
         return
     codes = f" ({', '.join(f'{count:,} {code}' for code, count in failures.items())})" if failures else ""
     say(f"{completed:,} completed, {failed:,} failed{codes}, {left:,} not ended")
