@@ -60,8 +60,7 @@ def submit(
 ) -> None:
     """Publish a job, or thousands from a file or a bucket: run again, it goes on where it stopped."""
     from schemas.job import URGENT
-    from worker.commands.audio_file import is_pattern, job_id_of, video_id_of
-    from worker.commands.keyterms import keyterms_of
+    from worker.commands.job_fields import is_pattern, job_id_of, keyterms_of, video_id_of
 
     if (audio is None) == (from_ is None):
         raise typer.BadParameter("name the audio, or a file of jobs by --from", param_hint="AUDIO")

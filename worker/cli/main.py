@@ -206,7 +206,7 @@ def transcribe(
     as_json: Json = False,
 ) -> None:
     """Print the text of local files, and write words, paragraphs and transcript (audio_NAME_...) without Pub/Sub."""
-    from worker.commands.keyterms import keyterms_of
+    from worker.commands.job_fields import keyterms_of
     from worker.commands.transcribe import Choices, Outputs
     from worker.commands.transcribe import transcribe as command
 
@@ -237,7 +237,7 @@ def accuracy(
 ) -> None:
     """Word error rate of files whose words are known, by file, format and condition, with the model that is set."""
     from worker.commands.accuracy import accuracy as command
-    from worker.commands.keyterms import keyterms_of
+    from worker.commands.job_fields import keyterms_of
 
     command(manifest, keyterms=keyterms_of(keyterm or [], keyterms_file), as_json=as_json)
 

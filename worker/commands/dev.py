@@ -19,10 +19,10 @@ from worker import client
 from worker.adapters.web.http_server import Upload, UploadRefused
 from worker.app.page.host import fleet_pages
 from worker.app.recogniser import demand_engine, may_do_without_gpu
-from worker.commands.audio_file import job_id_of, upload_file, video_id_of
 from worker.commands.console import fail, load_settings, out, say
 from worker.commands.emulators import local_model
 from worker.commands.health import OK, USUAL_PORT, fetch
+from worker.commands.job_fields import job_id_of, upload_file, video_id_of
 from worker.commands.page import served
 from worker.embedded.local_cloud import AUDIO_BUCKET, JOBS_TOPIC, PROJECT, LocalCloud, local_cloud
 from worker.errors import WorkerError

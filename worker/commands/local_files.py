@@ -26,9 +26,8 @@ from schemas.ids import request_id
 from schemas.state import Checkpoint
 from schemas.text import plain
 from worker.adapters.machine.clock import SystemClock
-from worker.commands.audio_file import sha256_of
 from worker.commands.console import cell, err, line, out, say_json
-from worker.commands.keyterms import keyterms_text
+from worker.commands.job_fields import keyterms_text, sha256_of
 from worker.commands.transcribe import Choices, Outputs, PageAudio
 from worker.core.jobs import transcription
 from worker.core.jobs.audio_input import unpacked

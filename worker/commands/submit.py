@@ -13,9 +13,8 @@ from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, Progre
 from schemas.job import parse_job
 from worker import client
 from worker.client.event_reader import AwaitedJob
-from worker.commands.audio_file import SCHEME, located
 from worker.commands.console import EXIT_FAILED, fail, line, load_settings, out, say, say_json
-from worker.commands.keyterms import keyterms_text
+from worker.commands.job_fields import SCHEME, keyterms_text, located
 from worker.commands.prerequisites import demand
 from worker.commands.tables import beside_deepgram
 from worker.core.dead_letters.entries import SHORT_ID

@@ -13,8 +13,8 @@ from schemas.codes import Artefact, Channels
 from schemas.ids import request_id
 from schemas.job import Id
 from worker.app.recogniser import make_engine, start_early
-from worker.commands.audio_file import sha256_of
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, note
+from worker.commands.job_fields import sha256_of
 from worker.commands.prerequisites import demand_temp_dir
 from worker.errors import ModelLoadingError
 from worker.telemetry import LogFormat, LogLevel, configure_logging

@@ -24,8 +24,8 @@ from worker import client
 from worker.adapters.audio import find_ffmpeg
 from worker.adapters.gcs import open_object_store
 from worker.app.sample import SPEECH
-from worker.commands.audio_file import demand_bucket, located
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, fail, load_settings, say, say_json
+from worker.commands.job_fields import demand_bucket, located
 from worker.commands.prerequisites import demand, demand_temp_dir
 from worker.commands.submit import show
 from worker.commands.tables import NOTHING, Field, FittedTable, print_fitted

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from worker.commands.keyterms import keyterms_of, keyterms_text
+from worker.commands.job_fields import keyterms_of, keyterms_text
 
 
 def test_both_options_make_one_list_and_empty_lines_are_skipped(tmp_path: Path) -> None:

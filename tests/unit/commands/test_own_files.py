@@ -8,7 +8,7 @@ import typer
 
 from schemas.codes import Artefact
 from schemas.ids import request_id
-from worker.commands.audio_file import sha256_of
+from worker.commands.job_fields import sha256_of
 from worker.commands.transcribe import Outputs, PageAudio, refuse_foreign
 
 

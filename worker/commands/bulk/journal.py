@@ -1,6 +1,5 @@
 """The journal of a bulk submission: which jobs were published, where, and how they ended. One SQLite file."""
 
-import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.commands.bulk.rows import BulkJob
+from worker.commands.job_fields import SCHEME, UNFIT
 from worker.settings import CloudSettings
 
 BUSY_SECONDS = 2.0
@@ -27,9 +27,9 @@ create index if not exists videos on jobs (place, video_id);
 
 def journal_of(source: str) -> Path:
     """Return the default path of a source's journal."""
-    if not source.startswith("gs://"):
+    if not source.startswith(SCHEME):
         return Path(source) if source.endswith(SUFFIX) else Path(source + SUFFIX)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.removeprefix("gs://")).strip("-.")[:MOST_NAME]
+    name = UNFIT.sub("-", source.removeprefix(SCHEME)).strip("-.")[:MOST_NAME]
     return Path(name + SUFFIX)
 
 

@@ -1,4 +1,4 @@
-"""Rows of a CSV or JSON-lines file as jobs, one after the other: memory does not grow with the file."""
+"""Rows of a CSV or JSON-lines file, or objects of a bucket, as jobs: memory does not grow with their number."""
 
 import asyncio
 import csv
@@ -20,7 +20,7 @@ from schemas.job import MAX_JOB_BYTES, JobRejected, TranscriptionJob, parse_job
 from schemas.uris import GcsUri
 from worker.adapters.gcs import open_object_store
 from worker.client import attributes_of
-from worker.commands.audio_file import SCHEME, fit_for_an_id, video_id_of
+from worker.commands.job_fields import SCHEME, fit_for_an_id, video_id_of
 from worker.ports import ObjectFacts
 
 CSV_ENDINGS = {".csv", ".tsv"}

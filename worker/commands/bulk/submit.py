@@ -1,4 +1,7 @@
-"""`submit --from FILE` and `submit gs://bucket/prefix/*`."""
+"""`submit --from FILE` and `submit gs://bucket/prefix/*`.
+
+Jobs are published in batches, at a bounded rate; each batch is noted in the journal once Pub/Sub has it.
+"""
 
 import re
 import time

@@ -1,9 +1,9 @@
 import pytest
 
 from tests.support.workers.console import run
-from worker.commands.audio_file import is_pattern
 from worker.commands.bulk.journal import journal_of
 from worker.commands.bulk.rows import VideoIdFrom, _video_id, is_valid_bucket, matcher
+from worker.commands.job_fields import is_pattern
 
 
 @pytest.mark.parametrize(

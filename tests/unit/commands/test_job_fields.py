@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from schemas.job import Id
 from tests.support.hostile_text import HOSTILE
 from tests.support.workers.console import command
-from worker.commands.audio_file import video_id_of
+from worker.commands.job_fields import video_id_of
 
 ENVIRONMENT = {
     "AUDIO_BUCKET": "some-bucket",

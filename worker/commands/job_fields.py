@@ -1,12 +1,19 @@
-"""The audio of jobs: addresses, video ids from names, and the upload of local files."""
+"""Fields of jobs from the command line: the address of the audio, or the file to upload, ids by name, and keyterms."""
 
 import asyncio
 import hashlib
 import mimetypes
 import re
 import uuid
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
+from schemas.decoding import violations
+from schemas.job import Keyterm, Keyterms
+from schemas.text import plain
 from worker.commands.console import EXIT_USAGE, fail, load_settings
 from worker.commands.prerequisites import demand
 from worker.settings import bucket_name
@@ -15,6 +22,7 @@ SCHEME = "gs://"
 MOST_ID_CHARACTERS = 80
 DIGEST_CHARACTERS = 12
 UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+ValueT = TypeVar("ValueT")
 
 
 def is_pattern(audio: str) -> bool:
@@ -86,3 +94,40 @@ async def upload_file(path: Path, project: str, bucket: str, video_id: str) -> s
     async with open_object_store(project=project) as store:
         await store.upload_file(path, ref, media_type)
     return ref.uri
+
+
+# keyterms: `--keyterm` and `--keyterms-file`
+
+
+def keyterms_text(keyterms_found: Sequence[str], keyterms_unspeakable: Sequence[str]) -> str:
+    """Return the end of a line about a transcript: empty for one without keyterms."""
+    found = f", keyterms found: {', '.join(keyterms_found)}" if keyterms_found else ""
+    if not keyterms_unspeakable:
+        return found
+    return f"{found}, not in the model's vocabulary: {', '.join(keyterms_unspeakable)}"
+
+
+def keyterms_of(terms: Sequence[str], file: Path | None) -> tuple[str, ...]:
+    """Return the keyterms of both options, as a job has them; empty lines of the file are skipped.
+
+    Ends the command where one is no keyterm, naming it, or where they are too many.
+    """
+    named = [("--keyterm", term) for term in terms]
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            fail(f"{file}: must be UTF-8; save the file as UTF-8", EXIT_USAGE)
+        named += [(f"{file}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip()]
+    one: TypeAdapter[str] = TypeAdapter(Keyterm)
+    every: TypeAdapter[tuple[str, ...]] = TypeAdapter(Keyterms)
+    for source, term in named:
+        _valid(one, term, source)
+    return _valid(every, [term for _, term in named], "keyterms")
+
+
+def _valid(kind: TypeAdapter[ValueT], value: object, source: str) -> ValueT:
+    try:
+        return kind.validate_python(value)
+    except ValidationError as exc:
+        fail(f"{plain(source)}: {violations(exc)[0].removeprefix('message: ')}", EXIT_USAGE)
