@@ -200,7 +200,6 @@ async def many_pushes(port: int, bearer: str) -> tuple[set[bytes], list[float]]:
     return statuses, seconds
 
 
-@pytest.mark.timeout(120)
 async def test_a_thousand_pushes_at_once_make_one_look_and_start_one_instance(
     bearer: str,
 ) -> None:

@@ -36,8 +36,6 @@ from worker.embedded.local_cloud import (
 )
 from worker.ports import Delivery
 
-pytestmark = pytest.mark.timeout(240)
-
 ROOT = Path(__file__).parents[2]
 DELIVERIES = 100
 """After which the subscription's policy gives up."""

@@ -94,7 +94,6 @@ async def test_the_bill_of_a_mixed_job_is_right_to_the_millionth(tmp_path: Path)
     assert completed.transcription_metadata.cost_estimate_usd == 0.050027
 
 
-@pytest.mark.timeout(180)
 async def test_only_chunks_that_kill_the_inference_process_are_sent_once_each_and_no_seam_shows(cloud: Cloud) -> None:
     async with EmbeddedDeepgram(hear) as deepgram, mortal_engine() as engine:
         settings = {

@@ -80,7 +80,6 @@ async def is_counted(worker: Watched, name: str) -> bool:
     return any(value for (sample, _), value in found.items() if sample == name)
 
 
-@pytest.mark.timeout(180)
 async def test_every_metric_of_the_register_is_emitted_and_read_back(cloud: Cloud, tmp_path: Path) -> None:
     render()  # the process's meter provider, before anything is emitted
     async with EmbeddedDeepgram(hear, misbehave=MISBEHAVIOUR.get) as deepgram, mortal_engine() as engine:

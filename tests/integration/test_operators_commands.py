@@ -28,7 +28,6 @@ def run(cloud: Cloud, folder: Path, command: str) -> "subprocess.CompletedProces
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
     )
 
 

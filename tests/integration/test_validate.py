@@ -14,8 +14,6 @@ from tests.support.jobs.harness import speech
 from tests.support.workers.cloud import Cloud
 from worker.app.sample import SPEECH
 
-pytestmark = pytest.mark.timeout(240)
-
 # A sixth of an hour at null's speed is done in a second or two; 40 times real time would be 15 s.
 LENGTH = ("--hours", "0.1667")
 
