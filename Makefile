@@ -60,11 +60,16 @@ lint-deploy: install
 	    | $(BIN)/check-jsonschema --default-filetype yaml --schemafile deploy/schemas/worker-pool.schema.json - || exit 1; \
 	done
 
-# Tests with processes and a model, and those that measure time, want the machine for themselves; the others share it, and
-# coverage is measured in them alone: a tracer would slow what is timed, and what runs in processes would need one of its own.
-test: lint docs ## lint, documents, then every test, with branch coverage
-	$(BIN)/pytest -n 2 tests/unit tests/media tests/contract tests/deploy --cov
-	$(BIN)/pytest tests/integration tests/chaos tests/gpu tests/browser
+# Three stages, each of which waits for processes more than it computes, so three pytest processes share two cores. Coverage
+# is measured in the first alone: what runs in processes would need a tracer of its own. Expensive servers and models are
+# started once a file, or once a process. The third stage measures time and memory, and has nothing beside it.
+test: install ## lint, documents, then every test, with branch coverage: a quarter of an hour
+	$(MAKE) --no-print-directory -j 2 --output-sync lint docs
+	$(BIN)/pytest -n 3 --dist worksteal tests/deploy tests/contract tests/media tests/unit --cov
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not alone' $(PROCESSES)
+	$(BIN)/pytest -m alone $(PROCESSES)
+
+PROCESSES := tests/chaos tests/integration tests/browser tests/gpu
 
 CLIENT := .venv-client/bin/python -m
 client: ## the client's tests on the base install alone: make client PYTHON=python3.10

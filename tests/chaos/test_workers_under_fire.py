@@ -14,7 +14,7 @@ from tests.chaos.replay import replay_killed
 from tests.chaos.shutdown import MOST_EXIT_SECONDS, exit_with_hanging_storage, tries
 
 # Seconds of a free machine each; a worker's start alone takes ten on a busy one.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 
 
 def test_killed_workers_behind_failing_networks_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
@@ -26,12 +26,14 @@ def test_killed_workers_behind_failing_networks_lose_nothing_and_do_nothing_twic
     assert campaign.returncode == 0, campaign.stdout + campaign.stderr
 
 
+@pytest.mark.alone
 async def test_a_stopped_worker_s_job_goes_on_at_once_from_its_checkpoints_elsewhere(tmp_path: Path) -> None:
     found = [one async for one in tries(tmp_path, 1, random.Random(1), workers=2)]
 
     assert [one for one in found if not one.kept] == []
 
 
+@pytest.mark.alone
 async def test_a_worker_whose_storage_hangs_exits_in_time_all_the_same(tmp_path: Path) -> None:
     seconds = await exit_with_hanging_storage(tmp_path)
 

@@ -39,6 +39,8 @@ CLOSED_PORT = 1
 AUDIO = ROOT / "worker" / "app" / "sample" / "speech.opus"
 MOST_SECONDS = 2.0
 
+pytestmark = pytest.mark.long
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:

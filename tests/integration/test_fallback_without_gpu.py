@@ -35,6 +35,8 @@ OFF = NoEngine("ENABLE_GPU_TRANSCRIPTION is false")
 WITHOUT_GPU = {"enable_gpu_transcription": False, "chunk_duration_minutes": 0.5}
 NULL = {**TINY, "PARAKEET_MODEL_NAME": "null", "DEEPGRAM_API_KEY": ""}
 
+pytestmark = pytest.mark.long
+
 
 def paid_by(recogniser: MemoryCloudRecogniser) -> PaidRecogniser:
     return PaidRecogniser(recogniser=recogniser, usd_per_minute=0.0045, budget=NoLimit())
@@ -57,7 +59,6 @@ async def test_everything_goes_through_deepgram(cloud: Cloud) -> None:
     assert paid.usd == ending.cost.usd_total == ending.cost.baseline.usd == 0.004875  # 65 s at 0.0045 a minute
 
 
-@pytest.mark.timeout(90)
 async def test_a_job_waits_for_a_key_that_is_refused_and_loses_no_attempt(cloud: Cloud) -> None:
     refused = {0: Reply(status=401, body=b"no such key")}
     async with EmbeddedDeepgram(hear, misbehave=refused.get) as deepgram:
@@ -223,7 +224,6 @@ async def test_an_engine_that_finds_no_gpu_is_done_without_where_that_may_be(
 
 
 @pytest.mark.model
-@pytest.mark.timeout(180)
 def test_a_worker_that_finds_no_gpu_starts_with_deepgram_alone_where_it_may(cloud: Cloud) -> None:
     with cloud.process(PARAKEET_DEVICE="cuda", DEEPGRAM_API_KEY="a-key") as worker:
         worker.wait_ready()

@@ -39,6 +39,8 @@ OPEN_PAGES = 3
 LATE_SHARE = 0.05
 IDLE = {"/health": lambda: Answer(status=200, body=b"{}")}
 
+pytestmark = pytest.mark.alone
+
 
 def patient_engine() -> ParakeetEngine:
     """A real inference process without a model, supervised with the patience of production."""
@@ -48,7 +50,6 @@ def patient_engine() -> ParakeetEngine:
     )
 
 
-@pytest.mark.timeout(180)
 async def test_a_hung_inference_process_is_detected_within_seconds_and_the_worker_stays_alive(cloud: Cloud) -> None:
     async with patient_engine() as engine, watched(cloud, engine) as worker:
         while_loading = [await worker.status(page) for page in ("live", "ready", "health")]
@@ -106,7 +107,6 @@ async def test_a_hung_model_is_replaced_under_a_job_while_the_worker_stays_alive
     assert completed.transcription_metadata.fallback_used is False
 
 
-@pytest.mark.timeout(240)
 async def test_health_answers_at_once_while_the_worker_is_busy_and_three_pages_are_open(cloud: Cloud) -> None:
     async with cloud.pipeline() as pipeline:
         uri = await pipeline.upload(riff_wav(speech(900).astype("<i2").tobytes()))

@@ -19,6 +19,7 @@ from worker.adapters.parakeet.network.passes import LonePasses  # noqa: E402
 from worker.adapters.parakeet.network.transcriber import Transcriber  # noqa: E402
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.model,
     pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore"),  # NeMo's are not ours to mend

@@ -27,6 +27,8 @@ SECONDS_TO_ANSWER = tuple(0.05 + 2.8 * number / (TRIES - 1) for number in range(
 MOST_EXIT_SECONDS = 8.0
 CHUNK_SECONDS = 8
 
+pytestmark = pytest.mark.alone
+
 
 @dataclass
 class Pace:
@@ -73,7 +75,7 @@ def chunks_of(audio: Pcm) -> set[str]:
 
 
 async def stop_at_work(worker: WorkerProcess, deepgram: EmbeddedDeepgram, requests_before: int) -> float:
-    """SIGTERM once Deepgram has been sent two chunks; returns how long the worker took to exit."""
+    """Send SIGTERM once Deepgram has been sent two chunks; return the time of that."""
 
     async def two_were_sent() -> bool:
         sent = deepgram.receipts[requests_before:]
@@ -81,9 +83,12 @@ async def stop_at_work(worker: WorkerProcess, deepgram: EmbeddedDeepgram, reques
 
     await eventually(two_were_sent, 60)
     worker.send(signal.SIGTERM)
-    told = time.monotonic()
+    return time.monotonic()
+
+
+async def seconds_to_exit(worker: WorkerProcess, stopped_at: float) -> float:
     await asyncio.to_thread(worker.wait, 3 * MOST_EXIT_SECONDS)
-    return time.monotonic() - told
+    return time.monotonic() - stopped_at
 
 
 @pytest.mark.timeout(400)
@@ -98,8 +103,10 @@ async def test_answers_that_come_within_three_seconds_of_sigterm_are_paid_for_on
                 pace.slow = {before: seconds, before + 1: seconds}
                 uri = await pipeline.upload(riff_wav(audio_of(number).astype("<i2").tobytes()), job_id)
                 await pipeline.submit(uri, job_id)
-                exits.append(await stop_at_work(worker, deepgram, before))
-                worker = crew.start()  # it does the rest, and is the next to be stopped
+                stopped_at = await stop_at_work(worker, deepgram, before)
+                successor = crew.start()  # it loads meanwhile, does the rest, and is the next to be stopped
+                exits.append(await seconds_to_exit(worker, stopped_at))
+                worker = successor
                 assert (await pipeline.ending(job_id)).completed.transcription_metadata.chunks_resumed == 2
 
     paid = deepgram.payments()
@@ -108,7 +115,6 @@ async def test_answers_that_come_within_three_seconds_of_sigterm_are_paid_for_on
     assert max(exits) < MOST_EXIT_SECONDS
 
 
-@pytest.mark.timeout(120)
 async def test_a_missing_answer_does_not_delay_the_shutdown(cloud: Cloud) -> None:
     pace = Pace({0: 60.0, 1: 60.0})
     with in_thread(EmbeddedDeepgram(hear, misbehave=pace)) as deepgram, ExitStack() as stack:
@@ -116,8 +122,9 @@ async def test_a_missing_answer_does_not_delay_the_shutdown(cloud: Cloud) -> Non
         worker = crew.start()
         async with cloud.pipeline() as pipeline:
             await pipeline.submit(await pipeline.upload(riff_wav(audio_of(0).astype("<i2").tobytes())))
-            seconds = await stop_at_work(worker, deepgram, 0)
+            stopped_at = await stop_at_work(worker, deepgram, 0)
             crew.start()
+            seconds = await seconds_to_exit(worker, stopped_at)
             ending = await pipeline.ending()
 
     (stopped,) = worker.logged("delivery.nacked")
@@ -126,16 +133,15 @@ async def test_a_missing_answer_does_not_delay_the_shutdown(cloud: Cloud) -> Non
     assert ending.completed.transcription_metadata.deliveries == 2
 
 
-@pytest.mark.timeout(120)
 async def test_a_second_signal_ends_the_wait_for_an_answer(cloud: Cloud) -> None:
     with in_thread(EmbeddedDeepgram(hear, misbehave=lambda _: Slow(seconds=60))) as deepgram, ExitStack() as stack:
         worker = Crew(cloud, deepgram, stack).start()
         async with cloud.pipeline() as pipeline:
             await pipeline.submit(await pipeline.upload(riff_wav(audio_of(0).astype("<i2").tobytes())))
-            stopping = asyncio.create_task(stop_at_work(worker, deepgram, 0))
+            stopped_at = await stop_at_work(worker, deepgram, 0)
             await asyncio.to_thread(worker.wait_for, "consumer.stopping")
 
             worker.send(signal.SIGTERM)
-            seconds = await stopping
+            seconds = await seconds_to_exit(worker, stopped_at)
 
     assert seconds < 3

@@ -17,7 +17,7 @@ from worker.app.sample import SPEECH
 from worker.embedded.samples import tiny_model
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.model, pytest.mark.timeout(300)]
 
 
 def transcribe(

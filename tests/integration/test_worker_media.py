@@ -23,7 +23,12 @@ from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.embedded.samples import samples
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
-pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.model,
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.timeout(900),
+]
 
 SECONDS = 12
 CLEAN = "clean.wav"

@@ -5,6 +5,8 @@ hours and a model.
 import tracemalloc
 from pathlib import Path
 
+import pytest
+
 from tests.support.audio.long_audio import speech_file
 from tests.support.workers.cloud import Cloud
 from worker.ports import SAMPLE_RATE_HZ
@@ -16,6 +18,8 @@ CHUNKS_HELD = 3
 REST_BYTES = 8 << 20
 """Memory of any job besides its chunks: asyncio holds twice the decoder's buffer of 1 MiB, and briefly more while a
 buffer grows or a chunk is planned. A fourth chunk of 7.3 MiB would exceed the limit."""
+
+pytestmark = pytest.mark.alone
 
 
 async def test_a_long_file_takes_the_memory_of_the_chunks_in_flight(cloud: Cloud, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tests.support.wait import wait_until
 from tests.support.workers.cloud import Cloud
 from tests.support.workers.worker_process import WorkerProcess
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.model, pytest.mark.timeout(900)]
 
 SMALL_CHUNKS = {"CHUNK_DURATION_MINUTES": "0.5", "GPU_BATCH_SIZE": "1"}
 CHUNKS_BEFORE = 3
@@ -60,6 +60,7 @@ async def test_nothing_outlives_a_killed_worker(cloud: Cloud, ten_minutes: Path)
         assert any(program in line for line in family), f"{program} did not run: {family}"
 
 
+@pytest.mark.alone
 async def test_a_stopped_workers_job_is_finished_by_another_with_the_same_artefacts(
     cloud: Cloud, ten_minutes: Path
 ) -> None:
