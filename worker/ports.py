@@ -44,7 +44,7 @@ class Delivery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SubscriptionFacts:
-    """Facts about the subscription that the worker needs before the first pull."""
+    """Properties of a subscription."""
 
     name: str
     ack_deadline_seconds: int

@@ -1,7 +1,6 @@
 """The environment, read once into frozen groups; every factory takes the groups that it uses and no more.
 
-Names and meanings are the contract's (section 4); comments give the reason for a default. A setting is a field of one
-group, and its variable is the field's name in capitals.
+Names and meanings are the contract's (section 4). A setting's variable is its field's name in capitals.
 """
 
 import re
@@ -29,7 +28,7 @@ _ALIKE = 0.88
 
 
 class ParakeetDevice(StrEnum):
-    """Device of Parakeet. `cuda` without a GPU refuses to start, instead of running slowly on a CPU unnoticed."""
+    """Device of Parakeet. `cuda` without a GPU refuses to start, instead of being slow unnoticed."""
 
     CUDA = "cuda"
     CPU = "cpu"
@@ -37,7 +36,7 @@ class ParakeetDevice(StrEnum):
 
 
 def bucket_name(value: str) -> str:
-    """Return the name of a bucket. Raises `ValueError` for anything else, with the name that was likely meant."""
+    """Return the name of a bucket. Raises `ValueError` with the name that was likely meant."""
     if not _BUCKET.fullmatch(value):
         meant = re.sub(r"[^a-z0-9._-]", "", value.strip(_QUOTES + " ").removeprefix("gs://").split("/")[0].lower())
         rather = f"; write {meant}" if meant else ""
@@ -263,7 +262,7 @@ class Settings(BaseModel):
     telemetry: TelemetrySettings = TelemetrySettings()
     money: MoneySettings = MoneySettings()
     look_alikes: Mapping[str, str] = Field(default_factory=dict[str, str])
-    """Variables of the environment that are no settings but look like one, each with the setting that it resembles."""
+    """Variables that are no settings but look like one, each with that setting."""
 
     def changed(self) -> list[str]:
         """Return the settings that differ from their defaults, each as NAME=value, secrets hidden; for people."""
@@ -295,7 +294,7 @@ def read_settings(environment: Mapping[str, object]) -> Settings:
 
 
 def problems(error: ValidationError) -> list[str]:
-    """Return what is wrong with each bad variable: its name, the reason and, but for a secret, the value."""
+    """Return the name, the fault and, but for a secret, the value of each bad variable."""
     found = []
     for each in error.errors():
         name = ".".join(str(part) for part in each["loc"][1:]).upper()
@@ -320,7 +319,7 @@ def look_alikes(names: Mapping[str, object]) -> dict[str, str]:
 
 
 def _resembled(name: str, known: list[str]) -> str:
-    """Return the known name that is alike by its letters, its words or its prefix; empty for a name of its own."""
+    """Return the known name that is alike by its letters, words or prefix, or an empty string."""
     if alike := get_close_matches(name, known, n=1, cutoff=_ALIKE):
         return alike[0]
     words = _words(name)

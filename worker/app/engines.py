@@ -39,7 +39,7 @@ class Engines:
 def engines_of(
     settings: EngineSettings, money: MoneySettings, parakeet: WindowRecogniser, paid: PaidRecogniser | None
 ) -> Engines:
-    """Put engines that have been started together. Raises `DeepgramPriceUnknown`."""
+    """Return started engines with their prices. Raises `DeepgramPriceUnknown`."""
     health = EngineTrust(SystemClock(), doubted=isinstance(parakeet, NoEngine))
     may_pay = settings.enable_fallback or not settings.enable_gpu_transcription
     return Engines(
@@ -75,9 +75,9 @@ async def open_engines(
 async def started_or_none(
     starting: AbstractAsyncContextManager[WindowRecogniser], *, may_do_without: bool
 ) -> AsyncIterator[WindowRecogniser]:
-    """Start the engine; yield `NoEngine` where there is no GPU and Deepgram may do everything instead.
+    """Start the engine; yield `NoEngine` where there is no GPU and the caller may do without.
 
-    Raises `ModelLoadingError`, and `GpuNotAvailable` where the worker could then do nothing.
+    Raises `ModelLoadingError`, `GpuNotAvailable`.
     """
     async with AsyncExitStack() as stack:
         try:
@@ -127,14 +127,14 @@ def make_deepgram(settings: EngineSettings, api_key: str, retries: RetryPolicy) 
 
 
 def make_budget(money: MoneySettings, store: ObjectStore, state_bucket: str) -> Budget:
-    """Return the pool's daily budget in the state bucket, or an unlimited one if the settings have none."""
+    """Return the pool's daily budget, which the state bucket holds; unlimited if the settings have none."""
     if money.fallback_budget_usd_per_day is None:
         return NoLimit()
     return FallbackBudget(store, state_bucket, SystemClock(), usd_per_day=money.fallback_budget_usd_per_day)
 
 
 def only_deepgram(settings: EngineSettings, routing: RoutingSettings) -> str:
-    """Return the setting that excludes Parakeet, as `NAME=value`; an empty string if Parakeet is allowed."""
+    """Return the setting that excludes Parakeet, as `NAME=value`, or an empty string."""
     if not settings.enable_gpu_transcription:
         return "ENABLE_GPU_TRANSCRIPTION=false"
     return "TRANSCRIPTION_METHOD=deepgram" if routing.transcription_method is Method.DEEPGRAM else ""

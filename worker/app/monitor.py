@@ -182,7 +182,7 @@ class Watch:
             self._measure_usage(self._engines, seen.uptime_seconds)
 
     def _report_change(self, seen: Condition) -> None:
-        """Log a change of the status whole: the health port of a worker pool's instance has no address."""
+        """Log a change of the status with all of `/health`, whose port has no address in a worker pool."""
         status, reason = judge(seen, 0.0)
         seen_as = status, DIGITS.sub("#", reason)  # a reason that counts down is one reason
         if seen_as == self._reported:
@@ -248,7 +248,7 @@ async def watching(
 ) -> AsyncIterator[str]:
     """Let it watch, and answer on the health port, whose URL this yields. Raises `HealthPortTaken`.
 
-    The page on the health port reads the state bucket that `cloud` names where the port is open to this machine alone.
+    Where the port is open to this machine alone, its page reads the state bucket of `cloud`.
     """
     from worker.adapters.web.http_server import HealthServer  # noqa: PLC0415 - 5 MiB that only a health port needs
     from worker.app.page.host import worker_pages  # noqa: PLC0415 - the same
@@ -294,7 +294,7 @@ def destinations_of(settings: TelemetrySettings) -> Destinations:
 
 
 def telemetry_findings(settings: TelemetrySettings, *, is_port_ours: bool) -> Iterator[Finding]:
-    """Check the exporters, and that the health port is free unless the worker that has it is known. For `check`."""
+    """Check the exporters, and that the health port is free unless it is ours. For `check`."""
     destinations = destinations_of(settings)
     if {destinations.metrics, destinations.traces} & {"gcp", "file"}:  # only these can be refused
         try:

@@ -46,11 +46,10 @@ def make_engine(
     *,
     may_do_without: bool = False,
 ) -> AbstractAsyncContextManager[WindowRecogniser]:
-    """Parakeet, to be entered: that loads the model in a process of its own, which logs as the arguments say.
+    """Return Parakeet; entering it loads the model in a process of its own, which logs as the arguments say.
 
     With ENABLE_GPU_TRANSCRIPTION=false nothing is started, nor without a GPU where the caller may do without. Raises at
-    once, before torch is imported, `GpuNotAvailable` where a GPU is asked for and there is none, and
-    `ModelLoadingError` where there is no such model, or for the null engine anywhere but on development servers.
+    once what `demand_engine` raises, and `ModelLoadingError` for the null engine anywhere but on development servers.
     """
     if not settings.enable_gpu_transcription:
         return nullcontext(NoEngine("ENABLE_GPU_TRANSCRIPTION is false"))
@@ -97,7 +96,7 @@ def without_gpu(reason: str) -> "NoEngine":
 
 
 class NoEngine:
-    """Engine of workers and commands without Parakeet: recognises nothing, and raises the reason."""
+    """Engine of workers and commands without Parakeet, which raises the reason."""
 
     facts = EngineFacts(
         model_name="none", model_fingerprint="none", device_name="none", uses_gpu=False, languages=frozenset()

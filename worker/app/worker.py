@@ -47,9 +47,9 @@ from worker.telemetry.export import exporting
 
 GIB = 1024**3
 SECONDS_PER_MINUTE = 60
-# Python's own is 5 ms. Ten times as many turns cost nothing that can be measured.
+# Python's own is 5 ms; ten times as many turns cost nothing measurable.
 TURN_SECONDS = 0.0005
-# Three jobs may fail for reasons of their own; by the tenth in a row the worker asks whether it is the reason.
+# Fewer jobs in a row may fail for reasons of their own.
 FUSE_THRESHOLD = 10
 
 log = structlog.get_logger(__name__)
@@ -107,8 +107,8 @@ def _backlog(cloud: CloudSettings, subscription: str) -> AbstractContextManager[
 def _keep_pauses_short() -> None:
     """Keep the event loop responsive for the health port and the leases.
 
-    Threads that compute for jobs switch more often, and objects loaded so far are exempt from garbage collection: full
-    collections took 60 to 110 ms, in which no request was answered.
+    Computing threads switch more often, and objects loaded so far are exempt from garbage collection, whose full passes
+    took 60 to 110 ms.
     """
     sys.setswitchinterval(TURN_SECONDS)
     gc.collect()
@@ -164,17 +164,17 @@ async def make_consumer(
 
 
 async def adopt_forwarded(jobs: Jobs, letter: Forwarded) -> None:
-    """Give a job that the subscription's policy gave up on its dead letter and its events."""
+    """Write the dead letter and the events of a job that the subscription's policy gave up on."""
     await adopt(jobs, letter.original, deliveries=letter.deliveries, gave_up_at=letter.gave_up_at)
 
 
 def adoption_patience_seconds(settings: JobSettings) -> float:
-    """Return how long after its first sight a dead worker's claim is known to be stale."""
+    """Return after how many seconds a dead worker's claim is known to be stale."""
     return settings.claim_ttl_seconds + 1.0
 
 
 def make_fitness(cloud: Cloud, engines: Engines, decoder: FfmpegDecoder, folder: Path) -> Fitness:
-    """Return the parts of this worker; those that preflight has verified count as tested."""
+    """Return the parts of this worker; those of preflight count as tested."""
     fitness = Fitness(worker_parts(cloud, folder), SystemClock(), random.Random())  # noqa: S311 - jitter
     fitness.record_verified()
     fitness.add(decoder_part(lambda: decodes_sample(decoder)))
@@ -184,7 +184,7 @@ def make_fitness(cloud: Cloud, engines: Engines, decoder: FfmpegDecoder, folder:
 
 
 async def _recognises(engines: Engines, decoder: FfmpegDecoder) -> None:
-    """Raise where Parakeet recognises nothing; jobs then go to Deepgram, or wait."""
+    """Test Parakeet; after a failure jobs go to Deepgram, or wait."""
     try:
         await self_test(decoder, engines.parakeet)
     except WorkerError as exc:
@@ -276,7 +276,7 @@ def routing_policy(routing: RoutingSettings, engine: EngineSettings) -> RoutingP
 
 
 class _Signals:
-    """SIGTERM and SIGINT: before there is a consumer they cancel the start-up, then they stop the consumer."""
+    """SIGTERM and SIGINT cancel the start-up, or stop the consumer once there is one."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -293,7 +293,7 @@ class _Signals:
             self._loop.remove_signal_handler(number)
 
     def stops(self, consumer: Consumer) -> None:
-        """From now on there is something better to stop than the start-up."""
+        """Stop the consumer from now on."""
         self._consumer = consumer
 
     def _stop(self, number: signal.Signals) -> None:

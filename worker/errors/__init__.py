@@ -33,24 +33,17 @@ from worker.errors.jobs import (
 )
 from worker.errors.policy import (
     CallFailed,
+    ClaimHeld,
+    ClaimLost,
     Deferred,
     Fatal,
     JobFault,
-    PaidServiceError,
-    Retryable,
-    ServiceDown,
-    Undiagnosed,
-    WorkerError,
-    WorkerFault,
-)
-from worker.errors.resources import (
-    ClaimHeld,
-    ClaimLost,
     MachineFault,
     MessageRefused,
     NoRoomForAudio,
     ObjectForbidden,
     ObjectNotFound,
+    PaidServiceError,
     ParkingFull,
     PartBroken,
     PreconditionFailed,
@@ -58,9 +51,14 @@ from worker.errors.resources import (
     QueueServiceError,
     ResourceDown,
     ResourceRefused,
+    Retryable,
+    ServiceDown,
     StorageServiceError,
     SubscriptionNotFound,
     TempDirFull,
+    Undiagnosed,
+    WorkerError,
+    WorkerFault,
     bucket_of,
 )
 

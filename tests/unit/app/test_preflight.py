@@ -5,8 +5,14 @@ import pytest
 
 from worker.adapters.audio import FfmpegMissing, Kernel, find_ffmpeg
 from worker.adapters.audio.confinement.seccomp import ARCHITECTURES
-from worker.app.preflight import machine, variable_findings
-from worker.app.preflight.machine import confinement_findings, ffmpeg_finding, memory_finding, temp_dir_findings
+from worker.app import preflight
+from worker.app.preflight import (
+    confinement_findings,
+    ffmpeg_finding,
+    memory_finding,
+    temp_dir_findings,
+    variable_findings,
+)
 from worker.settings import EngineSettings, JobSettings, read_settings
 
 
@@ -102,7 +108,7 @@ def test_a_temp_dir_that_takes_no_files_is_refused(tmp_path: Path, monkeypatch: 
     def refuse(_folder: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(machine, "takes_files", refuse)
+    monkeypatch.setattr(preflight, "takes_files", refuse)
 
     (found,) = temp_dir_findings(JobSettings(temp_dir=tmp_path))
 

@@ -83,7 +83,7 @@ class Retries:
 async def open_object_store(*, project: str, retries: Retries | None = None) -> AsyncIterator["GcsObjectStore"]:
     """Open a store for the block. Raises `StorageServiceError` if there are no usable credentials.
 
-    Leaving waits a moment for requests whose callers were cancelled; a stalled one ends within `TIMEOUT_SECONDS`.
+    Leaving waits `CLOSE_SECONDS` for requests whose callers were cancelled.
     """
     small = ThreadPoolExecutor(SMALL_THREADS, "gcs")
     downloads = ThreadPoolExecutor(DOWNLOAD_THREADS, "gcs-download")
@@ -170,7 +170,7 @@ class GcsObjectStore:
         return await self._retried("write", ref, put, if_generation=if_generation)
 
     async def upload_file(self, path: Path, ref: ObjectRef, content_type: str) -> ObjectFacts:
-        """Upload a file of any size with its checksum, replacing the object; memory use is constant."""
+        """Upload a file with its checksum in constant memory, replacing the object."""
         return await self._retried("upload", ref, lambda: self._put_file(path, ref, content_type), pool=self._downloads)
 
     async def delete(self, ref: ObjectRef, *, if_generation: int | None = None) -> None:
@@ -183,7 +183,7 @@ class GcsObjectStore:
         return [facts async for page in self.pages(bucket, prefix) for facts in page]
 
     async def pages(self, bucket: str, prefix: str) -> AsyncIterator[Sequence[ObjectFacts]]:
-        """Yield the objects of `list` page by page: memory does not grow with their number."""
+        """Yield the objects of `list` page by page, in constant memory."""
         token: str | None = ""
         while token is not None:
             call = partial(self._page, bucket, prefix, token)
@@ -191,7 +191,7 @@ class GcsObjectStore:
             yield found
 
     async def granted(self, bucket: str, permissions: Sequence[str]) -> frozenset[str] | None:
-        """Return those of the IAM permissions that the caller has; None where the server does not know the method."""
+        """Return those of the IAM permissions that the caller has; None if the server does not support the query."""
         ref = ObjectRef(bucket, "iam")
         with suppress(ObjectNotFound):  # of a development server; of Cloud Storage: no such bucket, as every call says
             return await self._retried("test permissions on", ref, lambda: self._granted(bucket, permissions))
@@ -202,7 +202,7 @@ class GcsObjectStore:
         return GcsObjectStore(self._client, self._small, self._downloads, Retries(attempts=2))
 
     async def download(self, facts: ObjectFacts, destination: Path) -> None:
-        """Stream that generation to a new file; a broken transfer goes on where it stopped."""
+        """Stream that generation to a new file; a broken transfer is resumed."""
         partial = PartialFile(destination, facts)
         with ExitStack() as undo:
             undo.callback(partial.discard)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from schemas.events import CompletedEvent, CostEvent, DeepgramCost, FailedEvent, ParakeetCost
+from schemas.events import Artefacts, CompletedEvent, CostEvent, DeepgramCost, FailedEvent, ParakeetCost
 from schemas.state import AttemptFault, Checkpoint, ClaimRecord
 from worker.adapters.web.health_document import EndedFacts, RunningFacts, Segment, segment_of
 from worker.adapters.web.rendering import counted, less, span, usd
@@ -123,8 +123,8 @@ def _steps(ended: CompletedEvent | FailedEvent | None, result: JobResult) -> Seq
         steps.append(StoryStep(at=claimed - timedelta(seconds=queued), title="Published", seconds=queued))
     if claimed is not None:
         by = f"by {metadata.worker}" if metadata.worker else ""
-        number = f", delivery {metadata.deliveries}" if (metadata.deliveries or 0) > 1 else ""
-        steps.append(StoryStep(at=claimed, title="Claimed", text=f"{by}{number}{_routing(ended)}", seconds=took))
+        text = f"{by}{_repeated(metadata.deliveries)}{_routing(ended)}"
+        steps.append(StoryStep(at=claimed, title="Claimed", text=text, seconds=took))
     if metadata.chunks_total is not None:
         steps.append(
             StoryStep(at=None, title=f"{counted(metadata.chunks_total, 'chunk')} transcribed", text=_chunks_text(ended))
@@ -138,6 +138,10 @@ def _steps(ended: CompletedEvent | FailedEvent | None, result: JobResult) -> Seq
             at=concluded, title="Failed", text=f"dead letter {ended.error.support_reference}", is_trouble=True
         )
     return steps
+
+
+def _repeated(deliveries: int | None) -> str:
+    return f", delivery {deliveries}" if deliveries and deliveries > 1 else ""
 
 
 def _routing(ended: CompletedEvent | FailedEvent) -> str:
@@ -200,14 +204,7 @@ def _facts(ended: CompletedEvent | FailedEvent | None, result: JobResult) -> Seq
 def _artefacts(ended: CompletedEvent | FailedEvent | None) -> Sequence[tuple[str, str, int]]:
     if not isinstance(ended, CompletedEvent):
         return ()
-    made = ended.artefacts
-    named = (
-        ("words", made.words),
-        ("paragraphs", made.paragraphs),
-        ("transcript", made.transcript),
-        ("srt", made.srt),
-        ("vtt", made.vtt),
-    )
+    named = ((name, getattr(ended.artefacts, name)) for name in Artefacts.model_fields)
     return [(name, artefact.uri, artefact.bytes) for name, artefact in named if artefact is not None]
 
 
@@ -260,8 +257,8 @@ def _unfinished_steps(traces: JobTraces, now: datetime) -> Sequence[StoryStep]:
         claimed = now - timedelta(seconds=running.seconds)
         published = claimed - timedelta(seconds=running.queued_seconds)
         steps.append(StoryStep(at=published, title="Published", seconds=running.queued_seconds))
-        number = f", delivery {running.deliveries}" if (running.deliveries or 0) > 1 else ""
-        steps.append(StoryStep(at=claimed, title="Claimed", text=f"by {traces.worker}{number}"))
+        by = f"by {traces.worker}{_repeated(running.deliveries)}"
+        steps.append(StoryStep(at=claimed, title="Claimed", text=by))
     elif claim is not None:
         steps.append(StoryStep(at=claim.first_seen, title="Claimed", text=f"by {claim.owner}"))
     for chunk, at in traces.checkpoints:

@@ -124,11 +124,10 @@ class Holding:
             yield self._spool.get(held.place, held.ack_id)
 
     async def gather(self, until: Callable[[], bool] = lambda: False, *, at_once: int = 1) -> None:
-        """Pull until three consecutive empty answers, until a limit is reached, or until the condition is true.
+        """Pull until `EMPTY_ANSWERS` in a row, a limit, or the condition is true.
 
-        An empty answer takes as long as the subscription waits for messages. Up to `at_once` of the pulls whose
-        empty answers are still missing are in flight together. All of them are awaited: one that is cut off may
-        have leased messages.
+        An empty answer takes as long as the subscription waits for messages, so `at_once` pulls may be in flight. All
+        are awaited: one that is cut off may have leased messages.
         """
         empty, pulls = 0, dict[asyncio.Task[Sequence[Delivery]], int]()
         try:
@@ -160,7 +159,7 @@ class Holding:
             self._pull_messages = max(1, min(PULL_MESSAGES, PULL_BYTES // max(1, largest)))
 
     async def settle(self, entry: DeadLetterEntry) -> bool:
-        """Acknowledge every copy of the entry. Return False if one could not be: it stays a dead letter."""
+        """Acknowledge every copy of the entry. Return False if one could not be, and stays a dead letter."""
         settled = True
         for message_id in entry.copies:
             held = self._held.pop(message_id, None)

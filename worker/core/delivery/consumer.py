@@ -70,10 +70,9 @@ class ConsumerSnapshot:
 class Consumer:
     """Runs `handler` on the deliveries of `subscription`: `slots` jobs at once, and `max_parked` parked deliveries.
 
-    `ack_deadline_seconds` is the subscription's own. A job is dead-lettered at `max_attempts` counted attempts.
-    `fitness` decides whose fault an error is, and tests the worker after `fuse_threshold` failures in a row. Nothing is
-    pulled while the worker is not fit, or while `why_idle` returns a reason. `chores` are endless background tasks by
-    name that run as long as the consumer; if one of them ends by an error, the consumer stops.
+    `ack_deadline_seconds` is the subscription's own. A job is dead-lettered at `max_attempts` counted attempts. After
+    `fuse_threshold` failures in a row `fitness` tests the worker. Nothing is pulled while it is not fit, or while
+    `why_idle` returns a reason. `chores` are endless background tasks; an error of one stops the consumer.
     """
 
     def __init__(
@@ -251,7 +250,7 @@ class Consumer:
         return DeliveryOutcome.DEFERRED
 
     async def _record(self, step: Step, error: Exception, attempt: Attempt) -> DeliveryOutcome:
-        """Count the attempt; give the job up after the last attempt, or at once for a fault of the job."""
+        """Count the attempt; give the job up after the last one, or at once for a fault of the job."""
         attempts = await attempt.record_failure(error) if step is Step.COUNT else 1
         if step is Step.COUNT and attempts < self._max_attempts:
             return DeliveryOutcome.RETRY
@@ -259,7 +258,7 @@ class Consumer:
         return DeliveryOutcome.DEAD_LETTER
 
     async def _hand_back(self, error: Exception, attempt: Attempt, delivery: Delivery) -> DeliveryOutcome:
-        """Count nothing, unless the same job meets the same fault again: then count a crash."""
+        """Count nothing, or a crash if the job met the same fault before."""
         if self._note_fault(error, delivery) and isinstance(error, WorkerError):
             log.warning("delivery.crashed_again", reason=str(error))
             await attempt.record_crash(error)

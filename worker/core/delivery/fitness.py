@@ -1,7 +1,7 @@
 """Diagnoses whose fault a failure is, and keeps the intake stopped while a part of this worker is broken.
 
-An error of an adapter or of the operating system states which call failed, not why. `Fitness.diagnose` probes the
-bucket, topic or folder that the call needed and returns an error whose class is the policy:
+An error of an adapter or of the operating system states which call failed, not why. `Fitness.diagnose` probes what the
+call needed and returns an error whose class is the policy:
 
     the part is broken: the service refuses it (401, 403, 404)       ResourceRefused, a WorkerFault
                         the service does not answer                  ResourceDown, a ServiceDown
@@ -121,13 +121,13 @@ class _Condition:
 
 
 class Fitness:
-    """Parts of one worker and their condition. `tend` is an endless background task that the owner starts."""
+    """Parts of one worker and their condition. The owner starts `tend`."""
 
     def __init__(self, parts: Iterable[Part], clock: Clock, rng: random.Random) -> None:
         self._clock, self._rng = clock, rng
         self._conditions: dict[str, _Condition] = {}
         self._met_at: OrderedDict[tuple[str, str], float] = OrderedDict()
-        """When which delivery met a fault of which part; bounded, the oldest entries are dropped."""
+        """When which delivery met a fault of which part; the oldest entries are dropped."""
         self._broken, self._changed = asyncio.Event(), asyncio.Event()
         self._fit = asyncio.Event()
         self._fit.set()
@@ -135,10 +135,7 @@ class Fitness:
             self.add(part)
 
     def add(self, part: Part) -> None:
-        """Add a part, unless its resource has one already.
-
-        Where there are `MOST_PARTS`, it takes the place of the first learned one that works, or is not added.
-        """
+        """Add a part, unless its resource has one; above `MOST_PARTS` in place of a learned one that works, if any."""
         if part.resource in self._conditions:
             return
         if len(self._conditions) >= MOST_PARTS:
@@ -154,7 +151,7 @@ class Fitness:
         return tuple(condition.test for condition in self._conditions.values())
 
     def why_unfit(self) -> str:
-        """Return why no job could be done now, or an empty string."""
+        """Return why no job can be done now, or an empty string."""
         return "; ".join(str(broken.fault) for broken in self._conditions.values() if broken.stops_intake)
 
     async def wait_fit(self) -> None:
@@ -162,7 +159,7 @@ class Fitness:
         await self._fit.wait()
 
     async def wait_mended(self, resource: str) -> None:
-        """Wait until the resource's part works; return at once if it is not known to be broken."""
+        """Wait until the resource's part works, as far as known."""
         condition = self._conditions.get(resource)
         while condition is not None and condition.fault is not None:
             await condition.mended.wait()
@@ -253,7 +250,7 @@ class Fitness:
         return error.verdict()
 
     async def _diagnose_disk(self, error: OSError, since: float) -> Exception:
-        """Probe the folder of the downloads, and the decoder: a program that cannot be started is a missing file."""
+        """Probe TEMP_DIR, and the decoder: a program that cannot be started is a missing file, too."""
         for resource in (TEMP_DIR, DECODER):
             condition = self._conditions.get(resource)
             if condition is not None and (fault := await self._fault_of(condition, since)) is not None:
@@ -331,7 +328,7 @@ class Fitness:
 
 
 def _is_shortage(error: Exception) -> bool:
-    """Return True where the operating system is out of memory, descriptors, processes or threads."""
+    """Return True where memory, descriptors, processes or threads have run out."""
     if isinstance(error, OSError):
         return error.errno in MACHINE_IS_SHORT
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_THREADS in str(error))

@@ -38,9 +38,9 @@ log = structlog.get_logger()
 
 
 class Intake:
-    """The pulling half of the consumer. `run` is an endless background task that the owner starts.
+    """The pulling half of the consumer; the owner starts `run`.
 
-    `why_not` is called before each pull and returns the reason why no job could be done now, or an empty string.
+    `why_not` returns the reason why no job can be done now, or an empty string.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Intake:
                 await self._pull(free, accept)
 
     async def finish(self, grace: Callable[[], Awaitable[None]]) -> Sequence[Delivery]:
-        """Return the deliveries of the pull in flight, after `run` was cancelled; abandon the pull after `grace`."""
+        """Return what the pull in flight brings within `grace`, after `run` was cancelled."""
         pull, self._under_way = self._under_way, None
         if pull is None:
             return ()
@@ -238,7 +238,7 @@ class UrgentFirst:
         self._in_flight.clear()
 
     def _start(self, source: Source, max_messages: int) -> bool:
-        """Start a pull unless one is in flight; return True if it was started. Urgent messages come one by one."""
+        """Start a pull unless one is in flight; return True if so. Urgent messages come one by one."""
         if source in self._in_flight:
             return False
         most = 1 if source is Source.URGENT else max_messages
@@ -297,7 +297,7 @@ class UrgentFirst:
         return deliveries
 
     async def _return_unclaimed(self) -> None:
-        """Nack the answers that were there at the last call already, and that no pull has collected since."""
+        """Nack the answers that were there at the last call already, uncollected."""
         done = {pull for pull in self._in_flight.values() if pull.done()}
         old, self._unclaimed = done & self._unclaimed, done
         for source, pull in list(self._in_flight.items()):

@@ -1,7 +1,7 @@
 """Keeps deliveries leased while their jobs run, and cancels a job whose lease is lost.
 
-One keeper serves all deliveries: one request extends every live lease of a subscription, and one timer watches the
-deadlines. The timer is independent of the requests, so a hung request cannot hide a passed deadline.
+One request extends every live lease of a subscription, and one timer watches the deadlines: a hung request cannot hide
+a passed deadline.
 
 A lease is counted from the moment before its confirming request was sent. A pull may have waited for minutes, so the
 lease of a new delivery is counted from its receipt at first and extended at once, which gives a confirmed deadline.
@@ -44,11 +44,11 @@ class Lease:
     lost: str | None = None
     """Reason why the lease was lost; None while it is valid."""
     is_cancellable: bool = True
-    """True while the loss of the lease cancels the task; False once the job has ended and its verdict is recorded."""
+    """True while the loss of the lease cancels the task; False once the job has ended."""
 
 
 class LeaseKeeper:
-    """Leases of one worker. `renew` and `watch` are endless background tasks that the owner starts.
+    """Leases of one worker; the owner starts `renew` and `watch`.
 
     `seconds` is the subscription's ack deadline (10 to 600). `on_lost` receives the ack id of a lost lease at once,
     before its job has ended.

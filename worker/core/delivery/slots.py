@@ -14,7 +14,7 @@ from worker.errors import ParkingFull
 
 
 class Slot:
-    """Job slot of one delivery, passed to the handler and valid until the handler ends."""
+    """Job slot of one delivery, valid until its handler ends."""
 
     def __init__(self, slots: "Slots") -> None:
         self._slots = slots
@@ -85,7 +85,7 @@ class Slots:
         return Slot(self)
 
     def give_back(self) -> None:
-        """Pass a slot to the parked delivery that has waited longest, or else to the next pull."""
+        """Pass a slot to the parked delivery that has waited longest, or to the next pull."""
         while self._returning:
             turn = self._returning.popleft()
             if not turn.done():
