@@ -44,6 +44,7 @@ _JUMP_SECONDS = 10_000_000
 _ONE_THREAD_CONTAINERS = frozenset({"aac", "flac", "matroska", "mov", "mp3", "ogg"})
 _ONE_THREAD_CODECS = frozenset({"aac", "alac", "flac", "mp3", "opus", "vorbis", "pcm_s16le", "pcm_s24le", "pcm_s32le"})
 """One packet of these is one frame: `amovie` takes no second one from a packet."""
+_KEEP_PADDING = frozenset({("caf", "alac"), ("asf", "wmav1"), ("asf", "wmav2")})
 _ENDS_WITH_ITS_FILE = frozenset({"aac", "mp3"})
 """Containers that can end in no other way, so that they need not state a length."""
 
@@ -85,8 +86,8 @@ class Way:
     lacks_samples: bool = False
     """The file has less samples than its header states; or more, of which ffmpeg reads no further."""
     keeps_padding: bool = False
-    """Nothing is cut off the end although the container asks for it: ALAC in CAF, whose last packet is shorter already
-    by what ffmpeg would cut off once more."""
+    """Nothing is cut off although ffmpeg would do so: of ALAC in CAF, whose last packet is shorter already by what
+    would be cut off once more, and of WMA, of whose first two frames the second may be the recording's."""
     each_frame: bool = False
     """Each of the codec's frames comes with its own time, and both mixes whatever the number of channels: for a file
     that changes inside or has gaps. Otherwise a second at a time."""
@@ -114,7 +115,7 @@ class Way:
             track=number,
             channels=track.channels if track.is_named or track.channels == 1 else None,
             is_broadcast=report.container == "mpegts",
-            keeps_padding=(report.container, track.codec) == ("caf", "alac"),
+            keeps_padding=(report.container, track.codec) in _KEEP_PADDING,
             start_seconds=report.start_seconds or 0.0,
         )
         return replace(suited, read_as=report.container if suited.is_plain(report) else None)

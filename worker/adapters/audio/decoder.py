@@ -6,10 +6,10 @@ the container states times: MP4, Matroska/WebM, Ogg, MPEG-TS (up to an hour; a l
 set), FLV and WMA; the others cannot state a gap. Rate, channels and format may change inside a file. Encoder delay and
 padding are cut where the file states them. Exact to the sample at 16 kHz against the encoded audio: WAV, W64, CAF, AU,
 AIFF, FLAC, Ogg, WebM, Matroska, and MP3 with a LAME header; MP4 starts exactly, and where it is fragmented ends up to
-one AAC frame late. MP3 without a header, MP2, ADTS, AC-3, and MPEG-TS, FLV and AVI without pictures start exactly where
-the encoder's delay is silence (`delay.py`), else that much late: up to 46 ms; 1105 samples of an MP3's own rate, which
-are 138 ms at 8 kHz. With pictures they keep it, as WMA does (45 ms). In joined files each piece but the first keeps its
-own, unless it is a chain of Ogg files.
+one AAC frame late. MP3 without a header, MP2, ADTS, AC-3, and MPEG-TS, FLV, AVI and WMA without pictures start exactly
+where the encoder's delay is silence (`delay.py`), else that much late: up to 46 ms; 1105 samples of an MP3's own rate,
+which are 138 ms at 8 kHz. With pictures they keep it. In joined files each piece but the first keeps its own, unless it
+is a chain of Ogg files.
 
 Tracks. The first audio track that the file marks as the default is decoded, else the first. `other_tracks` says that
 it is silent throughout (-50 dB) while another one is not.

@@ -12,7 +12,7 @@ import structlog
 
 from worker.adapters.audio import verdict
 from worker.adapters.audio.command import ALL_BYTES, ByteRange, Way
-from worker.adapters.audio.delay import Trimmer, unstated_delay
+from worker.adapters.audio.delay import trimmer_for
 from worker.adapters.audio.matroska import Packet, PacketReader
 from worker.adapters.audio.mixes import Chooser, chooser_of
 from worker.adapters.audio.parts import Divided, divisible
@@ -196,7 +196,7 @@ class DecodedStream:
         return block
 
     async def _trimmed(self) -> AsyncGenerator[Pcm]:
-        trimmer = Trimmer(unstated_delay(self._run.report))
+        trimmer = trimmer_for(self._run.report)
         async with aclosing(self._mono()) as pieces:
             async for piece in pieces:
                 for kept in trimmer.push(piece):
