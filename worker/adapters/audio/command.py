@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from worker.adapters.audio.headers import PlainSamples
+from worker.adapters.audio.headers import SamplesSize
 from worker.adapters.audio.matroska import INTEGERS, Encoding, encoding_for
 from worker.adapters.audio.report import Report
 from worker.ports import SAMPLE_RATE_HZ
@@ -98,8 +98,8 @@ class Way:
     time; a first doubt ends it. None: each step has a thread, and what ffmpeg can mend it does."""
     padded_codec: str | None = None
     """The codec of a WAV's samples where ffmpeg errs about it."""
-    samples: PlainSamples | None = None
-    """A WAV's samples, by its header."""
+    samples: SamplesSize | None = None
+    """A WAV's plain samples of 16 bits."""
     start_seconds: float = field(default=0.0, compare=False)
     """The start of the file on its own clock."""
 
@@ -135,8 +135,8 @@ class Way:
     @property
     def mean_alone(self) -> bool:
         """Only the mean of two channels is decoded, since `samples` show where these cancel each other."""
-        shows = self.samples is not None and self.samples.has_two_channels
-        return shows and self.read_as == "wav" and self.only is None
+        wav = self.samples.wav if self.samples else None
+        return wav is not None and wav.has_two_channels and self.read_as == "wav" and self.only is None
 
     @property
     def mixes(self) -> int:

@@ -46,7 +46,7 @@ from worker.adapters.audio.command import (
     source,
 )
 from worker.adapters.audio.confinement import Confinement, Kernel
-from worker.adapters.audio.headers import flac_facts, plain_samples, samples_size, wav_facts
+from worker.adapters.audio.headers import are_samples, flac_facts, samples_size, wav_facts
 from worker.adapters.audio.locate import ffmpeg_version
 from worker.adapters.audio.mixes import Chooser, chooser_of
 from worker.adapters.audio.mpeg_audio import mp3_channels, mp3_facts
@@ -284,7 +284,9 @@ def _first_way(path: Path) -> Way:
         way = Way(channels=_MOST_LIKELY.get(size.wav.channels, 1), ignores_wav_size=size.is_unknown or size.is_less)
         if codec := size.wav.padded_codec:
             return replace(way, padded_codec=codec, states_no_length=True, lacks_samples=size.is_cut)
-        return replace(way, read_as="wav", samples=plain_samples(path, size)) if size.is_plain_wav else way
+        return (
+            replace(way, read_as="wav", samples=size if are_samples(path, size) else None) if size.is_plain_wav else way
+        )
     if channels := mp3_channels(path):
         return Way(channels=channels, read_as="mp3")
     if facts := flac_facts(path):

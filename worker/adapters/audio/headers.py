@@ -102,24 +102,15 @@ class WavFormat(NamedTuple):
         return (self.extended_tag if self.tag == _EXTENSIBLE else self.tag) == _PCM
 
     @property
+    def has_two_channels(self) -> bool:
+        """Two channels, with as many samples in each quarter of a second, and no more than there are in use."""
+        return (self.channels, self.rate_hz % 4) == (2, 0) and self.rate_hz <= _MOST_HZ
+
+    @property
     def padded_codec(self) -> str | None:
         """The codec of samples that take more bits than count, such as 32 for 24: ffmpeg errs about these."""
         is_padded = self.tag == _EXTENSIBLE and self.is_integers and 0 < self.valid_bits < self.bits
         return _CODECS.get(self.bits) if is_padded else None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlainSamples:
-    """The samples of a WAV of 16 bits, of which it is certain that they are samples."""
-
-    first_byte: int
-    rate_hz: int
-    channels: int
-
-    @property
-    def has_two_channels(self) -> bool:
-        """Two channels, with as many samples in each quarter of a second, and no more than there are in use."""
-        return (self.channels, self.rate_hz % 4) == (2, 0) and self.rate_hz <= _MOST_HZ
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,19 +178,17 @@ def wav_facts(path: Path) -> AudioFacts | None:
     )
 
 
-def plain_samples(path: Path, size: SamplesSize) -> PlainSamples | None:
-    """Return the samples of a WAV of 16 bits; None for others, and where the first may be frames of another codec.
+def are_samples(path: Path, size: SamplesSize) -> bool:
+    """Return True where a WAV's samples of 16 bits are what it states, and not frames of another codec, such as DTS.
 
-    A WAV of a DTS track states plain samples. Such data has nothing to do with what comes just before, as audio has.
+    Such data has nothing to do with what comes just before, as audio has.
     """
     wav = size.wav
     if wav is None or not size.is_plain_wav or wav.bits != _SEARCHED_BITS or wav.block_bytes != 2 * wav.channels:
-        return None
+        return False
     first = np.fromfile(path, "<i2", count=_SEARCHED_SAMPLES, offset=size.first_byte).astype(np.float32)
     likeness = np.dot(first[wav.channels :], first[: -wav.channels])
-    if likeness < _LEAST_LIKENESS * np.dot(first, first):
-        return None
-    return PlainSamples(first_byte=size.first_byte, rate_hz=wav.rate_hz, channels=wav.channels)
+    return bool(likeness >= _LEAST_LIKENESS * np.dot(first, first))
 
 
 def samples_size(path: Path) -> SamplesSize | None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.adapters.audio.command import Way
-from worker.adapters.audio.headers import PlainSamples
+from worker.adapters.audio.headers import SamplesSize
 from worker.adapters.audio.timeline import Doubt
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
@@ -67,8 +67,9 @@ class Chooser:
 class WavChannels:
     """A plain WAV's two channels of 16 bits, beside their mean from `begin_second` on."""
 
-    def __init__(self, path: Path, samples: PlainSamples, begin_second: int = 0) -> None:
-        self._path, self._samples = path, samples
+    def __init__(self, path: Path, samples: SamplesSize, begin_second: int = 0) -> None:
+        assert samples.wav  # noqa: S101  # a caller's bug
+        self._path, self._first_byte, self._rate_hz = path, samples.first_byte, samples.wav.rate_hz
         self._quarters = begin_second * 4
 
     def mean(self, mean: Pcm) -> Pcm:
@@ -76,14 +77,14 @@ class WavChannels:
 
         The part of the first channel below 8 kHz counts, as in the other mix that would be chosen.
         """
-        rate_hz, first = self._samples.rate_hz, self._quarters
+        rate_hz, first = self._rate_hz, self._quarters
         means = np.pad(mean, (0, -len(mean) % CELL_SAMPLES)).reshape(-1, CELL_SAMPLES)
         self._quarters += len(means)
         quiet = np.flatnonzero(means.max(axis=1) < _BEYOND_DOUBT_PEAK)
         frames = np.zeros((len(quiet), rate_hz // 4, 2), "<i2")
         with self._path.open("rb", buffering=0) as file:
             for number, quarter in enumerate(quiet):
-                file.seek(self._samples.first_byte + (first + int(quarter)) * rate_hz)
+                file.seek(self._first_byte + (first + int(quarter)) * rate_hz)
                 file.readinto(frames[number].data)
         channel = frames[:, :, 0]
         most = np.maximum(_AUDIBLE, _CANCELLED * _energy(means[quiet]) / CELL_SAMPLES) / 2
