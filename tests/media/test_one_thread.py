@@ -15,7 +15,7 @@ from tests.support.audio.media import MediaKit, babble
 from worker.adapters.audio import FfmpegDecoder, Limits, process
 from worker.adapters.audio.command import Way, decode_arguments
 from worker.adapters.audio.report import Report
-from worker.errors import AudioUndecodable
+from worker.errors import AudioUndecodable, EngineFailure
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 LIMITS = Limits(max_seconds=600)
@@ -196,10 +196,13 @@ def test_the_graph_may_read_the_same_containers_and_codecs_as_ffmpeg_itself() ->
     assert f"codec_whitelist={arguments[arguments.index('-codec_whitelist') + 1]}" in graph
 
 
-@pytest.mark.parametrize(("complaint", "is_error"), [("[error] Task finished with error code: -1", True), ("", False)])
-def test_the_status_that_a_signal_leaves_is_an_error_where_one_was_reported(complaint: str, is_error: bool) -> None:
+def test_the_status_that_a_signal_leaves_is_an_error_where_one_was_reported() -> None:
     report = Report("fd:")
-    report.feed(complaint)
+    with pytest.raises(EngineFailure):
+        process.raise_for_end(255, LIMITS, report)
+    report.feed("[error] Task finished with error code: -1")
 
-    assert process.is_error(255, report) == is_error
-    assert not process.is_error(1, report)
+    process.raise_for_end(255, LIMITS, report)
+    process.raise_for_end(1, LIMITS)
+    with pytest.raises(EngineFailure):
+        process.raise_for_end(255, LIMITS)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import IO, Self
 
 from worker.adapters.audio.confinement import Confinement
@@ -32,11 +31,11 @@ class Output:
     A stream of the event loop is woken at every write, and copies thrice. At the end the thread reaps the process.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], pipe: IO[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self._requests: queue.SimpleQueue[tuple[int, asyncio.Future[bytes]]] = queue.SimpleQueue()
         self._end: asyncio.Future[bytes] | None = None
-        threading.Thread(target=self._serve, args=(pipe,), name="ffmpeg.output", daemon=True).start()
+        threading.Thread(target=self._serve, name="ffmpeg.output", daemon=True).start()
 
     async def readexactly(self, size: int) -> bytes:
         """Return the next `size` bytes. Raises `asyncio.IncompleteReadError` with what is left at the end."""
@@ -56,9 +55,10 @@ class Output:
         self._requests.put((size, future))
         return future
 
-    def _serve(self, pipe: IO[bytes]) -> None:
+    def _serve(self) -> None:
+        assert self._process.stdout  # noqa: S101  # a pipe
         size = 0
-        with pipe:
+        with self._process.stdout as pipe:
             while size != _ALL:
                 size, future = self._requests.get()
                 data = pipe.read(size)
@@ -118,16 +118,13 @@ class Child:
                     with _paused(process.pid):
                         limit(process.pid)
             _enlarge(process.stdout)
-            stderr, transport = await _stream(process.stderr)
+            stderr = asyncio.StreamReader()
+            protocol = asyncio.StreamReaderProtocol(stderr)
+            transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, process.stderr)
             undo.callback(transport.close)
-            child = cls(process, Output(process, process.stdout), stderr)
+            child = cls(process, Output(process), stderr)
             undo.pop_all()
         return child
-
-    @property
-    def pid(self) -> int:
-        """Its process id, which stays its own until `wait` returns."""
-        return self._process.pid
 
     def kill(self) -> None:
         """Send SIGKILL; no-op once it has ended."""
@@ -153,7 +150,17 @@ def _start_confined(
         with contextlib.ExitStack() as gate:
             if (descriptor := confinement.take_on()) is not None:
                 gate.callback(os.close, descriptor)
-            return _popen(confinement.path, arguments, stdin), descriptor, gate.pop_all()
+            process = subprocess.Popen(
+                [confinement.path, *arguments],
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=_BUFFER_BYTES,
+                env=_ENVIRONMENT,
+                cwd=os.sep,
+                process_group=0,  # Linux may weigh sessions against each other, whatever their processes' niceness
+            )
+            return process, descriptor, gate.pop_all()
 
     confinement.prepare()
     return in_own_thread(start)
@@ -187,19 +194,6 @@ def _paused(pid: int) -> Iterator[None]:
     os.kill(pid, signal.SIGCONT)
 
 
-def _popen(program: Path, arguments: tuple[str, ...], stdin: IO[bytes]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [program, *arguments],
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=_BUFFER_BYTES,
-        env=_ENVIRONMENT,
-        cwd=os.sep,
-        process_group=0,  # not a session: Linux may weigh those against each other, whatever their processes' niceness
-    )
-
-
 def _hold_back() -> None:
     """Make what this thread starts not interrupt others when it wakes, and get less where processors are short."""
     if sys.platform != "linux":
@@ -218,10 +212,3 @@ def _enlarge(pipe: IO[bytes]) -> None:
 
     with contextlib.suppress(OSError):
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-
-
-async def _stream(pipe: IO[bytes]) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
-    reader = asyncio.StreamReader()
-    connect = asyncio.get_running_loop().connect_read_pipe
-    transport, _ = await connect(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-    return reader, transport

@@ -51,7 +51,7 @@ from worker.adapters.audio.locate import ffmpeg_version
 from worker.adapters.audio.mixes import Chooser, chooser_of
 from worker.adapters.audio.mpeg_audio import mp3_channels, mp3_facts
 from worker.adapters.audio.parts import PART_SECONDS, Divided, Heard, Stretch
-from worker.adapters.audio.process import Limits, Run, is_error, raise_for_end, raise_if_stopped, started
+from worker.adapters.audio.process import Limits, Run, raise_for_end, started
 from worker.adapters.audio.report import Report, kind_of
 from worker.adapters.audio.streams import SILENT_PEAK, DecodedStream, laid
 from worker.adapters.audio.timeline import Doubt, PacketClock, Timeline
@@ -253,8 +253,7 @@ class FfmpegDecoder:
                         samples[filled : filled + piece.size] = piece
                         filled += piece.size
                 code = await run.ended()
-            if not (way.read_as and is_error(code, run.report)):
-                raise_if_stopped(code)
+            raise_for_end(code, self._limits, run.report if way.read_as else None)
             for piece in chooser.finish():
                 rest = piece[: most_samples - filled]
                 samples[filled : filled + rest.size] = rest

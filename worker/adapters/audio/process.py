@@ -131,23 +131,16 @@ async def started(
         await run.end()
 
 
-def raise_for_end(code: int, limits: Limits) -> None:
-    """Raise for an end that is more than a bad file: too much processor time, or a signal from outside."""
+def raise_for_end(code: int, limits: Limits, report: Report | None = None) -> None:
+    """Raise for an end that is more than a bad file: too much processor time, or `EngineFailure` for a signal.
+
+    Some decoders' errors share ffmpeg's status after a signal. With `report`, it counts as an error's where one is
+    reported, as none is after a signal.
+    """
     if code == -signal.SIGXCPU:
         raise AudioUndecodable(f"it takes more than {limits.cpu_seconds} s of CPU time to decode")
-    raise_if_stopped(code)
-
-
-def is_error(code: int, report: Report) -> bool:
-    """Return True for the status of an orderly end after a signal where an error was what ended ffmpeg.
-
-    Some decoders' errors share that status; ffmpeg reports an error, and none after a signal.
-    """
-    return code == _STOPPED_BY_SIGNAL and report.has_complaints
-
-
-def raise_if_stopped(code: int) -> None:
-    """Raise `EngineFailure` where a signal from outside ended ffmpeg."""
+    if code == _STOPPED_BY_SIGNAL and report is not None and report.has_complaints:
+        return
     if code in {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, _STOPPED_BY_SIGNAL}:
         raise EngineFailure("ffmpeg", f"it was stopped from outside (status {code})")
 

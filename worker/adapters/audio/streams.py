@@ -16,7 +16,7 @@ from worker.adapters.audio.delay import trimmer_for
 from worker.adapters.audio.matroska import Packet, PacketReader
 from worker.adapters.audio.mixes import Chooser, chooser_of
 from worker.adapters.audio.parts import Divided, divisible
-from worker.adapters.audio.process import Limits, Run, is_error, raise_for_end
+from worker.adapters.audio.process import Limits, Run, raise_for_end
 from worker.adapters.audio.report import CLAIM_SLACK_SECONDS, Report
 from worker.adapters.audio.timeline import COARSE_TOLERANCE_SAMPLES, Doubt, Timeline, clock_of, clock_of_file
 from worker.errors import AudioTooLong, AudioUndecodable
@@ -127,17 +127,8 @@ class DecodedStream:
         self._samples, self._peak = 0, 0
         self._pieces: tuple[ByteRange, ...] = ()
         self._blocks = self._every_block()
-        self._truncated = self._other_tracks = False
-
-    @property
-    def truncated(self) -> bool:
+        self.truncated = self.other_tracks = False
         """See the port; False until the stream has ended."""
-        return self._truncated
-
-    @property
-    def other_tracks(self) -> bool:
-        """See the port; False until the stream has ended."""
-        return self._other_tracks
 
     def __aiter__(self) -> AsyncIterator[Pcm]:
         return self._blocks
@@ -231,8 +222,7 @@ class DecodedStream:
             async for piece in pieces:
                 yield piece
         code = await self._run.ended()
-        if not is_error(code, report):
-            raise_for_end(code, self._limits)
+        raise_for_end(code, self._limits, report)
         claimed, seconds = report.claimed_seconds, timeline.filled / SAMPLE_RATE_HZ
         if code != 0 or report.has_complaints or not seconds:
             raise Doubt
@@ -297,10 +287,10 @@ class DecodedStream:
         if not filled:
             raise AudioUndecodable(run.report.reason)
         if code != 0 or timeline.dropped_loud or run.report.change_refused:
-            self._truncated = True
-        if not self._truncated:
+            self.truncated = True
+        if not self.truncated:
             seconds = timeline.filled / SAMPLE_RATE_HZ
-            self._truncated = await asyncio.to_thread(
+            self.truncated = await asyncio.to_thread(
                 verdict.is_missing, self._path, run.report, self._way, seconds, has_gap=timeline.has_gap
             )
 
@@ -319,5 +309,5 @@ class DecodedStream:
         for number in others[:_MOST_OTHER_TRACKS]:
             if await self._is_loud(number):
                 log.warning("audio.other_tracks", taken=self._way.track, loud=number)
-                self._other_tracks = True
+                self.other_tracks = True
                 return
