@@ -58,7 +58,7 @@ from worker.adapters.audio.timeline import Doubt, PacketClock, Timeline
 from worker.errors import AudioUndecodable
 from worker.ports import SAMPLE_RATE_HZ, AudioFacts, PcmStream
 
-DECODING_VERSION = 2
+DECODING_VERSION = 3
 """Part of the decoder's identity: raised when the same ffmpeg would give other samples than before."""
 
 
