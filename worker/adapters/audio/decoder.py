@@ -27,7 +27,7 @@ read to the end of the file.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -50,13 +50,13 @@ from worker.adapters.audio.headers import are_samples, flac_facts, samples_size,
 from worker.adapters.audio.locate import ffmpeg_version
 from worker.adapters.audio.mixes import Chooser, chooser_of
 from worker.adapters.audio.mpeg_audio import mp3_channels, mp3_facts
-from worker.adapters.audio.parts import PART_SECONDS, Divided, Heard, Stretch
+from worker.adapters.audio.parts import PART_SECONDS, Stretch, in_parts
 from worker.adapters.audio.process import Limits, Run, raise_for_end, started
 from worker.adapters.audio.report import Report, kind_of
 from worker.adapters.audio.streams import SILENT_PEAK, DecodedStream, laid
 from worker.adapters.audio.timeline import Doubt, PacketClock, Timeline
 from worker.errors import AudioUndecodable
-from worker.ports import SAMPLE_RATE_HZ, AudioFacts, PcmStream
+from worker.ports import SAMPLE_RATE_HZ, AudioFacts, Pcm, PcmStream
 
 DECODING_VERSION = 3
 """Part of the decoder's identity: raised when the same ffmpeg would give other samples than before."""
@@ -221,16 +221,16 @@ class FfmpegDecoder:
                         return True
         return any(int(piece.max()) >= SILENT_PEAK for piece in chooser.finish())
 
-    def _divided(self, path: Path, way: Way, seconds: float) -> Divided | None:
-        """Return the parts of a file of this length, if it is long enough for several."""
+    def _divided(self, path: Path, way: Way, seconds: float) -> AsyncGenerator[Pcm] | None:
+        """Return the blocks of a file of this length from its parts, if it is long enough for several."""
         if self._parts == 1 or seconds < 2 * self._part_seconds:
             return None
 
-        async def decode(part: Stretch, most_samples: int) -> Heard:
+        async def decode(part: Stretch, most_samples: int) -> Pcm:
             async with self._processors:
-                return await self._heard(path, way, part, most_samples)
+                return await self._part(path, way, part, most_samples)
 
-        return Divided(
+        return in_parts(
             seconds,
             decode,
             ahead=self._parts,
@@ -238,29 +238,28 @@ class FfmpegDecoder:
             part_seconds=self._part_seconds,
         )
 
-    async def _heard(self, path: Path, way: Way, part: Stretch, most_samples: int) -> Heard:
+    async def _part(self, path: Path, way: Way, part: Stretch, most_samples: int) -> Pcm:
         samples, filled = np.empty(most_samples, np.int16), 0
         chooser = chooser_of(path, way, part.begin_second)
         zero_seconds = FILE_TIMES_OFFSET_SECONDS + way.start_seconds + part.begin_second if way.read_as else 0.0
         clock = PacketClock(states_times=False, zero_seconds=zero_seconds)
         timeline = Timeline(clock, self._limits.max_seconds, coarse=True)
-        try:
-            async with self._started(path, way, seconds=part) as run:
-                async with contextlib.aclosing(laid(run, way, timeline, chooser, self._block_samples)) as pieces:
-                    async for piece in pieces:
-                        if filled + piece.size > most_samples:
-                            return Heard(samples=samples[:0], clean=False)
-                        samples[filled : filled + piece.size] = piece
-                        filled += piece.size
-                code = await run.ended()
-            raise_for_end(code, self._limits, run.report if way.read_as else None)
-            for piece in chooser.finish():
-                rest = piece[: most_samples - filled]
-                samples[filled : filled + rest.size] = rest
-                filled += rest.size
-        except Doubt:
-            return Heard(samples=samples[:0], clean=False)
-        return Heard(samples=samples[:filled], clean=code == 0 and not run.report.has_complaints)
+        async with self._started(path, way, seconds=part) as run:
+            async with contextlib.aclosing(laid(run, way, timeline, chooser, self._block_samples)) as pieces:
+                async for piece in pieces:
+                    if filled + piece.size > most_samples:
+                        raise Doubt
+                    samples[filled : filled + piece.size] = piece
+                    filled += piece.size
+            code = await run.ended()
+        raise_for_end(code, self._limits, run.report if way.read_as else None)
+        if code != 0 or run.report.has_complaints:
+            raise Doubt
+        for piece in chooser.finish():
+            rest = piece[: most_samples - filled]
+            samples[filled : filled + rest.size] = rest
+            filled += rest.size
+        return samples[:filled]
 
 
 def _state_of(path: Path) -> tuple[Path, int, int, int]:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worker.adapters.audio.report import CLAIM_SLACK_SECONDS, Report
+from worker.adapters.audio.timeline import Doubt
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 PART_SECONDS = 300
@@ -42,12 +43,8 @@ class Stretch:
     end_second: int | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Heard:
-    """A stretch as it was decoded, and whether ffmpeg ended it without a complaint."""
-
-    samples: Pcm
-    clean: bool
+Decode = Callable[[Stretch, int], Awaitable[Pcm]]
+"""Decodes a stretch with its seams, to that many samples at most. Raises `Doubt` where ffmpeg complained."""
 
 
 def stretches(seconds: float, part_seconds: int) -> tuple[Stretch, ...]:
@@ -70,70 +67,54 @@ def divisible(report: Report) -> float | None:
             return None
 
 
-class Divided:
-    """The parts of a file of that many seconds, of which `ahead` are decoded before the reader asks for them.
+async def in_parts(
+    seconds: float, decode: Decode, *, ahead: int, block_samples: int, part_seconds: int
+) -> AsyncGenerator[Pcm]:
+    """Yield the samples of a file of that many seconds; `ahead` parts are decoded before the reader asks for them.
 
-    `decode` gets a stretch with its seams, and the most samples that it may give.
+    Raises `Doubt` before the first doubtful part, and the errors of `decode`.
     """
+    before: Pcm | None = None
+    async with aclosing(_in_order(seconds, decode, ahead, part_seconds)) as parts:
+        async for stretch, samples in parts:
+            end_second = max(0, stretch.begin_second - SEAM_SECONDS) + len(samples) / SAMPLE_RATE_HZ
+            if stretch.end_second is None:
+                complete = abs(end_second - seconds) <= CLAIM_SLACK_SECONDS
+            else:
+                complete = end_second == stretch.end_second + SEAM_SECONDS
+            if not complete or not (before is None or _joins(before, samples[: 2 * _SEAM_SAMPLES])):
+                raise Doubt
+            first = _SEAM_SAMPLES if stretch.begin_second else 0
+            last = len(samples) - (_SEAM_SAMPLES if stretch.end_second else 0)
+            before = samples[last - _SEAM_SAMPLES :].copy()
+            for start in range(first, last, block_samples):
+                yield samples[start : min(start + block_samples, last)]
 
-    def __init__(
-        self,
-        seconds: float,
-        decode: Callable[[Stretch, int], Awaitable[Heard]],
-        *,
-        ahead: int,
-        block_samples: int,
-        part_seconds: int,
-    ) -> None:
-        self._seconds, self._decode, self._ahead, self._block_samples = seconds, decode, ahead, block_samples
-        self._part_seconds = part_seconds
-        self.whole = False
-        """The blocks have ended, and were the whole file."""
 
-    async def blocks(self) -> AsyncGenerator[Pcm]:
-        """Yield the file's samples from the first on, up to the first doubtful part. Raises the errors of `decode`."""
-        before: Pcm | None = None
-        async with aclosing(self._in_order()) as parts:
-            async for stretch, heard in parts:
-                if not self._is_certain(stretch, heard, before):
-                    return
-                first = _SEAM_SAMPLES if stretch.begin_second else 0
-                last = len(heard.samples) - (_SEAM_SAMPLES if stretch.end_second else 0)
-                before = heard.samples[last - _SEAM_SAMPLES :].copy()
-                for start in range(first, last, self._block_samples):
-                    yield heard.samples[start : min(start + self._block_samples, last)]
-        self.whole = True
-
-    async def _in_order(self) -> AsyncGenerator[tuple[Stretch, Heard]]:
-        waiting = deque(stretches(self._seconds, self._part_seconds))
-        under_way: deque[tuple[Stretch, asyncio.Task[Heard]]] = deque()
-        try:
-            while waiting or under_way:
-                while waiting and len(under_way) < self._ahead:
-                    stretch = waiting.popleft()
-                    under_way.append((stretch, asyncio.create_task(self._with_seams(stretch), name="ffmpeg.part")))
-                stretch, part = under_way[0]
-                heard = await part
-                under_way.popleft()
-                yield stretch, heard
-        finally:
-            for _, part in under_way:
-                part.cancel()
-            await asyncio.gather(*(part for _, part in under_way), return_exceptions=True)
-
-    async def _with_seams(self, stretch: Stretch) -> Heard:
+async def _in_order(
+    seconds: float, decode: Decode, ahead: int, part_seconds: int
+) -> AsyncGenerator[tuple[Stretch, Pcm]]:
+    def with_seams(stretch: Stretch) -> Awaitable[Pcm]:
         begin = max(0, stretch.begin_second - SEAM_SECONDS)
         end = stretch.end_second and stretch.end_second + SEAM_SECONDS
-        most = (end or self._seconds + CLAIM_SLACK_SECONDS) - begin
-        return await self._decode(Stretch(begin_second=begin, end_second=end), round(most * SAMPLE_RATE_HZ))
+        most = (end or seconds + CLAIM_SLACK_SECONDS) - begin
+        return decode(Stretch(begin_second=begin, end_second=end), round(most * SAMPLE_RATE_HZ))
 
-    def _is_certain(self, stretch: Stretch, heard: Heard, before: Pcm | None) -> bool:
-        end_second = max(0, stretch.begin_second - SEAM_SECONDS) + len(heard.samples) / SAMPLE_RATE_HZ
-        if stretch.end_second is None:
-            complete = abs(end_second - self._seconds) <= CLAIM_SLACK_SECONDS
-        else:
-            complete = end_second == stretch.end_second + SEAM_SECONDS
-        return heard.clean and complete and (before is None or _joins(before, heard.samples[: 2 * _SEAM_SAMPLES]))
+    waiting = deque(stretches(seconds, part_seconds))
+    under_way: deque[tuple[Stretch, asyncio.Future[Pcm]]] = deque()
+    try:
+        while waiting or under_way:
+            while waiting and len(under_way) < ahead:
+                stretch = waiting.popleft()
+                under_way.append((stretch, asyncio.ensure_future(with_seams(stretch))))
+            stretch, part = under_way[0]
+            samples = await part
+            under_way.popleft()
+            yield stretch, samples
+    finally:
+        for _, part in under_way:
+            part.cancel()
+        await asyncio.gather(*(part for _, part in under_way), return_exceptions=True)
 
 
 def _joins(before: Pcm, after: Pcm) -> bool:

@@ -15,7 +15,7 @@ from worker.adapters.audio.command import ALL_BYTES, ByteRange, Way
 from worker.adapters.audio.delay import trimmer_for
 from worker.adapters.audio.matroska import Packet, PacketReader
 from worker.adapters.audio.mixes import Chooser, chooser_of
-from worker.adapters.audio.parts import Divided, divisible
+from worker.adapters.audio.parts import divisible
 from worker.adapters.audio.process import Limits, Run, raise_for_end
 from worker.adapters.audio.report import CLAIM_SLACK_SECONDS, Report
 from worker.adapters.audio.timeline import COARSE_TOLERANCE_SAMPLES, Doubt, Timeline, clock_of, clock_of_file
@@ -117,7 +117,7 @@ class DecodedStream:
         path: Path,
         *,
         start: Start,
-        divide: Callable[[float], Divided | None],
+        divide: Callable[[float], AsyncGenerator[Pcm] | None],
         is_loud: Callable[[int], Awaitable[bool]],
         limits: Limits,
         block_samples: int,
@@ -139,15 +139,17 @@ class DecodedStream:
 
     async def _every_block(self) -> AsyncGenerator[Pcm]:
         await self._refuse_too_long_by_its_header()
-        given, divided = 0, self._divided()
-        if divided is not None:
-            async with aclosing(divided.blocks()) as blocks:
-                async for block in blocks:
-                    given += block.size
-                    yield self._measured(block)
-            if not divided.whole:
+        given, parts = 0, self._parts()
+        if parts is not None:
+            try:
+                async with aclosing(parts) as blocks:
+                    async for block in blocks:
+                        given += block.size
+                        yield self._measured(block)
+            except Doubt:
                 log.info("audio.undivided", from_second=given / SAMPLE_RATE_HZ)
-        if divided is None or not divided.whole:
+                parts = None
+        if parts is None:
             async with aclosing(self._serial_blocks()) as blocks:
                 async for block in blocks:
                     if fresh := max(0, block.size - given):
@@ -155,8 +157,8 @@ class DecodedStream:
                     given = max(0, given - block.size)
         await self._look_at_other_tracks()
 
-    def _divided(self) -> Divided | None:
-        """Return the file's parts, if it can be decoded in parts."""
+    def _parts(self) -> AsyncGenerator[Pcm] | None:
+        """Return the blocks of the file's parts, if it can be decoded in parts."""
         seconds = divisible(self._run.report)
         near_limit = seconds is not None and seconds > self._limits.max_seconds - CLAIM_SLACK_SECONDS
         return None if seconds is None or near_limit or self._way.ignores_wav_size else self._divide(seconds)
