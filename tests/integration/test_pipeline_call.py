@@ -20,8 +20,7 @@ from schemas.job import JobRejected, TranscriptionJob
 from tests.support.jobs.messages import job_document, progress_event
 from tests.support.jobs.scripted_worker import CONTENT, ScriptedWorker, completed, failed, scripted_worker
 from tests.support.wait import wait_until
-from worker.client.connections import EventSubscription, subscriber_client
-from worker.client.event_reader import AwaitedJob, EventReader
+from worker.client.connections import AwaitedJob, EventReader, EventSubscription, subscriber_client
 from worker.client.pipeline import (
     ArtefactChanged,
     PipelineMisconfigured,
@@ -370,7 +369,7 @@ def test_a_development_server_that_does_not_answer_is_named(
 def test_a_call_abandoned_before_the_submission_submits_nothing(
     worker: ScriptedWorker, calls: ThreadPoolExecutor
 ) -> None:
-    abandoned = _Call(audio("abandoned"), "abandoned", None, None)
+    abandoned = _Call(audio("abandoned"), "abandoned", None, None, ())
     abandoned.upload()
 
     abandoned.abandon()

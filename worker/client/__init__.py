@@ -7,16 +7,15 @@
             handle(event)
 
 **Settling.** Asking for the next event, or leaving the `with` block, acks the event in hand; leaving it by an exception
-gives the event back. Events come at least once: within one block duplicates are dropped by `event_id`, across blocks
-and processes that is the reader's business. An event whose handling outlasts the ack deadline comes again and is
-dropped as a duplicate.
+gives the event back. Events come at least once: within one block duplicates are dropped by `event_id` (also an event
+that comes again because its handling outlasted the ack deadline); across blocks and processes that is the reader's
+business. Messages that are no event this version knows are acked, with a warning in the log.
 
 **One subscription, one reader.** Pub/Sub hands each event on a subscription to one of its readers, so every process
 that waits for jobs needs a subscription of its own: a permanent one, or `own_subscription`. With `job_id` given, the
-events of other jobs are not stolen: they stay leased until the block is left (or their ack deadline passes) and then
-go back, which delays other readers and counts as a delivery attempt. Calls of `worker.client.pipeline` share one
-reader a process and have no such delay. Messages that are no event this version knows are acked, with a warning in the
-log.
+events of other jobs stay leased until the block is left (or their ack deadline passes) and then go back, which delays
+other readers and counts as a delivery attempt. Calls of `worker.client.pipeline` share one reader a process and have
+no such delay.
 
 `PUBSUB_EMULATOR_HOST` is honoured. Google's own exceptions (`google.api_core.exceptions`) pass through.
 """
@@ -33,8 +32,7 @@ from schemas.codes import ErrorCode
 from schemas.events import CompletedEvent, Event, FailedEvent
 from schemas.job import URGENT, TranscriptionJob, encode_job, parse_job
 from schemas.text import plain
-from worker.client.connections import EventSubscription, Inbox, publisher_client, subscriber_client
-from worker.client.event_reader import AwaitedJob
+from worker.client.connections import AwaitedJob, EventSubscription, Inbox, publisher_client, subscriber_client
 
 if TYPE_CHECKING:  # importing Google's client costs 0.7 s, so it waits for the first call
     from google.cloud.pubsub_v1 import PublisherClient
@@ -58,16 +56,19 @@ def submit(
     """Publish a job and return its message id once Pub/Sub has confirmed it.
 
     Raises `schemas.job.JobRejected` for what is no job, before anything is sent, and `TimeoutError` when no
-    confirmation came; the job may have been published all the same, and submitting it again is safe: the job id makes
-    it one job. Who submits often should hand in a `publisher`, which stays theirs to stop.
+    confirmation came; the job may have been published all the same, and submitting it again is safe: one job id is one
+    job. Who submits often should hand in a `publisher`, which stays theirs to stop.
 
-    A job that failed only repeats its failure when it is submitted again. `retry_of` asks for its next run: the event
-    must be of this job and `is_retryable`, or say that the job `EXPIRED` (give it a later `expires_at` then); anything
-    else raises `ValueError`. Await that run's end with `wait_for(job, run=retry_of.run + 1, ...)`.
+    A failed job that is submitted again only repeats its failure. `retry_of` asks for its next run: the event must be
+    of this job and `is_retryable`, or say that it `EXPIRED` (then give it a later `expires_at`); anything else raises
+    `ValueError`. Await that run's end with `wait_for(job, run=retry_of.run + 1, ...)`.
     """
     data = encode_job(job)
     if not isinstance(job, TranscriptionJob):
-        _check(data)
+        _, unknown = parse_job(data)
+        if unknown:
+            names = ", ".join(plain(name, MOST_OF_A_NAME) for name in heapq.nsmallest(MOST_NAMES, unknown))
+            log.warning("the worker will ignore these fields of the job: %s (%d fields)", names, len(unknown))
     attributes = attributes_of(job)
     if retry_of is not None:
         attributes["run"] = str(_next_run(retry_of, data))
@@ -83,13 +84,6 @@ def attributes_of(job: TranscriptionJob | Mapping[str, Any]) -> dict[str, str]:
     """Return the message attributes of a job, which the filter of the urgent subscription reads."""
     priority = job.priority if isinstance(job, TranscriptionJob) else job.get("priority")
     return {"priority": URGENT} if priority == URGENT else {}
-
-
-def _check(data: bytes) -> None:
-    _, unknown = parse_job(data)
-    if unknown:
-        names = ", ".join(plain(name, MOST_OF_A_NAME) for name in heapq.nsmallest(MOST_NAMES, unknown))
-        log.warning("the worker will ignore these fields of the job: %s (%d fields)", names, len(unknown))
 
 
 def _next_run(failed: FailedEvent, data: bytes) -> int:
@@ -121,10 +115,7 @@ def completions(
 
 @contextmanager
 def _inbox(
-    subscriber: "SubscriberClient | None",
-    path: str,
-    timeout_seconds: float | None,
-    wants: Callable[[Event], bool],
+    subscriber: "SubscriberClient | None", path: str, timeout_seconds: float | None, wants: Callable[[Event], bool]
 ) -> Iterator[Inbox]:
     with subscriber_client(subscriber) as client:
         inbox = Inbox(EventSubscription(client, path), timeout_seconds, wants=wants)
@@ -146,9 +137,9 @@ def wait_for(
 ) -> CompletedEvent | FailedEvent:
     """Block until the job has completed or failed. Raises `TimeoutError` if it has not ended in time.
 
-    With the job itself, only the end of this request is returned, including its `JOB_ID_CONFLICT` if another request
-    used the id before. With the id alone, a `JOB_ID_CONFLICT` counts as the end of another request and the wait goes
-    on. Ends of runs before `run` are ignored.
+    With the job itself, only the end of this request is returned, its `JOB_ID_CONFLICT` included if another request
+    used the id before. With the id alone, a `JOB_ID_CONFLICT` counts as another request's end. Ends of runs before
+    `run` are ignored.
     """
     awaited = AwaitedJob.of(job, run)
     path = f"projects/{project_id}/subscriptions/{subscription}"
@@ -165,12 +156,11 @@ def own_subscription(
 ) -> Iterator[str]:
     """Create a subscription on the completion topic for the block; yield its name.
 
-    Enter the block before submitting, since the subscription receives only later events; with `video_id`, only that
-    video's events. Needs `pubsub.subscriptions.create` and `.delete` in the project and
-    `pubsub.topics.attachSubscription` on the topic. If the process dies or the subscription cannot be deleted, Pub/Sub
-    removes it after a day without a reader.
+    Enter the block before submitting: the subscription receives only later events; with `video_id`, only that video's.
+    Needs `pubsub.subscriptions.create` and `.delete` in the project, and `pubsub.topics.attachSubscription` on the
+    topic. If it cannot be deleted, or the process dies, Pub/Sub removes it after a day without a reader.
     """
-    from google.api_core.exceptions import GoogleAPIError  # noqa: PLC0415 - see TYPE_CHECKING
+    from google.api_core.exceptions import GoogleAPIError
 
     name = f"pipeline-{uuid.uuid4().hex}"
     path = f"projects/{project_id}/subscriptions/{name}"

@@ -19,8 +19,7 @@ Needs Python 3.10 on, `pip install 'klipstream-worker[client]'`, and these varia
 `STORAGE_EMULATOR_HOST` and `PUBSUB_EMULATOR_HOST` are honoured, as `klipstream-worker emulators` prints them.
 
 **Repetition is free.** The audio's checksum is part of the job id, so a second call with the same audio returns what
-the worker has. If the worker has a failure that is retryable, or that came from a deadline, the call asks for the job's
-next run.
+the worker has. If that is a failure that is retryable, or came from a deadline, the call asks for the job's next run.
 
 **Deadline.** The job's `expires_at` is the end of the call's time. A job that was not begun by then, or whose call was
 cancelled, expires and costs nothing; a job that was begun is finished, and the next call returns its result.
@@ -46,8 +45,7 @@ from schemas.events import CompletedEvent, FailedEvent, StoredArtefact
 from schemas.job import JobRejected, TranscriptionJob, encode_job, parse_job
 from schemas.uris import GcsUri
 from worker.client import own_subscription, submit
-from worker.client.connections import EventSubscription, subscriber_client
-from worker.client.event_reader import AwaitedJob, EventReader, JobEnd
+from worker.client.connections import AwaitedJob, EventReader, EventSubscription, JobEnd, subscriber_client
 from worker.client.pipeline_settings import PipelineMisconfigured, PipelineSettings, check_emulators, transcripts_folder
 
 if TYPE_CHECKING:
@@ -86,10 +84,10 @@ def transcribe(
 ) -> dict[str, Any]:
     """Transcribe an audio file on the worker and write the artefacts to `output_dir`. Blocks.
 
-    The default folder is the one in which the pipeline looks for transcripts: `Raw/Transcripts` beside an audio file
-    in `Raw/Audio`, otherwise `output/Raw/Transcripts` below the pipeline's `BASE_DIR` (/tmp on Cloud Run, else the
-    working directory). The default timeout is `TRANSCRIPTION_TIMEOUT`. `keyterms` are names and terms to prefer; the
-    same audio with other keyterms is another job, whose artefacts replace the former ones.
+    The default folder is where the pipeline looks for transcripts: `Raw/Transcripts` beside an audio file in
+    `Raw/Audio`, otherwise `output/Raw/Transcripts` below its `BASE_DIR` (/tmp on Cloud Run, else the working
+    directory). The default timeout is `TRANSCRIPTION_TIMEOUT`. `keyterms` are names and terms to prefer; the same audio
+    with other keyterms is another job, whose artefacts replace the former ones.
 
     Returns `words_file`, `paragraphs_file` and `transcript_json_file` as `pathlib.Path`, and `transcription_metadata`
     with `cost_estimate` in dollars. Raises `TranscriptionFailed`, `TimeoutError`, `PipelineMisconfigured` for a
@@ -122,8 +120,8 @@ async def transcribe_async(
 ) -> dict[str, Any]:
     """Do the same as `transcribe` without blocking the event loop; a waiting call occupies no thread.
 
-    When the task is cancelled the wait ends at once, and a job that was not submitted is not submitted. A submitted
-    job cannot be recalled; it expires if the worker has not begun it by the call's deadline.
+    When the task is cancelled the wait ends at once, and the job is not submitted any more. A submitted job cannot be
+    recalled; it expires if the worker has not begun it by the call's deadline.
     """
     call = await asyncio.to_thread(_Call, audio_file_path, video_id, output_dir, timeout_seconds, keyterms)
     try:
@@ -151,7 +149,7 @@ class _Call:
         video_id: str,
         output_dir: str | os.PathLike[str] | None,
         timeout_seconds: float | None,
-        keyterms: Sequence[str] = (),
+        keyterms: Sequence[str],
     ) -> None:
         started_at, started = datetime.now(timezone.utc), time.monotonic()
         self._settings = PipelineSettings.read(timeout_seconds)
@@ -174,8 +172,8 @@ class _Call:
         return TimeoutError(f"job {self._job.job_id} has not ended within {self._settings.timeout_seconds:g} s")
 
     def upload(self) -> None:
-        """Upload the audio unless it is there already: the object's name holds the checksum."""
-        from google.api_core.exceptions import PreconditionFailed  # noqa: PLC0415 - see TYPE_CHECKING
+        """Upload the audio unless it is there already: its name holds the checksum."""
+        from google.api_core.exceptions import PreconditionFailed
 
         uri = self._job.audio
         with _storage(self._settings) as client, _explained("AUDIO_BUCKET", f"bucket {uri.bucket!r}"):
@@ -191,20 +189,17 @@ class _Call:
         if not self.seconds_left:
             raise self.timed_out()
         settings, run = self._settings, 0 if retry_of is None else retry_of.run + 1
-        self._end = end = _READERS.of(settings).end_of(AwaitedJob.of(self._job, run))
+        self._end = end = _reader_of(settings).end_of(AwaitedJob.of(self._job, run))
         if self._abandoned.is_set():
             end.cancel()
         if end.done():  # abandoned, or the subscription cannot be read
             return end
         self._submitted_at, self._runs = datetime.now(timezone.utc), self._runs + 1
-        submitted = False
-        try:
+        with ExitStack() as undo:
+            undo.callback(end.cancel)
             with _explained("JOBS_TOPIC", f"topic {settings.jobs_topic!r} in project {settings.project_id!r}"):
                 submit(self._job, project_id=settings.project_id, topic=settings.jobs_topic, retry_of=retry_of)
-            submitted = True
-        finally:
-            if not submitted:
-                end.cancel()
+            undo.pop_all()
         return end
 
     def abandon(self) -> None:
@@ -216,8 +211,7 @@ class _Call:
     def failure_to_replace(self, event: CompletedEvent | FailedEvent) -> FailedEvent | None:
         """Return the failure of an earlier call that the job's next run may replace.
 
-        A retryable failure that is older than this submission is replaced. So is `EXPIRED`, since it can only come
-        from an earlier call's message: the deadline of this call has not passed.
+        It is retryable and older than this submission, or `EXPIRED` before this call's deadline has passed.
         """
         if isinstance(event, CompletedEvent) or self._runs >= MOST_RUNS_OF_A_CALL:
             return None
@@ -248,8 +242,11 @@ class _Call:
 def _job(
     audio: Path, video_id: str, settings: PipelineSettings, started_at: datetime, keyterms: Sequence[str]
 ) -> TranscriptionJob:
-    digest = _digest(audio)
-    request = digest
+    checksum = hashlib.sha256()
+    with audio.open("rb") as file:
+        while block := file.read(1 << 20):
+            checksum.update(block)
+    request = digest = checksum.hexdigest()[:DIGEST_CHARACTERS]
     if keyterms:  # the same audio with other keyterms is another job
         parts = json.dumps([digest, *sorted(map(str, keyterms))])
         request = hashlib.sha256(parts.encode()).hexdigest()[:DIGEST_CHARACTERS]
@@ -267,21 +264,13 @@ def _job(
         raise JobRejected(faults or exc.violations) from None
 
 
-def _digest(path: Path) -> str:
-    checksum = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            checksum.update(block)
-    return checksum.hexdigest()[:DIGEST_CHARACTERS]
-
-
 @contextmanager
 def _storage(settings: PipelineSettings) -> "Iterator[Client]":
     try:
-        from google.cloud.storage import Client  # noqa: PLC0415 - see TYPE_CHECKING
+        from google.cloud.storage import Client
     except ImportError as exc:
         raise ImportError("google-cloud-storage is missing: pip install 'klipstream-worker[client]'") from exc
-    from google.auth.exceptions import DefaultCredentialsError  # noqa: PLC0415 - see TYPE_CHECKING
+    from google.auth.exceptions import DefaultCredentialsError
 
     try:
         client = Client(project=settings.project_id)
@@ -294,8 +283,8 @@ def _storage(settings: PipelineSettings) -> "Iterator[Client]":
 
 @contextmanager
 def _explained(variable: str, resource: str) -> Iterator[None]:
-    """Turn a refusal of Google's into one that names the variable to correct."""
-    from google.api_core.exceptions import Forbidden, NotFound  # noqa: PLC0415 - see TYPE_CHECKING
+    """Name the variable to correct where Google refuses."""
+    from google.api_core.exceptions import Forbidden, NotFound
 
     try:
         yield
@@ -307,11 +296,11 @@ def _explained(variable: str, resource: str) -> Iterator[None]:
 
 
 def _download(client: "Client", artefact: StoredArtefact, folder: Path) -> Path:
-    """Download the object's newest generation and compare its checksum with the event's.
+    """Download the object, and compare its checksum with the event's.
 
-    The generation is not pinned because the pipeline itself uploads its copies to the same address.
+    The generation is not pinned: the pipeline itself uploads copies to the same address.
     """
-    import google_crc32c  # noqa: PLC0415 - in the extra, see _storage
+    import google_crc32c
 
     uri = GcsUri.parse(artefact.uri)
     path = folder / Path(uri.name).name
@@ -329,49 +318,38 @@ def _download(client: "Client", artefact: StoredArtefact, folder: Path) -> Path:
         partial.unlink(missing_ok=True)
 
 
-class _Readers:
-    """The readers of this process, one for each subscription."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._readers: dict[tuple[object, ...], EventReader] = {}
-
-    def of(self, settings: PipelineSettings) -> EventReader:
-        """Return the reader of these settings' subscription; a forked process gets readers of its own."""
-        names = (os.getpid(), settings.project_id, settings.subscription, settings.completion_topic)
-        with self._lock:
-            if names not in self._readers:
-                stale_seconds = max(settings.timeout_seconds, settings.usual_timeout_seconds)
-                self._readers[names] = EventReader(lambda: _subscription(settings), stale_seconds=stale_seconds)
-            return self._readers[names]
+# The one state of the module: calls share a reader without passing it around.
+_READERS: dict[tuple[object, ...], EventReader] = {}
+_READERS_LOCK = threading.Lock()
 
 
-_READERS = _Readers()  # the one state of the module: calls share a reader without passing it around
+def _reader_of(settings: PipelineSettings) -> EventReader:
+    """Return the reader of the settings' subscription; a forked process gets readers of its own."""
+    names = (os.getpid(), settings.project_id, settings.subscription, settings.completion_topic)
+    with _READERS_LOCK:
+        if names not in _READERS:
+            stale_seconds = max(settings.timeout_seconds, settings.usual_timeout_seconds)
+            _READERS[names] = EventReader(lambda: _subscription(settings), stale_seconds=stale_seconds)
+        return _READERS[names]
 
 
 @contextmanager
 def _subscription(settings: PipelineSettings) -> Iterator[EventSubscription]:
-    project, name = settings.project_id, settings.subscription
+    from google.api_core.exceptions import Forbidden
+
+    project, name, topic = settings.project_id, settings.subscription, settings.completion_topic
     with ExitStack() as stack:
         subscriber = stack.enter_context(subscriber_client(None))
-        if name is None:
-            path = f"projects/{project}/subscriptions/{_made_subscription(settings, stack)}"
-        else:
-            path = f"projects/{project}/subscriptions/{name}"
+        if name is not None:
             stack.enter_context(_explained("PIPELINE_SUBSCRIPTION", f"subscription {name!r} in project {project!r}"))
-        yield EventSubscription(subscriber, path, exclusive=name is None)
-
-
-def _made_subscription(settings: PipelineSettings, stack: ExitStack) -> str:
-    """Return the name of a subscription that is deleted when the stack is left."""
-    from google.api_core.exceptions import Forbidden  # noqa: PLC0415 - see TYPE_CHECKING
-
-    project, topic = settings.project_id, settings.completion_topic
-    with _explained("COMPLETION_TOPIC", f"topic {topic!r} in project {project!r}"):
-        try:
-            return stack.enter_context(own_subscription(project_id=project, topic=topic))
-        except Forbidden as exc:
-            raise PipelineMisconfigured(
-                "PIPELINE_SUBSCRIPTION is not set, and this account may not make a subscription: set it to the one of "
-                "deploy/provision.sh, transcription-completions-pipeline"
-            ) from exc
+        else:
+            with _explained("COMPLETION_TOPIC", f"topic {topic!r} in project {project!r}"):
+                try:
+                    name = stack.enter_context(own_subscription(project_id=project, topic=topic))
+                except Forbidden as exc:
+                    raise PipelineMisconfigured(
+                        "PIPELINE_SUBSCRIPTION is not set, and this account may not make a subscription: set it to the "
+                        "one of deploy/provision.sh, transcription-completions-pipeline"
+                    ) from exc
+        path = f"projects/{project}/subscriptions/{name}"
+        yield EventSubscription(subscriber, path, exclusive=settings.subscription is None)

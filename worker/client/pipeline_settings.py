@@ -12,9 +12,6 @@ from urllib.parse import urlsplit
 
 from schemas.uris import is_bucket
 
-AUDIO_FOLDER, TRANSCRIPTS_FOLDER = "Audio", "Transcripts"
-PIPELINE_FOLDER = Path("output") / "Raw" / TRANSCRIPTS_FOLDER
-EMULATORS = ("PUBSUB_EMULATOR_HOST", "STORAGE_EMULATOR_HOST")
 CONNECT_SECONDS = 1.0
 _RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9._~%+-]{2,254}")
 
@@ -55,11 +52,11 @@ class PipelineSettings:
 
 
 def check_emulators(environment: Mapping[str, str] = os.environ) -> None:
-    """Connect to the development servers that the environment names. Raises `PipelineMisconfigured` if one is down.
+    """Connect to the development servers that the environment names: Google's clients would retry silently for minutes.
 
-    Google's clients would retry silently for minutes.
+    Raises `PipelineMisconfigured` if one is down.
     """
-    for variable in EMULATORS:
+    for variable in ("PUBSUB_EMULATOR_HOST", "STORAGE_EMULATOR_HOST"):
         if address := environment.get(variable, ""):
             server = urlsplit(address if "://" in address else f"//{address}")
             try:
@@ -72,14 +69,13 @@ def check_emulators(environment: Mapping[str, str] = os.environ) -> None:
 def transcripts_folder(audio: Path, environment: Mapping[str, str] = os.environ) -> Path:
     """Return the folder in which the pipeline looks for the transcripts of an audio file.
 
-    The pipeline keeps audio in `Raw/Audio` and transcripts in `Raw/Transcripts` of one output folder. For
-    audio elsewhere the output folder is the pipeline's default: `output` below its `BASE_DIR`, which is /tmp on Cloud
-    Run and the working directory otherwise.
+    It keeps audio in `Raw/Audio` and transcripts in `Raw/Transcripts` of one output folder: for audio elsewhere
+    `output` below its `BASE_DIR`, which is /tmp on Cloud Run and the working directory otherwise.
     """
-    if audio.parent.name == AUDIO_FOLDER and audio.parent.parent.name == "Raw":
-        return audio.parent.with_name(TRANSCRIPTS_FOLDER)
+    if audio.parent.parts[-2:] == ("Raw", "Audio"):
+        return audio.parent.with_name("Transcripts")
     default = "/tmp" if "K_SERVICE" in environment else "."  # noqa: S108 - the pipeline's own
-    return Path(environment.get("BASE_DIR", default)) / PIPELINE_FOLDER
+    return Path(environment.get("BASE_DIR", default)) / "output" / "Raw" / "Transcripts"
 
 
 def _required(environment: Mapping[str, str], variable: str, meaning: str) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 from schemas.events import CompletedEvent, CostEvent, Event, FailedEvent, ProgressEvent
 from schemas.job import parse_job
 from worker import client
-from worker.client.event_reader import AwaitedJob
+from worker.client.connections import AwaitedJob
 from worker.commands.console import EXIT_FAILED, fail, line, load_settings, out, say, say_json
 from worker.commands.job_fields import SCHEME, keyterms_text, located
 from worker.commands.prerequisites import demand

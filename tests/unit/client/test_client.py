@@ -16,7 +16,7 @@ from schemas.job import JobRejected, TranscriptionJob, parse_job
 from tests.support.jobs.messages import failed_event, job_document, progress_event
 from tests.support.queues.scripted_subscriber import ScriptedSubscriber
 from worker.client import completions, own_subscription, submit, wait_for
-from worker.client.event_reader import AwaitedJob
+from worker.client.connections import AwaitedJob
 
 WHERE = {"project_id": "p", "subscription": "s"}
 

@@ -14,9 +14,8 @@ from schemas.events import Event as JobEvent
 from schemas.events import encode
 from tests.support.jobs.messages import failed_event, progress_event
 from tests.support.queues.scripted_subscriber import ScriptedSubscriber
-from worker.client import event_reader
-from worker.client.connections import EventSubscription
-from worker.client.event_reader import AwaitedJob, EventReader, JobEnd, _Session
+from worker.client import connections
+from worker.client.connections import AwaitedJob, EventReader, EventSubscription, JobEnd, _Session
 
 
 class Batches(ScriptedSubscriber):
@@ -90,7 +89,7 @@ class InterruptedOnce(Future[EventSubscription]):
 
 def test_ctrl_c_while_the_subscription_opens_leaves_no_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     session = _Session(opened=InterruptedOnce())
-    monkeypatch.setattr(event_reader, "_Session", lambda: session)
+    monkeypatch.setattr(connections, "_Session", lambda: session)
     may_open, closed = Event(), Event()
 
     @contextmanager

@@ -8,7 +8,7 @@ from schemas.events import CompletedEvent, Event, FailedEvent
 from schemas.state import ResultMarker
 from worker.adapters.gcs import open_object_store
 from worker.client import completions, own_subscription
-from worker.client.event_reader import AwaitedJob
+from worker.client.connections import AwaitedJob
 from worker.commands.bulk.journal import COMPLETED, FAILED, Journal, journal_of, open_journal, place_of
 from worker.commands.console import (
     EXIT_FAILED,
