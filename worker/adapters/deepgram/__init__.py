@@ -1,7 +1,6 @@
 """Deepgram's pre-recorded speech recognition."""
 
 from worker.adapters.deepgram.breaker import CircuitBreaker
-from worker.adapters.deepgram.failures import RetryPolicy
-from worker.adapters.deepgram.recogniser import DeepgramRecogniser, RequestTimeouts
+from worker.adapters.deepgram.recogniser import DeepgramRecogniser, RequestTimeouts, RetryPolicy
 
 __all__ = ["CircuitBreaker", "DeepgramRecogniser", "RequestTimeouts", "RetryPolicy"]

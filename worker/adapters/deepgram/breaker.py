@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import structlog
 
@@ -29,25 +28,23 @@ OUT_OF_CREDIT, TOO_MANY_REQUESTS = 402, 429
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Probe:
     """The one request that is sent while the breaker is open."""
 
-    job_id: str
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(self, job_id: str) -> None:
+        self.job_id, self.over = job_id, asyncio.Event()
 
 
 class CircuitBreaker:
     """Counts the service's failures in a row; at `failures` it opens, and refuses every request for a pause.
 
     After the pause one request goes through as a probe. Its success closes the breaker; its failure doubles the pause,
-    up to the longest. A refusal of the account (key, credit) opens it at the first failure. An answer is a sign of
-    life even where it holds no transcript, unless as many jobs as `failures` got such answers and none a transcript.
+    up to the longest. A refusal of the account (key, credit) opens it at once. An answer without a transcript is a sign
+    of life too, unless as many jobs as `failures` got such answers and none a transcript.
 
     A failed request leaves `guard` with an error whose class says whose failure it was:
 
-    - `DeepgramDown`: the service's. Nothing was billed, or the breaker was open and this was one of the first
-      `paid_probes` probes.
+    - `DeepgramDown`: the service's. Nothing was billed, or this was one of the first `paid_probes` probes.
     - `Retryable`: this request's, for the service served another one since it began, or since the same job failed the
       last time; or one that may be billed, which must not be repeated without bound.
     - `DeepgramRejected`: as it came.
@@ -66,11 +63,11 @@ class CircuitBreaker:
         self._first_pause, self._longest_pause = first_pause_seconds, longest_pause_seconds
         self._failures_in_a_row = self._paid_probes = 0
         self._served = 0
-        """Total number of answered requests; a request that began before the last one knows that the service is up."""
+        """Number of answered requests; a request that began before the last one knows that the service is up."""
         self._served_at_failure: dict[str, int] = {}
         """`_served` at the last failure of a job that has not been served since."""
         self._odd_jobs: set[str] = set()
-        """Jobs whose answers held no transcript since the last one that did."""
+        """Jobs that got no transcript in an answer since the last one that did."""
         self._pause = 0.0
         """0 while the breaker is closed."""
         self._probe_at = 0.0
@@ -84,16 +81,14 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """True while requests are refused, a probe apart."""
+        """True while all requests but a probe are refused."""
         return self._pause > 0
 
     @property
     def down_because(self) -> str:
         """Return why no request may be sent now; empty while one may, be it as a probe."""
         is_due = self._probe is None and self._clock.monotonic() >= self._probe_at
-        if not self.is_open or is_due:
-            return ""
-        return self._refusal
+        return self._refusal if self.is_open and not is_due else ""
 
     @property
     def _refusal(self) -> str:
@@ -103,9 +98,8 @@ class CircuitBreaker:
     async def turn(self) -> None:
         """Return once a request may be sent: all callers when the breaker is closed, one for each probe while not.
 
-        Requests that did not wait come first, for a few seconds, then callers in the order of their coming: so none
-        that always fails is the only one to try. A caller that then sends nothing holds the next one up for the first
-        pause only.
+        Requests that did not wait come first, for a few seconds, then callers in their order, so that one that always
+        fails is not the only one to try. A caller that then sends nothing delays the next one by the first pause.
         """
         place = object()
         self._queue.append(place)
@@ -118,14 +112,13 @@ class CircuitBreaker:
     def _take_turn(self, place: object) -> bool:
         now = self._clock.monotonic()
         turn_at = max(self._probe_at + OTHERS_FIRST_SECONDS, self._last_turn + self._first_pause)
-        is_due = self._probe is None and now >= turn_at
-        if not is_due or self._queue[0] is not place:
-            return False
-        self._last_turn = now
-        return True
+        may_go = self._probe is None and now >= turn_at and self._queue[0] is place
+        if may_go:
+            self._last_turn = now
+        return may_go
 
     async def own_probe_ended(self, job_id: str) -> None:
-        """Wait for a running probe of the same job: its result applies to the job's other chunks."""
+        """Wait for a running probe of the same job; its result applies to the job's other chunks."""
         while self._probe is not None and self._probe.job_id == job_id:
             await self._probe.over.wait()
 
@@ -133,8 +126,7 @@ class CircuitBreaker:
     def guard(self, job_id: str) -> Iterator[bool]:
         """Hold one request, retries included; yields whether it is a probe. Raises `DeepgramDown` where none may go.
 
-        Errors leave as the class says. A request that is cancelled says nothing about the service; a probe then leaves
-        its turn to the next request.
+        A request that is cancelled says nothing about the service; a probe then leaves its turn to the next request.
         """
         probe, served_before = self._admit(job_id), self._served
         try:
@@ -161,7 +153,7 @@ class CircuitBreaker:
         gives_way = job_id == self._last_probed and self._clock.monotonic() < self._probe_at + OTHERS_FIRST_SECONDS
         if self.down_because or gives_way:
             raise DeepgramDown(self._refusal)
-        self._probe = _Probe(job_id=job_id)
+        self._probe = _Probe(job_id)
         return self._probe
 
     def _judge(self, error: PaidServiceError, job_id: str, *, is_probe: bool, is_up: bool) -> PaidServiceError:
@@ -198,17 +190,17 @@ class CircuitBreaker:
         self._last_failure = error.reason if type(error) is DeepgramDown else str(error)
         if is_probe:
             self._last_probed = job_id
-            self._open(min(2 * self._pause, self._longest_pause))
+            self._pause = min(2 * self._pause, self._longest_pause)
         elif not self.is_open and (self._failures_in_a_row >= self._limit or _concerns_all(error)):
-            self._open(self._first_pause)
-
-    def _open(self, pause: float) -> None:
-        self._pause, self._probe_at = pause, self._clock.monotonic() + pause
+            self._pause = self._first_pause
+        else:
+            return
+        self._probe_at = self._clock.monotonic() + self._pause
         DEEPGRAM_DOWN.set(1.0)
         _log.error(
             "deepgram.circuit_opened",
             failures_in_a_row=self._failures_in_a_row,
-            pause_seconds=pause,
+            pause_seconds=self._pause,
             reason=self._last_failure,
         )
 
@@ -222,8 +214,8 @@ class CircuitBreaker:
 
 def _concerns_all(error: PaidServiceError) -> bool:
     """Return True where every request would fail alike: key or credit refused, or odd answers to many jobs."""
-    refused = isinstance(error, DeepgramQuotaError) and error.status == OUT_OF_CREDIT
-    return refused or isinstance(error, DeepgramAuthError | DeepgramUnusable)
+    out_of_credit = isinstance(error, DeepgramQuotaError) and error.status == OUT_OF_CREDIT
+    return out_of_credit or isinstance(error, DeepgramAuthError | DeepgramUnusable)
 
 
 def _is_too_many(error: PaidServiceError) -> bool:

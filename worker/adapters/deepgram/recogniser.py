@@ -1,32 +1,40 @@
 """Deepgram as the worker's paid speech service: `POST /v1/listen`.
 
 For the operator: the key needs the scope `usage:write` and a project with credit and access to the model. All workers
-of the pool share the project's limit of concurrent requests (50 to 100, by plan). The key is sent in the Authorization
-header and appears nowhere else: not in logs, errors or reprs.
+of the pool share the project's limit of concurrent requests (50 to 100, by plan). The key appears in the Authorization
+header alone: not in logs, errors or reprs.
 
 A request cannot be cancelled: one that was sent completely is billed, with or without an answer. So the time limits are
-long, a request that may have been billed is retried least, and connections are not reused: a request on a stale
-connection would fail like one that was billed.
+long, a request that may have been billed is retried least, and connections are not reused: on a stale one a request
+would fail as if it were billed.
 """
 
 import asyncio
 import io
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from typing import Self, TypeAlias, cast
+from typing import Self, TypeAlias, TypeVar, cast
 
 import httpx
 import soundfile
 import structlog
 
 from schemas.job import ANY_LANGUAGE
-from worker.adapters.deepgram.answers import answer_limit_bytes, read_answer
+from worker.adapters.deepgram.answers import (
+    TryFailed,
+    answer_limit_bytes,
+    disconnected,
+    read_answer,
+    refused,
+    timed_out,
+    unusable,
+)
 from worker.adapters.deepgram.breaker import CircuitBreaker
-from worker.adapters.deepgram.failures import RetryPolicy, Tries, disconnected, refused, timed_out, unusable
 from worker.errors import DeepgramRejected
 from worker.ports import SAMPLE_RATE_HZ, Clock, CloudRecognition, Pcm
+from worker.telemetry.register import DEEPGRAM_RETRIES
 
 URL = "https://api.deepgram.com"
 PATH = "/v1/listen"
@@ -35,19 +43,17 @@ OPTIONS = {"smart_format": "true", "punctuate": "true", "paragraphs": "true", "f
 MOST_REFUSAL_BYTES = 64 << 10
 PIECE_BYTES = 1 << 18
 
-_FINDS_LANGUAGE = {"nova-3": {"language": "multi"}}
-"""Options that make a model detect the language, by model."""
-
 KEYTERM = "keyterm"
-KEYTERM_MODELS = "nova-3"
-"""Prefix of the models that take keyterms."""
+NOVA_3 = "nova-3"
+"""Also the prefix of the models that take keyterms."""
 MOST_KEYTERM_TOKENS = 500
 """Deepgram's limit of all keyterms of a request together."""
 BYTES_PER_KEYTERM_TOKEN = 2
-"""The fewest bytes of a token, of names too: Deepgram does not publish its tokens."""
+"""The fewest, of names too: Deepgram does not publish its tokens."""
 
 _log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
 
 Options: TypeAlias = Mapping[str, str | list[str]]
 """Parameters of a request that depend on its job; a list is sent as one parameter an item."""
@@ -62,30 +68,97 @@ class RequestTimeouts:
     most_seconds: float = 660.0
     connect_seconds: float = 10.0
     write_seconds: float = 30.0
-    """Without the network taking a single byte: such a request was not sent whole, and costs nothing."""
+    """Without the network taking a byte: such a request was not sent whole, and costs nothing."""
     refusal_seconds: float = 5.0
     """For the body of a refusal, which is only shown."""
     cancelled_seconds: float = 3.2
-    """For the answer to a request that was sent whole before its caller was cancelled. A stopping worker has 8 s."""
+    """For the answer to a request that was sent whole before its caller was cancelled; a stopping worker has 8 s."""
 
     def limit_seconds(self, audio_seconds: float) -> float:
         """For the whole try, from the first byte to the last."""
         return min(self.least_seconds + self.seconds_per_audio_second * audio_seconds, self.most_seconds)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """Number of requests for one chunk, and the waits in between."""
+
+    tries: int = 6
+    wasted_repeats: int = 1
+    """Maximum number of retries after a request that may be billed; more are left to the job's next delivery, when the
+    trouble may be over."""
+    first_wait_seconds: float = 1.0
+    longest_wait_seconds: float = 60.0
+    """Limit of our own backoff and of what the service asks for; a longer wait ends the retries."""
+
+
+class Tries:
+    """The tries for one chunk. Waits are random below a doubling bound, or a little over what the service asks for.
+
+    `may_repeat` is asked after each failed try.
+    """
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        clock: Clock,
+        rng: random.Random,
+        job_id: str,
+        may_repeat: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._policy, self._clock, self._rng, self._job_id = policy, clock, rng, job_id
+        self._may_repeat = may_repeat
+        self.wasted = 0
+
+    async def run(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return what `call` returns in the end. Raises the `error` of its last `TryFailed`, with `wasted_requests`."""
+        attempt = 1
+        while True:
+            try:
+                return await call()
+            except TryFailed as failed:
+                self.wasted += failed.was_wasted
+                if attempt >= self._policy.tries or not self._is_repeated(failed):
+                    failed.error.wasted_requests = self.wasted
+                    raise failed.error from failed.__cause__
+                wait_seconds = self._wait_seconds(failed, attempt)
+                DEEPGRAM_RETRIES.add()
+                _log.warning(
+                    "deepgram.retry",
+                    job_id=self._job_id,
+                    attempt=attempt,
+                    reason=str(failed),
+                    wait_seconds=round(wait_seconds, 3),
+                    wasted_requests=self.wasted,
+                )
+            await self._clock.sleep(wait_seconds)
+            attempt += 1
+
+    def _is_repeated(self, failed: TryFailed) -> bool:
+        return (
+            failed.is_worth_repeating
+            and self._may_repeat()
+            and not (failed.was_wasted and self.wasted > self._policy.wasted_repeats)
+            and (failed.retry_after_seconds or 0) <= self._policy.longest_wait_seconds
+        )
+
+    def _wait_seconds(self, failed: TryFailed, attempt: int) -> float:
+        if failed.retry_after_seconds is not None:
+            return failed.retry_after_seconds + self._rng.uniform(0, self._policy.first_wait_seconds)
+        bound = self._policy.first_wait_seconds * 2 ** (attempt - 1)
+        return self._rng.uniform(0, min(bound, self._policy.longest_wait_seconds))
+
+
 class FlacBody:
     """The samples as one FLAC file, to be iterated once; encoded in a thread before the first piece.
 
-    The bytes are a function of the samples (and of the installed libFLAC). Measured on 10 minutes of speech at 16 kHz
-    (19.2 MB of samples), one core: FLAC through libsndfile takes 0.12 s of CPU and comes to 10.6 MB; through an ffmpeg
-    process 0.77 s and 88 MB of its memory; Opus at 32 kbit/s 2.0 MB, but 21 s of CPU, and it costs accuracy on top.
-    Egress for the 8 MB between them is a fortieth of what the transcript costs.
+    The bytes are a function of the samples and the installed libFLAC. docs/tried.md has what other encodings cost.
     """
 
     def __init__(self, samples: Pcm) -> None:
         self._samples = samples
         self.exhausted = False
-        """The last byte was asked for, so the service may have the whole."""
+        """The service may have the whole file."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         encoded = await asyncio.to_thread(_encode, self._samples)
@@ -104,8 +177,8 @@ def _encode(samples: Pcm) -> io.BytesIO:
 class DeepgramRecogniser:
     """`worker.ports.CloudRecogniser` on httpx; `async with` gives it its connections.
 
-    At most `max_concurrent` chunks are in flight at once, including their waits between retries, so that a service that
-    asks for fewer requests gets fewer. Raises `ValueError` for a key that cannot be sent.
+    At most `max_concurrent` chunks are in flight, their waits between retries included, so that a service that asks for
+    fewer requests gets fewer. Raises `ValueError` for a key that cannot be sent.
     """
 
     def __init__(
@@ -119,14 +192,13 @@ class DeepgramRecogniser:
         base_url: str | None = None,
         retries: RetryPolicy | None = None,
         timeouts: RequestTimeouts | None = None,
-        breaker: CircuitBreaker | None = None,
     ) -> None:
         self._api_key, self._url = _sendable(api_key), (base_url or URL).rstrip("/") + PATH
         self._model = model
         self._slots = asyncio.Semaphore(max_concurrent)
         self._clock, self._rng = clock, rng
         self._retries, self._timeouts = retries or RetryPolicy(), timeouts or RequestTimeouts()
-        self._breaker = breaker or CircuitBreaker(clock)
+        self._breaker = CircuitBreaker(clock)
         self._keyterms_ignored_logged = False
 
     @property
@@ -176,7 +248,7 @@ class DeepgramRecogniser:
         """Return the parameter with the keyterms that fit. A model without it is logged once."""
         if not keyterms:
             return {}
-        if not self._model.startswith(KEYTERM_MODELS):
+        if not self._model.startswith(NOVA_3):
             if not self._keyterms_ignored_logged:
                 self._keyterms_ignored_logged = True
                 _log.warning("deepgram.keyterms_ignored", model=self._model)
@@ -189,8 +261,8 @@ class DeepgramRecogniser:
     async def _try(self, samples: Pcm, options: Options, job_id: str) -> CloudRecognition:
         """Make one request. Cancelled once the whole body is out, it returns its answer if that comes in time.
 
-        The exchange has a task of its own, so that a cancellation cannot part it from its answer; nothing is awaited
-        between the answer and the caller. A second cancellation is immediate.
+        The exchange has a task of its own, so that a cancellation cannot part it from its answer. A second cancellation
+        is immediate.
         """
         audio = FlacBody(samples)
         exchange = asyncio.create_task(
@@ -257,7 +329,7 @@ def language_of(language: str, model: str) -> dict[str, str]:
     """Return the parameters that name the language, or ask Deepgram to find it out."""
     if language != ANY_LANGUAGE:
         return {"language": language}
-    return _FINDS_LANGUAGE.get(model, {"detect_language": "true"})
+    return {"language": "multi"} if model == NOVA_3 else {"detect_language": "true"}
 
 
 def fitting_keyterms(keyterms: Sequence[str]) -> list[str]:
@@ -287,7 +359,7 @@ def _succeeded(exchange: asyncio.Task[CloudRecognition]) -> bool:
 
 
 def _sendable(api_key: str) -> str:
-    """Without the line end that files and secrets come with. httpx would quote a bad one in its error."""
+    """Strip the line end that files and secrets come with. httpx would quote a bad key in its error."""
     key = api_key.strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise ValueError("the Deepgram API key must be one word of printable ASCII characters")

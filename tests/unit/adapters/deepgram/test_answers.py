@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from schemas.codes import Artefact
 from schemas.speech import WindowSpan, WindowTranscript, Word
 from schemas.state import Checkpoint
-from worker.adapters.deepgram.answers import answer_limit_bytes, read_answer
-from worker.adapters.deepgram.failures import TryFailed
+from worker.adapters.deepgram.answers import TryFailed, answer_limit_bytes, read_answer
 from worker.core.transcript.artefacts import ArtefactInfo, render_artefacts
 from worker.core.transcript.merging import merge
 from worker.errors import DeepgramUnusable

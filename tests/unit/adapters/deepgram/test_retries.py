@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.support.services.deepgram import SkippingClock
-from worker.adapters.deepgram.failures import RetryPolicy, Tries, TryFailed, parse_retry_after
+from worker.adapters.deepgram.answers import TryFailed, parse_retry_after
+from worker.adapters.deepgram.recogniser import RetryPolicy, Tries
 from worker.errors import DeepgramQuotaError, DeepgramUnavailable
 
 NOW = datetime(2026, 11, 22, 10, 0, 0, tzinfo=UTC)
