@@ -29,8 +29,8 @@ from tests.support.audio.speech_bank import Utterance, build_long_file, decode
 from tests.support.engines.parakeet import BATCH_SIZE
 from worker.adapters.parakeet.engine import ParakeetEngine, Patience
 from worker.adapters.parakeet.protocol import EngineOptions
-from worker.core.transcript.gaps import GapRules, Hole, filled, holes, second_window
 from worker.core.transcript.planning import Chunk, ChunkCutter
+from worker.core.transcript.quality import ROUNDS, Hole, filled, holes, second_window
 from worker.embedded.samples import tiny_model
 from worker.ports import SAMPLE_RATE_HZ, Pcm, WindowRecogniser
 
@@ -182,7 +182,7 @@ async def _transcribe(engine: WindowRecogniser, programme: Programme, tally: Hol
         found = left = holes(chunk, windows)
         tally.lost_seconds += time.thread_time() - began
         needless = {hole for hole in found if _speech_seconds(hole, programme) < LEAST_SPEECH_SECONDS}
-        for number in range(GapRules().rounds):
+        for number in range(ROUNDS):
             heard, seconds = await _recognised(engine, chunk, [second_window(chunk, hole, number) for hole in left])
             for hole, transcript, one in zip(left, heard, seconds, strict=True):
                 tally.second_seconds += one

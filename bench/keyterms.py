@@ -25,8 +25,8 @@ from tests.support.audio.speech_bank import bank
 from tests.support.engines.network import tiny_transcriber
 from worker.adapters.parakeet.network.boosting import window_terms
 from worker.adapters.parakeet.network.transcriber import Encoded
-from worker.core.transcript.keyterms import KeytermScore, compared_words, keyterm_score
-from worker.core.transcript.word_errors import WordErrors, matched_words, word_errors
+from worker.core.transcript.spelling import compared_words
+from worker.core.transcript.word_errors import KeytermScore, WordErrors, keyterm_score, word_errors
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 from worker.settings import EngineSettings
 
@@ -68,7 +68,7 @@ class NameScore:
 
     def add(self, said: list[str], written: list[str], terms: Sequence[str]) -> None:
         """Count one window."""
-        self.terms += keyterm_score(terms, said, written, matched_words(said, written))
+        self.terms += keyterm_score(terms, said, written)
         self.every += word_errors(said, written)
         self.others += word_errors(_without_names(said), _without_names(written))
 

@@ -23,15 +23,16 @@ from worker.commands.local_files import transcribe_file
 from worker.commands.prerequisites import demand_temp_dir
 from worker.commands.tables import NOTHING, Field, FittedTable, print_fitted
 from worker.commands.transcribe import Choices
-from worker.core.transcript.keyterms import KeytermScore, compared_words, keyterm_score
+from worker.core.transcript.spelling import compared_words
 from worker.core.transcript.word_errors import (
     Judged,
+    KeytermScore,
     TimedWord,
     WordErrors,
     calibration_error,
     drift_seconds,
     judged_words,
-    matched_words,
+    keyterm_score,
     missing_runs,
     spoken_words,
     word_errors,
@@ -199,8 +200,7 @@ def score(entry: ManifestEntry, audio_seconds: float, words: Sequence[Word]) -> 
 def _keyterm_score(entry: ManifestEntry, text: str) -> KeytermScore:
     if not entry.keyterms:
         return KeytermScore()
-    reference, written = compared_words(entry.text), compared_words(text)
-    return keyterm_score(entry.keyterms, reference, written, matched_words(reference, written))
+    return keyterm_score(entry.keyterms, compared_words(entry.text), compared_words(text))
 
 
 Scores = Sequence[FileScore]

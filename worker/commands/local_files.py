@@ -33,11 +33,11 @@ from worker.core.jobs import transcription
 from worker.core.jobs.audio_input import unpacked
 from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.ladder import Ladder
-from worker.core.jobs.output import MODEL_ARCHITECTURE, flags_of, keyterm_fields
+from worker.core.jobs.output import flags_of, keyterm_fields
 from worker.core.jobs.reporting import KeytermFields
 from worker.core.jobs.routing import Route
 from worker.core.transcript.artefacts import ArtefactInfo, render_artefacts
-from worker.core.transcript.keyterms import with_sound
+from worker.core.transcript.spelling import with_sound
 from worker.errors import WorkerError
 from worker.ports import AudioDecoder, EngineFacts, WindowRecogniser
 from worker.settings import JobSettings
@@ -200,23 +200,22 @@ def _write(
 ) -> tuple[list[str], str]:
     """Write the artefacts; return their paths, and the text by paragraphs."""
     info = ArtefactInfo(
-        video_id=video_id,
         request_id=request_id(video_id),
         created_at=datetime.fromtimestamp(file.stat().st_mtime, UTC),
         audio_sha256=sha256_of(file),
         duration_seconds=heard.duration_seconds,
         model_name=engine.model_name,
         model_version=engine.model_fingerprint,
-        model_arch=MODEL_ARCHITECTURE,
         extra_outputs=outputs.captions,
         is_calibrated=engine.is_calibrated,
     )
     written, text = [], ""
-    for artefact in render_artefacts(heard.words, info, heard.channels).files:
-        if artefact.kind is Artefact.PARAGRAPHS:
-            rows = csv.DictReader(io.StringIO(artefact.data.decode(), newline=""))
+    files, _ = render_artefacts(heard.words, info, heard.channels)
+    for kind, data in files.items():
+        if kind is Artefact.PARAGRAPHS:
+            rows = csv.DictReader(io.StringIO(data.decode(), newline=""))
             text = "\n".join(row["text"] for row in rows)
-        written.append(str(_stored(outputs.folder / artefact.file_name, artefact.data)))
+        written.append(str(_stored(outputs.folder / kind.file_name(video_id), data)))
     if outputs.page is not None:
         transcript = outputs.folder / Artefact.TRANSCRIPT.file_name(video_id)
         engines = [chunk.engine for chunk in heard.chunks]

@@ -34,7 +34,7 @@ from worker.core.jobs.spending import charge, keep_waste, spent_in_all, wasted_i
 from worker.core.jobs.state import Claim, checkpoint_key
 from worker.core.jobs.tools import JobRules, JobTools
 from worker.core.jobs.transcription import PLANNING_VERSION, Progress, Transcribed, Transcription, channels_apart
-from worker.core.transcript.gaps import GAPS_VERSION
+from worker.core.transcript.quality import GAPS_VERSION
 from worker.errors import (
     AttemptsExhausted,
     ClaimHeld,

@@ -21,9 +21,8 @@ from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import Route
 from worker.core.tasks import together
-from worker.core.transcript.gaps import holes
 from worker.core.transcript.planning import Chunk
-from worker.core.transcript.quality import Gate, failed_gates, other_cuts
+from worker.core.transcript.quality import Gate, failed_gates, holes, other_cuts
 from worker.errors import (
     DeepgramDown,
     DeepgramNotConfigured,

@@ -3,7 +3,7 @@
     holes -> a window from each hole's speech on -> words into the holes -> holes again, three rounds at most
     what is left -> Deepgram, these seconds alone, where the job may fall back
 
-Which holes, which windows and which words is decided by pure functions of `worker.core.transcript.gaps`.
+Which holes, which windows and which words is decided by pure functions of `worker.core.transcript.quality`.
 
 The words are a function of the chunk's audio and the engines, so that a chunk which another worker does again has the
 same ones. An engine that fails on such a window leaves the hole: the chunk has its words already.
@@ -17,8 +17,8 @@ import structlog
 from schemas.speech import WindowSpan, WindowTranscript
 from schemas.state import Checkpoint, GapResult
 from worker.core.tasks import together
-from worker.core.transcript.gaps import RULES, Hole, filled, holes, second_window
 from worker.core.transcript.planning import Chunk
+from worker.core.transcript.quality import ROUNDS, Hole, allowance_of, filled, holes, second_window
 from worker.errors import EngineError, JobFault, PaidServiceError, Retryable, ServiceDown, WorkerFault
 from worker.ports import SAMPLE_RATE_HZ, CloudRecognition, Recognition
 from worker.telemetry.register import GAPS
@@ -46,8 +46,8 @@ async def mend(
     their words.
     """
     left = found
-    windows, allowance = finished.windows, RULES.allowance(chunk)
-    for number in range(RULES.rounds):
+    windows, allowance = finished.windows, allowance_of(chunk)
+    for number in range(ROUNDS):
         passes = affordable(chunk, left, number, allowance)
         if not passes:
             break
@@ -75,7 +75,7 @@ async def pay_for_the_rest(chunk: Chunk, mended: Checkpoint, pay: PayForWindow) 
         return mended
     left = await asyncio.to_thread(holes, chunk, mended.windows)
     windows, gaps, still = mended.windows, mended.gaps, left
-    passes = affordable(chunk, left, RULES.rounds, RULES.allowance(chunk))
+    passes = affordable(chunk, left, ROUNDS, allowance_of(chunk))
     for hole, span in passes:
         sent_seconds = (span.end_sample - span.start_sample) / SAMPLE_RATE_HZ
         try:

@@ -17,8 +17,8 @@ from worker.core.jobs.audio_input import AudioInput
 from worker.core.jobs.reporting import JobOutput, KeytermFields
 from worker.core.jobs.transcription import Transcribed
 from worker.core.tasks import together
-from worker.core.transcript.artefacts import ArtefactFile, ArtefactInfo, render_artefacts
-from worker.core.transcript.keyterms import keyterms_in, with_sound
+from worker.core.transcript.artefacts import ArtefactInfo, render_artefacts
+from worker.core.transcript.spelling import keyterms_in, with_sound
 from worker.errors import ClaimLost, ObjectNotFound, PreconditionFailed, Undiagnosed
 from worker.ports import ObjectFacts, ObjectRef, ObjectStore, WindowRecogniser
 from worker.telemetry.spans import stage
@@ -26,8 +26,6 @@ from worker.telemetry.spans import stage
 ANALYSIS_WINDOW_SECONDS = 59
 """The pipeline analyses windows of 60 s; speech that ends before this fills none."""
 
-MODEL_ARCHITECTURE = "asr"
-"""The same for every engine, so that the shape does not depend on the engine."""
 log = structlog.get_logger(__name__)
 
 CAPTIONS = {CaptionFormat.SRT: Artefact.SRT, CaptionFormat.VTT: Artefact.VTT}
@@ -69,14 +67,13 @@ class OutputWriter:
         """
         info = _info(job, audio.facts, await audio.sha256, transcribed, author)
         with stage("render"):
-            rendered = await asyncio.to_thread(render_artefacts, transcribed.words, info, transcribed.channels)
+            files, paragraphs_count = await asyncio.to_thread(
+                render_artefacts, transcribed.words, info, transcribed.channels
+            )
         prefix = job.output_prefix(self._output_bucket)
         with stage("upload"):
             async with together() as group:
-                puts = {
-                    file.kind: group.create_task(self._put(file, prefix.bucket, prefix.name, job.job_id))
-                    for file in rendered.files
-                }
+                puts = {kind: group.create_task(self._put(kind, data, prefix, job)) for kind, data in files.items()}
         written = {kind: put.result() for kind, put in puts.items()}
         return JobOutput(
             artefacts=Artefacts(
@@ -88,7 +85,7 @@ class OutputWriter:
             ),
             flags=flags_of(transcribed),
             words_count=len(transcribed.words),
-            paragraphs_count=rendered.paragraphs_count,
+            paragraphs_count=paragraphs_count,
         )
 
     async def missing(self, uris: Sequence[str]) -> tuple[str, ...]:
@@ -109,16 +106,16 @@ class OutputWriter:
             log.warning("artefact.not_looked_at", uri=uri, reason=str(exc))
         return True
 
-    async def _put(self, file: ArtefactFile, bucket: str, prefix: str, job_id: str) -> StoredArtefact:
-        ref = ObjectRef(bucket, prefix + file.file_name)
-        write = partial(self._store.write, ref, file.data, content_type=file.content_type)
+    async def _put(self, kind: Artefact, data: bytes, prefix: GcsUri, job: TranscriptionJob) -> StoredArtefact:
+        ref = ObjectRef(prefix.bucket, prefix.name + kind.file_name(job.video_id))
+        write = partial(self._store.write, ref, data, content_type=kind.content_type)
         try:
             facts = await write(if_generation=0)
         except PreconditionFailed:  # an earlier run or attempt was here
             try:
                 facts = await write(if_generation=(await self._store.stat(ref)).generation)
             except (PreconditionFailed, ObjectNotFound) as exc:
-                raise ClaimLost(job_id) from exc
+                raise ClaimLost(job.job_id) from exc
         return StoredArtefact(
             uri=facts.ref.uri, generation=facts.generation, crc32c=facts.crc32c, bytes=facts.size_bytes
         )
@@ -128,7 +125,6 @@ def _info(
     job: TranscriptionJob, audio: ObjectFacts, audio_sha256: str, transcribed: Transcribed, author: Author
 ) -> ArtefactInfo:
     return ArtefactInfo(
-        video_id=job.video_id,
         request_id=request_id(job.job_id),
         created_at=audio.created_at,
         audio_sha256=audio_sha256,
@@ -136,7 +132,6 @@ def _info(
         model_name=author.name,
         model_version=author.version,
         is_calibrated=author.is_calibrated,
-        model_arch=MODEL_ARCHITECTURE,
         extra_outputs=frozenset(CAPTIONS[wanted] for wanted in job.outputs),
         engines=transcribed.engines,
     )

@@ -20,7 +20,7 @@ from schemas.state import NO_WASTE, Checkpoint, Waste
 from worker.core.costs.bill import Cost
 from worker.core.jobs.routing import Route
 from worker.core.jobs.transcription import Progress
-from worker.core.transcript.keyterms import with_sound
+from worker.core.transcript.spelling import with_sound
 from worker.ports import EngineFacts
 
 UNNAMED_DEEPGRAM_MODEL = "deepgram"

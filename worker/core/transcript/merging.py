@@ -1,13 +1,13 @@
 """Merges the words of many windows into one timeline of the whole file.
 
-All arithmetic is in whole milliseconds of the file, so that nothing drifts and rounding cannot break the order.
+All arithmetic is in whole milliseconds of the file: nothing drifts, and rounding cannot break the order.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from itertools import groupby, pairwise
+from itertools import accumulate, groupby
 
 from schemas.speech import WindowTranscript, Word
 from worker.core.transcript.spelling import clean, is_spoken
@@ -26,7 +26,7 @@ _LONGEST_MS = 60_000  # as long as a paragraph may be
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Timed:
-    """A word with its times in milliseconds of the file."""
+    """A word with its times in milliseconds of the file; `latest_end` is its window's end."""
 
     text: str
     start: int
@@ -58,19 +58,22 @@ class EngineRun:
 
 
 class WordTimeline:
-    """Incremental merge of windows, so that little is left to do at the end of a long file."""
+    """Incremental merge, so that little is left to do at the end of a long file."""
 
     def __init__(self) -> None:
         self._words: list[_Timed] = []
         self._covered_to = 0
 
     def add(self, transcripts: Iterable[WindowTranscript], engine: str = "", others: Sequence[EngineSpan] = ()) -> None:
-        """Merge more windows, in any order; all of them must follow the windows merged before.
+        """Merge more windows, in any order; all must follow the windows merged before.
 
-        `engine` made the words, except those whose middle is in one of the spans of `others`.
+        `engine` made the words, except those whose middle is in a span of `others`.
         """
         for transcript in sorted(transcripts, key=lambda one: (one.span.start_sample, one.span.end_sample)):
-            words = _join_punctuation(_made_by(_on_file_clock(transcript), engine, others))
+            words = [
+                replace(word, engine=_engine_of(word, engine, others))
+                for word in _join_punctuation(_on_file_clock(transcript))
+            ]
             begin, end = _ms(transcript.span.start_sample), _ms(transcript.span.end_sample)
             keep, skip = _seam(self._words, words, begin, min(self._covered_to, end))
             self._words[keep:] = words[skip:]
@@ -124,38 +127,22 @@ def _ms(samples: int) -> int:
 
 def _on_file_clock(transcript: WindowTranscript) -> list[_Timed]:
     """Return the window's words sorted by start, cleaned and clamped to the window."""
-    span = transcript.span
-    first, last = _ms(span.start_sample), max(_ms(span.end_sample), _ms(span.start_sample) + 1)
-    words = (_timed(word, span.start_sample / _SAMPLES_PER_MS, first, last) for word in transcript.words)
-    return sorted((word for word in words if word.text), key=lambda word: word.start)
+    first, last = _ms(transcript.span.start_sample), _ms(transcript.span.end_sample)
+    offset, last = transcript.span.start_sample / _SAMPLES_PER_MS, max(last, first + 1)
+    words = []
+    for word in transcript.words:
+        if text := clean(word.text):
+            start = min(_whole(offset + word.start_seconds * 1000, first, last), last - 1)
+            end = max(_whole(offset + word.end_seconds * 1000, first, last), start + 1)
+            end = min(end, start + _longest_ms(text))
+            confidence = min(max(word.confidence, 0.0), 1.0) if math.isfinite(word.confidence) else 0.0
+            words.append(_Timed(text=text, start=start, end=end, latest_end=last, confidence=confidence))
+    return sorted(words, key=lambda word: word.start)
 
 
-def _made_by(words: Sequence[_Timed], engine: str, others: Sequence[EngineSpan]) -> Sequence[_Timed]:
-    if not engine:
-        return words
-    return [
-        replace(
-            word,
-            engine=next(
-                (one.engine for one in others if one.start_sample <= word.centre * _SAMPLES_PER_MS < one.end_sample),
-                engine,
-            ),
-        )
-        for word in words
-    ]
-
-
-def _timed(word: Word, offset: float, first: int, last: int) -> _Timed:
-    start = min(_whole(offset + word.start_seconds * 1000, first, last), last - 1)
-    end = max(_whole(offset + word.end_seconds * 1000, first, last), start + 1)
-    text = clean(word.text)
-    return _Timed(
-        text=text,
-        start=start,
-        end=min(end, start + _longest_ms(text)),
-        latest_end=last,
-        confidence=min(max(word.confidence, 0.0), 1.0) if math.isfinite(word.confidence) else 0.0,
-    )
+def _engine_of(word: _Timed, engine: str, others: Sequence[EngineSpan]) -> str:
+    middle = word.centre * _SAMPLES_PER_MS
+    return next((one.engine for one in others if one.start_sample <= middle < one.end_sample), engine)
 
 
 def _whole(ms: float, first: int, last: int) -> int:
@@ -179,7 +166,7 @@ def _join_punctuation(words: Sequence[_Timed]) -> list[_Timed]:
 
 
 def _seam(before: Sequence[_Timed], after: Sequence[_Timed], begin: int, end: int) -> tuple[int, int]:
-    """Return how many words to keep of the earlier run and to skip of the later one; both cover `[begin, end)`."""
+    """Return how many words to keep of the earlier run and to skip of the later one; they share `[begin, end)`."""
     if begin >= end:
         return len(before), 0
     return _common_word(before, after, begin, end) or _middle(before, after, (begin + end) / 2)
@@ -190,14 +177,11 @@ def _common_word(before: Sequence[_Timed], after: Sequence[_Timed], begin: int, 
     first = _count_before(before, begin - _SAME_WORD_MS)
     left = before[first:]
     right = [word for word in after if word.start <= end + _SAME_WORD_MS]
-    blocks = SequenceMatcher(
-        None, [_token(word.text) for word in left], [_token(word.text) for word in right], autojunk=False
-    ).get_matching_blocks()
-    middle = (begin + end) / 2
+    one, other = (["".join(filter(str.isalnum, word.text.casefold())) for word in run] for run in (left, right))
     pairs = [
-        (abs(left[i].centre - middle), first + i + 1, j + 1)
-        for block in blocks
-        for i, j in zip(range(block.a, block.a + block.size), range(block.b, block.b + block.size), strict=True)
+        (abs(left[i].centre - (begin + end) / 2), first + i + 1, j + 1)
+        for block in SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks()
+        for i, j in ((block.a + step, block.b + step) for step in range(block.size))
         if abs(left[i].start - right[j].start) <= _SAME_WORD_MS
     ]
     return min(pairs)[1:] if pairs else None
@@ -205,14 +189,7 @@ def _common_word(before: Sequence[_Timed], after: Sequence[_Timed], begin: int, 
 
 def _count_before(words: Sequence[_Timed], moment: float) -> int:
     """Return the number of words up to the last one whose centre is before the moment."""
-    count = len(words)
-    while count and words[count - 1].centre >= moment:
-        count -= 1
-    return count
-
-
-def _token(text: str) -> str:
-    return "".join(char for char in text.casefold() if char.isalnum())
+    return next((count for count in range(len(words), 0, -1) if words[count - 1].centre < moment), 0)
 
 
 def _middle(before: Sequence[_Timed], after: Sequence[_Timed], middle: float) -> tuple[int, int]:
@@ -224,7 +201,7 @@ def _middle(before: Sequence[_Timed], after: Sequence[_Timed], middle: float) ->
 
 def _in_strict_order(words: Sequence[_Timed]) -> tuple[Word, ...]:
     """Separate equal starts (forwards, then back from the window's end), then bound the ends by the next start."""
-    starts = _apart([word.start for word in words], _LEAST_WORD_MS)
+    starts = _apart((word.start for word in words), _LEAST_WORD_MS)
     latest = math.inf
     for i in range(len(words) - 1, -1, -1):
         latest = min(latest - 1, words[i].latest_end - 1)
@@ -237,8 +214,6 @@ def _in_strict_order(words: Sequence[_Timed]) -> tuple[Word, ...]:
     )
 
 
-def _apart(starts: Sequence[int], least: int) -> list[int]:
-    spread = [max(start, 0) for start in starts]
-    for i, j in pairwise(range(len(spread))):
-        spread[j] = max(spread[j], spread[i] + least)
-    return spread
+def _apart(starts: Iterable[int], least: int) -> list[int]:
+    spread = accumulate(starts, lambda before, start: max(start, before + least), initial=-least)  # from 0 on
+    return list(spread)[1:]

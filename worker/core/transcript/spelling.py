@@ -1,6 +1,13 @@
-"""Spelling of single words: cleaning an engine's text, and Deepgram's raw form of it."""
+"""Spelling of words: an engine's text cleaned, Deepgram's raw form of a word, and words compared with keyterms."""
 
+import re
 import unicodedata
+from collections.abc import Iterable
+
+_WORD = re.compile(r"[^\W_]+")
+_FROM_FIRST_TO_LAST_LETTER = re.compile(r"[^\W_](?:.*[^\W_])?", re.DOTALL)
+_POSSESSIVE = re.compile(r"['\N{RIGHT SINGLE QUOTATION MARK}]s\b")
+_APOSTROPHE = re.compile(r"(?<=\w)['\N{RIGHT SINGLE QUOTATION MARK}](?=\w)")
 
 
 def clean(text: str) -> str:
@@ -13,7 +20,12 @@ def clean(text: str) -> str:
 
 def is_spoken(text: str) -> bool:
     """Return True where the text contains a letter or digit."""
-    return text.isalnum() or any(char.isalnum() for char in text)
+    return _WORD.search(text) is not None
+
+
+def with_sound(keyterms: Iterable[str]) -> tuple[str, ...]:
+    """Return the keyterms that contain a letter or digit; others, such as `.*`, have no sound."""
+    return tuple(filter(is_spoken, keyterms))
 
 
 def raw_word(text: str) -> str:
@@ -21,14 +33,27 @@ def raw_word(text: str) -> str:
 
     Punctuation inside stays, as in `don't` and `3.5`. Text without a letter or digit is returned unchanged.
     """
-    if text.isalnum():
-        return text.lower()
-    spoken = [i for i, char in enumerate(text) if char.isalnum()]
-    return text[spoken[0] : spoken[-1] + 1].lower() if spoken else text
+    spoken = _FROM_FIRST_TO_LAST_LETTER.search(text)
+    return spoken[0].lower() if spoken else text
 
 
 def closing_marks(text: str) -> str:
     """Return the characters after the last letter or digit."""
-    if text[-1:].isalnum():
-        return ""
-    return text[max((i + 1 for i, char in enumerate(text) if char.isalnum()), default=0) :]
+    spoken = _FROM_FIRST_TO_LAST_LETTER.search(text)
+    return text[spoken.end() :] if spoken else text
+
+
+def compared_words(text: str) -> list[str]:
+    """Return the words without case, punctuation and a possessive's end: "Zed's" is the word "zed"."""
+    folded = _POSSESSIVE.sub("", unicodedata.normalize("NFKC", text).casefold())
+    return _WORD.findall(_APOSTROPHE.sub("", folded))
+
+
+def keyterms_in(texts: Iterable[str], keyterms: Iterable[str]) -> tuple[str, ...]:
+    """Return the keyterms whose words occur one after the other in the texts, in the order of the keyterms."""
+    spoken = _joined(word for text in texts for word in compared_words(text))
+    return tuple(term for term in keyterms if (words := compared_words(term)) and _joined(words) in spoken)
+
+
+def _joined(words: Iterable[str]) -> str:
+    return f" {' '.join(words)} "

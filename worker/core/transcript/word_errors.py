@@ -1,4 +1,4 @@
-"""Word errors of a transcript against a reference, its missing words, its drift and the errors of its confidences."""
+"""A transcript against a reference: word errors, missing words, keyterms, drift, and the errors of its confidences."""
 
 import re
 from collections import deque
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.speech import Word
+from worker.core.transcript.spelling import compared_words
 
 HOLE_SECONDS = 1.5
 """A run of missing words that is longer is a hole."""
@@ -25,10 +26,9 @@ Numbers: TypeAlias = NDArray[np.int32]
 """Words as numbers, or errors; shape (words,)."""
 
 _WORD_SECONDS = 0.5
-"""Assumed length of a run's last word, which ends at the next word at the latest: references have no ends."""
+"""Assumed length of a run's last word, which ends by the next word: references have no ends."""
 _LEAST_ANCHORS = 5
 _END_SHARE = 0.1
-_GRAM = 3
 _MOST_CELLS = 4_000_000
 """Size of a table of errors that is kept whole, 16 MB."""
 
@@ -63,13 +63,13 @@ def spoken_words(text: str) -> list[str]:
 
 
 def word_errors(reference: Sequence[str], written: Sequence[str]) -> WordErrors:
-    """Count the fewest substitutions, deletions and insertions that turn one into the other (Levenshtein)."""
+    """Count the fewest substitutions, deletions and insertions between the two (Levenshtein)."""
     row = _last_row(*_numbered(reference, written))
     return WordErrors(errors=int(row[-1]), words=len(reference))
 
 
 def matched_words(reference: Sequence[str], written: Sequence[str]) -> list[tuple[int, int]]:
-    """Return the places in both of the words that are equal, in an alignment with the fewest errors.
+    """Return the places of equal words in both, in an alignment with the fewest errors.
 
     Memory is linear in the number of words (Hirschberg).
     """
@@ -78,13 +78,14 @@ def matched_words(reference: Sequence[str], written: Sequence[str]) -> list[tupl
 
 def _numbered(reference: Sequence[str], written: Sequence[str]) -> tuple[Numbers, Numbers]:
     numbers: dict[str, int] = {}
-    both = [np.array([numbers.setdefault(word, len(numbers)) for word in words], np.int32)
-            for words in (reference, written)]  # fmt: skip
-    return both[0], both[1]
+    one, other = (
+        np.array([numbers.setdefault(word, len(numbers)) for word in words], np.int32) for words in (reference, written)
+    )
+    return one, other
 
 
 def _rows(reference: Numbers, written: Numbers) -> Iterator[Numbers]:
-    """Yield the errors of every beginning of `written`: against no word of the reference, one, two and so on."""
+    """Yield the errors of every beginning of `written` against no word of the reference, one, two and so on."""
     steps = np.arange(len(written) + 1, dtype=np.int32)
     row = steps.copy()
     yield row
@@ -130,6 +131,54 @@ def _traced(reference: Numbers, written: Numbers) -> list[tuple[int, int]]:
     return found[::-1]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeytermScore:
+    """Occurrences of keyterms."""
+
+    spoken: int = 0
+    """In the references."""
+    written: int = 0
+    """In the transcripts."""
+    matched: int = 0
+    """In both, at the same place."""
+
+    @property
+    def recall_percent(self) -> float | None:
+        """Matched occurrences, of those spoken; None where none is spoken."""
+        return 100 * self.matched / self.spoken if self.spoken else None
+
+    @property
+    def precision_percent(self) -> float | None:
+        """Matched occurrences, of those written; None where none is written."""
+        return 100 * self.matched / self.written if self.written else None
+
+    def __add__(self, other: "KeytermScore") -> "KeytermScore":
+        return KeytermScore(
+            spoken=self.spoken + other.spoken,
+            written=self.written + other.written,
+            matched=self.matched + other.matched,
+        )
+
+
+def keyterm_score(keyterms: Iterable[str], reference: Sequence[str], written: Sequence[str]) -> KeytermScore:
+    """Score one file's words, which are those of `spelling.compared_words`."""
+    place_of, score = dict(matched_words(reference, written)), KeytermScore()
+    for words in filter(None, map(compared_words, keyterms)):
+        spoken, found = _places(words, reference), _places(words, written)
+        matched = [
+            at
+            for at in spoken
+            if (first := place_of.get(at, -1)) in found
+            and all(place_of.get(at + step) == first + step for step in range(len(words)))
+        ]
+        score += KeytermScore(spoken=len(spoken), written=len(found), matched=len(matched))
+    return score
+
+
+def _places(words: Sequence[str], text: Sequence[str]) -> list[int]:
+    return [at for at in range(len(text)) if text[at : at + len(words)] == words]
+
+
 def drift_seconds(reference: Sequence[TimedWord], written: Sequence[TimedWord]) -> float | None:
     """Return how much later the last tenth of the words is than the first tenth, against the reference.
 
@@ -152,22 +201,17 @@ def _anchors(words: Sequence[TimedWord]) -> dict[tuple[str, ...], float]:
     """Return the start of every three words in a row that occur only once."""
     starts: dict[tuple[str, ...], float | None] = {}
     texts = [" ".join(spoken_words(word.text)) for word in words]
-    for place, gram in enumerate(_grams(texts)):
-        starts[gram] = None if gram in starts else words[place].start_seconds
+    for word, *gram in zip(words, texts, texts[1:], texts[2:], strict=False):
+        starts[tuple(gram)] = None if tuple(gram) in starts else word.start_seconds
     return {gram: start for gram, start in starts.items() if start is not None}
-
-
-def _grams(texts: Sequence[str]) -> Iterable[tuple[str, ...]]:
-    return zip(*(texts[offset:] for offset in range(_GRAM)), strict=False)
 
 
 def missing_runs(reference: Sequence[TimedWord], written: Sequence[TimedWord]) -> list[float]:
     """Return the seconds of every long run of missing words. A word that was written wrong is not missing."""
     spoken, found = _by_spoken_word(reference), _by_spoken_word(written)
     present = _present(spoken, found)
-    runs = groupby(range(len(spoken)), key=present.__contains__)
-    lengths = (_seconds(spoken, list(run)) for is_present, run in runs if not is_present)
-    return [length for length in lengths if length > HOLE_SECONDS]
+    runs = [list(run) for is_present, run in groupby(range(len(spoken)), present.__contains__) if not is_present]
+    return [seconds for run in runs if (seconds := _seconds(spoken, run)) > HOLE_SECONDS]
 
 
 def _by_spoken_word(words: Sequence[TimedWord]) -> list[TimedWord]:
@@ -175,16 +219,15 @@ def _by_spoken_word(words: Sequence[TimedWord]) -> list[TimedWord]:
 
 
 def _present(spoken: Sequence[TimedWord], found: Sequence[TimedWord]) -> set[int]:
-    """Return the places of words that were written, right or wrong: a wrong one is written for the nearest in time."""
+    """Return the places of words that were written; a wrong one is written for the nearest in time."""
     pairs = matched_words([word.text for word in spoken], [word.text for word in found])
     present = {place for place, _ in pairs}
     for (before, written_before), (after, written_after) in pairwise([(-1, -1), *pairs, (len(spoken), len(found))]):
         missing = set(range(before + 1, after))
-        for word in found[written_before + 1 : written_after]:
-            if missing:
-                _, nearest = min((abs(spoken[place].start_seconds - word.start_seconds), place) for place in missing)
-                missing.remove(nearest)
-        present.update(set(range(before + 1, after)) - missing)
+        for word in found[written_before + 1 : written_after][: len(missing)]:
+            _, nearest = min((abs(spoken[place].start_seconds - word.start_seconds), place) for place in missing)
+            missing.remove(nearest)
+            present.add(nearest)
     return present
 
 
@@ -195,9 +238,9 @@ def _seconds(spoken: Sequence[TimedWord], run: Sequence[int]) -> float:
 
 
 def judged_words(words: Sequence[Word], text: str) -> list[Judged]:
-    """Judge each word by an alignment of all of them with the text. One of several parts is right where all parts are.
+    """Judge each word by an alignment with the text. A word of several parts is right where all its parts are.
 
-    Words of other characters than letters and digits are left out.
+    Words without letters and digits are left out.
     """
     parts = [(place, part) for place, word in enumerate(words) for part in spoken_words(word.text)]
     matched = {number for _, number in matched_words(spoken_words(text), [part for _, part in parts])}

@@ -289,15 +289,13 @@ def test_whatever_is_accepted_can_be_kept_and_rendered(words: Any, confidence: A
     )
     assert Checkpoint.model_validate_json(checkpoint.model_dump_json().encode()) == checkpoint
     info = ArtefactInfo(
-        video_id="v",
         request_id="r",
         created_at=datetime(2026, 11, 22, tzinfo=UTC),
         audio_sha256="0",
         duration_seconds=SENT_SECONDS,
         model_name="m",
         model_version="1",
-        model_arch="asr",
         extra_outputs=frozenset({Artefact.SRT, Artefact.VTT}),
     )
-    rendered = render_artefacts(merge([window]), info)
-    assert all(file.data.decode() is not None for file in rendered.files)
+    files, _ = render_artefacts(merge([window]), info)
+    assert all(data.decode() is not None for data in files.values())

@@ -3,18 +3,15 @@ import json
 from schemas.speech import Word
 from tests.support.jobs.messages import TEN_O_CLOCK
 from worker.app.page.bucket import read_transcript
-from worker.core.transcript.artefacts import ArtefactInfo, transcript_json
-from worker.core.transcript.paragraphs import paragraphs_of
+from worker.core.transcript.artefacts import ArtefactInfo, paragraphs_of, transcript_json
 
 INFO = ArtefactInfo(
-    video_id="1",
     request_id="r",
     audio_sha256="0" * 64,
     created_at=TEN_O_CLOCK,
     duration_seconds=12.0,
     model_name="m",
     model_version="1",
-    model_arch="a",
 )
 
 
@@ -28,9 +25,9 @@ def test_an_artefact_is_read_back_as_paragraphs_of_timed_words() -> None:
 
     assert transcript is not None
     assert transcript.duration_seconds == 12.0
-    assert [[word.text for word in paragraph.words] for paragraph in transcript.paragraphs] == [["Hello."], ["Later."]]
-    assert transcript.paragraphs[1].words[0].confidence == 0.42
-    assert transcript.paragraphs[0].channel is None
+    assert [[word.text for word in paragraph.words] for paragraph in transcript.artefacts] == [["Hello."], ["Later."]]
+    assert transcript.artefacts[1].words[0].confidence == 0.42
+    assert transcript.artefacts[0].channel is None
 
 
 def test_paragraphs_of_several_channels_come_by_their_start_with_their_channel() -> None:
@@ -44,7 +41,7 @@ def test_paragraphs_of_several_channels_come_by_their_start_with_their_channel()
     )
 
     assert transcript is not None
-    assert [(one.channel, one.words[0].text) for one in transcript.paragraphs] == [
+    assert [(one.channel, one.words[0].text) for one in transcript.artefacts] == [
         (1, "Question?"),
         (2, "Answer."),
         (1, "Thanks."),

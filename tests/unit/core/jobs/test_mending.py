@@ -28,9 +28,9 @@ from worker.core.jobs.ladder import Ladder
 from worker.core.jobs.mending import affordable
 from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import Route
-from worker.core.transcript.gaps import RULES, holes
 from worker.core.transcript.merging import WordTimeline
 from worker.core.transcript.planning import Chunk, ChunkCutter
+from worker.core.transcript.quality import allowance_of, holes
 from worker.core.transcript.spelling import raw_word
 from worker.errors import EngineFailure, GpuNotAvailable
 from worker.ports import SAMPLE_RATE_HZ, Pcm, Recognition, WindowRecogniser
@@ -226,7 +226,7 @@ def test_second_passes_take_a_bounded_share_of_the_audio() -> None:
     (chunk,) = ChunkCutter(60).push(voices(90, 4))[:1]
     found = holes(chunk, [WindowTranscript(span, ()) for span in chunk.windows])
 
-    passes = affordable(chunk, [*found] * 30, 0, RULES.allowance(chunk))
+    passes = affordable(chunk, [*found] * 30, 0, allowance_of(chunk))
 
     assert 0 < sum(span.end_sample - span.start_sample for _, span in passes) <= 60 * SAMPLE_RATE_HZ
 

@@ -13,18 +13,16 @@ from pandas._libs.parsers import STR_NA_VALUES
 
 from schemas.codes import Artefact
 from schemas.speech import WindowSpan, WindowTranscript, Word
-from worker.core.transcript.artefacts import READ_AS_MISSING, ArtefactFile, ArtefactInfo, render_artefacts
+from worker.core.transcript.artefacts import READ_AS_MISSING, ArtefactInfo, render_artefacts
 from worker.core.transcript.merging import EngineRun, merge, merge_channels
 
 INFO = ArtefactInfo(
-    video_id="v1",
     request_id="7f4b6a0e-0000-5000-8000-000000000001",
     created_at=datetime(2026, 11, 22, 10, 0, 0, 123456, tzinfo=UTC),
     audio_sha256="ab" * 32,
     duration_seconds=90.0625,
     model_name="parakeet-tdt-0.6b-v2",
     model_version="f00d",
-    model_arch="fastconformer-tdt",
 )
 WORDS = (
     Word("Hello,", 0.08, 0.4, 0.98765),
@@ -36,16 +34,16 @@ WORDS = (
 )
 
 
-def rendered(words: tuple[Word, ...] = WORDS, info: ArtefactInfo = INFO) -> dict[Artefact, ArtefactFile]:
-    return {file.kind: file for file in render_artefacts(words, info).files}
+def rendered(words: tuple[Word, ...] = WORDS, info: ArtefactInfo = INFO) -> dict[Artefact, bytes]:
+    return render_artefacts(words, info)[0]
 
 
-def table(file: ArtefactFile) -> pd.DataFrame:
-    return pd.read_csv(io.BytesIO(file.data))
+def table(file: bytes) -> pd.DataFrame:
+    return pd.read_csv(io.BytesIO(file))
 
 
 def test_words_are_raw_rows_with_crlf() -> None:
-    assert rendered()[Artefact.WORDS].data.decode() == (
+    assert rendered()[Artefact.WORDS].decode() == (
         "start_time,end_time,word\r\n"
         "0.080,0.400,hello\r\n0.500,0.700,mr\r\n0.700,1.200,núñez\r\n"
         "2.000,2.250,don't\r\n2.250,2.500,pay\r\n2.500,3.123,3.50\r\n"
@@ -53,13 +51,13 @@ def test_words_are_raw_rows_with_crlf() -> None:
 
 
 def test_paragraphs_are_written_as_spoken() -> None:
-    assert rendered()[Artefact.PARAGRAPHS].data.decode() == (
+    assert rendered()[Artefact.PARAGRAPHS].decode() == (
         'start_time,end_time,text\r\n0.080,1.200,"Hello, Mr. Núñez."\r\n2.000,3.123,Don\'t pay $3.50!\r\n'
     )
 
 
 def test_the_transcript_has_deepgrams_shape() -> None:
-    response = json.loads(rendered()[Artefact.TRANSCRIPT].data)
+    response = json.loads(rendered()[Artefact.TRANSCRIPT])
 
     (model,) = response["metadata"]["models"]
     (channel,) = response["results"]["channels"]
@@ -92,7 +90,7 @@ def test_the_transcript_has_deepgrams_shape() -> None:
 
 
 def test_deepgrams_response_model_reads_the_transcript_with_nothing_missing() -> None:
-    data = rendered()[Artefact.TRANSCRIPT].data
+    data = rendered()[Artefact.TRANSCRIPT]
 
     response = ListenV1Response.model_validate_json(data)
 
@@ -106,23 +104,22 @@ def test_deepgrams_response_model_reads_the_transcript_with_nothing_missing() ->
 def test_no_speech_still_makes_readable_files() -> None:
     files = rendered(())
 
-    response = ListenV1Response.model_validate_json(files[Artefact.TRANSCRIPT].data)
+    response = ListenV1Response.model_validate_json(files[Artefact.TRANSCRIPT])
     assert table(files[Artefact.WORDS]).empty
     assert table(files[Artefact.PARAGRAPHS]).empty
     assert response.results.channels[0].alternatives[0].words == []
 
 
 def test_files_are_named_for_the_video_and_made_only_as_asked() -> None:
-    plain = render_artefacts(WORDS, INFO).files
     asked = rendered(info=_with(Artefact.VTT, Artefact.SRT))
 
-    assert [file.file_name for file in plain] == [
+    assert [kind.file_name("v1") for kind in rendered()] == [
         "audio_v1_words.csv",
         "audio_v1_paragraphs.csv",
         "audio_v1_transcript.json",
     ]
-    assert asked[Artefact.SRT].file_name == "audio_v1.srt"
-    assert asked[Artefact.VTT].content_type.startswith("text/vtt")
+    assert [kind.file_name("v1") for kind in asked][3:] == ["audio_v1.srt", "audio_v1.vtt"]
+    assert Artefact.VTT.content_type.startswith("text/vtt")
 
 
 def _with(*outputs: Artefact) -> ArtefactInfo:
@@ -155,7 +152,7 @@ def test_no_word_and_no_paragraph_reads_as_missing(text: str) -> None:
 def test_a_word_that_reads_as_missing_gets_a_full_stop_in_the_table_only() -> None:
     files = rendered((Word("My", 0, 0.2, 1), Word("nan", 0.2, 0.5, 1)))
 
-    spoken = json.loads(files[Artefact.TRANSCRIPT].data)["results"]["channels"][0]["alternatives"][0]["words"]
+    spoken = json.loads(files[Artefact.TRANSCRIPT])["results"]["channels"][0]["alternatives"][0]["words"]
     assert list(table(files[Artefact.WORDS])["word"]) == ["my", "nan."]
     assert [word["word"] for word in spoken] == ["my", "nan"]
 
@@ -177,7 +174,7 @@ def timelines(draw: st.DrawFn) -> tuple[Word, ...]:
 @given(timelines())
 @settings(max_examples=25)
 def test_the_tables_hold_every_word_in_strict_order(words: tuple[Word, ...]) -> None:
-    rows = pd.read_csv(io.BytesIO(rendered(words)[Artefact.WORDS].data), dtype={"word": str})
+    rows = pd.read_csv(io.BytesIO(rendered(words)[Artefact.WORDS]), dtype={"word": str})
 
     assert len(rows) == len(words)
     assert rows["word"].notna().all()
@@ -228,9 +225,9 @@ def test_a_paragraph_of_30_seconds_fits_into_a_window_of_the_30_second_hop(words
 def test_channels_apart_are_entries_of_their_own_that_deepgrams_response_model_reads() -> None:
     left, right = WORDS[:3], (Word("Buenos", 0.3, 0.6, 0.9), Word("días.", 5.0, 5.5, 0.8))
 
-    files = {file.kind: file for file in render_artefacts(merge_channels([left, right]), INFO, (left, right)).files}
+    files, _ = render_artefacts(merge_channels([left, right]), INFO, (left, right))
 
-    response = ListenV1Response.model_validate_json(files[Artefact.TRANSCRIPT].data)
+    response = ListenV1Response.model_validate_json(files[Artefact.TRANSCRIPT])
     transcripts = [channel.alternatives[0].transcript for channel in response.results.channels]
     assert transcripts == ["Hello, Mr. Núñez.", "Buenos días."]
     assert response.metadata.channels == 2
@@ -241,7 +238,7 @@ def test_an_alternative_names_its_engines_where_there_are_several() -> None:
     runs = (EngineRun("parakeet", 4), EngineRun("deepgram", 1), EngineRun("parakeet", 1))
 
     mixed, plain = (
-        json.loads(rendered(info=replace(INFO, engines=(engines,)))[Artefact.TRANSCRIPT].data)
+        json.loads(rendered(info=replace(INFO, engines=(engines,)))[Artefact.TRANSCRIPT])
         for engines in (runs, runs[:1])
     )
 
@@ -251,4 +248,4 @@ def test_an_alternative_names_its_engines_where_there_are_several() -> None:
         {"engine": "deepgram", "num_words": 1},
         {"engine": "parakeet", "num_words": 1},
     ]
-    assert mixed == plain == json.loads(rendered()[Artefact.TRANSCRIPT].data)
+    assert mixed == plain == json.loads(rendered()[Artefact.TRANSCRIPT])

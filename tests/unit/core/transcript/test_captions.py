@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.speech import Word
-from worker.core.transcript.captions import captions_of, srt, vtt
+from worker.core.transcript.artefacts import captions_of, srt, vtt
 
 
 def said(text: str, *, start: float = 0, step: float = 0.5) -> list[Word]:

@@ -9,9 +9,9 @@ import pytest
 from schemas.speech import WindowSpan, WindowTranscript, Word
 from tests.support.audio.made_sounds import MUSIC, NOISES
 from tests.support.audio.speech_bank import Clip, bank
-from worker.core.transcript.gaps import filled, holes, second_window
 from worker.core.transcript.planning import Chunk, ChunkCutter
-from worker.core.transcript.voicing import phrases
+from worker.core.transcript.quality import filled, holes, second_window
+from worker.core.transcript.sound import phrases
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 PAUSE = np.zeros(SAMPLE_RATE_HZ, np.int16)

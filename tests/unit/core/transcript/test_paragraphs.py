@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.speech import Word
-from worker.core.transcript.paragraphs import Paragraph, ends_sentence, paragraphs_of
+from worker.core.transcript.artefacts import Paragraph, ends_sentence, paragraphs_of
 
 
 def said(text: str, *, start: float = 0, step: float = 0.5) -> list[Word]:
@@ -60,7 +60,7 @@ def test_a_paragraph_has_at_most_five_sentences() -> None:
 def test_a_paragraph_of_several_sentences_keeps_within_30_seconds() -> None:
     words = said(" ".join(["word"] * 39 + ["end."]) + " " + " ".join(["word"] * 39 + ["end."]))
 
-    assert [paragraph.word_count for paragraph in paragraphs_of(words)] == [40, 40]
+    assert [len(paragraph.words) for paragraph in paragraphs_of(words)] == [40, 40]
 
 
 def test_a_sentence_of_more_than_a_minute_is_split_at_its_widest_gap() -> None:
@@ -68,8 +68,8 @@ def test_a_sentence_of_more_than_a_minute_is_split_at_its_widest_gap() -> None:
 
     first, second = paragraphs_of(words)
 
-    assert first.word_count == 90
-    assert second.word_count == 60
+    assert len(first.words) == 90
+    assert len(second.words) == 60
     assert second.start_seconds == 45.4
 
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.speech import WindowSpan
-from worker.core.transcript.loudness import Pcm
 from worker.core.transcript.planning import Chunk, ChunkCutter
+from worker.ports import Pcm
 
 SECOND = 16_000
 

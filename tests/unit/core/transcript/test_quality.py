@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from schemas.speech import WindowTranscript, Word
-from worker.core.transcript.loudness import Pcm
 from worker.core.transcript.planning import Chunk, ChunkCutter
 from worker.core.transcript.quality import Gate, failed_gates, other_cuts
-from worker.core.transcript.voicing import talking_seconds
+from worker.core.transcript.sound import talking_seconds
+from worker.ports import Pcm
 
 SECOND = 16_000
 

@@ -9,10 +9,9 @@ import pytest
 
 from schemas.speech import WindowSpan, WindowTranscript, Word
 from tests.support.audio.speech_bank import Utterance, build_long_file, decode
-from worker.core.transcript.cutting import WindowRules
-from worker.core.transcript.loudness import FRAMES_PER_SECOND
-from worker.core.transcript.planning import Chunk, ChunkCutter, recut
+from worker.core.transcript.planning import Chunk, ChunkCutter, WindowRules, recut
 from worker.core.transcript.quality import Gate, failed_gates
+from worker.core.transcript.sound import FRAMES_PER_SECOND
 from worker.ports import SAMPLE_RATE_HZ
 
 SEED, SECONDS = 11, 2700
