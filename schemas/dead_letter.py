@@ -6,9 +6,8 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from schemas.decoding import load_object, violations
 from schemas.job import JobEcho
-from schemas.wire import Count, ErrorCodeOrNewer, UtcTime, WireModel
+from schemas.wire import Count, ErrorCodeOrNewer, UtcTime, WireModel, load_object, violations
 
 MAX_ORIGINAL_BYTES = 6_500_000
 """A larger message, with 100 attributes of the longest, may not fit into an envelope, whose own limit is Pub/Sub's

@@ -1,16 +1,14 @@
 """Events on the completion topic (contract, sections 3 and 6), and their CloudEvents attributes.
 
-A newer worker must not break an older reader: unknown fields are ignored, and an unknown member of a set that may grow
+A newer worker breaks no older reader: unknown fields are ignored, and an unknown member of a set that may grow
 (`ErrorCode`, for one) is read as a plain string.
 """
 
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
-from typing_extensions import assert_never
 
 from schemas.codes import EventType
-from schemas.decoding import load_object, violations
 from schemas.job import JobEcho
 from schemas.wire import (
     Count,
@@ -23,6 +21,8 @@ from schemas.wire import (
     Usd,
     UtcTime,
     WireModel,
+    load_object,
+    violations,
 )
 
 EVENT_SOURCE = "/klipstream/transcription-worker"
@@ -276,6 +276,7 @@ _MODELS: dict[EventType, type[Event]] = {
     EventType.COST: CostEvent,
     EventType.PROGRESS: ProgressEvent,
 }
+_STATUSES = {EventType.COMPLETED: "completed", EventType.FAILED: "failed", EventType.PROGRESS: "in_progress"}
 
 
 class EventUnreadable(ValueError):
@@ -292,7 +293,7 @@ def event_attributes(event: Event) -> dict[str, str]:
 
     `ce-subject` and `video_id` are left out if the failed message had no readable ids.
     """
-    head = event.model_dump(mode="json", include={"event_id", "event_type", "occurred_at", "run"})
+    head = event.model_dump(mode="json", include={"event_type", "occurred_at"})
     attributes = {
         "ce-specversion": "1.0",
         "ce-id": event.event_id,
@@ -302,25 +303,11 @@ def event_attributes(event: Event) -> dict[str, str]:
         "ce-subject": event.job.job_id,
         "content-type": "application/json",
         "event_type": head["event_type"],
-        "status": _status(event),
+        "status": event.outcome if isinstance(event, CostEvent) else _STATUSES[event.event_type],
         "video_id": event.job.video_id,
         "run": str(event.run),
     }
     return {name: value for name, value in attributes.items() if value is not None}
-
-
-def _status(event: Event) -> str:
-    match event:
-        case CompletedEvent():
-            return "completed"
-        case FailedEvent():
-            return "failed"
-        case CostEvent():
-            return event.outcome
-        case ProgressEvent():
-            return "in_progress"
-        case _:
-            assert_never(event)
 
 
 def parse_event(data: bytes) -> Event:

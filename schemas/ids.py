@@ -1,7 +1,7 @@
 """Ids as pure functions of the things they name, so that a second delivery makes the same ids.
 
-Every id is a SHA-256 over a JSON list, cut to 32 hexadecimal digits. The list's first member is the kind of thing, and
-JSON separates the members, so different things never have the same input.
+Every id is a SHA-256 over a JSON list, cut to 32 hexadecimal digits; the list begins with the kind of thing, so
+different things never have the same input.
 """
 
 import hashlib

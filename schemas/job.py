@@ -1,7 +1,7 @@
 """The job message (contract, section 1).
 
-`parse_job` is the only parser of message bytes. It accepts unknown fields and takes `null` for a field that was left
-out. It refuses any other message that is not a job, and reports all violations at once.
+`parse_job` is the only parser of message bytes. It accepts unknown fields, takes `null` for a field that was left out,
+and reports all violations of any other message at once.
 """
 
 import json
@@ -25,19 +25,18 @@ from pydantic import (
 from pydantic_core import to_jsonable_python
 
 from schemas.codes import CaptionFormat, Channels, ErrorCode, Method
-from schemas.decoding import load_object, violations
 from schemas.uris import GcsUri
-from schemas.wire import Deadline, TolerantModel
+from schemas.wire import Deadline, TolerantModel, load_object, violations
 
 NEWEST_SCHEMA_VERSION = 1
 MAX_JOB_BYTES = 1024 * 1024
-"""Far above any real job, and low enough for its events and its dead letter to fit into a Pub/Sub message."""
+"""Far above any real job; its events and its dead letter still fit into a Pub/Sub message."""
 
 MAX_INTEGER = 2**63 - 1
 """The largest generation, and far above any version."""
 
 MAX_OUTPUTS = 1_000
-"""Upper bound of a list's items, since pydantic needs seconds to describe the errors of a long list."""
+"""Upper bound of a list's items."""
 
 MAX_KEYTERMS, MAX_KEYTERM_CHARACTERS, MAX_KEYTERM_WORDS = 100, 60, 6
 
@@ -45,7 +44,7 @@ MAX_LANGUAGE_CHARACTERS = 100
 """RFC 5646 sets no limit and recommends buffers of 35 characters."""
 
 MAX_ECHO_DEPTH = 32
-"""JSON parsers have a depth limit, and an event nests its job's fields deeper than the job does."""
+"""JSON parsers have a depth limit, and an event nests its job's fields deeper."""
 
 URGENT = "urgent"
 """The only `priority` with an effect: the client repeats it as an attribute of the message."""
@@ -80,16 +79,6 @@ def _language(text: str) -> str:
     return text
 
 
-def _object_uri(text: str) -> str:
-    GcsUri.parse(text)
-    return text
-
-
-def _prefix_uri(text: str) -> str:
-    GcsUri.parse_prefix(text)
-    return text
-
-
 def _keyterm(text: str) -> str:
     """Return the term composed (NFC), with single spaces between its words. Raises `ValueError` with all its faults."""
     if any(unicodedata.category(char) in _CONTROL for char in text):
@@ -98,11 +87,8 @@ def _keyterm(text: str) -> str:
     term = " ".join(words)
     if not term:
         raise ValueError("must not be empty")
-    faults = []
-    if len(term) > MAX_KEYTERM_CHARACTERS:
-        faults.append(f"at most {MAX_KEYTERM_CHARACTERS} characters, not {len(term)}")
-    if len(words) > MAX_KEYTERM_WORDS:
-        faults.append(f"at most {MAX_KEYTERM_WORDS} words, not {len(words)}")
+    sizes = ((MAX_KEYTERM_CHARACTERS, "characters", len(term)), (MAX_KEYTERM_WORDS, "words", len(words)))
+    faults = [f"at most {most} {of_what}, not {count}" for most, of_what, count in sizes if count > most]
     if faults:
         raise ValueError(f"must have {' and '.join(faults)}")
     return term
@@ -117,7 +103,7 @@ def _each_once(terms: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _at_most(items: int) -> BeforeValidator:
-    """Refuse a longer list before its items are validated: pydantic describes every wrong item, which takes seconds."""
+    """Refuse a longer list before its items are validated: describing every wrong one takes pydantic seconds."""
 
     def check(value: Any) -> Any:
         if isinstance(value, list | tuple) and len(value) > items:
@@ -147,8 +133,8 @@ def _pattern(expression: str) -> WithJsonSchema:
 
 Id = Annotated[str, AfterValidator(_id), _pattern(_ID_PATTERN)]
 Language = Annotated[str, AfterValidator(_language), _pattern(_LANGUAGE_PATTERN)]
-ObjectUri = Annotated[str, AfterValidator(_object_uri), _pattern("gs://[^/]+/.*[^/]")]
-PrefixUri = Annotated[str, AfterValidator(_prefix_uri), _pattern("gs://[^/]+/(.*/)?")]
+ObjectUri = Annotated[str, AfterValidator(lambda text: str(GcsUri.parse(text))), _pattern("gs://[^/]+/.*[^/]")]
+PrefixUri = Annotated[str, AfterValidator(lambda text: str(GcsUri.parse_prefix(text))), _pattern("gs://[^/]+/(.*/)?")]
 Echoed = Annotated[JsonValue, AfterValidator(_shallow)]
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(_shallow)]
 Keyterm = Annotated[
@@ -261,9 +247,9 @@ class TranscriptionJob(TolerantModel):
         return GcsUri.parse(self.audio_uri)
 
     def output_prefix(self, output_bucket: str) -> GcsUri:
-        """Return the folder of the job's artefacts: its own, or `gs://{output_bucket}/{video_id}/`.
+        """Return the folder of the artefacts: the job's own, or `gs://{output_bucket}/{video_id}/`.
 
-        The caller must check that the worker may write to that bucket.
+        The caller must check that the worker may write there.
         """
         own = self.output_uri_prefix
         return GcsUri.parse_prefix(own) if own else GcsUri(output_bucket, f"{self.video_id}/")
@@ -283,9 +269,9 @@ class TranscriptionJob(TolerantModel):
 class JobRejected(ValueError):
     """The message is not a job that this version can do.
 
-    `violations` lists all its faults. `unsupported_version` is the message's `schema_version` if it is newer than
-    `NEWEST_SCHEMA_VERSION`, which is then the only violation, and otherwise None. `job` has the ids and echoed fields
-    that are valid by themselves, so that events about the failure can be addressed.
+    `violations` lists all its faults. `unsupported_version` is a `schema_version` newer than `NEWEST_SCHEMA_VERSION`,
+    which is then the only violation; otherwise None. `job` has the ids and echoed fields that are valid by themselves,
+    so that events about the failure can be addressed.
     """
 
     def __init__(
@@ -311,18 +297,23 @@ def parse_job(data: bytes) -> tuple[TranscriptionJob, frozenset[str]]:
         document = load_object(data)
     except ValueError as exc:
         raise JobRejected((f"message: {exc}",)) from exc
-    _check_version(document)
+    version = document.get("schema_version")
+    if type(version) is int and NEWEST_SCHEMA_VERSION < version <= MAX_INTEGER:
+        violation = f"schema_version: must be at most {NEWEST_SCHEMA_VERSION} (got {version})"
+        raise JobRejected((violation,), _salvage(document), version)
     try:
         job = TranscriptionJob.model_validate(document)
     except ValidationError as exc:
         raise JobRejected(violations(exc), _salvage(document)) from exc
-    return job, _unknown_fields(document)
+    config = document.get("transcription_config") or {}
+    nested = {f"transcription_config.{name}" for name in config.keys() - TranscriptionConfig.model_fields.keys()}
+    return job, frozenset(document.keys() - TranscriptionJob.model_fields.keys() | nested)
 
 
 def encode_job(job: TranscriptionJob | Mapping[str, Any]) -> bytes:
     """Return the job as message data: the fields that were set, which `parse_job` parses to an equal job.
 
-    A mapping is written as it is, unchecked; it may hold a `datetime`. Raises `JobRejected` for what JSON cannot hold.
+    A mapping is written unchecked; it may hold a `datetime`. Raises `JobRejected` for what JSON cannot hold.
     """
     if not isinstance(job, TranscriptionJob):
         try:
@@ -337,22 +328,9 @@ def _jsonable(value: object) -> Any:
     return dict(value) if isinstance(value, Mapping) else to_jsonable_python(value)
 
 
-def _check_version(document: dict[str, Any]) -> None:
-    version = document.get("schema_version")
-    if type(version) is int and NEWEST_SCHEMA_VERSION < version <= MAX_INTEGER:
-        violation = f"schema_version: must be at most {NEWEST_SCHEMA_VERSION} (got {version})"
-        raise JobRejected((violation,), _salvage(document), version)
-
-
 def _salvage(document: dict[str, Any]) -> JobEcho:
     try:
         return JobEcho.model_validate(document)
     except ValidationError as exc:
         unreadable = {details["loc"][0] for details in exc.errors()}
         return JobEcho.model_validate({name: value for name, value in document.items() if name not in unreadable})
-
-
-def _unknown_fields(document: dict[str, Any]) -> frozenset[str]:
-    config = document.get("transcription_config") or {}
-    nested = {f"transcription_config.{name}" for name in config.keys() - TranscriptionConfig.model_fields.keys()}
-    return frozenset((document.keys() - TranscriptionJob.model_fields.keys()) | nested)

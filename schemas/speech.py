@@ -1,7 +1,4 @@
-"""Words and windows, shared by engines, checkpoints and the timeline.
-
-Plain frozen dataclasses without arrays, since thousands of them are created.
-"""
+"""Words and windows, shared by engines, checkpoints and the timeline; dataclasses, since there are thousands."""
 
 from dataclasses import dataclass
 
@@ -24,8 +21,7 @@ class Word:
 class WindowSpan:
     """Samples `[start_sample, end_sample)` of one window, counted from the start of the file at 16 kHz.
 
-    A window that was cut without a pause shares audio with the previous one: `overlaps_previous` is then True, and
-    `start_sample` is below the previous window's `end_sample`.
+    `overlaps_previous`: it was cut without a pause, and begins before the previous window's end.
     """
 
     start_sample: int

@@ -1,16 +1,20 @@
 """Objects of a job in the state bucket: its claim, the checkpoints of its chunks, its result marker.
 
-Written and read by workers only, of this version and of adjacent ones during a roll-out: fields are added with a
-default, never renamed. Every object is far below 8 MiB.
+Workers of adjacent versions read them during a roll-out: fields are added with a default, never renamed. Every object
+is far below 8 MiB.
 """
 
 from datetime import date, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.codes import ErrorCode
 from schemas.speech import WindowTranscript
+from schemas.wire import Count
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Engine = Literal["parakeet", "deepgram"]
 
 
 class _State(BaseModel):
@@ -20,11 +24,11 @@ class _State(BaseModel):
 class Waste(_State):
     """Cost of failed chunks; part of the job's bill."""
 
-    engine_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    deepgram_requests: int = Field(default=0, ge=0)
-    """Number of requests that Deepgram may bill."""
-    deepgram_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """Audio seconds of these requests."""
+    engine_seconds: Amount = 0.0
+    deepgram_requests: Count = 0
+    """Requests that Deepgram may bill."""
+    deepgram_seconds: Amount = 0.0
+    """Their audio."""
 
     def __add__(self, other: "Waste") -> "Waste":
         return Waste(
@@ -48,7 +52,7 @@ class AttemptFault(_State):
 
 
 class ClaimRecord(_State):
-    """Owner of a job and the run's counters; one object, changed by compare-and-swap only.
+    """Owner of a job and the run's counters; changed by compare-and-swap only.
 
     `claim_id` and `beat` make every write unique, so that a writer recognises its own.
     """
@@ -56,7 +60,7 @@ class ClaimRecord(_State):
     schema_version: Literal[1] = 1
     job_id: str
     fingerprint: str
-    run: int = Field(ge=0)
+    run: Count
     owner: str
     claim_id: str
     beat: int = 0
@@ -72,7 +76,7 @@ class ClaimRecord(_State):
     deliveries: int = 0
     waste: Waste = NO_WASTE
     """Cost of this run's failed attempts, on all workers."""
-    ttl_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    ttl_seconds: Amount = 0.0
     """CLAIM_TTL_SECONDS of the owner, for readers whose own is shorter; 0 of older workers."""
     first_seen: datetime
     heartbeat_at: datetime
@@ -80,28 +84,27 @@ class ClaimRecord(_State):
 
 
 class GapResult(_State):
-    """Holes of a chunk: stretches with speech for which the first pass returned no words."""
+    """Holes of a chunk, see `Gaps`, and what Deepgram did about them."""
 
-    found: int = Field(default=0, ge=0)
-    mended: int = Field(default=0, ge=0)
-    left: int = Field(default=0, ge=0)
-    deepgram_requests: int = Field(default=0, ge=0)
-    """Number of requests for holes that Deepgram may bill."""
-    deepgram_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """Billed audio seconds of these requests."""
+    found: Count = 0
+    mended: Count = 0
+    left: Count = 0
+    deepgram_requests: Count = 0
+    """Requests for holes that Deepgram may bill."""
+    deepgram_seconds: Amount = 0.0
+    """Their billed audio."""
     deepgram_request_ids: tuple[str, ...] = ()
     deepgram_spans: tuple[tuple[int, int], ...] = ()
     """Samples of the file, first and one past the last, of the holes whose words are Deepgram's."""
 
     def billed(self, *, requests: int, seconds: float, request_id: str = "") -> "GapResult":
         """Return the result with more requests."""
-        return self.model_copy(
-            update={
-                "deepgram_requests": self.deepgram_requests + requests,
-                "deepgram_seconds": self.deepgram_seconds + seconds,
-                "deepgram_request_ids": self.deepgram_request_ids + ((request_id,) if request_id else ()),
-            }
-        )
+        more = {
+            "deepgram_requests": self.deepgram_requests + requests,
+            "deepgram_seconds": self.deepgram_seconds + seconds,
+            "deepgram_request_ids": self.deepgram_request_ids + ((request_id,) if request_id else ()),
+        }
+        return self.model_copy(update=more)
 
     def filled_by_deepgram(self, start_sample: int, end_sample: int) -> "GapResult":
         """Return the result with a hole whose words are Deepgram's."""
@@ -114,13 +117,13 @@ class GapResult(_State):
 
 
 class Checkpoint(_State):
-    """Result of one chunk: everything that a resumed job needs."""
+    """Result of one chunk, for a resumed job."""
 
     schema_version: Literal[1] = 1
-    index: int = Field(ge=0)
-    start_sample: int = Field(ge=0)
-    end_sample: int = Field(ge=0)
-    engine: Literal["parakeet", "deepgram"]
+    index: Count
+    start_sample: Count
+    end_sample: Count
+    engine: Engine
     windows: tuple[WindowTranscript, ...]
     engine_seconds: float
     audio_seconds: float
@@ -128,13 +131,13 @@ class Checkpoint(_State):
     deepgram_request_id: str | None = None
     deepgram_billed_seconds: float = 0.0
     deepgram_wasted_requests: int = 0
-    """Number of requests for this chunk that Deepgram may bill although they returned no transcript."""
-    channel: int = Field(default=0, ge=0)
+    """Requests that Deepgram may bill although they returned no transcript."""
+    channel: Count = 0
     """Channel of the audio, where channels are transcribed apart."""
     gaps: GapResult = GapResult()
 
     def without_windows(self) -> "Checkpoint":
-        """Return the checkpoint without its words, which over hours of audio would be much to hold."""
+        """Return the checkpoint without its words, which would be much to hold."""
         return self.model_copy(update={"windows": ()})
 
 
@@ -153,16 +156,16 @@ class ResultMarker(_State):
     schema_version: Literal[1] = 1
     job_id: str
     fingerprint: str
-    run: int = Field(ge=0)
+    run: Count
     outcome: Literal["completed", "failed"]
     code: ErrorCode | None = None
     messages: tuple[StoredMessage, ...]
     faults: tuple[AttemptFault, ...] = ()
-    """Failed attempts and crashes before the end, from the claim, which is gone. For people only."""
-    engines: tuple[Literal["parakeet", "deepgram"], ...] = ()
-    """Engine of each chunk of a completed job, in the order of the audio; its checkpoints are gone. For people only."""
+    """Those of the claim, which is gone. For people only."""
+    engines: tuple[Engine, ...] = ()
+    """Engine of each chunk of a completed job, in the order of the audio. For people only."""
     earlier_costs: tuple[StoredMessage, ...] = ()
-    """Cost events of earlier completed runs that were repeated because their artefacts were gone. For reports only."""
+    """Cost events of completed runs that were repeated because their artefacts were gone. For reports only."""
     concluded_at: datetime
 
     def settles(self, run: int) -> bool:
@@ -175,6 +178,6 @@ class BudgetLedger(_State):
 
     schema_version: Literal[1] = 1
     day: date
-    reserved_usd: float = Field(ge=0, allow_inf_nan=False)
+    reserved_usd: Amount
     written_by: str
     """Unique id of this write."""

@@ -1,8 +1,8 @@
 """Escaping of text from outside for terminals, tables, logs and pages.
 
-Ids, addresses, attributes and messages come from publishers, services and file systems. Printed unescaped, they could
-clear a screen, forge lines, hide text or reverse it. Nothing is refused and nothing is lost: each control or invisible
-character is replaced by its escape sequence. Standard library only, for commands that must start fast.
+Ids, addresses and messages come from publishers, services and file systems. Printed as they are, they could clear a
+screen, forge lines, hide text or reverse it. Nothing is refused or lost: each control or invisible character becomes
+its escape sequence. Standard library only, for commands that must start fast.
 """
 
 import json

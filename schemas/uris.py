@@ -1,8 +1,8 @@
 """`gs://` addresses, and the only code that keeps them inside their bucket and prefix.
 
-Cloud Storage itself gives `.` and `..` no meaning, but file-backed servers and other tools do, so such names are
-refused. Names are never normalised. Names that Cloud Storage accepts and that only look deceptive, such as those with
-bidirectional overrides, are valid; `schemas.text.plain` escapes them for display.
+Cloud Storage gives `.` and `..` no meaning, but file-backed servers and other tools do, so such names are refused.
+Names are never normalised. Names that only look deceptive, such as those with bidirectional overrides, are valid;
+`schemas.text.plain` escapes them for display.
 """
 
 import re

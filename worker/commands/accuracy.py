@@ -13,9 +13,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
-from schemas.decoding import load_object, violations
 from schemas.job import Keyterms
 from schemas.speech import Word
+from schemas.wire import load_object, violations
 from worker.app.engines import make_decoder
 from worker.app.recogniser import make_engine
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_settings, out

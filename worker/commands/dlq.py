@@ -15,7 +15,7 @@ from rich.console import Group, RenderableType
 from rich.progress import Progress
 from rich.text import Text
 
-from schemas.decoding import load_object
+from schemas.wire import load_object
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, cell, err, fail, line, say, say_json
 from worker.commands.dlq_desk import BEST_EFFORT, Desk, adopt_policy_letters, with_desk
 from worker.commands.tables import NOTHING, Card, Command, Field, FittedTable, age, print_fitted

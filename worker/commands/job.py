@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.text import Text
 
-from schemas.decoding import shorten
 from schemas.events import CompletedEvent
+from schemas.wire import shorten
 from worker.adapters.web.health_document import Segment
 from worker.adapters.web.rendering import grouped, span, usd
 from worker.adapters.web.views import JobStory

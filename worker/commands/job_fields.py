@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.decoding import violations
 from schemas.job import Keyterm, Keyterms
 from schemas.text import plain
+from schemas.wire import violations
 from worker.commands.console import EXIT_USAGE, fail, load_settings
 from worker.commands.prerequisites import demand
 from worker.settings import bucket_name

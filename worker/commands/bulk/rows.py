@@ -14,10 +14,10 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TextIO, TypeAlias
 
-from schemas.decoding import load_object, shorten
 from schemas.ids import job_identity, request_fingerprint
 from schemas.job import MAX_JOB_BYTES, JobRejected, TranscriptionJob, parse_job
 from schemas.uris import GcsUri
+from schemas.wire import load_object, shorten
 from worker.adapters.gcs import open_object_store
 from worker.client import attributes_of
 from worker.commands.job_fields import SCHEME, fit_for_an_id, video_id_of

@@ -13,10 +13,10 @@ from difflib import get_close_matches
 from typing import Any
 
 from schemas.codes import ErrorCode
-from schemas.decoding import load_object
 from schemas.ids import request_fingerprint
 from schemas.job import JobRejected, TranscriptionConfig, TranscriptionJob, parse_job
 from schemas.text import plain_json
+from schemas.wire import load_object
 from worker import errors
 from worker.core.dead_letters.entries import DeadLetterEntry, Letter, Origin
 from worker.core.dead_letters.hold import Holding

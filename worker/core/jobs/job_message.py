@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from schemas.dead_letter import OriginalMessage
-from schemas.decoding import shorten
 from schemas.ids import job_identity, message_identity
 from schemas.job import NEWEST_SCHEMA_VERSION, JobRejected, TranscriptionJob, parse_job
 from schemas.state import ResultMarker
 from schemas.text import plain
+from schemas.wire import shorten
 from worker.core.jobs.reporting import Subject
 from worker.errors import InvalidJob, JobFault, UnsupportedSchemaVersion
 from worker.ports import Delivery

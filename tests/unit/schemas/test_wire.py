@@ -3,7 +3,7 @@ import time
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from schemas.decoding import (
+from schemas.wire import (
     MAX_VALUE_CHARACTERS,
     MAX_VIOLATION_CHARACTERS,
     MAX_VIOLATIONS,
