@@ -50,6 +50,12 @@ class Artefacts(WireModel):
     srt: StoredArtefact | None = None
     vtt: StoredArtefact | None = None
 
+    @property
+    def uris(self) -> list[str]:
+        """The address of each that was written."""
+        every = (self.words, self.paragraphs, self.transcript, self.srt, self.vtt)
+        return [artefact.uri for artefact in every if artefact is not None]
+
 
 class Flags(WireModel):
     """Facts about the audio that explain an empty or short transcript."""

@@ -83,8 +83,7 @@ async def test_the_board_shows_a_job_while_it_runs_and_what_became_of_it(tmp_pat
     assert seen[0].seconds >= 5
     assert seen[-1].audio_seconds is not None
     assert board.running(room.clock.monotonic()) == ()
-    assert board.last is not None
-    assert (board.last.code, board.totals.completed, board.totals.failed) == (None, 1, 0)
+    assert (board.ended[-1].code, board.totals.completed, board.totals.failed) == (None, 1, 0)
     assert board.totals.audio_seconds == pytest.approx(30)
     assert board.totals.cost_usd > 0
 
@@ -98,8 +97,7 @@ async def test_a_failed_job_is_on_the_board_with_its_code(tmp_path: Path) -> Non
 
     await attempt.give_up(AudioNotFound("gs://audio/vod.wav", None), 1)
 
-    assert board.last is not None
-    assert (board.last.code, board.totals.failed) == ("AUDIO_NOT_FOUND", 1)
+    assert (board.ended[-1].code, board.totals.failed) == ("AUDIO_NOT_FOUND", 1)
 
 
 async def test_a_change_of_status_is_logged_once_and_whole() -> None:

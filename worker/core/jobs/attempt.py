@@ -27,10 +27,9 @@ from worker.core.jobs.obstacles import Obstacles
 from worker.core.jobs.output import Author, keyterm_fields
 from worker.core.jobs.phases import Arrival, Claimed, Ended, Received, Routed, Spent, Transcribing
 from worker.core.jobs.progress import ProgressReporter
-from worker.core.jobs.repetition import costs_to_keep, missing_artefacts
 from worker.core.jobs.reporting import JobOutput, KeytermFields, Subject
 from worker.core.jobs.routing import Situation, can_use_parakeet, feasible, may_fall_back, route
-from worker.core.jobs.spending import charge, keep_waste, spent_in_all, wasted_in_all
+from worker.core.jobs.spending import charge, costs_to_keep, keep_waste, spent_in_all, wasted_in_all
 from worker.core.jobs.state import Claim, checkpoint_key
 from worker.core.jobs.tools import JobRules, JobTools
 from worker.core.jobs.transcription import PLANNING_VERSION, Progress, Transcribed, Transcription, channels_apart
@@ -142,10 +141,13 @@ class JobAttempt:
         return marker if marker is not None and marker.settles(self._subject.run) else None
 
     async def _concluded_before(self, job: TranscriptionJob) -> ResultMarker | None:
-        """Return the result to announce again, unless its artefacts are gone: then the job is done again."""
+        """Return the result to announce again, unless its artefacts are gone: then the job is done again.
+
+        As its next run: its events then have other ids, so that subscribers which drop duplicates by id receive them.
+        """
         if (marker := await self._result(job)) is None:
             return None
-        if missing := await missing_artefacts(marker, self._tools.output):
+        if missing := await self._tools.output.missing(marker):
             log.warning("job.result_gone", run=marker.run, missing=missing)
         is_redone = not missing and not await self._tools.states.sweep(marker) and marker.outcome == "completed"
         if missing or is_redone:
@@ -188,7 +190,7 @@ class JobAttempt:
                 situation, routed = await self._route(claimed, audio)
                 phase, transcribed = await self._transcribe(routed, audio, claim, situation)
                 await claim.verify()
-                author = self._author(phase, transcribed)
+                author = Author.of(phase.model_name(transcribed.chunks), phase.engine)
                 outcomes = await self._tools.output.write(job, audio, transcribed, author)
                 phase = replace(phase, waste=await wasted_in_all(claim))
                 keyterms = await keyterm_fields(job.keyterms, transcribed, self._tools.recogniser)
@@ -279,14 +281,6 @@ class JobAttempt:
             given_up=self._given_up,
         )
 
-    @staticmethod
-    def _author(phase: Transcribing, transcribed: Transcribed) -> Author:
-        """Return the model that the transcript names, and its version; Deepgram states no version of its models."""
-        name, engine = phase.model_name(transcribed.chunks), phase.engine
-        if name != engine.model_name:
-            return Author(name=name, version=name)
-        return Author(name=name, version=engine.model_fingerprint, is_calibrated=engine.is_calibrated)
-
     # messages and result markers
 
     def _job_of(self, error: Exception) -> TranscriptionJob | None:
@@ -303,10 +297,12 @@ class JobAttempt:
     ) -> tuple[Ended[Transcribing], tuple[StoredMessage, ...]]:
         spent = Spent(chunks=transcribed.chunks, audio_seconds=transcribed.channel_seconds, waste=phase.waste)
         ended = self._ended(phase, spent)
+        costs = {}
         if self._rules.log_costs:
             cost = ended.cost
-            log.info("job.cost", usd=round(cost.usd, 6), savings_percent=round(cost.savings_percent, 2))
-        log.info("job.done", **reporting.log_fields(ended, outcomes, with_cost=self._rules.log_costs))
+            costs = {"usd": round(cost.usd, 6), "savings_percent": round(cost.savings_percent, 2)}
+            log.info("job.cost", **costs)
+        log.info("job.done", **reporting.log_fields(ended, outcomes), **costs)
         now = self._tools.clock.now()
         return ended, traced(reporting.completion(self._subject, ended, outcomes, keyterms, now))
 
@@ -324,7 +320,8 @@ class JobAttempt:
             first_seen=record.first_seen if record else self._phase.receipt.started_at,
             now=now,
         )
-        log.warning("job.failed", **reporting.failure_fields(error, letter))
+        told = {"code": letter.code, "dead_letter_id": letter.dead_letter_id, "reason": letter.message}
+        log.warning("job.failed", **told, suggested_action=letter.suggested_action)
         known = reporting.known_of(ended)
         return ended, traced(reporting.failure(self._subject, error, letter, known, ended.cost, now))
 

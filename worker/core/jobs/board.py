@@ -99,11 +99,6 @@ class Board:
         reached = (phase() for phase in self._phases.values())
         return tuple(_running(phase, now) for phase in reached if isinstance(phase, Understood))
 
-    @property
-    def last(self) -> EndedJob | None:
-        """The job that ended last."""
-        return self.ended[-1] if self.ended else None
-
     def completed(self, job_id: str, ended: Ended[Transcribing], now: datetime) -> None:
         """Count a job whose result marker is stored."""
         seconds, audio_seconds = ended.seconds, ended.spent.audio_seconds or 0.0

@@ -5,7 +5,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 import structlog
 
@@ -20,50 +19,37 @@ PROBE_SECONDS = 60.0
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrustFacts:
-    """The engine's health at one moment, for logs and health endpoints."""
-
-    healthy: bool
-    failures_in_a_row: int
-
-
 class EngineTrust:
     """Counts the chunks of all jobs of a worker. `doubted` from the start is an engine that is not there."""
 
     def __init__(self, clock: Clock, *, doubted: bool = False) -> None:
         self._clock = clock
-        self._failures = FAILURES_TO_DOUBT if doubted else 0
+        self.failures_in_a_row = FAILURES_TO_DOUBT if doubted else 0
         self._doubted = asyncio.Event()
-
-    @property
-    def facts(self) -> TrustFacts:
-        """The state of the moment."""
-        return TrustFacts(healthy=self.is_healthy(), failures_in_a_row=self._failures)
 
     def is_healthy(self) -> bool:
         """Return True while jobs may use the engine."""
-        return self._failures < FAILURES_TO_DOUBT
+        return self.failures_in_a_row < FAILURES_TO_DOUBT
 
     def record_success(self) -> None:
         """Record a transcribed chunk, which restores the trust."""
         if not self.is_healthy():
-            log.info("engine.trusted", failures_in_a_row=self._failures)
-        self._failures = 0
+            log.info("engine.trusted", failures_in_a_row=self.failures_in_a_row)
+        self.failures_in_a_row = 0
         self._doubted.clear()
 
     def record_failure(self) -> None:
         """Record a chunk that failed after the engine's own recovery."""
-        self._failures += 1
-        if self._failures == FAILURES_TO_DOUBT:
-            log.error("engine.doubted", failures_in_a_row=self._failures)
+        self.failures_in_a_row += 1
+        if self.failures_in_a_row == FAILURES_TO_DOUBT:
+            log.error("engine.doubted", failures_in_a_row=self.failures_in_a_row)
             self._doubted.set()
 
     def doubt(self, reason: str) -> None:
         """Trust the engine no more until it recognises a sample again."""
         if self.is_healthy():
             log.error("engine.doubted", reason=reason)
-        self._failures = max(self._failures, FAILURES_TO_DOUBT)
+        self.failures_in_a_row = max(self.failures_in_a_row, FAILURES_TO_DOUBT)
         self._doubted.set()
 
     async def tend(self, probe: Callable[[], Awaitable[None]]) -> None:

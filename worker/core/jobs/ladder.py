@@ -133,17 +133,14 @@ class Ladder:
         try:
             finished, failed = await self._parakeet_twice(chunk, meter)
         except EngineError as error:
-            return await self._fall_back_for_good(chunk, meter, error)
+            try:
+                return await self._fall_back(chunk, meter, error)
+            except DeepgramDown:
+                if not isinstance(error, GpuNotAvailable):  # the GPU may be back first
+                    # Once Deepgram is back it gets the chunk, which else breaks Parakeet each time that it waited.
+                    self._given_up[chunk.index] = error.without_frames()
+                raise
         return await self._fall_back(chunk, meter, TranscriptRejected(failed), finished) if failed else finished
-
-    async def _fall_back_for_good(self, chunk: Chunk, meter: _Meter, error: EngineError) -> Checkpoint:
-        """Deepgram, now or once it is back: a chunk that broke Parakeet does not break it again each time it waits."""
-        try:
-            return await self._fall_back(chunk, meter, error)
-        except DeepgramDown:
-            if not isinstance(error, GpuNotAvailable):  # the GPU may be back first
-                self._given_up[chunk.index] = error.without_frames()
-            raise
 
     async def _paid_first(self, chunk: Chunk, meter: _Meter) -> Checkpoint:
         try:
@@ -156,16 +153,12 @@ class Ladder:
             if not (self._may_use_parakeet and self._route.is_for_speed and self._health.is_healthy()):
                 raise
             log.warning("chunk.deepgram_down", chunk=chunk.index, reason=str(down))
-            return await self._step_in(chunk, meter, down)
+            try:
+                finished, _ = await self._parakeet_twice(chunk, meter)
+            except EngineError as exc:
+                raise down from exc  # the chunk waits for Deepgram
+            return finished
         finished, _ = await self._parakeet_twice(chunk, meter)
-        return finished
-
-    async def _step_in(self, chunk: Chunk, meter: _Meter, down: DeepgramDown) -> Checkpoint:
-        """Parakeet in place of Deepgram; where it fails too the chunk waits for Deepgram."""
-        try:
-            finished, _ = await self._parakeet_twice(chunk, meter)
-        except EngineError as exc:
-            raise down from exc
         return finished
 
     async def _parakeet_twice(self, chunk: Chunk, meter: _Meter) -> tuple[Checkpoint, tuple[str, ...]]:

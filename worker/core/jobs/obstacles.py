@@ -101,7 +101,10 @@ class Obstacles:
         try:
             async with slot.parked():
                 if isinstance(down, DeepgramDown):
-                    await self._wait_for_paid_service(down)
+                    if self._paid is None:
+                        raise down
+                    await self._clock.sleep(LEAST_SECONDS)
+                    await self._paid.recogniser.turn()
                 else:
                     for bucket in self._buckets_of(situation.job):
                         await self._resources.wait_mended(bucket)
@@ -111,9 +114,3 @@ class Obstacles:
 
     def _buckets_of(self, job: TranscriptionJob) -> tuple[str, str]:
         return f"gs://{job.audio.bucket}", f"gs://{self._output.bucket_of(job)}"
-
-    async def _wait_for_paid_service(self, down: DeepgramDown) -> None:
-        if self._paid is None:
-            raise down
-        await self._clock.sleep(LEAST_SECONDS)
-        await self._paid.recogniser.turn()

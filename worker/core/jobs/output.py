@@ -7,20 +7,22 @@ from functools import partial
 
 import structlog
 
-from schemas.codes import Artefact, CaptionFormat
-from schemas.events import Artefacts, Flags, StoredArtefact
+from schemas.codes import Artefact, CaptionFormat, EventType
+from schemas.events import Artefacts, CompletedEvent, EventUnreadable, Flags, StoredArtefact, parse_event
 from schemas.ids import request_id
 from schemas.job import TranscriptionJob
 from schemas.speech import Word
+from schemas.state import ResultMarker
 from schemas.uris import GcsUri
 from worker.core.jobs.audio_input import AudioInput
+from worker.core.jobs.job_message import LARGE_BYTES, collections_paused
 from worker.core.jobs.reporting import JobOutput, KeytermFields
 from worker.core.jobs.transcription import Transcribed
 from worker.core.tasks import together
 from worker.core.transcript.artefacts import ArtefactInfo, render_artefacts
 from worker.core.transcript.spelling import keyterms_in, with_sound
 from worker.errors import ClaimLost, ObjectNotFound, PreconditionFailed, Undiagnosed
-from worker.ports import ObjectFacts, ObjectRef, ObjectStore, WindowRecogniser
+from worker.ports import EngineFacts, ObjectFacts, ObjectRef, ObjectStore, WindowRecogniser
 from worker.telemetry.spans import stage
 
 ANALYSIS_WINDOW_SECONDS = 59
@@ -38,6 +40,13 @@ class Author:
     name: str
     version: str
     is_calibrated: bool = False
+
+    @classmethod
+    def of(cls, name: str, engine: EngineFacts) -> "Author":
+        """Return the model of that name with its version; Deepgram states no version of its models."""
+        if name != engine.model_name:
+            return cls(name=name, version=name)
+        return cls(name=name, version=engine.model_fingerprint, is_calibrated=engine.is_calibrated)
 
 
 class OutputWriter:
@@ -88,11 +97,18 @@ class OutputWriter:
             paragraphs_count=paragraphs_count,
         )
 
-    async def missing(self, uris: Sequence[str]) -> tuple[str, ...]:
-        """Return those of the artefacts that do not exist; asks for all of them side by side.
+    async def missing(self, marker: ResultMarker) -> tuple[str, ...]:
+        """Return the URIs of a completed job's artefacts that do not exist any more: one `stat` each, side by side.
 
-        An artefact that cannot be looked at counts as there: a doubt is no reason to do a job again.
+        Its events may be published again as long as they exist, in any generation: the pipeline overwrites them itself.
+        Empty for a failed job, and for a marker whose event this version cannot read. An artefact that cannot be looked
+        at counts as there: a doubt is no reason to do a job again.
         """
+        told = (one.data.encode() for one in marker.messages if one.attributes.get("event_type") == EventType.COMPLETED)
+        if (data := next(told, None)) is None:
+            return ()
+        large = len(data) > LARGE_BYTES  # for the job's echo is in it
+        uris = await asyncio.to_thread(_uris_in_large, data) if large else _uris_in(data)
         are_there = await asyncio.gather(*map(self._is_there, uris))
         return tuple(uri for uri, is_there in zip(uris, are_there, strict=True) if not is_there)
 
@@ -119,6 +135,19 @@ class OutputWriter:
         return StoredArtefact(
             uri=facts.ref.uri, generation=facts.generation, crc32c=facts.crc32c, bytes=facts.size_bytes
         )
+
+
+def _uris_in_large(event: bytes) -> Sequence[str]:
+    with collections_paused():
+        return _uris_in(event)
+
+
+def _uris_in(event: bytes) -> Sequence[str]:
+    try:
+        parsed = parse_event(event)
+    except EventUnreadable:
+        return ()
+    return parsed.artefacts.uris if isinstance(parsed, CompletedEvent) else ()
 
 
 def _info(

@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from worker.core.jobs import reporting
+from schemas.codes import EventType, Method
+from schemas.events import ProgressEvent
 from worker.core.jobs.phases import Routed
-from worker.core.jobs.reporting import Subject
+from worker.core.jobs.reporting import Subject, stored
 from worker.core.jobs.transcription import Progress
 from worker.core.tasks import together
 from worker.errors import MessageRefused, Undiagnosed
@@ -52,15 +53,15 @@ class ProgressReporter:
             await self._clock.sleep(SECONDS_BETWEEN_EVENTS)
 
     async def _say(self, progress: Progress) -> None:
-        message = reporting.progress(
-            self._subject,
-            self._phase.route.method,
-            done=progress.chunks_done,
-            total=progress.chunks_total,
-            seconds=progress.audio_seconds_done,
-            eta=self._eta_seconds(progress),
-            now=self._clock.now(),
+        event = ProgressEvent(  # its id depends on the number of finished chunks
+            **self._subject.head(EventType.PROGRESS, str(progress.chunks_done), self._clock.now()),
+            chunks_done=progress.chunks_done,
+            chunks_total=progress.chunks_total,
+            audio_seconds_done=progress.audio_seconds_done,
+            method=Method(self._phase.route.method),
+            eta_seconds=self._eta_seconds(progress),
         )
+        message = stored(event)
         try:
             await self._topic.publish(message.data.encode(), message.attributes)
         except (Undiagnosed, MessageRefused) as exc:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict
 
-from schemas.codes import ErrorCode, ErrorType, EventType, Method
+from schemas.codes import ErrorCode, ErrorType, EventType
 from schemas.dead_letter import DeadLetter, OriginalMessage, dead_letter_attributes, encode_dead_letter
 from schemas.events import (
     Artefacts,
@@ -22,7 +22,6 @@ from schemas.events import (
     Flags,
     Outcome,
     PartialMetadata,
-    ProgressEvent,
     TranscriptionMetadata,
     encode,
     event_attributes,
@@ -110,15 +109,14 @@ def completion(
         flags=outcomes.flags,
         transcription_metadata=metadata,
     )
-    return _stored(event), _stored(cost_event(subject, ended.cost, "completed", now))
+    return stored(event), stored(cost_event(subject, ended.cost, "completed", now))
 
 
-def log_fields(ended: Ended[Transcribing], outcomes: JobOutput, *, with_cost: bool) -> dict[str, object]:
-    """Return what the log says of a completed job; its cost only `with_cost`."""
-    phase, spent, cost = ended.phase, ended.spent, ended.cost
-    seconds, artefacts = spent.audio_seconds or 0.0, outcomes.artefacts
-    written = (artefacts.words, artefacts.paragraphs, artefacts.transcript, artefacts.srt, artefacts.vtt)
-    fields: dict[str, object] = {
+def log_fields(ended: Ended[Transcribing], outcomes: JobOutput) -> dict[str, object]:
+    """Return what the log says of a completed job, beside its cost."""
+    phase, spent = ended.phase, ended.spent
+    seconds = spent.audio_seconds or 0.0
+    return {
         "method": phase.method_used(spent.chunks),
         "engines": [chunk.engine for chunk in spent.chunks],
         "seconds": round(ended.seconds, 3),
@@ -127,10 +125,8 @@ def log_fields(ended: Ended[Transcribing], outcomes: JobOutput, *, with_cost: bo
         "words": outcomes.words_count,
         "flags": [name for name, is_set in outcomes.flags.model_dump().items() if is_set],
         "chunks_resumed": phase.chunks_resumed,
-        "artefacts": [artefact.uri for artefact in written if artefact is not None],
+        "artefacts": outcomes.artefacts.uris,
     }
-    costs = {"usd": round(cost.usd, 6), "savings_percent": round(cost.savings_percent, 2)} if with_cost else {}
-    return fields | costs
 
 
 def known_of(ended: Ended[Received]) -> PartialMetadata:
@@ -179,7 +175,7 @@ def failure(
         data=encode_dead_letter(letter).decode(),
         attributes=dead_letter_attributes(letter, subject.echo),
     )
-    return buried, _stored(event), _stored(cost_event(subject, cost, "failed", now))
+    return buried, stored(event), stored(cost_event(subject, cost, "failed", now))
 
 
 def cost_event(subject: Subject, cost: Cost, outcome: Outcome, now: datetime) -> CostEvent:
@@ -197,21 +193,6 @@ def cost_event(subject: Subject, cost: Cost, outcome: Outcome, now: datetime) ->
         channels=cost.channels,
         **vars(cost.attribution),
     )
-
-
-def progress(
-    subject: Subject, method: str, *, done: int, total: int | None, seconds: float, eta: float | None, now: datetime
-) -> StoredMessage:
-    """Return the progress event of a running job; its id depends on the number of finished chunks."""
-    event = ProgressEvent(
-        **subject.head(EventType.PROGRESS, str(done), now),
-        chunks_done=done,
-        chunks_total=total,
-        audio_seconds_done=seconds,
-        method=Method(method),
-        eta_seconds=eta,
-    )
-    return _stored(event)
 
 
 def dead_letter(
@@ -249,12 +230,6 @@ def code_of(error: Exception) -> ErrorCode:
     return error.code if isinstance(error, WorkerError) else ErrorCode.INTERNAL_ERROR
 
 
-def failure_fields(error: Exception, letter: DeadLetter) -> dict[str, object]:
-    """Return what the log says of a failed job."""
-    names = {"code": letter.code, "dead_letter_id": letter.dead_letter_id, "reason": letter.message}
-    return {**names, "suggested_action": _action_for(error)}
-
-
 def _action_for(error: Exception) -> str:
     return error.suggested_action if isinstance(error, WorkerError) else WORKER_FAULT_ACTION
 
@@ -283,5 +258,6 @@ def _traceback_digest(error: Exception) -> str:
     return hashlib.sha256(f"{type(error).__name__}{way}".encode()).hexdigest()[:16]
 
 
-def _stored(event: Event) -> StoredMessage:
+def stored(event: Event) -> StoredMessage:
+    """Return the event as a message on the completion topic."""
     return StoredMessage(topic="completion", data=encode(event).decode(), attributes=event_attributes(event))

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import structlog
 
-from schemas.state import Waste
+from schemas.codes import EventType
+from schemas.state import ResultMarker, StoredMessage, Waste
 from worker.core.costs.bill import Attribution, Cost, Prices, as_waste, bill
 from worker.core.jobs.phases import Received, Spent
 from worker.core.jobs.reporting import Subject
@@ -12,6 +13,9 @@ from worker.core.jobs.routing import in_rollout
 from worker.core.jobs.state import Claim
 from worker.core.jobs.tools import JobRules
 from worker.errors import ClaimLost, Undiagnosed
+
+MOST_KEPT_CHARACTERS = 1 << 18
+"""The size of the cost events in a result marker, which must stay far below 8 MiB: about 200 events of usual jobs."""
 
 log = structlog.get_logger(__name__)
 
@@ -73,3 +77,21 @@ async def spent_in_all(claim: Claim, spent: Spent) -> Spent:
         return replace(spent, waste=claim.record.waste)
     seconds = sum({chunk.index: chunk.audio_seconds for chunk in chunks}.values())
     return Spent(chunks=chunks, audio_seconds=seconds, waste=claim.record.waste)
+
+
+def costs_to_keep(marker: ResultMarker | None) -> tuple[StoredMessage, ...]:
+    """Return the cost events that the marker of the next run keeps of this one: what completed runs cost was spent.
+
+    A failed run's cost is not among them, for the bill of the next run holds its chunks.
+    """
+    if marker is None:
+        return ()
+    kept, characters = [], 0
+    for message in reversed((*marker.earlier_costs, *marker.messages)):
+        is_cost = message.attributes.get("event_type") == EventType.COST.value
+        if is_cost and message.attributes.get("status") == "completed":
+            characters += len(message.data)
+            if characters > MOST_KEPT_CHARACTERS:
+                break
+            kept.append(message)
+    return tuple(reversed(kept))

@@ -73,5 +73,4 @@ def test_the_newest_ended_jobs_are_kept_and_the_oldest_dropped() -> None:
         board.failed(f"j{number}", ended, ErrorCode.AUDIO_NOT_FOUND, NOW + timedelta(seconds=number))
 
     assert [job.job_id for job in board.ended] == [f"j{number}" for number in range(1, KEPT_JOBS + 1)]
-    assert board.last is not None
-    assert board.last.code == "AUDIO_NOT_FOUND"
+    assert board.ended[-1].code == "AUDIO_NOT_FOUND"

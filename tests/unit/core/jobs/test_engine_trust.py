@@ -44,7 +44,7 @@ def test_it_takes_several_failures_in_a_row_to_doubt_the_engine() -> None:
 
     assert still_trusted
     assert not health.is_healthy()
-    assert health.facts.failures_in_a_row == FAILURES_TO_DOUBT
+    assert health.failures_in_a_row == FAILURES_TO_DOUBT
 
 
 def test_a_success_between_failures_starts_the_count_afresh() -> None:

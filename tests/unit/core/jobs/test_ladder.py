@@ -162,7 +162,7 @@ async def test_a_chunk_that_parakeet_cannot_do_goes_to_deepgram_with_the_reason(
         answer.billed_seconds,
     )
     assert words_of(chunk) == words_of(await Rungs().transcribe())
-    assert rungs.health.facts.failures_in_a_row == 1
+    assert rungs.health.failures_in_a_row == 1
 
 
 async def test_the_engine_seconds_of_windows_recognised_before_a_failure_are_kept() -> None:
@@ -209,7 +209,7 @@ async def test_words_that_stay_doubtful_are_replaced_by_deepgrams_and_both_tries
     assert (chunk.engine, chunk.fallback_reason) == ("deepgram", ErrorCode.TRANSCRIPTION_SERVICE_ERROR)
     assert chunk.engine_seconds > window_seconds(CHUNK) / 100 * 1.9
     assert len(rungs.cloud.answered) == 1
-    assert rungs.health.facts.healthy
+    assert rungs.health.is_healthy()
 
 
 @pytest.mark.parametrize("barrier", [{"may_fall_back": False}, {"with_key": False}])

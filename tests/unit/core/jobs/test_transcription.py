@@ -75,7 +75,7 @@ async def test_after_a_failure_no_further_chunk_is_begun(tmp_path: Path) -> None
     with pytest.raises(EngineFailure):
         await room.attempt().handle(OnlySlot())
 
-    assert room.jobs.tools.health.facts.failures_in_a_row == 1
+    assert room.jobs.tools.health.failures_in_a_row == 1
 
 
 async def test_what_was_paid_for_is_not_paid_for_again_by_a_worker_with_another_model(tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ from pydantic import BaseModel
 
 from schemas.state import ClaimRecord, ResultMarker
 from worker.core.jobs.state.checkpoints import clear_checkpoints
-from worker.core.jobs.state.claim_age import BucketTime, Sightings
-from worker.core.jobs.state.claims import Claim, refuse_conflict, successor
+from worker.core.jobs.state.claims import BucketTime, Claim, Sightings, refuse_conflict, successor
 from worker.core.jobs.state.files import ABSENT, StateFiles, Stored
 from worker.errors import ClaimHeld, PreconditionFailed
 from worker.ports import Clock, ObjectStore

@@ -8,7 +8,7 @@ import structlog
 from tests.support.clock import FakeClock
 from tests.support.jobs.state import BUCKET, FINGERPRINT, JOB, TTL, Bucket, completed
 from worker.core.jobs.state import JobStates
-from worker.core.jobs.state.claim_age import FRESH_SECONDS, REMEMBERED, BucketTime, Sightings
+from worker.core.jobs.state.claims import FRESH_SECONDS, REMEMBERED, BucketTime, Sightings
 from worker.core.jobs.state.states import BUCKET_TIME_MARGIN_SECONDS
 from worker.errors import ClaimHeld
 from worker.ports import ObjectFacts, ObjectRef
