@@ -28,8 +28,7 @@ from bench.report import BenchReport, BenchVerdict, Grid
 from bench.weights import TINY_WEIGHTS
 from tests.support.audio.conditions import NOISE_DB
 from tests.support.audio.speech_bank import build_long_file, decode, transcode, write_wave
-from worker.adapters.parakeet.loading.calibration_file import read_calibration, write_calibration
-from worker.adapters.parakeet.loading.facts import weights_sum
+from worker.adapters.parakeet.loading.facts import read_calibration, weights_sum, write_calibration
 from worker.adapters.parakeet.loading.model_files import open_model_files
 from worker.adapters.parakeet.loading.model_path import model_path
 from worker.adapters.parakeet.network.transcriber import Transcriber

@@ -94,7 +94,7 @@ def by_network(model: Path, windows: Sequence[Any]) -> list[list[str]]:
     import torch  # noqa: PLC0415
 
     from worker.adapters.parakeet.loading.model_files import open_model_files  # noqa: PLC0415
-    from worker.adapters.parakeet.network.options import UnsupportedModel  # noqa: PLC0415
+    from worker.adapters.parakeet.network.config import UnsupportedModel  # noqa: PLC0415
     from worker.adapters.parakeet.network.transcriber import Transcriber  # noqa: PLC0415
 
     try:

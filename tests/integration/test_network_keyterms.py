@@ -214,7 +214,6 @@ def test_the_step_with_keyterms_is_recorded_before_the_first_windows_that_have_a
         decoder(),
         tiny_files().pieces,
         Keyterms(tiny_files().pieces, 3.5, torch.device("cpu")),
-        frame_seconds=0.08,
         most_windows=len(windows),
         most_frames=20 * 512,
     )

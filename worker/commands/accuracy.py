@@ -7,7 +7,7 @@ more entry of `FIGURES`.
 import asyncio
 import json
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,11 +51,10 @@ class ManifestEntry:
     audio: Path
     text: str
     words: tuple[TimedWord, ...] = ()
-    """Words with their starts, for the drift; empty where the manifest has none."""
+    """Words with their starts, for the drift; empty where the manifest has none, as is the condition."""
     condition: str = ""
-    """The recording's condition, such as clean or "noise 10 dB"; empty where the manifest has none."""
+    """The recording's, such as clean or "noise 10 dB"."""
     keyterms: tuple[str, ...] = ()
-    """Names and terms to prefer."""
 
     @property
     def format(self) -> str:
@@ -69,7 +68,8 @@ class FileScore:
 
     entry: ManifestEntry
     audio_seconds: float
-    words: tuple[Word, ...]
+    timed_words: Sequence[TimedWord]
+    """The transcript's words with their starts."""
     written: WordErrors
     """Errors of words with case and punctuation."""
     spoken: WordErrors
@@ -79,11 +79,6 @@ class FileScore:
     """Confidence of each word, and whether it is right."""
     holes: Sequence[float] | None
     """Seconds of each run of missing words that is a hole; None where the manifest has no times."""
-
-    @property
-    def timed_words(self) -> list[TimedWord]:
-        """The transcript's words with their starts."""
-        return [TimedWord(word.text, word.start_seconds) for word in self.words]
 
 
 def accuracy(manifest: Path, *, keyterms: tuple[str, ...] = (), as_json: bool) -> None:
@@ -183,17 +178,16 @@ async def _scores(
 def score(entry: ManifestEntry, audio_seconds: float, words: Sequence[Word]) -> FileScore:
     """Count the word errors of a transcript."""
     text = " ".join(word.text for word in words)
+    timed_words = [TimedWord(word.text, word.start_seconds) for word in words]
     return FileScore(
         entry=entry,
         audio_seconds=audio_seconds,
-        words=tuple(words),
+        timed_words=timed_words,
         written=word_errors(entry.text.split(), text.split()),
         spoken=word_errors(spoken_words(entry.text), spoken_words(text)),
         keyterms=_keyterm_score(entry, text),
         judged=judged_words(words, entry.text),
-        holes=missing_runs(entry.words, [TimedWord(word.text, word.start_seconds) for word in words])
-        if entry.words
-        else None,
+        holes=missing_runs(entry.words, timed_words) if entry.words else None,
     )
 
 
@@ -206,7 +200,7 @@ def _keyterm_score(entry: ManifestEntry, text: str) -> KeytermScore:
 Scores = Sequence[FileScore]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Figure:
     """One figure of a group of files; a file by itself is a group of one.
 
@@ -224,33 +218,17 @@ class Figure:
     """A narrow terminal leaves out the figures of the highest rank first."""
 
 
-def _seconds(scores: Scores) -> float:
-    return sum(one.audio_seconds for one in scores)
+def _errors(each: Iterable[WordErrors]) -> WordErrors:
+    return sum(each, WordErrors(errors=0, words=0))
 
 
-def _word_count(scores: Scores) -> int:
-    return sum(one.spoken.words for one in scores)
-
-
-def _spoken_percent(scores: Scores) -> float:
-    return sum((one.spoken for one in scores), WordErrors(errors=0, words=0)).percent
-
-
-def _written_percent(scores: Scores) -> float:
-    return sum((one.written for one in scores), WordErrors(errors=0, words=0)).percent
+def _keyterms(scores: Scores) -> KeytermScore:
+    return sum((one.keyterms for one in scores), KeytermScore())
 
 
 def _worst_drift(scores: Scores) -> float | None:
     drifts = [drift_seconds(one.entry.words, one.timed_words) for one in scores]
     return max((drift for drift in drifts if drift is not None), key=abs, default=None)
-
-
-def _keyterm_recall(scores: Scores) -> float | None:
-    return sum((one.keyterms for one in scores), KeytermScore()).recall_percent
-
-
-def _keyterm_precision(scores: Scores) -> float | None:
-    return sum((one.keyterms for one in scores), KeytermScore()).precision_percent
 
 
 def _holes(scores: Scores) -> int | None:
@@ -263,27 +241,40 @@ def _longest_hole(scores: Scores) -> float | None:
 
 
 def _invented(scores: Scores) -> float | None:
-    total = sum((one.keyterms for one in scores), KeytermScore())
-    has_keyterms = any(one.entry.keyterms for one in scores)
-    return 100 * (total.written - total.matched) / max(1, _word_count(scores)) if has_keyterms else None
-
-
-def _calibration_error(scores: Scores) -> float | None:
-    return calibration_error([word for one in scores for word in one.judged])
+    if not any(one.entry.keyterms for one in scores):
+        return None
+    total = _keyterms(scores)
+    return 100 * (total.written - total.matched) / max(1, sum(one.spoken.words for one in scores))
 
 
 FIGURES = (
-    Figure(field="audio_seconds", title="seconds", of=_seconds, style=".1f", rank=2),
-    Figure(field="words", title="words", of=_word_count, rank=1),
-    Figure(field="word_error_rate_percent", title="WER %", of=_spoken_percent, style=".2f", rank=0),
-    Figure(field="written_word_error_rate_percent", title="as written %", of=_written_percent, style=".2f", rank=1),
-    Figure(field="drift_seconds", title="drift s", of=_worst_drift, style="+.3f", rank=3),
-    Figure(field="holes", title="holes", of=_holes, rank=1),
-    Figure(field="longest_hole_seconds", title="longest s", of=_longest_hole, style=".1f", rank=3),
-    Figure(field="calibration_error", title="sure off", of=_calibration_error, style=".3f", rank=3),
-    Figure(field="keyterm_recall_percent", title="keyterms %", of=_keyterm_recall, style=".2f", rank=1),
-    Figure(field="keyterm_precision_percent", title="precision %", of=_keyterm_precision, style=".2f", rank=2),
-    Figure(field="keyterms_invented_percent", title="invented %", of=_invented, style=".2f", rank=2),
+    Figure("audio_seconds", "seconds", lambda scores: sum(one.audio_seconds for one in scores), ".1f", rank=2),
+    Figure("words", "words", lambda scores: sum(one.spoken.words for one in scores), rank=1),
+    Figure(
+        "word_error_rate_percent", "WER %", lambda scores: _errors(one.spoken for one in scores).percent, ".2f", rank=0
+    ),
+    Figure(
+        "written_word_error_rate_percent",
+        "as written %",
+        lambda scores: _errors(one.written for one in scores).percent,
+        ".2f",
+        rank=1,
+    ),
+    Figure("drift_seconds", "drift s", _worst_drift, "+.3f", rank=3),
+    Figure("holes", "holes", _holes, rank=1),
+    Figure("longest_hole_seconds", "longest s", _longest_hole, ".1f", rank=3),
+    Figure(
+        "calibration_error",
+        "sure off",
+        lambda scores: calibration_error([word for one in scores for word in one.judged]),
+        ".3f",
+        rank=3,
+    ),
+    Figure("keyterm_recall_percent", "keyterms %", lambda scores: _keyterms(scores).recall_percent, ".2f", rank=1),
+    Figure(
+        "keyterm_precision_percent", "precision %", lambda scores: _keyterms(scores).precision_percent, ".2f", rank=2
+    ),
+    Figure("keyterms_invented_percent", "invented %", _invented, ".2f", rank=2),
 )
 
 

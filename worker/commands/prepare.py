@@ -21,9 +21,9 @@ def prepare(model: str, target: Path, precision: Precision) -> None:
         demand_model(model)
     except ModelLoadingError as exc:  # whose advice is about a setting
         fail(str(exc))
-    from worker.adapters.parakeet.loading.calibration_file import copy_calibration  # noqa: PLC0415  # torch
+    from worker.adapters.parakeet.loading.facts import copy_calibration  # noqa: PLC0415  # torch
     from worker.adapters.parakeet.loading.model_files import write_model  # noqa: PLC0415  # torch: seconds
-    from worker.adapters.parakeet.network.options import UnsupportedModel  # noqa: PLC0415
+    from worker.adapters.parakeet.network.config import UnsupportedModel  # noqa: PLC0415
 
     source = model_path(model)
     try:

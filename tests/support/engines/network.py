@@ -25,8 +25,10 @@ def tiny_files() -> "ModelFiles":
 
 @cache
 def tiny_calibration() -> "Calibration | None":
-    from worker.adapters.parakeet.loading.calibration_file import read_calibration  # noqa: PLC0415  torch
-    from worker.adapters.parakeet.loading.facts import weights_sum  # noqa: PLC0415  torch
+    from worker.adapters.parakeet.loading.facts import (  # noqa: PLC0415  # torch
+        read_calibration,
+        weights_sum,
+    )
 
     return read_calibration(tiny_model_file(), weights_sum(tiny_model_file()))
 

@@ -11,16 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import TypeAlias, assert_never
+from typing import NamedTuple, TypeAlias, assert_never
 
 from schemas.codes import ErrorCode
 from worker.adapters.parakeet.protocol import (
     PARENTS_SIGNALS,
     Answer,
-    Batch,
     Beat,
     Done,
     EngineOptions,
@@ -55,8 +53,7 @@ _PROXY = re.compile(r"(?:https?|all)_proxy", re.IGNORECASE)
 _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StartedProcess:
+class StartedProcess(NamedTuple):
     """A child process that loads its model, and the worker's end of its pipe."""
 
     process: subprocess.Popen[bytes]
@@ -86,7 +83,7 @@ def start_process(program: Program, options: EngineOptions) -> StartedProcess:
     atexit.register(process.kill)  # it ignores SIGTERM, and a worker that ends by an error leaves none
     with contextlib.suppress(BrokenPipeError):  # it has ended already, which the reader learns from the pipe's end
         ours.send_bytes(pickle.dumps((program, os.getpid(), options)))
-    return StartedProcess(process=process, pipe=ours)
+    return StartedProcess(process, ours)
 
 
 class InferenceProcess:
@@ -106,17 +103,9 @@ class InferenceProcess:
         self.last_beat = time.monotonic()
         self.device_memory_bytes = 0
         self._process = started.process
+        self.pid = started.process.pid
         self._end = ParentEnd(started.pipe, self._received, self._pipe_ended)
-
-    @property
-    def pid(self) -> int:
-        """The child's process id."""
-        return self._process.pid
-
-    @property
-    def submit(self) -> Callable[[Batch], None]:
-        """Sends a batch without blocking."""
-        return self._end.send
+        self.submit = self._end.send
 
     async def until_ready(self, timeout_seconds: float) -> Ready:
         """Wait for the model. Raises `ModelLoadingError` or `GpuNotAvailable`; the caller then kills the process."""

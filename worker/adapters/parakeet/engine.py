@@ -13,10 +13,9 @@ import structlog
 
 from worker.adapters.parakeet.child import InferenceProcess, Program, StartedProcess, start_process
 from worker.adapters.parakeet.child_process import serve
-from worker.adapters.parakeet.network.keyterm_automaton import Speller
+from worker.adapters.parakeet.network.keyterm_automaton import Speller, spelling, spelling_of_piece
 from worker.adapters.parakeet.protocol import Done, EngineOptions, Ready
-from worker.adapters.parakeet.queue import Window
-from worker.adapters.parakeet.scheduler import Scheduler
+from worker.adapters.parakeet.scheduler import Scheduler, Window
 from worker.errors import EngineFailure, GpuNotAvailable, ModelLoadingError, TranscriptionTimeout, WorkerError
 from worker.ports import EngineFacts, Pcm, Recognition
 
@@ -38,15 +37,14 @@ class EngineState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineHealth:
-    """The engine's condition at one moment."""
+    """The engine's condition at one moment, and the reason why it is not ready."""
 
     state: EngineState
     state_seconds: float
     """Since it entered that state."""
     failing_seconds: float
-    """Seconds since restarts began failing; 0 after a success."""
+    """Since restarts began failing; 0 after a success."""
     reason: str | None
-    """The reason why it is not ready."""
     restarts: int
     heartbeat_age_seconds: float | None
     device_memory_bytes: int
@@ -90,9 +88,9 @@ class ParakeetEngine:
         self._enter(EngineState.LOADING, None)
 
     def start(self) -> None:
-        """Start the process before the engine is entered, which then waits for it. Idempotent; needs no event loop.
+        """Start the process, so that the model loads before the engine is entered. Idempotent; needs no event loop.
 
-        The model loads while the caller does something else. The process ends with the caller's at the latest.
+        The process ends with the caller's at the latest.
         """
         self._prestarted = self._prestarted or start_process(self._program, self._options)
 
@@ -103,7 +101,7 @@ class ParakeetEngine:
             ready = await child.until_ready(self._patience.start_seconds)
             stack.pop_all()
         self._facts = ready.facts
-        self._speller = Speller(ready.pieces) if ready.pieces else None
+        self._speller = Speller(map(spelling_of_piece, ready.pieces)) if ready.pieces else None
         log.info("engine.started", pid=child.pid)
         self._serve(child, ready)
         self._supervisor = asyncio.create_task(self._supervise(child), name="parakeet-supervisor")
@@ -127,12 +125,12 @@ class ParakeetEngine:
 
     @property
     def pid(self) -> int | None:
-        """The inference process of the moment."""
+        """That of the inference process."""
         return self._process.pid if self._process else None
 
     @property
     def health(self) -> EngineHealth:
-        """The condition of the moment; it may be asked for before the engine is entered."""
+        """The condition of the moment, also before the engine is entered."""
         child, now = self._process, time.monotonic()
         return EngineHealth(
             state=self._state,
@@ -146,7 +144,7 @@ class ParakeetEngine:
 
     def unspeakable(self, keyterms: Sequence[str]) -> tuple[str, ...]:
         """Return the keyterms that the model's vocabulary cannot spell."""
-        return tuple(term for term in keyterms if self._speller and not self._speller.can_spell(term))
+        return tuple(term for term in keyterms if self._speller and not self._speller.can_spell(spelling(term)))
 
     async def recognise(
         self, samples: Pcm, job_id: str, *, keyterms: tuple[str, ...] = (), team_id: str = ""
@@ -174,10 +172,9 @@ class ParakeetEngine:
             self._serve(child, ready)
 
     async def _lost(self, child: InferenceProcess) -> WorkerError:
-        """Wait until the process has ended, hangs or is silent; return that as an error.
+        """Return an error once the process has ended, hangs or is silent.
 
-        Silence is counted in rounds of this loop, not by the clock: after a pause of the whole worker the process gets
-        time to beat again.
+        Silence is counted in rounds of this loop: after a pause of the whole worker the process gets time to beat.
         """
         silent_rounds, beats = 0, child.beats
         while silent_rounds * self._options.heartbeat_seconds < self._patience.silence_seconds:
@@ -244,7 +241,7 @@ class ParakeetEngine:
         self._pump()
 
     def _pump(self) -> None:
-        """Send what is due; without a process the scheduler returns nothing."""
+        """Send what is due: nothing without a process."""
         for batch in self._scheduler.schedule():
             self._submit(batch)
 

@@ -1,11 +1,11 @@
 """Encoder frames of a window, the plan of a pass, and how many windows a model takes at each of its steps.
 
-On a GPU the encoder takes passes of a few fixed sizes, so that few shapes reach the device and each can be recorded as
-a CUDA graph. Windows of any length lie end to end in a pass; what no window fills is computed for nothing. On a CPU a
-pass has the frames of its windows.
+On a GPU the encoder takes passes of a few fixed sizes, so that each shape can be recorded as a CUDA graph. Windows of
+any length lie end to end in a pass; what no window fills is computed for nothing. On a CPU a pass has the frames of its
+windows.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worker.ports import SAMPLE_RATE_HZ
@@ -38,8 +38,8 @@ _PASS_COST_FRAMES = 128
 def encoder_frames(samples: int) -> int:
     """Return how many frames of 80 ms the encoder makes of a window: its spectrogram frames over 8, rounded up.
 
-    So do all Parakeet TDT models that are published. A model of other frames takes more passes than planned, and no
-    harm comes of it: the process packs what it gets by its own frames.
+    So do all Parakeet TDT models that are published. A model of other frames takes more passes than planned, without
+    harm: the process packs what it gets by its own frames.
     """
     return -(-(samples // HOP_SAMPLES) // SUBSAMPLING_FACTOR)
 
@@ -72,17 +72,16 @@ class PassPlan:
         return encoder_frames(samples) + self.gap_frames
 
     def pass_frames(self, frames: int) -> int:
-        """Return the size of the pass that computes windows of the given total of frames, at most `capacity`."""
+        """Return the size of the pass for windows of that many frames in all, at most `capacity`."""
         return next((size for size in self.sizes if size >= frames), frames)
 
     def fill(self, frames: Sequence[int], size: int) -> list[int]:
         """Return the positions of the windows that fit into a pass of `size` frames, taken in order."""
         taken: list[int] = []
-        room = size
         for position, wanted in enumerate(frames):
-            if wanted <= room and len(taken) < self.most_windows:
+            if wanted <= size and len(taken) < self.most_windows:
                 taken.append(position)
-                room -= wanted
+                size -= wanted
         return taken
 
     def next_pass(self, frames: Sequence[int], *, only_full: bool = False) -> list[int]:
@@ -107,7 +106,9 @@ class PassPlan:
         ways = []
         for size in reversed(sizes):
             taken = self.fill(frames, size)
-            rest, _ = self._cheapest(_without(frames, taken), size)
+            left_out = set(taken)
+            left = [one for position, one in enumerate(frames) if position not in left_out]
+            rest, _ = self._cheapest(left, size)
             ways.append((size + _PASS_COST_FRAMES + rest, taken))
         return min(ways, key=lambda way: way[0])
 
@@ -151,8 +152,3 @@ def flow_of(batch_windows: int, *, aside: bool, sizes: tuple[int, ...] = (), gap
         windows_of_a_chunk=ahead if aside else min(ahead, _CHUNK_WINDOWS),
         batches_in_flight=(decoded + (ahead if aside else batch_windows)) // batch_windows,
     )
-
-
-def _without(frames: Sequence[int], positions: Collection[int]) -> list[int]:
-    left_out = set(positions)
-    return [one for position, one in enumerate(frames) if position not in left_out]

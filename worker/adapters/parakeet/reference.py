@@ -15,14 +15,13 @@ from nemo.collections.asr.models import ASRModel
 from omegaconf import OmegaConf
 
 from worker.adapters.parakeet.frames import flow_of
-from worker.adapters.parakeet.network.config import TransducerConfig, transducer_config
-from worker.adapters.parakeet.network.options import UnsupportedModel
-from worker.adapters.parakeet.network.passes import Samples
+from worker.adapters.parakeet.network.config import TransducerConfig, UnsupportedModel, transducer_config
 from worker.adapters.parakeet.network.tdt_decoder import TdtDecoder
 from worker.adapters.parakeet.network.transcriber import TwoStepTranscriber
 from worker.adapters.parakeet.network.weights import Weights
 from worker.adapters.parakeet.network.window_decoder import EncodedWindows
 from worker.errors import ModelLoadingError
+from worker.ports import Pcm
 
 _FULL_SCALE = 32_768
 
@@ -103,12 +102,12 @@ class NemoPasses:
     def __init__(self, network: Any, decoder: TdtDecoder, device: torch.device, dtype: torch.dtype) -> None:
         self._network, self._decoder, self._device, self._dtype = network, decoder, device, dtype
 
-    def __call__(self, windows: Sequence[Samples]) -> list[EncodedWindows]:
+    def __call__(self, windows: Sequence[Pcm]) -> list[EncodedWindows]:
         """Encode windows; raises `torch.OutOfMemoryError` where one does not fit into memory."""
         return [self._encode(window) for window in windows]
 
     @torch.inference_mode()
-    def _encode(self, window: Samples) -> EncodedWindows:
+    def _encode(self, window: Pcm) -> EncodedWindows:
         wave = torch.from_numpy(window).to(self._device).float()[None] / _FULL_SCALE
         # A window of one frame has no spread to normalise by: where there is a GPU, NeMo raises.
         heard = len(window) if len(window) >= 2 * self._network.preprocessor.featurizer.hop_length else 0

@@ -3,8 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.engines.parakeet_config import MISSING, PARAKEET_V2, with_option
-from worker.adapters.parakeet.network.config import NetworkConfig, network_config
-from worker.adapters.parakeet.network.options import UnsupportedModel
+from worker.adapters.parakeet.network.config import NetworkConfig, UnsupportedModel, network_config
 
 
 def test_the_configuration_of_parakeet_v2_gives_its_sizes() -> None:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from schemas.speech import Word  # noqa: E402  needs torch
-from worker.adapters.parakeet.child_process.pipeline import Pipeline, Recognised  # noqa: E402
+from worker.adapters.parakeet.child_process.pipeline import Pipeline  # noqa: E402
 from worker.adapters.parakeet.frames import Flow, flow_of  # noqa: E402
-from worker.adapters.parakeet.protocol import Batch  # noqa: E402
+from worker.adapters.parakeet.protocol import Batch, Done  # noqa: E402
 
 BATCH_SIZE = 4
 DECODED_WINDOWS = 8
@@ -67,12 +67,12 @@ def batch(*lengths: int) -> Batch:
     return Batch(windows=tuple(np.zeros(length, np.int16) for length in lengths), is_last=len(lengths) < BATCH_SIZE)
 
 
-def answers(model: Model, batches: Sequence[Batch], *, overlap: bool = True) -> Iterator[Recognised]:
+def answers(model: Model, batches: Sequence[Batch], *, overlap: bool = True) -> Iterator[Done]:
     waiting = deque(batches)
     return Pipeline(model, overlap=overlap).answers(lambda _: waiting.popleft() if waiting else None)
 
 
-def texts(recognised: Recognised) -> list[str]:
+def texts(recognised: Done) -> list[str]:
     assert recognised.words is not None
     return [word.text for words in recognised.words for word in words]
 

@@ -3,7 +3,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from worker.adapters.parakeet.queue import Window, WindowQueue
+from worker.adapters.parakeet.scheduler import Window, WindowQueue
 from worker.ports import Recognition
 
 

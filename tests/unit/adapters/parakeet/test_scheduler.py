@@ -7,8 +7,7 @@ import pytest
 from schemas.speech import Word
 from worker.adapters.parakeet.frames import PassPlan, pass_capacity
 from worker.adapters.parakeet.protocol import Batch, Done
-from worker.adapters.parakeet.queue import Window
-from worker.adapters.parakeet.scheduler import Scheduler
+from worker.adapters.parakeet.scheduler import Scheduler, Window
 from worker.errors import EngineFailure, GpuMemoryError, WorkerError
 from worker.ports import Recognition
 

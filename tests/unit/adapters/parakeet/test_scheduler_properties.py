@@ -12,8 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from schemas.speech import Word
 from worker.adapters.parakeet.frames import PassPlan
 from worker.adapters.parakeet.protocol import Batch, Done
-from worker.adapters.parakeet.queue import Window
-from worker.adapters.parakeet.scheduler import Scheduler
+from worker.adapters.parakeet.scheduler import Scheduler, Window
 from worker.errors import EngineFailure
 
 MOST_IN_FLIGHT = 3

@@ -12,13 +12,18 @@ import torch
 from worker.adapters.machine.process import return_what_is_free
 from worker.adapters.parakeet.child_process.pipeline import Pipeline, Take
 from worker.adapters.parakeet.frames import WINDOWS_OF_A_BATCH
-from worker.adapters.parakeet.loading.calibration_file import digest, read_calibration
 from worker.adapters.parakeet.loading.device import open_device
-from worker.adapters.parakeet.loading.facts import known_languages, model_fingerprint, weights_sum
+from worker.adapters.parakeet.loading.facts import (
+    digest,
+    known_languages,
+    model_fingerprint,
+    read_calibration,
+    weights_sum,
+)
 from worker.adapters.parakeet.loading.model_files import open_model_files, stored_precision
 from worker.adapters.parakeet.loading.model_path import model_path
 from worker.adapters.parakeet.network.boosting import BOOSTING_VERSION
-from worker.adapters.parakeet.network.options import UnsupportedModel
+from worker.adapters.parakeet.network.config import UnsupportedModel
 from worker.adapters.parakeet.network.transcriber import Transcriber, TwoStepTranscriber
 from worker.adapters.parakeet.network.weights import WrongWeights
 from worker.adapters.parakeet.protocol import Done, EngineOptions, Ready
@@ -35,11 +40,11 @@ class ServedModel:
     """A warm model behind the messages of the pipe."""
 
     def __init__(self, model: TwoStepTranscriber, facts: EngineFacts, *, overlap: bool) -> None:
-        self._facts = facts
+        self._trims = not facts.uses_gpu
         self._pipeline = Pipeline(model, overlap=overlap)
         self._ready = Ready(
             facts=facts,
-            device_memory_bytes=self._device_memory(),
+            device_memory_bytes=torch.cuda.max_memory_reserved(),
             plan=model.flow.plan,
             batches_in_flight=model.flow.batches_in_flight,
             pieces=model.pieces,
@@ -52,18 +57,12 @@ class ServedModel:
 
     def answers(self, take: Take) -> Iterator[Done]:
         """Recognise what is taken, in order, until no more come."""
-        for answer in self._pipeline.answers(take):
-            self._trim(len(answer.words or ()))
-            yield Done(words=answer.words, seconds=answer.seconds, device_memory_bytes=self._device_memory())
-
-    def _trim(self, windows: int) -> None:
-        self._untrimmed += windows
-        if not self._facts.uses_gpu and self._untrimmed >= WINDOWS_TO_TRIM:
-            self._untrimmed = 0
-            return_what_is_free()
-
-    def _device_memory(self) -> int:
-        return torch.cuda.max_memory_reserved() if self._facts.uses_gpu else 0
+        for done in self._pipeline.answers(take):
+            self._untrimmed += len(done.words or ())
+            if self._trims and self._untrimmed >= WINDOWS_TO_TRIM:
+                self._untrimmed = 0
+                return_what_is_free()
+            yield done
 
 
 def open_engine(options: EngineOptions) -> ServedModel:

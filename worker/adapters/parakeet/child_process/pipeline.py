@@ -22,7 +22,7 @@ import torch
 
 from schemas.speech import Word
 from worker.adapters.parakeet.frames import Flow
-from worker.adapters.parakeet.protocol import Batch
+from worker.adapters.parakeet.protocol import Batch, Done
 from worker.ports import Pcm
 
 Words: TypeAlias = tuple[tuple[Word, ...], ...]
@@ -62,16 +62,6 @@ class TwoStepModel(Protocol[_Encoded]):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recognised:
-    """The answer to a batch."""
-
-    words: Words | None
-    """Words of each window; None if the windows do not fit into memory."""
-    seconds: float
-    """Its share, by length of audio, of the time that the engine was busy."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Started(Generic[_Encoded]):
     """A batch on its way; `encoded` is None where it did not fit into memory."""
 
@@ -82,27 +72,26 @@ class _Started(Generic[_Encoded]):
 
 
 class Pipeline(Generic[_Encoded]):
-    """Batches through a model, each answered once and in order."""
+    """Batches through a model, each answered once and in order. Its seconds are divided by length of audio."""
 
     def __init__(self, model: TwoStepModel[_Encoded], *, overlap: bool = True) -> None:
         self._model, self._overlap = model, overlap
         self._answered_at = 0.0
 
-    def answers(self, take: Take) -> Iterator[Recognised]:
+    def answers(self, take: Take) -> Iterator[Done]:
         """Yield an answer for each batch taken, until no more come."""
         return self.overlapped_loop(take) if self._overlap else self.plain_loop(take)
 
-    def plain_loop(self, take: Take) -> Iterator[Recognised]:
+    def plain_loop(self, take: Take) -> Iterator[Done]:
         """Encode and decode one batch after the other."""
         while (batch := self._take(take)) is not None:
             started = self._encode(batch)
             yield from self._decode([started])
 
-    def overlapped_loop(self, take: Take) -> Iterator[Recognised]:
+    def overlapped_loop(self, take: Take) -> Iterator[Done]:
         """Give the same answers, with the encoder kept some batches ahead of the decoder.
 
-        Encode whatever is there before the first is decoded: a GPU's encoder then has work meanwhile, and the decoder
-        has full rows. Where nothing more is there, nothing is waited for.
+        A GPU's encoder then has work meanwhile, and the decoder full rows. Where no batch is there, none is waited for.
         """
         started: deque[_Started[_Encoded]] = deque()
         while (batch := take(False) if started else self._take(take)) is not None or started:
@@ -141,14 +130,15 @@ class Pipeline(Generic[_Encoded]):
             group.append(started.popleft())
         return group
 
-    def _decode(self, group: Sequence[_Started[_Encoded]]) -> Iterator[Recognised]:
+    def _decode(self, group: Sequence[_Started[_Encoded]]) -> Iterator[Done]:
         words = self._words([one.encoded for one in group if one.encoded is not None])
         now = time.perf_counter()
         seconds, self._answered_at = now - max(self._answered_at, group[0].since), now
         samples = sum(one.samples for one in group)
         for one in group:
             recognised = None if one.encoded is None else next(words)
-            yield Recognised(words=recognised, seconds=seconds * one.samples / samples)
+            memory = torch.cuda.max_memory_reserved()  # 0 on a CPU
+            yield Done(words=recognised, seconds=seconds * one.samples / samples, device_memory_bytes=memory)
 
     def _words(self, encoded: Sequence[_Encoded]) -> Iterator[Words | None]:
         with contextlib.suppress(torch.OutOfMemoryError):

@@ -1,4 +1,4 @@
-"""Frame of the inference process: obeys only the parent, answers batches and reports its death."""
+"""The frame of the inference process: it obeys only the parent, answers batches and reports its death."""
 
 import contextlib
 import ctypes
@@ -117,10 +117,9 @@ def _quiet(options: EngineOptions) -> None:
 
 
 class _LastWords:
-    """Turns any error into an event, a `Failed` and exit code 1.
+    """Turns any error into an event, a `Failed` and exit code 1: after a CUDA error the process is of no more use.
 
-    The errors of a model runtime, its hub client and CUDA are open-ended, and after a CUDA error the process is of no
-    more use.
+    The errors of a model runtime, its hub client and CUDA are open-ended.
     """
 
     def __init__(self, end: ChildEnd) -> None:

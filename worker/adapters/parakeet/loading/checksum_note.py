@@ -1,11 +1,11 @@
 """The note beside a `.nemo` file: its SHA-256, which keys every checkpoint, written while an image is built.
 
-Summing 2.5 GB takes seconds, so a worker trusts the note, once it has seen that the note is of this very file: the note
-also holds a digest of the file's own directory, and that reads a few hundred KB. The digest covers the size, the place
-of every member, all of every small member (configuration, tokenizer), and place, size and CRC-32 of every record of the
-weights, which the preparation has compared with the weights. So another model, other weights of the same architecture
-or a file cut short do not match the note. Bytes of weights that changed on the disk without their CRC-32 do: reading
-them all is the only way to find out, and an image's layers are checked when it is pulled.
+Summing 2.5 GB takes seconds, so a worker trusts the note, once it has seen that the note is of this very file: it also
+holds a digest of what a few hundred KB say of the file: its size, the place of every member, all of every small member
+(configuration, tokenizer), and place, size and CRC-32 of every record of the weights, which the preparation has
+compared with the weights. So another model, other weights of the same architecture or a file cut short do not match.
+Bytes of weights that changed on the disk do: only reading them all finds that out, and an image's layers are checked
+when it is pulled.
 
 Also a program, which needs nothing of ours, since an image has its model before it has our code:
 `python3 checksum_note.py MODEL.nemo FOLDER` leaves the note in the folder, where there is such a model.
@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 WEIGHTS = "model_weights.ckpt"
 
@@ -35,8 +35,8 @@ def note_of(model: Path) -> Path:
 
 def prepare(model: Path) -> str:
     """Return the note's text, after all weights were compared with their CRC-32. Raises `UnusualFileError`."""
-    with _weights_of(model) as weights:
-        changed = zipfile.ZipFile(weights).testzip()
+    with _opened(model) as (_, weights):
+        changed = weights.testzip()
     if changed:
         raise UnusualFileError(f"{changed} of the weights has not the CRC-32 noted for it")
     return json.dumps({"sha256": sum_of(model), "says": _what_it_says(model)}) + "\n"
@@ -62,48 +62,35 @@ def sum_of(model: Path) -> str:
 
 def _what_it_says(model: Path) -> str:
     says = [str(model.stat().st_size)]
-    with _reading(model), tarfile.open(model, "r:") as tar:
+    with _opened(model) as (tar, weights):
         for member in tar:
             says.append(f"{member.name} {member.offset_data} {member.size}")
             if member.isfile() and PurePosixPath(member.name).name != WEIGHTS:
-                says.append(hashlib.sha256(_opened(tar, member).read()).hexdigest())
-    with _weights_of(model) as weights:
-        records = zipfile.ZipFile(weights).infolist()
+                content = cast("IO[bytes]", tar.extractfile(member))
+                says.append(hashlib.sha256(content.read()).hexdigest())
+        records = weights.infolist()
         says += [f"{one.filename} {one.header_offset} {one.file_size} {one.CRC:08x}" for one in records]
     return hashlib.sha256("\n".join(says).encode()).hexdigest()
 
 
 @contextmanager
-def _weights_of(model: Path) -> Iterator[IO[bytes]]:
-    with _reading(model), tarfile.open(model, "r:") as tar:
-        yield _opened(tar, weights_member(tar))
-
-
-def weights_member(tar: tarfile.TarFile) -> tarfile.TarInfo:
-    """Return the member with the weights. Raises `UnusualFileError` where there is not just one."""
-    found = [member for member in tar if PurePosixPath(member.name).name == WEIGHTS]
-    if len(found) != 1:
-        raise UnusualFileError(f"{len(found)} members are named {WEIGHTS}")
-    return found[0]
-
-
-def _opened(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    file = tar.extractfile(member)
-    if file is None:
-        raise UnusualFileError(f"{member.name} is no file")
-    return file
-
-
-@contextmanager
-def _reading(model: Path) -> Iterator[None]:
+def _opened(model: Path) -> Iterator[tuple[tarfile.TarFile, zipfile.ZipFile]]:
+    """Open the tar and the weights in it. Raises `UnusualFileError`, also for errors of the block."""
     try:
-        yield
+        with tarfile.open(model, "r:") as tar:
+            found = [member for member in tar if PurePosixPath(member.name).name == WEIGHTS]
+            if len(found) != 1:
+                raise UnusualFileError(f"{len(found)} members are named {WEIGHTS}")
+            file = tar.extractfile(found[0])
+            if file is None:
+                raise UnusualFileError(f"{found[0].name} is no file")
+            yield tar, zipfile.ZipFile(file)
     except (tarfile.TarError, zipfile.BadZipFile) as error:
         raise UnusualFileError(f"{model.name}: {error}") from error
 
 
 def main(model: Path, folder: Path) -> None:
-    """Prepare the model, if there is one; without a note it is only slower to start."""
+    """Write the note of the model, if there is one, into the folder; without it a start is only slower."""
     folder.mkdir(exist_ok=True)
     try:
         (folder / note_of(model).name).write_text(prepare(model))

@@ -18,7 +18,7 @@ _SAFETENSORS = ("config.json", "preprocessor_config.json", "tokenizer.json", "mo
 
 
 def model_path(name: str) -> Path:
-    """Return the path, absolute, of the model of that name or path; a hub name is downloaded where it is not cached.
+    """Return the absolute path of a model; one of the hub is downloaded where it is not cached.
 
     Raises `ModelLoadingError`.
     """
@@ -49,8 +49,8 @@ def _local_path(name: str) -> Path | None:
 def _hub_model(name: str) -> Path:
     """Return the path of the model's `.nemo` file, or of its folder of safetensors where the hub has no such file.
 
-    Downloads what is not cached, and with HF_HUB_OFFLINE=1 nothing. Raises `ModelLoadingError` where the hub has no
-    such model, gives no access to it, or cannot be reached.
+    With HF_HUB_OFFLINE=1 nothing is downloaded. Raises `ModelLoadingError` where the hub has no such model, gives no
+    access to it, or cannot be reached.
     """
     from huggingface_hub import hf_hub_download, snapshot_download  # noqa: PLC0415  # not for a file on this machine
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError  # noqa: PLC0415

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from worker.adapters.parakeet.loading import BadModelFile
 from worker.adapters.parakeet.loading.torch_weights import WEIGHTS, mapped_weights
-from worker.adapters.parakeet.network.options import UnsupportedModel
+from worker.adapters.parakeet.network.config import UnsupportedModel
 
 CONFIG = "model_config.yaml"
 

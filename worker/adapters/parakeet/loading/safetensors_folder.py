@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from worker.adapters.parakeet.loading import BadModelFile
-from worker.adapters.parakeet.network.config import NetworkConfig
-from worker.adapters.parakeet.network.options import UnsupportedModel
+from worker.adapters.parakeet.network.config import NetworkConfig, UnsupportedModel
 from worker.ports import SAMPLE_RATE_HZ
 
 CONFIG = "config.json"

@@ -1,8 +1,8 @@
 """Weights that `torch.save` wrote, mapped in place inside another file.
 
-`torch.load` cannot map a part of a file, and the offsets that it reports for tensors without data are calculated on the
-assumption that torch wrote the zip. This module takes the offsets from the zip's own directory, and interprets the
-pickle that names the tensors with a dozen known names in place of all of Python's.
+`torch.load` cannot map a part of a file, and calculates the offsets of tensors on the assumption that torch wrote the
+zip. This module takes the offsets from the zip's own directory, and interprets the pickle that names the tensors with a
+dozen known names in place of all of Python's.
 """
 
 import pickle
@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from worker.adapters.parakeet.loading import BadModelFile
-from worker.adapters.parakeet.network.options import UnsupportedModel
+from worker.adapters.parakeet.network.config import UnsupportedModel
 
 WEIGHTS = "model_weights.ckpt"
 
 _MOST_INDEX_BYTES = 16 * 2**20
-"""Limit for the pickle that names and places the tensors: 100 KB for 700 of them."""
+"""The pickle takes 100 KB for 700 tensors."""
 
 _LOCAL_HEADER = struct.Struct("<26xHH")
 """A zip record's header: the lengths of its name and of its extra field, after which its data begins."""
@@ -33,7 +33,7 @@ _BEFORE_ZIP = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """First bytes of weights that torch wrote before 1.6."""
 
 _MALFORMED = (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, struct.error)
-"""Errors that the interpretation of a damaged pickle raises."""
+"""Errors of damaged pickles."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,10 +108,8 @@ class _Index(pickle._Unpickler):  # noqa: SLF001  # the one in C allocates whate
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the value of a name in the pickle. Raises `BadModelFile` for any but the known ones."""
-        if module == "torch" and name in _DTYPES:
-            return _DTYPES[name]
         try:
-            return _BUILDERS[module, name]
+            return _NAMES[module, name]
         except KeyError:
             raise BadModelFile(f"the index of {WEIGHTS} is a pickle that refers to {module}.{name}") from None
 
@@ -142,30 +140,20 @@ def _tensor(record: _Record, first: int, size: tuple[int, ...], stride: tuple[in
     return _Placed(record=record, first=first, size=size, stride=stride)
 
 
-def _parameter(data: _Placed, *_: object) -> _Placed:
-    return data
-
-
-_DTYPES = {
-    f"{name}Storage": dtype
-    for name, dtype in {
-        "Float": torch.float32,
-        "Double": torch.float64,
-        "Half": torch.float16,
-        "BFloat16": torch.bfloat16,
-        "Long": torch.int64,
-        "Int": torch.int32,
-        "Short": torch.int16,
-        "Char": torch.int8,
-        "Byte": torch.uint8,
-        "Bool": torch.bool,
-    }.items()
-}
-
-_BUILDERS = {
+_NAMES: Mapping[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+    ("torch", "FloatStorage"): torch.float32,
+    ("torch", "DoubleStorage"): torch.float64,
+    ("torch", "HalfStorage"): torch.float16,
+    ("torch", "BFloat16Storage"): torch.bfloat16,
+    ("torch", "LongStorage"): torch.int64,
+    ("torch", "IntStorage"): torch.int32,
+    ("torch", "ShortStorage"): torch.int16,
+    ("torch", "CharStorage"): torch.int8,
+    ("torch", "ByteStorage"): torch.uint8,
+    ("torch", "BoolStorage"): torch.bool,
 }
 
 

@@ -16,7 +16,7 @@ from worker.adapters.parakeet.network.layout import PassLayout
 from worker.adapters.parakeet.network.weights import Linear, Weights, linear_of
 
 QUERY_BLOCK = 192
-"""Queries whose scores are computed at once: half of a window of 30 s."""
+"""Half of a window of 30 s."""
 
 _MASKED = -10_000.0
 """NeMo's score of a key that is not to be looked at. Not infinite: a slot may have no window, and then no other."""

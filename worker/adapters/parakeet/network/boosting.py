@@ -38,18 +38,18 @@ class WindowTerms:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Tables:
-    """Automata one after the other, each with the states that follow on those of the last: see `Automaton`."""
+    """Automata one after the other, each with the states that follow on those of the last: see `Automaton`.
+
+    Targets and labels are int64, boosts float32. The first root, of rows without terms, is all 0.
+    """
 
     root_targets: Tensor
-    """(automata, labels), int64; of an index without terms 0, as are its boosts."""
+    """(automata, labels), as are the boosts."""
     root_boosts: Tensor
-    """(automata, labels), float32."""
     labels: Tensor
-    """(states, arcs) of all automata, int64."""
+    """(states, arcs) of all automata, as are targets and boosts."""
     targets: Tensor
-    """(states, arcs), int64."""
     boosts: Tensor
-    """(states, arcs), float32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -76,7 +76,7 @@ class Boost(_Tables):
         return all(theirs <= ours for theirs, ours in zip(other.labels.shape, self.labels.shape, strict=True))
 
     def copy_from(self, other: "Boost") -> None:
-        """Take the other boosts' content in place."""
+        """Take the content of other boosts, which fit, in place."""
         states, arcs = other.labels.shape
         self.labels.fill_(self.root_boosts.shape[1] - 1)
         self.boosts.zero_()  # an arc that is left from wider tables would boost the blank
@@ -101,7 +101,7 @@ class Boost(_Tables):
 def window_terms(
     windows: Sequence[NDArray[np.int16]], keyterms: Sequence[tuple[str, ...]], frame_samples: int
 ) -> list[WindowTerms | None]:
-    """Return the keyterms of each window with its speech, None for a window without; no keyterms: none has any."""
+    """Return the keyterms of each window with its speech, None for a window without; no `keyterms`: none has any."""
     return [
         WindowTerms(terms=terms, speech=frames_with_speech(window, frame_samples)) if terms else None
         for window, terms in zip(windows, keyterms or [()] * len(windows), strict=True)

@@ -144,7 +144,7 @@ class Staging:
 
 
 RunPass: TypeAlias = Callable[[PassShape, Tensor, Tensor], Tensor]
-"""Features, (spectrogram rows, bands), and a plan, for passes of the shape, to projected frames, (frames, joint)."""
+"""Runs a pass of the shape: features, (spectrogram rows, bands), and a plan to projected frames, (frames, joint)."""
 
 Report: TypeAlias = Callable[..., object]
 """Receives an event with its fields, as structlog's loggers do."""
@@ -158,7 +158,7 @@ def ignore(event: str, /, **fields: object) -> None:
 
 
 class RecordedPasses:
-    """Runs passes: from a recording where there is one of the pass's shape, otherwise by `run_pass` itself.
+    """Passes as CUDA graphs, one for each shape of pass that occurs; otherwise run by `run_pass` itself.
 
     Recordings are made one at a time, when `record_pending` is called, so that a start does not wait for them. They are
     dropped all together (see `CudaCapture`): where one leaves no room for a pass that is not recorded, and where memory
@@ -188,7 +188,7 @@ class RecordedPasses:
 
     @torch.inference_mode()
     def __call__(self, shape: PassShape, features: Tensor, plan: Tensor) -> Tensor:
-        """Return the projected frames of a pass, (frames, joint size)."""
+        """See `RunPass`."""
         if recording := self._recordings.get(shape):
             return recording(shape, features, plan)
         if self._may_record(shape):
@@ -207,9 +207,8 @@ class RecordedPasses:
     def forget(self) -> None:
         """Drop all recordings: their memory is needed for more than speed."""
         if self._recordings:
-            frames = max(shape.frames for shape in self._recordings)
             self._report("engine.graphs_forgotten", graphs=len(self._recordings))
-            self._refuse_from(frames)
+            self._refuse_from(max(shape.frames for shape in self._recordings))
         self._recordings.clear()
         self._capture = None
 
@@ -242,11 +241,7 @@ class RecordedPasses:
 
 def _recorded(run_pass: RunPass, shape: PassShape, inputs: tuple[Tensor, Tensor], capture: Capture) -> RunPass:
     """Return a recording of the pass, which reads these inputs from now on."""
-
-    def work() -> tuple[Tensor, ...]:
-        return (run_pass(shape, *inputs),)
-
-    repeat: Work = capture(work)
+    repeat = capture(lambda: (run_pass(shape, *inputs),))
 
     def replay(_: PassShape, features: Tensor, plan: Tensor) -> Tensor:
         for mine, new in zip(inputs, (features, plan), strict=True):

@@ -1,4 +1,4 @@
-"""The automaton of a job's keyterms over the pieces of a vocabulary. Pure arithmetic, no device.
+"""Spelling of terms by the pieces of a vocabulary, and the automaton of a job's keyterms over them; without torch.
 
 A state is a prefix of a term, in letters; state 0 is no match. A piece leads from a state to the state of all letters
 that match after it, so a term is followed however it is split into pieces. A term that begins with a capital does not
@@ -8,7 +8,7 @@ boost pieces that begin with a small letter: Theodore says nothing for "the".
 import re
 import unicodedata
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,15 +31,14 @@ def spelling_of_piece(piece: str) -> str:
 
 
 class Speller:
-    """The texts that pieces can spell."""
+    """The texts that pieces, given by their letters, can spell."""
 
-    def __init__(self, pieces: Sequence[str]) -> None:
-        self._pieces = frozenset(map(spelling_of_piece, pieces)) - {""}
+    def __init__(self, pieces: Iterable[str]) -> None:
+        self._pieces = frozenset(pieces) - {""}
         self._longest = max(map(len, self._pieces), default=0)
 
-    def can_spell(self, term: str) -> bool:
-        """Return True where some sequence of pieces spells the term, in any case of its letters."""
-        letters = spelling(term)
+    def can_spell(self, letters: str) -> bool:
+        """Return True where some sequence of pieces spells the letters."""
         reached = {0}
         for start in range(len(letters)):
             if start in reached:
@@ -95,13 +94,17 @@ class Vocabulary:
     def __init__(self, pieces: Sequence[str]) -> None:
         self._blank = len(pieces)
         self._pieces = [_Node()]
+        texts: set[str] = set()
         for label, piece in enumerate(pieces):
             if letters := spelling_of_piece(piece):
                 start = 1 if letters[0] == WORD_START else 0
                 written = _with_capital(letters, start, unicodedata.normalize("NFKC", piece)[start : start + 1])
                 _add(self._pieces, written).labels.append(label)
+                texts.add(written)
                 if written != letters and not start:
                     _add(self._pieces, letters).lower.append(label)
+                    texts.add(letters)
+        self._speller = Speller(texts)
 
     def automaton(self, terms: Sequence[str], weight: float) -> Automaton:
         """Return the automaton of the terms that the pieces spell; others only make it larger.
@@ -160,19 +163,11 @@ class Vocabulary:
         small = spelling(term)
         given = "".join(WORD_START + _with_capital(word.lower(), 0, word[0]) for word in words)
         if given != small:
-            yield given if self._can_spell(given) else small
+            yield given if self._speller.can_spell(given) else small
             return
         yield small
         yield _with_capital(small, 1, small[1:2].upper())
         yield "".join(WORD_START + _with_capital(word, 0, word[0].upper()) for word in small.split(WORD_START)[1:])
-
-    def _can_spell(self, text: str) -> bool:
-        nodes, reached = [_Node()], {_ROOT}
-        _add(nodes, text)
-        for state in range(len(nodes)):
-            if state in reached:
-                reached.update(to for to, pieces in self._reached(nodes, state) if pieces.labels or pieces.lower)
-        return len(text) in reached
 
     def _reached(self, nodes: Sequence[_Node], state: int) -> Iterator[tuple[int, _Node]]:
         """Yield each prefix of terms that pieces lead to from the state, with these pieces."""

@@ -4,14 +4,14 @@ A lone window fills its pass: nothing has to be kept apart. Otherwise windows ar
 number of frames, with a gap after each of them as long as half a convolution's kernel:
 
 - Subsampling: the rows beside a window are set to zero before each strided convolution.
-- Depthwise convolution: the frames of the gaps are set to zero before it.
+- Depthwise convolution: the gaps are set to zero before it.
 - Attention: each window is gathered into a slot of its own, and what its slot has too many is masked.
 
 All of it is data: passes of one `PassShape` run the same operations, whatever windows they hold.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -46,7 +46,7 @@ class PassShape:
 
     @property
     def levels(self) -> int:
-        """Strided convolutions after the first: before each of them, rows beside a window are set to zero."""
+        """Strided convolutions after the first."""
         return self.factor.bit_length() - 2
 
     @property
@@ -91,20 +91,19 @@ class Stretch:
     lead_frames: int
     """Encoder frames at the beginning that only provide context for the others."""
     edges: tuple[Tensor, ...]
-    """For each strided convolution after the first, rows to set to zero before it: int64, (edges,)."""
+    """The rows to set to zero before each strided convolution after the first: int64, (edges,)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PassLayout:
-    """One pass: all that the network's parts need to know of its windows."""
+    """All that the network's parts need to know of a pass. Without gaps and slots one window fills it."""
 
     frames: int
     block: int
     stretches: tuple[Stretch, ...]
     gaps: Tensor | None
-    """Frames that belong to no window and are beside one: int64, (frames,). None: the window fills the pass."""
+    """Frames that belong to no window and are beside one: int64, (frames,)."""
     slots: Slots | None
-    """None: the window fills the pass."""
 
     @classmethod
     def of_plan(cls, shape: PassShape, plan: Tensor) -> "PassLayout":
@@ -146,17 +145,6 @@ def padded_rows(spectrogram_frames: int, factor: int, step: int = 64) -> int:
     """
     step = max(step, factor)
     return -(-spectrogram_frames // step) * step
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PackedPass:
-    """Windows laid into a pass."""
-
-    shape: PassShape
-    starts: tuple[int, ...]
-    """Each window's first encoder frame."""
-    plan: NDArray[np.int64] = field(repr=False)
-    """The numbers of all index tensors; see `PassLayout.of_plan`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,12 +194,12 @@ class PassSizes:
         )
 
 
-def plan_pass(shape: PassShape, spectrogram_frames: Sequence[int]) -> PackedPass:
-    """Place windows end to end. Raises ValueError where they do not fit into the shape."""
+def plan_pass(shape: PassShape, spectrogram_frames: Sequence[int]) -> tuple[tuple[int, ...], NDArray[np.int64]]:
+    """Place windows end to end in a pass that holds them: see `PassSizes.shape_for`.
+
+    Return each window's first encoder frame, and the numbers of all index tensors, for `PassLayout.of_plan`.
+    """
     counts = [-(-frames // shape.factor) for frames in spectrogram_frames]
-    taken = sum(counts) + shape.gap * len(counts)
-    if taken > shape.frames or len(counts) > shape.slots or max(counts) > shape.slot_frames:
-        raise ValueError(f"{len(counts)} windows of {taken} frames in all do not fit into {shape}")
     starts = np.cumsum([0, *(count + shape.gap for count in counts)])[:-1]
     plan = np.zeros(shape.plan_size, dtype=np.int64)
     edges, gaps, frames, lengths, places = (part.numpy() for part in shape.split(torch.from_numpy(plan)))
@@ -222,7 +210,7 @@ def plan_pass(shape: PassShape, spectrogram_frames: Sequence[int]) -> PackedPass
         places[start : start + count] = window * shape.slot_frames + np.arange(count)
         gaps[window * shape.gap : (window + 1) * shape.gap] = start + count + np.arange(shape.gap)
     _mark_edges(shape, edges, starts * shape.factor, spectrogram_frames)
-    return PackedPass(shape=shape, starts=tuple(starts.tolist()), plan=plan)
+    return tuple(starts.tolist()), plan
 
 
 def _mark_edges(

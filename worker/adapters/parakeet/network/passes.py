@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.adapters.parakeet.frames import LONGEST_WINDOW_FRAMES, WINDOW_FRAMES
@@ -23,6 +21,7 @@ from worker.adapters.parakeet.network.spectrogram import LogMel
 from worker.adapters.parakeet.network.tdt_decoder import TdtDecoder
 from worker.adapters.parakeet.network.weights import Weights
 from worker.adapters.parakeet.network.window_decoder import EncodedWindows
+from worker.ports import Pcm
 
 _TILE = 128
 """Rows and columns of a product that one of the GPU's processors computes at once."""
@@ -35,9 +34,6 @@ _USABLE = 0.9
 FIRST_PATIENCE, LONGEST_PATIENCE = 64, 4096
 """Passes that must have fitted before a larger size is tried again: seconds on a GPU, doubled to minutes by tries that
 fail, which cost a pass each."""
-
-Samples: TypeAlias = NDArray[np.int16]
-"""Mono samples at 16 kHz, shape (samples,)."""
 
 Lap: TypeAlias = Callable[[str], None]
 """Called after each stage, once the host is done with it: mel, encoder, decoding, words."""
@@ -73,7 +69,7 @@ class Parts:
         return parts
 
 
-Passes: TypeAlias = Callable[[Sequence[Samples]], Iterable[EncodedWindows]]
+Passes: TypeAlias = Callable[[Sequence[Pcm]], Iterable[EncodedWindows]]
 """Encodes windows; the results hold them in order. Raises `torch.OutOfMemoryError`."""
 
 
@@ -87,7 +83,7 @@ class LonePasses:
         self._parts, self._lap = parts, lap
         self._pool = ThreadPoolExecutor(threads, "encoder") if threads > 1 else None
 
-    def __call__(self, windows: Sequence[Samples]) -> Iterable[EncodedWindows]:
+    def __call__(self, windows: Sequence[Pcm]) -> Iterable[EncodedWindows]:
         """See `Passes`. With one thread the work is done on return, with more it goes on.
 
         Raises ValueError for a window of more frames than there are positions for.
@@ -100,7 +96,7 @@ class LonePasses:
         return self._pool.map(self._encode, windows) if self._pool else [self._encode(one) for one in windows]
 
     @torch.inference_mode()  # which each thread has for itself
-    def _encode(self, window: Samples) -> EncodedWindows:
+    def _encode(self, window: Pcm) -> EncodedWindows:
         config, parts = self._parts.config, self._parts
         rows = config.spectrogram_frames(len(window))
         if not rows:
@@ -182,7 +178,7 @@ class PackedPasses:
         self._plans = Staging(parts.device, torch.int64, sizes.longest_plan)
 
     @torch.inference_mode()
-    def __call__(self, windows: Sequence[Samples]) -> Iterable[EncodedWindows]:
+    def __call__(self, windows: Sequence[Pcm]) -> Iterable[EncodedWindows]:
         """See `Passes`. Raises ValueError for a window that fits into no pass."""
         encoded: list[EncodedWindows] = []
         while (done := sum(len(one.lengths) for one in encoded)) < len(windows):
@@ -201,7 +197,7 @@ class PackedPasses:
                 self._report("engine.rows_halved", blocks=self._limit.blocks)
         return encoded
 
-    def _next_pass(self, windows: Sequence[Samples]) -> tuple[PassShape, Sequence[Samples]]:
+    def _next_pass(self, windows: Sequence[Pcm]) -> tuple[PassShape, Sequence[Pcm]]:
         """Return as many windows as go into one pass, and its shape."""
         rows = [self._parts.config.spectrogram_frames(len(window)) for window in windows]
         shape, count = None, 0
@@ -214,18 +210,18 @@ class PackedPasses:
             raise ValueError(f"a window of {len(windows[0])} samples does not fit into a pass of {self._sizes.frames}")
         return shape, windows[:count]
 
-    def _encode(self, shape: PassShape, windows: Sequence[Samples]) -> EncodedWindows:
+    def _encode(self, shape: PassShape, windows: Sequence[Pcm]) -> EncodedWindows:
         config = self._parts.config
         rows = [config.spectrogram_frames(len(window)) for window in windows]
-        packed = plan_pass(shape, rows)
-        features = self._features(shape, windows, packed.starts)
+        starts, plan = plan_pass(shape, rows)
+        features = self._features(shape, windows, starts)
         self._lap("mel")
-        frames = self._run(shape, features, self._plans.send([packed.plan]))
+        frames = self._run(shape, features, self._plans.send([plan]))
         self._lap("encoder")
         lengths = tuple(-(-count // config.subsampling_factor) for count in rows)
-        return EncodedWindows(frames=frames, starts=packed.starts, lengths=lengths)
+        return EncodedWindows(frames=frames, starts=starts, lengths=lengths)
 
-    def _features(self, shape: PassShape, windows: Sequence[Samples], starts: Sequence[int]) -> Tensor:
+    def _features(self, shape: PassShape, windows: Sequence[Pcm], starts: Sequence[int]) -> Tensor:
         """Return the spectrograms where the windows lie, after the rows of one frame that lead the first block."""
         features = new_features(self._parts, shape)
         samples = torch.split(self._samples.send(windows), [len(window) for window in windows])

@@ -1,4 +1,4 @@
-"""Windows in, words out, in two steps: spectrogram and encoder; decoder and words. See `TwoStepModel`."""
+"""Windows in, words out, in two steps: spectrogram and encoder; decoder and words."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,6 @@ from worker.adapters.parakeet.network.passes import (
     Parts,
     Passes,
     PassLimit,
-    Samples,
     blocks_within,
     free_bytes,
     new_features,
@@ -32,8 +31,8 @@ from worker.adapters.parakeet.network.passes import (
 from worker.adapters.parakeet.network.tdt_decoder import TdtDecoder
 from worker.adapters.parakeet.network.weights import Weights
 from worker.adapters.parakeet.network.window_decoder import EncodedWindows, WindowDecoder
-from worker.adapters.parakeet.network.words import Calibration, Token
-from worker.ports import SAMPLE_RATE_HZ
+from worker.adapters.parakeet.network.words import Calibration, Token, words_of
+from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 if TYPE_CHECKING:
     from worker.adapters.parakeet.loading.model_files import ModelFiles
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoded:
-    """Windows on their way through the encoder; nothing has waited for it."""
+    """Windows on their way through the encoder."""
 
     seconds: tuple[float, ...]
     """The length of each window."""
@@ -80,39 +79,38 @@ class TwoStepTranscriber:
         self._on_gpu = device.type == "cuda"
         self.block_frames = block_frames
         """Frames that products take at once, on which last bits depend; None: those of the window."""
+        self._calibration: Calibration | None = None
         self._side = SideStream(device)
         self._decoder = WindowDecoder(
             decoder,
             self.pieces,
             Keyterms(self.pieces, keyterm_weight, device),
-            frame_seconds=frame_samples / SAMPLE_RATE_HZ,
             most_windows=flow.decoded_windows,
             most_frames=flow.decoded_windows * WINDOW_FRAMES + flow.plan.capacity,
         )
 
     def calibrate(self, calibration: Calibration | None) -> None:
         """From now on give words calibrated confidences; None: those of their weakest pieces."""
-        self._decoder.calibration = calibration
+        self._calibration = calibration
 
     def warm_up(self) -> None:
         """Run what the first window would otherwise wait for."""
         self([np.zeros(5 * SAMPLE_RATE_HZ, dtype=np.int16)])
 
     def idle(self) -> bool:
-        """Do something useful while no window is waiting. Returns False where there is nothing to do."""
+        """See `TwoStepModel`."""
         return False
 
-    def __call__(self, windows: Sequence[Samples]) -> tuple[tuple[Word, ...], ...]:
+    def __call__(self, windows: Sequence[Pcm]) -> tuple[tuple[Word, ...], ...]:
         """Return the words of each window, in order. Raises `torch.OutOfMemoryError`."""
         (words,) = self.decode([self.encode(windows)])
         return words
 
-    def encode(self, windows: Sequence[Samples], keyterms: Sequence[tuple[str, ...]] = ()) -> Encoded:
-        """Start the windows' way through the encoder, without waiting for a GPU.
+    def encode(self, windows: Sequence[Pcm], keyterms: Sequence[tuple[str, ...]] = ()) -> Encoded:
+        """See `TwoStepModel`. With one thread on a CPU the windows are encoded on return.
 
-        With one thread on a CPU they are encoded on return. Raises `torch.OutOfMemoryError` when not even the smallest
-        pass fits into memory, and ValueError for a window that is longer than 40.96 s. `keyterms` are those of each
-        window; none: no window has any.
+        Raises `torch.OutOfMemoryError` when not even the smallest pass fits into memory, and ValueError for a window
+        that is longer than 40.96 s.
         """
         parts = self._passes(windows)
         if self._on_gpu:
@@ -124,13 +122,21 @@ class TwoStepTranscriber:
         )
 
     def decode(self, batches: Sequence[Encoded]) -> list[tuple[tuple[Word, ...], ...]]:
-        """Return the words of each window of each batch, once they are encoded. Raises `torch.OutOfMemoryError`."""
+        """See `TwoStepModel`."""
         rows = iter(self._tokens(batches))
-        words = [tuple(self._decoder.words(next(rows), seconds) for seconds in one.seconds) for one in batches]
+        words = [tuple(self._words(next(rows), seconds) for seconds in one.seconds) for one in batches]
         self._lap("words")
         return words
 
-    def tokens(self, windows: Sequence[Samples]) -> list[list[Token]]:
+    def _words(self, tokens: Sequence[Token], window_seconds: float) -> tuple[Word, ...]:
+        return words_of(
+            tokens,
+            frame_seconds=self._frame_samples / SAMPLE_RATE_HZ,
+            window_seconds=window_seconds,
+            calibration=self._calibration,
+        )
+
+    def tokens(self, windows: Sequence[Pcm]) -> list[list[Token]]:
         """Return the tokens of each window. Raises as `encode` does."""
         return self._tokens([self.encode(windows)])
 
@@ -157,8 +163,7 @@ class Transcriber(TwoStepTranscriber):
     suits the GPU; with `graphs` passes and decoding steps are repeated from recordings. On a CPU each window has a pass
     of its own, `threads` of them side by side.
 
-    `report` receives events and their fields; `lap` the name of each stage when the host is done with it: mel, encoder,
-    decoding, words; with one thread only.
+    `report` receives events and their fields; `lap` stages, with one thread only.
     """
 
     def __init__(
@@ -208,7 +213,7 @@ class Transcriber(TwoStepTranscriber):
     def warm_up(self) -> None:
         """Run what the first window would otherwise wait for, and on a GPU bound passes by the free memory.
 
-        One pass of one block and a recording of the decoder: passes of the encoder are recorded later, see `idle`.
+        One pass of one block, and a recording of the decoder: passes are recorded in `idle`.
         """
         if not self._on_gpu:
             super().warm_up()
@@ -228,7 +233,7 @@ class Transcriber(TwoStepTranscriber):
             self._report("engine.rows_limited", blocks=self._limit.blocks, wanted=most)
 
     def idle(self) -> bool:
-        """Record a pass. Returns False where there is none to record."""
+        """See `TwoStepModel`."""
         return self._recorded is not None and self._recorded.record_pending()
 
     def _encoded_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""From encoded windows to words: rows for the decoder, and its steps as tokens."""
+"""From encoded windows to tokens: rows for the decoder, and its steps."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,11 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from schemas.speech import Word
 from worker.adapters.parakeet.network.boosting import Boost, Keyterms, WindowTerms
 from worker.adapters.parakeet.network.cuda import Capture, Report
 from worker.adapters.parakeet.network.layout import SLOT_FRAMES
 from worker.adapters.parakeet.network.tdt_decoder import DecoderRows, Steps, TdtDecoder
-from worker.adapters.parakeet.network.words import Calibration, Token, words_of
+from worker.adapters.parakeet.network.words import Token
 
 LEAST_ROWS = 16
 """Rows of a decoding step. With fewer MKL may multiply in another order (up to 3 on one Xeon, up to 15 on a newer one),
@@ -51,14 +50,12 @@ class WindowDecoder:
         pieces: Sequence[str],
         keyterms: Keyterms,
         *,
-        frame_seconds: float,
         most_windows: int,
         most_frames: int,
     ) -> None:
-        self._decoder, self._pieces, self._frame_seconds = decoder, tuple(pieces), frame_seconds
+        self._decoder, self._pieces = decoder, tuple(pieces)
         self._most_windows, self._most_frames, self._keyterms = most_windows, most_frames, keyterms
         self._record_boosted: Callable[[Boost], None] | None = None
-        self.calibration: Calibration | None = None
 
     @torch.inference_mode()
     def tokens(
@@ -72,12 +69,6 @@ class WindowDecoder:
             rows = _tokens_by_row(self._decoder(self._rows(group)), self._pieces)
             tokens += [next(rows) for _ in group]  # the rest are rows without a window
         return tokens
-
-    def words(self, tokens: Sequence[Token], window_seconds: float) -> tuple[Word, ...]:
-        """Return the words of a window of that length."""
-        return words_of(
-            tokens, frame_seconds=self._frame_seconds, window_seconds=window_seconds, calibration=self.calibration
-        )
 
     @torch.inference_mode()
     def record(self, capture: Capture, device: torch.device, dtype: torch.dtype, report: Report) -> None:

@@ -1,4 +1,4 @@
-"""From decoded tokens to words with times: arithmetic, no model and no arrays."""
+"""From decoded tokens to words with times and confidences: arithmetic, no model and no arrays."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,12 @@ _LEAST_PROBABILITY = 1e-4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """Weights of a model's calibration. `temperature` divides the word's own score; above 1 it lowers sureness."""
+    """Weights that make a model's confidences probabilities that a word is right: `python -m bench.calibration`.
+
+    The model is surer than it should be, most of all in noise, where whole stretches are wrong. So a word's score is
+    the logit of its pieces' mean probability over `temperature`, plus that of the words around it. The weights are
+    fitted by logistic regression on speech whose words are known.
+    """
 
     temperature: float
     near: float

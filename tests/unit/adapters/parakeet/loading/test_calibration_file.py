@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.adapters.parakeet.loading.calibration_file import digest, read_calibration, write_calibration
-from worker.adapters.parakeet.loading.facts import weights_sum
+from worker.adapters.parakeet.loading.facts import digest, read_calibration, weights_sum, write_calibration
 from worker.adapters.parakeet.network.words import Calibration
 from worker.errors import ModelLoadingError
 

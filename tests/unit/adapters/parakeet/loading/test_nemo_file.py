@@ -18,7 +18,7 @@ import torch
 
 from tests.support.engines.nemo_files import CONFIG, WEIGHTS, Change, contents, nemo_file, tar_of, zip_with
 from worker.adapters.parakeet.loading.model_files import open_model_files
-from worker.adapters.parakeet.network.options import UnsupportedModel
+from worker.adapters.parakeet.network.config import UnsupportedModel
 from worker.adapters.parakeet.network.transcriber import Transcriber
 from worker.adapters.parakeet.network.weights import WrongWeights
 from worker.embedded.samples import tiny_model

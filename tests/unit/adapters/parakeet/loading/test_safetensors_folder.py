@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests.support.engines.safetensors_models import random_model, write_tokenizer
 from worker.adapters.parakeet.loading.model_files import open_model_files
 from worker.adapters.parakeet.loading.safetensors_folder import mel_bands
-from worker.adapters.parakeet.network.options import UnsupportedModel
+from worker.adapters.parakeet.network.config import UnsupportedModel
 from worker.adapters.parakeet.network.transcriber import Transcriber
 from worker.adapters.parakeet.network.weights import WrongWeights
 from worker.embedded.samples import tiny_model
