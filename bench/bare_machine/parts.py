@@ -23,8 +23,8 @@ from bench.bare_machine.speed import (
     transcribe_all,
     windows_of_speech,
 )
-from worker.adapters.parakeet.loading.device import open_device
 from worker.adapters.parakeet.loading.model_files import ModelFiles, open_model_files
+from worker.adapters.parakeet.network.cuda import open_device
 from worker.adapters.parakeet.network.transcriber import Transcriber
 
 Found = Mapping[str, object]

@@ -16,9 +16,9 @@ from bench.parakeet.device import DeviceRun, Stopwatch, kept_bytes, matmul_ceili
 from bench.parakeet.nemo import Nemo
 from bench.parakeet.results import Agreement, ComparedWay, Comparison, ComparisonPlan, Material, agreement
 from worker.adapters.parakeet.child_process.pipeline import Pipeline
-from worker.adapters.parakeet.loading.device import open_device
 from worker.adapters.parakeet.loading.model_files import ModelFiles, open_model_files
 from worker.adapters.parakeet.loading.model_path import model_path
+from worker.adapters.parakeet.network.cuda import open_device
 from worker.adapters.parakeet.network.passes import Lap, LonePasses, no_lap
 from worker.adapters.parakeet.network.transcriber import Transcriber
 from worker.adapters.parakeet.protocol import Batch

@@ -30,8 +30,8 @@ pytestmark = [
 def transcriber(weights: Path, precision: str, *, graphs: bool = True, memory_gib: float = 20) -> "Transcriber":
     import torch  # noqa: PLC0415
 
-    from worker.adapters.parakeet.loading.device import open_device  # noqa: PLC0415
     from worker.adapters.parakeet.loading.model_files import open_model_files  # noqa: PLC0415
+    from worker.adapters.parakeet.network.cuda import open_device  # noqa: PLC0415
     from worker.adapters.parakeet.network.transcriber import Transcriber  # noqa: PLC0415
 
     refusals: list[dict[str, object]] = []

@@ -25,9 +25,9 @@ torch = pytest.importorskip("torch")
 
 from worker.adapters.parakeet.child_process.model import open_engine  # noqa: E402  needs torch
 from worker.adapters.parakeet.child_process.pipeline import Pipeline  # noqa: E402
-from worker.adapters.parakeet.loading.device import open_device  # noqa: E402
 from worker.adapters.parakeet.loading.facts import calibration_path  # noqa: E402
 from worker.adapters.parakeet.loading.model_path import model_path  # noqa: E402
+from worker.adapters.parakeet.network.cuda import open_device  # noqa: E402
 from worker.adapters.parakeet.network.transcriber import Transcriber  # noqa: E402
 from worker.adapters.parakeet.protocol import Batch  # noqa: E402
 

@@ -6,7 +6,6 @@ At a pace of its own it is the null engine, which load and chaos tests run in pl
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from math import inf
 from typing import TypeAlias
@@ -20,7 +19,7 @@ from worker.ports import SAMPLE_RATE_HZ, EngineFacts, Pcm, Recognition
 FRAME_SAMPLES = SAMPLE_RATE_HZ // 50
 LOUD = 300
 LONGEST_WORD_FRAMES = 20
-SENTENCE_GAP_FRAMES = 25
+SENTENCE_GAP_SAMPLES = 25 * FRAME_SAMPLES
 LONGEST_WINDOW_SECONDS = 40
 
 _NULL_NAME = re.compile(r"null(?::(\d+(?:\.\d+)?)x)?")
@@ -35,14 +34,6 @@ MEMORY_FACTS = EngineFacts(
     uses_gpu=False,
     languages=frozenset({"en"}),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Burst:
-    """A stretch of sound, in frames of 20 ms."""
-
-    start: int
-    end: int
 
 
 async def at_once(_samples: Pcm, _job_id: str) -> None:
@@ -94,45 +85,39 @@ def null_engine(speed: float) -> MemoryRecogniser:
 
     Words and facts do not depend on the speed, so checkpoints of one speed are valid for another.
     """
-    return MemoryRecogniser(script=_Pace(speed), speed=speed)
+    device = asyncio.Lock()
 
+    async def in_one_line(samples: Pcm, _job_id: str) -> None:
+        async with device:
+            await asyncio.sleep(len(samples) / SAMPLE_RATE_HZ / speed)
 
-class _Pace:
-    """Keeps the windows of all jobs in one line."""
-
-    def __init__(self, speed: float) -> None:
-        self._speed = speed
-        self._device = asyncio.Lock()
-
-    async def __call__(self, samples: Pcm, job_id: str) -> None:
-        del job_id
-        async with self._device:
-            await asyncio.sleep(len(samples) / SAMPLE_RATE_HZ / self._speed)
+    return MemoryRecogniser(script=in_one_line, speed=speed)
 
 
 def words_in(samples: Pcm) -> Iterator[Word]:
     """Return the twins' words of samples of any length; a function of the samples alone."""
     bursts = list(_bursts(samples))
     opens = True
-    for burst, following in zip_longest(bursts, bursts[1:]):
-        closes = following is None or following.start - burst.end >= SENTENCE_GAP_FRAMES
-        name = _name(samples[burst.start * FRAME_SAMPLES : burst.end * FRAME_SAMPLES])
+    for (start, end), following in zip_longest(bursts, bursts[1:]):
+        closes = following is None or following[0] - end >= SENTENCE_GAP_SAMPLES
+        name = _name(samples[start:end])
         yield Word(
             text=(name.capitalize() if opens else name) + ("." if closes else ""),
-            start_seconds=burst.start * FRAME_SAMPLES / SAMPLE_RATE_HZ,
-            end_seconds=burst.end * FRAME_SAMPLES / SAMPLE_RATE_HZ,
+            start_seconds=start / SAMPLE_RATE_HZ,
+            end_seconds=end / SAMPLE_RATE_HZ,
             confidence=0.99,
         )
         opens = closes
 
 
-def _bursts(samples: Pcm) -> Iterator[_Burst]:
+def _bursts(samples: Pcm) -> Iterator[tuple[int, int]]:
+    """Yield the bounds, in samples, of each stretch of sound."""
     frames = len(samples) // FRAME_SAMPLES
     peaks = np.abs(samples[: frames * FRAME_SAMPLES].astype(np.int32)).reshape(frames, FRAME_SAMPLES).max(axis=1)
     edges = np.flatnonzero(np.diff(np.concatenate(([False], peaks > LOUD, [False]))))
     for start, end in edges.reshape(-1, 2).tolist():
         for cut in range(start, end, LONGEST_WORD_FRAMES):
-            yield _Burst(cut, min(cut + LONGEST_WORD_FRAMES, end))
+            yield cut * FRAME_SAMPLES, min(cut + LONGEST_WORD_FRAMES, end) * FRAME_SAMPLES
 
 
 def _name(samples: Pcm) -> str:

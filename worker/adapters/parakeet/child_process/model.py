@@ -12,7 +12,6 @@ import torch
 from worker.adapters.machine.process import return_what_is_free
 from worker.adapters.parakeet.child_process.pipeline import Pipeline, Take
 from worker.adapters.parakeet.frames import WINDOWS_OF_A_BATCH
-from worker.adapters.parakeet.loading.device import open_device
 from worker.adapters.parakeet.loading.facts import (
     digest,
     known_languages,
@@ -24,6 +23,7 @@ from worker.adapters.parakeet.loading.model_files import open_model_files, store
 from worker.adapters.parakeet.loading.model_path import model_path
 from worker.adapters.parakeet.network.boosting import BOOSTING_VERSION
 from worker.adapters.parakeet.network.config import UnsupportedModel
+from worker.adapters.parakeet.network.cuda import open_device
 from worker.adapters.parakeet.network.transcriber import Transcriber, TwoStepTranscriber
 from worker.adapters.parakeet.network.weights import WrongWeights
 from worker.adapters.parakeet.protocol import Done, EngineOptions, Ready

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from worker.adapters.parakeet.loading import BadModelFile
-from worker.adapters.parakeet.network.config import NetworkConfig, UnsupportedModel
+from worker.adapters.parakeet.network.config import NetworkConfig, Section, UnsupportedModel
 from worker.ports import SAMPLE_RATE_HZ
 
 CONFIG = "config.json"
@@ -126,16 +126,13 @@ def pieces(folder: Path, vocabulary_size: int) -> tuple[str, ...]:
 
 
 def _require_known(config: Mapping[str, object], encoder: Mapping[str, object]) -> None:
-    known: tuple[tuple[Mapping[str, object], str, object], ...] = (
-        (config, "hidden_act", "relu"),
-        (encoder, "hidden_act", "silu"),
-        (encoder, "subsampling_conv_kernel_size", 3),
-        (encoder, "subsampling_conv_stride", 2),
-        (encoder, "convolution_bias", encoder.get("attention_bias", True)),
+    Section("", config).require_defaults(hidden_act="relu")
+    Section("", encoder).require_defaults(
+        hidden_act="silu",
+        subsampling_conv_kernel_size=3,
+        subsampling_conv_stride=2,
+        convolution_bias=encoder.get("attention_bias", True),
     )
-    for part, name, value in known:
-        if part.get(name, value) != value:
-            raise UnsupportedModel(f"{name} is {part[name]!r}; the network knows {value!r}")
     blank, labels = config.get("blank_token_id"), config.get("vocab_size")
     if not isinstance(blank, int) or labels != blank + 1:
         raise UnsupportedModel(f"blank_token_id is {blank!r}; the network knows the last of {labels!r} labels")

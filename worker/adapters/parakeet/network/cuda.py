@@ -1,4 +1,4 @@
-"""CUDA as the network uses it: graphs, a second stream, and copies to the device that the host does not wait for.
+"""CUDA as the network uses it: the device, graphs, a second stream, and copies that the host does not wait for.
 
 A graph is work that the host launches once and the device repeats, instead of a launch for every kernel. Work that can
 be recorded runs the same operations on the same memory whatever the values are: it never reads a value on the host. Its
@@ -6,6 +6,7 @@ inputs are written to where they were when it was recorded, and its outputs are 
 a graph is conditional, so drivers from CUDA 12.2 on will do.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.adapters.parakeet.network.layout import PassShape
+from worker.errors import GpuNotAvailable
+
+CUDA_CONTEXT_GIB = 1.0
+"""GPU memory of the process outside torch, which torch's limit does not include."""
 
 Work: TypeAlias = Callable[[], tuple[Tensor, ...]]
 
@@ -31,6 +36,44 @@ _BUFFERS = 3
 """One is filled, one is copied and one waits, while the device is a pass behind."""
 
 _Tensors = TypeVar("_Tensors", bound=tuple[Tensor, ...])
+
+
+def open_device(name: str, memory_limit_gib: float) -> torch.device:
+    """Return the device: cuda, cpu, or with auto cuda where there is a GPU. Raises `GpuNotAvailable`.
+
+    It is set up so that it repeats itself and keeps within its memory.
+    """
+    torch.set_num_threads(1)  # windows are encoded side by side, each by one thread
+    has_gpu = torch.cuda.is_available()
+    if name == "cpu" or (name == "auto" and not has_gpu):
+        return torch.device("cpu")
+    if not has_gpu:
+        reason = f"CUDA finds no device: {_driver()}, torch is built for CUDA {torch.version.cuda}"
+        raise GpuNotAvailable(f"{reason}; PARAKEET_DEVICE=cpu runs without one, slowly")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS then repeats itself bit for bit
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False  # convolutions in float32 would be rounded to 10 bits
+    # Torch prefers it on Hopper and Blackwell, where it chooses a kernel by shape, so that a window's last bits would
+    # depend on its pass, and builds a plan of 0.04 to 0.4 s for every shape.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    total_gib = torch.cuda.get_device_properties(0).total_memory / 2**30
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (memory_limit_gib - CUDA_CONTEXT_GIB) / total_gib), 0)
+    return torch.device("cuda", 0)
+
+
+def _driver() -> str:
+    """Return the NVIDIA driver's version in words."""
+    try:
+        import pynvml  # noqa: PLC0415  for this message alone
+    except ImportError:
+        return "the driver's version is unknown"
+    try:
+        pynvml.nvmlInit()
+        return f"the driver is {pynvml.nvmlSystemGetDriverVersion()}"
+    except pynvml.NVMLError as error:
+        return f"there is no NVIDIA driver ({error})"
 
 
 class CudaCapture:

@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from worker.adapters.parakeet.loading.device import open_device  # noqa: E402  needs torch
+from worker.adapters.parakeet.network.cuda import open_device  # noqa: E402  needs torch
 
 
 @pytest.fixture
