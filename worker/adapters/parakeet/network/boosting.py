@@ -26,6 +26,8 @@ RECORDED_STATES, RECORDED_ARCS = 16_384, 64
 _AUTOMATA, _STACKS = 64, 16
 """Kept for the next windows of the same jobs: as many automata as a worker has job slots."""
 
+_BY_ROW = ("root_targets", "root_boosts", "speech")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class WindowTerms:
@@ -80,7 +82,7 @@ class Boost(_Tables):
         states, arcs = other.labels.shape
         self.labels.fill_(self.root_boosts.shape[1] - 1)
         self.boosts.zero_()  # an arc that is left from wider tables would boost the blank
-        for name in ("root_targets", "root_boosts", "speech"):
+        for name in _BY_ROW:
             getattr(self, name).copy_(getattr(other, name))
         for name in ("labels", "targets", "boosts"):
             getattr(self, name)[:states, :arcs].copy_(getattr(other, name))
@@ -89,9 +91,7 @@ class Boost(_Tables):
         """Return boosts of nothing, with room for any that a recording takes."""
         shape = RECORDED_STATES, RECORDED_ARCS
         return Boost(
-            root_targets=torch.zeros_like(self.root_targets),
-            root_boosts=torch.zeros_like(self.root_boosts),
-            speech=torch.zeros_like(self.speech),
+            **{name: torch.zeros_like(getattr(self, name)) for name in _BY_ROW},
             labels=self.labels.new_full(shape, self.root_boosts.shape[1] - 1),
             targets=self.targets.new_zeros(shape),
             boosts=self.boosts.new_zeros(shape),

@@ -90,5 +90,8 @@ def linear_of(
     weights: Weights, name: str, outputs: int, *inputs: int, has_bias: bool = True, scale: float = 1.0
 ) -> Linear:
     """Return the product with a parameter of NeMo's, times `scale`; a convolution over one place has `inputs`, 1 ..."""
-    bias = weights.take(f"{name}.bias", outputs) * scale if has_bias else None
-    return Linear(weights, weights.take(f"{name}.weight", outputs, *inputs).flatten(1) * scale, bias)
+    weight = weights.take(f"{name}.weight", outputs, *inputs).flatten(1)
+    bias = weights.take(f"{name}.bias", outputs) if has_bias else None
+    if scale != 1.0:  # otherwise a mapped file's pages are not copied
+        weight, bias = weight * scale, None if bias is None else bias * scale
+    return Linear(weights, weight, bias)
