@@ -18,8 +18,8 @@ from bench.parakeet.results import Agreement, ComparedWay, Comparison, Compariso
 from worker.adapters.parakeet.child_process.pipeline import Pipeline
 from worker.adapters.parakeet.loading.model_files import ModelFiles, open_model_files
 from worker.adapters.parakeet.loading.model_path import model_path
-from worker.adapters.parakeet.network.cuda import open_device
-from worker.adapters.parakeet.network.passes import Lap, LonePasses, no_lap
+from worker.adapters.parakeet.network.cuda import ignore, open_device
+from worker.adapters.parakeet.network.passes import Lap, LonePasses
 from worker.adapters.parakeet.network.transcriber import Transcriber
 from worker.adapters.parakeet.protocol import Batch
 from worker.ports import Pcm
@@ -86,7 +86,7 @@ class Loaded:
         dtype = getattr(torch, plan.gpu_precision) if device.type == "cuda" else torch.float32
         return cls(files=open_model_files(model_path(plan.weights)), device=device, dtype=dtype)
 
-    def transcriber(self, plan: ComparisonPlan, *, threads: int = 1, lap: Lap = no_lap) -> Transcriber:
+    def transcriber(self, plan: ComparisonPlan, *, threads: int = 1, lap: Lap = ignore) -> Transcriber:
         """Return a network of its own on these weights."""
         return Transcriber(
             self.files,

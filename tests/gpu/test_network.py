@@ -87,7 +87,7 @@ def passes_of_every_size(network: "Transcriber", windows: Sequence[Pcm]) -> list
 
 
 def test_the_decoder_is_recorded_before_the_first_window(network: "Transcriber") -> None:
-    assert network.parts.decoder.is_recorded
+    assert network.parts.decoder._recordings
 
 
 def test_a_windows_frames_are_the_same_in_a_pass_of_every_size_recorded_or_not(

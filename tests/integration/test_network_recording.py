@@ -232,7 +232,7 @@ def test_decoding_by_way_of_a_recording_gives_the_same_steps_whatever_the_rows(
 
     expected = [plain(rows) for rows in given]
     assert not refused
-    assert recording.is_recorded
+    assert recording._recordings
     assert all(map(same, got, expected))
     assert recorder.repeated - before == sum(len(steps.emitted) for steps in expected) // 8
 
@@ -273,7 +273,7 @@ def test_a_recording_of_decoding_that_is_wrong_is_refused(
     decoder.record(rows, wrong_in_the_last_bit, refused.append)
 
     assert refused == ["it does not give the same steps"]
-    assert not decoder.is_recorded
+    assert not decoder._recordings
     assert same(decoder(rows), plain(rows))
 
 

@@ -125,7 +125,7 @@ class ParakeetEngine:
 
     @property
     def pid(self) -> int | None:
-        """That of the inference process."""
+        """The inference process of the moment."""
         return self._process.pid if self._process else None
 
     @property

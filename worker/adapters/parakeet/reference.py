@@ -35,18 +35,13 @@ def restore(path: Path, device: torch.device, dtype: torch.dtype) -> Any:
         network = ASRModel.restore_from(str(path.absolute()), map_location="cpu")  # NeMo changes the working folder
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
         raise ModelLoadingError(str(path), f"NeMo does not restore it: {type(error).__name__}: {error}") from error
-    settle(network, device, dtype)
-    return network
-
-
-def settle(network: Any, device: torch.device, dtype: torch.dtype) -> None:
-    """Freeze the network on its device."""
     network.freeze()
     network.to(device)
     for module in (network.encoder, network.decoder, network.joint):
         module.to(dtype)  # not autocast: attention would then run in float32
     featurizer = network.preprocessor.featurizer
     featurizer.dither, featurizer.pad_to = 0.0, 0
+    return network
 
 
 def transducer_of(network: Any, name: str) -> TransducerConfig:
@@ -56,12 +51,6 @@ def transducer_of(network: Any, name: str) -> TransducerConfig:
         return transducer_config(raw)
     except UnsupportedModel as error:
         raise ModelLoadingError(name, f"{type(network).__name__}: {error}") from error
-
-
-def pieces_of(network: Any) -> list[str]:
-    """Return the pieces by label, of all languages where there are several tokenizers."""
-    pieces: list[str] = network.tokenizer.ids_to_tokens(list(range(network.decoder.blank_idx)))
-    return pieces
 
 
 def languages_of(network: Any) -> frozenset[str]:
@@ -87,7 +76,7 @@ class NemoTranscriber(TwoStepTranscriber):
         super().__init__(
             NemoPasses(network, decoder, device, dtype),
             decoder,
-            pieces_of(network),
+            network.tokenizer.ids_to_tokens(list(range(network.decoder.blank_idx))),  # of all languages' tokenizers
             flow=flow_of(batch_windows, aside=False),
             device=device,
             dtype=dtype,

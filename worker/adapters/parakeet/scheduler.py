@@ -137,7 +137,7 @@ class RunningBatch:
 
     @property
     def samples(self) -> int:
-        """Those of all windows."""
+        """The number of samples in all windows."""
         return sum(len(window.samples) for window in self.windows)
 
     def charge(self, seconds: float) -> None:

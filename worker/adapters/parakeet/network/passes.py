@@ -35,12 +35,8 @@ FIRST_PATIENCE, LONGEST_PATIENCE = 64, 4096
 """Passes that must have fitted before a larger size is tried again: seconds on a GPU, doubled to minutes by tries that
 fail, which cost a pass each."""
 
-Lap: TypeAlias = Callable[[str], None]
+Lap: TypeAlias = Callable[[str], object]
 """Called after each stage, once the host is done with it: mel, encoder, decoding, words."""
-
-
-def no_lap(stage: str) -> None:
-    """Ignore the stage."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +75,7 @@ class LonePasses:
     `threads` windows are encoded side by side, each by one thread: that scales better than threads within a product.
     """
 
-    def __init__(self, parts: Parts, *, threads: int = 1, lap: Lap = no_lap) -> None:
+    def __init__(self, parts: Parts, *, threads: int = 1, lap: Lap = ignore) -> None:
         self._parts, self._lap = parts, lap
         self._pool = ThreadPoolExecutor(threads, "encoder") if threads > 1 else None
 
@@ -168,7 +164,7 @@ class PackedPasses:
         recorded: RecordedPasses | None,
         *,
         report: Report = ignore,
-        lap: Lap = no_lap,
+        lap: Lap = ignore,
     ) -> None:
         self._parts, self._sizes, self._limit, self._report, self._lap = parts, sizes, limit, report, lap
         self._recorded = recorded

@@ -141,11 +141,6 @@ class TdtDecoder:
         """Width of projected frames."""
         return self._config.d_joint
 
-    @property
-    def is_recorded(self) -> bool:
-        """True where blocks of some shape are repeated from a recording."""
-        return bool(self._recordings)
-
     def project(self, encoded: Tensor, block: int) -> Tensor:
         """Return encoder frames, (frames, width), as the joint network takes them: (frames, joint size)."""
         return self._project_encoder(encoded, block)

@@ -24,7 +24,6 @@ from worker.adapters.parakeet.network.passes import (
     blocks_within,
     free_bytes,
     new_features,
-    no_lap,
     pass_sizes,
     run_pass,
 )
@@ -72,7 +71,7 @@ class TwoStepTranscriber:
         frame_samples: int,
         keyterm_weight: float,
         block_frames: int | None = None,
-        lap: Lap = no_lap,
+        lap: Lap = ignore,
     ) -> None:
         self._passes, self.pieces, self.flow, self._lap = passes, tuple(pieces), flow, lap
         self._device, self._dtype, self._frame_samples = device, dtype, frame_samples
@@ -177,7 +176,7 @@ class Transcriber(TwoStepTranscriber):
         graphs: bool = True,
         keyterm_weight: float = 0.0,
         report: Report = ignore,
-        lap: Lap = no_lap,
+        lap: Lap = ignore,
     ) -> None:
         config = files.config
         self.parts = Parts.of(config, Weights(files.weights, device, dtype))
