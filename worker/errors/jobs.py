@@ -185,6 +185,7 @@ class ModelLoadingError(WorkerFault):
     suggested_action = "check PARAKEET_MODEL_NAME: a hub name, a readable .nemo file, or a folder of safetensors"
 
     def __init__(self, model: str, reason: str) -> None:
+        self.reason = reason
         super().__init__(f"cannot load the model {model!r}: {reason}")
 
 
