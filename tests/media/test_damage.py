@@ -97,7 +97,7 @@ async def test_a_file_without_a_sample_is_refused(
     with pytest.raises(AudioUndecodable, match=reason) as raised:
         await decode_all(decoder, path)
 
-    assert str(path.parent) not in raised.value.reason
+    assert str(path.parent) not in str(raised.value)
 
 
 async def test_nan_and_infinity_become_a_short_hole_not_noise(media: MediaKit, decoder: FfmpegDecoder) -> None:
