@@ -6,7 +6,6 @@ import pytest
 from tests.support.audio.decoding import decode_all
 from tests.support.audio.media import MediaKit, lag_samples, riff_wav
 from worker.adapters.audio import FfmpegDecoder
-from worker.adapters.audio.matroska import FLOATS
 from worker.ports import SAMPLE_RATE_HZ, Pcm
 
 # name, options, most samples that may follow the truth (padding of the last frame), lag; a sample is 1/16000 s
@@ -99,7 +98,7 @@ async def test_ffmpeg_rounds_to_16_bits_as_we_do(
     path = media.encode(f"rounded-{name}", talk, *options)
 
     rounded_by_ffmpeg = await decode_all(decoder, path)
-    monkeypatch.setattr("worker.adapters.audio.command.encoding_for", lambda _: FLOATS)
+    monkeypatch.setattr("worker.adapters.audio.command.are_floats", lambda _: True)
     rounded_by_us = await decode_all(decoder, path)
 
     assert np.array_equal(rounded_by_ffmpeg.samples, rounded_by_us.samples)

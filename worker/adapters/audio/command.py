@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from worker.adapters.audio.headers import SamplesSize
-from worker.adapters.audio.matroska import INTEGERS, Encoding, encoding_for
+from worker.adapters.audio.matroska import are_floats
 from worker.adapters.audio.report import Report
 from worker.ports import SAMPLE_RATE_HZ
 
@@ -72,7 +72,8 @@ _LATER = ("-output_ts_offset", str(FILE_TIMES_OFFSET_SECONDS))
 class Way:
     """Options of reading a file, decided by its headers: encoding, track, channels, and precision of times."""
 
-    encoding: Encoding = INTEGERS
+    floats: bool = False
+    """The samples come as float32, not int16."""
     track: int = 0
     """Among the audio tracks."""
     channels: int | None = 1
@@ -111,7 +112,7 @@ class Way:
         track = report.tracks[number]
         suited = replace(
             self,
-            encoding=encoding_for(track.codec),
+            floats=are_floats(track.codec),
             track=number,
             channels=track.channels if track.is_named or track.channels == 1 else None,
             is_broadcast=report.container == "mpegts",
@@ -147,7 +148,7 @@ class Way:
     @property
     def frame_bytes(self) -> int:
         """The size in bytes of one sample of every mix."""
-        return self.mixes * self.encoding.sample_bytes
+        return self.mixes * (4 if self.floats else 2)
 
 
 def source(path: Path) -> str:
@@ -222,7 +223,7 @@ def _quoted(value: str) -> str:
 
 def _output(way: Way) -> tuple[str, ...]:
     return (
-        *("-map", "[mixed]", "-c:a", f"pcm_{way.encoding.name}", "-f", "matroska", *_LARGE_CLUSTERS),
+        *("-map", "[mixed]", "-c:a", "pcm_f32le" if way.floats else "pcm_s16le", "-f", "matroska", *_LARGE_CLUSTERS),
         *("-flush_packets", "0", "pipe:1"),  # a write for each packet would cost as much as small packets do
     )
 
@@ -271,7 +272,7 @@ def _mixed(way: Way) -> str:
     file's rate or channels change, which loses their buffers and counters.
     """
     floats, mean = "aformat=sample_fmts=fltp", "0.5*c0+0.5*c1"
-    sample_format = "s16" if way.encoding is INTEGERS else "flt"
+    sample_format = "flt" if way.floats else "s16"
     mono = f"aformat=sample_fmts={sample_format}:channel_layouts=mono:sample_rates={SAMPLE_RATE_HZ}"
     if way.only is not None:
         # A channel that the frame does not have is silent: a file's channels may change.

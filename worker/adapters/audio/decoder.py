@@ -62,8 +62,6 @@ DECODING_VERSION = 3
 """Part of the decoder's identity: raised when the same ffmpeg would give other samples than before."""
 
 
-_MOST_LIKELY = {1: 1, 2: 2}
-"""Channels as a header counts them, to those that ffmpeg will name; other layouts are known from its report only."""
 _MOST_SECONDS_TO_FIRST_SAMPLES = 2.0
 _LEAST_SECONDS_TO_START_AGAIN = 60.0
 """Starting costs 15 to 25 ms of processor time; one thread saves 0.3 to 0.8 ms a second of audio."""
@@ -279,19 +277,22 @@ def _first_way(path: Path) -> Way:
         size.check()
         if not size.wav:
             return Way(states_no_length=size.is_unknown, lacks_samples=size.is_less and not size.is_unknown)
-        way = Way(channels=_MOST_LIKELY.get(size.wav.channels, 1), ignores_wav_size=size.is_unknown or size.is_less)
+        way = Way(channels=_likely(size.wav.channels), ignores_wav_size=size.is_unknown or size.is_less)
         if codec := size.wav.padded_codec:
-            return replace(way, padded_codec=codec, states_no_length=True, lacks_samples=size.is_cut)
-        return (
-            replace(way, read_as="wav", samples=size if are_samples(path, size) else None) if size.is_plain_wav else way
-        )
+            way = replace(way, padded_codec=codec, states_no_length=True, lacks_samples=size.is_cut)
+        elif size.is_plain_wav:
+            way = replace(way, read_as="wav", samples=size if are_samples(path, size) else None)
+        return way
     if channels := mp3_channels(path):
         return Way(channels=channels, read_as="mp3")
     if facts := flac_facts(path):
-        return Way(
-            channels=_MOST_LIKELY.get(facts.channels, 1), read_as="flac" if facts.channels in _MOST_LIKELY else None
-        )
+        return Way(channels=_likely(facts.channels), read_as="flac" if facts.channels in {1, 2} else None)
     return Way()
+
+
+def _likely(channels: int) -> int:
+    """Return the channels that ffmpeg will name; layouts of more than two are known from its report only."""
+    return 2 if channels == 2 else 1  # noqa: PLR2004 - stereo
 
 
 def _report(path: Path, way: Way) -> Report:

@@ -8,7 +8,7 @@ becomes full-scale noise. So what may hold NaN, files of floats, comes as floats
 """
 
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,37 +30,24 @@ _MOST_NUMBER_BYTES = 8
 _NANOSECONDS = 1_000_000_000
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Encoding:
-    """Encoding of samples in the pipe; `name` is ffmpeg's. `to_int16` drops a trailing part of a sample."""
-
-    name: str
-    sample_bytes: int
-    to_int16: Callable[[bytes | memoryview], Pcm]
+def are_floats(codec: str) -> bool:
+    """Return True for a codec of which ffmpeg is asked for float32; int16 otherwise."""
+    return codec.startswith("pcm_f")
 
 
-def _from_floats(block: bytes | memoryview) -> Pcm:
-    """Round: what exceeds full scale is clipped, NaN becomes silence; 16-bit sources come through bit for bit."""
-    heard = np.frombuffer(block, "<f4", count=len(block) // 4)
-    scaled: NDArray[np.float32] = heard.clip(-1.0, 1.0)
+def to_int16(block: bytes | memoryview, *, floats: bool) -> Pcm:
+    """Return the samples of a block of float32 or int16, without a trailing part of one.
+
+    Floats are rounded: what exceeds full scale is clipped, NaN becomes silence; those of 16 bits come bit for bit.
+    """
+    if not floats:
+        return np.frombuffer(block, "<i2", count=len(block) // 2).astype(np.int16, copy=False)
+    scaled: NDArray[np.float32] = np.frombuffer(block, "<f4", count=len(block) // 4).clip(-1.0, 1.0)
     np.nan_to_num(scaled, copy=False)
     scaled *= _FULL_SCALE
     np.rint(scaled, out=scaled)
     np.minimum(scaled, _FULL_SCALE - 1, out=scaled)
     return scaled.astype(np.int16)
-
-
-def _from_integers(block: bytes | memoryview) -> Pcm:
-    return np.frombuffer(block, "<i2", count=len(block) // 2).astype(np.int16, copy=False)
-
-
-FLOATS = Encoding(name="f32le", sample_bytes=4, to_int16=_from_floats)
-INTEGERS = Encoding(name="s16le", sample_bytes=2, to_int16=_from_integers)
-
-
-def encoding_for(codec: str | None) -> Encoding:
-    """Return the encoding to request from ffmpeg for a codec."""
-    return FLOATS if codec is not None and codec.startswith("pcm_f") else INTEGERS
 
 
 class NotPackets(Exception):

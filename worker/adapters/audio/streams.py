@@ -13,7 +13,7 @@ import structlog
 from worker.adapters.audio import verdict
 from worker.adapters.audio.command import ALL_BYTES, ByteRange, Way
 from worker.adapters.audio.delay import trimmer_for
-from worker.adapters.audio.matroska import Packet, PacketReader
+from worker.adapters.audio.matroska import Packet, PacketReader, to_int16
 from worker.adapters.audio.mixes import Chooser, chooser_of
 from worker.adapters.audio.parts import divisible
 from worker.adapters.audio.process import Limits, Run, raise_for_end
@@ -66,7 +66,7 @@ async def laid(
         for packet in packets.feed(data):
             if timeline.coarse and await _hides_a_change(run.report, way, timeline, packet, is_joined):
                 raise Doubt
-            samples = way.encoding.to_int16(packet.body)
+            samples = to_int16(packet.body, floats=way.floats)
             whole = len(samples) - len(samples) % way.mixes
             for piece in timeline.lay(packet.milliseconds, samples[:whole].reshape(-1, way.mixes)):
                 for chosen in chooser.push(held):
