@@ -25,9 +25,9 @@ def test_an_artefact_is_read_back_as_paragraphs_of_timed_words() -> None:
 
     assert transcript is not None
     assert transcript.duration_seconds == 12.0
-    assert [[word.text for word in paragraph.words] for paragraph in transcript.artefacts] == [["Hello."], ["Later."]]
-    assert transcript.artefacts[1].words[0].confidence == 0.42
-    assert transcript.artefacts[0].channel is None
+    assert [[word.text for word in paragraph.words] for paragraph in transcript.paragraphs] == [["Hello."], ["Later."]]
+    assert transcript.paragraphs[1].words[0].confidence == 0.42
+    assert transcript.paragraphs[0].channel is None
 
 
 def test_paragraphs_of_several_channels_come_by_their_start_with_their_channel() -> None:
@@ -41,7 +41,7 @@ def test_paragraphs_of_several_channels_come_by_their_start_with_their_channel()
     )
 
     assert transcript is not None
-    assert [(one.channel, one.words[0].text) for one in transcript.artefacts] == [
+    assert [(one.channel, one.words[0].text) for one in transcript.paragraphs] == [
         (1, "Question?"),
         (2, "Answer."),
         (1, "Thanks."),
