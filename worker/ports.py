@@ -56,10 +56,9 @@ class SubscriptionFacts:
 
 
 class Subscription(Protocol):
-    """A pull subscription. Each method owns the retries of its transport errors, except `pull`, which has none.
+    """A pull subscription. Each method but `pull` owns the retries of its transport errors.
 
-    Every method raises `QueueServiceError` if the service does not answer, and `SubscriptionNotFound` if the
-    subscription does not exist or was deleted.
+    Every method raises `QueueServiceError` if the service does not answer, and `SubscriptionNotFound`.
     """
 
     async def facts(self) -> SubscriptionFacts:
@@ -81,7 +80,7 @@ class Subscription(Protocol):
         ...
 
     async def ack(self, ack_id: str) -> None:
-        """Acknowledge the delivery. An expired id is not an error: the message is delivered again and recognised."""
+        """Acknowledge the delivery. An expired id is no error: the message is delivered again and recognised."""
         ...
 
 
@@ -97,7 +96,7 @@ class Topic(Protocol):
     """A topic to publish to."""
 
     async def publish(self, data: bytes, attributes: Mapping[str, str], ordering_key: str = "") -> str:
-        """Publish and return the message id once the service has confirmed it. Retries, so a duplicate is possible.
+        """Return the message id once the service has confirmed it. Retries, so a duplicate is possible.
 
         Raises `QueueServiceError` if the message was not confirmed, `MessageRefused` if it exceeds Pub/Sub's limits.
         """
@@ -189,7 +188,7 @@ class AudioFacts:
     sample_rate_hz: int
     channels: int
     duration_seconds: float | None
-    """Duration by the headers; None if they state none."""
+    """None if the headers state none."""
 
 
 class PcmStream(Protocol):
@@ -256,7 +255,7 @@ class EngineFacts:
     languages: frozenset[str]
     """Primary BCP-47 subtags the model was trained on, lower case."""
     is_calibrated: bool = False
-    """True where confidences are measured probabilities of being right; else they are those of the weakest pieces."""
+    """True where confidences are measured probabilities of being right, and not those of the weakest pieces."""
     keyterm_fingerprint: str = ""
     """Changes whenever the same keyterms could give other words, as with their weight; part of checkpoint keys of jobs
     with keyterms. Empty: the engine ignores keyterms."""
@@ -299,7 +298,7 @@ class CloudRecognition:
     billed_seconds: float
     """Audio seconds billed for this request."""
     wasted_requests: int = 0
-    """Number of earlier requests that the service may bill although they returned no transcript."""
+    """Earlier requests that the service may bill although they returned no transcript."""
     interrupted: bool = False
     """True if the caller was cancelled and the cancellation was delayed: store the answer, then re-raise it."""
 
@@ -309,12 +308,12 @@ class CloudRecogniser(Protocol):
 
     @property
     def model_name(self) -> str:
-        """Name of the service's model, as sent in requests."""
+        """The service's model, as in requests."""
         ...
 
     @property
     def down_because(self) -> str:
-        """Return the reason why the service is considered down, or an empty string if requests may be sent."""
+        """Return why the service is considered down, or an empty string."""
         ...
 
     async def turn(self) -> None:
@@ -340,7 +339,7 @@ class CloudRecogniser(Protocol):
 
 
 class Clock(Protocol):
-    """Source of time, passed as a parameter."""
+    """Source of time."""
 
     def now(self) -> datetime:
         """Return the wall-clock time in UTC, timezone-aware."""

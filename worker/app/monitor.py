@@ -35,34 +35,8 @@ from worker.core.jobs.board import Board
 from worker.core.tasks import together
 from worker.ports import Clock
 from worker.settings import CloudSettings, EngineSettings, TelemetrySettings
+from worker.telemetry import register
 from worker.telemetry.export import Destinations, ExportRefused, exporting
-from worker.telemetry.register import (
-    BUDGET_SPENT,
-    COST_USD,
-    ENGINE_BUSY_SECONDS,
-    ENGINE_IDLE_SECONDS,
-    ENGINE_MEMORY_BYTES,
-    ENGINE_RESTARTS,
-    ENGINE_STATE,
-    FUSE_STATE,
-    GPU_ECC_ERRORS,
-    GPU_MEMORY_TOTAL_BYTES,
-    GPU_MEMORY_USED_BYTES,
-    GPU_POWER_WATTS,
-    GPU_TEMPERATURE_CELSIUS,
-    GPU_THROTTLED,
-    GPU_UTILISATION,
-    INTAKE_STOPPED,
-    JOBS_IN_FLIGHT,
-    JOBS_PARKED,
-    PULL_FAILURES,
-    READY,
-    THROTTLING,
-    URGENT_BACKLOG,
-    URGENT_OLDEST_SECONDS,
-    URGENT_PULL_FAILURES,
-    Counter,
-)
 
 LOOK_SECONDS = 0.5
 READING_SECONDS = 5.0
@@ -159,22 +133,22 @@ class Watch:
 
     def _measure(self, seen: Condition) -> None:
         status, _ = judge(seen, 0.0)
-        READY.set(float(status is Status.HEALTHY))
-        ENGINE_STATE.set_one_of("state", seen.engine.state if seen.engine else "none")
-        BUDGET_SPENT.set(float(seen.budget_spent))
+        register.READY.set(float(status is Status.HEALTHY))
+        register.ENGINE_STATE.set_one_of("state", seen.engine.state if seen.engine else "none")
+        register.BUDGET_SPENT.set(float(seen.budget_spent))
         if seen.engine:
-            ENGINE_MEMORY_BYTES.set(seen.engine.device_memory_bytes)
-            self._sums.grow(ENGINE_RESTARTS, seen.engine.restarts)
+            register.ENGINE_MEMORY_BYTES.set(seen.engine.device_memory_bytes)
+            self._sums.grow(register.ENGINE_RESTARTS, seen.engine.restarts)
         if (consumer := seen.consumer) is not None:
-            JOBS_IN_FLIGHT.set(consumer.jobs)
-            JOBS_PARKED.set(consumer.parked)
-            PULL_FAILURES.set(consumer.pull_failures_in_a_row)
-            URGENT_PULL_FAILURES.set(consumer.urgent_pull_failures_in_a_row)
-            INTAKE_STOPPED.set(float(bool(consumer.intake_stopped_because)))
-            FUSE_STATE.set_one_of("state", FuseState(consumer.fuse.state).value)
+            register.JOBS_IN_FLIGHT.set(consumer.jobs)
+            register.JOBS_PARKED.set(consumer.parked)
+            register.PULL_FAILURES.set(consumer.pull_failures_in_a_row)
+            register.URGENT_PULL_FAILURES.set(consumer.urgent_pull_failures_in_a_row)
+            register.INTAKE_STOPPED.set(float(bool(consumer.intake_stopped_because)))
+            register.FUSE_STATE.set_one_of("state", FuseState(consumer.fuse.state).value)
         for gauge, value in (
-            (URGENT_BACKLOG, seen.urgent_backlog),
-            (URGENT_OLDEST_SECONDS, seen.oldest_urgent_seconds),
+            (register.URGENT_BACKLOG, seen.urgent_backlog),
+            (register.URGENT_OLDEST_SECONDS, seen.oldest_urgent_seconds),
         ):
             if value is not None:
                 gauge.set(value)
@@ -194,9 +168,9 @@ class Watch:
 
     def _measure_usage(self, engines: Engines, uptime_seconds: float) -> None:
         spent = usage(uptime_seconds, engines.parakeet.engine_seconds, engines.prices)
-        self._sums.grow(ENGINE_BUSY_SECONDS, spent.engine_seconds)
-        self._sums.grow(ENGINE_IDLE_SECONDS, spent.idle_seconds)
-        self._sums.grow(COST_USD, spent.idle_usd, engine="idle")
+        self._sums.grow(register.ENGINE_BUSY_SECONDS, spent.engine_seconds)
+        self._sums.grow(register.ENGINE_IDLE_SECONDS, spent.idle_seconds)
+        self._sums.grow(register.COST_USD, spent.idle_usd, engine="idle")
 
 
 def _disk(folder: Path) -> Disk | None:
@@ -214,7 +188,7 @@ class _Sums:
     def __init__(self) -> None:
         self._told: dict[str, float] = {}
 
-    def grow(self, counter: Counter, total: float, **labels: str) -> None:
+    def grow(self, counter: register.Counter, total: float, **labels: str) -> None:
         """Set the counter's new total."""
         before = self._told.get(counter.name, 0.0)
         if total > before or counter.name not in self._told:
@@ -224,18 +198,18 @@ class _Sums:
 
 def _measure_gpu(reading: GpuReading) -> None:
     gpu = str(reading.index)
-    GPU_MEMORY_USED_BYTES.set(reading.memory_used_bytes, gpu=gpu)
-    GPU_MEMORY_TOTAL_BYTES.set(reading.memory_total_bytes, gpu=gpu)
+    register.GPU_MEMORY_USED_BYTES.set(reading.memory_used_bytes, gpu=gpu)
+    register.GPU_MEMORY_TOTAL_BYTES.set(reading.memory_total_bytes, gpu=gpu)
     for gauge, told in (
-        (GPU_UTILISATION, reading.utilisation),
-        (GPU_TEMPERATURE_CELSIUS, reading.temperature_celsius),
-        (GPU_POWER_WATTS, reading.power_watts),
-        (GPU_ECC_ERRORS, reading.ecc_errors),
+        (register.GPU_UTILISATION, reading.utilisation),
+        (register.GPU_TEMPERATURE_CELSIUS, reading.temperature_celsius),
+        (register.GPU_POWER_WATTS, reading.power_watts),
+        (register.GPU_ECC_ERRORS, reading.ecc_errors),
     ):
         if told is not None:
             gauge.set(told, gpu=gpu)
-    for reason in THROTTLING:
-        GPU_THROTTLED.set(float(reason in reading.throttled_by), gpu=gpu, reason=reason)
+    for reason in register.THROTTLING:
+        register.GPU_THROTTLED.set(float(reason in reading.throttled_by), gpu=gpu, reason=reason)
 
 
 @asynccontextmanager

@@ -96,7 +96,7 @@ def with_action(error: WorkerError) -> str:
 
 
 def variable_findings(look_alikes: Mapping[str, str]) -> Iterator[Finding]:
-    """Yield an advice for each variable that is ignored but resembles a setting, which the mapping names."""
+    """Yield an advice for each variable that is ignored but resembles the setting that the mapping names."""
     for name, setting in look_alikes.items():
         detail = f"no setting has this name, so it is ignored; did you mean {setting}?"
         yield Finding(name=name, ok=True, advice=True, detail=detail)
@@ -123,7 +123,7 @@ async def local_findings(
 
 
 async def cloud_findings(cloud: Cloud) -> AsyncIterator[Finding]:
-    """Yield whether what the settings name exists and may be used as jobs use it: the probes of `worker.app.parts`."""
+    """Yield whether what the settings name exists and may be used: the probes of `worker.app.parts`."""
     async for finding in _subscriptions(cloud):
         yield finding
     for finding in bucket_findings(cloud.names):
@@ -161,7 +161,7 @@ async def _subscriptions(cloud: Cloud) -> AsyncIterator[Finding]:
 
 
 def loop_findings(plain: SubscriptionFacts, own_topics: Mapping[str, str]) -> Iterator[Finding]:
-    """Yield each topic of the worker's own messages, a path by its variable, that is the topic of the jobs."""
+    """Yield the topics of the worker's own messages (paths by variable) that are the topic of the jobs."""
     for variable, path in own_topics.items():
         if path == plain.topic:
             detail = "it is the topic of the jobs: what the worker publishes there would come back as jobs, without end"
@@ -251,7 +251,7 @@ async def machine_findings(jobs: JobSettings, engine: EngineSettings) -> AsyncIt
 
 
 def temp_dir_findings(jobs: JobSettings) -> list[Finding]:
-    """Return whether TEMP_DIR takes files, and whether it has the room that the settings promise to downloads."""
+    """Return whether TEMP_DIR takes files, and has the room that the settings promise to downloads."""
     name, folder = f"TEMP_DIR {jobs.temp_dir}", jobs.temp_dir
     if not folder.is_dir():
         return [Finding(name=name, ok=False, detail=f"{folder} is no directory: create it, or correct TEMP_DIR")]
@@ -274,8 +274,8 @@ def temp_dir_findings(jobs: JobSettings) -> list[Finding]:
 def memory_finding(jobs: JobSettings, engine: EngineSettings) -> Finding:
     """Compare what all jobs may hold at once with the memory: downloads, since files may be memory, samples, decoders.
 
-    Every job holds the chunks in flight, the one being cut, and the parts that are decoded ahead, so that the job
-    slots are the budget of samples. A job runs one decoder, and all of them share those of parts.
+    Every job holds the chunks in flight, the one being cut, and the parts that are decoded ahead. It runs one decoder,
+    and all jobs share those of parts.
     """
     chunks_seconds = (jobs.chunks_in_flight + 1) * jobs.chunk_duration_minutes * SECONDS_PER_MINUTE
     parts_seconds = int(engine.instance_vcpus) * PART_SECONDS
@@ -291,10 +291,7 @@ def memory_finding(jobs: JobSettings, engine: EngineSettings) -> Finding:
 
 
 def confinement_findings(find: Callable[[], Path], kernel: Kernel) -> Iterator[Finding]:
-    """Say what a decoder that a file has taken over could do on this machine, as advice; nothing where it could not.
-
-    None without an ffmpeg, which has a finding of its own.
-    """
+    """Say what a decoder that a file has taken over could do on this machine, as advice; nothing without an ffmpeg."""
     try:
         gaps = Confinement(path=find(), kernel=kernel).gaps()
     except (FfmpegMissing, OSError):
@@ -305,9 +302,9 @@ def confinement_findings(find: Callable[[], Path], kernel: Kernel) -> Iterator[F
 
 
 def deepgram_findings(engine: EngineSettings, routing: RoutingSettings, money: MoneySettings) -> Iterator[Finding]:
-    """Check that there is a key where one is needed, and that its spending can be computed and limited.
+    """Check that there is a key where one is needed, and that its spending is known and limited.
 
-    No request is sent to Deepgram: one that would prove the key costs money.
+    Sends no request: one that would prove the key costs money.
     """
     name = f"Deepgram {engine.deepgram_model}"
     try:

@@ -6,7 +6,7 @@ from schemas.codes import ErrorCode
 from worker.errors.policy import JobFault, PaidServiceError, Retryable, ServiceDown, WorkerError, WorkerFault
 
 TOLD_VIOLATIONS = 5
-"""Maximum number of violations in the error's message; the event and the dead letter list all of them."""
+"""Violations in the error's message; the event and the dead letter list all of them."""
 
 
 class InvalidJob(JobFault):
@@ -142,7 +142,7 @@ class EngineError(WorkerError):
     """Parakeet did not transcribe a window."""
 
     engine_seconds: float = 0.0
-    """Engine time that the failed window used, in seconds."""
+    """Engine time of the failed window."""
 
 
 class GpuNotAvailable(EngineError, WorkerFault):
@@ -259,7 +259,7 @@ class DeepgramRejected(PaidServiceError, JobFault):
 
 
 class DeepgramUnavailable(PaidServiceError, Retryable):
-    """One request failed although Deepgram served others at the same time, or so late that it may be billed."""
+    """One request failed although Deepgram served others, or so late that it may be billed."""
 
     code = ErrorCode.TRANSCRIPTION_FALLBACK_FAILED
     suggested_action = "check Deepgram's status page, then replay"
@@ -289,7 +289,7 @@ class DeepgramNotConfigured(JobFault):
 
 
 class DeepgramPriceUnknown(JobFault):
-    """The price of `DEEPGRAM_MODEL` is unknown, so costs and budget cannot be computed."""
+    """Without the price of `DEEPGRAM_MODEL` costs and budget cannot be computed."""
 
     suggested_action = "set DEEPGRAM_USD_PER_MINUTE to the price of that model"
 

@@ -134,7 +134,7 @@ class ObjectForbidden(Undiagnosed):
 
 
 class PreconditionFailed(Retryable):
-    """Another writer was first: the object's generation is not the expected one. Callers that race expect it."""
+    """Another writer was first: the object's generation is not the expected one."""
 
     def __init__(self, uri: str, expected_generation: int | None) -> None:
         super().__init__(f"{uri} is not at generation {expected_generation}")
@@ -181,7 +181,7 @@ class SubscriptionNotFound(Fatal):
 
 
 class MachineFault(WorkerFault):
-    """The operating system refuses a resource that every job needs: disk, memory, file descriptors, processes."""
+    """The operating system refuses what every job needs: disk, memory, file descriptors, processes."""
 
     suggested_action = "look at the instance: its disk, memory and limits"
 
@@ -200,7 +200,7 @@ class TempDirFull(MachineFault):
 
 
 class ResourceRefused(WorkerFault):
-    """A bucket or topic that every job of this worker needs is missing, or its use is not granted."""
+    """A bucket or topic of this worker is missing, or its use is not granted."""
 
     suggested_action = "create it (deploy/provision.sh), grant the worker's account its role, or correct the setting"
 
@@ -210,7 +210,7 @@ class ResourceRefused(WorkerFault):
 
 
 class ResourceDown(ServiceDown):
-    """Cloud Storage or Pub/Sub fails on this resource, and a probe of the resource failed too."""
+    """Cloud Storage or Pub/Sub does not answer for this resource, nor to a probe."""
 
     code = ErrorCode.STORAGE_SERVICE_ERROR
     suggested_action = "wait; the worker goes on by itself. Google Cloud's status page lists outages"
@@ -228,7 +228,7 @@ class PartBroken(Deferred):
 
 
 class ParkingFull(Deferred):
-    """Another worker has this job, and every parking place of this worker is taken."""
+    """Every parking place of this worker is taken."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"all {limit} parking places are taken")

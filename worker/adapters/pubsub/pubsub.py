@@ -41,7 +41,7 @@ PUBLISH, CONSUME = "pubsub.topics.publish", "pubsub.subscriptions.consume"
 # A request may have 512 KiB, an ack id about 250 bytes.
 _ACK_IDS_PER_REQUEST = 1000
 
-# What the clients set on channels of their own: a 10 MB message does not fit gRPC's default limit of 4 MB.
+# As on the clients' own channels: a 10 MB message does not fit gRPC's default limit of 4 MB.
 _CHANNEL_OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -79,7 +79,7 @@ log = structlog.get_logger(__name__)
 
 
 class PubSub:
-    """The clients of one project; `open_pubsub` owns their lifetime. Names are short, or full `projects/...` paths."""
+    """The clients of one project, opened by `open_pubsub`. Names are short, or full `projects/...` paths."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ async def open_pubsub(
 
 
 class PubSubSubscription:
-    """`worker.ports.Subscription` by unary calls: the worker owns slots and leases, so there is no streaming pull."""
+    """`worker.ports.Subscription` by unary calls, since the worker owns slots and leases."""
 
     def __init__(self, client: SubscriberAsyncClient, path: str, timeouts: CallTimeouts) -> None:
         self._client, self._path, self._timeouts = client, path, timeouts
@@ -189,8 +189,8 @@ class PubSubTopic:
     async def verify(self) -> None:
         """Raise `QueueNotFound` or `QueueServiceError` unless the topic is there and may be published to.
 
-        Nothing is published: the permission is tested where the server can do that, and tried by a request without
-        messages, which a server that would take one with messages refuses as invalid. Nothing is repeated.
+        Nothing is published or repeated: the permission is tested where the server can do that, and tried by a request
+        without messages, which a server that would take messages refuses as invalid.
         """
         try:
             await self._client.get_topic(types.GetTopicRequest(topic=self._path), **self._calls.once)
@@ -211,7 +211,7 @@ class PubSubTopic:
 
 
 class _Calls:
-    """The one owner of deadlines and retries of the calls on one resource, and the translator of their errors."""
+    """Owner of deadlines, retries and error translation of the calls on one resource."""
 
     def __init__(self, resource: str, timeouts: CallTimeouts) -> None:
         self._resource, self._timeouts = resource, timeouts

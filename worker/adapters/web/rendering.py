@@ -50,22 +50,9 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "clock": clock,
-        "span": span,
-        "ident": ident,
-        "hours": hours,
-        "usd": usd,
-        "percent": percent,
-        "ratio": ratio,
-        "gib": gib,
-        "time": time_of_day,
-        "grouped": grouped,
-        "segment_class": SEGMENT_CLASSES.__getitem__,
-        "counted": counted,
-        "less": less,
-        "url_part": url_part,
-    }
+    plain_filters = (clock, span, ident, hours, usd, percent, ratio, gib, grouped, counted, less, url_part)
+    environment.filters |= {each.__name__: each for each in plain_filters}
+    environment.filters |= {"time": time_of_day, "segment_class": SEGMENT_CLASSES.__getitem__}
     environment.globals |= {"asset": asset, "release": release}
     return environment
 

@@ -64,7 +64,7 @@ class EditRefused(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Edit:
-    """A field of the job and its new value; a dot addresses an inner field: `transcription_config.enable_gpu`."""
+    """A field of the job and its new value; dots address inner fields: `transcription_config.enable_gpu`."""
 
     path: tuple[str, ...]
     value: Any
@@ -87,7 +87,7 @@ class Edit:
 
 
 def ignored_field(field: str) -> str:
-    """Return why the worker would ignore a field of a job, with fields of a like name; empty for one that it reads."""
+    """Return why the worker would ignore a field of a job, with fields of a like name, or an empty string."""
     name, _, inner = field.partition(".")
     for known, wanted in ((TranscriptionJob.model_fields, name), (TranscriptionConfig.model_fields, inner)):
         if wanted not in known:
@@ -165,7 +165,7 @@ def unpublishable(data: bytes, attributes: Mapping[str, str]) -> str:
 
 
 def edited(data: bytes, edits: tuple[Edit, ...]) -> bytes:
-    """Return the job with its edits; every other field, unknown ones included, is unchanged. Raises `EditRefused`."""
+    """Return the job with its edits; other fields, unknown ones too, are unchanged. Raises `EditRefused`."""
     if not edits:
         return data
     document = _document(data)
@@ -313,7 +313,7 @@ def remedy_of_code(code: str) -> str:
 
 
 def replay_options(code: str) -> tuple[str, ...]:
-    """Return the options with which a replay of letters of the code does not fail again for the same reason."""
+    """Return the options with which a replay does not fail again for the same reason."""
     return ("--set", "expires_at=null", "--execute") if code == ErrorCode.EXPIRED.value else ("--execute",)
 
 
