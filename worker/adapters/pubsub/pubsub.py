@@ -175,16 +175,11 @@ class PubSubSubscription:
 
 
 class PubSubTopic:
-    """`worker.ports.Topic`, one message a request."""
+    """`worker.ports.Topic`, one message a request. `path` is its full name, as in errors."""
 
     def __init__(self, client: PublisherAsyncClient, path: str, timeouts: CallTimeouts) -> None:
-        self._client, self._path = client, path
+        self._client, self.path = client, path
         self._calls = _Calls(path, timeouts)
-
-    @property
-    def path(self) -> str:
-        """The topic's full name, as its errors give it."""
-        return self._path
 
     async def verify(self) -> None:
         """Raise `QueueNotFound` or `QueueServiceError` unless the topic is there and may be published to.
@@ -193,10 +188,10 @@ class PubSubTopic:
         without messages, which a server that would take messages refuses as invalid.
         """
         try:
-            await self._client.get_topic(types.GetTopicRequest(topic=self._path), **self._calls.once)
+            await self._client.get_topic(types.GetTopicRequest(topic=self.path), **self._calls.once)
             if await self._calls.lacks(PUBLISH, self._client.test_iam_permissions):
-                raise QueueServiceError(_PUBLISH, self._path, f"{PUBLISH} is not granted", refused=True)
-            await self._client.publish(types.PublishRequest(topic=self._path), **self._calls.once)
+                raise QueueServiceError(_PUBLISH, self.path, f"{PUBLISH} is not granted", refused=True)
+            await self._client.publish(types.PublishRequest(topic=self.path), **self._calls.once)
         except vendor.InvalidArgument:
             return
         except vendor.GoogleAPICallError as exc:
@@ -205,7 +200,7 @@ class PubSubTopic:
     async def publish(self, data: bytes, attributes: Mapping[str, str], ordering_key: str = "") -> str:
         """Return the message id once the service has confirmed it; retried, so a duplicate is possible."""
         message = types.PubsubMessage(data=data, attributes=dict(attributes), ordering_key=ordering_key)
-        request = types.PublishRequest(topic=self._path, messages=[message])
+        request = types.PublishRequest(topic=self.path, messages=[message])
         response = await self._calls.retried(_PUBLISH, partial(self._client.publish, request))
         return response.message_ids[0]
 

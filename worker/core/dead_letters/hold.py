@@ -46,19 +46,15 @@ class Spool:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES, dir=str(folder) if folder else None)  # noqa: SIM115 - `close` does
-        self._end = 0
-
-    @property
-    def bytes(self) -> int:
+        self.bytes = 0
         """Total size of the messages put into the spool."""
-        return self._end
 
     def put(self, delivery: Delivery) -> int:
         """Append a message; return its position. Raises `OSError`."""
-        place = self._end
+        place = self.bytes
         self._file.seek(place)
         pickle.dump(delivery, self._file)
-        self._end = self._file.tell()
+        self.bytes = self._file.tell()
         return place
 
     def get(self, place: int, ack_id: str) -> Delivery:

@@ -47,7 +47,7 @@ class Fuse:
 
     def __init__(self, threshold: int) -> None:
         self._least_threshold = self._threshold = threshold
-        self._status = FuseStatus(state=FuseState.CLOSED, reason="", failures_in_a_row=0)
+        self.status = FuseStatus(state=FuseState.CLOSED, reason="", failures_in_a_row=0)
         self._blown = asyncio.Event()
         self._closed = asyncio.Event()
         self._closed.set()
@@ -55,14 +55,9 @@ class Fuse:
         self._passed_at = float("-inf")
 
     @property
-    def status(self) -> FuseStatus:
-        """Current state."""
-        return self._status
-
-    @property
     def is_closed(self) -> bool:
         """True while messages may be pulled."""
-        return self._status.state is FuseState.CLOSED
+        return self.status.state is FuseState.CLOSED
 
     async def wait_closed(self) -> None:
         """Wait until the fuse is closed."""
@@ -79,7 +74,7 @@ class Fuse:
         if not self.is_closed:
             return
         self._only_messages = self._only_messages and isinstance(error, SEEN_IN_THE_MESSAGE)
-        failures = self._status.failures_in_a_row + 1
+        failures = self.status.failures_in_a_row + 1
         if failures < self._threshold:
             self._change(FuseState.CLOSED, "", failures)
         else:
@@ -111,10 +106,10 @@ class Fuse:
 
     def _failed(self, error: Exception) -> None:
         reason = f"the self-test failed: {error}"
-        self._change(FuseState.OPEN, reason, self._status.failures_in_a_row)
+        self._change(FuseState.OPEN, reason, self.status.failures_in_a_row)
         log.error("fuse.opened", reason=reason)
 
     def _change(self, state: FuseState, reason: str, failures_in_a_row: int) -> None:
-        self._status = FuseStatus(state=state, reason=reason, failures_in_a_row=failures_in_a_row)
+        self.status = FuseStatus(state=state, reason=reason, failures_in_a_row=failures_in_a_row)
         switch(self._closed, on=self.is_closed)
         switch(self._blown, on=not self.is_closed)

@@ -52,36 +52,28 @@ class Slots:
     def __init__(self, total: int, max_parked: int) -> None:
         self._total = total
         self._max_parked = max_parked
-        self._free = total
-        self._parked = 0
+        self.free = total
+        """Slots that a new delivery may take now; 0 while a parked delivery waits for a slot."""
+        self.parked = 0
+        """Deliveries without a slot, including those that wait for one."""
         self._returning: deque[asyncio.Future[None]] = deque()
         self._any_free = asyncio.Event()
         self._any_free.set()
 
     @property
-    def free(self) -> int:
-        """Slots that a new delivery may take now; 0 while a parked delivery waits for a slot."""
-        return self._free
-
-    @property
     def busy(self) -> int:
         """Slots in use."""
-        return self._total - self._free
-
-    @property
-    def parked(self) -> int:
-        """Deliveries without a slot, including those that wait for one."""
-        return self._parked
+        return self._total - self.free
 
     async def wait_free(self) -> int:
         """Wait until a slot is free; return the number of free slots."""
-        while not self._free:  # a parked delivery may take the slot between the event and this wake-up
+        while not self.free:  # a parked delivery may take the slot between the event and this wake-up
             await self._any_free.wait()
-        return self._free
+        return self.free
 
     def take(self) -> Slot:
         """Take a slot. The caller has checked that one is free, and releases it."""
-        self._set_free(self._free - 1)
+        self._set_free(self.free - 1)
         return Slot(self)
 
     def give_back(self) -> None:
@@ -91,23 +83,23 @@ class Slots:
             if not turn.done():
                 turn.set_result(None)
                 return
-        self._set_free(self._free + 1)
+        self._set_free(self.free + 1)
 
     @contextmanager
     def parking_place(self) -> Iterator[None]:
         """Hold a parking place inside the block. Raises `ParkingFull`."""
-        if self._parked >= self._max_parked:
+        if self.parked >= self._max_parked:
             raise ParkingFull(self._max_parked)
-        self._parked += 1
+        self.parked += 1
         try:
             yield
         finally:
-            self._parked -= 1
+            self.parked -= 1
 
     async def regain(self) -> None:
         """Wait for a slot, ahead of new pulls; pass it on if the wait is cancelled at the same moment."""
-        if self._free:
-            self._set_free(self._free - 1)
+        if self.free:
+            self._set_free(self.free - 1)
             return
         turn = asyncio.get_running_loop().create_future()
         self._returning.append(turn)
@@ -119,5 +111,5 @@ class Slots:
             raise
 
     def _set_free(self, free: int) -> None:
-        self._free = free
+        self.free = free
         switch(self._any_free, on=free > 0)
