@@ -3,7 +3,7 @@
 For the operator: `otlp` sends to OTEL_EXPORTER_OTLP_ENDPOINT (by default a collector on localhost:4318). `gcp` sends to
 Google Cloud's OTLP endpoint with the worker's own credentials, which need roles/telemetry.writer;
 OTEL_RESOURCE_ATTRIBUTES (`cloud.region`, `gcp.project_id`) labels the series. `prometheus` is scraped from `/metrics`
-on the health port. No exporter can block the worker: each runs in its own thread.
+on the health port. No exporter blocks the worker: each runs in its own thread.
 """
 
 import base64

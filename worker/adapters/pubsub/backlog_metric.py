@@ -39,7 +39,7 @@ class Session(Protocol):
 class BacklogMetric:
     """The last known backlog, refreshed every minute inside a `with` block.
 
-    Requests are sent by a thread that is never joined: a request that hangs must not delay the worker's shutdown.
+    Its thread is never joined: a request that hangs must not delay the worker's shutdown.
     """
 
     def __init__(self, project: str, subscription: str, clock: Clock, open_session: Callable[[], Session]) -> None:
@@ -60,7 +60,7 @@ class BacklogMetric:
         self._over.set()
 
     def ask(self) -> None:
-        """Refresh once; a value that cannot be read is None, and the reason is logged once."""
+        """Refresh once; values that cannot be read are None, and the reason is logged once."""
         try:
             self.messages = self._asked(MESSAGES, self._clock.now())
             self.oldest_seconds = self._asked(OLDEST_SECONDS, self._clock.now())

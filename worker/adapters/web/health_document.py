@@ -58,7 +58,7 @@ class RunningFacts(_Part):
 
     @property
     def segments(self) -> Sequence[Segment]:
-        """One a chunk; chunks beyond the container's promise are appended as they are started."""
+        """One a chunk; chunks beyond the container's promise are appended when started."""
         count = max(len(self.chunks), max(self.chunks_in_work, default=-1) + 1)
         engines = [*self.chunks, *[None] * (count - len(self.chunks))]
         return [
@@ -73,7 +73,7 @@ class RunningFacts(_Part):
 
     @property
     def chunks_by_deepgram(self) -> int:
-        """The finished chunks that Deepgram transcribed."""
+        """Finished chunks."""
         return self.chunks.count("deepgram")
 
     @property
@@ -210,13 +210,13 @@ class HealthDocument(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class SeenWorker:
-    """A health port and its document; None where nothing answers, and `problem` is the reason."""
+    """A health port and its document, or None and the `problem`."""
 
     url: str
     health: HealthDocument | None
     problem: str = ""
     is_starting: bool = False
-    """It does not answer yet, and is not expected to."""
+    """It is not expected to answer yet."""
 
 
 def read_health(document: Any) -> HealthDocument | None:

@@ -169,8 +169,7 @@ class StateBucket:
 class JobReader:
     """Reads job state and artefacts; every method may raise `StorageServiceError`.
 
-    `objects` is the folder that holds the objects of the development servers: only there transcripts and audio are
-    read whole.
+    `objects` is the folder of the development servers' objects: only there transcripts and audio are read whole.
     """
 
     bucket: StateBucket
@@ -188,7 +187,7 @@ class JobReader:
         return found
 
     async def near(self, job_id: str) -> Sequence[str]:
-        """Return at most eight ids of the bucket that begin as this one does; without any, as most of this one does."""
+        """Return at most eight ids that begin as this one does; if there are none, as most of this one does."""
         files = await self._files()
         for cut in range(MOST_CUTS + 1):
             beginning = job_id[: len(job_id) - cut * CUT_AT_ONCE]

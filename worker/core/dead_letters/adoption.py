@@ -212,10 +212,7 @@ async def adopted(
 
 
 async def _apart(work: Awaitable[None]) -> None:
-    """Await the work in its own task, which isolates its log context and its cancellation.
-
-    Raises `AdoptionCut` if the task ends cancelled although its caller was not cancelled.
-    """
+    """Await the work in its own task, which isolates its log context and its cancellation. Raises `AdoptionCut`."""
     task = asyncio.ensure_future(_awaited(work))
     try:
         await asyncio.wait({task})
