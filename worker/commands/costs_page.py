@@ -52,7 +52,7 @@ tr.sum { font-weight: 600; border-top: 2px solid var(--line); }
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A plot over days: stacked bars; with a promise lines, which have gaps at days without a value."""
+    """A plot over days: stacked bars, or lines where there is a promise; a day without a value is a gap in a line."""
 
     title: str
     days: Sequence[str]
@@ -203,7 +203,7 @@ def _bars(chart: Chart) -> Iterator[str]:
     bases = [0.0] * len(chart.days)
     for name, values in chart.series.items():
         for at, value in enumerate(values):
-            if not value:
+            if value is None or value <= 0:
                 continue
             bottom, top = chart.y(bases[at]), chart.y(bases[at] + value)
             bases[at] += value
