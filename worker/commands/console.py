@@ -47,12 +47,12 @@ def err() -> Console:
 
 
 def cell(value: object, style: str = "", *, most: int | None = None) -> Text:
-    """Return any value as one line of visible text that is not markup."""
+    """Return any value as one line of visible text."""
     return Text(plain(value, most), style)
 
 
 def line(*parts: TextPart) -> Text:
-    """Return the parts, joined, as one line of visible text; none of them is markup."""
+    """Return the parts joined as one line of visible text."""
     return Text.assemble(*(cell(part) if isinstance(part, str) else cell(*part) for part in parts))
 
 
@@ -67,7 +67,7 @@ def say_json(document: Mapping[str, Any]) -> None:
 
 
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
-    """End the command with a message on stderr, which is text and not markup."""
+    """End the command with a message on stderr."""
     _to_stderr(("error", "bold red"), " ", message)
     raise typer.Exit(code)
 

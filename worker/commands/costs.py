@@ -179,9 +179,8 @@ def _shapes_table(shapes: Sequence[Prices]) -> FittedTable:
     for shape in shapes:
         _, _, an_hour, an_audio_hour, saved, *_ = _shape_figures(shape).values()
         rows.append((_shape(shape), f"{an_hour:.3f}", f"{an_audio_hour:.4f}", f"{saved:.1f} %"))
-    titles = ("shape", "USD / hour", f"USD / audio h at {USERS_SPEED}x", f"saved at {USERS_SPEED}x")
-    title = f"an instance with one GPU, price book {shapes[0].book_version}"
-    return FittedTable(title=title, fields=[Field(name=name, right=True) for name in titles], rows=rows)
+    names = ("shape", "USD / hour", f"USD / audio h at {USERS_SPEED}x", f"saved at {USERS_SPEED}x")
+    return _figures_table(f"an instance with one GPU, price book {shapes[0].book_version}", names, rows)
 
 
 def _hours_table(shape: Prices) -> FittedTable:
@@ -190,8 +189,11 @@ def _hours_table(shape: Prices) -> FittedTable:
         deepgram = hours * 60 * shape.deepgram_usd_per_minute
         parakeet = hours * 3600 / USERS_SPEED * shape.instance_usd_per_second
         rows.append((str(hours), f"{deepgram:.3f}", f"{parakeet:.3f}", f"{100 * (1 - parakeet / deepgram):.1f} %"))
-    names = ("audio h", "Deepgram USD", "Parakeet USD", "saved")
     title = f"audio through {_shape(shape)} at {USERS_SPEED} times real time, and through Deepgram"
+    return _figures_table(title, ("audio h", "Deepgram USD", "Parakeet USD", "saved"), rows)
+
+
+def _figures_table(title: str, names: Sequence[str], rows: Sequence[Row]) -> FittedTable:
     return FittedTable(title=title, fields=[Field(name=name, right=True) for name in names], rows=rows)
 
 
