@@ -25,6 +25,7 @@ class Server(socketserver.ThreadingTCPServer):
     def program(self, name: str, folder: Path) -> str:
         """Return a script that sends its words here: their count, then each; the reply is status, stream and text."""
         return f"""#!/bin/bash
+[[ "$* " != *"=- "* ]] || IFS= read -r -d '' _  # or the writer of the pipe may be ended by SIGPIPE
 exec 3<>/dev/tcp/127.0.0.1/{self.server_address[1]}
 printf '%s\\0' $(($# + 2)) {name} {shlex.quote(str(folder))} "$@" >&3
 read -r status stream <&3
