@@ -25,7 +25,7 @@ from worker import client
 from worker.adapters.audio import find_ffmpeg
 from worker.adapters.gcs import open_object_store
 from worker.adapters.memory.recogniser import words_in
-from worker.commands.health import fetch_health
+from worker.commands.health_port import fetch_health
 from worker.embedded.deepgram import EmbeddedDeepgram
 from worker.embedded.local_cloud import AUDIO_BUCKET, JOBS_TOPIC, PROJECT, STATE_BUCKET, local_cloud
 from worker.embedded.own_thread import in_thread

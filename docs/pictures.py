@@ -23,7 +23,7 @@ from rich.console import Console
 from worker.adapters.web.http_server import HealthServer
 from worker.app.page.host import fleet_pages
 from worker.commands.console import load_settings
-from worker.commands.health import fetch_health
+from worker.commands.health_port import fetch_health
 from worker.commands.top import Seen, screen
 
 HERE = Path(__file__).parent

@@ -27,7 +27,8 @@ from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.adapters.parakeet.protocol import EngineOptions
 from worker.adapters.web.answers import Answer
 from worker.adapters.web.http_server import HealthServer
-from worker.commands.health import fetch, health
+from worker.commands.health import health
+from worker.commands.health_port import fetch
 
 HANG_SECONDS = 10.0
 ANSWER_SECONDS = 0.05

@@ -1,8 +1,10 @@
 """The rules of the house that no linter knows."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -96,3 +98,9 @@ def test_no_two_public_classes_share_a_name() -> None:
                     places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
 
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_no_files_import_each_other_not_even_late() -> None:
+    graph = grimp.build_graph("worker", "schemas", cache_dir=None)
+
+    TopologicalSorter({name: graph.find_modules_directly_imported_by(name) for name in graph.modules}).prepare()

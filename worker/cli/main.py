@@ -206,8 +206,7 @@ def transcribe(
     as_json: Json = False,
 ) -> None:
     """Print the text of local files, and write words, paragraphs and transcript (audio_NAME_...) without Pub/Sub."""
-    from worker.commands.job_fields import keyterms_of
-    from worker.commands.transcribe import Choices, Outputs
+    from worker.commands.job_fields import Choices, Outputs, keyterms_of
     from worker.commands.transcribe import transcribe as command
 
     wanted = output or []

@@ -19,10 +19,10 @@ from schemas.wire import load_object, violations
 from worker.app.engines import make_decoder
 from worker.app.recogniser import make_engine
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, line, load_settings, out
+from worker.commands.job_fields import Choices
 from worker.commands.local_files import transcribe_file
 from worker.commands.prerequisites import demand_temp_dir
 from worker.commands.tables import NOTHING, Field, FittedTable, print_fitted
-from worker.commands.transcribe import Choices
 from worker.core.transcript.spelling import compared_words
 from worker.core.transcript.word_errors import (
     Judged,

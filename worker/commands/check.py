@@ -10,7 +10,7 @@ from worker.app.cloud import open_cloud
 from worker.app.preflight import Finding, cloud_findings, local_findings, variable_findings
 from worker.commands.console import EXIT_FAILED, load_settings, say, say_json
 from worker.commands.failures import failure_of
-from worker.commands.health import fetch_health, own_url
+from worker.commands.health_port import fetch_health, own_url
 from worker.commands.prerequisites import missing_services
 from worker.core.delivery.fuse import FuseState
 from worker.errors import WorkerError

@@ -21,7 +21,7 @@ from worker.app.page.host import fleet_pages
 from worker.app.recogniser import demand_engine, may_do_without_gpu
 from worker.commands.console import fail, load_settings, out, say
 from worker.commands.emulators import local_model
-from worker.commands.health import OK, USUAL_PORT, fetch
+from worker.commands.health_port import OK, USUAL_PORT, fetch
 from worker.commands.job_fields import job_id_of, upload_file, video_id_of
 from worker.commands.page import served
 from worker.embedded.local_cloud import AUDIO_BUCKET, JOBS_TOPIC, PROJECT, LocalCloud, local_cloud

@@ -1,4 +1,4 @@
-"""Fields of jobs from the command line: the address of the audio, or the file to upload, ids by name, and keyterms."""
+"""Fields of jobs from the command line: the audio, ids by name, keyterms, and the files to write."""
 
 import asyncio
 import hashlib
@@ -6,11 +6,13 @@ import mimetypes
 import re
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from schemas.codes import Artefact, Channels
 from schemas.job import Keyterm, Keyterms
 from schemas.text import plain
 from schemas.wire import violations
@@ -23,6 +25,25 @@ MOST_ID_CHARACTERS = 80
 DIGEST_CHARACTERS = 12
 UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 ValueT = TypeVar("ValueT")
+PageAudio: TypeAlias = Literal["beside", "inside"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """Options of the transcription, as jobs have them."""
+
+    keyterms: tuple[str, ...] = ()
+    channels: Channels = Channels.MIX
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """The folder of the artefacts, and the files to write besides the standard ones."""
+
+    folder: Path
+    captions: frozenset[Artefact] = frozenset()
+    page: PageAudio | None = None
+    """The place of the audio of a page to read; None: no page."""
 
 
 def is_pattern(audio: str) -> bool:

@@ -27,8 +27,7 @@ from schemas.state import Checkpoint
 from schemas.text import plain
 from worker.adapters.machine.clock import SystemClock
 from worker.commands.console import cell, err, line, out, say_json
-from worker.commands.job_fields import keyterms_text, sha256_of
-from worker.commands.transcribe import Choices, Outputs, PageAudio
+from worker.commands.job_fields import Choices, Outputs, PageAudio, keyterms_text, sha256_of
 from worker.core.jobs import transcription
 from worker.core.jobs.audio_input import unpacked
 from worker.core.jobs.engine_trust import EngineTrust

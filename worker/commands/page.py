@@ -11,7 +11,7 @@ from worker.adapters.web.answers import HealthPortTaken
 from worker.adapters.web.http_server import HealthServer, Pages
 from worker.app.page.host import fleet_pages
 from worker.commands.console import fail, load_settings, note, out, say
-from worker.commands.health import address_of, own_url
+from worker.commands.health_port import address_of, own_url
 from worker.commands.prerequisites import missing_services
 from worker.telemetry import configure_logging
 

@@ -22,7 +22,7 @@ from worker.adapters.web.health_document import (
     read_health,
 )
 from worker.commands.console import EXIT_FAILED, cell, line, out, say_json
-from worker.commands.health import ADVICE, address_of, fetch_health, own_url
+from worker.commands.health_port import ADVICE, address_of, fetch_health, own_url
 from worker.commands.tables import NOTHING, Card, Field, FittedTable, age, bar, beside_deepgram, print_fitted
 
 PERCENT = 100

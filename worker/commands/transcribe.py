@@ -3,42 +3,21 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.codes import Artefact, Channels
+from schemas.codes import Artefact
 from schemas.ids import request_id
 from schemas.job import Id
 from worker.app.recogniser import make_engine, start_early
 from worker.commands.console import EXIT_FAILED, EXIT_USAGE, fail, load_settings, note
-from worker.commands.job_fields import sha256_of
+from worker.commands.job_fields import Choices, Outputs, sha256_of
 from worker.commands.prerequisites import demand_temp_dir
 from worker.errors import ModelLoadingError
 from worker.telemetry import LogFormat, LogLevel, configure_logging
 
-PageAudio: TypeAlias = Literal["beside", "inside"]
 STANDARD = (Artefact.WORDS, Artefact.PARAGRAPHS, Artefact.TRANSCRIPT)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choices:
-    """Options of the transcription, as jobs have them."""
-
-    keyterms: tuple[str, ...] = ()
-    channels: Channels = Channels.MIX
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """The folder of the artefacts, and the files to write besides the standard ones."""
-
-    folder: Path
-    captions: frozenset[Artefact] = frozenset()
-    page: PageAudio | None = None
-    """The place of the audio of a page to read; None: no page."""
 
 
 def transcribe(

@@ -17,7 +17,7 @@ from worker.app.cloud import open_cloud
 from worker.app.engines import engines_of, make_decoder, open_deepgram
 from worker.app.monitor import Watch, identity_of, watching
 from worker.app.worker import make_consumer, routing_policy
-from worker.commands.health import fetch
+from worker.commands.health_port import fetch
 from worker.core.jobs.board import Board
 from worker.ports import WindowRecogniser
 from worker.settings import read_settings

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import Result
 
 from tests.support.workers.console import run
-from worker.commands.health import address_of, own_url
+from worker.commands.health_port import address_of, own_url
 
 AWAY = {
     "PUBSUB_EMULATOR_HOST": "127.0.0.1:1",

@@ -8,8 +8,8 @@ import typer
 
 from schemas.codes import Artefact
 from schemas.ids import request_id
-from worker.commands.job_fields import sha256_of
-from worker.commands.transcribe import Outputs, PageAudio, refuse_foreign
+from worker.commands.job_fields import Outputs, PageAudio, sha256_of
+from worker.commands.transcribe import refuse_foreign
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import pytest
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.app.engines import make_decoder
 from worker.app.sample import SPEECH
+from worker.commands.job_fields import Choices, Outputs
 from worker.commands.local_files import Shown, _without_gzip, transcribe_all
-from worker.commands.transcribe import Choices, Outputs, _named
+from worker.commands.transcribe import _named
 from worker.errors import AudioTooLarge
 from worker.settings import JobSettings, read_settings
 

@@ -7,8 +7,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from worker.commands.job_fields import PageAudio
 from worker.commands.local_files import write_page
-from worker.commands.transcribe import PageAudio
 from worker.core.jobs.reporting import KeytermFields
 from worker.ports import EngineFacts
 

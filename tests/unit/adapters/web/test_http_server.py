@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 from worker.adapters.web import http_server
 from worker.adapters.web.answers import Answer, HealthPortTaken, listen
 from worker.adapters.web.http_server import HealthServer
-from worker.commands.health import fetch
+from worker.commands.health_port import fetch
 
 ROUTES = {"/ready": lambda: Answer(status=200, body=b"yes\n"), "/live": lambda: Answer(status=503, body=b"no\n")}
 
