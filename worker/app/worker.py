@@ -20,9 +20,10 @@ from worker.adapters.machine.workspace import workspace
 from worker.adapters.pubsub.backlog_metric import BacklogMetric, google_session
 from worker.app.cloud import Cloud, open_cloud
 from worker.app.engines import Engines, make_decoder, open_engines
+from worker.app.machine_checks import local_findings
 from worker.app.monitor import Watch, destinations_of, identity_of, watching
 from worker.app.parts import audio_part, decoder_part, engine_part, worker_parts
-from worker.app.preflight import findings, log_finding, require_all, variable_findings
+from worker.app.preflight import cloud_findings, log_finding, require_all, variable_findings
 from worker.app.recogniser import NoEngine
 from worker.app.sample import SPEECH
 from worker.core.costs.bill import report_usage
@@ -83,7 +84,8 @@ async def run_worker(settings: Settings, engine: AbstractAsyncContextManager[Win
             watching(settings.telemetry, identity, watch, render, settings.cloud),
             open_cloud(settings.cloud) as cloud,
         ):
-            await require_all(findings(cloud, settings.jobs, settings.engine, settings.routing, settings.money))
+            local = local_findings(settings.jobs, settings.engine, settings.routing, settings.money)
+            await require_all(cloud_findings(cloud), local)
             async with open_engines(settings.engine, settings.money, settings.cloud, cloud.store, engine) as engines:
                 decoder = make_decoder(settings.jobs, settings.engine)
                 policy = routing_policy(settings.routing, settings.engine)

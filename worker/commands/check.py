@@ -7,7 +7,7 @@ from typing import Any
 from google.auth.exceptions import GoogleAuthError
 
 from worker.app.cloud import open_cloud
-from worker.app.preflight import Finding, cloud_findings, local_findings, variable_findings
+from worker.app.preflight import Finding, cloud_findings, variable_findings
 from worker.commands.console import EXIT_FAILED, load_settings, say, say_json
 from worker.commands.failures import failure_of
 from worker.commands.health_port import fetch_health, own_url
@@ -54,6 +54,8 @@ async def _everything(settings: Settings) -> AsyncIterator[Finding]:
                     yield finding
         except (WorkerError, GoogleAuthError) as exc:
             yield Finding(name="Google Cloud", ok=False, detail=failure_of(exc).message)
+    from worker.app.machine_checks import local_findings  # noqa: PLC0415  engines and ffmpeg: their turn is only now
+
     async for finding in local_findings(settings.jobs, settings.engine, settings.routing, settings.money):
         yield finding
     running = fetch_health(own_url()) if settings.telemetry.health_port else None

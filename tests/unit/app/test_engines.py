@@ -7,7 +7,7 @@ from worker.adapters.machine.clock import SystemClock
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
 from worker.app.engines import engines_of, open_deepgram, prices
-from worker.app.preflight import deepgram_findings
+from worker.app.machine_checks import deepgram_findings
 from worker.app.recogniser import NoEngine, make_engine
 from worker.core.costs.budget import FallbackBudget, NoLimit
 from worker.errors import DeepgramPriceUnknown, GpuNotAvailable

@@ -5,14 +5,9 @@ import pytest
 
 from worker.adapters.audio import FfmpegMissing, Kernel, find_ffmpeg
 from worker.adapters.audio.confinement.seccomp import ARCHITECTURES
-from worker.app import preflight
-from worker.app.preflight import (
-    confinement_findings,
-    ffmpeg_finding,
-    memory_finding,
-    temp_dir_findings,
-    variable_findings,
-)
+from worker.app import machine_checks
+from worker.app.machine_checks import confinement_findings, ffmpeg_finding, memory_finding, temp_dir_findings
+from worker.app.preflight import variable_findings
 from worker.settings import EngineSettings, JobSettings, read_settings
 
 
@@ -108,7 +103,7 @@ def test_a_temp_dir_that_takes_no_files_is_refused(tmp_path: Path, monkeypatch: 
     def refuse(_folder: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(preflight, "takes_files", refuse)
+    monkeypatch.setattr(machine_checks, "takes_files", refuse)
 
     (found,) = temp_dir_findings(JobSettings(temp_dir=tmp_path))
 

@@ -7,7 +7,7 @@ import pytest
 
 from worker.adapters.audio import find_ffmpeg, is_too_old
 from worker.adapters.audio.locate import FfmpegMissing, ffmpeg_version
-from worker.app.preflight import machine_findings
+from worker.app.machine_checks import machine_findings
 from worker.settings import EngineSettings, JobSettings
 
 
@@ -83,7 +83,7 @@ async def test_an_ffmpeg_without_a_version_is_named_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str
 ) -> None:
     silent = program(tmp_path, says)
-    monkeypatch.setattr("worker.app.preflight.find_ffmpeg", lambda: silent)
+    monkeypatch.setattr("worker.app.machine_checks.find_ffmpeg", lambda: silent)
 
     version = await ffmpeg_version(silent)
     finding = await anext(machine_findings(JobSettings(), EngineSettings()))
