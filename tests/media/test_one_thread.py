@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tests.support.audio.counted import UNCONFINED, CountedFfmpeg
 from tests.support.audio.decoding import Decoded, decode_all
 from tests.support.audio.media import MediaKit, babble
-from worker.adapters.audio import FfmpegDecoder, Limits, process
+from worker.adapters.audio import FfmpegDecoder, Limits, decoder, process
 from worker.adapters.audio.command import Way, decode_arguments
 from worker.adapters.audio.report import Report
 from worker.errors import AudioUndecodable, EngineFailure
@@ -94,6 +94,18 @@ async def test_what_one_thread_may_not_read_is_left_to_several(
 
     assert counted.starts == 0
     assert decoded.samples.size / SAMPLE_RATE_HZ == pytest.approx(SECONDS, abs=0.2)
+
+
+async def test_a_file_whose_samples_come_late_is_left_to_several_threads_and_loses_none(
+    media: MediaKit, minute: Pcm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = media.encode("late.m4a", minute, "-c:a", "aac")
+    several = await decode_all(FfmpegDecoder(ffmpeg=media.ffmpeg, limits=LIMITS, one_thread=False), path)
+    monkeypatch.setattr(decoder, "_MOST_SECONDS_TO_FIRST_SAMPLES", 0.0)
+
+    late = await decode_all(FfmpegDecoder(ffmpeg=media.ffmpeg, limits=LIMITS), path)
+
+    require_equal(late, several)
 
 
 @pytest.mark.parametrize("name", HURT)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import os
 import queue
 import signal
@@ -18,7 +19,7 @@ _ENVIRONMENT = {"LC_ALL": "C"}
 _PIPE_BYTES = 1 << 18
 """Capacity of the pipe with ffmpeg's output. Linux's own 64 KiB hold two seconds of samples at most."""
 _BUFFER_BYTES = 1 << 16
-_ALL = -1
+_ALL, _PEEK = -1, 0
 _HELD_SECONDS = 1.0
 """Wait at most for a program to reach the gate; one whose C library makes no such call runs past it."""
 _NICER = 10
@@ -44,6 +45,10 @@ class Output:
             raise asyncio.IncompleteReadError(data, size)
         return data
 
+    async def peek(self) -> bytes:
+        """Return the next byte once there is one, b"" at the end. It stays unread, also where the wait is cancelled."""
+        return await self._asked(_PEEK)
+
     async def read(self) -> bytes:
         """Return what is left, once the process has been reaped; the same at every call."""
         if self._end is None:
@@ -56,12 +61,12 @@ class Output:
         return future
 
     def _serve(self) -> None:
-        assert self._process.stdout  # noqa: S101  # a pipe
-        size = 0
+        assert isinstance(self._process.stdout, io.BufferedReader)  # noqa: S101  # a pipe
+        size = _PEEK
         with self._process.stdout as pipe:
             while size != _ALL:
                 size, future = self._requests.get()
-                data = pipe.read(size)
+                data = pipe.peek(1)[:1] if size == _PEEK else pipe.read(size)
                 if size == _ALL:
                     self._process.wait()
                 with contextlib.suppress(RuntimeError):  # the loop is closed

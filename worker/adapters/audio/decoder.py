@@ -27,6 +27,7 @@ read to the end of the file.
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 from functools import partial
@@ -182,15 +183,17 @@ class FfmpegDecoder:
         return run, suited
 
     async def _may_be_one_thread(self, run: Run) -> bool:
-        """Return True where starting ffmpeg again pays and its first samples are there, of which it takes a byte.
+        """Return True where starting ffmpeg again pays, and its first samples are there.
 
         Of a file that changes every moment none come before its end, so the wait is short.
         """
+        if sys.platform == "win32":  # its output cannot be looked at without taking from it
+            return False
         if not self._one_thread or (run.report.duration_seconds or 0.0) < _LEAST_SECONDS_TO_START_AGAIN:
             return False
         try:
             async with asyncio.timeout(_MOST_SECONDS_TO_FIRST_SAMPLES):
-                return bool(await run.read(1))
+                return await run.begins()
         except TimeoutError:
             return False
 

@@ -80,6 +80,11 @@ class Run:
             except asyncio.IncompleteReadError as end:
                 return end.partial
 
+    async def begins(self) -> bool:
+        """Return True once there is output to read, False where it ends without any. Raises as `read`."""
+        async with self._progress():
+            return bool(await self._stdout.peek())
+
     async def ended(self) -> int:
         """Wait for the end and the whole report. Returns the exit status, negative for a signal. Raises as `read`."""
         async with self._progress():
