@@ -13,8 +13,7 @@ from tests.support.clock import FakeClock
 from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
-from worker.core.costs.budget import FallbackBudget
-from worker.core.jobs.paid_recogniser import PaidRecogniser
+from worker.core.costs.budget import FallbackBudget, PaidRecogniser
 from worker.core.jobs.routing import RoutingPolicy
 from worker.errors import FallbackBudgetExhausted
 

@@ -19,8 +19,7 @@ from tests.support.workers.cloud import Cloud
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import words_in
 from worker.app.engines import prices
-from worker.core.costs.budget import NoLimit
-from worker.core.jobs.paid_recogniser import PaidRecogniser
+from worker.core.costs.budget import NoLimit, PaidRecogniser
 from worker.core.transcript.planning import Chunk, ChunkCutter
 from worker.embedded.deepgram import EmbeddedDeepgram
 from worker.embedded.deepgram.audio import fingerprint

@@ -13,8 +13,7 @@ from tests.support.jobs.harness import speech
 from tests.support.services.deepgram import hear
 from tests.support.workers.cloud import Cloud
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
-from worker.core.costs.budget import NoLimit
-from worker.core.jobs.paid_recogniser import PaidRecogniser
+from worker.core.costs.budget import NoLimit, PaidRecogniser
 from worker.embedded.deepgram import EmbeddedDeepgram
 
 AUDIO = riff_wav(speech(65).astype("<i2").tobytes())

@@ -24,9 +24,8 @@ from tests.support.workers.worker_process import TINY
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.app.engines import started_or_none
 from worker.app.recogniser import NoEngine
-from worker.core.costs.budget import NoLimit
+from worker.core.costs.budget import NoLimit, PaidRecogniser
 from worker.core.delivery.consumer import Consumer
-from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.embedded.deepgram import EmbeddedDeepgram, Reply
 from worker.errors import DeepgramUnavailable, GpuNotAvailable
 

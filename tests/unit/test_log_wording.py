@@ -18,6 +18,7 @@ COMPUTED = {
 BOUND = {"job_id", "video_id", "message_id", "attempt", "deliveries"}
 SPLAT = {
     "worker.usage": {"up_seconds", "idle_percent", "instance_usd"},
+    "job.cost": {"usd", "savings_percent"},
     "job.done": {"method", "seconds", "audio_seconds", "speed", "words", "usd"},
     "job.failed": {"code", "reason", "suggested_action"},
     "chunk.gaps": {"found", "mended", "left"},

@@ -14,9 +14,8 @@ from worker.adapters.machine.process import processors
 from worker.adapters.parakeet.engine import ParakeetEngine
 from worker.app.recogniser import NoEngine, may_do_without_gpu, without_gpu
 from worker.core.costs.bill import MeteredRecogniser, Prices, price_book
-from worker.core.costs.budget import Budget, FallbackBudget, NoLimit
+from worker.core.costs.budget import Budget, FallbackBudget, NoLimit, PaidRecogniser
 from worker.core.jobs.engine_trust import EngineTrust, Readiness
-from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import SECONDS_PER_HOUR
 from worker.errors import GpuNotAvailable
 from worker.ports import ObjectStore, WindowRecogniser

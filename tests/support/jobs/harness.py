@@ -17,13 +17,13 @@ from worker.adapters.memory.audio import MemoryAudioDecoder, memory_audio
 from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
 from worker.core.costs.bill import Prices
+from worker.core.costs.budget import PaidRecogniser
 from worker.core.delivery.fitness import Fitness
 from worker.core.jobs.attempt import JobAttempt, Jobs
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.board import Board
 from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.output import OutputWriter
-from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import RoutingPolicy
 from worker.core.jobs.state import JobStates
 from worker.core.jobs.tools import JobRules, JobTools

@@ -23,8 +23,8 @@ from worker.adapters.memory.recogniser import MemoryRecogniser
 from worker.app.cloud import open_cloud
 from worker.app.engines import engines_of, make_decoder, open_deepgram
 from worker.app.worker import make_consumer, routing_policy
+from worker.core.costs.budget import PaidRecogniser
 from worker.core.delivery.consumer import Consumer
-from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.embedded.gcs import EmbeddedGcs
 from worker.embedded.local_cloud import AUDIO_BUCKET, OUTPUT_BUCKET, PLANS, STATE_BUCKET, LocalCloud
 from worker.embedded.own_thread import in_thread

@@ -13,8 +13,7 @@ from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
 from tests.support.wait import eventually
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser
-from worker.core.costs.budget import NoLimit
-from worker.core.jobs.paid_recogniser import PaidRecogniser
+from worker.core.costs.budget import NoLimit, PaidRecogniser
 from worker.core.tasks import backoff_seconds, bounded, together
 from worker.errors import EngineFailure
 from worker.ports import CloudRecognition, Pcm

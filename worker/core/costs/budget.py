@@ -1,4 +1,6 @@
-"""The pool's daily brake on Deepgram spending: one small ledger object a UTC day, changed by compare-and-swap.
+"""The pool's daily brake on Deepgram spending, and the recogniser that is paid from it.
+
+The brake is one small ledger object a UTC day, changed by compare-and-swap.
 
 Money is reserved before it is spent, in blocks, because one object takes about one write a second. What a worker has
 reserved and not spent when it dies counts as spent: the brake may bite early, never late.
@@ -14,11 +16,19 @@ from uuid import uuid4
 import structlog
 from pydantic import ValidationError
 
+from schemas.job import ANY_LANGUAGE
 from schemas.state import BudgetLedger
-from worker.errors import FallbackBudgetExhausted, ObjectNotFound, PreconditionFailed, StorageServiceError
-from worker.ports import Clock, ObjectRef, ObjectStore
-from worker.telemetry.register import BUDGET_RESERVED_USD
+from worker.errors import (
+    FallbackBudgetExhausted,
+    ObjectNotFound,
+    PaidServiceError,
+    PreconditionFailed,
+    StorageServiceError,
+)
+from worker.ports import SAMPLE_RATE_HZ, Clock, CloudRecogniser, CloudRecognition, ObjectRef, ObjectStore, Pcm
+from worker.telemetry.register import BUDGET_RESERVED_USD, DEEPGRAM_REQUESTS
 
+SECONDS_PER_MINUTE = 60
 BLOCKS_A_DAY = 50
 MOST_TRIES = 50
 # Amounts are sums of floats: a millionth of a dollar is no overdraft.
@@ -139,3 +149,42 @@ class FallbackBudget:
 
     def _ref(self, day: date) -> ObjectRef:
         return ObjectRef(self._bucket, f"budget/{day.isoformat()}.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaidRecogniser:
+    """The service, its price, and the budget that its dollars are taken from before they are spent."""
+
+    recogniser: CloudRecogniser
+    usd_per_minute: float
+    """For audio of one language."""
+    budget: Budget
+    most_requests: int = 1
+    """Maximum number of requests billed for one chunk, including those billed without an answer."""
+    multilingual_usd_per_minute: float | None = None
+    """For audio whose language the service finds out; None: the same."""
+    keyterm_usd_per_minute: float = 0.0
+    """On top of that for requests with keyterms."""
+
+    async def recognise(
+        self, samples: Pcm, *, language: str, job_id: str, keyterms: tuple[str, ...] = ()
+    ) -> CloudRecognition:
+        """Recognise one chunk and pay for it. Raises `FallbackBudgetExhausted`, and what the service's port raises."""
+        usd_per_minute = self.usd_per_minute
+        if language == ANY_LANGUAGE and self.multilingual_usd_per_minute is not None:
+            usd_per_minute = self.multilingual_usd_per_minute
+        if keyterms:
+            usd_per_minute += self.keyterm_usd_per_minute
+        usd = len(samples) / SAMPLE_RATE_HZ / SECONDS_PER_MINUTE * usd_per_minute
+        purse = await self.budget.take(usd * self.most_requests)
+        try:
+            answer = await self.recogniser.recognise(samples, language=language, job_id=job_id, keyterms=keyterms)
+        except PaidServiceError as exc:
+            DEEPGRAM_REQUESTS.add(exc.wasted_requests, outcome="wasted")
+            log.warning("deepgram.failed", wasted_requests=exc.wasted_requests, wasted_usd=exc.wasted_requests * usd)
+            purse.put_back(usd * (self.most_requests - exc.wasted_requests))
+            raise
+        purse.put_back(usd * (self.most_requests - 1 - answer.wasted_requests))
+        DEEPGRAM_REQUESTS.add(outcome="answered")
+        DEEPGRAM_REQUESTS.add(answer.wasted_requests, outcome="wasted")
+        return answer

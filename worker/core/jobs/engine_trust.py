@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from worker.core.jobs.paid_recogniser import PaidRecogniser
+from worker.core.costs.budget import PaidRecogniser
 from worker.core.tasks import caught
 from worker.ports import Clock
 

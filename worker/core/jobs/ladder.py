@@ -16,9 +16,9 @@ import structlog
 
 from schemas.speech import WindowSpan, WindowTranscript
 from schemas.state import NO_WASTE, Checkpoint, Waste
+from worker.core.costs.budget import PaidRecogniser
 from worker.core.jobs import mending
 from worker.core.jobs.engine_trust import EngineTrust
-from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import Route
 from worker.core.tasks import together
 from worker.core.transcript.planning import Chunk

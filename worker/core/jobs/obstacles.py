@@ -7,8 +7,8 @@ from typing import Protocol
 import structlog
 
 from schemas.job import TranscriptionJob
+from worker.core.costs.budget import PaidRecogniser
 from worker.core.jobs.output import OutputWriter
-from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import Situation, another_may_do_without, needs_paid_service
 from worker.core.jobs.state import JobStates
 from worker.errors import ClaimHeld, DeepgramDown, JobExpired, ParkingFull, ResourceDown, ServiceDown, WorkerError

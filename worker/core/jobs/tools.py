@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 
 from worker.core.costs.bill import Prices
+from worker.core.costs.budget import PaidRecogniser
 from worker.core.jobs.audio_input import AudioIntake
 from worker.core.jobs.board import Board
 from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.obstacles import Resources
 from worker.core.jobs.output import OutputWriter
-from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import RoutingPolicy
 from worker.core.jobs.state import JobStates
 from worker.ports import AudioDecoder, Clock, Topic, WindowRecogniser

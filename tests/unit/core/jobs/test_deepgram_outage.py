@@ -18,10 +18,9 @@ from tests.support.jobs.harness import JobsRoom, speech
 from tests.support.queues.consumer_harness import fitness_of
 from tests.support.services.deepgram import GuardedCloud
 from worker.adapters.memory.pubsub import MemoryPubSub
-from worker.core.costs.budget import NoLimit
+from worker.core.costs.budget import NoLimit, PaidRecogniser
 from worker.core.delivery.consumer import Consumer
 from worker.core.jobs.engine_trust import Readiness
-from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import RoutingPolicy
 from worker.errors import DeepgramDown, DeepgramRejected, DeepgramUnusable, PaidServiceError, TranscriptionTimeout
 from worker.ports import Pcm

@@ -10,9 +10,8 @@ from tests.support.jobs.harness import JobsRoom, OnlySlot, never, speech
 from tests.support.wait import eventually
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser
-from worker.core.costs.budget import NoLimit
+from worker.core.costs.budget import NoLimit, PaidRecogniser
 from worker.core.jobs import transcription
-from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.ports import ObjectRef, Pcm
 
 BY_DEEPGRAM = {"force_method": "deepgram"}

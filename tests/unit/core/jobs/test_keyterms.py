@@ -13,8 +13,7 @@ from schemas.state import Checkpoint
 from tests.support.jobs.harness import PRICES, JobsRoom, OnlySlot, speech
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser, words_in
-from worker.core.costs.budget import NoLimit
-from worker.core.jobs.paid_recogniser import PaidRecogniser
+from worker.core.costs.budget import NoLimit, PaidRecogniser
 from worker.errors import EngineFailure
 from worker.ports import Pcm, Recognition
 

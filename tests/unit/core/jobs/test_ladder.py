@@ -10,10 +10,9 @@ from tests.support.engines.failing_recognisers import StuckRecogniser, everythin
 from tests.support.jobs.harness import speech
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser
-from worker.core.costs.budget import NoLimit, Purse
+from worker.core.costs.budget import NoLimit, PaidRecogniser, Purse
 from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.ladder import Ladder
-from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import Route, RouteMethod
 from worker.core.transcript.planning import Chunk, ChunkCutter
 from worker.errors import (

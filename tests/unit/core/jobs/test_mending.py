@@ -22,11 +22,10 @@ from tests.support.wait import eventually
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser, words_in
 from worker.core.costs.bill import bill
-from worker.core.costs.budget import NoLimit
+from worker.core.costs.budget import NoLimit, PaidRecogniser
 from worker.core.jobs.engine_trust import EngineTrust
 from worker.core.jobs.ladder import Ladder
 from worker.core.jobs.mending import affordable
-from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import Route
 from worker.core.transcript.merging import WordTimeline
 from worker.core.transcript.planning import Chunk, ChunkCutter

@@ -13,11 +13,10 @@ from tests.support.clock import FakeClock
 from tests.support.jobs.harness import OnlySlot
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
-from worker.core.costs.budget import NoLimit
+from worker.core.costs.budget import NoLimit, PaidRecogniser
 from worker.core.delivery.fitness import Fitness
 from worker.core.jobs.obstacles import Obstacles
 from worker.core.jobs.output import OutputWriter
-from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.core.jobs.routing import RoutingPolicy, Situation
 from worker.core.jobs.state import JobStates
 from worker.errors import DeepgramDown, DeepgramUnavailable, ParkingFull

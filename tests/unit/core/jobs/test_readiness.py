@@ -2,9 +2,8 @@ import pytest
 
 from tests.support.clock import FakeClock
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
-from worker.core.costs.budget import NoLimit
+from worker.core.costs.budget import NoLimit, PaidRecogniser
 from worker.core.jobs.engine_trust import EngineTrust, Readiness
-from worker.core.jobs.paid_recogniser import PaidRecogniser
 
 
 class Spent(NoLimit):

@@ -13,9 +13,8 @@ from tests.support.jobs.harness import JobsRoom, OnlySlot, speech
 from tests.support.wait import eventually
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MemoryRecogniser
-from worker.core.costs.budget import NoLimit
+from worker.core.costs.budget import NoLimit, PaidRecogniser
 from worker.core.jobs.attempt import JobAttempt
-from worker.core.jobs.paid_recogniser import PaidRecogniser
 from worker.errors import DeepgramUnusable, EngineFailure, ObjectNotFound, StorageServiceError
 from worker.ports import SAMPLE_RATE_HZ, ObjectRef, Pcm
 

@@ -20,8 +20,7 @@ from worker.adapters.memory.audio import MemoryAudioDecoder, MemoryPcmStream
 from worker.adapters.memory.cloud_recogniser import MemoryCloudRecogniser
 from worker.adapters.memory.recogniser import MEMORY_FACTS, MemoryRecogniser
 from worker.adapters.memory.store import MemoryObjectStore
-from worker.core.costs.budget import NoLimit
-from worker.core.jobs.paid_recogniser import PaidRecogniser
+from worker.core.costs.budget import NoLimit, PaidRecogniser
 from worker.core.jobs.transcription import ChunkCancelled, Transcription
 from worker.core.transcript.planning import Chunk
 from worker.errors import EngineFailure, StorageServiceError
