@@ -4,10 +4,8 @@ At a pace of its own it is the null engine, which load and chaos tests run in pl
 """
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import zip_longest
-from math import inf
 from typing import TypeAlias
 from zlib import crc32
 
@@ -21,8 +19,6 @@ LOUD = 300
 LONGEST_WORD_FRAMES = 20
 SENTENCE_GAP_SAMPLES = 25 * FRAME_SAMPLES
 LONGEST_WINDOW_SECONDS = 40
-
-_NULL_NAME = re.compile(r"null(?::(\d+(?:\.\d+)?)x)?")
 
 Script: TypeAlias = Callable[[Pcm, str], Awaitable[None]]
 """Hook awaited before each window, with its samples and job id: raises to fail the window, waits to delay it."""
@@ -71,13 +67,6 @@ class MemoryRecogniser:
             raise ValueError(f"a window of {seconds:.1f} s is longer than {LONGEST_WINDOW_SECONDS} s")
         await self._script(samples, job_id)
         return Recognition(words=tuple(words_in(samples)), engine_seconds=seconds / self._speed)
-
-
-def null_speed(model_name: str) -> float | None:
-    """Return the speed in times real time that `null:200x` names, infinity for `null`, None for a model."""
-    if (asked := _NULL_NAME.fullmatch(model_name)) is None:
-        return None
-    return float(asked[1] or inf) or inf
 
 
 def null_engine(speed: float) -> MemoryRecogniser:

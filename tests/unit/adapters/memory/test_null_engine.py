@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from tests.support.jobs.harness import speech
-from worker.adapters.memory.recogniser import MemoryRecogniser, null_engine, null_speed
-from worker.app.recogniser import make_engine
+from worker.adapters.memory.recogniser import MemoryRecogniser, null_engine
+from worker.app import recogniser
+from worker.app.recogniser import make_engine, null_speed
 from worker.errors import ModelLoadingError
 from worker.settings import CloudSettings, EngineSettings
 
@@ -46,6 +47,13 @@ def test_it_is_refused_where_any_server_may_be_the_real_one(missing: str) -> Non
 
     with pytest.raises(ModelLoadingError, match="load tests"):
         make_engine(EngineSettings(parakeet_model_name="null:10x"), cloud)
+
+
+def test_an_install_without_it_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recogniser, "find_spec", lambda _: None)
+
+    with pytest.raises(ModelLoadingError, match="from the checkout"):
+        make_engine(EngineSettings(parakeet_model_name="null"), CloudSettings(**ON_EMULATORS))
 
 
 async def test_it_serves_on_emulators() -> None:
