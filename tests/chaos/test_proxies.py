@@ -133,7 +133,7 @@ async def test_the_worker_s_store_gets_through_hard_times(bucket: EmbeddedGcs) -
             assert (await store.read(ref))[0] == content
             await store.delete(ref)
 
-        assert await store.list(REF.bucket, "object-") == ()
+        assert not await store.list(REF.bucket, "object-")
 
     assert {operation for operation, _ in hard.tally} == {"upload", "stat", "download", "delete", "list"}
     assert {fate for _, fate in hard.tally} == set(Fate) - {Fate.STALLED}

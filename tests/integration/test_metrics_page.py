@@ -27,7 +27,7 @@ from worker.embedded.deepgram import EmbeddedDeepgram
 from worker.embedded.deepgram.misbehaviour import Reset
 from worker.errors import QueueServiceError, StorageServiceError
 from worker.ports import ObjectRef
-from worker.telemetry.register import ENGINE_RESTARTS, REGISTER
+from worker.telemetry.register import ENGINE_RESTARTS, REGISTER, Counter, Histogram
 
 # The process dies in the second of its two chunks, which goes to Deepgram; its first request is lost there.
 CHUNK_SECONDS = 30.0
@@ -106,10 +106,10 @@ async def test_every_metric_of_the_register_is_emitted_and_read_back(cloud: Clou
     present = {sample for sample, _ in found}
     assert status == 200
     for metric in REGISTER:
-        match metric.kind:
-            case "counter":
+        match metric:
+            case Counter():
                 assert metric.name in counted
-            case "histogram":
+            case Histogram():
                 assert f"{metric.name}_count" in counted
             case _:
                 assert metric.name in present
