@@ -93,7 +93,9 @@ class Desk:
             ids.update(entry.dead_letter_id for entry in found)
             missing += [] if found else [text]
         if missing:
-            problem = f"no dead letter {', '.join(plain(each, MOST_OF_AN_ID) for each in missing)}; {BEST_EFFORT}"
+            of_jobs = [entry for entry in entries if entry.job_id in missing]
+            hint = f"letters of that job: {_candidates(of_jobs)}" if of_jobs else BEST_EFFORT
+            problem = f"no dead letter {', '.join(plain(each, MOST_OF_AN_ID) for each in missing)}; {hint}"
             if not ids:
                 fail(problem)
             note(problem)

@@ -228,6 +228,14 @@ def test_an_id_that_names_nothing_ends_the_command_before_anything_is_done(text:
     assert "no dead letter" in ended.stderr
 
 
+def test_the_id_of_a_job_is_answered_with_those_of_its_letters() -> None:
+    with console_on(ambiguous()):
+        ended = console("show", "vod-1")
+
+    assert ended.exit_code == 1
+    assert "no dead letter vod-1; letters of that job: feedfeedaaaa (AUDIO_NOT_FOUND, vod-1)" in ended.stderr
+
+
 def test_one_id_of_several_that_names_nothing_is_a_remark() -> None:
     with console_on(letters(3)) as broker:
         ended = console("replay", id_of(0), "0123456789", "--execute")
