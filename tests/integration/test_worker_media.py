@@ -186,6 +186,7 @@ async def test_the_words_are_where_they_are_in_the_clean_file(told: dict[str, To
 
     found = match(expected, told[kind].words)
 
-    assert found.share > 0.7  # the tiny model mishears some words where silence shares their window
+    # in Matroska the tiny model mishears some words beside the gap, though the samples are those of the talk
+    assert found.share > (0.7 if kind == "a gap of 15 s in Matroska" else 0.75)
     assert found.median_seconds < 0.05
     assert found.worst_seconds < 0.3
